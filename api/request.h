@@ -1,0 +1,51 @@
+/* What a client asks for: the one request type. Codecs fill it from bytes; a service reads it. Plain data:
+ * the caller owns every pointer, which must live until submit returns (a service copies what it keeps). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "api/sampling_params.h"
+
+enum {
+    REQUEST_ID_BYTES_MAX = 128,
+    REQUEST_MESSAGES_MAX = 4096,
+    REQUEST_ROLE_BYTES_MAX = 32,
+    REQUEST_TENANT_BYTES_MAX = 64,
+    REQUEST_MODEL_BYTES_MAX = 256,
+    REQUEST_PRIORITY_LIMIT = 1000000, /* |priority| */
+};
+#define REQUEST_NO_DEADLINE INT64_MAX
+
+struct chat_message {
+    const char *role;    /* NUL-terminated: "system", "user", "assistant", ... */
+    const char *content; /* content_bytes of UTF-8, not NUL-terminated */
+    size_t content_bytes;
+};
+
+enum prompt_kind { PROMPT_NONE, PROMPT_TEXT, PROMPT_TOKEN_IDS, PROMPT_MESSAGES };
+
+struct request {
+    const char *request_id; /* NULL = the service makes one; unique among the running ones of a tenant */
+    const char *model;      /* NULL or "" = the served model; else its name, or an adapter's */
+    const char *tenant;     /* the authenticated identity, "" = none; salts the prefix cache */
+    int32_t priority;       /* lower runs earlier, 0 is normal (vLLM's meaning) */
+    int64_t deadline_ns;    /* on the service's clock; REQUEST_NO_DEADLINE */
+
+    enum prompt_kind prompt_kind;
+    const char *text; /* PROMPT_TEXT: text_bytes of UTF-8 */
+    size_t text_bytes;
+    const uint32_t *token_ids; /* PROMPT_TOKEN_IDS: [n_token_ids] */
+    size_t n_token_ids;
+    const struct chat_message *messages; /* PROMPT_MESSAGES: [n_messages] */
+    size_t n_messages;
+    bool no_special_tokens; /* PROMPT_TEXT: do not add BOS and the like (vLLM: add_special_tokens = false) */
+    bool no_generation_prompt; /* PROMPT_MESSAGES: do not open an assistant turn */
+
+    /* Tokens already generated elsewhere for this request: sampling, penalties, max_tokens and stop state go
+     * on from there, and none of them is sent again. */
+    const uint32_t *output_prefix_ids; /* [n_output_prefix_ids] */
+    size_t n_output_prefix_ids;
+
+    struct sampling_params sampling;
+};

@@ -1,0 +1,89 @@
+/* What stands behind a door: an engine, or a router in front of several. A door knows nothing else.
+ *
+ * Threads: submit, cancel, loads and the like from any thread; one reader at a time per stream. A door waits
+ * on service_progress() and then asks its streams for events; the service bumps it once per step at most. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "api/event.h"
+#include "api/request.h"
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/event_count.h"
+
+struct service;
+struct stream; /* one submitted request, seen by its reader */
+
+/* What answers. Strings live as long as the service. Fingerprints: 16 hexadecimal digits. */
+struct model_info {
+    const char *model;        /* served name */
+    const char *architecture; /* "LlamaForCausalLM" */
+    const char *dtype;        /* of activations and KV: "bfloat16" | "float32" */
+    const char *quantization; /* "none" | "int8" | "int4" */
+    uint32_t vocab_size;
+    uint32_t max_model_len; /* tokens, prompt and output together */
+    uint64_t n_parameters;
+    bool has_tokenizer, has_chat_template;
+    const uint32_t *eos_token_ids;
+    size_t n_eos_token_ids;
+    int64_t bos_token_id;    /* -1 = none */
+    const char *fingerprint; /* of everything below: what a regression test compares */
+    const char *weights_fingerprint, *tokenizer_fingerprint, *template_fingerprint, *arithmetic_fingerprint;
+};
+
+/* A moment's view. */
+struct loads {
+    uint32_t requests_waiting, requests_running, requests_paused;
+    uint32_t max_num_seqs;
+    uint32_t kv_blocks_total, kv_blocks_used; /* used: owned by a request; cached free blocks do not count */
+    uint32_t kv_blocks_cached;                /* free, but holding a reusable prefix */
+    uint32_t kv_block_tokens;
+    uint64_t prefix_queries_tokens, prefix_hit_tokens; /* since start */
+    uint64_t prompt_tokens_total, generation_tokens_total, requests_total, requests_finished,
+        preemptions_total, steps_total;
+    double tokens_per_s;       /* generated, over the last seconds */
+    int64_t predicted_ttft_ns; /* for a request that comes now; -1 = unknown */
+    int64_t
+        heartbeat_age_ns; /* since the loop last showed life; it does so at least every 100 ms when idle */
+    bool step_running;    /* a step is being executed: a long prefill is not a dead loop */
+};
+
+struct service_vtable {
+    /* Authenticated request -> stream. Copies what it keeps. On error nothing is left behind:
+     * INVALID_ARGUMENT, NOT_FOUND (model), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining),
+     * DEADLINE_EXCEEDED (already past). */
+    err_t (*submit)(struct service *service, const struct request *request, struct stream **out);
+    /* Takes the next event; false when there is none yet or none to come. Never blocks. */
+    bool (*stream_next)(struct stream *stream, struct event *out);
+    /* Cancellation, deadline and disconnect are this one event; idempotent in every state. The stream then
+     * ends with EVENT_FINISHED / FINISH_ABORT unless it had finished. */
+    void (*stream_cancel)(struct stream *stream);
+    /* The reader's last call: cancels what is unfinished and gives the stream back. */
+    void (*stream_release)(struct stream *stream);
+    const char *(*stream_request_id)(const struct stream *stream);
+    /* Aborts by request id within a tenant; false when there is no such request. */
+    bool (*abort)(struct service *service, const char *tenant, const char *request_id);
+
+    struct event_count *(*progress)(struct service *service);
+    const struct model_info *(*model_info)(struct service *service);
+    void (*loads)(struct service *service, struct loads *out);
+    int64_t (*now_ns)(struct service *service); /* the clock of deadlines */
+
+    /* Text or messages of `request` -> ids appended to *ids (mem_alloc'd array, caller frees with mem_free).
+     */
+    err_t (*tokenize)(struct service *service, const struct request *request, uint32_t **ids, size_t *n_ids);
+    err_t (*detokenize)(struct service *service, const uint32_t *ids, size_t n_ids, bool skip_special_tokens,
+                        struct buffer *text);
+
+    /* From now on submit answers UNAVAILABLE; what was accepted goes on. */
+    void (*drain)(struct service *service);
+    /* Number of streams not yet finished. */
+    uint32_t (*in_flight)(struct service *service);
+};
+
+/* The first member of every implementation. */
+struct service {
+    const struct service_vtable *vtable;
+};

@@ -1,0 +1,36 @@
+/* bf16, IEEE half and float conversions, scalar, round to nearest even. Pure functions. */
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+static inline float f32_from_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline uint32_t f32_to_bits(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+static inline float bf16_to_f32(uint16_t h)
+{
+    return f32_from_bits((uint32_t)h << 16);
+}
+
+/* NaN stays a quiet NaN. */
+static inline uint16_t bf16_from_f32(float f)
+{
+    uint32_t bits = f32_to_bits(f);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((bits >> 16) | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+float f16_to_f32(uint16_t h);
+uint16_t f16_from_f32(float f);

@@ -1,0 +1,13 @@
+# Libraries from Debian packages, by pkg-config.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(jansson REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+if(BANTAM_SERVER)
+  pkg_check_modules(grpc REQUIRED IMPORTED_TARGET grpc gpr)
+  find_program(FLATC flatc REQUIRED)
+endif()
+if(BANTAM_TESTS)
+  pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
+endif()

@@ -1,0 +1,38 @@
+# Language, warnings and sanitizers: the same for every target.
+set(CMAKE_C_STANDARD 17)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS ON) # gnu17: futexes, GNU attributes, inline assembly
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+# -O2 without NDEBUG; -ffp-contract=off: a fused multiply-add happens only where the code says so, or results would
+# depend on the compiler.
+set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
+add_compile_options(-fno-strict-aliasing -ffp-contract=off -fno-math-errno
+  $<$<COMPILE_LANGUAGE:C>:-Wall> $<$<COMPILE_LANGUAGE:C>:-Wextra> $<$<COMPILE_LANGUAGE:C>:-Wvla>
+  $<$<COMPILE_LANGUAGE:C>:-Wshadow> $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
+  -Werror)
+# -Wconversion for code that includes no generated header; tests are spared.
+function(bantam_strict target)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wconversion> $<$<COMPILE_LANGUAGE:C>:-Wno-sign-conversion>)
+endfunction()
+
+add_compile_definitions(_GNU_SOURCE)
+include_directories(${CMAKE_SOURCE_DIR})
+
+if(BANTAM_SANITIZE)
+  add_compile_options(-fsanitize=${BANTAM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${BANTAM_SANITIZE})
+endif()
+
+# One static library a room: bantam_room(text tokenizer.c template.c)
+function(bantam_room name)
+  add_library(bantam_${name} STATIC ${ARGN})
+  bantam_strict(bantam_${name})
+endfunction()
