@@ -1,0 +1,174 @@
+/* The contract of every op, and of a backend: the kind of device that runs them. What a step does is said
+ * here; how (layouts, tiles, threads, fusion) is the backend's. Ops are the largest fusion that any backend
+ * does; one that cannot fuse runs the parts inside.
+ *
+ * The same bits: row r of an op's result depends on row r of its inputs (and, for attention, on that
+ * sequence's KV) and on nothing else: not on the number of rows, the neighbours, the threads. Each weight has
+ * one arithmetic per device.
+ *
+ * Handles are made at start, owned by the caller, destroyed by the matching function, and never shared
+ * between backends. Ops are called by one thread (the executor), in order; they return when their result may
+ * be used by the next op. Shapes that do not fit the handles are bugs and abort. Creation fails with
+ * ERR_RESOURCE_EXHAUSTED when memory is short. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "kernels/sampler.h"
+#include "kernels/step.h"
+
+struct weight;  /* a linear layer's weight [n_out, n_in] and bias, packed */
+struct vector;  /* [n] f32: norm weights */
+struct act;     /* activations [rows, width]; f32, and whatever quantised form the backend keeps beside it */
+struct rope;    /* rotary tables */
+struct kv;      /* paged keys and values of one layer */
+struct sampler; /* sampling state of every slot */
+
+/* ---- Weights ---- */
+
+enum weight_format {
+    WEIGHT_F32,
+    WEIGHT_BF16,
+    WEIGHT_F16,
+    WEIGHT_INT8, /* symmetric, one scale per `group` inputs, codes -127..127 */
+    WEIGHT_INT4, /* symmetric, one scale per `group` inputs, codes -8..7 */
+};
+enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats; n_in must be a multiple */
+
+/* Writes row `row` of the matrix, [n_in] f32, to out. Called from several threads at once. Row-by-row access
+ * to whatever the checkpoint holds; stacked matrices (q, k, v) are one description. */
+typedef void weight_row_fn(const void *context, size_t row, float *out);
+
+struct weight_desc {
+    const char *name; /* for messages */
+    size_t n_out, n_in;
+    enum weight_format format;
+    uint32_t group; /* quantised formats */
+    weight_row_fn *row;
+    const void *row_context;
+    const float *bias; /* [n_out] copied, or NULL */
+};
+
+/* ---- KV ---- */
+
+enum kv_dtype { KV_F32, KV_BF16 };
+
+struct kv_desc { /* of one layer */
+    enum kv_dtype dtype;
+    uint32_t n_blocks, block_tokens; /* block_tokens: 16 */
+    uint32_t n_kv_heads, head_dim;
+    uint32_t group; /* index of the step's block table that addresses it */
+};
+
+/* ---- Ops' parameters ---- */
+
+enum norm_kind { NORM_RMS, NORM_RMS_ONE_PLUS }; /* x / rms(x) * w; the second uses (1 + w) */
+enum activation_kind { ACTIVATION_SILU, ACTIVATION_GELU_TANH };
+enum rope_kind { ROPE_HALVES }; /* pairs (i, i + rotary_dim / 2), as Hugging Face's Llama */
+
+struct qkv_shape {
+    uint32_t n_heads, n_kv_heads,
+        head_dim; /* a row of qkv: q [n_heads][head_dim], k [n_kv_heads][..], v [..] */
+};
+
+struct attention_params {
+    struct qkv_shape shape;
+    float scale;     /* of q . k */
+    uint32_t window; /* keys that a row sees at most, itself included; 0 = all */
+    float soft_cap;  /* cap * tanh(score / cap); 0 = off */
+};
+
+struct backend;
+
+struct backend_vtable {
+    const char *name; /* "cpu" */
+    void (*destroy)(struct backend *backend);
+    /* One line for people: instruction set, threads. Static or owned by the backend. */
+    const char *(*description)(const struct backend *backend);
+    /* Names the arithmetic: equal names give equal bits. */
+    const char *(*arithmetic)(const struct backend *backend);
+
+    /* Bytes that a creation will take: the memory plan is computed, not measured. */
+    size_t (*weight_bytes)(const struct backend *backend, const struct weight_desc *desc);
+    size_t (*act_bytes)(const struct backend *backend, size_t max_rows, size_t width);
+    size_t (*rope_bytes)(const struct backend *backend, size_t n_freq, size_t max_positions);
+    size_t (*kv_bytes)(const struct backend *backend, const struct kv_desc *desc);
+    size_t (*sampler_bytes)(const struct backend *backend, uint32_t n_slots, size_t vocab_size,
+                            size_t max_history);
+
+    err_t (*weight_pack)(struct backend *backend, const struct weight_desc *desc, struct weight **out);
+    void (*weight_destroy)(struct weight *weight);
+    err_t (*vector_create)(struct backend *backend, const float *values, size_t n, struct vector **out);
+    void (*vector_destroy)(struct vector *vector);
+    err_t (*act_create)(struct backend *backend, size_t max_rows, size_t width, struct act **out);
+    void (*act_destroy)(struct act *act);
+    /* inv_freq: [n_freq] radians per position (scaling already applied), n_freq = rotary_dim / 2; magnitude
+     * multiplies cos and sin (1 but for some scalings). Angles are f32(position * inv_freq). */
+    err_t (*rope_create)(struct backend *backend, const float *inv_freq, size_t n_freq, float magnitude,
+                         size_t max_positions, struct rope **out);
+    void (*rope_destroy)(struct rope *rope);
+    err_t (*kv_create)(struct backend *backend, const struct kv_desc *desc, struct kv **out);
+    void (*kv_destroy)(struct kv *kv);
+    err_t (*sampler_create)(struct backend *backend, uint32_t n_slots, size_t vocab_size, size_t max_history,
+                            struct sampler **out);
+    void (*sampler_destroy)(struct sampler *sampler);
+
+    /* out[r] = table[token of row r] * scale. Tokens named by slot are read from the sampler. Rows:
+     * step->n_rows. */
+    void (*embed)(struct backend *backend, const struct step *step, const struct sampler *sampler,
+                  const struct weight *table, float scale, struct act *out);
+    /* residual[r] += add[r] (add may be NULL); out[r] = norm(residual[r]) * weight. */
+    void (*add_norm)(struct backend *backend, const struct step *step, struct act *residual,
+                     const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
+                     struct act *out);
+    /* out[r] = weight . in[r] + bias. */
+    void (*linear)(struct backend *backend, const struct step *step, struct act *in,
+                   const struct weight *weight, struct act *out);
+    /* For every row: RMS norm per head of q and k where q_norm, k_norm are given ([head_dim]); rotate q and k
+     * at the row's position, q in place; write k and v into the row's KV block. Copies of blocks
+     * (step->copies) come first, in kv_copy. */
+    void (*rope_kv_write)(struct backend *backend, const struct step *step, struct act *qkv,
+                          const struct qkv_shape *shape, const struct vector *q_norm,
+                          const struct vector *k_norm, float eps, const struct rope *rope,
+                          enum rope_kind kind, struct kv *kv);
+    void (*kv_copy)(struct backend *backend, const struct step *step, struct kv *kv);
+    /* Causal attention of every row over its sequence's blocks; out: [rows, n_heads * head_dim]. KV is walked
+     * in chunks of whole blocks at fixed positions, so prefill and decode give the same bits. */
+    void (*attention)(struct backend *backend, const struct step *step, const struct act *qkv,
+                      const struct attention_params *params, const struct kv *kv, struct act *out);
+    /* gate_up: [rows, 2 * width], gate first; out[r] = activation(gate) * up. */
+    void (*activation_mul)(struct backend *backend, const struct step *step, const struct act *gate_up,
+                           enum activation_kind kind, struct act *out);
+    /* Gathers the rows of outputs [first_output, first_output + n): out[i] = in[row of output first_output +
+     * i]. */
+    void (*gather_outputs)(struct backend *backend, const struct step *step, uint32_t first_output,
+                           uint32_t n, const struct act *in, struct act *out);
+    /* logits[i] = soft_cap(weight . hidden[i] + bias) for i in [0, n); logits: act of width vocab. */
+    void (*logits)(struct backend *backend, struct act *hidden, uint32_t n, const struct weight *weight,
+                   float soft_cap, struct act *logits);
+    /* Results of outputs [first_output, first_output + n) from logits[0, n), which it may overwrite. masks:
+     * NULL, or per output NULL or a bit per token (1 = allowed), [ceil(vocab / 32)] words. Appends drawn
+     * tokens to the slots. */
+    void (*sample)(struct backend *backend, struct step *step, uint32_t first_output, uint32_t n,
+                   struct act *logits, const uint32_t *const *masks, struct sampler *sampler);
+
+    /* Fills a slot: parameters and history (copied); clears whatever it held. */
+    void (*slot_set)(struct sampler *sampler, uint32_t slot, const struct sampler_params *params,
+                     const struct sampler_history *history);
+
+    /* Host access for tests, checks and pooled outputs: rows [first, first + n) as f32 [n, width]. */
+    void (*act_write)(struct act *act, size_t first_row, size_t n_rows, const float *values);
+    void (*act_read)(const struct act *act, size_t first_row, size_t n_rows, float *values);
+};
+
+/* The first member of every implementation. */
+struct backend {
+    const struct backend_vtable *vtable;
+};
+
+/* The CPU backend on n_threads (0 = one per usable CPU). isa: "auto", or the highest level to use: "scalar",
+ * "avx2", "avx512", "avx512vnni" (lower of it and what the machine has); all levels give the same bits.
+ * ERR_INVALID_ARGUMENT for an unknown level. */
+err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out) ERR_MUST_CHECK;
