@@ -23,8 +23,10 @@ struct flag_list {
     size_t count;
 };
 
+/* A row whose name is NULL is a heading for --help: its `help` is the title of the rows below. */
 struct flag {
-    const char *name; /* "max-model-len"; the environment variable is BANTAM_MAX_MODEL_LEN */
+    const char
+        *name; /* "max-model-len"; the environment variable is BANTAM_MAX_MODEL_LEN; at most 48 bytes */
     enum flag_kind kind;
     void *target;
     const char *default_text; /* parsed like an argument; NULL = leave the target as it is */
@@ -51,7 +53,10 @@ struct flag_result {
     bool help; /* --help was given and printed to stdout: the caller exits with 0 */
 };
 
-/* argv[0] is the first argument to parse. An unknown flag's error names the nearest known one. */
+/* argv[0] is the first argument to parse. An unknown flag's error names the nearest known one. --x VALUE and
+ * --x=VALUE are the same; "--" ends the flags; --help or -h anywhere before it prints the help and nothing
+ * else is looked at. An empty environment variable counts as unset. Names may be typed with '_' for '-'. */
 err_t flags_parse(const struct flag_command *command, int argc, char *const argv[],
                   struct flag_result *out) ERR_MUST_CHECK;
+/* To stdout, at most 100 columns wide where words allow. */
 void flags_print_help(const struct flag_command *command);

@@ -1,0 +1,140 @@
+#include "base/log.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/json_escape.h"
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+
+static struct {
+    _Atomic int level;
+    _Atomic bool json;
+    _Atomic uint64_t n_dropped;
+    pthread_mutex_t mutex; /* around poll and write: no other thread of ours can fill the pipe between them */
+} logger = {.level = LOG_INFO, .mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* A line being written into a fixed array. */
+struct line {
+    char text[LOG_LINE_MAX];
+    size_t size;
+};
+
+void log_init(enum log_level level, enum log_format format)
+{
+    atomic_store(&logger.level, (int)level);
+    atomic_store(&logger.json,
+                 format == LOG_FORMAT_JSON || (format == LOG_FORMAT_AUTO && !isatty(STDERR_FILENO)));
+}
+
+bool log_level_parse(const char *name, enum log_level *out)
+{
+    for (size_t i = 0; i < sizeof level_names / sizeof level_names[0]; i++) {
+        if (strcmp(name, level_names[i]) == 0) {
+            *out = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t log_dropped(void)
+{
+    return atomic_load(&logger.n_dropped);
+}
+
+/* Appends text, leaving room for reserve bytes; what does not fit is cut and marked. Control characters are
+ * escaped in both formats: a message cannot forge a second line. */
+static void line_append_escaped(struct line *line, const char *text, bool json, size_t reserve)
+{
+    static const char mark[] = "...";
+    size_t limit = sizeof line->text - reserve - (sizeof mark - 1);
+    size_t left = strlen(text);
+    while (left > 0) {
+        char escaped[JSON_ESCAPE_MAX];
+        size_t consumed;
+        size_t length = json_escape_next(text, left, &consumed, escaped);
+        if (!json && (*text == '"' || *text == '\\')) {
+            escaped[0] = *text;
+            length = 1;
+        }
+        if (line->size + length > limit) {
+            memcpy(line->text + line->size, mark, sizeof mark - 1);
+            line->size += sizeof mark - 1;
+            return;
+        }
+        memcpy(line->text + line->size, escaped, length);
+        line->size += length;
+        text += consumed;
+        left -= consumed;
+    }
+}
+
+static void line_append_time(struct line *line, bool json)
+{
+    struct timespec now;
+    struct tm parts;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (json)
+        gmtime_r(&now.tv_sec, &parts);
+    else
+        localtime_r(&now.tv_sec, &parts);
+    char *out = line->text + line->size;
+    size_t room = sizeof line->text - line->size;
+    size_t length = strftime(out, room, json ? "{\"ts\":\"%Y-%m-%dT%H:%M:%S" : "%H:%M:%S", &parts);
+    int n_digits =
+        snprintf(out + length, room - length, ".%03ld%s", now.tv_nsec / 1000000, json ? "Z\"" : "");
+    line->size += length + (size_t)n_digits;
+}
+
+/* Never blocks: a full pipe, a stopped terminal or a full disk costs the line. */
+static void line_write(const struct line *line)
+{
+    pthread_mutex_lock(&logger.mutex);
+    struct pollfd writable = {.fd = STDERR_FILENO, .events = POLLOUT};
+    bool ready = poll(&writable, 1, 0) == 1 && (writable.revents & POLLOUT) != 0;
+    bool written = ready && write(STDERR_FILENO, line->text, line->size) == (ssize_t)line->size;
+    pthread_mutex_unlock(&logger.mutex);
+    if (!written)
+        atomic_fetch_add(&logger.n_dropped, 1);
+}
+
+void log_line(enum log_level level, const char *area, const char *format, ...)
+{
+    if ((int)level > atomic_load_explicit(&logger.level, memory_order_relaxed))
+        return;
+    char message[LOG_LINE_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+
+    enum { TAIL_RESERVE = 32 }; /* closing quotes and the newline */
+    struct line line;
+    line.size = 0;
+    bool json = atomic_load_explicit(&logger.json, memory_order_relaxed);
+    line_append_time(&line, json);
+    if (json) {
+        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size,
+                                      ",\"level\":\"%s\",\"area\":\"", level_names[level]);
+        line_append_escaped(&line, area, json, LOG_LINE_MAX / 2);
+        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size, "\",\"msg\":\"");
+        line_append_escaped(&line, message, json, TAIL_RESERVE);
+        memcpy(line.text + line.size, "\"}\n", 3);
+        line.size += 3;
+    } else {
+        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size, " %-5s ",
+                                      level_names[level]);
+        line_append_escaped(&line, area, json, LOG_LINE_MAX / 2);
+        memcpy(line.text + line.size, ": ", 2);
+        line.size += 2;
+        line_append_escaped(&line, message, json, TAIL_RESERVE);
+        line.text[line.size++] = '\n';
+    }
+    line_write(&line);
+}

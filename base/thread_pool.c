@@ -1,0 +1,208 @@
+#include "base/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/event_count.h"
+
+/* A wait spins this long before it sleeps: longer than the gaps between the kernels of one step, short
+ * against a step. With more threads than CPUs the thread waited for may need this very CPU: sleep at once. */
+enum { SPIN_NS = 50 * 1000, PAUSES_PER_LOOK = 16 };
+
+struct worker {
+    struct thread_pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct thread_pool {
+    int n_threads;
+    int n_started; /* workers alive */
+    int64_t spin_ns;
+    thread_pool_fn *fn;
+    void *context;
+    bool stop;
+    struct event_count start;   /* bumped once a run */
+    struct event_count done;    /* bumped by the last worker of a run */
+    struct event_count barrier; /* bumped by the last thread to arrive */
+    _Atomic int n_running;      /* workers that have not finished the run */
+    _Atomic int n_arrived;      /* threads at the barrier */
+    struct worker workers[];    /* n_threads - 1 */
+};
+
+static inline void cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Returns when the event has moved on from `seen`. */
+static void wait_past(const struct thread_pool *pool, struct event_count *event, uint32_t seen)
+{
+    if (pool->spin_ns > 0) {
+        int64_t limit_ns = clock_now_ns(clock_monotonic()) + pool->spin_ns;
+        do {
+            for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+                if (event_count_read(event) != seen)
+                    return;
+                cpu_pause();
+            }
+        } while (clock_now_ns(clock_monotonic()) < limit_ns);
+    }
+    while (!event_count_wait(event, seen, -1)) {
+    }
+}
+
+static void *worker_main(void *argument)
+{
+    const struct worker *worker = argument;
+    struct thread_pool *pool = worker->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        wait_past(pool, &pool->start, seen);
+        seen++; /* a run is over only when this thread has finished it: none can be missed */
+        if (pool->stop)
+            return NULL;
+        pool->fn(pool->context, worker->index, pool->n_threads);
+        if (atomic_fetch_sub_explicit(&pool->n_running, 1, memory_order_acq_rel) == 1)
+            event_count_bump(&pool->done);
+    }
+}
+
+/* One CPU of the process's mask for each thread, only when there are exactly as many: then the process owns
+ * them. With CPUs to spare the kernel knows better which are idle, and two processes would both pin to the
+ * first ones. */
+static void pin_workers(struct thread_pool *pool)
+{
+    cpu_set_t mask;
+    if (sched_getaffinity(0, sizeof mask, &mask) != 0 || CPU_COUNT(&mask) != pool->n_threads)
+        return;
+    int thread_index = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &mask))
+            continue;
+        if (thread_index > 0) { /* thread 0 is the caller's, and its affinity too */
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            (void)pthread_setaffinity_np(pool->workers[thread_index - 1].thread, sizeof one, &one);
+        }
+        thread_index++;
+    }
+}
+
+static int start_workers(struct thread_pool *pool)
+{
+    /* Signals are for the threads that asked for them. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failure = 0;
+    for (int i = 0; i < pool->n_threads - 1 && failure == 0; i++) {
+        struct worker *worker = &pool->workers[i];
+        *worker = (struct worker){.pool = pool, .index = i + 1};
+        failure = pthread_create(&worker->thread, NULL, worker_main, worker);
+        if (failure != 0)
+            break;
+        pool->n_started++;
+        char name[24]; /* the kernel takes 15 bytes: "bantam-255" fits */
+        snprintf(name, sizeof name, "bantam-%d", i + 1);
+        (void)pthread_setname_np(worker->thread, name);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failure;
+}
+
+err_t thread_pool_create(int n_threads, struct thread_pool **out)
+{
+    *out = NULL;
+    if (n_threads < 0 || n_threads > THREAD_POOL_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "%d threads: expected 0 (one per CPU) to %d", n_threads,
+                       THREAD_POOL_MAX);
+    int n_cpus = usable_cpu_count();
+    if (n_threads == 0)
+        n_threads = n_cpus < THREAD_POOL_MAX ? n_cpus : THREAD_POOL_MAX;
+    struct thread_pool *pool = mem_alloc(sizeof *pool + (size_t)(n_threads - 1) * sizeof pool->workers[0]);
+    if (pool == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a pool of %d threads", n_threads);
+    pool->n_threads = n_threads;
+    pool->spin_ns = n_threads <= n_cpus ? SPIN_NS : 0;
+    int failure = start_workers(pool);
+    if (failure != 0) {
+        thread_pool_destroy(pool);
+        return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start %d threads: %s", n_threads, strerror(failure));
+    }
+    if (n_threads > 1 && n_threads <= n_cpus)
+        pin_workers(pool);
+    *out = pool;
+    return err_ok();
+}
+
+void thread_pool_destroy(struct thread_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    pool->stop = true;
+    event_count_bump(&pool->start);
+    for (int i = 0; i < pool->n_started; i++)
+        pthread_join(pool->workers[i].thread, NULL);
+    mem_free(pool);
+}
+
+int thread_pool_size(const struct thread_pool *pool)
+{
+    return pool->n_threads;
+}
+
+void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context)
+{
+    if (pool->n_threads == 1) {
+        fn(context, 0, 1);
+        return;
+    }
+    ASSERT(atomic_load_explicit(&pool->n_running, memory_order_relaxed) == 0);
+    pool->fn = fn;
+    pool->context = context;
+    uint32_t seen = event_count_read(&pool->done);
+    atomic_store_explicit(&pool->n_running, pool->n_threads - 1, memory_order_relaxed);
+    event_count_bump(&pool->start); /* publishes the words above */
+    fn(context, 0, pool->n_threads);
+    wait_past(pool, &pool->done, seen);
+}
+
+void thread_pool_barrier(struct thread_pool *pool)
+{
+    if (pool->n_threads == 1)
+        return;
+    uint32_t seen = event_count_read(&pool->barrier);
+    if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) + 1 == pool->n_threads) {
+        atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
+        event_count_bump(&pool->barrier);
+    } else {
+        wait_past(pool, &pool->barrier, seen);
+    }
+}
+
+void thread_split(size_t n, size_t grain, int thread_index, int n_threads, size_t *begin, size_t *end)
+{
+    ASSERT(grain > 0);
+    ASSERT(n_threads > 0);
+    ASSERT(thread_index >= 0 && thread_index < n_threads);
+    size_t n_grains = n / grain + (n % grain != 0);
+    size_t share = n_grains / (size_t)n_threads;
+    size_t n_larger = n_grains % (size_t)n_threads; /* the first ones take one more */
+    size_t i = (size_t)thread_index;
+    size_t first = i * share + (i < n_larger ? i : n_larger);
+    size_t last = first + share + (i < n_larger ? 1 : 0);
+    *begin = first < n_grains ? first * grain : n;
+    *end = last < n_grains ? last * grain : n;
+}
