@@ -1,0 +1,94 @@
+/* A model in memory: weights, KV store, sampling state, and the forward pass written once for every family.
+ *
+ * Two submits per step: model_forward(step) runs the rows, model_sample(step) draws from the wanted ones;
+ * model_collect makes step->results readable. On the CPU they run at once; a device enqueues them. Steps are
+ * executed in the order of submission. One thread (the engine's loop) calls everything but model_load, which
+ * runs before it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "kernels/step.h"
+#include "kernels/sampler.h"
+#include "model/generation_config.h"
+
+struct model;
+
+enum model_dtype { MODEL_DTYPE_AUTO, MODEL_DTYPE_F32, MODEL_DTYPE_BF16, MODEL_DTYPE_F16 };
+enum model_quantization { MODEL_QUANT_NONE, MODEL_QUANT_INT8, MODEL_QUANT_INT4 };
+
+enum { MODEL_BLOCK_TOKENS = 16 };
+
+struct model_options {
+    const char *directory; /* config.json, *.safetensors */
+    enum model_dtype
+        dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
+    enum model_quantization
+        quantization;   /* of the linear layers; the embedding and LM head become int8 at most */
+    bool dummy_weights; /* --load-format dummy: random weights from config.json alone, seeded */
+    uint64_t dummy_seed;
+    uint32_t max_model_len;          /* tokens; 0 = the model's, lowered to what memory holds */
+    uint32_t max_num_seqs;           /* sequences running together */
+    uint32_t max_num_batched_tokens; /* rows of a step */
+    uint32_t num_kv_blocks;          /* 0 = as many as memory_limit_bytes leaves */
+    uint64_t
+        memory_limit_bytes; /* weights + activations + KV; 0 = a share of the machine's available memory */
+    const char *device;     /* "cpu" */
+    const char *isa;        /* backend_cpu_create */
+    int n_threads;          /* 0 = all */
+    bool show_progress;     /* a bar on a terminal */
+};
+
+/* Computed before anything is allocated; bytes. */
+struct memory_plan {
+    uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes, total_bytes, available_bytes;
+    uint64_t kv_bytes_per_token;
+    uint32_t num_kv_blocks, block_tokens;
+    uint32_t max_model_len; /* longest request */
+    double max_concurrency; /* requests of max_model_len that fit together */
+    uint32_t max_num_seqs, max_num_batched_tokens;
+};
+
+/* What a loaded model is. Strings live as long as the model. */
+struct model_description {
+    const char *architecture; /* "LlamaForCausalLM" */
+    const char *dtype;        /* "bfloat16" | "float16" | "float32" */
+    const char *quantization; /* "none" | "int8" | "int4" */
+    const char *backend;      /* for people: device, instruction set, threads */
+    uint32_t vocab_size, n_layers, hidden_size;
+    uint32_t max_model_len;
+    uint64_t n_parameters;
+    uint64_t weights_fingerprint; /* hash over config and tensors (names, dtypes, shapes, sampled contents) */
+    uint64_t arithmetic_fingerprint; /* hash of dtype, quantization, KV dtype and the backend's arithmetic */
+};
+
+/* Reads config.json and the tensors' headers only, and says what loading would take. RESOURCE_EXHAUSTED when
+ * it cannot fit: the message says what would. INVALID_ARGUMENT / NOT_FOUND / DATA_LOSS / UNIMPLEMENTED name
+ * file and field or tensor. */
+err_t model_plan_memory(const struct model_options *options, struct memory_plan *out) ERR_MUST_CHECK;
+/* A few lines for people: the printed plan. */
+void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_bytes);
+
+/* Plans and loads; *plan_out (may be NULL) is what was planned, on_plan (may be NULL) is called with it
+ * before anything large is allocated. */
+err_t model_load(const struct model_options *options, void (*on_plan)(const struct memory_plan *plan),
+                 struct model **out) ERR_MUST_CHECK;
+void model_destroy(struct model *model);
+
+const struct memory_plan *model_memory_plan(const struct model *model);
+const struct model_description *model_describe(const struct model *model);
+const struct generation_config *model_generation_config(const struct model *model);
+/* Tensors that the checkpoint had and the family did not use are named in a warning at load. */
+
+/* A step with the capacities of this model; the caller destroys it with step_destroy. */
+err_t model_step_create(const struct model *model, struct step **out) ERR_MUST_CHECK;
+
+void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
+                    const struct sampler_history *history);
+void model_forward(struct model *model, struct step *step);
+/* masks: NULL, or per output NULL or a bit per token (kernels.h, sample). */
+void model_sample(struct model *model, struct step *step, const uint32_t *const *masks);
+/* Waits for the step; its results are then readable. */
+void model_collect(struct model *model, struct step *step);
