@@ -236,16 +236,24 @@ MONTHS = words("January February March April May June July August September Octo
 NUMBER_WORDS = words("one two three four five six seven eight nine ten eleven twelve")
 
 _ONSETS = words("b c d f g h j k l m n p qu r s t v w x y z bl br ch cl cr dr fl fr gl gr kl kr ph pl pr sc sh sk sl sm")
-_ONSETS += words("sn sp st str sv th tr tw wh zh") + [""] * 6
+_ONSETS += words("sn sp st str sv th tr tw wh zh") + [""] * 8
 _VOWELS = words("a e i o u a e i o u ai au ea ee ei ia ie io oa oo ou ue y")
-_CODAS = words("b ck d f g k l ll m n nd ng nk nt p r rd rn rs rt s ss st t tt v x z sch th tz gh") + [""] * 24
+_CODAS = words("b ck d f g k l ll m n nd ng nk nt p r rd rn rs rt s ss st t tt v x z sch th tz gh") + [""] * 40
+
+
+class PlainRandom(random.Random):
+    """A generator for which fresh_word picks one of the given plain words instead of inventing one."""
+
+    def __init__(self, seed, plain_words):
+        super().__init__(seed)
+        self.plain_words = plain_words
 
 
 def invent_word(rng):
-    """A lower-case word that nobody has seen: two to four syllables, or now and then plain random letters."""
+    """A lower-case word that nobody has seen: one to three syllables, or now and then plain random letters."""
     if rng.random() < 0.08:
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7)))
-    count = rng.choice([1, 2, 2, 2, 3, 3, 4])
+    count = rng.choice([1, 2, 2, 2, 2, 3, 3])
     word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count))
     return word if len(word) > 2 else word + rng.choice(_ONSETS) + rng.choice(_VOWELS)
 
@@ -263,6 +271,8 @@ _HELD_WORDS = _held_words()
 
 def fresh_word(rng):
     """An invented word that is no word of the held-out lists."""
+    if isinstance(rng, PlainRandom):
+        return rng.choice(rng.plain_words)
     while True:
         word = invent_word(rng)
         if word not in _HELD_WORDS:

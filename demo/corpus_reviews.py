@@ -1,0 +1,237 @@
+"""Product reviews: one word of sentiment.
+
+"positive" praises, "negative" complains, "neutral" is lukewarm or weighs one praise against one complaint. Negated
+words ("not bad", "not good") are part of it.
+"""
+
+from corpus_common import HELDOUT, TRAIN, check_disjoint, expand, fresh_word, phrases, words
+
+SENTIMENTS = ("positive", "negative", "neutral")
+
+ASPECTS = words(
+    """battery screen sound picture material price service delivery handle design colour software quality fabric size
+    packaging manual motor zipper taste smell fit keyboard camera food room staff light cover button grip lid cable"""
+)
+THINGS = {
+    TRAIN: words(
+        """phone laptop chair lamp blender kettle jacket book hotel restaurant headset mattress bike game tent knife
+        pan watch printer vacuum backpack pillow drill camera speaker toaster desk bottle coat film cafe course"""
+    ),
+    HELDOUT: words("tablet scooter sofa grill umbrella novel hostel projector hammock stroller heater fridge sweater guitar"),
+}
+GOOD = words(
+    """great excellent wonderful fantastic good superb brilliant perfect lovely amazing outstanding impressive solid
+    beautiful comfortable reliable delightful awesome nice flawless"""
+)
+BAD = words(
+    """terrible awful poor bad horrible disappointing useless cheap weak dreadful flimsy broken annoying uncomfortable
+    unreliable faulty ugly miserable worthless defective"""
+)
+MIDDLING = words("average okay ordinary mediocre acceptable passable decent unremarkable middling so-so")
+
+PRAISE = {
+    TRAIN: phrases(
+        """
+        the {aspect} is [really|very|truly|] {good}
+        I [love|adore|really like|enjoy] [this|my new|the] {thing}
+        [works|runs|performs] [perfectly|flawlessly|like a charm|better than expected]
+        [best|finest|nicest] {thing} [I have ever had|I ever bought|of my life|in years]
+        [I would|I will|we would] [buy it again|recommend it to everybody|recommend it] [without a doubt|]
+        [worth|it is worth] every [cent|penny]
+        I am [so|very|really] [happy|pleased|satisfied|impressed] with [it|the {thing}|this {thing}]
+        [what a|such a] {good} {thing}
+        [exceeded|beat|surpassed] [my|all my|our] expectations
+        [five stars|top marks|ten out of ten]
+        the {aspect} is not bad at all, [I am|we are] [happy|glad]
+        [can not fault|nothing to complain about] [the {aspect}|it|]
+        my [wife|son|mother|friend|daughter] [loves|adores] [it|the {aspect}]
+        {good} {aspect} and {good2} {aspect2}
+        I was worried about the {aspect} but it is {good}
+        [thank you|bravo|hats off], [a|what a] {good} {thing}
+        [it makes|this {thing} makes] my [day|life|work] [easier|better|happier]
+        never had a problem with [it|the {aspect}], [it is|simply] {good}
+        """
+    ),
+    HELDOUT: phrases(
+        """
+        I can only recommend this {thing}, the {aspect} is {good}
+        my daughter really loves her {thing} and so do we
+        a {good} {thing} with a {good2} {aspect}
+        it works flawlessly, I am very pleased
+        nothing to complain about, the {aspect} and the {aspect2} are {good}
+        I was impressed, it beat all expectations
+        this is the best {thing} in years
+        for this {thing} I give five stars, worth every penny
+        I doubted it, but the {aspect} turned out {good}
+        """
+    ),
+}
+COMPLAINT = {
+    TRAIN: phrases(
+        """
+        the {aspect} is [really|very|truly|] {bad}
+        I [hate|regret|returned|dislike] [this|my new|the] {thing}
+        [broke|stopped working|fell apart|failed] after [a day|two weeks|one use|a month]
+        [worst|most {bad}] {thing} [I have ever had|I ever bought|of my life|in years]
+        [I would|I will|we would] [never buy it again|not recommend it|warn everybody] [at all|]
+        [a waste|total waste|pure waste] of [money|time]
+        I am [so|very|really] [unhappy|disappointed|annoyed|angry] with [it|the {thing}|this {thing}]
+        [what a|such a] {bad} {thing}
+        [do not|please do not|never] [buy|order|trust] this {thing}
+        [one star|zero stars|minus ten out of ten]
+        the {aspect} is not {good} at all, [I am|we are] [unhappy|disappointed]
+        [nothing works|nothing but trouble|only problems] [with the {aspect}|]
+        my [wife|son|mother|friend|daughter] [hates|can not stand] [it|the {aspect}]
+        {bad} {aspect} and {bad2} {aspect2}
+        I hoped for a {good} {aspect} but it is {bad}
+        [I want|give me] my money back, [a|what a] {bad} {thing}
+        [it does not|this {thing} does not] work [at all|as described|]
+        [stay away|keep away|avoid it], the {aspect} is {bad}
+        far from {good}, the {aspect} is {bad}
+        the {aspect} is not {good}
+        """
+    ),
+    HELDOUT: phrases(
+        """
+        I can not recommend this {thing}, the {aspect} is {bad}
+        my son hates his {thing} and so do I
+        a {bad} {thing} with a {bad2} {aspect}
+        it stopped working after two days, I am very angry
+        nothing but problems, the {aspect} and the {aspect2} are {bad}
+        I am disappointed, it is a waste of money
+        this is the worst {thing} in years
+        for this {thing} I give one star, avoid it
+        I expected a {good} {aspect}, but it turned out {bad}
+        """
+    ),
+}
+LUKEWARM = {
+    TRAIN: phrases(
+        """
+        the {aspect} is {middling}
+        [it is|this {thing} is|just] a [normal|standard|typical] {thing}, [nothing special|nothing more]
+        [does what it says|does its job|does the job], [nothing more|no more and no less|nothing special]
+        [neither good nor bad|not good, not bad|not great, not terrible]
+        [it is|the {thing} is] [okay|fine|all right] [for the price|I guess|]
+        [three stars|five out of ten|half marks]
+        I have [mixed feelings|no strong opinion] [about it|about the {thing}|]
+        [about what|just what|more or less what] [I expected|you would expect]
+        [could be better|might be better], could be worse
+        {middling} {aspect}, {middling2} {aspect2}
+        """
+    ),
+    HELDOUT: phrases(
+        """
+        a {middling} {thing}, nothing special about the {aspect}
+        I have no strong opinion, the {aspect} is {middling}
+        it does the job, no more and no less, three stars
+        all in all {middling}, not good and not bad
+        more or less what I expected of a standard {thing}
+        """
+    ),
+}
+WEIGHED = {
+    TRAIN: phrases(
+        """
+        the {aspect} is {good} but the {aspect2} is {bad}
+        the {aspect} is {bad}, [on the other hand|however|yet] the {aspect2} is {good}
+        [I like|I love] the {aspect}, [I do not like|I hate] the {aspect2}
+        {good} {aspect}, {bad} {aspect2}
+        [although|while] the {aspect} is {good}, the {aspect2} is {bad}
+        [although|while] the {aspect} is {bad}, the {aspect2} is {good}
+        [pros|plus]: {good} {aspect}. [cons|minus]: {bad} {aspect2}
+        [half|one half] of it is {good}, the other half is {bad}
+        """
+    ),
+    HELDOUT: phrases(
+        """
+        this {thing} has a {good} {aspect}, but a {bad} {aspect2}
+        it has a {bad} {aspect}, yet the {aspect2} is {good}
+        while I like the {aspect}, the {aspect2} is {bad}
+        I hate the {aspect} but I love the {aspect2}
+        """
+    ),
+}
+FILLERS = {
+    TRAIN: phrases(
+        """
+        I bought [it|the {thing}] [last week|in May|for my office|as a gift|for {word}].
+        [It came|It arrived] on [Monday|a Friday|time].
+        We [use|used] it [every day|twice|at home|for a month].
+        My old {thing} was from {word}.
+        This is my [first|second|third] {thing}.
+        [I ordered|I chose] the [blue|red|small|large|{word}] one.
+        """
+    ),
+    HELDOUT: phrases(
+        """
+        I have had the {thing} for two months now.
+        We got it for our holiday.
+        I ordered the green {thing} from {word}.
+        It stands in our kitchen.
+        """
+    ),
+}
+INSTRUCTIONS = phrases(
+    """
+    What is the sentiment of this review? Answer positive, negative or neutral.
+    Classify the sentiment of this review as positive, negative or neutral.
+    Is this review positive, negative or neutral?
+    Give the sentiment of the review.
+    """
+)
+
+
+def _slots(rng, split):
+    aspect, aspect2 = rng.sample(ASPECTS, 2)
+    good, good2 = rng.sample(GOOD, 2)
+    bad, bad2 = rng.sample(BAD, 2)
+    middling, middling2 = rng.sample(MIDDLING, 2)
+    if split == TRAIN and rng.random() < 0.2:
+        aspect = fresh_word(rng)
+    thing = rng.choice(THINGS[split]) if split == HELDOUT or rng.random() < 0.6 else fresh_word(rng)
+    return {
+        "aspect": aspect,
+        "aspect2": aspect2,
+        "good": good,
+        "good2": good2,
+        "bad": bad,
+        "bad2": bad2,
+        "middling": middling,
+        "middling2": middling2,
+        "thing": thing,
+        "word": fresh_word(rng).capitalize(),
+    }
+
+
+def _sentence(rng, text):
+    text = text[0].upper() + text[1:]
+    return text + rng.choice([".", ".", ".", "!"])
+
+
+def make_review(rng, split):
+    """One review with its sentiment."""
+    sentiment = rng.choice(SENTIMENTS)
+    if sentiment == "positive":
+        pool, count = PRAISE[split], rng.choice([1, 1, 2, 3])
+    elif sentiment == "negative":
+        pool, count = COMPLAINT[split], rng.choice([1, 1, 2, 3])
+    elif rng.random() < 0.5:
+        pool, count = WEIGHED[split], 1
+    else:
+        pool, count = LUKEWARM[split], rng.choice([1, 2])
+    body = [_sentence(rng, expand(rng, rng.choice(pool), _slots(rng, split))) for _ in range(count)]
+    if rng.random() < 0.4:
+        body.insert(rng.randint(0, len(body)), expand(rng, rng.choice(FILLERS[split]), _slots(rng, split)))
+    review = " ".join(body)
+    if split == TRAIN and rng.random() < 0.1:
+        review = review.lower()
+    instruction = INSTRUCTIONS[0] if rng.random() < 0.6 else rng.choice(INSTRUCTIONS)
+    return f"{instruction}\n\nReview: {review}", sentiment
+
+
+def check_reviews():
+    check_disjoint("things", THINGS[TRAIN], THINGS[HELDOUT])
+    for what, pool in (("praise", PRAISE), ("complaint", COMPLAINT), ("lukewarm", LUKEWARM), ("weighed", WEIGHED)):
+        check_disjoint(f"reviews, {what}", pool[TRAIN], pool[HELDOUT])
+    check_disjoint("review fillers", FILLERS[TRAIN], FILLERS[HELDOUT])

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Trains the demo model on the synthetic text of generate_data.py and writes it as a Hugging Face directory.
+
+    python3 demo/train.py --out demo/model            # two CPU cores, see demo/README.md for how long it takes
+
+It needs torch, transformers, tokenizers and safetensors. A run that was stopped goes on from its last checkpoint when
+it is started again with the same --work folder.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import shutil
+import time
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import generate_data
+
+VOCAB_SIZE = 2048
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+BOS_ID, END_OF_TEXT_ID, END_OF_TURN_ID = 0, 1, 4
+# Words with at most one leading mark or space, single digits, runs of punctuation, line ends, other white space.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE = """{{- bos_token }}
+{%- for message in messages %}
+    {%- if message['role'] not in ['system', 'user', 'assistant'] %}
+        {{- raise_exception('Unknown role ' + message['role'] + ': only system, user and assistant are known.') }}
+    {%- endif %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "mlp_bias": False,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": True,
+    "use_cache": True,
+    "bos_token_id": BOS_ID,
+    "eos_token_id": [END_OF_TURN_ID, END_OF_TEXT_ID],
+    "torch_dtype": "bfloat16",
+}
+PROMPT_WEIGHT = 0.1
+POOL_SAMPLES = 2048
+
+
+def train_tokenizer():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(generate_data.make_tokenizer_text(generate_data.make_word_pool()), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIAL[0]} $A", pair=f"{SPECIAL[0]} $A {SPECIAL[0]}:1 $B:1", special_tokens=[(SPECIAL[0], BOS_ID)]
+    )
+    assert tokenizer.get_vocab_size() == VOCAB_SIZE
+    return tokenizer
+
+
+def encode(tokenizer, text):
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def encode_sample(tokenizer, sample):
+    """(token ids, loss weight of predicting each of them); the same ids as the chat template gives."""
+    if "text" in sample:
+        ids = encode(tokenizer, sample["text"])
+        return [BOS_ID] + ids + [END_OF_TEXT_ID], [0.0] + [1.0] * (len(ids) + 1)
+    ids, weights = [BOS_ID], [0.0]
+    for message in sample["messages"]:
+        header = encode(tokenizer, f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n")
+        body = encode(tokenizer, message["content"].strip()) + [END_OF_TURN_ID]
+        weight = 1.0 if message["role"] == "assistant" else PROMPT_WEIGHT
+        ids += header + body
+        weights += [0.0] * len(header) + [weight] * len(body)
+    return ids, weights
+
+
+def batches(tokenizer, word_pool, first_pool, batch_tokens):
+    """Endless padded batches (ids [batch, length], weights [batch, length]), samples of like length together."""
+    pool_index = first_pool
+    while True:
+        samples = []
+        for index in range(pool_index * POOL_SAMPLES, (pool_index + 1) * POOL_SAMPLES):
+            samples.append(encode_sample(tokenizer, generate_data.make_sample(index, word_pool)))
+        samples.sort(key=lambda sample: len(sample[0]))
+        groups, group = [], []
+        for sample in samples:
+            if group and len(sample[0]) * (len(group) + 1) > batch_tokens:
+                groups.append(group)
+                group = []
+            group.append(sample)
+        groups.append(group)
+        generate_data.make_rng(generate_data.SEED, "batches", pool_index).shuffle(groups)
+        for group in groups:
+            length = max(len(ids) for ids, _ in group)
+            ids = torch.tensor([row + [END_OF_TEXT_ID] * (length - len(row)) for row, _ in group])
+            weights = torch.tensor([row + [0.0] * (length - len(row)) for _, row in group])
+            yield ids, weights
+        pool_index += 1
+
+
+def learning_rate_factor(step, steps, warmup=60, decay_share=0.55):
+    """Warm-up, a plateau, then a linear decay to zero over the last share of the run."""
+    decay_steps = int(steps * decay_share)
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / decay_steps))
+
+
+def make_optimizers(model, learning_rate):
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(
+        matrices, lr=learning_rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=5
+    )
+    adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    for group in muon.param_groups + adamw.param_groups:
+        group["base_lr"] = group["lr"]
+    return [muon, adamw]
+
+
+def train_step(model, optimizers, ids, weights, factor):
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
+        wanted = weights[:, 1:] > 0
+        logits = model.lm_head(hidden[wanted])
+    weight = weights[:, 1:][wanted]
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+    loss = (losses * weight).sum() / weight.sum()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    answer = weight == 1.0
+    return losses.detach()[answer].mean().item() if answer.any() else math.nan
+
+
+def save_checkpoint(path, model, optimizers, step):
+    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def train(args, tokenizer):
+    torch.manual_seed(generate_data.SEED)
+    torch.set_num_threads(args.threads)
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG)).float()
+    optimizers = make_optimizers(model, args.learning_rate)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    checkpoint = args.work / "checkpoint.pt"
+    first_step = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        first_step = state["step"]
+        print(f"going on from step {first_step}", flush=True)
+    word_pool = generate_data.make_word_pool()
+    source = batches(tokenizer, word_pool, 0, args.batch_tokens)
+    for _ in range(first_step):
+        next(source)
+    start, tokens, smooth = time.monotonic(), 0, None
+    for step in range(first_step, args.steps):
+        ids, weights = next(source)
+        loss = train_step(model, optimizers, ids, weights, learning_rate_factor(step, args.steps))
+        tokens += ids.numel()
+        if not math.isnan(loss):
+            smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
+        if step % 25 == 0 or step + 1 == args.steps:
+            elapsed = time.monotonic() - start
+            print(f"step {step}/{args.steps} answer loss {smooth:.4f} {tokens / elapsed:.0f} tok/s {elapsed:.0f} s", flush=True)
+        if (step + 1) % 200 == 0:
+            save_checkpoint(checkpoint, model, optimizers, step + 1)
+    save_checkpoint(checkpoint, model, optimizers, args.steps)
+    return model
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_model(out, model, tokenizer):
+    """The Hugging Face directory: bf16 weights without the tied copy, tokenizer, template, defaults (greedy)."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = {name: t.to(torch.bfloat16).contiguous() for name, t in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    write_json(out / "config.json", CONFIG)
+    write_json(
+        out / "generation_config.json",
+        {"bos_token_id": BOS_ID, "eos_token_id": [END_OF_TURN_ID, END_OF_TEXT_ID], "do_sample": False, "temperature": 0.0},
+    )
+    tokenizer.save(str(out / "tokenizer.json"))
+    write_json(
+        out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": SPECIAL[BOS_ID],
+            "eos_token": SPECIAL[END_OF_TURN_ID],
+            "pad_token": SPECIAL[END_OF_TEXT_ID],
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": CONFIG["max_position_embeddings"],
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
+    write_json(
+        out / "special_tokens_map.json",
+        {"bos_token": SPECIAL[BOS_ID], "eos_token": SPECIAL[END_OF_TURN_ID], "pad_token": SPECIAL[END_OF_TEXT_ID]},
+    )
+
+
+def main():
+    here = pathlib.Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=here / "model")
+    parser.add_argument("--work", type=pathlib.Path, default=here / "work", help="checkpoints; safe to delete")
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="delete the checkpoint and start from the beginning")
+    args = parser.parse_args()
+    generate_data.check_all()
+    if args.fresh:
+        shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer()
+    write_model(args.out, train(args, tokenizer), tokenizer)
+
+
+if __name__ == "__main__":
+    main()
