@@ -1,0 +1,128 @@
+/* The engine's own state, shared by the files of this folder. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "engine/engine.h"
+#include "engine/request_registry.h"
+#include "engine/stream.h"
+#include "scheduler/scheduler.h"
+#include "text/text_assets.h"
+
+enum {
+    COMMANDS_PER_CHOICE = 4,   /* a submit and a cancel each, and room for those of choices just released */
+    LOOP_IDLE_WAIT_MS = 50,    /* heartbeat of an idle loop */
+    LOOP_SCAN_INTERVAL_MS = 5, /* how often deadlines and stalled readers are looked at */
+};
+
+enum engine_command_kind { COMMAND_SUBMIT, COMMAND_CANCEL };
+
+struct engine_command {
+    enum engine_command_kind kind;
+    struct stream *stream; /* COMMAND_SUBMIT */
+    struct choice *choice; /* COMMAND_CANCEL */
+};
+
+/* One planned sequence of a step in flight: the plan's memory is gone when the results come. */
+struct flight_seq {
+    struct choice *choice;
+    uint32_t handle, generation;
+    uint32_t output;       /* index of its sampling output in the step */
+    uint32_t first_output; /* its outputs of kind LOGPROBS are [first_output, output) */
+    uint32_t first_position;
+    bool samples;
+};
+
+struct flight {
+    struct step *step;
+    struct flight_seq *seqs; /* [max_num_seqs] */
+    uint32_t n_seqs;
+};
+
+/* Written by the loop, read by anyone. */
+struct engine_counters {
+    _Atomic uint32_t waiting, running, paused, blocks_used, blocks_cached;
+    _Atomic uint64_t prefix_queries, prefix_hits, prompt_tokens, generation_tokens, requests, finished,
+        preemptions, steps;
+    _Atomic uint64_t tokens_per_s_bits; /* a double */
+    _Atomic int64_t step_ns;            /* smoothed time of a step */
+    _Atomic int64_t heartbeat_ns;
+    _Atomic bool step_running;
+    _Atomic int64_t overhead_ns, execute_ns;
+    _Atomic uint64_t prefill_rows, decode_rows;
+};
+
+struct engine {
+    struct service service; /* first: the vtable */
+    struct executor executor;
+    const struct executor_info *info;
+    struct model *model; /* owned, NULL over a borrowed executor */
+    struct text_assets owned_text;
+    const struct text_assets *text; /* NULL = token ids only */
+    const struct clock *clock;
+    struct engine_options options;
+    struct sched_config sched_config;
+    uint32_t max_choices; /* waiting and running */
+
+    char served_name[256];
+    char fingerprints[5][17];
+    struct model_info model_info;
+    struct sampling_params model_defaults;
+    uint32_t eos_ids[GENERATION_EOS_MAX];
+    size_t n_eos_ids;
+    uint64_t salt_key[2];
+
+    struct event_count progress; /* bumped by the loop once per step that said something */
+    struct event_count wake;     /* bumped for the loop */
+    struct mpsc_ring *commands;
+    struct request_registry *registry;
+    _Atomic uint32_t n_choices_reserved; /* accepted, not yet released by the loop */
+    _Atomic uint64_t next_request_number;
+    _Atomic bool draining, stopping, parked;
+    _Atomic(struct stream *) garbage; /* streams that the loop dropped last */
+    struct engine_counters counters;
+
+    /* The loop's. */
+    pthread_t thread;
+    bool thread_started;
+    struct sched *sched;
+    struct flight flights[SCHED_STEPS_IN_FLIGHT_MAX];
+    uint32_t first_flight, n_flights;
+    struct sched_result *results; /* [max_num_seqs] */
+    struct choice *active;        /* submitted and not released */
+    bool published;               /* something for readers happened since the last bump */
+    int64_t scanned_ns;           /* deadlines and stalls were looked at */
+    int64_t window_start_ns;
+    uint64_t window_tokens;
+};
+
+/* Drops one of the loop's references; the loop never frees, so the last one goes to the garbage list. */
+void engine_drop_stream(struct engine *engine, struct stream *stream);
+
+/* admission.c: the vtable's submit. */
+err_t engine_submit(struct service *service, const struct request *request, struct stream **out);
+err_t engine_tokenize_request(struct engine *engine, const struct request *request, struct token_list *ids);
+void engine_collect_garbage(struct engine *engine);
+
+/* Any thread: asks the loop to end a choice. Idempotent. */
+void engine_cancel_choice(struct engine *engine, struct choice *choice);
+
+/* loop.c: the loop thread's body. */
+void *engine_loop_main(void *engine);
+/* Ends everything that was submitted; the loop's last act, and once more after it for what came too late. */
+void engine_abort_all(struct engine *engine);
+
+/* step_builder.c: plan -> step, and the slots that must be set first. */
+void engine_build_step(struct engine *engine, const struct sched_plan *plan, struct flight *flight);
+
+/* loop_publish.c: results of a collected step -> rings, finishes, commit. */
+void engine_publish_step(struct engine *engine, struct flight *flight, int64_t now_ns);
+
+/* engine_loads.c */
+void engine_loads(struct service *service, struct loads *out);
+void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_drawn);
+void engine_count_state(struct engine *engine);
+
+/* executor_model.c: the executor over a model. */
+err_t executor_over_model(struct model *model, struct executor *out) ERR_MUST_CHECK;
+void executor_over_model_free(struct executor *executor);

@@ -1,0 +1,81 @@
+/* The model behind the executor's slots. */
+#include "base/alloc.h"
+#include "engine/engine_state.h"
+
+struct model_executor {
+    struct model *model;
+    struct executor_info info;
+};
+
+static const struct executor_info *info(void *context)
+{
+    return &((struct model_executor *)context)->info;
+}
+
+static err_t create_step(void *context, struct step **out)
+{
+    return model_step_create(((struct model_executor *)context)->model, out);
+}
+
+static void set_slot(void *context, uint32_t slot, const struct sampler_params *params,
+                     const struct sampler_history *history)
+{
+    model_slot_set(((struct model_executor *)context)->model, slot, params, history);
+}
+
+static void forward(void *context, struct step *step)
+{
+    model_forward(((struct model_executor *)context)->model, step);
+}
+
+static void sample(void *context, struct step *step, const uint32_t *const *masks)
+{
+    model_sample(((struct model_executor *)context)->model, step, masks);
+}
+
+static void collect(void *context, struct step *step)
+{
+    model_collect(((struct model_executor *)context)->model, step);
+}
+
+static const struct executor_vtable MODEL_EXECUTOR = {
+    .info = info,
+    .step_create = create_step,
+    .slot_set = set_slot,
+    .forward = forward,
+    .sample = sample,
+    .collect = collect,
+};
+
+err_t executor_over_model(struct model *model, struct executor *out)
+{
+    struct model_executor *context = mem_alloc(sizeof *context);
+    if (!context)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the executor");
+    const struct model_description *description = model_describe(model);
+    const struct memory_plan *plan = model_memory_plan(model);
+    context->model = model;
+    context->info = (struct executor_info){
+        .architecture = description->architecture,
+        .dtype = description->dtype,
+        .quantization = description->quantization,
+        .vocab_size = description->vocab_size,
+        .max_model_len = description->max_model_len,
+        .num_kv_blocks = plan->num_kv_blocks,
+        .block_tokens = plan->block_tokens,
+        .max_num_seqs = plan->max_num_seqs,
+        .max_num_batched_tokens = plan->max_num_batched_tokens,
+        .n_parameters = description->n_parameters,
+        .weights_fingerprint = description->weights_fingerprint,
+        .arithmetic_fingerprint = description->arithmetic_fingerprint,
+        .steps_in_flight = 1, /* ops run at once: a second step in flight would only wait */
+    };
+    *out = (struct executor){.vtable = &MODEL_EXECUTOR, .context = context};
+    return err_ok();
+}
+
+void executor_over_model_free(struct executor *executor)
+{
+    mem_free(executor->context);
+    *executor = (struct executor){0};
+}
