@@ -1,4 +1,5 @@
-/* A target with a bug, for fuzz_selftest.sh: the runner must find it, save the input, and fail again on that file. */
+/* A target with a bug, for fuzz_selftest.sh: the runner must find it, save the input, and fail again on that
+ * file. */
 #include <stdint.h>
 #include <string.h>
 #include "base/assert.h"
