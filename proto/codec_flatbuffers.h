@@ -1,0 +1,135 @@
+/* FlatBuffers bytes <-> api's request and event: the only place that knows proto/bantam.fbs (C++ behind it).
+ *
+ * Decoding checks the shape of the bytes (verifier with limits, exactly one kind of prompt, no NUL inside
+ * names); ranges of values are api/validate.h's business. It never crashes on bad bytes:
+ * ERR_INVALID_ARGUMENT. Pure but for memory; any thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "api/event.h"
+#include "api/request.h"
+#include "api/service.h"
+#include "base/error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    CODEC_DEPTH_MAX = 16,              /* of nested tables */
+    CODEC_TABLES_MAX = 4608,           /* of one request: REQUEST_MESSAGES_MAX and some */
+    CODEC_ANSWER_TABLES_MAX = 1 << 18, /* of one answer, read by a client: a table a position with logprobs */
+    CODEC_ABORT_IDS_MAX = 1024,        /* request ids of one Abort */
+    CODEC_WATCH_INTERVAL_MIN_MS = 10,
+    CODEC_WATCH_INTERVAL_MAX_MS = 60000,
+    CODEC_WATCH_INTERVAL_DEFAULT_MS = 1000,
+};
+
+/* What a decoded message needs besides its bytes. Zero-initialise; codec_scratch_free when the decoded
+ * message is no longer needed (idempotent). */
+struct codec_scratch {
+    void *aligned_copy; /* of bytes that were not 8-byte aligned */
+    void *arrays;       /* pointer arrays and the like */
+};
+void codec_scratch_free(struct codec_scratch *scratch);
+
+/* What a client asks of the door alone. */
+struct generate_options {
+    bool return_prompt_token_ids;
+};
+
+/* Requests. Pointers in the result live as long as both `bytes` and `scratch`. Errors leave scratch freeable.
+ * deadline_ns and tenant are not on the wire: they come out as REQUEST_NO_DEADLINE and "". */
+err_t codec_decode_generate(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                            struct request *out, struct generate_options *options) ERR_MUST_CHECK;
+err_t codec_decode_tokenize(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                            struct request *out) ERR_MUST_CHECK;
+
+struct detokenize_request {
+    const uint32_t *token_ids; /* [n_token_ids] */
+    size_t n_token_ids;
+    bool skip_special_tokens;
+};
+err_t codec_decode_detokenize(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                              struct detokenize_request *out) ERR_MUST_CHECK;
+
+struct abort_request {
+    const char *const *request_ids; /* [n_request_ids] NUL-terminated */
+    size_t n_request_ids;           /* 1..CODEC_ABORT_IDS_MAX */
+};
+err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                         struct abort_request *out) ERR_MUST_CHECK;
+
+/* Zero bytes are a request with everything unset. *interval_ms within the limits above. */
+err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                               uint32_t *interval_ms) ERR_MUST_CHECK;
+
+/* ModelInfoRequest, ServerInfoRequest, GetLoadsRequest: nothing in them yet; zero bytes are one too. */
+err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes,
+                         struct codec_scratch *scratch) ERR_MUST_CHECK;
+
+/* Encoded bytes belong to the calling thread and live until its next codec_encode_*. */
+struct codec_bytes {
+    const uint8_t *data;
+    size_t size;
+};
+
+/* What is the same for all messages of a stream. */
+struct codec_answer {
+    const char *request_id;
+    const struct model_info *model;
+    uint32_t prompt_tokens; /* for chunks, whose events have no usage; 0 = not known yet */
+    bool with_prompt_token_ids;
+};
+
+/* EVENT_TOKENS -> chunk (completion_tokens: of this choice so far), EVENT_FINISHED -> complete. */
+struct codec_bytes codec_encode_event(const struct codec_answer *answer, const struct event *event,
+                                      uint32_t completion_tokens);
+/* events: one EVENT_FINISHED a choice, with all of its output, by index. */
+struct codec_bytes codec_encode_whole(const struct codec_answer *answer, const struct event *events,
+                                      size_t n_events);
+struct codec_bytes codec_encode_token_ids(const uint32_t *token_ids,
+                                          size_t n_token_ids);             /* TokenizeResponse */
+struct codec_bytes codec_encode_text(const char *text, size_t text_bytes); /* DetokenizeResponse; UTF-8 */
+struct codec_bytes codec_encode_aborted(const bool *aborted, size_t n_aborted);
+struct codec_bytes codec_encode_model_info(const struct model_info *info);
+struct codec_bytes codec_encode_loads(const struct loads *loads);
+
+struct server_info {
+    const char *version, *grpc_version;
+    double uptime_seconds;
+    uint32_t active_requests;
+    uint64_t max_message_bytes;
+    bool draining;
+};
+struct codec_bytes codec_encode_server_info(const struct server_info *info);
+
+/* The client's side. request -> GenerateRequest. */
+struct codec_bytes codec_encode_generate(const struct request *request,
+                                         const struct generate_options *options);
+struct codec_bytes codec_encode_tokenize(const struct request *request);
+struct codec_bytes codec_encode_detokenize(const struct detokenize_request *request);
+struct codec_bytes codec_encode_abort(const struct abort_request *request);
+struct codec_bytes codec_encode_watch_loads(uint32_t interval_ms);
+
+/* One message of a Generate stream. Logprobs are converted into scratch; `last` is not on the wire and comes
+ * out false; *request_id and pointers in *out live as long as bytes and scratch. ERR_DATA_LOSS for bad bytes.
+ */
+err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                            const char **request_id, struct event *out) ERR_MUST_CHECK;
+/* GenerateWholeResponse: *events [*n_events] lives in scratch. */
+err_t codec_decode_whole(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                         const char **request_id, const struct event **events,
+                         size_t *n_events) ERR_MUST_CHECK;
+err_t codec_decode_token_ids(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                             const uint32_t **token_ids, size_t *n_token_ids) ERR_MUST_CHECK;
+err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                        const char **text, size_t *text_bytes) ERR_MUST_CHECK;
+err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                         struct loads *out) ERR_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
