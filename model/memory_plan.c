@@ -1,0 +1,243 @@
+#include "model/memory_plan.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include "base/checked.h"
+#include "model/available_memory.h"
+
+#define MIB (1024.0 * 1024.0)
+
+struct act_widths model_act_widths(const struct model_config *config)
+{
+    return (struct act_widths){
+        .hidden = config->hidden_size,
+        .qkv = model_config_qkv_rows(config),
+        .attention = model_config_attention_width(config),
+        .gate_up = 2 * (size_t)config->intermediate_size,
+        .mlp = config->intermediate_size,
+        .vocab = config->vocab_size,
+    };
+}
+
+enum kv_dtype model_kv_dtype(enum model_dtype dtype)
+{
+    return dtype == MODEL_DTYPE_F32 ? KV_F32 : KV_BF16;
+}
+
+struct kv_desc model_kv_desc(const struct model_config *config, enum model_dtype dtype, uint32_t n_blocks)
+{
+    return (struct kv_desc){.dtype = model_kv_dtype(dtype),
+                            .n_blocks = n_blocks,
+                            .block_tokens = MODEL_BLOCK_TOKENS,
+                            .n_kv_heads = config->n_kv_heads,
+                            .head_dim = config->head_dim,
+                            .group = 0};
+}
+
+struct step_capacity model_step_capacity(const struct memory_plan *plan)
+{
+    return (struct step_capacity){
+        .rows = plan->max_num_batched_tokens,
+        .seqs = plan->max_num_seqs,
+        .outputs = plan->max_num_batched_tokens,
+        .copies = plan->max_num_seqs,
+        .blocks_per_seq = (uint32_t)div_up(plan->max_model_len, MODEL_BLOCK_TOKENS),
+        .kv_groups = 1,
+    };
+}
+
+struct planner {
+    const struct model_config *config;
+    const struct weight_list *list;
+    const struct backend *backend;
+    uint64_t limit_bytes;
+};
+
+static uint64_t weights_total(const struct planner *planner)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < planner->list->n_matrices; i++) {
+        struct weight_desc desc = weight_source_desc(&planner->list->matrices[i]);
+        bytes += planner->backend->vtable->weight_bytes(planner->backend, &desc);
+    }
+    for (size_t i = 0; i < planner->list->n_vectors; i++)
+        bytes += round_up(planner->list->vectors[i].n_in * sizeof(float), 64);
+    return bytes;
+}
+
+static uint64_t activations_total(const struct planner *planner, const struct memory_plan *plan)
+{
+    const struct backend_vtable *vtable = planner->backend->vtable;
+    struct act_widths widths = model_act_widths(planner->config);
+    const size_t row_widths[] = {widths.hidden,    widths.hidden,  widths.hidden, widths.qkv,
+                                 widths.attention, widths.gate_up, widths.mlp};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof row_widths / sizeof row_widths[0]; i++)
+        bytes += vtable->act_bytes(planner->backend, plan->max_num_batched_tokens, row_widths[i]);
+    bytes += vtable->act_bytes(planner->backend, LOGITS_ROWS, widths.hidden);
+    bytes += vtable->act_bytes(planner->backend, LOGITS_ROWS, widths.vocab);
+    bytes += vtable->rope_bytes(planner->backend, planner->config->head_dim / 2, plan->max_model_len);
+    struct step_capacity capacity = model_step_capacity(plan);
+    return bytes + step_bytes(&capacity);
+}
+
+static uint64_t kv_total(const struct planner *planner, uint32_t n_blocks)
+{
+    struct kv_desc desc = model_kv_desc(planner->config, planner->list->dtype, n_blocks);
+    return (uint64_t)planner->config->n_layers * planner->backend->vtable->kv_bytes(planner->backend, &desc);
+}
+
+static uint32_t blocks_for(uint32_t n_tokens)
+{
+    return (uint32_t)div_up(n_tokens, MODEL_BLOCK_TOKENS);
+}
+
+/* Fills the byte counts for plan's max_model_len, max_num_seqs and num_kv_blocks. */
+static void add_up(const struct planner *planner, struct memory_plan *plan)
+{
+    plan->activations_bytes = activations_total(planner, plan);
+    plan->sampler_bytes = planner->backend->vtable->sampler_bytes(
+        planner->backend, plan->max_num_seqs, planner->config->vocab_size, plan->max_model_len);
+    plan->kv_bytes = kv_total(planner, plan->num_kv_blocks);
+    plan->total_bytes = plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes + plan->kv_bytes;
+}
+
+/* Whether n_seqs sequences, one of them max_model_len long, fit with n_blocks (0 = what that one takes). */
+static bool fits(const struct planner *planner, struct memory_plan plan, uint32_t max_model_len,
+                 uint32_t n_seqs, uint32_t n_blocks)
+{
+    plan.max_model_len = max_model_len;
+    plan.max_num_seqs = n_seqs;
+    plan.num_kv_blocks = n_blocks ? n_blocks : blocks_for(max_model_len);
+    add_up(planner, &plan);
+    return plan.total_bytes <= planner->limit_bytes;
+}
+
+/* The greatest x in [low, high] with fits_x true, where it is true up to some point; low - 1 when none is. */
+enum plan_unknown { PLAN_MODEL_LEN, PLAN_SEQS, PLAN_BLOCKS };
+
+static uint32_t greatest_fit(const struct planner *planner, const struct memory_plan *plan,
+                             enum plan_unknown unknown, uint32_t low, uint32_t high)
+{
+    uint32_t best = low - 1;
+    while (low <= high) {
+        uint32_t middle = low + (high - low) / 2;
+        bool ok = fits(planner, *plan, unknown == PLAN_MODEL_LEN ? middle : plan->max_model_len,
+                       unknown == PLAN_SEQS ? middle : plan->max_num_seqs,
+                       unknown == PLAN_BLOCKS ? middle : plan->num_kv_blocks);
+        if (ok) {
+            best = middle;
+            low = middle + 1;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return best;
+}
+
+static err_t too_little_memory(const struct planner *planner, const struct memory_plan *wanted)
+{
+    struct memory_plan plan = *wanted;
+    if (plan.num_kv_blocks == 0)
+        plan.num_kv_blocks = blocks_for(plan.max_model_len);
+    add_up(planner, &plan);
+    plan.num_kv_blocks = wanted->num_kv_blocks;
+    uint32_t len = greatest_fit(planner, &plan, PLAN_MODEL_LEN, 1, plan.max_model_len);
+    uint32_t seqs = greatest_fit(planner, &plan, PLAN_SEQS, 1, plan.max_num_seqs);
+    char advice[200];
+    if (plan.num_kv_blocks > 0 && fits(planner, plan, plan.max_model_len, plan.max_num_seqs, 1))
+        snprintf(advice, sizeof advice, "%u KV blocks would fit",
+                 greatest_fit(planner, &plan, PLAN_BLOCKS, 1, plan.num_kv_blocks));
+    else if (len >= MODEL_BLOCK_TOKENS && seqs >= 1)
+        snprintf(advice, sizeof advice, "--max-model-len %u or --max-num-seqs %u would fit", len, seqs);
+    else if (len >= MODEL_BLOCK_TOKENS)
+        snprintf(advice, sizeof advice, "--max-model-len %u would fit", len);
+    else if (seqs >= 1)
+        snprintf(advice, sizeof advice, "--max-num-seqs %u would fit", seqs);
+    else
+        snprintf(advice, sizeof advice,
+                 "no length fits: use --quantization, fewer --max-num-batched-tokens, or more memory");
+    return err_new(
+        ERR_RESOURCE_EXHAUSTED,
+        "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB and %.1f MiB "
+        "of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f MiB of %.1f MiB; %s",
+        (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
+        (double)plan.sampler_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len, plan.max_num_seqs,
+        (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB, advice);
+}
+
+static err_t check_options(const struct model_options *options, const struct model_config *config,
+                           struct memory_plan *plan)
+{
+    plan->max_num_seqs = options->max_num_seqs ? options->max_num_seqs : MODEL_DEFAULT_SEQS;
+    plan->max_num_batched_tokens =
+        options->max_num_batched_tokens ? options->max_num_batched_tokens : MODEL_DEFAULT_BATCHED_TOKENS;
+    if (plan->max_num_seqs > MODEL_SEQS_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "--max-num-seqs %u exceeds the limit of %d", plan->max_num_seqs,
+                       MODEL_SEQS_MAX);
+    if (plan->max_num_batched_tokens > MODEL_BATCHED_TOKENS_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "--max-num-batched-tokens %u exceeds the limit of %d",
+                       plan->max_num_batched_tokens, MODEL_BATCHED_TOKENS_MAX);
+    if (options->max_model_len > config->max_position_embeddings)
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "--max-model-len %u exceeds the model's %u (\"max_position_embeddings\" of config.json)",
+            options->max_model_len, config->max_position_embeddings);
+    uint64_t held_tokens = (uint64_t)options->num_kv_blocks * MODEL_BLOCK_TOKENS;
+    if (options->num_kv_blocks && options->max_model_len > held_tokens)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "--max-model-len %u does not fit in %u KV blocks: they hold %" PRIu64 " tokens",
+                       options->max_model_len, options->num_kv_blocks, held_tokens);
+    plan->max_model_len = options->max_model_len ? options->max_model_len : config->max_position_embeddings;
+    if (options->num_kv_blocks && plan->max_model_len > held_tokens)
+        plan->max_model_len = (uint32_t)held_tokens;
+    plan->num_kv_blocks = options->num_kv_blocks;
+    return err_ok();
+}
+
+err_t memory_plan_compute(const struct model_options *options, const struct model_config *config,
+                          const struct weight_list *list, const struct backend *backend,
+                          struct memory_plan *out)
+{
+    *out = (struct memory_plan){.block_tokens = MODEL_BLOCK_TOKENS};
+    TRY(check_options(options, config, out));
+    out->available_bytes = available_memory_bytes();
+    struct planner planner = {config, list, backend, options->memory_limit_bytes};
+    if (planner.limit_bytes == 0)
+        planner.limit_bytes = out->available_bytes / 100 * MEMORY_SHARE_PERCENT;
+    out->weights_bytes = weights_total(&planner);
+
+    if (!fits(&planner, *out, out->max_model_len, out->max_num_seqs, out->num_kv_blocks)) {
+        if (options->max_model_len || options->num_kv_blocks)
+            return too_little_memory(&planner, out);
+        uint32_t len = greatest_fit(&planner, out, PLAN_MODEL_LEN, 1, out->max_model_len);
+        if (len < MODEL_BLOCK_TOKENS)
+            return too_little_memory(&planner, out);
+        out->max_model_len = len / MODEL_BLOCK_TOKENS * MODEL_BLOCK_TOKENS;
+    }
+    if (out->num_kv_blocks == 0) {
+        uint64_t useful = (uint64_t)out->max_num_seqs * blocks_for(out->max_model_len);
+        out->num_kv_blocks = greatest_fit(&planner, out, PLAN_BLOCKS, blocks_for(out->max_model_len),
+                                          useful < UINT32_MAX / 2 ? (uint32_t)useful : UINT32_MAX / 2);
+    }
+    add_up(&planner, out);
+    out->kv_bytes_per_token = (kv_total(&planner, 2) - kv_total(&planner, 1)) / MODEL_BLOCK_TOKENS;
+    out->max_concurrency = (double)out->num_kv_blocks / (double)blocks_for(out->max_model_len);
+    return err_ok();
+}
+
+void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_bytes)
+{
+    snprintf(text, text_bytes,
+             "memory plan: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB = "
+             "%.1f MiB (available %.1f MiB)\n"
+             "KV cache: %u blocks of %u tokens, %" PRIu64
+             " bytes a token; longest request %u tokens, %.1f of "
+             "them at once\n"
+             "a step: up to %u tokens of up to %u sequences",
+             (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
+             (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, (double)plan->total_bytes / MIB,
+             (double)plan->available_bytes / MIB, plan->num_kv_blocks, plan->block_tokens,
+             plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency,
+             plan->max_num_batched_tokens, plan->max_num_seqs);
+}

@@ -1,0 +1,333 @@
+#include "model/weights.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/float16.h"
+#include "model/dummy_weights.h"
+
+#define F16_ROUNDS_TO_INFINITY 65520.0f
+
+static err_t fault_raise(struct weight_fault *fault, err_t error)
+{
+    pthread_mutex_lock(&fault->lock);
+    if (!fault->raised) {
+        fault->raised = true;
+        fault->error = error;
+    }
+    pthread_mutex_unlock(&fault->lock);
+    return error;
+}
+
+err_t weight_list_fault(struct weight_list *list)
+{
+    pthread_mutex_lock(&list->fault.lock);
+    err_t e = list->fault.raised ? list->fault.error : err_ok();
+    pthread_mutex_unlock(&list->fault.lock);
+    return e;
+}
+
+/* Values that the format cannot hold: quantising them would be undefined, computing with them useless. */
+static err_t check_values(const struct weight_source *source, const struct weight_part *part, size_t row,
+                          const float *values, size_t n)
+{
+    uint32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t magnitude = f32_to_bits(values[i]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    const char *file = part->tensor ? checkpoint_file(source->checkpoint, part->tensor) : "dummy weights";
+    if (largest >= 0x7f800000u)
+        return err_new(ERR_DATA_LOSS, "%s: tensor \"%s\": row %zu holds NaN or infinity", file, part->name,
+                       row);
+    if (source->format == WEIGHT_F16 && largest >= f32_to_bits(F16_ROUNDS_TO_INFINITY))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "%s: tensor \"%s\": row %zu holds %g, more than float16 can; use --dtype bfloat16",
+                       file, part->name, row, (double)f32_from_bits(largest));
+    return err_ok();
+}
+
+/* n values from the part's value `first` on; row is for messages and for dummy values. */
+static err_t read_values(const struct weight_source *source, const struct weight_part *part, size_t row,
+                         uint64_t first, size_t n, float *out)
+{
+    if (!source->checkpoint) {
+        dummy_row(source->dummy_seed, part->name, row, n, out);
+        return err_ok();
+    }
+    TRY(checkpoint_read_f32(source->checkpoint, part->tensor, first, n, out));
+    return check_values(source, part, row, out, n);
+}
+
+static void source_row(const void *context, size_t row, float *out)
+{
+    const struct weight_source *source = context;
+    ASSERT(row < source->n_out);
+    const struct weight_part *part = source->parts;
+    while (row >= part->n_rows) {
+        row -= part->n_rows;
+        part++;
+    }
+    err_t e = read_values(source, part, row, (uint64_t)row * source->n_in, source->n_in, out);
+    if (e.code == ERR_OK)
+        return;
+    (void)fault_raise(source->fault, e);
+    memset(out, 0, source->n_in * sizeof *out);
+}
+
+struct weight_desc weight_source_desc(const struct weight_source *source)
+{
+    return (struct weight_desc){
+        .name = source->name,
+        .n_out = source->n_out,
+        .n_in = source->n_in,
+        .format = source->format,
+        .group = WEIGHT_GROUP,
+        .row = source_row,
+        .row_context = source,
+        .bias = NULL,
+    };
+}
+
+err_t weight_source_read_bias(const struct weight_source *source, float *out)
+{
+    size_t done = 0;
+    for (uint32_t i = 0; i < source->n_biases; i++) {
+        TRY(read_values(source, &source->biases[i], 0, 0, source->biases[i].n_rows, out + done));
+        done += source->biases[i].n_rows;
+    }
+    return err_ok();
+}
+
+err_t weight_source_read_vector(const struct weight_source *source, float *out)
+{
+    if (!source->checkpoint) { /* norms that do nothing, as in a freshly initialised model */
+        for (size_t i = 0; i < source->n_in; i++)
+            out[i] = 1.0f;
+        return err_ok();
+    }
+    return read_values(source, &source->parts[0], 0, 0, source->n_in, out);
+}
+
+/* ---- The list ---- */
+
+struct list_maker {
+    const struct model_config *config;
+    struct checkpoint *checkpoint; /* NULL = dummy */
+    const struct model_options *options;
+    struct weight_list *list;
+};
+
+static bool shape_equals(const struct tensor_info *info, const uint64_t *shape, uint32_t n_dims)
+{
+    return info->n_dims == n_dims && memcmp(info->shape, shape, n_dims * sizeof *shape) == 0;
+}
+
+/* Finds the part's tensor and holds it against the shape. */
+static err_t bind_part(const struct list_maker *maker, struct weight_part *part, const uint64_t *shape,
+                       uint32_t n_dims)
+{
+    uint64_t n_values = shape[0] * (n_dims > 1 ? shape[1] : 1);
+    maker->list->n_parameters += n_values;
+    if (!maker->checkpoint)
+        return err_ok();
+    part->tensor = checkpoint_find(maker->checkpoint, part->name);
+    if (!part->tensor)
+        return err_new(ERR_NOT_FOUND, "%s: tensor \"%s\" is missing from the checkpoint",
+                       maker->options->directory, part->name);
+    const struct tensor_info *info = part->tensor->info;
+    const char *file = checkpoint_file(maker->checkpoint, part->tensor);
+    char got[128], expected[128];
+    if (!shape_equals(info, shape, n_dims))
+        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has shape %s, config.json makes it %s", file,
+                       part->name, tensor_shape_text(info->shape, info->n_dims, got, sizeof got),
+                       tensor_shape_text(shape, n_dims, expected, sizeof expected));
+    if (info->dtype != TENSOR_F32 && info->dtype != TENSOR_F16 && info->dtype != TENSOR_BF16)
+        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has dtype %s, it must be F32, F16 or BF16",
+                       file, part->name, tensor_dtype_name(info->dtype));
+    return err_ok();
+}
+
+/* layer < 0: the name stands by itself. */
+static void part_name(const struct list_maker *maker, struct weight_part *part, int64_t layer,
+                      const char *name, const char *suffix)
+{
+    int n = layer < 0 ? snprintf(part->name, sizeof part->name, "%s.%s", name, suffix)
+                      : snprintf(part->name, sizeof part->name, "%s%lld.%s.%s",
+                                 maker->config->family->names.layer_prefix, (long long)layer, name, suffix);
+    ASSERT(n > 0 && (size_t)n < sizeof part->name);
+}
+
+static err_t check_quantisable(const struct list_maker *maker, const struct weight_source *source)
+{
+    if ((source->format != WEIGHT_INT8 && source->format != WEIGHT_INT4) || source->n_in % WEIGHT_GROUP == 0)
+        return err_ok();
+    return err_new(ERR_INVALID_ARGUMENT,
+                   "%s: tensor \"%s\" has %zu inputs a row; --quantization needs a multiple of %d",
+                   maker->options->directory, source->name, source->n_in, WEIGHT_GROUP);
+}
+
+struct matrix_spec {
+    int64_t layer; /* -1 = none */
+    enum weight_format format;
+    size_t n_in;
+    bool bias;
+    uint32_t n_parts;
+    const char *names[WEIGHT_PARTS_MAX];
+    size_t rows[WEIGHT_PARTS_MAX];
+};
+
+static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
+{
+    struct weight_source *source = &maker->list->matrices[maker->list->n_matrices++];
+    *source = (struct weight_source){.n_in = spec->n_in,
+                                     .format = spec->format,
+                                     .n_parts = spec->n_parts,
+                                     .n_biases = spec->bias ? spec->n_parts : 0,
+                                     .checkpoint = maker->checkpoint,
+                                     .dummy_seed = maker->options->dummy_seed,
+                                     .fault = &maker->list->fault};
+    for (uint32_t i = 0; i < spec->n_parts; i++) {
+        struct weight_part *part = &source->parts[i];
+        part->n_rows = spec->rows[i];
+        part_name(maker, part, spec->layer, spec->names[i], "weight");
+        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i], spec->n_in}, 2));
+        source->n_out += spec->rows[i];
+    }
+    for (uint32_t i = 0; i < source->n_biases; i++) {
+        struct weight_part *part = &source->biases[i];
+        part->n_rows = spec->rows[i];
+        part_name(maker, part, spec->layer, spec->names[i], "bias");
+        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i]}, 1));
+    }
+    memcpy(source->name, source->parts[0].name, sizeof source->name);
+    return check_quantisable(maker, source);
+}
+
+static err_t add_vector(const struct list_maker *maker, int64_t layer, const char *name)
+{
+    struct weight_source *source = &maker->list->vectors[maker->list->n_vectors++];
+    *source = (struct weight_source){.n_out = 1,
+                                     .n_in = maker->config->hidden_size,
+                                     .format = WEIGHT_F32,
+                                     .n_parts = 1,
+                                     .checkpoint = maker->checkpoint,
+                                     .fault = &maker->list->fault};
+    source->parts[0].n_rows = source->n_in;
+    part_name(maker, &source->parts[0], layer, name, "weight");
+    memcpy(source->name, source->parts[0].name, sizeof source->name);
+    return bind_part(maker, &source->parts[0], (uint64_t[]){source->n_in}, 1);
+}
+
+static enum weight_format plain_format(enum model_dtype dtype)
+{
+    switch (dtype) {
+    case MODEL_DTYPE_F32:
+        return WEIGHT_F32;
+    case MODEL_DTYPE_F16:
+        return WEIGHT_F16;
+    case MODEL_DTYPE_BF16:
+    case MODEL_DTYPE_AUTO:
+        break;
+    }
+    return WEIGHT_BF16;
+}
+
+static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weight_format format)
+{
+    const struct model_config *config = maker->config;
+    const struct family_names *names = &config->family->names;
+    size_t hidden = config->hidden_size, width = config->intermediate_size;
+    size_t q_rows = model_config_attention_width(config),
+           kv_rows = (size_t)config->n_kv_heads * config->head_dim;
+    const struct matrix_spec specs[LAYER_MATRICES] = {
+        [LAYER_QKV] = {layer,
+                       format,
+                       hidden,
+                       config->qkv_bias,
+                       3,
+                       {names->q, names->k, names->v},
+                       {q_rows, kv_rows, kv_rows}},
+        [LAYER_O] = {layer, format, q_rows, config->o_bias, 1, {names->o}, {hidden}},
+        [LAYER_GATE_UP] =
+            {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {width, width}},
+        [LAYER_DOWN] = {layer, format, width, config->mlp_bias, 1, {names->down}, {hidden}},
+    };
+    for (int i = 0; i < LAYER_MATRICES; i++)
+        TRY(add_matrix(maker, &specs[i]));
+    TRY(add_vector(maker, layer, names->attention_norm));
+    return add_vector(maker, layer, names->mlp_norm);
+}
+
+/* What AUTO means: config.json's dtype, else that of the embedding. */
+static enum model_dtype computed_dtype(const struct list_maker *maker)
+{
+    if (maker->options->dtype != MODEL_DTYPE_AUTO)
+        return maker->options->dtype;
+    if (maker->config->dtype != MODEL_DTYPE_AUTO)
+        return maker->config->dtype;
+    char name[WEIGHT_NAME_MAX];
+    snprintf(name, sizeof name, "%s.weight", maker->config->family->names.embedding);
+    const struct checkpoint_tensor *tensor =
+        maker->checkpoint ? checkpoint_find(maker->checkpoint, name) : NULL;
+    if (tensor && tensor->info->dtype == TENSOR_F32)
+        return MODEL_DTYPE_F32;
+    return tensor && tensor->info->dtype == TENSOR_F16 ? MODEL_DTYPE_F16 : MODEL_DTYPE_BF16;
+}
+
+static err_t fill_list(const struct list_maker *maker)
+{
+    const struct model_config *config = maker->config;
+    const struct family_names *names = &config->family->names;
+    enum weight_format plain = plain_format(maker->list->dtype), linear = plain, head = plain;
+    if (maker->options->quantization != MODEL_QUANT_NONE) {
+        linear = maker->options->quantization == MODEL_QUANT_INT4 ? WEIGHT_INT4 : WEIGHT_INT8;
+        head = WEIGHT_INT8;
+    }
+    for (uint32_t layer = 0; layer < config->n_layers; layer++)
+        TRY(add_layer(maker, layer, linear));
+    const struct matrix_spec embedding = {
+        -1, head, config->hidden_size, false, 1, {names->embedding}, {config->vocab_size}};
+    TRY(add_matrix(maker, &embedding));
+    TRY(add_vector(maker, -1, names->final_norm));
+    if (maker->list->tied)
+        return err_ok();
+    const struct matrix_spec lm_head = {
+        -1, head, config->hidden_size, false, 1, {names->lm_head}, {config->vocab_size}};
+    err_t e = add_matrix(maker, &lm_head);
+    if (e.code == ERR_NOT_FOUND)
+        e = err_prefix(e, "config.json does not say \"tie_word_embeddings\": true");
+    return e;
+}
+
+err_t weight_list_create(const struct model_config *config, struct checkpoint *checkpoint,
+                         const struct model_options *options, struct weight_list *out)
+{
+    *out = (struct weight_list){.tied = config->tie_word_embeddings};
+    pthread_mutex_init(&out->fault.lock, NULL);
+    size_t n_matrices = (size_t)config->n_layers * LAYER_MATRICES + 2;
+    size_t n_vectors = (size_t)config->n_layers * LAYER_VECTORS + 1;
+    out->matrices = mem_alloc_array(n_matrices, sizeof *out->matrices);
+    out->vectors = mem_alloc_array(n_vectors, sizeof *out->vectors);
+    err_t e = err_ok();
+    if (out->matrices && out->vectors) {
+        struct list_maker maker = {config, checkpoint, options, out};
+        out->dtype = computed_dtype(&maker);
+        e = fill_list(&maker);
+    } else {
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the list of weights");
+    }
+    if (e.code != ERR_OK)
+        weight_list_free(out);
+    return e;
+}
+
+void weight_list_free(struct weight_list *list)
+{
+    if (list->matrices || list->vectors)
+        pthread_mutex_destroy(&list->fault.lock);
+    mem_free(list->matrices);
+    mem_free(list->vectors);
+    *list = (struct weight_list){0};
+}

@@ -1,0 +1,74 @@
+/* The weights that a model needs, in one list: which tensors they come from, their shapes and formats, and
+ * the rows that a backend packs. The list is made and checked before anything large is allocated: the memory
+ * plan adds it up, loading walks it. */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "kernels/kernels.h"
+#include "model/checkpoint.h"
+#include "model/model_config.h"
+
+enum {
+    WEIGHT_PARTS_MAX = 3, /* q, k and v stacked */
+    WEIGHT_NAME_MAX = 96, /* bytes incl. NUL; every name is made of the family's table and a layer number */
+};
+
+/* Why a row could not be delivered: weight_row_fn has no error of its own. The first one is kept. */
+struct weight_fault {
+    pthread_mutex_t lock;
+    bool raised;
+    err_t error;
+};
+
+struct weight_part {
+    char name[WEIGHT_NAME_MAX];             /* of the tensor, with ".weight" or ".bias" */
+    const struct checkpoint_tensor *tensor; /* NULL = dummy values */
+    size_t n_rows;                          /* of a bias or norm: its values */
+};
+
+/* One matrix: its parts' rows stacked, [n_out, n_in]. */
+struct weight_source {
+    char name[WEIGHT_NAME_MAX]; /* for people: that of the first part */
+    size_t n_out, n_in;
+    enum weight_format format;
+    uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
+    struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
+    const struct checkpoint *checkpoint; /* NULL = dummy values from seed */
+    uint64_t dummy_seed;
+    struct weight_fault *fault; /* of the list */
+};
+
+/* Order of the matrices: LAYER_MATRICES of layer 0, of layer 1, ..., the embedding, the LM head (absent when
+ * tied). Order of the vectors: LAYER_VECTORS of each layer, the final norm. */
+enum layer_matrix { LAYER_QKV, LAYER_O, LAYER_GATE_UP, LAYER_DOWN, LAYER_MATRICES };
+enum layer_vector { LAYER_ATTENTION_NORM, LAYER_MLP_NORM, LAYER_VECTORS };
+
+struct weight_list {
+    struct weight_source *matrices; /* [n_matrices] */
+    struct weight_source *vectors;  /* [n_vectors]; n_out = 1 row of n_in values */
+    size_t n_matrices, n_vectors;
+    bool tied;
+    uint64_t n_parameters;
+    enum model_dtype dtype; /* as computed: never AUTO */
+    struct weight_fault fault;
+};
+
+/* Finds and checks every tensor. checkpoint NULL: dummy weights. NOT_FOUND for a missing tensor,
+ * INVALID_ARGUMENT for a wrong shape or dtype or a width that cannot be quantised; the message names file and
+ * tensor. The list borrows the checkpoint and must not move. Release with weight_list_free. */
+err_t weight_list_create(const struct model_config *config, struct checkpoint *checkpoint,
+                         const struct model_options *options, struct weight_list *out) ERR_MUST_CHECK;
+void weight_list_free(struct weight_list *list); /* idempotent; zeroed memory is fine */
+
+/* The description that a backend packs; without bias. Its row function borrows the source. */
+struct weight_desc weight_source_desc(const struct weight_source *source);
+/* The values of the biases, [n_out], to out. */
+err_t weight_source_read_bias(const struct weight_source *source, float *out) ERR_MUST_CHECK;
+/* The values of a vector source, [n_in], to out. */
+err_t weight_source_read_vector(const struct weight_source *source, float *out) ERR_MUST_CHECK;
+/* The fault that rows have raised so far. */
+err_t weight_list_fault(struct weight_list *list) ERR_MUST_CHECK;
