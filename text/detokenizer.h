@@ -10,8 +10,9 @@
 struct detokenizer {
     const struct tokenizer *tokenizer;
     bool skip_special_tokens;
-    bool started;   /* something was emitted or held: strip rules for the first token are over */
-    uint8_t n_held; /* bytes held back */
+    bool started;       /* something was emitted or held: strip rules for the first token are over */
+    uint8_t n_stripped; /* characters left out at the start */
+    uint8_t n_held;     /* bytes held back */
     char held[8];
 };
 
