@@ -1,0 +1,109 @@
+/* The CPU backend: creation and the table of its ops. */
+#include "kernels/cpu_backend.h"
+
+#include <stdio.h>
+#include "base/alloc.h"
+#include "kernels/cpu_memory.h"
+
+void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *context)
+{
+    if (parallel && cpu->n_threads > 1)
+        thread_pool_run(cpu->pool, fn, context);
+    else
+        fn(context, 0, 1);
+}
+
+static const char *cpu_description(const struct backend *backend)
+{
+    return ((const struct cpu_backend *)backend)->description;
+}
+
+/* One arithmetic for every instruction set. The number changes with any change of the bits. */
+static const char *cpu_arithmetic(const struct backend *backend)
+{
+    (void)backend;
+    return "cpu-1";
+}
+
+static void cpu_destroy(struct backend *backend)
+{
+    if (backend == NULL)
+        return;
+    struct cpu_backend *cpu = cpu_of(backend);
+    for (int i = 0; cpu->attention_scratch != NULL && i < cpu->n_threads; i++)
+        cpu_memory_free(cpu->attention_scratch[i]);
+    mem_free(cpu->attention_scratch);
+    thread_pool_destroy(cpu->pool);
+    mem_free(cpu);
+}
+
+static const struct backend_vtable cpu_vtable = {
+    .name = "cpu",
+    .destroy = cpu_destroy,
+    .description = cpu_description,
+    .arithmetic = cpu_arithmetic,
+    .weight_bytes = cpu_weight_bytes,
+    .act_bytes = cpu_act_bytes,
+    .rope_bytes = cpu_rope_bytes,
+    .kv_bytes = cpu_kv_bytes,
+    .sampler_bytes = cpu_sampler_bytes,
+    .weight_pack = cpu_weight_pack,
+    .weight_destroy = cpu_weight_destroy,
+    .vector_create = cpu_vector_create,
+    .vector_destroy = cpu_vector_destroy,
+    .act_create = cpu_act_create,
+    .act_destroy = cpu_act_destroy,
+    .rope_create = cpu_rope_create,
+    .rope_destroy = cpu_rope_destroy,
+    .kv_create = cpu_kv_create,
+    .kv_destroy = cpu_kv_destroy,
+    .sampler_create = cpu_sampler_create,
+    .sampler_destroy = cpu_sampler_destroy,
+    .embed = cpu_embed,
+    .add_norm = cpu_add_norm,
+    .linear = cpu_linear,
+    .rope_kv_write = cpu_rope_kv_write,
+    .kv_copy = cpu_kv_copy,
+    .attention = cpu_attention,
+    .activation_mul = cpu_activation_mul,
+    .gather_outputs = cpu_gather_outputs,
+    .logits = cpu_logits,
+    .sample = cpu_sample,
+    .slot_set = cpu_slot_set,
+    .act_write = cpu_act_write,
+    .act_read = cpu_act_read,
+};
+
+err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
+{
+    *out = NULL;
+    enum isa_level highest, available = isa_detect();
+    TRY(isa_parse(isa, &highest));
+    if (highest > available)
+        highest = available;
+    struct cpu_backend *cpu = mem_alloc(sizeof *cpu);
+    if (cpu == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the CPU backend");
+    cpu->base.vtable = &cpu_vtable;
+    err_t e = thread_pool_create(n_threads, &cpu->pool);
+    if (e.code != ERR_OK) {
+        mem_free(cpu);
+        return e;
+    }
+    cpu->n_threads = thread_pool_size(cpu->pool);
+    kernel_table_fill(&cpu->table, highest);
+    snprintf(cpu->description, sizeof cpu->description, "CPU, %s, %d thread%s", isa_name(highest),
+             cpu->n_threads, cpu->n_threads == 1 ? "" : "s");
+    cpu->attention_scratch = mem_alloc_array((size_t)cpu->n_threads, sizeof cpu->attention_scratch[0]);
+    bool enough = cpu->attention_scratch != NULL;
+    for (int i = 0; enough && i < cpu->n_threads; i++) {
+        cpu->attention_scratch[i] = cpu_memory_alloc(attention_scratch_floats(HEAD_DIM_MAX) * sizeof(float));
+        enough = cpu->attention_scratch[i] != NULL;
+    }
+    if (!enough) {
+        cpu_destroy(&cpu->base);
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the scratch of %d threads", n_threads);
+    }
+    *out = &cpu->base;
+    return err_ok();
+}

@@ -1,0 +1,137 @@
+/* Inside of the CPU backend: its handles and what its files share. */
+#pragma once
+
+#include "base/assert.h"
+#include "base/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "kernels/kernels.h"
+
+enum {
+    /* Multiply-adds below which an op stays on the calling thread: waking the others costs more. */
+    CPU_PARALLEL_MIN_MACS = 1 << 16,
+    /* Elements below which a row-wise op does. */
+    CPU_PARALLEL_MIN_ELEMENTS = 1 << 13,
+};
+
+struct cpu_backend {
+    struct backend base;
+    struct kernel_table table;
+    struct thread_pool *pool;
+    int n_threads;
+    float **attention_scratch;         /* [n_threads] */
+    uint64_t dispatches[KERNEL_COUNT]; /* ops that used the kernel; written by the executor */
+    char description[128];
+};
+
+struct weight {
+    enum weight_format format;
+    size_t n_out, n_in, group;
+    size_t n_panels, panel_bytes;
+    uint8_t *panels; /* [n_panels][panel_bytes] */
+    float *bias;     /* [n_panels * PANEL_OUTPUTS] or NULL */
+};
+
+struct vector {
+    size_t n;
+    float *values;
+};
+
+struct act {
+    size_t max_rows, width;
+    size_t stride; /* floats between rows */
+    float *values; /* [max_rows][stride] */
+    /* The rows as int8, made by the first linear op that wants them. */
+    size_t n_quantized; /* rows [0, n_quantized) are valid */
+    size_t q_stride, q_block_stride;
+    int8_t *q;      /* [max_rows][q_stride]; NULL when width is no multiple of QUANT_BLOCK */
+    float *q_scale; /* [max_rows][q_block_stride] */
+    int32_t *q_sum;
+};
+
+struct rope {
+    size_t n_freq, max_positions;
+    float *cosines, *sines; /* [max_positions][n_freq] */
+};
+
+struct kv {
+    struct kv_desc desc;
+    size_t block_bytes;
+    uint8_t *blocks; /* [n_blocks][n_kv_heads][kv_head_elements] */
+};
+
+static inline struct cpu_backend *cpu_of(struct backend *backend)
+{
+    return (struct cpu_backend *)backend;
+}
+
+static inline float *act_row(const struct act *act, size_t row)
+{
+    return act->values + row * act->stride;
+}
+
+/* fn on every thread, or on this one alone when the work is too small to share. */
+void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *context);
+
+/* cpu_weight.c */
+size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc);
+err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out);
+void cpu_weight_destroy(struct weight *weight);
+/* Row `row` of a packed weight, dequantised, times scale; out: [n_in]. */
+void cpu_weight_read_row(const struct weight *weight, size_t row, float scale, float *out);
+
+/* cpu_act.c */
+size_t cpu_act_bytes(const struct backend *backend, size_t max_rows, size_t width);
+err_t cpu_act_create(struct backend *backend, size_t max_rows, size_t width, struct act **out);
+void cpu_act_destroy(struct act *act);
+void cpu_act_write(struct act *act, size_t first_row, size_t n_rows, const float *values);
+void cpu_act_read(const struct act *act, size_t first_row, size_t n_rows, float *values);
+err_t cpu_vector_create(struct backend *backend, const float *values, size_t n, struct vector **out);
+void cpu_vector_destroy(struct vector *vector);
+
+/* cpu_linear.c */
+void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,
+                struct act *out);
+void cpu_logits(struct backend *backend, struct act *hidden, uint32_t n, const struct weight *weight,
+                float soft_cap, struct act *logits);
+
+/* cpu_rows.c */
+void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
+               const struct weight *table, float scale, struct act *out);
+void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
+                  const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
+                  struct act *out);
+void cpu_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
+                        enum activation_kind kind, struct act *out);
+void cpu_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                        const struct act *in, struct act *out);
+
+/* cpu_kv.c */
+size_t cpu_rope_bytes(const struct backend *backend, size_t n_freq, size_t max_positions);
+err_t cpu_rope_create(struct backend *backend, const float *inv_freq, size_t n_freq, float magnitude,
+                      size_t max_positions, struct rope **out);
+void cpu_rope_destroy(struct rope *rope);
+size_t cpu_kv_bytes(const struct backend *backend, const struct kv_desc *desc);
+err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct kv **out);
+void cpu_kv_destroy(struct kv *kv);
+void cpu_rope_kv_write(struct backend *backend, const struct step *step, struct act *qkv,
+                       const struct qkv_shape *shape, const struct vector *q_norm,
+                       const struct vector *k_norm, float eps, const struct rope *rope, enum rope_kind kind,
+                       struct kv *kv);
+void cpu_kv_copy(struct backend *backend, const struct step *step, struct kv *kv);
+
+/* cpu_attention.c */
+void cpu_attention(struct backend *backend, const struct step *step, const struct act *qkv,
+                   const struct attention_params *params, const struct kv *kv, struct act *out);
+
+/* cpu_sampler.c */
+size_t cpu_sampler_bytes(const struct backend *backend, uint32_t n_slots, size_t vocab_size,
+                         size_t max_history);
+err_t cpu_sampler_create(struct backend *backend, uint32_t n_slots, size_t vocab_size, size_t max_history,
+                         struct sampler **out);
+void cpu_sampler_destroy(struct sampler *sampler);
+void cpu_sample(struct backend *backend, struct step *step, uint32_t first_output, uint32_t n,
+                struct act *logits, const uint32_t *const *masks, struct sampler *sampler);
+void cpu_slot_set(struct sampler *sampler, uint32_t slot, const struct sampler_params *params,
+                  const struct sampler_history *history);
+/* The last token of the slot's history. */
+uint32_t cpu_slot_last_token(const struct sampler *sampler, uint32_t slot);

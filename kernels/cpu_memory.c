@@ -1,0 +1,70 @@
+#include "kernels/cpu_memory.h"
+
+#include <stdint.h>
+#include <sys/mman.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/checked.h"
+
+enum { HUGE_PAGE_BYTES = 2 << 20, MAP_FROM_BYTES = 256 << 10 };
+
+/* Stands directly below the block. */
+struct header {
+    void *heap;    /* the heap's block, which for a mapped one holds nothing but makes it countable */
+    void *mapping; /* NULL = the memory is in the heap */
+    size_t mapping_bytes;
+};
+_Static_assert(sizeof(struct header) <= CPU_MEMORY_ALIGN, "the header must fit below the block");
+
+static void *place(void *memory, struct header header)
+{
+    char *block = (char *)round_up((uintptr_t)memory + sizeof header, CPU_MEMORY_ALIGN);
+    ((struct header *)block)[-1] = header;
+    return block;
+}
+
+static void *map_block(void *heap, size_t size_bytes)
+{
+    size_t mapping_bytes;
+    if (!checked_add(size_bytes, (size_t)HUGE_PAGE_BYTES + CPU_MEMORY_ALIGN, &mapping_bytes))
+        return NULL;
+    void *mapping =
+        mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    /* Only huge pages that the block fills: many small tensors must not take 2 MB each. */
+    uintptr_t first = round_up((uintptr_t)mapping, HUGE_PAGE_BYTES);
+    size_t whole = (size_bytes + CPU_MEMORY_ALIGN) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    void *start = mapping;
+    if (whole > 0) {
+        start = (void *)first;
+        (void)madvise(start, whole, MADV_HUGEPAGE);
+    }
+    return place(start, (struct header){heap, mapping, mapping_bytes});
+}
+
+void *cpu_memory_alloc(size_t size_bytes)
+{
+    if (size_bytes < MAP_FROM_BYTES) {
+        void *heap = mem_alloc(size_bytes + 2 * CPU_MEMORY_ALIGN);
+        return heap == NULL ? NULL : place(heap, (struct header){.heap = heap});
+    }
+    void *heap = mem_alloc(1);
+    if (heap == NULL)
+        return NULL;
+    void *block = map_block(heap, size_bytes);
+    if (block == NULL)
+        mem_free(heap);
+    return block;
+}
+
+void cpu_memory_free(void *block)
+{
+    if (block == NULL)
+        return;
+    ASSERT((uintptr_t)block % CPU_MEMORY_ALIGN == 0);
+    struct header header = ((struct header *)block)[-1];
+    if (header.mapping != NULL)
+        munmap(header.mapping, header.mapping_bytes);
+    mem_free(header.heap);
+}

@@ -1,0 +1,11 @@
+/* Zeroed memory for tensors of the CPU backend. Large blocks are mapped, with huge pages where a whole one
+ * fits, and cost pages only once touched; small ones come from the heap. Set-up time, any thread. */
+#pragma once
+
+#include <stddef.h>
+
+enum { CPU_MEMORY_ALIGN = 64 }; /* bytes: of every block */
+
+/* NULL when memory is short. */
+void *cpu_memory_alloc(size_t size_bytes);
+void cpu_memory_free(void *block); /* NULL is fine */

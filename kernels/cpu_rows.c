@@ -1,0 +1,129 @@
+/* Ops that treat each row by itself: embedding, norm, activation, gathering of outputs. */
+#include <string.h>
+#include "kernels/cpu_backend.h"
+
+struct rows_job {
+    struct cpu_backend *cpu;
+    const struct step *step;
+    const struct sampler *sampler;
+    const struct weight *table;
+    float scale;
+    struct act *residual;
+    const struct act *in;
+    const struct vector *weight;
+    float eps;
+    bool one_plus;
+    activation_row_fn *activation;
+    struct act *out;
+};
+
+static void embed_rows(void *context, int thread_index, int n_threads)
+{
+    const struct rows_job *job = context;
+    const struct step *step = job->step;
+    size_t begin, end;
+    thread_split(step->n_rows, 1, thread_index, n_threads, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        const struct step_row *row = &step->rows[r];
+        uint32_t token = row->token;
+        if (row->flags & STEP_ROW_TOKEN_FROM_SLOT)
+            token = cpu_slot_last_token(job->sampler, step->seqs[row->seq].sampling_slot);
+        ASSERT(token < job->table->n_out);
+        cpu_weight_read_row(job->table, token, job->scale, act_row(job->out, r));
+    }
+}
+
+void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
+               const struct weight *table, float scale, struct act *out)
+{
+    ASSERT(out->width == table->n_in && step->n_rows <= out->max_rows);
+    struct rows_job job = {.step = step, .sampler = sampler, .table = table, .scale = scale, .out = out};
+    out->n_quantized = 0;
+    cpu_run(cpu_of(backend), step->n_rows > 1, embed_rows, &job);
+}
+
+static void norm_rows(void *context, int thread_index, int n_threads)
+{
+    const struct rows_job *job = context;
+    size_t begin, end;
+    thread_split(job->step->n_rows, 1, thread_index, n_threads, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        struct norm_args args = {
+            .residual = act_row(job->residual, r),
+            .add = job->in == NULL ? NULL : act_row(job->in, r),
+            .weight = job->weight->values,
+            .n = job->residual->width,
+            .eps = job->eps,
+            .one_plus = job->one_plus,
+            .out = act_row(job->out, r),
+        };
+        job->cpu->table.norm_row(&args);
+    }
+}
+
+void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
+                  const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
+                  struct act *out)
+{
+    ASSERT(residual->width == weight->n && out->width == weight->n &&
+           (add == NULL || add->width == weight->n));
+    ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
+    ASSERT(add == NULL || step->n_rows <= add->max_rows);
+    struct cpu_backend *cpu = cpu_of(backend);
+    struct rows_job job = {.cpu = cpu,
+                           .step = step,
+                           .residual = residual,
+                           .in = add,
+                           .weight = weight,
+                           .eps = eps,
+                           .one_plus = kind == NORM_RMS_ONE_PLUS,
+                           .out = out};
+    if (add != NULL)
+        residual->n_quantized = 0;
+    out->n_quantized = 0;
+    cpu_run(cpu, step->n_rows > 1 && step->n_rows * weight->n >= CPU_PARALLEL_MIN_ELEMENTS, norm_rows, &job);
+    cpu->dispatches[KERNEL_norm_row]++;
+}
+
+static void activation_rows(void *context, int thread_index, int n_threads)
+{
+    const struct rows_job *job = context;
+    size_t begin, end, width = job->out->width;
+    thread_split(job->step->n_rows, 1, thread_index, n_threads, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        const float *gate = act_row(job->in, r);
+        job->activation(gate, gate + width, width, act_row(job->out, r));
+    }
+}
+
+void cpu_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
+                        enum activation_kind kind, struct act *out)
+{
+    ASSERT(gate_up->width == 2 * out->width);
+    ASSERT(step->n_rows <= gate_up->max_rows && step->n_rows <= out->max_rows);
+    struct cpu_backend *cpu = cpu_of(backend);
+    bool silu = kind == ACTIVATION_SILU;
+    struct rows_job job = {.cpu = cpu,
+                           .step = step,
+                           .in = gate_up,
+                           .activation = silu ? cpu->table.silu_mul_row : cpu->table.gelu_mul_row,
+                           .out = out};
+    out->n_quantized = 0;
+    cpu_run(cpu, step->n_rows > 1 && step->n_rows * out->width >= CPU_PARALLEL_MIN_ELEMENTS, activation_rows,
+            &job);
+    cpu->dispatches[silu ? KERNEL_silu_mul_row : KERNEL_gelu_mul_row]++;
+}
+
+void cpu_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                        const struct act *in, struct act *out)
+{
+    (void)backend;
+    ASSERT(first_output <= step->n_outputs && n <= step->n_outputs - first_output);
+    ASSERT(in != out && in->width == out->width && n <= out->max_rows);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t row = step->outputs[first_output + i].row;
+        ASSERT(row < step->n_rows && row < in->max_rows);
+        memcpy(act_row(out, i), act_row(in, row), in->width * sizeof(float));
+    }
+    out->n_quantized = 0;
+}

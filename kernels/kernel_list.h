@@ -1,0 +1,71 @@
+/* Every kernel and every variant of it, once. The dispatch table, checkkernel and `bantam doctor` are made
+ * from these lists, so that none can be forgotten.
+ *
+ * KERNEL_LIST(K): K(name, function type, what it does)
+ * KERNEL_VARIANTS(V): V(name, isa level, suffix): the function is name_suffix. Every kernel also has
+ * name_ref.
+ */
+#pragma once
+
+#define KERNEL_LIST(K)                                                                                       \
+    K(linear_f32, linear_fn, "panel of f32 weights by rows")                                                 \
+    K(linear_bf16, linear_fn, "panel of bf16 weights by rows")                                               \
+    K(linear_f16, linear_fn, "panel of f16 weights by rows")                                                 \
+    K(linear_int8, linear_fn, "panel of int8 weights by int8 rows")                                          \
+    K(linear_int4, linear_fn, "panel of int4 weights by int8 rows")                                          \
+    K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
+    K(norm_row, norm_row_fn, "residual add and RMS norm")                                                    \
+    K(rope_head, rope_head_fn, "rotation of one head")                                                       \
+    K(silu_mul_row, activation_row_fn, "SiLU times up")                                                      \
+    K(gelu_mul_row, activation_row_fn, "GELU (tanh) times up")                                               \
+    K(soft_cap_row, soft_cap_row_fn, "soft cap of logits")                                                   \
+    K(attention_f32, attention_fn, "paged attention, f32 KV")                                                \
+    K(attention_bf16, attention_fn, "paged attention, bf16 KV")                                              \
+    K(logits_stats, logits_stats_fn, "maximum and finiteness of logits")                                     \
+    K(exp_sum, exp_sum_fn, "sum of exponentials of logits")                                                  \
+    K(count_above, count_above_fn, "rank of a logit")                                                        \
+    K(select_from, select_from_fn, "candidates above a threshold")                                           \
+    K(temper, temper_fn, "temperature")                                                                      \
+    K(gumbel_argmax, gumbel_argmax_fn, "a draw over the whole vocabulary")
+
+#define KERNEL_VARIANTS(V)                                                                                   \
+    V(linear_f32, ISA_AVX2, avx2)                                                                            \
+    V(linear_f32, ISA_AVX512, avx512)                                                                        \
+    V(linear_bf16, ISA_AVX2, avx2)                                                                           \
+    V(linear_bf16, ISA_AVX512, avx512)                                                                       \
+    V(linear_f16, ISA_AVX2, avx2)                                                                            \
+    V(linear_f16, ISA_AVX512, avx512)                                                                        \
+    V(linear_int8, ISA_AVX2, avx2)                                                                           \
+    V(linear_int8, ISA_AVX512, avx512)                                                                       \
+    V(linear_int8, ISA_AVX512VNNI, avx512vnni)                                                               \
+    V(linear_int4, ISA_AVX2, avx2)                                                                           \
+    V(linear_int4, ISA_AVX512, avx512)                                                                       \
+    V(linear_int4, ISA_AVX512VNNI, avx512vnni)                                                               \
+    V(quantize_row, ISA_AVX2, avx2)                                                                          \
+    V(quantize_row, ISA_AVX512, avx512)                                                                      \
+    V(norm_row, ISA_AVX2, avx2)                                                                              \
+    V(norm_row, ISA_AVX512, avx512)                                                                          \
+    V(rope_head, ISA_AVX2, avx2)                                                                             \
+    V(rope_head, ISA_AVX512, avx512)                                                                         \
+    V(silu_mul_row, ISA_AVX2, avx2)                                                                          \
+    V(silu_mul_row, ISA_AVX512, avx512)                                                                      \
+    V(gelu_mul_row, ISA_AVX2, avx2)                                                                          \
+    V(gelu_mul_row, ISA_AVX512, avx512)                                                                      \
+    V(soft_cap_row, ISA_AVX2, avx2)                                                                          \
+    V(soft_cap_row, ISA_AVX512, avx512)                                                                      \
+    V(attention_f32, ISA_AVX2, avx2)                                                                         \
+    V(attention_f32, ISA_AVX512, avx512)                                                                     \
+    V(attention_bf16, ISA_AVX2, avx2)                                                                        \
+    V(attention_bf16, ISA_AVX512, avx512)                                                                    \
+    V(logits_stats, ISA_AVX2, avx2)                                                                          \
+    V(logits_stats, ISA_AVX512, avx512)                                                                      \
+    V(exp_sum, ISA_AVX2, avx2)                                                                               \
+    V(exp_sum, ISA_AVX512, avx512)                                                                           \
+    V(count_above, ISA_AVX2, avx2)                                                                           \
+    V(count_above, ISA_AVX512, avx512)                                                                       \
+    V(select_from, ISA_AVX2, avx2)                                                                           \
+    V(select_from, ISA_AVX512, avx512)                                                                       \
+    V(temper, ISA_AVX2, avx2)                                                                                \
+    V(temper, ISA_AVX512, avx512)                                                                            \
+    V(gumbel_argmax, ISA_AVX2, avx2)                                                                         \
+    V(gumbel_argmax, ISA_AVX512, avx512)

@@ -1,0 +1,36 @@
+/* The dispatch table: filled with the references, then overwritten by what the CPU allows up to a level. */
+#pragma once
+
+#include "base/error.h"
+#include "kernels/kernel_list.h"
+#include "kernels/kernel_types.h"
+
+enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_AVX512VNNI, ISA_COUNT };
+
+#define K(name, type, what) KERNEL_##name,
+enum kernel_id { KERNEL_LIST(K) KERNEL_COUNT };
+#undef K
+
+struct kernel_table {
+#define K(name, type, what) type *name;
+    KERNEL_LIST(K)
+#undef K
+    enum isa_level level[KERNEL_COUNT]; /* of the variant chosen */
+};
+
+/* What CPU and operating system support (CPUID, XGETBV): "avx2" means AVX2, FMA and F16C; "avx512" also F,
+ * BW, DQ, VL; "avx512vnni" also VNNI. */
+enum isa_level isa_detect(void);
+const char *isa_name(enum isa_level level);
+/* "auto" = ISA_COUNT - 1. ERR_INVALID_ARGUMENT names the levels that exist. */
+err_t isa_parse(const char *text, enum isa_level *out) ERR_MUST_CHECK;
+
+const char *kernel_name(enum kernel_id id);
+const char *kernel_summary(enum kernel_id id);
+
+/* Takes for each kernel its best variant of at most `highest`, which the CPU must support. */
+void kernel_table_fill(struct kernel_table *table, enum isa_level highest);
+
+#define K(name, type, what) type name##_ref;
+KERNEL_LIST(K)
+#undef K

@@ -1,0 +1,137 @@
+/* The kernels behind the CPU backend: what each computes, to the bit, and how it is called. A kernel works on
+ * one piece (a panel, a row, the queries of one KV head) and is called by any thread; pieces are the
+ * backend's business. Every instruction set gives the same bits as kernels/ref/, which is plain C and the
+ * truth; "chain" below means fused multiply-adds in ascending order, starting from zero. No kernel allocates.
+ * Pointers need no alignment beyond their type unless said. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "kernels/packed.h"
+
+enum {
+    LANES = 16, /* of every sum across a row: lane i adds the elements i, i + 16, ..; then lanes are added
+                   pairwise: 0 + 8 .. 7 + 15, then 0 + 4 .., 0 + 2, 0 + 1 */
+    KV_BLOCK_TOKENS = 16,
+    ATTENTION_QUERIES_MAX = 16, /* that one call serves */
+    HEAD_DIM_MAX = 512,
+    /* exp_sum adds chunks of this many elements in lanes, then the chunks one after the other in f64. */
+    EXP_SUM_CHUNK = 1024,
+};
+
+/* out[r][o] = sum over k of w[o][k] * x[r][k], + bias[o]. Float formats: one chain over k, weights widened to
+ * f32. Quantised formats: per block of 32 inputs the exact integer dot product of the codes, converted to
+ * f32; one chain over blocks of integer * (activation scale * weight scale). */
+struct linear_args {
+    const void *panel; /* packed.h; 64-byte aligned */
+    size_t n_in;
+    size_t group; /* quantised formats */
+    size_t n_rows;
+    /* Float formats. */
+    const float *x; /* [n_rows][n_in], rows x_stride floats apart */
+    size_t x_stride;
+    /* Quantised formats. */
+    const int8_t *q; /* [n_rows][n_in] */
+    size_t q_stride;
+    const float *q_scale;  /* [n_rows][n_in / 32] */
+    const int32_t *q_sum;  /* [n_rows][n_in / 32]: sum of the codes of a block */
+    size_t q_block_stride; /* of both */
+    const float *bias;     /* [32] or NULL */
+    float *out;            /* [n_rows][n_out] */
+    size_t out_stride;     /* floats */
+    size_t n_out;          /* 1..32: outputs of this panel that exist */
+};
+typedef void linear_fn(const struct linear_args *args);
+
+/* One row of activations to int8, per block of 32: scale = amax / 127, code = round_to_even(x * (127 /
+ * amax)). A block whose amax is below QUANT_AMAX_MIN has scale 0 and codes 0, one with a NaN or infinity
+ * scale NaN. */
+#define QUANT_AMAX_MIN 1e-30f
+typedef void quantize_row_fn(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum);
+
+/* residual += add (NULL: nothing); out = residual * (1 / sqrt(mean of squares + eps)) * w, the sum of squares
+ * in LANES; one_plus: (1 + w) for w. out may be residual. */
+struct norm_args {
+    float *residual;  /* [n] */
+    const float *add; /* [n] or NULL */
+    const float *weight;
+    size_t n;
+    float eps;
+    bool one_plus;
+    float *out; /* [n] */
+};
+typedef void norm_row_fn(const struct norm_args *args);
+
+/* Rotates the pairs (x[i], x[i + n_freq]): x0 * c - x1 * s (as fma(-x1, s, x0 * c)), x1 * c + x0 * s (as
+ * fma(x0, s, x1 * c)). */
+typedef void rope_head_fn(float *x, const float *cosines, const float *sines, size_t n_freq);
+
+/* out[i] = activation(gate[i]) * up[i]. SiLU: g / (1 + exp(-g)). GELU-tanh: g / (1 + exp(-2 z)), z = sqrt(2 /
+ * pi) * (g + 0.044715 g^3), which is 0.5 g (1 + tanh z). */
+typedef void activation_row_fn(const float *gate, const float *up, size_t n, float *out);
+
+/* x[i] = cap * tanh(x[i] / cap). */
+typedef void soft_cap_row_fn(float *x, size_t n, float cap);
+
+/* Attention of some queries, all of one sequence and one KV head. A layer's KV: [block][kv_head] { K
+ * [head_dim][16 tokens], V [16 tokens][head_dim rounded up to 16] }. Per block in ascending order: score =
+ * chain over d of q[d] * k[d], * scale, soft cap; m' = max(m, visible scores); p = exp(score - m'); a = exp(m
+ * - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v over the visible tokens. At
+ * the end o / l. */
+struct attention_query {
+    const float *q;       /* [head_dim] */
+    float *out;           /* [head_dim] */
+    uint32_t first, last; /* positions that it sees, inclusive */
+};
+struct attention_args {
+    const void *kv;              /* of the layer; 64-byte aligned */
+    const uint32_t *block_table; /* of the sequence */
+    uint32_t kv_head, n_kv_heads, head_dim;
+    float scale, soft_cap;                 /* soft_cap 0 = off */
+    const struct attention_query *queries; /* [n_queries] */
+    uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX */
+    float *scratch;                        /* 64-byte aligned, attention_scratch_floats(head_dim) */
+};
+typedef void attention_fn(const struct attention_args *args);
+
+static inline size_t attention_scratch_floats(size_t head_dim)
+{
+    return ATTENTION_QUERIES_MAX * (round_up(head_dim, LANES) + KV_BLOCK_TOKENS);
+}
+
+/* Elements of K and V of one head in one block. */
+static inline size_t kv_head_elements(size_t head_dim)
+{
+    return KV_BLOCK_TOKENS * (head_dim + round_up(head_dim, LANES));
+}
+
+/* ---- Sampling: over the f32 logits x[0, n) of one output ---- */
+
+struct logits_stats {
+    float max;         /* of x; -inf when n == 0 */
+    uint32_t argmax;   /* lowest index that has it */
+    bool is_malformed; /* a NaN or +inf was seen; max and argmax are then unspecified */
+};
+typedef struct logits_stats logits_stats_fn(const float *x, size_t n);
+
+/* Sum of exp(x[i] - max): per chunk of EXP_SUM_CHUNK in LANES, f32; the chunks in f64. */
+typedef double exp_sum_fn(const float *x, size_t n, float max);
+
+/* Elements greater than value. */
+typedef size_t count_above_fn(const float *x, size_t n, float value);
+
+/* Appends (value, index) of every x[i] >= cut in ascending order of index; returns their number. values and
+ * ids have room for n. */
+typedef size_t select_from_fn(const float *x, size_t n, float cut, float *values, uint32_t *ids);
+
+/* x[i] = (x[i] - max) / temperature. */
+typedef void temper_fn(float *x, size_t n, float max, float temperature);
+
+/* Gumbel-max over the whole row: the index with the greatest x[i] + gumbel(key, position, purpose, i), lowest
+ * index on ties (see ref/math_ref.h for the draw). */
+struct gumbel_key {
+    uint64_t key;
+    uint32_t position, purpose;
+};
+typedef uint32_t gumbel_argmax_fn(const float *x, size_t n, struct gumbel_key key);

@@ -1,0 +1,89 @@
+/* Reference of paged attention: one query after the other, block by block. */
+#include <math.h>
+#include "base/assert.h"
+#include "kernels/kernel_table.h"
+#include "kernels/ref/math_ref.h"
+
+typedef float kv_load_fn(const void *kv, size_t index);
+
+static inline float load_f32(const void *kv, size_t index)
+{
+    return ((const float *)kv)[index];
+}
+
+static inline float load_bf16(const void *kv, size_t index)
+{
+    return bf16_to_f32(((const uint16_t *)kv)[index]);
+}
+
+struct softmax_state {
+    float max, sum;
+    float *o; /* [head_dim] */
+};
+
+/* k0, v0: where the head's K and V of the block begin; [t0, t1): its tokens that the query sees. */
+static inline void attend_block(const struct attention_args *a, const struct attention_query *query,
+                                size_t k0, size_t v0, uint32_t t0, uint32_t t1, kv_load_fn *load,
+                                struct softmax_state *state)
+{
+    size_t d_stride = round_up(a->head_dim, LANES);
+    float p[KV_BLOCK_TOKENS] = {0};
+    float max = state->max;
+    for (uint32_t t = t0; t < t1; t++) {
+        float score = 0;
+        for (size_t d = 0; d < a->head_dim; d++)
+            score = fmaf(query->q[d], load(a->kv, k0 + d * KV_BLOCK_TOKENS + t), score);
+        score *= a->scale;
+        if (a->soft_cap > 0)
+            score = a->soft_cap * tanh_ref(score / a->soft_cap);
+        p[t] = score;
+        max = score > max ? score : max;
+    }
+    for (uint32_t t = t0; t < t1; t++)
+        p[t] = exp_ref(p[t] - max);
+    float decay = exp_ref(state->max - max);
+    float lanes[LANES];
+    for (int i = 0; i < LANES; i++)
+        lanes[i] = p[i];
+    state->sum = fmaf(state->sum, decay, sum_lanes_ref(lanes));
+    state->max = max;
+    for (size_t d = 0; d < a->head_dim; d++) {
+        float o = state->o[d] * decay;
+        for (uint32_t t = t0; t < t1; t++)
+            o = fmaf(p[t], load(a->kv, v0 + t * d_stride + d), o);
+        state->o[d] = o;
+    }
+}
+
+static inline void attention(const struct attention_args *a, kv_load_fn *load)
+{
+    ASSERT(a->n_queries >= 1 && a->n_queries <= ATTENTION_QUERIES_MAX);
+    ASSERT(a->head_dim >= 1 && a->head_dim <= HEAD_DIM_MAX && a->kv_head < a->n_kv_heads);
+    size_t head_elements = kv_head_elements(a->head_dim);
+    for (uint32_t i = 0; i < a->n_queries; i++) {
+        const struct attention_query *query = &a->queries[i];
+        ASSERT(query->first <= query->last);
+        struct softmax_state state = {.max = -INFINITY, .o = a->scratch};
+        for (size_t d = 0; d < a->head_dim; d++)
+            state.o[d] = 0;
+        for (uint32_t b = query->first / KV_BLOCK_TOKENS; b <= query->last / KV_BLOCK_TOKENS; b++) {
+            uint32_t start = b * KV_BLOCK_TOKENS;
+            uint32_t t0 = query->first > start ? query->first - start : 0;
+            uint32_t t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
+            size_t k0 = ((size_t)a->block_table[b] * a->n_kv_heads + a->kv_head) * head_elements;
+            attend_block(a, query, k0, k0 + (size_t)a->head_dim * KV_BLOCK_TOKENS, t0, t1, load, &state);
+        }
+        for (size_t d = 0; d < a->head_dim; d++)
+            query->out[d] = state.o[d] / state.sum;
+    }
+}
+
+void attention_f32_ref(const struct attention_args *a)
+{
+    attention(a, load_f32);
+}
+
+void attention_bf16_ref(const struct attention_args *a)
+{
+    attention(a, load_bf16);
+}

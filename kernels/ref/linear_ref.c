@@ -1,0 +1,113 @@
+/* Reference of the linear kernels: kernel_types.h and packed.h say what they compute. */
+#include <math.h>
+#include "base/assert.h"
+#include "base/float16.h"
+#include "kernels/kernel_table.h"
+
+static void check_args(const struct linear_args *a)
+{
+    ASSERT(a->n_out >= 1 && a->n_out <= PANEL_OUTPUTS);
+    ASSERT((uintptr_t)a->panel % 64 == 0);
+    ASSERT(a->n_rows == 0 || a->out != NULL);
+}
+
+static float add_bias(const struct linear_args *a, size_t o, float sum)
+{
+    return a->bias == NULL ? sum : sum + a->bias[o];
+}
+
+/* widen: element `index` of the panel as f32. */
+static inline void linear_float(const struct linear_args *a, float (*widen)(const void *panel, size_t index))
+{
+    check_args(a);
+    ASSERT(a->x_stride >= a->n_in);
+    for (size_t r = 0; r < a->n_rows; r++) {
+        const float *x = a->x + r * a->x_stride;
+        float sum[PANEL_OUTPUTS] = {0};
+        for (size_t k = 0; k < a->n_in; k++) {
+            for (size_t o = 0; o < PANEL_OUTPUTS; o++)
+                sum[o] = fmaf(widen(a->panel, k * PANEL_OUTPUTS + o), x[k], sum[o]);
+        }
+        for (size_t o = 0; o < a->n_out; o++)
+            a->out[r * a->out_stride + o] = add_bias(a, o, sum[o]);
+    }
+}
+
+static inline float widen_f32(const void *panel, size_t index)
+{
+    return ((const float *)panel)[index];
+}
+
+static inline float widen_bf16(const void *panel, size_t index)
+{
+    return bf16_to_f32(((const uint16_t *)panel)[index]);
+}
+
+static inline float widen_f16(const void *panel, size_t index)
+{
+    return f16_to_f32(((const uint16_t *)panel)[index]);
+}
+
+void linear_f32_ref(const struct linear_args *a)
+{
+    linear_float(a, widen_f32);
+}
+
+void linear_bf16_ref(const struct linear_args *a)
+{
+    linear_float(a, widen_bf16);
+}
+
+void linear_f16_ref(const struct linear_args *a)
+{
+    linear_float(a, widen_f16);
+}
+
+/* code: of output o and input i of a block. */
+static inline void linear_quantized(const struct linear_args *a, size_t block_bytes,
+                                    int (*code)(const uint8_t *block, size_t o, size_t i))
+{
+    check_args(a);
+    ASSERT(a->group % QUANT_BLOCK == 0 && a->group > 0 && a->n_in % a->group == 0);
+    for (size_t r = 0; r < a->n_rows; r++) {
+        const uint8_t *at = a->panel;
+        float sum[PANEL_OUTPUTS] = {0};
+        for (size_t k = 0; k < a->n_in; k += a->group) {
+            const uint16_t *scales = (const uint16_t *)at;
+            at += PANEL_SCALE_BYTES;
+            for (size_t j = k; j < k + a->group; j += QUANT_BLOCK, at += block_bytes) {
+                const int8_t *q = a->q + r * a->q_stride + j;
+                float q_scale = a->q_scale[r * a->q_block_stride + j / QUANT_BLOCK];
+                for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+                    int dot = 0;
+                    for (size_t i = 0; i < QUANT_BLOCK; i++)
+                        dot += code(at, o, i) * q[i];
+                    sum[o] = fmaf((float)dot, q_scale * f16_to_f32(scales[o]), sum[o]);
+                }
+            }
+        }
+        for (size_t o = 0; o < a->n_out; o++)
+            a->out[r * a->out_stride + o] = add_bias(a, o, sum[o]);
+    }
+}
+
+static inline int code_int8(const uint8_t *block, size_t o, size_t i)
+{
+    return block[int8_code_offset(o, i)] - INT8_OFFSET;
+}
+
+static inline int code_int4(const uint8_t *block, size_t o, size_t i)
+{
+    int byte = block[int4_code_offset(o, i)];
+    return (i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4) - INT4_OFFSET;
+}
+
+void linear_int8_ref(const struct linear_args *a)
+{
+    linear_quantized(a, INT8_BLOCK_BYTES, code_int8);
+}
+
+void linear_int4_ref(const struct linear_args *a)
+{
+    linear_quantized(a, INT4_BLOCK_BYTES, code_int4);
+}

@@ -1,0 +1,86 @@
+/* Reference of the kernels over one row or head: quantisation, norm, rotation, activation, soft cap. */
+#include <math.h>
+#include <string.h>
+#include "base/assert.h"
+#include "kernels/kernel_table.h"
+#include "kernels/ref/math_ref.h"
+
+static int round_to_even(float x)
+{
+    return (int)(f32_to_bits(x + ROUND_MAGIC) - ROUND_MAGIC_BITS);
+}
+
+void quantize_row_ref(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum)
+{
+    ASSERT(n % QUANT_BLOCK == 0);
+    for (size_t b = 0; b < n / QUANT_BLOCK; b++) {
+        const float *in = x + b * QUANT_BLOCK;
+        uint32_t amax_bits = 0; /* as bits, so that a NaN is the greatest */
+        for (size_t i = 0; i < QUANT_BLOCK; i++) {
+            uint32_t bits = f32_to_bits(in[i]) & 0x7fffffffu;
+            amax_bits = bits > amax_bits ? bits : amax_bits;
+        }
+        float amax = f32_from_bits(amax_bits);
+        bool finite = amax_bits < 0x7f800000u;
+        sum[b] = 0;
+        if (!finite || amax < QUANT_AMAX_MIN) {
+            scale[b] = finite ? 0.0f : NAN;
+            memset(q + b * QUANT_BLOCK, 0, QUANT_BLOCK);
+            continue;
+        }
+        scale[b] = amax / 127.0f;
+        float inverse = 127.0f / amax;
+        for (size_t i = 0; i < QUANT_BLOCK; i++) {
+            int code = round_to_even(in[i] * inverse);
+            q[b * QUANT_BLOCK + i] = (int8_t)code;
+            sum[b] += code;
+        }
+    }
+}
+
+void norm_row_ref(const struct norm_args *a)
+{
+    ASSERT(a->n > 0);
+    float lanes[LANES] = {0};
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->add != NULL)
+            a->residual[i] += a->add[i];
+        lanes[i % LANES] = fmaf(a->residual[i], a->residual[i], lanes[i % LANES]);
+    }
+    float scale = 1.0f / sqrtf(sum_lanes_ref(lanes) / (float)a->n + a->eps);
+    for (size_t i = 0; i < a->n; i++) {
+        float weight = a->one_plus ? 1.0f + a->weight[i] : a->weight[i];
+        a->out[i] = a->residual[i] * scale * weight;
+    }
+}
+
+void rope_head_ref(float *x, const float *cosines, const float *sines, size_t n_freq)
+{
+    for (size_t i = 0; i < n_freq; i++) {
+        float x0 = x[i], x1 = x[i + n_freq];
+        x[i] = fmaf(-x1, sines[i], x0 * cosines[i]);
+        x[i + n_freq] = fmaf(x0, sines[i], x1 * cosines[i]);
+    }
+}
+
+void silu_mul_row_ref(const float *gate, const float *up, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = gate[i] / (1.0f + exp_ref(-gate[i])) * up[i];
+}
+
+void gelu_mul_row_ref(const float *gate, const float *up, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        float g = gate[i];
+        float inner = fmaf(GELU_CUBIC * (g * g), g, g);
+        out[i] = g / (1.0f + exp_ref(inner * GELU_SLOPE)) * up[i];
+    }
+}
+
+void soft_cap_row_ref(float *x, size_t n, float cap)
+{
+    ASSERT(cap > 0);
+    for (size_t i = 0; i < n; i++)
+        x[i] = cap * tanh_ref(x[i] / cap);
+}
