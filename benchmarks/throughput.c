@@ -1,0 +1,155 @@
+#include "benchmarks/throughput.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include "base/alloc.h"
+#include "base/philox.h"
+
+struct bench_prompt {
+    struct stream *stream;
+    int64_t first_token_ns; /* -1 = not yet */
+    bool done;
+};
+
+struct bench {
+    const struct throughput_options *options;
+    struct service *service;
+    struct bench_prompt *prompts; /* [num_prompts] */
+    uint32_t *ids;                /* [input_len] */
+    uint32_t n_first, n_done;
+    int64_t started_ns;
+    struct throughput_result *result;
+};
+
+static void fill_ids(struct bench *bench, uint32_t prompt)
+{
+    const struct throughput_options *options = bench->options;
+    uint32_t vocab = bench->service->vtable->model_info(bench->service)->vocab_size;
+    for (uint32_t i = 0; i < options->input_len; i++) {
+        bool shared = i < options->shared_prefix_len;
+        uint32_t counter[4] = {i, shared ? UINT32_MAX : prompt, 0, 0};
+        bench->ids[i] = (uint32_t)(((uint64_t)philox4x32(options->seed, counter).lane[0] * vocab) >> 32);
+    }
+}
+
+static err_t submit_all(struct bench *bench)
+{
+    const struct throughput_options *options = bench->options;
+    for (uint32_t i = 0; i < options->num_prompts; i++) {
+        fill_ids(bench, i);
+        struct request request = {
+            .deadline_ns = REQUEST_NO_DEADLINE,
+            .prompt_kind = PROMPT_TOKEN_IDS,
+            .token_ids = bench->ids,
+            .n_token_ids = options->input_len,
+            .sampling = {.set = SAMPLING_TEMPERATURE | SAMPLING_MAX_TOKENS | SAMPLING_IGNORE_EOS |
+                                SAMPLING_REPETITION_PENALTY,
+                         .temperature = 0,
+                         .repetition_penalty = 1,
+                         .max_tokens = options->output_len,
+                         .ignore_eos = true},
+        };
+        TRY(bench->service->vtable->submit(bench->service, &request, &bench->prompts[i].stream));
+        bench->prompts[i].first_token_ns = -1;
+    }
+    return err_ok();
+}
+
+static err_t take_event(struct bench *bench, struct bench_prompt *prompt, const struct event *event,
+                        int64_t now_ns)
+{
+    struct throughput_result *result = bench->result;
+    result->output_tokens += event->n_token_ids;
+    if (event->n_token_ids && prompt->first_token_ns < 0) {
+        prompt->first_token_ns = now_ns - bench->started_ns;
+        if (++bench->n_first == bench->options->num_prompts)
+            result->prefill_ns = prompt->first_token_ns;
+    } else if (bench->n_first == bench->options->num_prompts) {
+        result->decoded_tokens += event->n_token_ids;
+    }
+    if (event->kind == EVENT_FINISHED) {
+        prompt->done = true;
+        bench->n_done++;
+        if (event->finish_reason == FINISH_ERROR)
+            return event->error;
+    }
+    return err_ok();
+}
+
+static err_t read_all(struct bench *bench)
+{
+    const struct service_vtable *vtable = bench->service->vtable;
+    struct event_count *progress = vtable->progress(bench->service);
+    while (bench->n_done < bench->options->num_prompts) {
+        uint32_t seen = event_count_read(progress);
+        int64_t now_ns = vtable->now_ns(bench->service);
+        struct event event;
+        for (uint32_t i = 0; i < bench->options->num_prompts; i++)
+            while (!bench->prompts[i].done && vtable->stream_next(bench->prompts[i].stream, &event))
+                TRY(take_event(bench, &bench->prompts[i], &event, now_ns));
+        if (bench->n_done < bench->options->num_prompts)
+            (void)event_count_wait(progress, seen, -1);
+    }
+    return err_ok();
+}
+
+static int compare_ns(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void summarise(struct bench *bench, struct engine *engine)
+{
+    struct throughput_result *result = bench->result;
+    const struct throughput_options *options = bench->options;
+    uint32_t n = options->num_prompts;
+    result->input_tokens = (uint64_t)n * options->input_len;
+    result->prefill_tok_s = (double)result->input_tokens * 1e9 / (double)result->prefill_ns;
+    int64_t decode_ns = result->elapsed_ns - result->prefill_ns;
+    result->decode_tok_s = result->decoded_tokens && decode_ns > 0
+                               ? (double)result->decoded_tokens * 1e9 / (double)decode_ns
+                               : 0;
+    result->output_tok_s = (double)result->output_tokens * 1e9 / (double)result->elapsed_ns;
+    int64_t *ttft = mem_alloc_array(n, sizeof *ttft);
+    for (uint32_t i = 0; ttft && i < n; i++)
+        ttft[i] = bench->prompts[i].first_token_ns;
+    if (ttft) {
+        qsort(ttft, n, sizeof *ttft, compare_ns);
+        result->ttft_p50_ns = ttft[(n - 1) / 2];
+        result->ttft_p99_ns = ttft[(size_t)(n - 1) * 99 / 100];
+    }
+    mem_free(ttft);
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0)
+        result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
+    engine_loop_stats_read(engine, &result->loop);
+}
+
+err_t throughput_run(struct engine *engine, const struct throughput_options *options,
+                     struct throughput_result *out)
+{
+    *out = (struct throughput_result){0};
+    struct bench bench = {.options = options, .service = engine_service(engine), .result = out};
+    bench.prompts = mem_alloc_array(options->num_prompts, sizeof *bench.prompts);
+    bench.ids = mem_alloc_array(options->input_len, sizeof *bench.ids);
+    err_t e = err_ok();
+    if (!bench.prompts || !bench.ids)
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %u prompts", options->num_prompts);
+    bench.started_ns = bench.service->vtable->now_ns(bench.service);
+    if (e.code == ERR_OK)
+        e = submit_all(&bench);
+    uint64_t allocations = mem_alloc_count();
+    if (e.code == ERR_OK)
+        e = read_all(&bench);
+    out->loop_allocations = mem_alloc_count() - allocations;
+    out->elapsed_ns = bench.service->vtable->now_ns(bench.service) - bench.started_ns;
+    for (uint32_t i = 0; bench.prompts && i < options->num_prompts; i++)
+        if (bench.prompts[i].stream)
+            bench.service->vtable->stream_release(bench.prompts[i].stream);
+    if (e.code == ERR_OK)
+        summarise(&bench, engine);
+    mem_free(bench.prompts);
+    mem_free(bench.ids);
+    return e;
+}

@@ -1,0 +1,244 @@
+/* bantam run: prompts through the engine's one loop, many at a time. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/alloc.h"
+#include "cli/answer.h"
+#include "cli/commands.h"
+#include "cli/engine_flags.h"
+#include "cli/prompts.h"
+#include "cli/sampling_flags.h"
+
+enum { RUN_FLAGS_MAX = ENGINE_FLAGS_MAX + SAMPLING_FLAGS_MAX + 8, RUN_LINE_BYTES_MAX = 1 << 30 };
+
+struct run_values {
+    struct engine_flag_values engine;
+    struct sampling_flag_values sampling;
+    struct flag_list prompts, token_ids;
+    const char *prompts_file;
+    bool json, no_special_tokens;
+};
+
+/* One prompt on its way. */
+struct run_item {
+    struct stream *stream;  /* NULL = not submitted yet, or released */
+    struct answer *answers; /* [n] owned */
+    uint32_t n;
+    bool submitted, done;
+};
+
+struct run {
+    const struct run_values *values;
+    struct service *service;
+    struct prompt_set prompts;
+    struct sampling_params sampling;
+    struct run_item *items; /* [prompts.count] */
+    size_t n_submitted, n_printed;
+    struct buffer line;
+    int status;
+};
+
+static size_t run_flags(struct run_values *values, struct flag *flags)
+{
+    const struct flag rows[] = {
+        {.name = "prompt",
+         .kind = FLAG_LIST,
+         .target = &values->prompts,
+         .metavar = "TEXT",
+         .help = "a text to complete"},
+        {.name = "token-ids",
+         .kind = FLAG_LIST,
+         .target = &values->token_ids,
+         .metavar = "ID,...",
+         .help = "a prompt as token ids"},
+        {.name = "prompts",
+         .kind = FLAG_STRING,
+         .target = &values->prompts_file,
+         .metavar = "FILE",
+         .help = "JSON lines: strings, or objects with \"prompt\", \"prompt_token_ids\" or \"messages\""},
+        {.name = "json",
+         .kind = FLAG_BOOL,
+         .target = &values->json,
+         .default_text = "false",
+         .help = "print one JSON object a prompt, on a line"},
+        {.name = "no-special-tokens",
+         .kind = FLAG_BOOL,
+         .target = &values->no_special_tokens,
+         .default_text = "false",
+         .help = "do not add BOS and the like to text prompts"},
+    };
+    size_t n = sizeof rows / sizeof *rows;
+    memcpy(flags, rows, sizeof rows);
+    n += sampling_flags_fill(&values->sampling, flags + n);
+    return n + engine_flags_fill(&values->engine, flags + n);
+}
+
+static err_t gather_prompts(struct run *run)
+{
+    const struct run_values *values = run->values;
+    for (size_t i = 0; i < values->prompts.count; i++)
+        TRY(prompts_add_text(&run->prompts, values->prompts.item[i]));
+    for (size_t i = 0; i < values->token_ids.count; i++)
+        TRY(prompts_add_ids(&run->prompts, values->token_ids.item[i]));
+    if (values->prompts_file)
+        TRY(prompts_read_file(values->prompts_file, &run->prompts));
+    if (run->prompts.count == 0)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "nothing to run: give --prompt TEXT, --token-ids 1,2,3 or --prompts FILE");
+    run->items = mem_alloc_array(run->prompts.count, sizeof *run->items);
+    if (!run->items)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the prompts");
+    return err_ok();
+}
+
+/* A prompt that was refused has its error as its answer: the others go on. */
+static void refuse(struct run *run, struct run_item *item, const err_t *error)
+{
+    item->answers[0].finish_reason = FINISH_ERROR;
+    item->answers[0].error = *error;
+    item->done = true;
+    run->status = 1;
+}
+
+/* Submits what the queue takes. */
+static void submit_more(struct run *run)
+{
+    while (run->n_submitted < run->prompts.count) {
+        struct run_item *item = &run->items[run->n_submitted];
+        struct request *request = &run->prompts.requests[run->n_submitted];
+        request->sampling = run->sampling;
+        request->no_special_tokens = run->values->no_special_tokens;
+        if (!item->answers) {
+            item->n = run->sampling.set & SAMPLING_N ? run->sampling.n : 1;
+            item->answers = mem_alloc_array(item->n, sizeof *item->answers);
+            if (!item->answers) {
+                run->status = 1;
+                return;
+            }
+        }
+        err_t e = run->service->vtable->submit(run->service, request, &item->stream);
+        if (e.code == ERR_RESOURCE_EXHAUSTED && run->service->vtable->in_flight(run->service) > 0)
+            return; /* when one ends there is room again */
+        item->submitted = true;
+        run->n_submitted++;
+        if (e.code != ERR_OK)
+            refuse(run, item, &e);
+    }
+}
+
+static void stream_text(const struct run *run, size_t index, const struct event *event)
+{
+    bool alone = run->prompts.count == 1 && run->items[index].n == 1;
+    if (run->values->json || !alone)
+        return;
+    (void)fwrite(event->text, 1, event->text_bytes, stdout);
+    (void)fflush(stdout);
+}
+
+static void read_item(struct run *run, size_t index)
+{
+    struct run_item *item = &run->items[index];
+    struct event event;
+    while (item->stream && run->service->vtable->stream_next(item->stream, &event)) {
+        stream_text(run, index, &event);
+        struct answer *answer = &item->answers[event.choice_index];
+        err_t e = answer_add(answer, &event);
+        if (e.code != ERR_OK)
+            refuse(run, item, &e);
+        if (event.kind == EVENT_FINISHED && event.finish_reason == FINISH_ERROR)
+            run->status = 1;
+        if (event.last || item->done) {
+            item->done = true;
+            run->service->vtable->stream_release(item->stream);
+            item->stream = NULL;
+        }
+    }
+}
+
+static void print_item(struct run *run, size_t index)
+{
+    const struct run_item *item = &run->items[index];
+    bool alone = run->prompts.count == 1 && item->n == 1;
+    for (uint32_t i = 0; i < item->n; i++) {
+        const struct answer *answer = &item->answers[i];
+        if (run->values->json) {
+            buffer_clear(&run->line);
+            if (answer_write_json(answer, &item->answers[0], i, item->n > 1, &run->line))
+                (void)fwrite(run->line.data, 1, run->line.size, stdout);
+        } else if (answer->finish_reason == FINISH_ERROR) {
+            (void)fprintf(stderr, "bantam run: prompt %zu: %s\n", index + 1, answer->error.message);
+        } else if (alone) {
+            (void)fputc('\n', stdout);
+        } else {
+            (void)fprintf(stdout, "[%zu%s%.0u] %s\n", index + 1, item->n > 1 ? "." : "",
+                          item->n > 1 ? i + 1 : 0, answer->text.data ? answer->text.data : "");
+        }
+    }
+    (void)fflush(stdout);
+}
+
+static void free_item(struct run_item *item)
+{
+    for (uint32_t i = 0; item->answers && i < item->n; i++)
+        answer_free(&item->answers[i]);
+    mem_free(item->answers);
+    item->answers = NULL;
+}
+
+static void run_all(struct run *run)
+{
+    struct event_count *progress = run->service->vtable->progress(run->service);
+    while (run->n_printed < run->prompts.count) {
+        uint32_t seen = event_count_read(progress);
+        submit_more(run);
+        for (size_t i = run->n_printed; i < run->n_submitted; i++)
+            read_item(run, i);
+        while (run->n_printed < run->prompts.count && run->items[run->n_printed].done) {
+            print_item(run, run->n_printed);
+            free_item(&run->items[run->n_printed++]);
+        }
+        if (run->n_printed < run->prompts.count)
+            (void)event_count_wait(progress, seen, -1);
+    }
+}
+
+int command_run(int argc, char *argv[])
+{
+    static struct run_values values;
+    struct flag flags[RUN_FLAGS_MAX];
+    const struct flag_command command = {
+        .name = "bantam run",
+        .summary = "Answers prompts with a model from a directory in Hugging Face's layout.",
+        .positionals = "MODEL",
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .flags = flags,
+        .n_flags = run_flags(&values, flags),
+        .examples = "  bantam run demo/model --prompt \"The train to\" --max-tokens 20\n"
+                    "  bantam run demo/model --prompts questions.jsonl --json > answers.jsonl\n",
+    };
+    struct flag_result arguments;
+    int status;
+    if (!parse_command(&command, argc, argv, &arguments, &status))
+        return status;
+    struct run run = {.values = &values, .line = {.limit_bytes = RUN_LINE_BYTES_MAX}};
+    struct engine *engine = NULL;
+    struct engine_options options = engine_flags_options(&values.engine, arguments.positional[0]);
+    err_t e = sampling_flags_params(&values.sampling, &run.sampling);
+    if (e.code == ERR_OK)
+        e = gather_prompts(&run);
+    if (e.code == ERR_OK)
+        e = engine_open(&options, isatty(STDERR_FILENO) ? print_memory_plan : NULL, &engine);
+    if (e.code == ERR_OK) {
+        run.service = engine_service(engine);
+        run_all(&run);
+        engine_close(engine);
+        status = run.status;
+    } else {
+        status = report_error("bantam run", &e);
+    }
+    mem_free(run.items);
+    buffer_free(&run.line);
+    prompts_free(&run.prompts);
+    return status;
+}

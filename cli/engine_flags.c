@@ -1,0 +1,205 @@
+#include "cli/engine_flags.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "base/assert.h"
+
+size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
+{
+    const struct flag rows[] = {
+        {.name = "max-model-len",
+         .kind = FLAG_INT,
+         .target = &v->max_model_len,
+         .default_text = "0",
+         .max = 1 << 24,
+         .help =
+             "longest request in tokens, prompt and output; 0 = the model's own, as far as memory reaches"},
+        {.name = "max-num-seqs",
+         .kind = FLAG_INT,
+         .target = &v->max_num_seqs,
+         .default_text = "64",
+         .min = 1,
+         .max = 4096,
+         .help = "sequences that run together"},
+        {.name = "max-num-batched-tokens",
+         .kind = FLAG_INT,
+         .target = &v->max_num_batched_tokens,
+         .default_text = "512",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "tokens of one step, decode and prefill together"},
+        {.name = "long-prefill-token-threshold",
+         .kind = FLAG_INT,
+         .target = &v->prefill_chunk,
+         .default_text = "0",
+         .max = 1 << 20,
+         .help = "most prompt tokens of one request in a step; 0 = no limit but the step's"},
+        {.name = "max-waiting",
+         .kind = FLAG_INT,
+         .target = &v->max_waiting,
+         .default_text = "1024",
+         .min = 0,
+         .max = 1 << 20,
+         .help = "requests that may queue; one more is refused with RESOURCE_EXHAUSTED"},
+        {.name = "num-kv-blocks",
+         .kind = FLAG_INT,
+         .target = &v->num_kv_blocks,
+         .default_text = "0",
+         .max = 1 << 28,
+         .help = "KV blocks of 16 tokens; 0 = as many as --max-num-seqs can use and memory holds"},
+        {.name = "memory-limit",
+         .kind = FLAG_INT,
+         .target = &v->memory_limit_bytes,
+         .default_text = "0",
+         .max = 1e15,
+         .metavar = "BYTES",
+         .help = "memory for weights, activations and KV (suffixes k, m, g); 0 = a share of what is free"},
+        {.name = "dtype",
+         .kind = FLAG_CHOICE,
+         .target = &v->dtype,
+         .default_text = "auto",
+         .choices = "auto|float32|bfloat16|float16",
+         .help = "type of the weights; float32 also keeps KV in float32"},
+        {.name = "quantization",
+         .kind = FLAG_CHOICE,
+         .target = &v->quantization,
+         .default_text = "none",
+         .choices = "none|int8|int4",
+         .help = "quantise the weights while loading, in groups of 32"},
+        {.name = "load-format",
+         .kind = FLAG_CHOICE,
+         .target = &v->load_format,
+         .default_text = "auto",
+         .choices = "auto|dummy",
+         .help = "dummy: random weights from config.json alone"},
+        {.name = "dummy-seed",
+         .kind = FLAG_INT,
+         .target = &v->dummy_seed,
+         .default_text = "0",
+         .max = 9e15,
+         .help = "seed of the dummy weights"},
+        {.name = "device",
+         .kind = FLAG_CHOICE,
+         .target = &v->device,
+         .default_text = "cpu",
+         .choices = "cpu",
+         .help = "where the model runs"},
+        {.name = "threads",
+         .kind = FLAG_INT,
+         .target = &v->threads,
+         .default_text = "0",
+         .max = 256,
+         .help = "threads for the kernels; 0 = one per usable CPU"},
+        {.name = "isa",
+         .kind = FLAG_CHOICE,
+         .target = &v->isa,
+         .default_text = "auto",
+         .choices = "auto|scalar|avx2|avx512|avx512vnni",
+         .help = "highest instruction set to use; every one gives the same bits"},
+        {.name = "steps-in-flight",
+         .kind = FLAG_INT,
+         .target = &v->steps_in_flight,
+         .default_text = "0",
+         .max = 2,
+         .help = "steps planned ahead of their results, 1 or 2; 0 = the device's best"},
+        {.name = "skip-tokenizer-init",
+         .kind = FLAG_BOOL,
+         .target = &v->skip_tokenizer_init,
+         .default_text = "false",
+         .help = "serve token ids only; the directory needs no tokenizer"},
+        {.name = "chat-template",
+         .kind = FLAG_STRING,
+         .target = &v->chat_template,
+         .metavar = "FILE",
+         .help = "Jinja template that replaces the model's own"},
+        {.name = "generation-config",
+         .kind = FLAG_CHOICE,
+         .target = &v->generation_config,
+         .default_text = "auto",
+         .choices = "auto|vllm",
+         .help = "auto: sampling defaults from generation_config.json; vllm: the built-in ones"},
+        {.name = "served-model-name",
+         .kind = FLAG_STRING,
+         .target = &v->served_model_name,
+         .metavar = "NAME",
+         .help = "name that clients may ask for; default: the directory's"},
+        {.name = "enable-prefix-caching",
+         .kind = FLAG_BOOL,
+         .target = &v->enable_prefix_caching,
+         .default_text = "true",
+         .help = "reuse the KV of prompts that begin alike"},
+        {.name = "scheduling-policy",
+         .kind = FLAG_CHOICE,
+         .target = &v->scheduling_policy,
+         .default_text = "fcfs",
+         .choices = "fcfs|priority",
+         .help = "who runs first"},
+        {.name = "stream-stall-timeout",
+         .kind = FLAG_DOUBLE,
+         .target = &v->stream_stall_timeout_s,
+         .default_text = "60",
+         .min = 0.001,
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "a client that takes nothing for so long loses its request"},
+    };
+    size_t n = sizeof rows / sizeof *rows;
+    ASSERT(n <= ENGINE_FLAGS_MAX);
+    memcpy(flags, rows, sizeof rows);
+    return n;
+}
+
+static enum model_dtype dtype_of(const char *name)
+{
+    if (strcmp(name, "float32") == 0)
+        return MODEL_DTYPE_F32;
+    if (strcmp(name, "bfloat16") == 0)
+        return MODEL_DTYPE_BF16;
+    return strcmp(name, "float16") == 0 ? MODEL_DTYPE_F16 : MODEL_DTYPE_AUTO;
+}
+
+static enum model_quantization quantization_of(const char *name)
+{
+    if (strcmp(name, "int8") == 0)
+        return MODEL_QUANT_INT8;
+    return strcmp(name, "int4") == 0 ? MODEL_QUANT_INT4 : MODEL_QUANT_NONE;
+}
+
+struct engine_options engine_flags_options(const struct engine_flag_values *v, const char *directory)
+{
+    struct engine_options options = engine_options_default();
+    options.model = (struct model_options){
+        .directory = directory,
+        .dtype = dtype_of(v->dtype),
+        .quantization = quantization_of(v->quantization),
+        .dummy_weights = strcmp(v->load_format, "dummy") == 0,
+        .dummy_seed = (uint64_t)v->dummy_seed,
+        .max_model_len = (uint32_t)v->max_model_len,
+        .max_num_seqs = (uint32_t)v->max_num_seqs,
+        .max_num_batched_tokens = (uint32_t)v->max_num_batched_tokens,
+        .num_kv_blocks = (uint32_t)v->num_kv_blocks,
+        .memory_limit_bytes = (uint64_t)v->memory_limit_bytes,
+        .device = v->device,
+        .isa = v->isa,
+        .n_threads = (int)v->threads,
+        .show_progress = true,
+    };
+    options.served_model_name = v->served_model_name;
+    options.skip_tokenizer_init = v->skip_tokenizer_init;
+    options.chat_template_path = v->chat_template;
+    options.ignore_generation_config = strcmp(v->generation_config, "vllm") == 0;
+    options.policy = strcmp(v->scheduling_policy, "priority") == 0 ? ENGINE_PRIORITY : ENGINE_FCFS;
+    options.disable_prefix_caching = !v->enable_prefix_caching;
+    options.prefill_chunk = (uint32_t)v->prefill_chunk;
+    options.max_waiting = (uint32_t)v->max_waiting;
+    options.steps_in_flight = (uint32_t)v->steps_in_flight;
+    options.stream_stall_timeout_ns = (int64_t)(v->stream_stall_timeout_s * 1e9);
+    return options;
+}
+
+void print_memory_plan(const struct memory_plan *plan)
+{
+    char text[2048];
+    memory_plan_print(plan, text, sizeof text);
+    (void)fputs(text, stderr);
+}

@@ -1,0 +1,76 @@
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/log.h"
+#include "cli/commands.h"
+
+static const struct {
+    const char *name, *summary;
+    int (*run)(int argc, char *argv[]);
+} COMMANDS[] = {
+#ifdef BANTAM_SERVER
+    {"serve", "serve a model over gRPC", command_serve},
+#endif
+    {"run", "answer prompts from the command line or a file", command_run},
+    {"chat", "talk to a model in the terminal", command_chat},
+    {"tokenize", "text to token ids and back", command_tokenize},
+    {"bench", "measure throughput and latency", command_bench},
+};
+enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
+
+int report_error(const char *what, const err_t *error)
+{
+    (void)fprintf(stderr, "%s: %s\n", what, error->message);
+    return error->code == ERR_INVALID_ARGUMENT ? 2 : 1;
+}
+
+bool parse_command(const struct flag_command *command, int argc, char *argv[], struct flag_result *out,
+                   int *status)
+{
+    err_t e = flags_parse(command, argc, argv, out);
+    if (e.code != ERR_OK) {
+        *status = report_error(command->name, &e);
+        (void)fprintf(stderr, "Try \"%s --help\".\n", command->name);
+        return false;
+    }
+    *status = 0;
+    return !out->help;
+}
+
+static void usage(FILE *to)
+{
+    (void)fputs("bantam: a serving engine for small language models\n\nUsage: bantam COMMAND "
+                "[ARGUMENTS]\n\nCommands:\n",
+                to);
+    for (int i = 0; i < N_COMMANDS; i++)
+        (void)fprintf(to, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    (void)fputs("\n\"bantam COMMAND --help\" tells more about each. Every flag can also be given as an "
+                "environment variable:\n"
+                "--max-model-len as BANTAM_MAX_MODEL_LEN.\n",
+                to);
+}
+
+int main(int argc, char *argv[])
+{
+    /* A closed pipe is an error of one write, not the end of the program. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    log_init(LOG_INFO, LOG_FORMAT_AUTO);
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        (void)puts("bantam " BANTAM_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], COMMANDS[i].name) == 0)
+            return COMMANDS[i].run(argc - 2, argv + 2);
+    (void)fprintf(stderr, "bantam: there is no command \"%s\"\n\n", argv[1]);
+    usage(stderr);
+    return 2;
+}
