@@ -1,0 +1,284 @@
+/* The tiny checkpoints of tests/parity/checkpoints against what Transformers computed in float32. */
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "model/model_internal.h"
+#include "model_driver.h"
+
+enum { TOKENS_MAX = 256, GREEDY_TOKENS = 64, TOP_MAX = 8, CASES_MAX = 16, VOCAB_MAX = 1024 };
+
+#define F32_TOLERANCE 1e-4 /* of logits and log-probabilities */
+#define TIE_NATS      0.01 /* a smaller gap between the best two decides nothing */
+#define NEAR_TIE_NATS                                                                                        \
+    0.25 /* another token is fine where the reference gives it this much less than its best */
+
+struct golden_step {
+    uint32_t token;
+    double logprob, gap;
+    size_t n_top;
+    uint32_t top[TOP_MAX];
+    double top_logprobs[TOP_MAX];
+};
+
+struct golden_case {
+    uint32_t tokens[TOKENS_MAX]; /* the prompt, then the greedy tokens */
+    uint32_t n_prompt;
+    double prompt_logprobs[TOKENS_MAX]; /* [n_prompt - 1] */
+    double last_logits[VOCAB_MAX];
+    size_t n_logits;
+    struct golden_step greedy[GREEDY_TOKENS];
+};
+
+static struct golden_case cases[CASES_MAX];
+static size_t n_cases;
+
+static void read_numbers(const json_t *array, double *out, size_t max, size_t *n)
+{
+    *n = json_array_size(array);
+    assert_true(*n <= max);
+    for (size_t i = 0; i < *n; i++)
+        out[i] = json_number_value(json_array_get(array, i));
+}
+
+static void read_step(const json_t *value, struct golden_step *out)
+{
+    out->token = (uint32_t)json_integer_value(json_object_get(value, "token"));
+    out->logprob = json_number_value(json_object_get(value, "logprob"));
+    out->gap = json_number_value(json_object_get(value, "gap"));
+    double ids[TOP_MAX];
+    read_numbers(json_object_get(value, "top"), ids, TOP_MAX, &out->n_top);
+    for (size_t i = 0; i < out->n_top; i++)
+        out->top[i] = (uint32_t)ids[i];
+    read_numbers(json_object_get(value, "top_logprobs"), out->top_logprobs, TOP_MAX, &out->n_top);
+    assert_true(out->n_top >= 2);
+}
+
+static void read_case(const json_t *value, struct golden_case *out)
+{
+    const json_t *prompt = json_object_get(value, "prompt"), *greedy = json_object_get(value, "greedy");
+    out->n_prompt = (uint32_t)json_array_size(prompt);
+    assert_true(out->n_prompt > 0 && out->n_prompt + GREEDY_TOKENS <= TOKENS_MAX);
+    for (uint32_t i = 0; i < out->n_prompt; i++)
+        out->tokens[i] = (uint32_t)json_integer_value(json_array_get(prompt, i));
+    size_t n;
+    read_numbers(json_object_get(value, "prompt_logprobs"), out->prompt_logprobs, TOKENS_MAX, &n);
+    assert_int_equal(n, out->n_prompt - 1);
+    read_numbers(json_object_get(value, "last_logits"), out->last_logits, VOCAB_MAX, &out->n_logits);
+    assert_int_equal(json_array_size(greedy), GREEDY_TOKENS);
+    for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
+        read_step(json_array_get(greedy, i), &out->greedy[i]);
+        out->tokens[out->n_prompt + i] = out->greedy[i].token;
+    }
+}
+
+static void checkpoint_path(const char *name, const char *file, char *out, size_t out_bytes)
+{
+    snprintf(out, out_bytes, "%s/parity/checkpoints/%s%s", TEST_DATA_DIR, name, file);
+}
+
+static void read_golden(const char *name)
+{
+    char path[4096];
+    checkpoint_path(name, "/golden.json", path, sizeof path);
+    json_error_t error;
+    json_t *root = json_load_file(path, 0, &error);
+    if (!root)
+        fail_msg("%s: %s", path, error.text);
+    const json_t *list = json_object_get(root, "cases");
+    n_cases = json_array_size(list);
+    assert_true(n_cases > 0 && n_cases <= CASES_MAX);
+    for (size_t i = 0; i < n_cases; i++)
+        read_case(json_array_get(list, i), &cases[i]);
+    json_decref(root);
+}
+
+/* ---- float32 ---- */
+
+/* Logits of the only output of the step that just ran, by the ops that model_sample uses. */
+static double logits_error(struct driver *driver, const struct golden_case *golden)
+{
+    static float logits[VOCAB_MAX];
+    struct model *model = driver->model;
+    const struct backend_vtable *op = model->backend->vtable;
+    assert_int_equal(golden->n_logits, model->config.vocab_size);
+    op->gather_outputs(model->backend, driver->step, 0, 1, model->acts.normed, model->acts.output_hidden);
+    op->logits(model->backend, model->acts.output_hidden, 1, model->lm_head, 0.0f, model->acts.logits);
+    op->act_read(model->acts.logits, 0, 1, logits);
+    double worst = 0;
+    for (size_t i = 0; i < golden->n_logits; i++)
+        worst = fmax(worst, fabs(logits[i] - golden->last_logits[i]));
+    return worst;
+}
+
+/* The prompt in chunks, the log-probability of each of its tokens, then the logits after its last. */
+static void check_prompt(struct driver *driver, const struct golden_case *golden, uint32_t chunk)
+{
+    for (uint32_t first = 0; first < golden->n_prompt; first += chunk) {
+        uint32_t n = golden->n_prompt - first < chunk ? golden->n_prompt - first : chunk;
+        driver_begin(driver);
+        uint32_t row = driver_add(driver, 0, golden->tokens, first, n);
+        for (uint32_t i = 0; i < n && first + i + 1 < golden->n_prompt; i++)
+            driver_want(driver, row + i, STEP_OUTPUT_LOGPROBS, golden->tokens[first + i + 1], 0);
+        driver_run(driver);
+        for (uint32_t i = 0; i < driver->step->n_outputs; i++) {
+            const struct step_result *result = driver_result(driver, i);
+            assert_int_equal(result->chosen.token_id, golden->tokens[first + i + 1]);
+            assert_float_equal(result->chosen.logprob, golden->prompt_logprobs[first + i], F32_TOLERANCE);
+        }
+    }
+    driver_begin(driver);
+    uint32_t row = driver_add(driver, 0, golden->tokens, golden->n_prompt - 1, 1);
+    driver_want(driver, row, STEP_OUTPUT_SAMPLE, 0, 0);
+    model_forward(driver->model, driver->step);
+    assert_true(logits_error(driver, golden) < F32_TOLERANCE);
+}
+
+/* Greedy, each token drawn by the model itself. Every other decode step reads its token from the slot. */
+static void check_greedy(struct driver *driver, const struct golden_case *golden)
+{
+    driver_reset_slot(driver, 0);
+    uint32_t first = 0, n = golden->n_prompt;
+    for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
+        const struct golden_step *expected = &golden->greedy[i];
+        driver_begin(driver);
+        uint32_t row = driver_add(driver, 0, i % 2 ? NULL : golden->tokens, first, n);
+        driver_want(driver, row + n - 1, STEP_OUTPUT_SAMPLE, 0, (int32_t)expected->n_top);
+        driver_run(driver);
+        const struct step_result *result = driver_result(driver, 0);
+        assert_int_equal(result->n_tokens, 1);
+        if (result->token_ids[0] != expected->token) {
+            if (expected->gap >= TIE_NATS)
+                fail_msg("prompt of %u, token %u: %u, Transformers has %u with a gap of %g", golden->n_prompt,
+                         i, result->token_ids[0], expected->token, expected->gap);
+            return; /* from a tie on the two go different ways */
+        }
+        assert_int_equal(result->chosen.token_id, expected->token);
+        assert_float_equal(result->chosen.logprob, expected->logprob, F32_TOLERANCE);
+        assert_int_equal(result->n_top, expected->n_top);
+        for (size_t t = 0; t < expected->n_top; t++)
+            assert_float_equal(result->top[t].logprob, expected->top_logprobs[t], F32_TOLERANCE);
+        first += n;
+        n = 1;
+    }
+}
+
+static void f32_equals_transformers(void **state)
+{
+    const char *name = *state;
+    char directory[4096];
+    checkpoint_path(name, "", directory, sizeof directory);
+    read_golden(name);
+    struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+    options.dtype = MODEL_DTYPE_F32;
+    struct driver driver = driver_open(&options);
+    for (size_t i = 0; i < n_cases; i++) {
+        check_prompt(&driver, &cases[i], 128);
+        check_prompt(&driver, &cases[i], 7);
+        check_greedy(&driver, &cases[i]);
+    }
+    driver_close(&driver);
+}
+
+/* ---- rounded weights and KV ---- */
+
+struct rounding {
+    const char *name;
+    enum model_dtype dtype;
+    enum model_quantization quantization;
+    bool near_tie_rule;    /* else only the mean error is held */
+    double mean_error_max; /* nats */
+};
+
+struct errors {
+    double sum, worst;
+    unsigned n, n_other;
+};
+
+/* What the reference gives up by taking `token` instead of its best. */
+static double nats_below_best(const struct golden_step *golden, uint32_t token)
+{
+    for (size_t i = 0; i < golden->n_top; i++) {
+        if (golden->top[i] == token)
+            return golden->top_logprobs[0] - golden->top_logprobs[i];
+    }
+    return INFINITY;
+}
+
+/* Follows the reference's tokens, so that every step answers for the same context. */
+static void compare_steps(struct driver *driver, const struct golden_case *golden,
+                          const struct rounding *rounding, struct errors *errors)
+{
+    uint32_t first = 0, n = golden->n_prompt;
+    for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
+        const struct golden_step *expected = &golden->greedy[i];
+        driver_begin(driver);
+        uint32_t row = driver_add(driver, 0, golden->tokens, first, n);
+        driver_want(driver, row + n - 1, STEP_OUTPUT_LOGPROBS, expected->token, 1);
+        driver_run(driver);
+        const struct step_result *result = driver_result(driver, 0);
+        double error = fabs(result->chosen.logprob - expected->logprob);
+        errors->sum += error;
+        errors->worst = fmax(errors->worst, error);
+        errors->n++;
+        uint32_t best = result->top[0].token_id;
+        if (best != expected->token) {
+            errors->n_other++;
+            if (rounding->near_tie_rule && nats_below_best(expected, best) > NEAR_TIE_NATS)
+                fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u",
+                         rounding->name, golden->n_prompt, i, best, nats_below_best(expected, best),
+                         expected->token);
+        }
+        first += n;
+        n = 1;
+    }
+}
+
+static void rounded_is_near_transformers(void **state)
+{
+    static const struct rounding roundings[] = {
+        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.05},
+        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.05},
+        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.05},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.8},
+    };
+    const char *name = *state;
+    char directory[4096];
+    checkpoint_path(name, "", directory, sizeof directory);
+    read_golden(name);
+    for (size_t r = 0; r < sizeof roundings / sizeof roundings[0]; r++) {
+        struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+        options.dtype = roundings[r].dtype;
+        options.quantization = roundings[r].quantization;
+        struct driver driver = driver_open(&options);
+        struct errors errors = {0};
+        for (size_t i = 0; i < n_cases; i++)
+            compare_steps(&driver, &cases[i], &roundings[r], &errors);
+        driver_close(&driver);
+        printf("%s, %s: log-probability error mean %.4f, worst %.4f; %u of %u tokens differ\n", name,
+               roundings[r].name, errors.sum / errors.n, errors.worst, errors.n_other, errors.n);
+        assert_true(errors.sum / errors.n < roundings[r].mean_error_max);
+    }
+}
+
+int main(void)
+{
+    enum { N_CHECKPOINTS = 6 };
+    struct CMUnitTest tests[2 * N_CHECKPOINTS];
+    size_t n = 0;
+    for (size_t i = 0; driver_checkpoints[i]; i++) {
+        assert_true(i < N_CHECKPOINTS);
+        tests[n++] = (struct CMUnitTest){.name = "f32_equals_transformers",
+                                         .test_func = f32_equals_transformers,
+                                         .initial_state = (void *)driver_checkpoints[i]};
+        tests[n++] = (struct CMUnitTest){.name = "rounded_is_near_transformers",
+                                         .test_func = rounded_is_near_transformers,
+                                         .initial_state = (void *)driver_checkpoints[i]};
+    }
+    return cmocka_run_group_tests_name("parity", tests, NULL, NULL);
+}
