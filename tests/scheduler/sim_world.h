@@ -1,0 +1,101 @@
+/* What the simulated world is made of: its requests, the store's content, and the steps on their way. */
+#pragma once
+
+#include "base/philox.h"
+#include "scheduler/sched_internal.h"
+#include "tests/scheduler/simulator.h"
+
+enum {
+    SIM_TOKENS_MAX = 96, /* of a request */
+    SIM_REQUESTS_MAX = 48,
+    SIM_SEQS_MAX = 8,
+    SIM_BLOCKS_MAX = 64,
+    SIM_BLOCK_TOKENS_MAX = 16,
+    SIM_TOO_LONG = 5, /* tokens over max_model_len that a request may ask for */
+};
+#define SIM_UNKNOWN_TOKEN 0xeeeeeeeeu /* in the room for output that is not drawn yet */
+
+enum sim_state {
+    SIM_FUTURE,
+    SIM_LIVE,
+    SIM_ENDED, /* finished or cancelled, not released */
+    SIM_RELEASED,
+    SIM_REFUSED,
+};
+
+struct sim_request {
+    struct sched_request ask;
+    enum sim_state state;
+    bool is_cancelled, is_paused, is_running;
+    uint32_t handle, generation;
+    uint32_t n_given;    /* n_prompt + n_output */
+    uint32_t n_total;    /* with max_output */
+    uint32_t n_wanted;   /* draws after which it stops by itself, <= max_output */
+    uint32_t n_accepted; /* draws that counted */
+    uint32_t n_planned;  /* positions, of this generation */
+    uint32_t n_pending;  /* draws in flight, of this generation */
+    uint32_t n_in_flight;
+    bool was_preempted;
+    struct request_key key;
+    uint32_t expected[SIM_TOKENS_MAX + SIM_TOO_LONG];   /* every token that it has or will draw */
+    uint64_t content[SIM_TOKENS_MAX + SIM_TOO_LONG];    /* what its KV row at each position must hold */
+    uint32_t tokens[SIM_TOKENS_MAX + SIM_TOO_LONG + 1]; /* the scheduler's; the last one is a guard */
+};
+
+struct sim_seq {
+    struct sched_plan_seq plan;
+    uint32_t blocks[SIM_TOKENS_MAX];
+    uint32_t drawn;
+};
+
+struct sim_step {
+    uint64_t id;
+    uint32_t n_seqs;
+    bool is_executed;
+    struct sim_seq seqs[SIM_SEQS_MAX];
+};
+
+struct sim {
+    uint64_t seed;
+    bool trace;
+    struct rng rng;
+    struct sim_counts *counts;
+    struct sched *sched;
+    struct sched_config config;
+    uint64_t hash;
+    int64_t now_ns;
+
+    /* What kind of life this is. */
+    bool is_hungry; /* short prompts and long outputs, more than the store holds */
+    uint32_t vocabulary, n_roots, n_salts, n_adapters, n_draw_seeds;
+    uint32_t arrival_percent, cancel_percent, pause_percent, stop_percent, several_percent, lazy_percent;
+
+    uint32_t n_requests, n_submitted;
+    struct sim_request requests[SIM_REQUESTS_MAX];
+    uint32_t by_handle[SIM_REQUESTS_MAX]; /* handle -> request */
+
+    uint64_t store[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX]; /* content of the KV store */
+    uint32_t slot_drawn[SIM_SEQS_MAX];                    /* what each sampling slot drew last */
+    uint64_t slot_owner[SIM_SEQS_MAX];                    /* id << 32 | generation */
+
+    uint32_t n_steps; /* in flight */
+    struct sim_step steps[SCHED_STEPS_IN_FLIGHT_MAX];
+};
+
+_Noreturn void sim_fail(const struct sim *sim, int line, const char *what);
+#define SIM_CHECK(sim, condition)                                                                            \
+    ((condition) ? (void)0 : sim_fail((sim), __LINE__, __FILE__ ": " #condition))
+
+bool sim_chance(struct sim *sim, uint32_t percent);
+
+/* Draws the configuration and all requests. */
+void sim_make_world(struct sim *sim);
+
+/* What a KV row holds: everything before it and its token. */
+static inline uint64_t sim_mix(uint64_t before, uint64_t token)
+{
+    uint64_t x = before ^ (token + 0x9e3779b97f4a7c15u + (before << 6) + (before >> 2));
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
