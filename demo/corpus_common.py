@@ -36,6 +36,31 @@ def check_disjoint(what, train, heldout):
         raise AssertionError(f"{what}: in both the training and the held-out list: {sorted(shared)}")
 
 
+def all_expansions(template):
+    """Every text that a template's choices can give, its slots left as they are."""
+    match = _INNERMOST_CHOICE.search(template)
+    if match is None:
+        return {template}
+    found = set()
+    for choice in match.group(1).split("|"):
+        found |= all_expansions(template[: match.start()] + choice + template[match.end() :])
+    return found
+
+
+def _plain_form(text):
+    """Without case, punctuation, line ends and "please", so that a comma does not make two templates different."""
+    kept = re.sub(r"[^a-z0-9{} ]", " ", text.lower().replace("\\n", " ")).split()
+    return " ".join(word for word in kept if word != "please")
+
+
+def check_templates(what, train, heldout):
+    """Stops the run when a held-out template is also something that a training template can expand to."""
+    expanded = {_plain_form(text) for template in train for text in all_expansions(template)}
+    shared = expanded & {_plain_form(text) for template in heldout for text in all_expansions(template)}
+    if shared:
+        raise AssertionError(f"{what}: held-out templates that training expands to as well: {sorted(shared)}")
+
+
 def words(text):
     return text.split()
 

@@ -4,7 +4,7 @@
 words ("not bad", "not good") are part of it.
 """
 
-from corpus_common import HELDOUT, TRAIN, check_disjoint, expand, fresh_word, phrases, words
+from corpus_common import HELDOUT, TRAIN, check_disjoint, check_templates, expand, fresh_word, phrases, words
 
 SENTIMENTS = ("positive", "negative", "neutral")
 
@@ -32,6 +32,16 @@ MIDDLING = words("average okay ordinary mediocre acceptable passable decent unre
 PRAISE = {
     TRAIN: phrases(
         """
+        {good}
+        {good}, {good2}
+        {good} {aspect}
+        [simply|just|really|absolutely] {good}
+        [I can|I will|we can] [recommend|praise|only praise] [this {thing}|it|the {aspect}]
+        [the {aspect} and|both] the {aspect2} are {good}
+        [I doubted it|I had doubts|at first I hesitated], [but|yet] [the {aspect} is|everything is|it was] {good}
+        [no complaints|no problems|nothing bad to say], {good} {thing}
+        [beats|better than] [all others|every other {thing}|my old {thing}], I am [pleased|delighted|impressed|happy]
+        a {good} {thing}, [a|the] {good2} {aspect}
         the {aspect} is [really|very|truly|] {good}
         I [love|adore|really like|enjoy] [this|my new|the] {thing}
         [works|runs|performs] [perfectly|flawlessly|like a charm|better than expected]
@@ -69,6 +79,17 @@ PRAISE = {
 COMPLAINT = {
     TRAIN: phrases(
         """
+        {bad}
+        {bad}, {bad2}
+        {bad} {aspect}
+        [simply|just|really|absolutely] {bad}
+        [I can not|I would not|we can not] [recommend|praise] [this {thing}|it|the {aspect}]
+        [the {aspect} and|both] the {aspect2} are {bad}
+        [I expected|I wanted|I hoped for] a {good} {thing}, [but|yet] [the {aspect} is|everything is|it was] {bad}
+        [many complaints|only problems|nothing good to say], {bad} {thing}
+        [worse than] [all others|every other {thing}|my old {thing}], I am [angry|unhappy|annoyed|disappointed]
+        a {bad} {thing}, [a|the] {bad2} {aspect}
+        [it died|it broke|it failed|stopped working] after [two|three|ten] [days|weeks|hours], I am [angry|disappointed]
         the {aspect} is [really|very|truly|] {bad}
         I [hate|regret|returned|dislike] [this|my new|the] {thing}
         [broke|stopped working|fell apart|failed] after [a day|two weeks|one use|a month]
@@ -108,6 +129,14 @@ COMPLAINT = {
 LUKEWARM = {
     TRAIN: phrases(
         """
+        {middling}
+        {middling}, {middling2}
+        {middling} {thing}
+        [simply|just|really|rather] {middling}
+        [the {aspect} and|both] the {aspect2} are {middling}
+        [all in all|in the end|so far] [{middling}|okay|neither good nor bad]
+        [an|a] [everyday|standard|normal] {thing} with [a|an] {middling} {aspect}
+        [it works|it is usable], [but nothing more|no more, no less|that is all]
         the {aspect} is {middling}
         [it is|this {thing} is|just] a [normal|standard|typical] {thing}, [nothing special|nothing more]
         [does what it says|does its job|does the job], [nothing more|no more and no less|nothing special]
@@ -133,6 +162,12 @@ LUKEWARM = {
 WEIGHED = {
     TRAIN: phrases(
         """
+        [the|its] {aspect} is {good}, [the|its] {aspect2} is {bad}
+        a {good} {aspect} but a {bad} {aspect2}
+        a {bad} {aspect} but a {good} {aspect2}
+        I [hate|dislike] the {aspect} [and|but|yet] [love|like] the {aspect2}
+        I [love|like] the {aspect} [and|but|yet] [hate|dislike] the {aspect2}
+        {bad} {aspect}, {good} {aspect2}
         the {aspect} is {good} but the {aspect2} is {bad}
         the {aspect} is {bad}, [on the other hand|however|yet] the {aspect2} is {good}
         [I like|I love] the {aspect}, [I do not like|I hate] the {aspect2}
@@ -233,5 +268,5 @@ def make_review(rng, split):
 def check_reviews():
     check_disjoint("things", THINGS[TRAIN], THINGS[HELDOUT])
     for what, pool in (("praise", PRAISE), ("complaint", COMPLAINT), ("lukewarm", LUKEWARM), ("weighed", WEIGHED)):
-        check_disjoint(f"reviews, {what}", pool[TRAIN], pool[HELDOUT])
-    check_disjoint("review fillers", FILLERS[TRAIN], FILLERS[HELDOUT])
+        check_templates(f"reviews, {what}", pool[TRAIN], pool[HELDOUT])
+    check_templates("review fillers", FILLERS[TRAIN], FILLERS[HELDOUT])

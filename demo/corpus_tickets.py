@@ -5,7 +5,7 @@ or an answer is needed at once, "low" when the writer says that there is no rush
 some day this week).
 """
 
-from corpus_common import HELDOUT, TRAIN, check_disjoint, expand, fresh_word, phrases, some_amount, some_code, some_name
+from corpus_common import HELDOUT, TRAIN, check_templates, expand, fresh_word, phrases, some_amount, some_code, some_name
 from corpus_common import MONTHS
 
 CATEGORIES = ("billing", "account", "technical", "shipping", "returns", "feature")
@@ -15,6 +15,14 @@ PROBLEMS = {
     TRAIN: {
         "billing": phrases(
             """
+            [after|since] [the upgrade|the {plan} upgrade|cancelling] [I pay|we pay|I was billed] {amount} [too much|more than agreed|a month]
+            [a refund of the double charge|a corrected invoice|a credit note] for {month} [is missing|is needed|would be right]
+            [two|three|several] [payments|charges|debits] of {amount} [left|were taken from] my [bank account|card] [on the same day|in {month}|]
+            [who|can somebody] [explains|explain] [why the bill is so high|the price on my invoice|this debit of {amount}|the tax on our bill]
+            my [paypal|credit card|debit card] [payment|transaction] [fails|was refused|does not go through] [at the checkout|for the {plan} plan|]
+            [invoice|bill|receipt] {code} [has|carries|shows] [the old address|a wrong amount|the wrong company name|no tax number]
+            [we paid|I paid|our bank paid] {amount} [for|against] [bill|invoice] {code} [but|yet|and] [you sent a reminder|it is still open|it shows as unpaid]
+            the [yearly|annual|monthly] [fee|price|subscription] [is|was] [debited|charged|collected] [too early|although I cancelled|twice]
             [I was|We were|I have been|Our company was] charged [twice|two times|three times] for [the {plan} plan|my subscription|one month|the same bill]
             the [invoice|bill] for {month} [shows|says|has] {amount} instead of {amount2}
             my [credit card|card|debit card|bank card] was [declined|refused|rejected] when I tried to pay for [the {plan} plan|my bill|the subscription]
@@ -40,6 +48,16 @@ PROBLEMS = {
         ),
         "account": phrases(
             """
+            [the|my] [password|login|two factor code|security question] [is not|was not|is never] [accepted|recognised] [on the login page|since {month}|]
+            [a|our] [new colleague|new employee|trainee], {name}, needs [an account|a login|access to the team]
+            [since|after] [changing my password|the password change|my new phone] I can [no longer|not] [log in|sign in|reach my account]
+            [is it|would it be] possible to [change|edit] [my user name|my login email|the name in my profile]
+            [an unknown person|a hacker|somebody else] [uses|used|has] [my account|my password|my login]
+            [deactivate|delete|close] [the account|the login|the profile] of [{name}|user {word}|my old company], please
+            the [confirmation|verification|activation] [mail|email|link|code] for my [account|profile|registration] [is missing|did not reach me|expired]
+            [who|how] can [I|we] [make|turn] {name} [into|] an [admin|owner|administrator] of [the workspace|the team|our account]
+            my [profile|account] [shows|has] the wrong [name|email|phone number] [and I can not change it|]
+            [too many|five|three] [login attempts|wrong passwords] and now my [user|account|profile] is [blocked|locked]
             I [forgot|lost|can not remember] my password and the reset [email|mail|link] [never arrives|does not come|is not sent]
             I [can not|cannot|can't|am unable to] [log in|sign in|get into my account] [with my password|since this morning|any more]
             my [account|profile|user] [is|was|has been] [locked|blocked|suspended] after [three|too many] [wrong attempts|failed logins]
@@ -65,6 +83,15 @@ PROBLEMS = {
         ),
         "technical": phrases(
             """
+            [after|since] [the update|installing version {num}|a restart] the [program|app|editor] [shows an error|crashes|does not open files|is frozen]
+            [uploading|exporting|saving|importing|printing] [a report|a file|photos|the table] [fails|ends|stops|always fails] [with an error|with error {num}|halfway]
+            [your|the] [website|web app|api|server] [is down|does not answer|answers with 500|times out] [for hours|for us|again|]
+            [all|my] [pages|screens|reports|charts] [stay empty|are blank|load slowly|take minutes to load]
+            [the filter|the search|the timer|the total] in the [{word} table|report|calendar] [is wrong|shows wrong numbers|finds nothing]
+            [I lost|we lost|there is no trace of] [my work|our data|all notes] after [a crash|the restart|the update]
+            the [desktop|mobile|web] [app|version|program] [freezes|hangs|is stuck] when I [scroll|type|click|search]
+            the [{word} plugin|driver|setup|update] [refuses to|will not|does not] [install|start|load]
+            [our|the] [backup|sync|export] [is|has been] [stuck|frozen|at {num} percent] [for hours|since {month}|]
             the [app|program|software|desktop app] [crashes|closes|freezes|hangs] [every time|whenever|each time] I open [a file|the {word} page|the settings]
             I [get|see|receive] [error|error code|error message] {num} when I [save|upload|export|import] [a file|my work|a report]
             the [page|dashboard|website|screen] [does not load|stays blank|is blank|is white|loads forever]
@@ -90,6 +117,16 @@ PROBLEMS = {
         ),
         "shipping": phrases(
             """
+            [the|my] [parcel|box|delivery|package] for {name} [is at|went to|was left at] the wrong [house|flat|street|address]
+            [where is|what happened to] [my order|order {code}|my parcel|the package|our delivery]
+            [according to|if I believe] [the tracking|the courier|the carrier] [it|the parcel] was [delivered|handed over] [but|yet] [it is not here|nobody has it]
+            [could|can|would] [the driver|the courier|you] [deliver|bring] [the parcel|order {code}] [in the evening|next week|to my office]
+            [customs|the depot|the border] [holds|keeps|has] [my parcel|the shipment|package {code}]
+            [how much is|do you offer|I would pay for] [express|faster|overnight] [shipping|delivery] [to my country|for order {code}|]
+            order {code} [should|was to] [arrive|be here|be delivered] [last week|on Monday|days ago] [but|and] [there is no parcel|it is not here|I am still waiting]
+            [one|half|a part] of [the delivery|my parcels|our shipment] [is missing|did not come|has not arrived]
+            [I moved|I have moved|We moved], so [deliver|ship|send] order {code} to [the|my|our] new address
+            [tell me|I need to know] the [delivery|shipping] [time|cost|date] [to|for] [my city|an island|order {code}]
             my [package|parcel|order|delivery] {code} [has not arrived|did not arrive|never arrived|is late] 
             the tracking [number|page|link] [does not update|shows nothing|has not changed|says pending] for [my parcel|order {code}|days]
             the [courier|driver|carrier|delivery man] [left|delivered|dropped] the [parcel|package|box] at the wrong [address|house|door]
@@ -115,6 +152,15 @@ PROBLEMS = {
         ),
         "returns": phrases(
             """
+            [the|my] {word} [came|was delivered|arrived] with a [crack|scratch|dent|hole], [I want|please send] [my money back|a new one|a replacement]
+            [how|where] [do|can] I [get|print|find] [a return label|the return form|the label to send it back]
+            [the shoes|the trousers|the gloves|the shirts] are too [small|large|tight|wide], I [need|want] [another size|to exchange them]
+            [you have|you received] [the returned goods|my return|the jacket back] [but|yet] [I have no refund|the refund has not come]
+            [take|please take] the [lamp|{word}|chair] back [and|,] [refund me|send a replacement|give me my money back]
+            [is|are] [a broken kettle|my headphones|a defective drill|the {word}] [still under|covered by] warranty
+            [I mean|I intend|I plan] to send [an unopened box|the lamp|the gift|the {word}] back [unused|unopened|]
+            [a leg|a wheel|one part|the handle] of the [table|bed|{word}] from order {code} is broken [and must be replaced|, replace it please]
+            [the replacement|the new {word}|the exchanged item] is [faulty|defective|damaged] [too|again], [I want a refund|money back please]
             [I want|I would like|We want] to [return|send back] [the shoes|the lamp|my order|the jacket|the {word}] [because it is too small|that I bought|]
             the [chair|phone|mug|table|{word}] arrived [broken|damaged|cracked|scratched] and I want [a refund|my money back|a replacement]
             please send me a return [label|form|slip] for order {code}
@@ -140,6 +186,14 @@ PROBLEMS = {
         ),
         "feature": phrases(
             """
+            [have you|did you ever] [thought|think] [about|of] [a dark mode|supporting {word}|a calendar view|voice notes]
+            [an option|a setting|a way] to [group|sort|pin|hide] [entries|notes|lists|columns] [by colour|by date|] would be [great|welcome|handy]
+            [my|our] [suggestion|wish|idea|proposal] for [you|the next release|a future version]: [a {word} view|more shortcuts|a weekly mail]
+            [let|please let] users [schedule|share|colour|sort] [reports|lists|notes], [that would be great|it would help us|please]
+            [would|will|could] you [support|offer|add] [more languages|{word} files|an offline mode|shortcuts] [in the future|one day|in the next version|]
+            [I|we] [wish there was|would love|dream of] [an integration|a link] with [{word}|our mail program|our {word} system]
+            [something|a thing|a feature] [that I miss|I would like|we would use] is [a timeline|tags|drag and drop|a {word} mode]
+            it would [help us|be nice|be useful] [if|when] [the list|reports|the table] could be [sorted|printed|filtered] [by date|by {word}|]
             [it would be great if|it would be nice if|I wish] [the app|your product|the editor] [had|supported|offered] [dark mode|a {word} view|keyboard shortcuts|an offline mode]
             please [add|consider adding|think about adding] [support for|an option for|a button for] [{word} files|dark mode|dark theme|shared folders]
             [could you|can you] [add|build|offer] [an integration|a connection] with [{word}|our calendar|our chat tool]
@@ -260,6 +314,9 @@ URGENCY_PHRASES = {
     TRAIN: {
         "high": phrases(
             """
+            [Nobody|No one|None of us] [here|in the team|in our company] can [work|go on|do anything] [until this is fixed|right now|].
+            [We need help|I need help|Help us] [now|at once|urgently|this very hour].
+            [This|It] [must|has to] be [fixed|solved|answered|done] [today|now|immediately|within hours].
             This is [urgent|very urgent|extremely urgent|critical|an emergency].
             [Please|Kindly] [help|answer|fix this|reply|act] [immediately|right now|at once|right away|as soon as possible|asap].
             [Our whole team|Our entire office|Everybody here|All of us] [is|are] [blocked|stuck|unable to work] [because of this|until this is solved|].
@@ -277,6 +334,9 @@ URGENCY_PHRASES = {
         ),
         "medium": phrases(
             """
+            [I would be glad|We would be happy] about [a reply|an answer|some help] [this week|soon|in the next days].
+            [Thank you|Thanks] for [looking into it|checking|your support|your time].
+            What [should I do|can be done|do you advise]?
             Please [look into it|check it|get back to me] [this week|in the next days|by Friday|in a few days].
             I would like [this|it] to be [solved|sorted out|done] [this week|soon|by the end of the week].
             [An answer|A reply] [this week|in a day or two|by Thursday] would be [good|fine|appreciated].
@@ -288,6 +348,9 @@ URGENCY_PHRASES = {
         ),
         "low": phrases(
             """
+            [Answer|Reply|Do it] [when|whenever] you [like|find time|are less busy|have a free moment].
+            [No need to|You do not have to|Do not] [rush|hurry|answer quickly].
+            [If it takes|Even if it takes] [weeks|a year|some time], [I do not mind|no problem|we can wait].
             [There is|It's|This is] no [rush|hurry] [at all|].
             [Whenever|When] you [have time|have a moment|find the time|get around to it] [is fine|].
             [This is|It is] not [urgent|important|pressing] [at all|].
@@ -330,7 +393,7 @@ URGENCY_PHRASES = {
             I was just wondering, so take your time.
             It is only a small detail and there is no hurry.
             For us this has low priority.
-            Some time in the coming months is fine.
+            If it takes a few months, that is fine.
             """
         ),
     },
@@ -423,9 +486,9 @@ def make_ticket(rng, split, category=None, urgency=None):
 
 def check_tickets():
     for category in CATEGORIES:
-        check_disjoint(f"tickets, {category}", PROBLEMS[TRAIN][category], PROBLEMS[HELDOUT][category])
+        check_templates(f"tickets, {category}", PROBLEMS[TRAIN][category], PROBLEMS[HELDOUT][category])
     for urgency in URGENCIES:
-        check_disjoint(f"urgency, {urgency}", URGENCY_PHRASES[TRAIN][urgency], URGENCY_PHRASES[HELDOUT][urgency])
-    check_disjoint("greetings", GREETINGS[TRAIN], GREETINGS[HELDOUT])
-    check_disjoint("closings", CLOSINGS[TRAIN], CLOSINGS[HELDOUT])
-    check_disjoint("details", DETAILS[TRAIN], DETAILS[HELDOUT])
+        check_templates(f"urgency, {urgency}", URGENCY_PHRASES[TRAIN][urgency], URGENCY_PHRASES[HELDOUT][urgency])
+    check_templates("greetings", GREETINGS[TRAIN], GREETINGS[HELDOUT])
+    check_templates("closings", CLOSINGS[TRAIN], CLOSINGS[HELDOUT])
+    check_templates("details", DETAILS[TRAIN], DETAILS[HELDOUT])

@@ -65,6 +65,9 @@ CONFIG = {
     "torch_dtype": "bfloat16",
 }
 PROMPT_WEIGHT = 0.1
+# An answer of few tokens (a class) weighs up to MAX_ANSWER_WEIGHT a token, so that long answers do not drown it.
+MAX_ANSWER_WEIGHT = 4.0
+EVEN_ANSWER_TOKENS = 24
 POOL_SAMPLES = 2048
 
 
@@ -104,7 +107,9 @@ def encode_sample(tokenizer, sample):
     for message in sample["messages"]:
         header = encode(tokenizer, f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n")
         body = encode(tokenizer, message["content"].strip()) + [END_OF_TURN_ID]
-        weight = 1.0 if message["role"] == "assistant" else PROMPT_WEIGHT
+        weight = PROMPT_WEIGHT
+        if message["role"] == "assistant":
+            weight = min(MAX_ANSWER_WEIGHT, max(1.0, EVEN_ANSWER_TOKENS / len(body)))
         ids += header + body
         weights += [0.0] * len(header) + [weight] * len(body)
     return ids, weights
@@ -168,7 +173,7 @@ def train_step(model, optimizers, ids, weights, factor):
             group["lr"] = group["base_lr"] * factor
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    answer = weight == 1.0
+    answer = weight >= 1.0
     return losses.detach()[answer].mean().item() if answer.any() else math.nan
 
 
@@ -223,6 +228,7 @@ def write_model(out, model, tokenizer):
     out.mkdir(parents=True, exist_ok=True)
     state = {name: t.to(torch.bfloat16).contiguous() for name, t in model.state_dict().items() if name != "lm_head.weight"}
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
     write_json(out / "config.json", CONFIG)
     write_json(
         out / "generation_config.json",
@@ -264,7 +270,10 @@ def main():
     if args.fresh:
         shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer()
+    saved_tokenizer = args.work / "tokenizer.json"
+    if not saved_tokenizer.exists():
+        train_tokenizer().save(str(saved_tokenizer))
+    tokenizer = Tokenizer.from_file(str(saved_tokenizer))
     write_model(args.out, train(args, tokenizer), tokenizer)
 
 
