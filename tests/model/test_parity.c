@@ -242,10 +242,10 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
 static void rounded_is_near_transformers(void **state)
 {
     static const struct rounding roundings[] = {
-        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.05},
-        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.05},
-        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.05},
-        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.8},
+        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.02},
+        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.02},
+        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6},
     };
     const char *name = *state;
     char directory[4096];

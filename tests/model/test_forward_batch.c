@@ -1,0 +1,231 @@
+/* A sequence's results do not depend on what else is in the step, nor on how its prompt is cut: bit by bit.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/philox.h"
+#include "model_driver.h"
+
+enum { N_SLOTS = 6, SEQ_TOKENS = 80, MAX_LEN = 96, N_TOP = 3 };
+
+/* What every position of a sequence answered. */
+struct trace {
+    struct step_logprob chosen[SEQ_TOKENS];
+    struct step_logprob top[SEQ_TOKENS][N_TOP];
+    uint32_t rank[SEQ_TOKENS];
+    uint32_t drawn[SEQ_TOKENS];
+};
+
+static uint32_t tokens[N_SLOTS][SEQ_TOKENS + 1];
+static struct trace alone[N_SLOTS], together[N_SLOTS];
+
+static void make_tokens(uint32_t vocab_size)
+{
+    struct rng rng = rng_make(7);
+    for (uint32_t s = 0; s < N_SLOTS; s++) {
+        for (uint32_t i = 0; i <= SEQ_TOKENS; i++)
+            tokens[s][i] = rng_below(&rng, vocab_size);
+    }
+}
+
+/* One sequence's share of a step. */
+struct share {
+    uint32_t slot, first, n, first_output;
+};
+
+static void add_share(struct driver *driver, struct share *share)
+{
+    uint32_t row = driver_add(driver, share->slot, tokens[share->slot], share->first, share->n);
+    share->first_output = driver->step->n_outputs;
+    for (uint32_t i = 0; i < share->n; i++)
+        driver_want(driver, row + i, STEP_OUTPUT_LOGPROBS, tokens[share->slot][share->first + i + 1], N_TOP);
+}
+
+static void record_share(const struct driver *driver, const struct share *share, struct trace *traces)
+{
+    struct trace *trace = &traces[share->slot];
+    for (uint32_t i = 0; i < share->n; i++) {
+        const struct step_result *result = driver_result(driver, share->first_output + i);
+        assert_int_equal(result->n_top, N_TOP);
+        trace->chosen[share->first + i] = result->chosen;
+        trace->rank[share->first + i] = result->rank;
+        memcpy(trace->top[share->first + i], result->top, sizeof trace->top[0]);
+    }
+}
+
+static void run_alone(struct driver *driver)
+{
+    for (uint32_t slot = 0; slot < N_SLOTS; slot++) {
+        for (uint32_t i = 0; i < SEQ_TOKENS; i++) {
+            struct share share = {.slot = slot, .first = i, .n = 1};
+            driver_begin(driver);
+            add_share(driver, &share);
+            driver_run(driver);
+            record_share(driver, &share, alone);
+        }
+    }
+}
+
+/* Every step takes a random share of some of the sequences: single rows beside long chunks. */
+static void run_together(struct driver *driver, uint64_t seed)
+{
+    struct rng rng = rng_make(seed);
+    uint32_t done[N_SLOTS] = {0}, n_finished = 0;
+    while (n_finished < N_SLOTS) {
+        struct share shares[N_SLOTS];
+        uint32_t n_shares = 0, room = driver->step->capacity.rows;
+        driver_begin(driver);
+        for (uint32_t i = 0, slot = rng_below(&rng, N_SLOTS); i < N_SLOTS; i++, slot = (slot + 1) % N_SLOTS) {
+            uint32_t left = SEQ_TOKENS - done[slot];
+            uint32_t n = rng_below(&rng, 2) ? 1 : 1 + rng_below(&rng, 40);
+            n = n < left ? n : left;
+            n = n < room ? n : room;
+            if (n == 0 || rng_below(&rng, 4) == 0)
+                continue;
+            shares[n_shares] = (struct share){.slot = slot, .first = done[slot], .n = n};
+            add_share(driver, &shares[n_shares++]);
+            done[slot] += n;
+            room -= n;
+            n_finished += done[slot] == SEQ_TOKENS;
+        }
+        if (n_shares == 0)
+            continue;
+        driver_run(driver);
+        for (uint32_t i = 0; i < n_shares; i++)
+            record_share(driver, &shares[i], together);
+    }
+}
+
+static void compare_traces(const char *what, uint64_t seed)
+{
+    for (uint32_t slot = 0; slot < N_SLOTS; slot++) {
+        for (uint32_t i = 0; i < SEQ_TOKENS; i++) {
+            bool same =
+                memcmp(&alone[slot].chosen[i], &together[slot].chosen[i], sizeof alone[0].chosen[0]) == 0 &&
+                memcmp(alone[slot].top[i], together[slot].top[i], sizeof alone[0].top[0]) == 0 &&
+                alone[slot].rank[i] == together[slot].rank[i];
+            if (!same)
+                fail_msg("%s, seed %d: sequence %u, position %u: %.9g alone, %.9g in a batch", what,
+                         (int)seed, slot, i, (double)alone[slot].chosen[i].logprob,
+                         (double)together[slot].chosen[i].logprob);
+        }
+    }
+}
+
+static void batch_gives_the_same_bits(void **state)
+{
+    static const struct {
+        const char *name;
+        enum model_dtype dtype;
+        enum model_quantization quantization;
+    } formats[] = {
+        {"float32", MODEL_DTYPE_F32, MODEL_QUANT_NONE}, {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE},
+        {"float16", MODEL_DTYPE_F16, MODEL_QUANT_NONE}, {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4},
+    };
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%s/parity/checkpoints/%s", TEST_DATA_DIR, (const char *)*state);
+    for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
+        struct model_options options = driver_options(directory, N_SLOTS, MAX_LEN);
+        options.dtype = formats[f].dtype;
+        options.quantization = formats[f].quantization;
+        struct driver driver = driver_open(&options);
+        make_tokens(model_describe(driver.model)->vocab_size);
+        memset(alone, 0, sizeof alone);
+        run_alone(&driver);
+        for (uint64_t seed = 0; seed < 5; seed++) {
+            memset(together, 0xff, sizeof together);
+            run_together(&driver, seed);
+            compare_traces(formats[f].name, seed);
+        }
+        driver_close(&driver);
+    }
+}
+
+/* Seeded draws at temperature 1 beside others, and alone: the same tokens. */
+static void draw(struct driver *driver, uint32_t first_slot, uint32_t n_slots, struct trace *traces)
+{
+    enum { N_PROMPT = 20, N_DRAWN = 24 };
+    for (uint32_t s = first_slot; s < first_slot + n_slots; s++) {
+        const struct sampler_params params = {
+            .temperature = 1.0f, .top_p = 0.9f, .repetition_penalty = 1.1f, .seed = 99 + s};
+        const struct sampler_history history = {.prompt_ids = tokens[s], .n_prompt = N_PROMPT};
+        model_slot_set(driver->model, s, &params, &history);
+    }
+    for (uint32_t i = 0; i < N_DRAWN; i++) {
+        driver_begin(driver);
+        for (uint32_t s = first_slot; s < first_slot + n_slots; s++) {
+            uint32_t n = i == 0 ? N_PROMPT : 1;
+            uint32_t row = driver_add(driver, s, i == 0 ? tokens[s] : NULL, i == 0 ? 0 : N_PROMPT - 1 + i, n);
+            driver_want(driver, row + n - 1, STEP_OUTPUT_SAMPLE, 0, 1);
+        }
+        driver_run(driver);
+        for (uint32_t s = 0; s < n_slots; s++) {
+            const struct step_result *result = driver_result(driver, s);
+            traces[first_slot + s].drawn[i] = result->token_ids[0];
+            traces[first_slot + s].chosen[i] = result->chosen;
+        }
+    }
+}
+
+static void draws_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    struct model_options options =
+        driver_options(TEST_DATA_DIR "/parity/checkpoints/qwen2-window", N_SLOTS, MAX_LEN);
+    struct driver driver = driver_open(&options);
+    make_tokens(model_describe(driver.model)->vocab_size);
+    memset(alone, 0, sizeof alone);
+    memset(together, 0, sizeof together);
+    for (uint32_t slot = 0; slot < N_SLOTS; slot++)
+        draw(&driver, slot, 1, alone);
+    draw(&driver, 0, N_SLOTS, together);
+    assert_memory_equal(alone, together, sizeof alone);
+    assert_memory_not_equal(alone[0].drawn, alone[1].drawn, sizeof alone[0].drawn);
+    driver_close(&driver);
+}
+
+/* Blocks that step->copies name hold the same keys and values as where they came from. */
+static void copied_blocks_continue_the_sequence(void **state)
+{
+    (void)state;
+    struct model_options options = driver_options(TEST_DATA_DIR "/parity/checkpoints/llama-gqa", 2, MAX_LEN);
+    struct driver driver = driver_open(&options);
+    make_tokens(model_describe(driver.model)->vocab_size);
+    enum { SHARED = 3 * MODEL_BLOCK_TOKENS };
+    memset(alone, 0, sizeof alone);
+    memset(together, 0, sizeof together);
+    struct share all = {.slot = 0, .first = 0, .n = SEQ_TOKENS};
+    driver_begin(&driver);
+    add_share(&driver, &all);
+    driver_run(&driver);
+    record_share(&driver, &all, alone);
+
+    memcpy(tokens[1], tokens[0], sizeof tokens[0]);
+    struct share rest = {.slot = 1, .first = SHARED, .n = SEQ_TOKENS - SHARED};
+    driver_begin(&driver);
+    add_share(&driver, &rest);
+    const uint32_t *to = step_block_table(driver.step, 0, 0);
+    for (uint32_t b = 0; b < SHARED / MODEL_BLOCK_TOKENS; b++)
+        driver.step->copies[driver.step->n_copies++] =
+            (struct step_copy){.from_block = to[b] - driver.blocks_per_slot, .to_block = to[b]};
+    driver_run(&driver);
+    record_share(&driver, &rest, together);
+    for (uint32_t i = SHARED; i < SEQ_TOKENS; i++)
+        assert_memory_equal(&alone[0].chosen[i], &together[1].chosen[i], sizeof alone[0].chosen[0]);
+    driver_close(&driver);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        {"llama batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "llama-tied-llama3-rope"},
+        {"qwen2 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "qwen2-window"},
+        cmocka_unit_test(draws_do_not_depend_on_the_batch),
+        cmocka_unit_test(copied_blocks_continue_the_sequence),
+    };
+    return cmocka_run_group_tests_name("forward batch", tests, NULL, NULL);
+}
