@@ -1,4 +1,5 @@
-/* usable_cpu_count of thread_pool.h: the affinity mask and the CPU quotas of cgroup v1 and v2. */
+#include "base/cpu_count.h"
+
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 enum { CONTROL_FILE_MAX = 64 * 1024, CONTROL_PATH_MAX = 1024 };
 
-/* Reads <root><group>/<name>; NULL when there is no such file. The caller frees. */
+/* Reads a control file of a group; NULL when there is none. The caller frees. */
 static char *control_read(const char *root, const char *group, const char *name)
 {
     char path[2 * CONTROL_PATH_MAX];
@@ -26,47 +27,53 @@ static char *control_read(const char *root, const char *group, const char *name)
 /* quota / period rounded up to whole CPUs; 0 for "no limit". */
 static int quota_cpus(double quota_us, double period_us)
 {
-    if (quota_us <= 0 || period_us <= 0)
+    enum { CPUS_MAX = 1 << 20 };
+    if (!(quota_us > 0) || !(period_us > 0))
         return 0;
     double cpus = quota_us / period_us;
-    if (cpus >= 1 << 20)
+    if (cpus >= CPUS_MAX)
         return 0;
     int whole = (int)cpus;
     return whole < cpus ? whole + 1 : whole;
 }
 
-static int group_cpus_v2(const char *group)
+/* v2: "quota period", or "max period". */
+static int group_cpus_v2(const char *root, const char *group)
 {
-    char *text = control_read("/sys/fs/cgroup", group, "cpu.max");
+    char *text = control_read(root, group, "cpu.max");
     double quota_us = 0, period_us = 0;
     if (text != NULL) {
         char *end;
-        quota_us = strtod(text, &end); /* "max": no number, 0 */
+        quota_us = strtod(text, &end); /* "max" is no number: 0 */
         period_us = strtod(end, NULL);
     }
     mem_free(text);
     return quota_cpus(quota_us, period_us);
 }
 
-static int group_cpus_v1(const char *group)
+/* v1: two files under the controller's own tree; a quota of -1 is none. */
+static int group_cpus_v1(const char *root, const char *group)
 {
-    char *quota = control_read("/sys/fs/cgroup/cpu", group, "cpu.cfs_quota_us");
-    char *period = control_read("/sys/fs/cgroup/cpu", group, "cpu.cfs_period_us");
+    char tree[CONTROL_PATH_MAX];
+    if (snprintf(tree, sizeof tree, "%s/cpu", root) >= (int)sizeof tree)
+        return 0;
+    char *quota = control_read(tree, group, "cpu.cfs_quota_us");
+    char *period = control_read(tree, group, "cpu.cfs_period_us");
     int cpus = quota != NULL && period != NULL ? quota_cpus(strtod(quota, NULL), strtod(period, NULL)) : 0;
     mem_free(quota);
     mem_free(period);
     return cpus;
 }
 
-/* The smallest quota of a group and all above it. Inside a container the path may name a group that only the
+/* The least quota of a group and all above it. Inside a container the path may name a group that only the
  * host can see; its levels are skipped, and the root is the container's own. */
-static int quota_of_groups(char *group, int (*group_cpus)(const char *), int n_cpus)
+static int lower_to_groups(const char *root, char *group, bool is_v2, int n_cpus)
 {
     for (;;) {
         size_t length = strlen(group);
         if (length > 0 && group[length - 1] == '/')
             group[length - 1] = '\0';
-        int cpus = group_cpus(group);
+        int cpus = is_v2 ? group_cpus_v2(root, group) : group_cpus_v1(root, group);
         if (cpus > 0 && cpus < n_cpus)
             n_cpus = cpus;
         char *slash = strrchr(group, '/');
@@ -90,17 +97,15 @@ static bool controllers_have_cpu(const char *list, size_t size_bytes)
     return false;
 }
 
-/* A line of /proc/self/cgroup is "number:controllers:path"; v2's has no controllers. */
-static int quota_of_line(const char *line, size_t size_bytes, int n_cpus)
+/* A line is "number:controllers:path"; v2's has no controllers. */
+static int lower_to_line(const char *root, const char *line, size_t size_bytes, int n_cpus)
 {
-    const char *list = memchr(line, ':', size_bytes);
-    if (list == NULL)
-        return n_cpus;
-    list++;
     const char *line_end = line + size_bytes;
-    const char *path = memchr(list, ':', (size_t)(line_end - list));
+    const char *list = memchr(line, ':', size_bytes);
+    const char *path = list != NULL ? memchr(list + 1, ':', (size_t)(line_end - list - 1)) : NULL;
     if (path == NULL)
         return n_cpus;
+    list++;
     size_t list_bytes = (size_t)(path - list);
     path++;
     char group[CONTROL_PATH_MAX];
@@ -109,10 +114,25 @@ static int quota_of_line(const char *line, size_t size_bytes, int n_cpus)
         return n_cpus;
     memcpy(group, path, path_bytes);
     group[path_bytes] = '\0';
-    if (list_bytes == 0)
-        return quota_of_groups(group, group_cpus_v2, n_cpus);
-    if (controllers_have_cpu(list, list_bytes))
-        return quota_of_groups(group, group_cpus_v1, n_cpus);
+    bool is_v2 = list_bytes == 0;
+    if (!is_v2 && !controllers_have_cpu(list, list_bytes))
+        return n_cpus;
+    return lower_to_groups(root, group, is_v2, n_cpus);
+}
+
+int cpu_count_within_quota(const char *groups_path, const char *cgroup_root, int n_cpus)
+{
+    char *groups;
+    size_t size_bytes;
+    err_t e = file_read(groups_path, CONTROL_FILE_MAX, &groups, &size_bytes);
+    if (e.code != ERR_OK)
+        return n_cpus;
+    for (const char *line = groups; *line != '\0';) {
+        size_t line_bytes = strcspn(line, "\n");
+        n_cpus = lower_to_line(cgroup_root, line, line_bytes, n_cpus);
+        line += line_bytes + (line[line_bytes] == '\n');
+    }
+    mem_free(groups);
     return n_cpus;
 }
 
@@ -128,13 +148,6 @@ static int affinity_cpus(void)
 
 int usable_cpu_count(void)
 {
-    int n_cpus = affinity_cpus();
-    char *groups = control_read("/proc", "/self", "cgroup");
-    for (char *line = groups; line != NULL && *line != '\0';) {
-        size_t size_bytes = strcspn(line, "\n");
-        n_cpus = quota_of_line(line, size_bytes, n_cpus);
-        line += size_bytes + (line[size_bytes] == '\n');
-    }
-    mem_free(groups);
+    int n_cpus = cpu_count_within_quota("/proc/self/cgroup", "/sys/fs/cgroup", affinity_cpus());
     return n_cpus > 0 ? n_cpus : 1;
 }

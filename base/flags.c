@@ -10,11 +10,6 @@
 
 enum { FLAG_NAME_MAX = 48 };
 
-/* Where a value came from, for messages: "--top-k" or "BANTAM_TOP_K". */
-struct origin {
-    const char *text;
-};
-
 /* Flags may be typed with '_' for '-'. */
 static bool name_equal(const char *name, const char *typed, size_t typed_bytes)
 {
@@ -36,15 +31,16 @@ static const struct flag *find_flag(const struct flag_command *command, const ch
     return NULL;
 }
 
-static err_t check_range(const struct flag *flag, struct origin origin, const char *text, double value)
+/* Here and below, origin says where the value came from: "--top-k" or "BANTAM_TOP_K". */
+static err_t check_range(const struct flag *flag, const char *origin, const char *text, double value)
 {
     if (flag->min == 0 && flag->max == 0)
         return err_ok();
     if (value < flag->min)
-        return err_new(ERR_INVALID_ARGUMENT, "%s %s is below the least value, %.15g", origin.text, text,
+        return err_new(ERR_INVALID_ARGUMENT, "%s %s is below the least value, %.15g", origin, text,
                        flag->min);
     if (value > flag->max)
-        return err_new(ERR_INVALID_ARGUMENT, "%s %s is above the largest value, %.15g", origin.text, text,
+        return err_new(ERR_INVALID_ARGUMENT, "%s %s is above the largest value, %.15g", origin, text,
                        flag->max);
     return err_ok();
 }
@@ -68,35 +64,35 @@ static int suffix_shift(const char *suffix)
     }
 }
 
-static err_t set_int(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_int(const struct flag *flag, const char *origin, const char *text)
 {
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
     int shift = end == text || isspace((unsigned char)text[0]) ? -1 : suffix_shift(end);
     if (shift < 0)
-        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not a whole number (such as 4096 or 4k)",
-                       origin.text, text);
+        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not a whole number (such as 4096 or 4k)", origin,
+                       text);
     int64_t value;
     if (errno == ERANGE || __builtin_mul_overflow((int64_t)number, (int64_t)1 << shift, &value))
-        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" does not fit in 64 bits", origin.text, text);
+        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" does not fit in 64 bits", origin, text);
     TRY(check_range(flag, origin, text, (double)value));
     *(int64_t *)flag->target = value;
     return err_ok();
 }
 
-static err_t set_double(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_double(const struct flag *flag, const char *origin, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
     if (end == text || *end != '\0' || isspace((unsigned char)text[0]) || !isfinite(value))
-        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not a finite number", origin.text, text);
+        return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not a finite number", origin, text);
     TRY(check_range(flag, origin, text, value));
     *(double *)flag->target = value;
     return err_ok();
 }
 
-static err_t set_bool(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_bool(const struct flag *flag, const char *origin, const char *text)
 {
     static const char *const words[] = {"false", "true", "0", "1", "no", "yes", "off", "on"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -105,10 +101,10 @@ static err_t set_bool(const struct flag *flag, struct origin origin, const char 
             return err_ok();
         }
     }
-    return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is neither true nor false", origin.text, text);
+    return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is neither true nor false", origin, text);
 }
 
-static err_t set_choice(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_choice(const struct flag *flag, const char *origin, const char *text)
 {
     size_t text_bytes = strlen(text);
     const char *choice = flag->choices;
@@ -122,19 +118,19 @@ static err_t set_choice(const struct flag *flag, struct origin origin, const cha
             break;
         choice += choice_bytes + 1;
     }
-    return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not one of %s", origin.text, text, flag->choices);
+    return err_new(ERR_INVALID_ARGUMENT, "%s: \"%s\" is not one of %s", origin, text, flag->choices);
 }
 
-static err_t set_list(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_list(const struct flag *flag, const char *origin, const char *text)
 {
     struct flag_list *list = flag->target;
     if (list->count == FLAG_LIST_MAX)
-        return err_new(ERR_INVALID_ARGUMENT, "%s may be given at most %d times", origin.text, FLAG_LIST_MAX);
+        return err_new(ERR_INVALID_ARGUMENT, "%s may be given at most %d times", origin, FLAG_LIST_MAX);
     list->item[list->count++] = text;
     return err_ok();
 }
 
-static err_t set_value(const struct flag *flag, struct origin origin, const char *text)
+static err_t set_value(const struct flag *flag, const char *origin, const char *text)
 {
     switch (flag->kind) {
     case FLAG_BOOL:
@@ -173,7 +169,7 @@ void flag_environment_name(const struct flag *flag, char out[FLAG_ENVIRONMENT_NA
     name[length] = '\0';
 }
 
-static err_t apply_defaults(const struct flag_command *command)
+static void apply_defaults(const struct flag_command *command)
 {
     for (size_t i = 0; i < command->n_flags; i++) {
         const struct flag *flag = &command->flags[i];
@@ -186,10 +182,9 @@ static err_t apply_defaults(const struct flag_command *command)
         clear_list(flag);
         if (flag->default_text == NULL)
             continue;
-        err_t e = set_value(flag, (struct origin){flag->name}, flag->default_text);
+        err_t e = set_value(flag, flag->name, flag->default_text);
         ASSERT(e.code == ERR_OK); /* the table is wrong */
     }
-    return err_ok();
 }
 
 /* An empty variable counts as unset: service managers and containers often cannot leave one out. */
@@ -205,7 +200,7 @@ static err_t apply_environment(const struct flag_command *command)
         if (text == NULL || text[0] == '\0')
             continue;
         clear_list(flag);
-        TRY(set_value(flag, (struct origin){name}, text));
+        TRY(set_value(flag, name, text));
         if (flag->is_set != NULL)
             *flag->is_set = true;
     }
@@ -322,7 +317,7 @@ static err_t parse_flag(const struct flag_command *command, const char *argument
     given[index] = true;
     char origin[FLAG_NAME_MAX + 3] = "--";
     memcpy(origin + 2, flag->name, strlen(flag->name) + 1);
-    TRY(set_value(flag, (struct origin){origin}, value));
+    TRY(set_value(flag, origin, value));
     if (flag->is_set != NULL)
         *flag->is_set = true;
     return err_ok();
@@ -369,7 +364,7 @@ err_t flags_parse(const struct flag_command *command, int argc, char *const argv
     ASSERT(command->n_flags <= FLAGS_MAX);
     ASSERT(command->max_positionals <= sizeof out->positional / sizeof out->positional[0]);
     *out = (struct flag_result){.n_positionals = 0};
-    TRY(apply_defaults(command));
+    apply_defaults(command);
     if (wants_help(argc, argv)) {
         flags_print_help(command);
         out->help = true;
