@@ -74,9 +74,10 @@ struct sim {
     struct sim_request requests[SIM_REQUESTS_MAX];
     uint32_t by_handle[SIM_REQUESTS_MAX]; /* handle -> request */
 
-    uint64_t store[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX]; /* content of the KV store */
-    uint32_t slot_drawn[SIM_SEQS_MAX];                    /* what each sampling slot drew last */
-    uint64_t slot_owner[SIM_SEQS_MAX];                    /* id << 32 | generation */
+    uint64_t store[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX];     /* content of the KV store */
+    uint64_t committed[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX]; /* of it, by committed steps */
+    uint32_t slot_drawn[SIM_SEQS_MAX];                        /* what each sampling slot drew last */
+    uint64_t slot_owner[SIM_SEQS_MAX];                        /* id << 32 | generation */
 
     uint32_t n_steps; /* in flight */
     struct sim_step steps[SCHED_STEPS_IN_FLIGHT_MAX];
