@@ -1,0 +1,202 @@
+/* Generate and GenerateWhole: a request from its bytes to its last event. */
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "proto/grpc_door_internal.h"
+#include "proto/whole_answer.h"
+
+enum { PUSHBACK_MIN_MS = 50, PUSHBACK_DEFAULT_MS = 250, PUSHBACK_MAX_MS = 5000 };
+
+struct generate_call {
+    struct door_item item;
+    struct stream *stream;      /* NULL when released */
+    struct whole_answer *whole; /* GenerateWhole only */
+    struct codec_answer answer;
+    int64_t deadline_ns;
+    uint32_t completion_tokens[SAMPLING_N_MAX];
+};
+
+static const struct service_vtable *service_of(const struct generate_call *generate)
+{
+    return generate->item.door->service->vtable;
+}
+
+static void leave_active(struct grpc_door *door)
+{
+    struct event_count *idle = atomic_load(&door->idle);
+    if (atomic_fetch_sub(&door->n_active, 1) == 1 && idle)
+        event_count_bump(idle);
+}
+
+/* The owner's last deed. */
+static enum pump_result end_generation(struct generate_call *generate)
+{
+    service_of(generate)->stream_release(generate->stream);
+    generate->stream = NULL;
+    leave_active(generate->item.door);
+    return PUMP_DONE;
+}
+
+static enum pump_result fail_generation(struct generate_call *generate, const err_t *error)
+{
+    rpc_call_refuse(generate->item.call, error, RPC_NO_PUSHBACK);
+    return end_generation(generate);
+}
+
+/* Why an event ends the call without an answer; OK when it does not. An abort by request id is an answer. */
+static err_t failure_of(const struct generate_call *generate, const struct event *event)
+{
+    if (event->kind != EVENT_FINISHED)
+        return err_ok();
+    if (event->finish_reason == FINISH_ERROR)
+        return event->error;
+    struct service *service = generate->item.door->service;
+    if (event->finish_reason == FINISH_ABORT && service->vtable->now_ns(service) >= generate->deadline_ns)
+        return err_new(ERR_DEADLINE_EXCEEDED, "the deadline passed before the answer was complete");
+    return err_ok();
+}
+
+static enum pump_result send_event(struct generate_call *generate, const struct event *event)
+{
+    struct rpc_call *call = generate->item.call;
+    uint32_t *completion_tokens = &generate->completion_tokens[event->choice_index];
+    *completion_tokens += (uint32_t)event->n_token_ids;
+    if (event->n_prompt_token_ids > 0)
+        generate->answer.prompt_tokens = (uint32_t)event->n_prompt_token_ids;
+    struct codec_bytes bytes = codec_encode_event(&generate->answer, event, *completion_tokens);
+    if (!event->last) {
+        rpc_call_send(call, bytes.data, bytes.size);
+        return PUMP_SENDING;
+    }
+    rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
+    return end_generation(generate);
+}
+
+static enum pump_result keep_event(struct generate_call *generate, const struct event *event)
+{
+    err_t e = whole_answer_add(generate->whole, event, generate->answer.with_prompt_token_ids);
+    if (e.code != ERR_OK)
+        return fail_generation(generate, &e);
+    if (!event->last)
+        return PUMP_IDLE;
+    size_t n_events;
+    const struct event *events = whole_answer_events(generate->whole, &n_events);
+    struct codec_bytes bytes = codec_encode_whole(&generate->answer, events, n_events);
+    rpc_call_finish(generate->item.call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
+    return end_generation(generate);
+}
+
+static enum pump_result pump_generation(struct flush_item *flush)
+{
+    struct generate_call *generate = (struct generate_call *)flush;
+    if (rpc_call_ended(generate->item.call))
+        return end_generation(generate);
+    if (atomic_load(&generate->item.door->closing)) {
+        err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
+        return fail_generation(generate, &e);
+    }
+    struct event event;
+    while (service_of(generate)->stream_next(generate->stream, &event)) {
+        ASSERT(event.choice_index < SAMPLING_N_MAX);
+        err_t e = failure_of(generate, &event);
+        if (e.code != ERR_OK)
+            return fail_generation(generate, &e);
+        enum pump_result result =
+            generate->whole ? keep_event(generate, &event) : send_event(generate, &event);
+        if (result != PUMP_IDLE)
+            return result;
+    }
+    return PUMP_IDLE;
+}
+
+static void destroy_generation(struct door_item *item)
+{
+    struct generate_call *generate = (struct generate_call *)item;
+    ASSERT(!generate->stream);
+    whole_answer_destroy(generate->whole);
+    mem_free(generate);
+}
+
+/* When to come back after RESOURCE_EXHAUSTED. */
+static int64_t pushback_ms(struct service *service)
+{
+    struct loads loads;
+    service->vtable->loads(service, &loads);
+    if (loads.predicted_ttft_ns < 0)
+        return PUSHBACK_DEFAULT_MS;
+    int64_t ms = loads.predicted_ttft_ns / 1000000;
+    return ms < PUSHBACK_MIN_MS ? PUSHBACK_MIN_MS : ms > PUSHBACK_MAX_MS ? PUSHBACK_MAX_MS : ms;
+}
+
+static int64_t deadline_of(struct service *service, const struct rpc_call *call)
+{
+    int64_t left_ns = rpc_call_remaining_ns(call), now_ns = service->vtable->now_ns(service), deadline_ns;
+    if (left_ns == RPC_NO_DEADLINE || __builtin_add_overflow(now_ns, left_ns, &deadline_ns))
+        return REQUEST_NO_DEADLINE;
+    return deadline_ns;
+}
+
+/* Decodes and submits; what the request borrowed is free again afterwards. */
+static err_t submit_call(struct grpc_door *door, struct rpc_call *call, struct generate_call *generate)
+{
+    struct codec_scratch scratch = {0};
+    struct generate_options options;
+    struct request request;
+    size_t size_bytes;
+    const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
+    err_t e = codec_decode_generate(bytes, size_bytes, &scratch, &request, &options);
+    if (e.code == ERR_OK) {
+        request.deadline_ns = generate->deadline_ns;
+        generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
+        e = door->service->vtable->submit(door->service, &request, &generate->stream);
+    }
+    codec_scratch_free(&scratch);
+    rpc_call_drop_payload(call);
+    return e;
+}
+
+static err_t open_generation(struct grpc_door *door, struct rpc_call *call, bool whole,
+                             struct generate_call **out)
+{
+    struct generate_call *generate = mem_alloc(sizeof *generate);
+    if (!generate)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+    err_t e = whole ? whole_answer_create(&generate->whole) : err_ok();
+    if (e.code == ERR_OK) {
+        generate->deadline_ns = deadline_of(door->service, call);
+        e = submit_call(door, call, generate);
+    }
+    if (e.code != ERR_OK) {
+        whole_answer_destroy(generate->whole);
+        mem_free(generate);
+        return e;
+    }
+    *out = generate;
+    return err_ok();
+}
+
+static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool whole)
+{
+    struct generate_call *generate = NULL;
+    atomic_fetch_add(&door->n_active, 1);
+    err_t e = open_generation(door, call, whole, &generate);
+    if (e.code != ERR_OK) {
+        int64_t pushback = e.code == ERR_RESOURCE_EXHAUSTED ? pushback_ms(door->service) : RPC_NO_PUSHBACK;
+        rpc_call_refuse(call, &e, pushback);
+        leave_active(door);
+        return;
+    }
+    generate->answer.request_id = door->service->vtable->stream_request_id(generate->stream);
+    generate->answer.model = door->service->vtable->model_info(door->service);
+    door_item_start(&generate->item, door, call, pump_generation, 0, destroy_generation);
+}
+
+void door_generate(void *context, struct rpc_call *call)
+{
+    handle_generate(context, call, false);
+}
+
+void door_generate_whole(void *context, struct rpc_call *call)
+{
+    handle_generate(context, call, true);
+}

@@ -1,0 +1,44 @@
+/* The native door: the RPCs of proto/bantam.fbs and grpc.health.v1 over gRPC, in front of any service. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "api/service.h"
+#include "base/error.h"
+
+struct grpc_door;
+
+struct grpc_door_options {
+    const char *host;          /* name or address to listen on */
+    uint16_t port;             /* 0 = any free one */
+    const char *version;       /* of this program, for ServerInfo; static */
+    int n_queue_threads;       /* that poll gRPC */
+    int n_worker_threads;      /* that tokenise long prompts */
+    size_t max_message_bytes;  /* of a request */
+    size_t max_metadata_bytes; /* of a request's headers */
+    uint32_t max_streams;      /* calls at once on one connection */
+    uint32_t max_calls;        /* calls at once on all */
+    size_t memory_quota_bytes; /* of gRPC's own buffers */
+    int64_t keepalive_time_ms, keepalive_timeout_ms;
+};
+
+/* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 16 KiB headers, 1,024 calls a
+ * connection, 4,096 in all, 1 GiB, keepalive after 30 s of silence with 20 s to answer. */
+struct grpc_door_options grpc_door_options_default(void);
+
+/* Opens the door: from here on it answers. service is borrowed and must outlive it. IO when the address
+ * cannot be had. */
+err_t grpc_door_open(struct service *service, const struct grpc_door_options *options,
+                     struct grpc_door **out) ERR_MUST_CHECK;
+uint16_t grpc_door_port(const struct grpc_door *door);
+
+/* Health turns NOT_SERVING and watchers are told; then the service takes no more and clients get GOAWAY. What
+ * was accepted goes on. `idle` (borrowed until grpc_door_close) is bumped when no generation is left. Once.
+ */
+void grpc_door_drain(struct grpc_door *door, struct event_count *idle);
+/* Generations under way. */
+uint32_t grpc_door_active(const struct grpc_door *door);
+
+/* Ends what is still under way (UNAVAILABLE), then frees everything. */
+void grpc_door_close(struct grpc_door *door);

@@ -1,0 +1,53 @@
+/* What the door's files share. */
+#pragma once
+
+#include <stdatomic.h>
+#include "base/clock.h"
+#include "proto/codec_flatbuffers.h"
+#include "proto/grpc_door.h"
+#include "proto/grpc_flusher.h"
+#include "proto/grpc_server.h"
+#include "proto/whole_answer.h"
+
+/* The service's answers to this are called dead: the loop shows life every 100 ms. */
+#define HEALTH_HEARTBEAT_LIMIT_NS INT64_C(1000000000)
+#define HEALTH_WATCH_INTERVAL_NS  INT64_C(100000000)
+
+struct grpc_door {
+    struct service *service;
+    struct grpc_door_options options;
+    struct clock clock; /* the service's */
+    struct rpc_server *server;
+    struct flusher *flusher;
+    int64_t opened_ns;
+    _Atomic uint32_t n_active;      /* generations */
+    _Atomic bool draining, closing; /* closing: whatever is pumped ends */
+    struct event_count *_Atomic idle;
+};
+
+/* The user pointer of a streaming call: the head of each kind's struct, freed by `destroy` with the call. */
+struct door_item {
+    struct flush_item flush;
+    struct grpc_door *door;
+    struct rpc_call *call;
+    void (*destroy)(struct door_item *item);
+};
+
+/* Fills the head of a zeroed item, gives it to the call, pumps it and leaves it to the flusher. */
+void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
+                     enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
+                     void (*destroy)(struct door_item *item));
+
+/* Handlers (context: the door). */
+void door_generate(void *context, struct rpc_call *call);
+void door_generate_whole(void *context, struct rpc_call *call);
+void door_watch_loads(void *context, struct rpc_call *call);
+void door_tokenize(void *context, struct rpc_call *call);
+void door_detokenize(void *context, struct rpc_call *call);
+void door_abort(void *context, struct rpc_call *call);
+void door_model_info(void *context, struct rpc_call *call);
+void door_server_info(void *context, struct rpc_call *call);
+void door_get_loads(void *context, struct rpc_call *call);
+void door_health_check(void *context, struct rpc_call *call);
+void door_health_list(void *context, struct rpc_call *call);
+void door_health_watch(void *context, struct rpc_call *call);

@@ -1,0 +1,79 @@
+#include "proto/grpc_runtime.h"
+
+#include <grpc/support/log.h>
+#include <stdlib.h>
+#include "base/log.h"
+
+/* CVE-2023-1428, -32731, -32732, -33953, -4785, rapid reset (2023-44487) and CVE-2024-7246 are all fixed from
+ * core 43 (release 1.66) on. */
+enum { GRPC_CORE_CURRENT_MAJOR = 43 };
+
+static void forward_log(gpr_log_func_args *args)
+{
+    /* gRPC calls an error what a client may do to it at any time: never louder than a warning. */
+    if (args->severity == GPR_LOG_SEVERITY_ERROR)
+        log_warn("grpc", "%s", args->message);
+    else
+        log_debug("grpc", "%s", args->message);
+}
+
+void grpc_runtime_init(void)
+{
+    gpr_set_log_function(forward_log);
+    grpc_init();
+}
+
+void grpc_runtime_shutdown(void)
+{
+    grpc_shutdown_blocking();
+}
+
+const char *grpc_runtime_version(void)
+{
+    return grpc_version_string();
+}
+
+bool grpc_runtime_is_current(void)
+{
+    return atoi(grpc_version_string()) >= GRPC_CORE_CURRENT_MAJOR;
+}
+
+static const struct {
+    enum err_code code;
+    grpc_status_code status;
+} statuses[] = {
+    {ERR_OK, GRPC_STATUS_OK},
+    {ERR_CANCELLED, GRPC_STATUS_CANCELLED},
+    {ERR_INVALID_ARGUMENT, GRPC_STATUS_INVALID_ARGUMENT},
+    {ERR_NOT_FOUND, GRPC_STATUS_NOT_FOUND},
+    {ERR_RESOURCE_EXHAUSTED, GRPC_STATUS_RESOURCE_EXHAUSTED},
+    {ERR_FAILED_PRECONDITION, GRPC_STATUS_FAILED_PRECONDITION},
+    {ERR_UNIMPLEMENTED, GRPC_STATUS_UNIMPLEMENTED},
+    {ERR_UNAVAILABLE, GRPC_STATUS_UNAVAILABLE},
+    {ERR_DEADLINE_EXCEEDED, GRPC_STATUS_DEADLINE_EXCEEDED},
+    {ERR_DATA_LOSS, GRPC_STATUS_DATA_LOSS},
+    {ERR_INTERNAL, GRPC_STATUS_INTERNAL},
+};
+
+grpc_status_code grpc_status_from_error(enum err_code code)
+{
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
+        if (statuses[i].code == code)
+            return statuses[i].status;
+    return GRPC_STATUS_INTERNAL;
+}
+
+enum err_code grpc_status_to_error(grpc_status_code status)
+{
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
+        if (statuses[i].status == status)
+            return statuses[i].code;
+    return ERR_INTERNAL;
+}
+
+const char *grpc_status_name(grpc_status_code status)
+{
+    if (status == GRPC_STATUS_UNKNOWN)
+        return "UNKNOWN";
+    return err_code_name(grpc_status_to_error(status));
+}

@@ -1,0 +1,591 @@
+#include "proto/grpc_server.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <grpc/byte_buffer.h>
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
+#include <grpc/support/time.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/event_count.h"
+#include "base/log.h"
+#include "proto/grpc_runtime.h"
+#include "proto/listen_address.h"
+
+enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_SHUT_DOWN };
+
+/* What gRPC hands back when a batch is done. */
+struct rpc_tag {
+    enum tag_kind kind;
+    struct rpc_call *call; /* NULL for TAG_SHUT_DOWN */
+};
+
+struct rpc_call {
+    struct rpc_server *server;
+    int method; /* index, or -1 for what nobody registered */
+    grpc_call *call;
+    grpc_call_details details;
+    grpc_metadata_array request_metadata;
+    gpr_timespec deadline;
+    grpc_byte_buffer *received;
+    struct rpc_tag accepted_tag, closed_tag, sent_tag;
+    int close_cancelled; /* written by gRPC */
+
+    uint8_t *payload; /* owned */
+    size_t payload_bytes;
+
+    _Atomic int references;
+    _Atomic bool ended;
+    void *_Atomic user;
+    bool accepted, repost_when_freed;
+    bool headers_sent, finishing; /* of the one sender */
+    grpc_byte_buffer *sending;
+    grpc_metadata pushback;
+    struct rpc_call *next_work; /* in the workers' queue */
+};
+
+struct rpc_server {
+    struct rpc_server_options options;
+    void *registered[RPC_METHODS_MAX];
+    grpc_server *server;
+    grpc_completion_queue *queue;
+    uint16_t port;
+    struct rpc_tag shutdown_tag;
+    bool shutdown_begun;
+    _Atomic bool is_shut_down;
+    struct event_count shut_down;
+    _Atomic uint32_t n_calls;
+
+    pthread_t queue_threads[RPC_THREADS_MAX], workers[RPC_THREADS_MAX];
+    int n_queue_threads, n_workers;
+    pthread_mutex_t work_mutex;
+    pthread_cond_t work_ready;
+    struct rpc_call *work_first, *work_last;
+    bool work_ends;
+};
+
+static void post_call(struct rpc_server *server, int method);
+
+/* --- calls */
+
+static struct rpc_call *call_create(struct rpc_server *server, int method)
+{
+    struct rpc_call *call = mem_alloc(sizeof *call);
+    if (!call)
+        return NULL;
+    call->server = server;
+    call->method = method;
+    call->accepted_tag = (struct rpc_tag){TAG_ACCEPTED, call};
+    call->closed_tag = (struct rpc_tag){TAG_CLOSED, call};
+    call->sent_tag = (struct rpc_tag){TAG_SENT, call};
+    atomic_init(&call->references, 1);
+    grpc_metadata_array_init(&call->request_metadata);
+    grpc_call_details_init(&call->details);
+    return call;
+}
+
+static void call_free(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    void *user = rpc_call_user(call);
+    if (user)
+        server->options.on_free(server->options.context, user);
+    if (call->sending)
+        grpc_byte_buffer_destroy(call->sending);
+    if (call->received)
+        grpc_byte_buffer_destroy(call->received);
+    grpc_metadata_array_destroy(&call->request_metadata);
+    grpc_call_details_destroy(&call->details);
+    mem_free(call->payload);
+    bool repost = call->repost_when_freed;
+    int method = call->method;
+    if (call->accepted)
+        atomic_fetch_sub(&server->n_calls, 1);
+    grpc_call *core_call = call->call;
+    mem_free(call);
+    if (repost)
+        post_call(server, method);
+    if (core_call)
+        grpc_call_unref(core_call); /* last: with it the server may end */
+}
+
+void rpc_call_ref(struct rpc_call *call)
+{
+    atomic_fetch_add(&call->references, 1);
+}
+
+void rpc_call_unref(struct rpc_call *call)
+{
+    int before = atomic_fetch_sub(&call->references, 1);
+    ASSERT(before > 0);
+    if (before == 1)
+        call_free(call);
+}
+
+const uint8_t *rpc_call_payload(const struct rpc_call *call, size_t *size_bytes)
+{
+    *size_bytes = call->payload_bytes;
+    return call->payload;
+}
+
+void rpc_call_drop_payload(struct rpc_call *call)
+{
+    mem_free(call->payload);
+    call->payload = NULL;
+    call->payload_bytes = 0;
+}
+
+int64_t rpc_call_remaining_ns(const struct rpc_call *call)
+{
+    if (gpr_time_cmp(call->deadline, gpr_inf_future(call->deadline.clock_type)) == 0)
+        return RPC_NO_DEADLINE;
+    gpr_timespec left = gpr_time_sub(call->deadline, gpr_now(call->deadline.clock_type));
+    if (left.tv_sec >= INT64_MAX / 2000000000)
+        return RPC_NO_DEADLINE;
+    return left.tv_sec * 1000000000 + left.tv_nsec;
+}
+
+bool rpc_call_ended(const struct rpc_call *call)
+{
+    return atomic_load(&call->ended);
+}
+
+void rpc_call_set_user(struct rpc_call *call, void *user)
+{
+    atomic_store(&call->user, user);
+}
+
+void *rpc_call_user(const struct rpc_call *call)
+{
+    return atomic_load(&((struct rpc_call *)call)->user);
+}
+
+/* --- sending */
+
+static void start_batch(struct rpc_call *call, const grpc_op *ops, size_t n_ops, struct rpc_tag *tag)
+{
+    rpc_call_ref(call);
+    grpc_call_error e = grpc_call_start_batch(call->call, ops, n_ops, tag, NULL);
+    ASSERT(e == GRPC_CALL_OK);
+}
+
+static void add_headers(struct rpc_call *call, grpc_op *ops, size_t *n_ops)
+{
+    if (call->headers_sent)
+        return;
+    call->headers_sent = true;
+    ops[(*n_ops)++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
+}
+
+static void add_message(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes, grpc_op *ops,
+                        size_t *n_ops)
+{
+    ASSERT(!call->sending);
+    grpc_slice slice = grpc_slice_from_copied_buffer((const char *)bytes, size_bytes);
+    call->sending = grpc_raw_byte_buffer_create(&slice, 1);
+    grpc_slice_unref(slice);
+    grpc_op *op = &ops[(*n_ops)++];
+    *op = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
+    op->data.send_message.send_message = call->sending;
+}
+
+void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes)
+{
+    ASSERT(!call->finishing);
+    grpc_op ops[2];
+    size_t n_ops = 0;
+    add_headers(call, ops, &n_ops);
+    add_message(call, bytes, size_bytes, ops, &n_ops);
+    start_batch(call, ops, n_ops, &call->sent_tag);
+}
+
+void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes, grpc_status_code status,
+                     const char *message, int64_t pushback_ms)
+{
+    ASSERT(!call->finishing);
+    call->finishing = true;
+    grpc_op ops[3];
+    size_t n_ops = 0;
+    /* Headers and status in one batch: core 1.51 accepts a status alone and never sends it. */
+    add_headers(call, ops, &n_ops);
+    if (bytes)
+        add_message(call, bytes, size_bytes, ops, &n_ops);
+    grpc_op *op = &ops[n_ops++];
+    *op = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
+    op->data.send_status_from_server.status = status;
+    grpc_slice details = grpc_slice_from_copied_string(message ? message : "");
+    op->data.send_status_from_server.status_details = &details;
+    if (pushback_ms != RPC_NO_PUSHBACK) {
+        char text[24];
+        (void)snprintf(text, sizeof text, "%lld", (long long)pushback_ms);
+        call->pushback.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
+        call->pushback.value =
+            grpc_slice_from_copied_string(text); /* short enough to live in the slice itself */
+        op->data.send_status_from_server.trailing_metadata = &call->pushback;
+        op->data.send_status_from_server.trailing_metadata_count = 1;
+    }
+    start_batch(call, ops, n_ops, &call->sent_tag);
+    grpc_slice_unref(details);
+}
+
+void rpc_call_refuse(struct rpc_call *call, const err_t *error, int64_t pushback_ms)
+{
+    rpc_call_finish(call, NULL, 0, grpc_status_from_error(error->code), error->message, pushback_ms);
+}
+
+/* --- receiving */
+
+/* Posts a request for one more call; false without memory, or when shutting down. */
+static bool try_post_call(struct rpc_server *server, int method)
+{
+    struct rpc_call *call = call_create(server, method);
+    if (!call)
+        return false;
+    grpc_call_error e;
+    if (method < 0)
+        e = grpc_server_request_call(server->server, &call->call, &call->details, &call->request_metadata,
+                                     server->queue, server->queue, &call->accepted_tag);
+    else
+        e = grpc_server_request_registered_call(server->server, server->registered[method], &call->call,
+                                                &call->deadline, &call->request_metadata, &call->received,
+                                                server->queue, server->queue, &call->accepted_tag);
+    ASSERT(e == GRPC_CALL_OK);
+    return true;
+}
+
+static void post_call(struct rpc_server *server, int method)
+{
+    if (!try_post_call(server, method))
+        log_error("grpc", "no memory to accept another call");
+}
+
+/* The received slices, gathered into aligned memory. */
+static err_t gather_payload(struct rpc_call *call)
+{
+    if (!call->received)
+        return err_new(ERR_INVALID_ARGUMENT, "the call has no request message");
+    size_t size_bytes = grpc_byte_buffer_length(call->received);
+    if (size_bytes > call->server->options.max_message_bytes)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "the message has %zu bytes; at most %zu are allowed",
+                       size_bytes, call->server->options.max_message_bytes);
+    call->payload = mem_alloc(size_bytes + 1);
+    if (!call->payload)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a message of %zu bytes", size_bytes);
+    ASSERT((uintptr_t)call->payload % RPC_PAYLOAD_ALIGN == 0);
+    grpc_byte_buffer_reader reader;
+    if (!grpc_byte_buffer_reader_init(&reader, call->received))
+        return err_new(ERR_INVALID_ARGUMENT, "the request message cannot be read");
+    grpc_slice slice;
+    while (grpc_byte_buffer_reader_next(&reader, &slice)) {
+        memcpy(call->payload + call->payload_bytes, GRPC_SLICE_START_PTR(slice), GRPC_SLICE_LENGTH(slice));
+        call->payload_bytes += GRPC_SLICE_LENGTH(slice);
+        grpc_slice_unref(slice);
+    }
+    grpc_byte_buffer_reader_destroy(&reader);
+    grpc_byte_buffer_destroy(call->received);
+    call->received = NULL;
+    return err_ok();
+}
+
+static void run_handler(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    server->options.methods[call->method].handle(server->options.context, call);
+    rpc_call_unref(call);
+}
+
+static void give_to_worker(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    pthread_mutex_lock(&server->work_mutex);
+    if (server->work_last)
+        server->work_last->next_work = call;
+    else
+        server->work_first = call;
+    server->work_last = call;
+    pthread_cond_signal(&server->work_ready);
+    pthread_mutex_unlock(&server->work_mutex);
+}
+
+/* A refusal before any handler ran. */
+static bool refuse_at_once(struct rpc_call *call, uint32_t n_calls)
+{
+    err_t e = err_ok();
+    if (call->method < 0) {
+        char *path = grpc_slice_to_c_string(call->details.method);
+        e = err_new(ERR_UNIMPLEMENTED, "unknown method %.128s", path);
+        gpr_free(path);
+    } else if (n_calls > call->server->options.max_calls) {
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "the server has %u calls under way and takes no more",
+                    call->server->options.max_calls);
+    } else {
+        e = gather_payload(call);
+    }
+    if (e.code == ERR_OK)
+        return false;
+    rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
+    rpc_call_unref(call);
+    return true;
+}
+
+static void on_accepted(struct rpc_call *call, bool ok)
+{
+    struct rpc_server *server = call->server;
+    if (!ok) { /* shutting down: this call was only ever a wish */
+        rpc_call_unref(call);
+        return;
+    }
+    call->accepted = true;
+    uint32_t n_calls = atomic_fetch_add(&server->n_calls, 1) + 1;
+    call->repost_when_freed = !try_post_call(server, call->method);
+    grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
+    op.data.recv_close_on_server.cancelled = &call->close_cancelled;
+    start_batch(call, &op, 1, &call->closed_tag);
+    if (refuse_at_once(call, n_calls))
+        return;
+    bool heavy =
+        server->options.methods[call->method].heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES;
+    if (heavy && server->n_workers > 0)
+        give_to_worker(call);
+    else
+        run_handler(call);
+}
+
+static void on_closed(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    atomic_store(&call->ended, true);
+    if (rpc_call_user(call))
+        server->options.on_ended(server->options.context, call);
+    rpc_call_unref(call);
+}
+
+static void on_sent(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    if (call->sending) {
+        grpc_byte_buffer_destroy(call->sending);
+        call->sending = NULL;
+    }
+    if (!call->finishing && rpc_call_user(call))
+        server->options.on_sent(server->options.context, call);
+    rpc_call_unref(call);
+}
+
+static void *queue_main(void *argument)
+{
+    struct rpc_server *server = argument;
+    for (;;) {
+        grpc_event event =
+            grpc_completion_queue_next(server->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        if (event.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        struct rpc_tag *tag = event.tag;
+        switch (tag->kind) {
+        case TAG_ACCEPTED:
+            on_accepted(tag->call, event.success != 0);
+            break;
+        case TAG_CLOSED:
+            on_closed(tag->call);
+            break;
+        case TAG_SENT:
+            on_sent(tag->call);
+            break;
+        case TAG_SHUT_DOWN:
+            atomic_store(&server->is_shut_down, true);
+            event_count_bump(&server->shut_down);
+            break;
+        }
+    }
+}
+
+static void *worker_main(void *argument)
+{
+    struct rpc_server *server = argument;
+    pthread_mutex_lock(&server->work_mutex);
+    for (;;) {
+        struct rpc_call *call = server->work_first;
+        if (!call && server->work_ends)
+            break;
+        if (!call) {
+            pthread_cond_wait(&server->work_ready, &server->work_mutex);
+            continue;
+        }
+        server->work_first = call->next_work;
+        if (!server->work_first)
+            server->work_last = NULL;
+        pthread_mutex_unlock(&server->work_mutex);
+        run_handler(call);
+        pthread_mutex_lock(&server->work_mutex);
+    }
+    pthread_mutex_unlock(&server->work_mutex);
+    return NULL;
+}
+
+/* --- opening and closing */
+
+static grpc_arg int_arg(const char *key, int64_t value)
+{
+    grpc_arg arg = {.type = GRPC_ARG_INTEGER, .key = (char *)key};
+    arg.value.integer = value > INT32_MAX ? INT32_MAX : (int)value;
+    return arg;
+}
+
+static grpc_server *create_core_server(const struct rpc_server_options *options)
+{
+    grpc_resource_quota *quota = grpc_resource_quota_create("bantam");
+    grpc_resource_quota_resize(quota, options->memory_quota_bytes);
+    grpc_arg quota_arg = {.type = GRPC_ARG_POINTER, .key = (char *)GRPC_ARG_RESOURCE_QUOTA};
+    quota_arg.value.pointer.p = quota;
+    quota_arg.value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    grpc_arg args[] = {
+        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int64_t)options->max_message_bytes),
+        int_arg(GRPC_ARG_MAX_METADATA_SIZE, (int64_t)options->max_metadata_bytes),
+        int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, options->max_streams),
+        int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, options->keepalive_time_ms),
+        int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options->keepalive_timeout_ms),
+        int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000),
+        int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* or two servers share a port in silence */
+        /* Decompressing has no limit in core 1.51: a small message could become gigabytes. */
+        int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
+        int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+        int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
+        int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        quota_arg,
+    };
+    grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
+    grpc_server *server = grpc_server_create(&channel_args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
+}
+
+static err_t listen_on(struct rpc_server *server)
+{
+    const struct rpc_server_options *options = &server->options;
+    char address[512];
+    listen_format_address(options->host, options->port, address, sizeof address);
+    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    int port = grpc_server_add_http2_port(server->server, address, credentials);
+    grpc_server_credentials_release(credentials);
+    if (port <= 0)
+        return listen_explain_failure(options->host, options->port);
+    server->port = (uint16_t)port;
+    return err_ok();
+}
+
+static err_t start_threads(struct rpc_server *server)
+{
+    for (int i = 0; i < server->options.n_queue_threads; i++) {
+        if (pthread_create(&server->queue_threads[i], NULL, queue_main, server) != 0)
+            return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start a gRPC queue thread");
+        server->n_queue_threads++;
+    }
+    for (int i = 0; i < server->options.n_worker_threads; i++) {
+        if (pthread_create(&server->workers[i], NULL, worker_main, server) != 0)
+            return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start a gRPC worker thread");
+        server->n_workers++;
+    }
+    return err_ok();
+}
+
+err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_server **out)
+{
+    ASSERT(options->n_methods <= RPC_METHODS_MAX);
+    ASSERT(options->n_queue_threads >= 1 && options->n_queue_threads <= RPC_THREADS_MAX);
+    ASSERT(options->n_worker_threads >= 0 && options->n_worker_threads <= RPC_THREADS_MAX);
+    struct rpc_server *server = mem_alloc(sizeof *server);
+    if (!server)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the gRPC server");
+    server->options = *options;
+    server->shutdown_tag.kind = TAG_SHUT_DOWN;
+    pthread_mutex_init(&server->work_mutex, NULL);
+    pthread_cond_init(&server->work_ready, NULL);
+    grpc_runtime_init();
+    server->queue = grpc_completion_queue_create_for_next(NULL);
+    server->server = create_core_server(options);
+    grpc_server_register_completion_queue(server->server, server->queue, NULL);
+    for (size_t i = 0; i < options->n_methods; i++)
+        server->registered[i] = grpc_server_register_method(server->server, options->methods[i].path, NULL,
+                                                            GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
+    err_t e = listen_on(server);
+    if (e.code == ERR_OK) {
+        grpc_server_start(server->server);
+        for (int method = -1; method < (int)options->n_methods; method++)
+            for (int i = 0; i < (method < 0 ? RPC_POSTED_UNKNOWN_CALLS : RPC_POSTED_CALLS); i++)
+                post_call(server, method);
+        e = start_threads(server);
+    }
+    if (e.code != ERR_OK) {
+        rpc_server_close(server);
+        return e;
+    }
+    *out = server;
+    return err_ok();
+}
+
+uint16_t rpc_server_port(const struct rpc_server *server)
+{
+    return server->port;
+}
+
+void rpc_server_shutdown(struct rpc_server *server)
+{
+    if (server->shutdown_begun)
+        return;
+    server->shutdown_begun = true;
+    grpc_server_shutdown_and_notify(server->server, server->queue, &server->shutdown_tag);
+}
+
+bool rpc_server_wait(struct rpc_server *server, int64_t timeout_ns)
+{
+    uint32_t seen = event_count_read(&server->shut_down);
+    if (!atomic_load(&server->is_shut_down))
+        event_count_wait(&server->shut_down, seen, timeout_ns);
+    return atomic_load(&server->is_shut_down);
+}
+
+void rpc_server_cancel_calls(struct rpc_server *server)
+{
+    grpc_server_cancel_all_calls(server->server);
+}
+
+static void end_workers(struct rpc_server *server)
+{
+    pthread_mutex_lock(&server->work_mutex);
+    server->work_ends = true;
+    pthread_cond_broadcast(&server->work_ready);
+    pthread_mutex_unlock(&server->work_mutex);
+    for (int i = 0; i < server->n_workers; i++)
+        pthread_join(server->workers[i], NULL);
+}
+
+void rpc_server_close(struct rpc_server *server)
+{
+    if (!server)
+        return;
+    rpc_server_shutdown(server);
+    rpc_server_cancel_calls(server);
+    if (server->n_queue_threads == 0 &&
+        pthread_create(&server->queue_threads[0], NULL, queue_main, server) == 0)
+        server->n_queue_threads = 1; /* opening failed before there was one: somebody must drain the queue */
+    ASSERT(server->n_queue_threads > 0);
+    while (!rpc_server_wait(server, -1))
+        continue;
+    end_workers(server);
+    grpc_server_destroy(server->server);
+    grpc_completion_queue_shutdown(server->queue);
+    for (int i = 0; i < server->n_queue_threads; i++)
+        pthread_join(server->queue_threads[i], NULL);
+    grpc_completion_queue_destroy(server->queue);
+    pthread_cond_destroy(&server->work_ready);
+    pthread_mutex_destroy(&server->work_mutex);
+    mem_free(server);
+    grpc_runtime_shutdown();
+}

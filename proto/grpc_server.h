@@ -1,0 +1,96 @@
+/* The transport: a gRPC server over core's C surface that knows paths and bytes, not what they mean.
+ *
+ * Queue threads poll one completion queue. A call is handed to its method's handler with its (only) request
+ * message: on the queue thread, or, when the message is large and handling takes time in proportion to it, on
+ * a worker thread, so that a long prompt delays nobody's tokens.
+ *
+ * A call lives until it has ended and every reference is gone. Batches that send are started by one thread at
+ * a time: the handler's first, then whoever the owner of the call appoints (at most one send is under way at
+ * any time). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <grpc/status.h>
+#include "base/error.h"
+
+struct rpc_server;
+struct rpc_call;
+
+enum {
+    RPC_METHODS_MAX = 32,
+    RPC_POSTED_CALLS = 64, /* accepted at once per method; more wait inside gRPC for the next free one */
+    RPC_POSTED_UNKNOWN_CALLS = 8,     /* calls of unknown methods */
+    RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
+    RPC_PAYLOAD_ALIGN = 16,           /* bytes */
+    RPC_THREADS_MAX = 16,
+};
+#define RPC_NO_PUSHBACK INT64_MIN
+#define RPC_NO_DEADLINE INT64_MAX
+
+struct rpc_method {
+    const char *path; /* "/bantam.Bantam/Generate" */
+    bool heavy;
+    /* Must finish the call or see to it that it will be. `call` is valid until return; rpc_call_ref for
+     * longer. */
+    void (*handle)(void *context, struct rpc_call *call);
+};
+
+struct rpc_server_options {
+    const char *host; /* name or address, no port */
+    uint16_t port;    /* 0 = any free one */
+    int n_queue_threads, n_worker_threads;
+    size_t max_message_bytes;  /* of a request */
+    size_t max_metadata_bytes; /* of a request's headers */
+    uint32_t max_streams;      /* per connection */
+    uint32_t max_calls;        /* of all connections; beyond it RESOURCE_EXHAUSTED */
+    size_t memory_quota_bytes; /* of gRPC's own buffers */
+    int64_t keepalive_time_ms,
+        keepalive_timeout_ms; /* a silent peer is pinged after time and dropped after timeout */
+
+    const struct rpc_method *methods; /* [n_methods], static */
+    size_t n_methods;
+    void *context; /* of handlers and of the callbacks below */
+    /* On a queue thread, for calls with a user pointer. on_sent: what rpc_call_send began is done, the next
+     * may begin. on_ended: cancelled, disconnected, past its deadline, or finished: nothing can be sent any
+     * more. on_free: the user pointer's last use. */
+    void (*on_sent)(void *context, struct rpc_call *call);
+    void (*on_ended)(void *context, struct rpc_call *call);
+    void (*on_free)(void *context, void *user);
+};
+
+/* Starts listening. Errors: IO (the address cannot be had; says why), INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+ */
+err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_server **out) ERR_MUST_CHECK;
+uint16_t rpc_server_port(const struct rpc_server *server);
+
+/* Stops accepting (GOAWAY); calls under way go on. Idempotent. */
+void rpc_server_shutdown(struct rpc_server *server);
+/* After shutdown: true when every call has ended, false after timeout_ns. */
+bool rpc_server_wait(struct rpc_server *server, int64_t timeout_ns);
+/* After shutdown: cancels what is still under way. */
+void rpc_server_cancel_calls(struct rpc_server *server);
+/* Ends and frees everything; nobody else holds a call any more, or will let go of it on on_ended. */
+void rpc_server_close(struct rpc_server *server);
+
+/* The request's message, RPC_PAYLOAD_ALIGN aligned, valid as long as the call, or until dropped. */
+const uint8_t *rpc_call_payload(const struct rpc_call *call, size_t *size_bytes);
+void rpc_call_drop_payload(struct rpc_call *call);
+/* Time left until the client's deadline; RPC_NO_DEADLINE. */
+int64_t rpc_call_remaining_ns(const struct rpc_call *call);
+bool rpc_call_ended(const struct rpc_call *call);
+
+void rpc_call_set_user(struct rpc_call *call, void *user); /* once */
+void *rpc_call_user(const struct rpc_call *call);
+void rpc_call_ref(struct rpc_call *call);
+void rpc_call_unref(struct rpc_call *call);
+
+/* One message of a stream; on_sent follows, always. No other send may be under way. Copies the bytes. */
+void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes);
+/* The last word: optional last message (bytes != NULL) and status, in one batch. No send may be under way;
+ * nothing may follow. pushback_ms: grpc-retry-pushback-ms, or RPC_NO_PUSHBACK. */
+void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes, grpc_status_code status,
+                     const char *message, int64_t pushback_ms);
+/* rpc_call_finish without message for an error. */
+void rpc_call_refuse(struct rpc_call *call, const err_t *error, int64_t pushback_ms);

@@ -1,0 +1,24 @@
+/* Gathers a request's events until every choice has finished: what GenerateWhole answers with. One thread at
+ * a time. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include "api/event.h"
+#include "base/error.h"
+
+struct whole_answer;
+
+enum { WHOLE_ANSWER_BYTES_MAX = 64 << 20 }; /* of ids, text and logprobs together */
+
+err_t whole_answer_create(struct whole_answer **out) ERR_MUST_CHECK;
+void whole_answer_destroy(struct whole_answer *answer); /* NULL is fine */
+
+/* Copies what the event carries. RESOURCE_EXHAUSTED beyond WHOLE_ANSWER_BYTES_MAX. with_prompt_ids: keep
+ * those too. */
+err_t whole_answer_add(struct whole_answer *answer, const struct event *event,
+                       bool with_prompt_ids) ERR_MUST_CHECK;
+
+/* After the last event: one EVENT_FINISHED a choice, by index, with all of its output. Lives as long as the
+ * answer. */
+const struct event *whole_answer_events(struct whole_answer *answer, size_t *n_events);
