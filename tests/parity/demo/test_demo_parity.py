@@ -1,0 +1,50 @@
+"""The demo model through Bantam: Transformers' greedy text on 50 prompts, and the held-out accuracy."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BANTAM = os.environ.get("BANTAM_BIN", str(ROOT / "build/release/bantam"))
+SANITIZED = os.environ.get("BANTAM_SANITIZED") == "1"
+GOLDENS = json.loads((ROOT / "tests/parity/demo/goldens.json").read_text(encoding="utf-8"))["cases"]
+
+
+def run(tmp_path, prompts, *flags):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts), encoding="utf-8")
+    command = [BANTAM, "run", str(ROOT / "demo/model"), "--prompts", str(path), "--json", "--temperature", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def prompt_of(case):
+    return {"messages": case["messages"]} if "messages" in case else {"prompt": case["prompt"]}
+
+
+def test_goldens_are_complete():
+    assert len(GOLDENS) == 50
+
+
+def test_text_is_that_of_transformers(tmp_path):
+    answers = run(tmp_path, [prompt_of(case) for case in GOLDENS], "--dtype", "float32", "--max-tokens", "48")
+    assert len(answers) == len(GOLDENS)
+    for case, got in zip(GOLDENS, answers):
+        assert got["prompt_token_ids"] == case["prompt_token_ids"], case["prompt_text"]
+        assert got["token_ids"] == case["token_ids"], case["prompt_text"]
+        assert got["text"] == case["text"]
+        assert got["finish_reason"] == case["finish_reason"]
+
+
+@pytest.mark.parametrize("flags", ["", "--quantization int8"])
+def test_heldout_accuracy(flags):
+    limit = "10" if SANITIZED else "0"
+    command = [sys.executable, str(ROOT / "demo/evaluate.py"), "--bantam", BANTAM, "--limit", limit, "--flags", flags]
+    command += ["--least", "0.8" if SANITIZED else "0.95"]  # ten cases a task: one wrong answer is 10 %
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
