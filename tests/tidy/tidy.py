@@ -290,9 +290,10 @@ def blank_preprocessor(bare):
 
 
 def find_functions(bare):
-    """(first line, last line) of every function body outside others; extern "C" and namespaces are looked into."""
+    """(first line, lines) of every function body outside others; extern "C" and namespaces are looked into. Tables
+    inside a function are data and not counted."""
     text = blank_preprocessor(bare)
-    functions, stack, line, statement_start = [], [], 1, 0
+    functions, stack, line, statement_start, n_table_lines = [], [], 1, 0, 0
     for at, c in enumerate(text):
         if c == "\n":
             line += 1
@@ -300,7 +301,8 @@ def find_functions(bare):
             head = text[statement_start:at].strip()
             inside_function = any(kind == "function" for kind, _ in stack)
             if inside_function:
-                kind = "block"
+                inside_table = any(kind == "table" for kind, _ in stack)
+                kind = "table" if head.endswith("=") and not inside_table else "block"
             elif re.search(r'^extern\s*"\s*"$|^(inline\s+)?namespace\b[\w\s:]*$', head):
                 kind = "transparent"
             elif re.search(r"\b(struct|union|enum|class)\b[^()]*$", head) or head.endswith("="):
@@ -314,8 +316,11 @@ def find_functions(bare):
         elif c == "}":
             if stack:
                 kind, first = stack.pop()
-                if kind == "function":
-                    functions.append((first, line))
+                if kind == "table":
+                    n_table_lines += line - first
+                elif kind == "function":
+                    functions.append((first, line - first + 1 - n_table_lines))
+                    n_table_lines = 0
             statement_start = at + 1
         elif c == ";":
             statement_start = at + 1
@@ -328,8 +333,7 @@ def check_lengths(source, report):
         report.add(source.path, n_lines, "length", f"{n_lines} lines: a file has at most {FILE_LINES_MAX}")
     if not source.is_code:
         return
-    for first, last in find_functions(source.bare):
-        length = last - first + 1
+    for first, length in find_functions(source.bare):
         if length > FUNCTION_LINES_MAX:
             report.add(source.path, first, "length",
                        f"a function of {length} lines: at most {FUNCTION_LINES_MAX}, about 70 is meant")

@@ -155,6 +155,10 @@ class TidyTest(unittest.TestCase):
         self.assert_quiet(self.room("text", function(90) + function(90, "int g(void)")))
         self.assert_quiet(self.room("text", "static const int t[] = {\n" + "    1,\n" * 200 + "};\n"))
         self.assert_quiet(self.room("text", "struct s {\n" + "    int (*f)(void);\n" * 200 + "};\n"))
+        table = "    const struct row rows[] = {\n" + "        {.n = 1},\n" * 100 + "    };\n"
+        self.assert_quiet(self.room("text", function(89).replace("    work();\n", table, 1)))
+        self.assert_fires("length", "text/text_part.c", 2,
+                          self.room("text", function(91).replace("    work();\n", table, 1)), "91 lines")
         tricky = function(90).replace("work();", 'say("}", \'{\'); /* } */ // {', 1)
         self.assert_quiet(self.room("text", tricky))
         branches = "int f(int a)\n{\n#if X\n    if (a) {\n#else\n    if (!a) {\n#endif\n        a();\n    }\n}\n"
