@@ -350,3 +350,35 @@ err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_s
     out->step_running = root->step_running();
     return err_ok();
 }
+
+/* What the schema leaves out when it is empty reads as "". */
+static const char *text_or_empty(const flatbuffers::String *text)
+{
+    return text ? text->c_str() : "";
+}
+
+err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                              struct model_info *out)
+{
+    *out = {};
+    const bantam::ModelInfoResponse *root = nullptr;
+    TRY(codec_root(bytes, size_bytes, ERR_DATA_LOSS, "ModelInfoResponse", scratch, &root));
+    out->model = text_or_empty(root->served_model_name());
+    out->architecture = text_or_empty(root->model_type());
+    out->dtype = text_or_empty(root->dtype());
+    out->quantization = text_or_empty(root->quantization());
+    out->vocab_size = root->vocab_size();
+    out->max_model_len = root->max_context_length();
+    out->n_parameters = root->n_parameters();
+    out->has_tokenizer = root->has_tokenizer();
+    out->has_chat_template = root->has_chat_template();
+    out->eos_token_ids = root->eos_token_ids() ? root->eos_token_ids()->data() : nullptr;
+    out->n_eos_token_ids = root->eos_token_ids() ? root->eos_token_ids()->size() : 0;
+    out->bos_token_id = root->bos_token_id().has_value() ? (int64_t)*root->bos_token_id() : -1;
+    out->fingerprint = text_or_empty(root->fingerprint());
+    out->weights_fingerprint = text_or_empty(root->weights_fingerprint());
+    out->tokenizer_fingerprint = text_or_empty(root->tokenizer_fingerprint());
+    out->template_fingerprint = text_or_empty(root->template_fingerprint());
+    out->arithmetic_fingerprint = text_or_empty(root->arithmetic_fingerprint());
+    return err_ok();
+}

@@ -127,6 +127,8 @@ err_t codec_decode_token_ids(const uint8_t *bytes, size_t size_bytes, struct cod
                              const uint32_t **token_ids, size_t *n_token_ids) ERR_MUST_CHECK;
 err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                         const char **text, size_t *text_bytes) ERR_MUST_CHECK;
+err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                              struct model_info *out) ERR_MUST_CHECK;
 err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct loads *out) ERR_MUST_CHECK;
 
