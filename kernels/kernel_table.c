@@ -6,11 +6,6 @@
 #if BANTAM_X86
 #include <cpuid.h>
 
-/* The declarations of the variants, each of its kernel's type. */
-#define V(name, isa, suffix) extern __typeof__(name##_ref) name##_##suffix;
-KERNEL_VARIANTS(V)
-#undef V
-
 /* Register state that the operating system saves: bits of XCR0. */
 static uint64_t read_xcr0(void)
 {

@@ -34,3 +34,9 @@ void kernel_table_fill(struct kernel_table *table, enum isa_level highest);
 #define K(name, type, what) type name##_ref;
 KERNEL_LIST(K)
 #undef K
+
+#if BANTAM_X86
+#define V(name, isa, suffix) extern __typeof__(name##_ref) name##_##suffix;
+KERNEL_VARIANTS(V)
+#undef V
+#endif

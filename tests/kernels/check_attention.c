@@ -1,0 +1,213 @@
+/* Random cases of attention and of the kernels over logits. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/float16.h"
+#include "tests/kernels/checkkernel.h"
+
+static void kv_store(enum kernel_id id, struct guarded *kv, size_t index, float value)
+{
+    if (id == KERNEL_attention_f32)
+        ((float *)kv->data)[index] = value;
+    else
+        ((uint16_t *)kv->data)[index] = bf16_from_f32(value);
+}
+
+/* Random K and V for positions [0, n_context); NaN behind them and in every other block. */
+static void fill_kv(struct rng *rng, enum kernel_id id, const struct attention_args *args, uint32_t n_context,
+                    size_t n_elements, struct guarded *kv)
+{
+    size_t d = args->head_dim, d_stride = round_up(d, LANES);
+    for (size_t i = 0; i < n_elements; i++)
+        kv_store(id, kv, i, NAN);
+    for (uint32_t position = 0; position < n_context; position++) {
+        size_t slot = position % KV_BLOCK_TOKENS;
+        size_t head =
+            (size_t)args->block_table[position / KV_BLOCK_TOKENS] * args->n_kv_heads + args->kv_head;
+        size_t k0 = head * kv_head_elements(d), v0 = k0 + d * KV_BLOCK_TOKENS;
+        for (size_t i = 0; i < d; i++) {
+            kv_store(id, kv, k0 + i * KV_BLOCK_TOKENS + slot, rng_normal(rng));
+            kv_store(id, kv, v0 + slot * d_stride + i, rng_normal(rng));
+        }
+    }
+}
+
+bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                        char failure[FAILURE_MAX])
+{
+    enum { BLOCKS = 12 };
+    uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
+    uint32_t n_context = rng_between(rng, 1, BLOCKS * KV_BLOCK_TOKENS);
+    uint32_t table[BLOCKS], n_queries = rng_between(rng, 1, ATTENTION_QUERIES_MAX);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        uint32_t other = rng_below(rng, i + 1);
+        table[i] = table[other];
+        table[other] = i;
+    }
+    struct attention_args args = {.block_table = table,
+                                  .n_kv_heads = rng_between(rng, 1, 3),
+                                  .head_dim = d,
+                                  .scale = 1.0f / sqrtf((float)d),
+                                  .soft_cap = rng_below(rng, 3) == 0 ? 5.0f : 0.0f,
+                                  .n_queries = n_queries};
+    args.kv_head = rng_below(rng, args.n_kv_heads);
+    size_t n_elements = BLOCKS * args.n_kv_heads * kv_head_elements(d);
+    size_t element_bytes = id == KERNEL_attention_f32 ? 4 : 2;
+    struct guarded kv = guarded_alloc(round_up(n_elements * element_bytes, 64));
+    fill_kv(rng, id, &args, n_context, n_elements, &kv);
+    struct guarded q = guarded_alloc((size_t)n_queries * d * 4);
+    fill_normal(rng, (float *)q.data, n_queries * d);
+    struct guarded out[2], scratch = guarded_alloc(round_up(attention_scratch_floats(d) * 4, 64));
+    struct attention_query queries[ATTENTION_QUERIES_MAX];
+    for (uint32_t i = 0; i < n_queries; i++) {
+        uint32_t last = rng_below(rng, 2) ? n_context - 1 : rng_below(rng, n_context);
+        queries[i] = (struct attention_query){.q = (float *)q.data + i * d,
+                                              .first = rng_below(rng, 2) ? 0 : rng_below(rng, last + 1),
+                                              .last = last};
+    }
+    args.kv = kv.data;
+    args.queries = queries;
+    args.scratch = (float *)scratch.data;
+    for (int i = 0; i < 2; i++) {
+        out[i] = guarded_alloc((size_t)n_queries * d * 4);
+        for (uint32_t j = 0; j < n_queries; j++)
+            queries[j].out = (float *)out[i].data + j * d;
+        ((attention_fn *)(i == 0 ? reference : variant))(&args);
+    }
+    char what[96];
+    snprintf(what, sizeof what, "%u queries, head_dim %u, context %u", n_queries, d, n_context);
+    bool same = compare_outputs(&out[0], &out[1], what, failure);
+    if (!guarded_intact(&scratch)) {
+        snprintf(failure, FAILURE_MAX, "%s: wrote before its scratch", what);
+        same = false;
+    }
+    guarded_free(&kv), guarded_free(&q), guarded_free(&scratch), guarded_free(&out[0]), guarded_free(&out[1]);
+    return same;
+}
+
+/* Logits with some -inf, and ties. */
+static struct guarded random_logits(struct rng *rng, size_t n)
+{
+    struct guarded memory = guarded_alloc(n * 4);
+    float *x = (float *)memory.data;
+    float scale = ldexpf(1.0f, (int)rng_between(rng, 0, 6) - 2);
+    bool coarse = rng_below(rng, 2);
+    for (size_t i = 0; i < n; i++) {
+        float value = rng_normal(rng) * scale;
+        x[i] = rng_below(rng, 10) == 0 ? -INFINITY : coarse ? floorf(value) : value;
+    }
+    return memory;
+}
+
+bool check_logits_stats_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                           char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 300);
+    struct guarded x = random_logits(rng, n);
+    uint32_t spoil = rng_below(rng, 6);
+    if (spoil < 2)
+        ((float *)x.data)[rng_below(rng, (uint32_t)n)] = spoil == 0 ? NAN : INFINITY;
+    struct logits_stats want = ((logits_stats_fn *)reference)((const float *)x.data, n);
+    struct logits_stats got = ((logits_stats_fn *)variant)((const float *)x.data, n);
+    bool same =
+        want.is_malformed == got.is_malformed &&
+        (want.is_malformed || (f32_to_bits(want.max) == f32_to_bits(got.max) && want.argmax == got.argmax));
+    if (!same)
+        snprintf(failure, FAILURE_MAX,
+                 "n %zu: %g at %u malformed %d, the reference has %g at %u malformed %d", n, (double)got.max,
+                 got.argmax, got.is_malformed, (double)want.max, want.argmax, want.is_malformed);
+    guarded_free(&x);
+    return same;
+}
+
+bool check_exp_sum_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                      char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 3 * EXP_SUM_CHUNK);
+    struct guarded x = random_logits(rng, n);
+    float max = rng_normal(rng) * 4.0f + 10.0f;
+    double want = ((exp_sum_fn *)reference)((const float *)x.data, n, max);
+    double got = ((exp_sum_fn *)variant)((const float *)x.data, n, max);
+    bool same = memcmp(&want, &got, sizeof want) == 0;
+    if (!same)
+        snprintf(failure, FAILURE_MAX, "n %zu: %.17g, the reference has %.17g", n, got, want);
+    guarded_free(&x);
+    return same;
+}
+
+bool check_count_above_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                          char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 300);
+    struct guarded x = random_logits(rng, n);
+    float value = ((float *)x.data)[rng_below(rng, (uint32_t)n)];
+    size_t want = ((count_above_fn *)reference)((const float *)x.data, n, value);
+    size_t got = ((count_above_fn *)variant)((const float *)x.data, n, value);
+    if (want != got)
+        snprintf(failure, FAILURE_MAX, "n %zu: %zu, the reference has %zu", n, got, want);
+    guarded_free(&x);
+    return want == got;
+}
+
+bool check_select_from_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                          char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 300), count[2];
+    struct guarded x = random_logits(rng, n), values[2], ids[2];
+    float cut = rng_below(rng, 4) == 0 ? -3e38f : ((float *)x.data)[rng_below(rng, (uint32_t)n)];
+    for (int i = 0; i < 2; i++) {
+        values[i] = guarded_alloc(n * 4);
+        ids[i] = guarded_alloc(n * 4);
+        count[i] = ((select_from_fn *)(i == 0 ? reference : variant))(
+            (const float *)x.data, n, cut, (float *)values[i].data, (uint32_t *)ids[i].data);
+        /* What lies behind the selected is unspecified. */
+        memset(values[i].data + 4 * count[i], 0, 4 * (n - count[i]));
+        memset(ids[i].data + 4 * count[i], 0, 4 * (n - count[i]));
+    }
+    bool same = count[0] == count[1];
+    if (!same)
+        snprintf(failure, FAILURE_MAX, "n %zu: %zu selected, the reference has %zu", n, count[1], count[0]);
+    same = same && compare_outputs(&values[0], &values[1], "values", failure) &&
+           compare_outputs(&ids[0], &ids[1], "ids", failure);
+    for (int i = 0; i < 2; i++)
+        guarded_free(&values[i]), guarded_free(&ids[i]);
+    guarded_free(&x);
+    return same;
+}
+
+bool check_temper_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                     char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 300);
+    struct guarded x[2] = {random_logits(rng, n), guarded_alloc(n * 4)};
+    memcpy(x[1].data, x[0].data, n * 4);
+    float max = rng_normal(rng), temperature = 0.01f + rng_uniform(rng) * 2.0f;
+    for (int i = 0; i < 2; i++)
+        ((temper_fn *)(i == 0 ? reference : variant))((float *)x[i].data, n, max, temperature);
+    bool same = compare_outputs(&x[0], &x[1], "out", failure);
+    guarded_free(&x[0]), guarded_free(&x[1]);
+    return same;
+}
+
+bool check_gumbel_argmax_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                            char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 2000);
+    struct guarded x = random_logits(rng, n);
+    /* Mostly flat logits, so that the draw decides and not the logits. */
+    for (size_t i = 0; rng_below(rng, 8) != 0 && i < n; i++)
+        ((float *)x.data)[i] *= 0.01f;
+    struct gumbel_key key = {rng_u64(rng), rng_u32(rng), rng_below(rng, 3)};
+    uint32_t want = ((gumbel_argmax_fn *)reference)((const float *)x.data, n, key);
+    uint32_t got = ((gumbel_argmax_fn *)variant)((const float *)x.data, n, key);
+    if (want != got)
+        snprintf(failure, FAILURE_MAX, "n %zu: token %u, the reference draws %u", n, got, want);
+    guarded_free(&x);
+    return want == got;
+}

@@ -1,0 +1,231 @@
+/* Through the real backend: a row's bits do not depend on the rows beside it, on the threads or on the
+ * instruction set, and every variant that this CPU has is really dispatched. */
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "tests/kernels/check_layer.h"
+#include "tests/kernels/checkkernel.h"
+
+enum { ROWS_MAX = 512, DISPATCH_THREADS = 2 };
+
+struct shape {
+    size_t n_in, n_out;
+    uint32_t group;
+};
+
+struct random_matrix {
+    const struct shape *shape;
+    uint64_t seed;
+};
+
+static void matrix_row(const void *context, size_t row, float *out)
+{
+    const struct random_matrix *matrix = context;
+    struct rng rng = rng_make(matrix->seed * 1000003 + row);
+    for (size_t i = 0; i < matrix->shape->n_in; i++)
+        out[i] = rng_normal(&rng) * 0.05f;
+}
+
+static const char *format_name(enum weight_format format)
+{
+    static const char *const names[] = {"f32", "bf16", "f16", "int8", "int4"};
+    return names[format];
+}
+
+/* Rows that a batch is tried with: 1..67, 128 and 512; a choice of them when time is short. */
+static bool wants_rows(uint32_t n_rows, bool quick)
+{
+    static const uint32_t few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33, 67, 128};
+    if (!quick)
+        return n_rows <= 67 || n_rows == 128 || n_rows == ROWS_MAX;
+    for (size_t i = 0; i < sizeof few / sizeof few[0]; i++) {
+        if (few[i] == n_rows)
+            return true;
+    }
+    return false;
+}
+
+struct linear_case {
+    const struct check_options *options;
+    enum weight_format format;
+    struct shape shape;
+    uint32_t max_rows;
+    float *x;      /* [max_rows][n_in] */
+    float *golden; /* [max_rows][n_out]: each row alone, by the references, on one thread */
+    float *got;
+    bool has_golden;
+};
+
+static bool same_rows(const struct linear_case *c, size_t first, size_t n)
+{
+    return memcmp(c->golden + first * c->shape.n_out, c->got, n * c->shape.n_out * sizeof(float)) == 0;
+}
+
+/* n_rows rows from `first`; the rows of out behind them must stay untouched. */
+static bool run_rows(struct backend *backend, const struct linear_case *c, const struct weight *weight,
+                     struct act *in, struct act *out, size_t first, uint32_t n_rows)
+{
+    const struct backend_vtable *ops = backend->vtable;
+    struct step step = {.n_rows = n_rows};
+    ops->act_write(in, 0, n_rows, c->x + first * c->shape.n_in);
+    memset(c->got, 0x7e, c->max_rows * c->shape.n_out * sizeof(float));
+    ops->act_write(out, 0, c->max_rows, c->got);
+    ops->linear(backend, &step, in, weight, out);
+    ops->act_read(out, 0, c->max_rows, c->got);
+    const uint8_t *rest = (const uint8_t *)(c->got + (size_t)n_rows * c->shape.n_out);
+    for (size_t i = 0; i < (c->max_rows - n_rows) * c->shape.n_out * sizeof(float); i++) {
+        if (rest[i] != 0x7e)
+            return false;
+    }
+    return true;
+}
+
+static bool check_linear_case(struct linear_case *c, enum isa_level level, int n_threads,
+                              uint64_t *dispatches)
+{
+    struct backend *backend;
+    err_t e = backend_cpu_create(n_threads, isa_name(level), &backend);
+    ASSERT(e.code == ERR_OK);
+    const struct backend_vtable *ops = backend->vtable;
+    float *bias = mem_alloc_array(c->shape.n_out, sizeof(float));
+    for (size_t o = 0; o < c->shape.n_out; o++)
+        bias[o] = (float)o * 0.01f - 0.3f;
+    struct random_matrix matrix = {&c->shape, c->options->seed};
+    struct weight_desc desc = {"check",        c->shape.n_out, c->shape.n_in, c->format,
+                               c->shape.group, matrix_row,     &matrix,       bias};
+    struct weight *weight;
+    struct act *in, *out;
+    e = ops->weight_pack(backend, &desc, &weight);
+    ASSERT(e.code == ERR_OK);
+    e = ops->act_create(backend, c->max_rows, c->shape.n_in, &in);
+    ASSERT(e.code == ERR_OK);
+    e = ops->act_create(backend, c->max_rows, c->shape.n_out, &out);
+    ASSERT(e.code == ERR_OK);
+    bool ok = true;
+    for (size_t r = 0; ok && r < c->max_rows; r++) {
+        if (c->has_golden && r % 37 != 0)
+            continue; /* batches are held against the golden rows anyway */
+        ok = run_rows(backend, c, weight, in, out, r, 1) && (!c->has_golden || same_rows(c, r, 1));
+        if (ok && !c->has_golden)
+            memcpy(c->golden + r * c->shape.n_out, c->got, c->shape.n_out * sizeof(float));
+    }
+    c->has_golden = true;
+    for (uint32_t n = 1; ok && n <= c->max_rows; n++) {
+        if (!wants_rows(n, c->options->quick))
+            continue;
+        ok = run_rows(backend, c, weight, in, out, 0, n) && same_rows(c, 0, n);
+        if (!ok)
+            printf("  %u rows differ from each row alone\n", n);
+    }
+    for (int k = 0; k < KERNEL_COUNT; k++)
+        dispatches[k] += cpu_of(backend)->dispatches[k];
+    ops->act_destroy(in);
+    ops->act_destroy(out);
+    ops->weight_destroy(weight);
+    ops->destroy(backend);
+    mem_free(bias);
+    return ok;
+}
+
+typedef uint64_t dispatch_counts[ISA_COUNT][KERNEL_COUNT];
+
+static bool check_linear_shape(const struct check_options *options, enum weight_format format,
+                               struct shape shape, dispatch_counts counts)
+{
+    struct linear_case c = {options, format, shape, .max_rows = options->quick ? 128 : ROWS_MAX};
+    c.x = mem_alloc_array(c.max_rows * shape.n_in, sizeof(float));
+    c.golden = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
+    c.got = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
+    ASSERT(c.x != NULL && c.golden != NULL && c.got != NULL);
+    struct rng rng = rng_make(options->seed);
+    for (size_t i = 0; i < c.max_rows * shape.n_in; i++)
+        c.x[i] = rng_normal(&rng);
+    bool ok = true;
+    for (int level = 0; ok && level <= (int)options->highest; level++) {
+        for (int threads = 1; ok && threads <= DISPATCH_THREADS; threads++) {
+            ok = check_linear_case(&c, (enum isa_level)level, threads, counts[level]);
+            if (!ok)
+                printf("dispatch %s %zux%zu group %u FAILED at %s with %d threads (seed %llu)\n",
+                       format_name(format), shape.n_out, shape.n_in, shape.group,
+                       isa_name((enum isa_level)level), threads, (unsigned long long)options->seed);
+        }
+    }
+    mem_free(c.x);
+    mem_free(c.golden);
+    mem_free(c.got);
+    return ok;
+}
+
+static int check_linears(const struct check_options *options, dispatch_counts counts)
+{
+    /* One panel, an odd number of panels with a part of one, and rows so wide that they go in chunks; below
+     * and above the threshold of sharing. */
+    static const struct shape shapes[] = {{32, 8, 32}, {64, 32, 64}, {128, 200, 32}, {4096, 72, 128}};
+    int failures = 0;
+    for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
+        char name[64];
+        snprintf(name, sizeof name, "dispatch_linear_%s", format_name((enum weight_format)format));
+        if (!check_selected(options, name))
+            continue;
+        int before = failures;
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            struct shape shape = shapes[i];
+            if (options->quick && shape.n_in > 1000)
+                shape.n_in = 1024;
+            failures += !check_linear_shape(options, (enum weight_format)format, shape, counts);
+        }
+        if (failures == before)
+            printf("%-28s ok   rows bit-equal alone and together, 1 and 2 threads, every level\n", name);
+    }
+    return failures;
+}
+
+/* Variants that never ran in the checks above. A level takes the best variant of at most its own. */
+static int check_dispatched(const struct check_options *options, dispatch_counts counts)
+{
+    int failures = 0;
+    for (size_t i = 0; i < n_variants; i++) {
+        if (variants[i].isa > options->highest || counts[variants[i].isa][variants[i].kernel] > 0)
+            continue;
+        struct kernel_table table;
+        kernel_table_fill(&table, variants[i].isa);
+        ASSERT(table.level[variants[i].kernel] == variants[i].isa);
+        printf("%s_%s FAILED: available, never dispatched\n", kernel_name(variants[i].kernel),
+               variants[i].suffix);
+        failures++;
+    }
+    for (int k = 0; k < KERNEL_COUNT; k++) {
+        if (counts[ISA_SCALAR][k] == 0) {
+            printf("%s_ref FAILED: never dispatched\n", kernel_name((enum kernel_id)k));
+            failures++;
+        }
+    }
+    if (failures == 0)
+        printf("%-28s ok   every available variant was dispatched\n", "dispatch_all");
+    return failures;
+}
+
+int check_dispatch(const struct check_options *options)
+{
+    dispatch_counts counts = {{0}};
+    int failures = check_linears(options, counts);
+    if (check_selected(options, "dispatch_layer")) {
+        struct layer_result golden = {0};
+        bool ok = true;
+        for (int level = 0; ok && level <= (int)options->highest; level++) {
+            for (int threads = 1; ok && threads <= DISPATCH_THREADS; threads++) {
+                ok = check_layer(options->seed, (enum isa_level)level, threads, &golden, counts[level]);
+                if (!ok)
+                    printf("dispatch_layer FAILED at %s with %d threads (seed %llu)\n",
+                           isa_name((enum isa_level)level), threads, (unsigned long long)options->seed);
+            }
+        }
+        layer_result_free(&golden);
+        failures += !ok;
+        if (ok)
+            printf("%-28s ok   a layer's rows and draws alone and together, every level\n", "dispatch_layer");
+    }
+    if (options->filter[0] == '\0')
+        failures += check_dispatched(options, counts);
+    return failures;
+}
