@@ -68,6 +68,6 @@ void model_sample(struct model *model, struct step *step, const uint32_t *const 
         n = n < LOGITS_ROWS ? n : LOGITS_ROWS;
         op->gather_outputs(backend, step, first, n, acts->normed, acts->output_hidden);
         op->logits(backend, acts->output_hidden, n, model->lm_head, 0.0f, acts->logits);
-        op->sample(backend, step, first, n, acts->logits, masks, model->sampler);
+        op->sample(backend, step, first, n, acts->logits, masks ? masks + first : NULL, model->sampler);
     }
 }

@@ -2,7 +2,7 @@
 
 #include <limits.h>
 #include <string.h>
-#include "base/alloc.h"
+#include "base/buffer.h"
 #include "base/hash.h"
 #include "base/mapped_file.h"
 #include "model/json_fields.h"
@@ -49,9 +49,10 @@ static err_t parse_shapes(const struct json_fields *fields, struct model_config 
     out->head_dim = out->hidden_size / out->n_heads;
     TRY(json_opt_u32(fields, "head_dim", 2, MODEL_HEAD_DIM_MAX, &out->head_dim));
     if (out->head_dim < 2 || out->head_dim > MODEL_HEAD_DIM_MAX || out->head_dim % 2 != 0)
-        return err_new(ERR_INVALID_ARGUMENT,
-                       "%s: a head of %u values is not possible; it must be even, from 2 to %d", fields->file,
-                       out->head_dim, MODEL_HEAD_DIM_MAX);
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "%s: \"head_dim\" (or hidden_size / num_attention_heads) is %u, it must be even and from 2 to %d",
+            fields->file, out->head_dim, MODEL_HEAD_DIM_MAX);
     return json_get_u32(fields, "max_position_embeddings", 1, MODEL_POSITIONS_MAX,
                         &out->max_position_embeddings);
 }
@@ -192,14 +193,19 @@ static err_t parse_biases(const struct json_fields *fields, struct model_config 
     return err_ok();
 }
 
+static int append_dump(const char *text, size_t size_bytes, void *buffer)
+{
+    return buffer_append(buffer, text, size_bytes) ? 0 : -1;
+}
+
 static err_t fingerprint_config(const char *file, const json_t *root, uint64_t *out)
 {
-    char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-    if (!text)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", file);
-    *out = hash64(text, strlen(text), 0);
-    free(text); /* jansson's, not mem_alloc's */
-    return err_ok();
+    struct buffer text = {.limit_bytes = 2 * (size_t)JSON_FILE_MAX_BYTES};
+    int failed = json_dump_callback(root, append_dump, &text, JSON_COMPACT | JSON_SORT_KEYS);
+    *out = hash64(text.data ? text.data : "", text.size, 0);
+    buffer_free(&text);
+    return failed ? err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory for %zu bytes", file, text.limit_bytes)
+                  : err_ok();
 }
 
 err_t model_config_parse(const char *file, const json_t *root, struct model_config *out)

@@ -1,4 +1,4 @@
-#include "model_driver.h"
+#include "tests/model/model_driver.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

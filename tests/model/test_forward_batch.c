@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/philox.h"
-#include "model_driver.h"
+#include "tests/model/model_driver.h"
 
 enum { N_SLOTS = 6, SEQ_TOKENS = 80, MAX_LEN = 96, N_TOP = 3 };
 
@@ -219,6 +219,34 @@ static void copied_blocks_continue_the_sequence(void **state)
     driver_close(&driver);
 }
 
+/* More outputs than one pass through the LM head takes, each with a mask that leaves one token. */
+static void masks_follow_their_outputs(void **state)
+{
+    (void)state;
+    enum { N_MASKED = 40, VOCAB_WORDS = 12 }; /* 384 tokens */
+    struct model_options options =
+        driver_options(TEST_DATA_DIR "/parity/checkpoints/llama-gqa", N_MASKED, 16);
+    struct driver driver = driver_open(&options);
+    static uint32_t words[N_MASKED][VOCAB_WORDS];
+    const uint32_t *masks[N_MASKED];
+    const uint32_t prompt[] = {5};
+    driver_begin(&driver);
+    for (uint32_t slot = 0; slot < N_MASKED; slot++) {
+        uint32_t only = 7 * slot + 3;
+        words[slot][only / 32] = 1u << only % 32;
+        masks[slot] = slot % 5 ? words[slot] : NULL;
+        driver_reset_slot(&driver, slot);
+        driver_want(&driver, driver_add(&driver, slot, prompt, 0, 1), STEP_OUTPUT_SAMPLE, 0, -1);
+    }
+    model_forward(driver.model, driver.step);
+    model_sample(driver.model, driver.step, masks);
+    model_collect(driver.model, driver.step);
+    uint32_t unmasked = driver_result(&driver, 0)->token_ids[0];
+    for (uint32_t slot = 0; slot < N_MASKED; slot++)
+        assert_int_equal(driver_result(&driver, slot)->token_ids[0], slot % 5 ? 7 * slot + 3 : unmasked);
+    driver_close(&driver);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +254,7 @@ int main(void)
         {"qwen2 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "qwen2-window"},
         cmocka_unit_test(draws_do_not_depend_on_the_batch),
         cmocka_unit_test(copied_blocks_continue_the_sequence),
+        cmocka_unit_test(masks_follow_their_outputs),
     };
     return cmocka_run_group_tests_name("forward batch", tests, NULL, NULL);
 }

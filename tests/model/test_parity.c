@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "model/model_internal.h"
-#include "model_driver.h"
+#include "tests/model/model_driver.h"
 
 enum { TOKENS_MAX = 256, GREEDY_TOKENS = 64, TOP_MAX = 8, CASES_MAX = 16, VOCAB_MAX = 1024 };
 
