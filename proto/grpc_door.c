@@ -3,10 +3,8 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/log.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
-#include "proto/listen_address.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
@@ -131,19 +129,6 @@ static err_t check_options(const struct grpc_door_options *options)
     return err_ok();
 }
 
-static void warn_when_old(const struct grpc_door *door)
-{
-    bool loopback = true;
-    err_t e = listen_is_loopback(door->options.host, &loopback);
-    if (grpc_runtime_is_current() || e.code != ERR_OK)
-        return;
-    log_line(
-        loopback ? LOG_INFO : LOG_WARN, "grpc",
-        "gRPC core %s lacks fixes of known denial-of-service faults; put a proxy in front of a network that "
-        "is not trusted",
-        grpc_runtime_version());
-}
-
 err_t grpc_door_open(struct service *service, const struct grpc_door_options *options, struct grpc_door **out)
 {
     TRY(check_options(options));
@@ -162,7 +147,6 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
         mem_free(door);
         return e;
     }
-    warn_when_old(door);
     *out = door;
     return err_ok();
 }

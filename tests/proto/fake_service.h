@@ -1,0 +1,50 @@
+/* A service without a model behind the doors' vtable: a thread draws tokens that depend only on the prompt,
+ * the choice and the position. Text prompts are one token a byte; text of a token is "<id> ". What it counts,
+ * the tests assert. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "api/service.h"
+#include "base/error.h"
+
+struct fake_service;
+
+enum {
+    FAKE_RING_TOKENS = 64,
+    FAKE_VOCAB_SIZE = 1000,
+    FAKE_MAX_MODEL_LEN = 4096,
+    FAKE_MAX_TOKENS_DEFAULT = 16
+};
+
+struct fake_options {
+    int64_t tick_ns;      /* between two steps; 0 = as fast as it goes */
+    uint32_t max_streams; /* then submit answers RESOURCE_EXHAUSTED; 0 = no limit */
+};
+
+err_t fake_service_open(const struct fake_options *options, struct fake_service **out) ERR_MUST_CHECK;
+void fake_service_close(struct fake_service *fake);
+struct service *fake_service_of(struct fake_service *fake);
+
+/* While held no stream gets a token. */
+void fake_service_hold(struct fake_service *fake, bool held);
+/* What loads reports: a loop that died so long ago, or is in a step. */
+void fake_service_set_heartbeat(struct fake_service *fake, int64_t age_ns, bool step_running);
+/* The next submit fails with this code. */
+void fake_service_fail_submit(struct fake_service *fake, enum err_code code);
+/* Streams fail at this position with ERR_INTERNAL; UINT32_MAX = never. */
+void fake_service_fail_at(struct fake_service *fake, uint32_t position);
+
+struct fake_counts {
+    uint32_t live;                           /* submitted and not released */
+    uint32_t submitted, released, cancelled; /* since start */
+    uint32_t paused;                         /* with a full ring now */
+    uint64_t steps;
+};
+struct fake_counts fake_service_counts(struct fake_service *fake);
+/* Waits until predicate(counts) holds; aborts the test after a minute. */
+void fake_service_wait(struct fake_service *fake, bool (*predicate)(const struct fake_counts *counts));
+
+/* The token that stands at a position. */
+uint32_t fake_token(uint64_t prompt_hash, uint32_t choice, uint32_t position);
+uint64_t fake_prompt_hash(const uint32_t *ids, size_t n_ids);
