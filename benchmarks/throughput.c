@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "base/philox.h"
 
-struct bench_prompt {
+struct offline_prompt {
     struct stream *stream;
     int64_t first_token_ns; /* -1 = not yet */
     bool done;
@@ -14,8 +14,8 @@ struct bench_prompt {
 struct bench {
     const struct throughput_options *options;
     struct service *service;
-    struct bench_prompt *prompts; /* [num_prompts] */
-    uint32_t *ids;                /* [input_len] */
+    struct offline_prompt *prompts; /* [num_prompts] */
+    uint32_t *ids;                  /* [input_len] */
     uint32_t n_first, n_done;
     int64_t started_ns;
     struct throughput_result *result;
@@ -55,7 +55,7 @@ static err_t submit_all(struct bench *bench)
     return err_ok();
 }
 
-static err_t take_event(struct bench *bench, struct bench_prompt *prompt, const struct event *event,
+static err_t take_event(struct bench *bench, struct offline_prompt *prompt, const struct event *event,
                         int64_t now_ns)
 {
     struct throughput_result *result = bench->result;

@@ -1,0 +1,257 @@
+#include "benchmarks/serve_bench.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/progress.h"
+#include "proto/codec_flatbuffers.h"
+#include "proto/grpc_client.h"
+
+static const int64_t NS_PER_S = 1000000000;
+static const char GENERATE_PATH[] = "/bantam.Bantam/Generate";
+static const char MODEL_INFO_PATH[] = "/bantam.Bantam/ModelInfo";
+
+struct load;
+
+struct load_request {
+    struct load *load;
+    struct serve_request_result *result;
+    int64_t last_ns; /* arrival of the message before */
+};
+
+struct load {
+    const struct serve_bench_options *options;
+    const struct bench_data *data;
+    struct serve_bench_result *out;
+    struct grpc_client *client;
+    struct load_request *requests; /* [n] */
+    int64_t *starts_ns;            /* [n] */
+    int64_t began_ns;
+    size_t n_started, n_done;
+    size_t seconds_capacity;
+    err_t failure; /* of the client itself: the load ends */
+};
+
+static int64_t load_now(const struct load *load)
+{
+    return clock_now_ns(clock_monotonic()) - load->began_ns;
+}
+
+static void fail(struct load *load, err_t e)
+{
+    if (e.code != ERR_OK && load->failure.code == ERR_OK)
+        load->failure = e;
+}
+
+static void count_tokens(struct load *load, int64_t now_ns, uint64_t n)
+{
+    struct serve_bench_result *out = load->out;
+    size_t second = (size_t)(now_ns / NS_PER_S);
+    if (second >= load->seconds_capacity) {
+        size_t capacity = 2 * second + 64;
+        uint64_t *grown = mem_realloc(out->tokens_per_second, capacity * sizeof *grown);
+        if (!grown) {
+            fail(load, err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the load's counters"));
+            return;
+        }
+        memset(grown + load->seconds_capacity, 0, (capacity - load->seconds_capacity) * sizeof *grown);
+        out->tokens_per_second = grown;
+        load->seconds_capacity = capacity;
+    }
+    if (second >= out->n_seconds)
+        out->n_seconds = second + 1;
+    out->tokens_per_second[second] += n;
+}
+
+static void take_tokens(struct load_request *request, size_t n, int64_t now_ns)
+{
+    struct load *load = request->load;
+    struct serve_request_result *result = request->result;
+    if (n == 0)
+        return;
+    count_tokens(load, now_ns, n);
+    if (result->ttft_ns < 0) {
+        result->ttft_ns = now_ns - result->start_ns;
+        n--; /* the others of this message came at the same moment */
+    }
+    double gap_ms = n ? (double)(now_ns - request->last_ns) / 1e6 / (double)n : 0;
+    if (request->last_ns < 0)
+        gap_ms = 0;
+    for (size_t i = 0; i < n; i++)
+        fail(load, samples_add(&load->out->itl_ms, gap_ms));
+    request->last_ns = now_ns;
+    result->e2el_ns = now_ns - result->start_ns;
+}
+
+static bool on_message(void *context, const uint8_t *bytes, size_t size_bytes)
+{
+    struct load_request *request = context;
+    int64_t now_ns = load_now(request->load);
+    struct codec_scratch scratch = {0};
+    const char *request_id;
+    struct event event;
+    err_t e = codec_decode_response(bytes, size_bytes, &scratch, &request_id, &event);
+    if (e.code == ERR_OK) {
+        take_tokens(request, event.n_token_ids, now_ns);
+        if (event.kind == EVENT_FINISHED) {
+            request->result->input_len = event.usage.prompt_tokens;
+            request->result->output_len = event.usage.completion_tokens;
+        }
+    }
+    fail(request->load, e);
+    codec_scratch_free(&scratch);
+    return true;
+}
+
+static void on_done(void *context, const struct client_status *status)
+{
+    struct load_request *request = context;
+    request->load->n_done++;
+    if (status->code == GRPC_STATUS_OK)
+        return;
+    struct buffer text = {.limit_bytes = ERR_MESSAGE_MAX};
+    (void)buffer_append_format(&text, "status %d: %.400s", (int)status->code, status->message);
+    request->result->error = mem_strdup(text.data ? text.data : "failed");
+    buffer_free(&text);
+}
+
+static const struct client_handler HANDLER = {.on_message = on_message, .on_done = on_done};
+
+static err_t start_request(struct load *load, size_t index, int64_t start_ns)
+{
+    const struct serve_bench_options *options = load->options;
+    const struct bench_prompt *prompt = &load->data->prompts[index];
+    struct chat_message message = {.role = "user", .content = prompt->text};
+    message.content_bytes = prompt->text ? strlen(prompt->text) : 0;
+    struct request request = {
+        .deadline_ns = REQUEST_NO_DEADLINE,
+        .tenant = "",
+        .prompt_kind = prompt->token_ids    ? PROMPT_TOKEN_IDS
+                       : prompt->as_message ? PROMPT_MESSAGES
+                                            : PROMPT_TEXT,
+        .token_ids = prompt->token_ids,
+        .n_token_ids = prompt->n_token_ids,
+        .text = prompt->text,
+        .text_bytes = message.content_bytes,
+        .messages = &message,
+        .n_messages = 1,
+        .sampling = {.set = SAMPLING_MAX_TOKENS | SAMPLING_TEMPERATURE | SAMPLING_IGNORE_EOS,
+                     .max_tokens = prompt->output_len,
+                     .temperature = (float)options->temperature,
+                     .ignore_eos = options->ignore_eos},
+    };
+    struct generate_options generate = {.return_prompt_token_ids = false};
+    struct codec_bytes bytes = codec_encode_generate(&request, &generate);
+    struct load_request *state = &load->requests[index];
+    state->load = load;
+    state->last_ns = -1;
+    state->result = &load->out->requests[index];
+    *state->result = (struct serve_request_result){.start_ns = start_ns, .ttft_ns = -1, .e2el_ns = -1};
+    struct client_call *call;
+    return grpc_client_start(load->client, GENERATE_PATH, bytes.data, bytes.size, options->timeout_ns,
+                             &HANDLER, state, &call);
+}
+
+/* Starts what is due and fits under the bound on streams. A request of an open loop starts, for its figures,
+ * when it was scheduled, however late the client gets to it. */
+static void start_due(struct load *load)
+{
+    uint32_t bound = load->options->max_concurrency;
+    bool closed = load->options->arrivals.request_rate <= 0 && load->options->arrivals.ramp == RAMP_NONE;
+    while (load->failure.code == ERR_OK && load->n_started < load->data->count) {
+        uint32_t running = (uint32_t)(load->n_started - load->n_done);
+        int64_t now_ns = load_now(load), due_ns = load->starts_ns[load->n_started];
+        if ((bound && running >= bound) || due_ns > now_ns)
+            return;
+        fail(load, start_request(load, load->n_started, closed ? now_ns : due_ns));
+        load->n_started++;
+        if (running + 1 > load->out->max_concurrent_requests)
+            load->out->max_concurrent_requests = running + 1;
+    }
+}
+
+static int64_t time_to_next(const struct load *load)
+{
+    bool all_started = load->n_started == load->data->count;
+    bool bounded =
+        load->options->max_concurrency && load->n_started - load->n_done >= load->options->max_concurrency;
+    if (all_started || bounded)
+        return -1;
+    int64_t wait_ns = load->starts_ns[load->n_started] - load_now(load);
+    return wait_ns > 0 ? wait_ns : 0;
+}
+
+static void drive(struct load *load)
+{
+    struct progress progress;
+    if (load->options->show_progress)
+        progress_begin(&progress, "requests", load->data->count);
+    while (load->n_done < load->data->count && load->failure.code == ERR_OK) {
+        start_due(load);
+        (void)grpc_client_poll(load->client, time_to_next(load));
+        if (load->options->show_progress)
+            progress_update(&progress, load->n_done);
+    }
+    if (load->options->show_progress)
+        progress_end(&progress);
+}
+
+err_t serve_bench_run(const struct serve_bench_options *options, const struct bench_data *data,
+                      struct serve_bench_result *out)
+{
+    *out = (struct serve_bench_result){.n = data->count};
+    struct load load = {.options = options, .data = data, .out = out, .failure = err_ok()};
+    load.requests = mem_alloc_array(data->count, sizeof *load.requests);
+    load.starts_ns = mem_alloc_array(data->count, sizeof *load.starts_ns);
+    out->requests = mem_alloc_array(data->count, sizeof *out->requests);
+    err_t e = err_ok();
+    if (!load.requests || !load.starts_ns || !out->requests)
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu requests", data->count);
+    struct grpc_client_options client_options = {.own_connection = true};
+    if (e.code == ERR_OK)
+        e = grpc_client_open(options->target, &client_options, &load.client);
+    if (e.code == ERR_OK) {
+        arrivals_fill(&options->arrivals, data->count, load.starts_ns);
+        load.began_ns = clock_now_ns(clock_monotonic());
+        drive(&load);
+        out->duration_ns = load_now(&load);
+        e = load.failure;
+        grpc_client_close(load.client);
+    }
+    mem_free(load.requests);
+    mem_free(load.starts_ns);
+    return e;
+}
+
+void serve_bench_free(struct serve_bench_result *result)
+{
+    for (size_t i = 0; result->requests && i < result->n; i++)
+        mem_free(result->requests[i].error);
+    mem_free(result->requests);
+    mem_free(result->tokens_per_second);
+    samples_free(&result->itl_ms);
+    *result = (struct serve_bench_result){0};
+}
+
+err_t serve_bench_vocab_size(const char *target, uint32_t *out)
+{
+    static const int64_t TIMEOUT_S = 10;
+    struct grpc_client *client;
+    struct grpc_client_options options = {.own_connection = true};
+    TRY(grpc_client_open(target, &options, &client));
+    uint8_t *answer = NULL;
+    size_t size = 0;
+    static const uint8_t EMPTY[1];
+    err_t e = grpc_client_unary(client, MODEL_INFO_PATH, EMPTY, 0, TIMEOUT_S * NS_PER_S, &answer, &size);
+    if (e.code == ERR_OK) {
+        struct codec_scratch scratch = {0};
+        struct model_info info;
+        e = codec_decode_model_info(answer, size, &scratch, &info);
+        *out = info.vocab_size;
+        codec_scratch_free(&scratch);
+    }
+    mem_free(answer);
+    grpc_client_close(client);
+    return e.code == ERR_OK ? e : err_prefix(e, "%s", target);
+}
