@@ -60,7 +60,7 @@ static size_t throughput_flags(struct throughput_values *values, struct flag *fl
     return n + engine_flags_fill(&values->engine, flags + n);
 }
 
-static void print_throughput(const struct throughput_result *r, bool json)
+static void print_throughput(const struct throughput_result *r, uint64_t planned_bytes, bool json)
 {
     double overhead_us = (double)r->loop.overhead_ns / 1e3 / (double)(r->loop.steps ? r->loop.steps : 1);
     if (json) {
@@ -84,7 +84,8 @@ static void print_throughput(const struct throughput_result *r, bool json)
                  (double)r->ttft_p99_ns / 1e6);
     (void)printf("loop      %10.1f us per step besides the model, %llu steps\n", overhead_us,
                  (unsigned long long)r->loop.steps);
-    (void)printf("memory    %10.1f MiB peak RSS\n", (double)r->peak_rss_bytes / 1048576.0);
+    (void)printf("memory    %10.1f MiB peak RSS, %.1f MiB planned\n", (double)r->peak_rss_bytes / 1048576.0,
+                 (double)planned_bytes / 1048576.0);
 }
 
 static int bench_throughput(int argc, char *argv[])
@@ -127,11 +128,10 @@ static int bench_throughput(int argc, char *argv[])
     err_t e = engine_open(&options, values.json ? NULL : print_memory_plan, &engine);
     if (e.code == ERR_OK)
         e = throughput_run(engine, &work, &result);
+    if (e.code == ERR_OK)
+        print_throughput(&result, engine_memory_plan(engine)->total_bytes, values.json);
     engine_close(engine);
-    if (e.code != ERR_OK)
-        return report_error(command.name, &e);
-    print_throughput(&result, values.json);
-    return 0;
+    return e.code == ERR_OK ? 0 : report_error(command.name, &e);
 }
 
 static int bench_loop(int argc, char *argv[])
