@@ -1,0 +1,31 @@
+/* `bantam serve`: an engine behind doors, from start to drained. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "engine/engine.h"
+
+struct serve_options {
+    const char *host;         /* name or address to listen on */
+    uint16_t port;            /* 0 = any free one */
+    const char *port_file;    /* the port is written there when ready, for programs; NULL = not */
+    bool allow_insecure_bind; /* host may be reachable from other machines, without TLS or authentication */
+    int64_t shutdown_timeout_ns;   /* how long a drain waits for what is in flight */
+    uint32_t max_connection_calls; /* at once on one connection */
+    uint32_t max_calls;            /* at once on all; more than the engine queues is refused by the engine */
+    size_t max_message_bytes;      /* of a request */
+    const char *version;           /* of this program; static */
+};
+
+/* 127.0.0.1, port 50051, 30 s, 1,024 calls a connection, 4,096 in all, 4 MiB. */
+struct serve_options serve_options_default(void);
+
+/* Loads the model, opens the door, prints "listening on HOST:PORT" to stdout, and serves until SIGTERM or
+ * SIGINT. Then it drains: health NOT_SERVING, no new requests, what is in flight finishes within
+ * shutdown_timeout_ns; a second signal ends that wait. Requests that had to be cut off are counted in the
+ * log. OK after a stop by signal. Call it before other threads exist: it blocks those signals for the whole
+ * process. on_plan: see engine_open. */
+err_t serve_run(const struct engine_options *engine_options, const struct serve_options *options,
+                void (*on_plan)(const struct memory_plan *plan)) ERR_MUST_CHECK;

@@ -1,0 +1,47 @@
+#include "server/stop_signals.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+static struct {
+    sigset_t set;
+    struct event_count *changed;
+    _Atomic uint32_t seen;
+} signals;
+
+static void *wait_for_signals(void *argument)
+{
+    (void)argument;
+    for (;;) {
+        int number;
+        if (sigwait(&signals.set, &number) != 0)
+            continue;
+        atomic_fetch_add(&signals.seen, 1);
+        event_count_bump(signals.changed);
+    }
+    return NULL;
+}
+
+err_t stop_signals_start(struct event_count *changed)
+{
+    signals.changed = changed;
+    sigemptyset(&signals.set);
+    sigaddset(&signals.set, SIGTERM);
+    sigaddset(&signals.set, SIGINT);
+    (void)signal(SIGPIPE, SIG_IGN);
+    int failure = pthread_sigmask(SIG_BLOCK, &signals.set, NULL);
+    pthread_t thread;
+    if (failure == 0)
+        failure = pthread_create(&thread, NULL, wait_for_signals, NULL);
+    if (failure != 0)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "cannot wait for signals: %s", strerror(failure));
+    pthread_detach(thread);
+    return err_ok();
+}
+
+uint32_t stop_signals_seen(void)
+{
+    return atomic_load(&signals.seen);
+}
