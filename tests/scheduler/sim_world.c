@@ -113,7 +113,7 @@ static void make_request(struct sim *sim, uint32_t index)
 
     memcpy(r->tokens, r->expected, r->n_given * sizeof *r->tokens);
     for (uint32_t i = r->n_given; i <= r->n_total; i++)
-        r->tokens[i] = SIM_UNKNOWN_TOKEN;
+        r->tokens[i] = sim_unknown_token(sim, r, i);
     ask->tokens = r->tokens;
 }
 

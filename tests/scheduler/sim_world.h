@@ -13,7 +13,11 @@ enum {
     SIM_BLOCK_TOKENS_MAX = 16,
     SIM_TOO_LONG = 5, /* tokens over max_model_len that a request may ask for */
 };
-#define SIM_UNKNOWN_TOKEN 0xeeeeeeeeu /* in the room for output that is not drawn yet */
+
+enum { SIM_KEY_FIELDS = 5 };
+struct sim_key {
+    int64_t fields[SIM_KEY_FIELDS];
+};
 
 enum sim_state {
     SIM_FUTURE,
@@ -36,7 +40,7 @@ struct sim_request {
     uint32_t n_pending;  /* draws in flight, of this generation */
     uint32_t n_in_flight;
     bool was_preempted;
-    struct request_key key;
+    struct sim_key key;
     uint32_t expected[SIM_TOKENS_MAX + SIM_TOO_LONG];   /* every token that it has or will draw */
     uint64_t content[SIM_TOKENS_MAX + SIM_TOO_LONG];    /* what its KV row at each position must hold */
     uint32_t tokens[SIM_TOKENS_MAX + SIM_TOO_LONG + 1]; /* the scheduler's; the last one is a guard */
@@ -72,7 +76,6 @@ struct sim {
 
     uint32_t n_requests, n_submitted;
     struct sim_request requests[SIM_REQUESTS_MAX];
-    uint32_t by_handle[SIM_REQUESTS_MAX]; /* handle -> request */
 
     uint64_t store[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX];     /* content of the KV store */
     uint64_t committed[SIM_BLOCKS_MAX][SIM_BLOCK_TOKENS_MAX]; /* of it, by committed steps */
@@ -82,6 +85,13 @@ struct sim {
     uint32_t n_steps; /* in flight */
     struct sim_step steps[SCHED_STEPS_IN_FLIGHT_MAX];
 };
+
+/* What stands in the room for output before it is drawn: a token like any other, but a wrong one. */
+static inline uint32_t sim_unknown_token(const struct sim *sim, const struct sim_request *r,
+                                         uint32_t position)
+{
+    return position < r->n_total ? (r->expected[position] + 1) % sim->vocabulary : sim->vocabulary;
+}
 
 _Noreturn void sim_fail(const struct sim *sim, int line, const char *what);
 #define SIM_CHECK(sim, condition)                                                                            \

@@ -52,6 +52,16 @@ static struct sim_request *request_of(struct sim *sim, const struct sched_plan_s
     return &sim->requests[seq->id - 1000];
 }
 
+/* The order of the contract, told a second time. */
+static bool comes_before(const struct sim_key *a, const struct sim_key *b)
+{
+    for (int i = 0; i < SIM_KEY_FIELDS; i++) {
+        if (a->fields[i] != b->fields[i])
+            return a->fields[i] < b->fields[i];
+    }
+    return false;
+}
+
 static bool is_current(const struct sim_request *r, uint32_t generation)
 {
     return r->state == SIM_LIVE && r->is_running && r->generation == generation;
@@ -89,12 +99,10 @@ static void submit_next(struct sim *sim)
         return;
     }
     r->state = SIM_LIVE;
-    r->key = (struct request_key){.arrival_ns = r->ask.arrival_ns, .sequence = index};
-    if (sim->config.policy == SCHED_PRIORITY) {
-        r->key.priority = r->ask.priority;
-        r->key.deadline_ns = r->ask.deadline_ns == 0 ? INT64_MAX : r->ask.deadline_ns;
-    }
-    sim->by_handle[r->handle] = index;
+    bool by_priority = sim->config.policy == SCHED_PRIORITY;
+    r->key = (struct sim_key){{by_priority ? r->ask.priority : 0,
+                               by_priority && r->ask.deadline_ns == 0 ? 1 : 0, /* no deadline: last */
+                               by_priority ? r->ask.deadline_ns : 0, r->ask.arrival_ns, index}};
 }
 
 static void end_request(struct sim_request *r)
@@ -147,7 +155,8 @@ static void release_all(struct sim *sim)
         SIM_CHECK(sim, r->is_cancelled || r->n_accepted == r->n_wanted);
         uint32_t n_known = r->n_given + r->n_accepted;
         SIM_CHECK(sim, memcmp(r->tokens, r->expected, n_known * sizeof *r->tokens) == 0);
-        SIM_CHECK(sim, r->tokens[n_known] == SIM_UNKNOWN_TOKEN && r->tokens[r->n_total] == SIM_UNKNOWN_TOKEN);
+        SIM_CHECK(sim, r->tokens[n_known] == sim_unknown_token(sim, r, n_known) &&
+                           r->tokens[r->n_total] == sim_unknown_token(sim, r, r->n_total));
         r->state = SIM_RELEASED;
     }
 }
@@ -202,7 +211,7 @@ static void check_preempted(struct sim *sim, const struct sched_plan *plan)
             const struct sim_request *r = &sim->requests[j];
             if (r->state != SIM_LIVE || !r->is_running || is_ending(r) || is_victim[j])
                 continue;
-            bool is_next_in_line = r->is_paused == v->is_paused && request_key_before(&v->key, &r->key);
+            bool is_next_in_line = r->is_paused == v->is_paused && comes_before(&v->key, &r->key);
             SIM_CHECK(sim, !is_next_in_line && !(r->is_paused && any_active));
         }
     }
@@ -256,7 +265,7 @@ static void check_seq(struct sim *sim, const struct sched_plan_seq *seq)
     SIM_CHECK(sim, seq->samples == (end == n_known + r->n_pending));
     SIM_CHECK(sim, seq->last_from_slot == (end > n_known) && end <= n_known + 1);
     SIM_CHECK(sim, memcmp(r->tokens, r->expected, n_known * sizeof *r->tokens) == 0);
-    SIM_CHECK(sim, r->tokens[n_known] == SIM_UNKNOWN_TOKEN);
+    SIM_CHECK(sim, r->tokens[n_known] == sim_unknown_token(sim, r, n_known));
     SIM_CHECK(sim, seq->n_blocks == (end + c->block_tokens - 1) / c->block_tokens);
     for (uint32_t i = 0; i < seq->n_blocks; i++) {
         SIM_CHECK(sim, seq->blocks[i] < c->n_blocks);
@@ -280,7 +289,7 @@ static void check_plan(struct sim *sim, const struct sched_plan *plan)
 {
     uint32_t n_rows = 0;
     bool any_new = false;
-    struct request_key last_new = {0};
+    struct sim_key last_new = {0};
     for (uint32_t i = 0; i < plan->n_seqs; i++) {
         const struct sched_plan_seq *seq = &plan->seqs[i];
         const struct sim_request *r = request_of(sim, seq);
@@ -290,10 +299,10 @@ static void check_plan(struct sim *sim, const struct sched_plan *plan)
         if (i > 0) {
             const struct sched_plan_seq *before = &plan->seqs[i - 1];
             bool same_kind = (before->n_rows == 1) == (seq->n_rows == 1);
-            SIM_CHECK(sim, same_kind ? request_key_before(&request_of(sim, before)->key, &r->key)
-                                     : before->n_rows == 1);
+            SIM_CHECK(sim,
+                      same_kind ? comes_before(&request_of(sim, before)->key, &r->key) : before->n_rows == 1);
         }
-        if (seq->slot_is_new && (!any_new || request_key_before(&last_new, &r->key)))
+        if (seq->slot_is_new && (!any_new || comes_before(&last_new, &r->key)))
             last_new = r->key;
         any_new |= seq->slot_is_new;
         check_seq(sim, seq);
@@ -304,7 +313,7 @@ static void check_plan(struct sim *sim, const struct sched_plan *plan)
     for (uint32_t i = 0; i < sim->n_submitted && any_new; i++) {
         const struct sim_request *r = &sim->requests[i];
         if (r->state == SIM_LIVE && !r->is_running && !r->is_paused)
-            SIM_CHECK(sim, request_key_before(&last_new, &r->key));
+            SIM_CHECK(sim, comes_before(&last_new, &r->key));
     }
 }
 
@@ -348,6 +357,10 @@ static void plan_step(struct sim *sim)
     check_plan(sim, plan);
     hash_plan(sim, plan);
     sched_check_invariants(sim->sched);
+    struct sched_stats stats;
+    sched_get_stats(sim->sched, &stats);
+    uint32_t quota = sim->config.tenant_cached_blocks_max;
+    SIM_CHECK(sim, quota == 0 || stats.blocks_cached <= quota * sim->n_salts);
     if (plan->n_seqs > 0) {
         SIM_CHECK(sim, sim->n_steps < sim->config.max_steps_in_flight);
         SIM_CHECK(sim, plan->step_id == sim->counts->steps + 1);
