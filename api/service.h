@@ -79,7 +79,7 @@ struct service_vtable {
 
     /* From now on submit answers UNAVAILABLE; what was accepted goes on. */
     void (*drain)(struct service *service);
-    /* Number of streams not yet finished. */
+    /* Number of streams that their reader has not released, or that still hold memory or blocks. */
     uint32_t (*in_flight)(struct service *service);
 };
 

@@ -175,6 +175,7 @@ err_t engine_submit(struct service *service, const struct request *request, stru
     token_list_free(&ids);
     if (e.code != ERR_OK)
         return e;
+    stream->submitted_ns = clock_now_ns(engine->clock);
     e = reserve_choices(engine, stream->n_choices);
     if (e.code == ERR_OK) {
         e = request_registry_add(engine->registry, stream);
@@ -185,7 +186,7 @@ err_t engine_submit(struct service *service, const struct request *request, stru
         stream_destroy(stream);
         return e;
     }
-    stream->submitted_ns = clock_now_ns(engine->clock);
+    atomic_fetch_add(&engine->n_streams, 1);
     struct engine_command command = {.kind = COMMAND_SUBMIT, .stream = stream};
     /* The ring holds several commands for every place (COMMANDS_PER_CHOICE), so it cannot be full. */
     bool pushed = mpsc_ring_push(engine->commands, &command);

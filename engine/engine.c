@@ -42,8 +42,10 @@ static void stream_release(struct stream *stream)
     struct engine *engine = stream->engine;
     stream_cancel(stream);
     request_registry_remove(engine->registry, stream);
-    if (atomic_fetch_sub(&stream->references, 1) == 1)
+    if (atomic_fetch_sub(&stream->references, 1) == 1) {
         stream_destroy(stream);
+        atomic_fetch_sub(&engine->n_streams, 1);
+    }
     engine_collect_garbage(engine);
 }
 
@@ -106,7 +108,7 @@ static void drain(struct service *service)
 
 static uint32_t in_flight(struct service *service)
 {
-    return request_registry_count(of(service)->registry);
+    return atomic_load(&of(service)->n_streams);
 }
 
 static const struct service_vtable ENGINE_SERVICE = {
@@ -204,7 +206,8 @@ static err_t create_loop_state(struct engine *engine)
         .hash_key = {random_seed_u64(), random_seed_u64()},
     };
     TRY(sched_create(&engine->sched_config, &engine->sched));
-    TRY(mpsc_ring_create(sizeof(struct engine_command), (size_t)engine->max_choices * COMMANDS_PER_CHOICE,
+    TRY(mpsc_ring_create(sizeof(struct engine_command),
+                         (size_t)engine->max_choices * COMMANDS_PER_CHOICE + COMMANDS_SPARE,
                          &engine->commands));
     TRY(request_registry_create(&engine->registry));
     engine->results = mem_alloc_array(info->max_num_seqs, sizeof *engine->results);

@@ -94,5 +94,6 @@ void engine_loads(struct service *service, struct loads *out)
         .step_running = atomic_load(&counters->step_running),
     };
     out->predicted_ttft_ns = predict_ttft_ns(engine, out->requests_waiting);
-    out->heartbeat_age_ns = clock_now_ns(engine->clock) - atomic_load(&counters->heartbeat_ns);
+    int64_t heartbeat_ns = atomic_load(&counters->heartbeat_ns); /* before the clock: never in the future */
+    out->heartbeat_age_ns = clock_now_ns(engine->clock) - heartbeat_ns;
 }

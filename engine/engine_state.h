@@ -11,6 +11,7 @@
 
 enum {
     COMMANDS_PER_CHOICE = 4,   /* a submit and a cancel each, and room for those of choices just released */
+    COMMANDS_SPARE = 1024,     /* cancels of threads that were held up while their choice was released */
     LOOP_IDLE_WAIT_MS = 50,    /* heartbeat of an idle loop */
     LOOP_SCAN_INTERVAL_MS = 5, /* how often deadlines and stalled readers are looked at */
 };
@@ -77,6 +78,7 @@ struct engine {
     struct mpsc_ring *commands;
     struct request_registry *registry;
     _Atomic uint32_t n_choices_reserved; /* accepted, not yet released by the loop */
+    _Atomic uint32_t n_streams;          /* accepted, not yet let go by both reader and loop */
     _Atomic uint64_t next_request_number;
     _Atomic bool draining, stopping, parked;
     _Atomic(struct stream *) garbage; /* streams that the loop dropped last */

@@ -27,6 +27,8 @@ void engine_drop_stream(struct engine *engine, struct stream *stream)
 {
     if (atomic_fetch_sub(&stream->references, 1) > 1)
         return;
+    atomic_fetch_sub(&engine->n_streams, 1);
+    engine->published = true; /* whoever waits for the last stream to go */
     struct stream *head = atomic_load(&engine->garbage);
     do
         stream->garbage_next = head;
@@ -41,9 +43,11 @@ static void choice_released(struct engine *engine, struct choice *choice)
         active_remove(engine, choice);
     choice->submitted = false;
     atomic_fetch_sub(&engine->n_choices_reserved, 1);
+    engine->published = true; /* whoever waits for a place in the queue */
+    if (--stream->n_unreleased > 0)
+        return;
     atomic_fetch_add(&engine->counters.finished, 1);
-    if (--stream->n_unreleased == 0)
-        engine_drop_stream(engine, stream);
+    engine_drop_stream(engine, stream);
 }
 
 static void finish_early(struct engine *engine, struct choice *choice, enum finish_reason reason,
@@ -60,6 +64,11 @@ static void finish_early(struct engine *engine, struct choice *choice, enum fini
 static void admit_choice(struct engine *engine, struct choice *choice)
 {
     struct stream *stream = choice->stream;
+    if (choice->state == CHOICE_FINISHED) {
+        /* Aborted by its id between its registration and its submission. */
+        choice_released(engine, choice);
+        return;
+    }
     struct sched_request request = {
         .id = (uint64_t)(uintptr_t)choice,
         .priority = stream->priority,
@@ -149,7 +158,7 @@ static void release_choices(struct engine *engine)
 
 static struct flight *flight_at(struct engine *engine, uint32_t index)
 {
-    return &engine->flights[(engine->first_flight + index) % SCHED_STEPS_IN_FLIGHT_MAX];
+    return &engine->flights[(engine->first_flight + index) % engine->sched_config.max_steps_in_flight];
 }
 
 /* Time inside the executor is the model's, the rest of a turn is the loop's own. */
@@ -196,7 +205,7 @@ static void land_step(struct engine *engine)
     executor->vtable->collect(executor->context, flight->step);
     int64_t now_ns = execution_ends(engine, begin_ns);
     engine_publish_step(engine, flight, now_ns);
-    engine->first_flight = (engine->first_flight + 1) % SCHED_STEPS_IN_FLIGHT_MAX;
+    engine->first_flight = (engine->first_flight + 1) % engine->sched_config.max_steps_in_flight;
     engine->n_flights--;
 }
 

@@ -95,7 +95,8 @@ void engine_build_step(struct engine *engine, const struct sched_plan *plan, str
         struct choice *choice = (struct choice *)(uintptr_t)seq->id;
         if (choice->first_scheduled_ns < 0) {
             choice->first_scheduled_ns = now_ns;
-            choice->n_cached = seq->n_cached;
+            /* Of a handed-over answer some output may be cached too. */
+            choice->n_cached = seq->n_cached < choice->n_prompt ? seq->n_cached : choice->n_prompt;
         }
         if (seq->n_rows == 1 && seq->samples)
             decode++;

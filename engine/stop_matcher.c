@@ -24,19 +24,22 @@ static err_t append(struct buffer *out, const char *text, size_t size)
     return err_ok();
 }
 
-/* First position at which a whole stop string lies, and the longest such one; NULL when there is none. */
-static const char *find_stop(const struct stop_matcher *matcher, size_t *position)
+/* Of the stop strings that end behind the first n_old bytes of the held text, the one that ends first, and
+ * the longest of those; NULL when there is none. */
+static const char *find_stop(const struct stop_matcher *matcher, size_t n_old, size_t *end)
 {
     const char *best = NULL;
     for (size_t i = 0; i < matcher->n_stops; i++) {
         const char *stop = matcher->stops[i];
-        const char *at = memmem(matcher->held.data, matcher->held.size, stop, strlen(stop));
+        size_t size = strlen(stop);
+        size_t begin = n_old + 1 > size ? n_old + 1 - size : 0;
+        const char *at = memmem(matcher->held.data + begin, matcher->held.size - begin, stop, size);
         if (!at)
             continue;
-        size_t where = (size_t)(at - matcher->held.data);
-        if (!best || where < *position || (where == *position && strlen(stop) > strlen(best))) {
+        size_t stop_end = (size_t)(at - matcher->held.data) + size;
+        if (!best || stop_end < *end || (stop_end == *end && size > strlen(best))) {
             best = stop;
-            *position = where;
+            *end = stop_end;
         }
     }
     return best;
@@ -60,17 +63,18 @@ static size_t partial_stop(const struct stop_matcher *matcher)
 err_t stop_matcher_push(struct stop_matcher *matcher, const char *text, size_t text_bytes, bool include_stop,
                         struct buffer *out, const char **matched)
 {
-    *matched = NULL;
+    if (matched)
+        *matched = NULL;
     if (matcher->n_stops == 0)
         return append(out, text, text_bytes);
+    size_t n_old = matcher->held.size, end = 0;
     TRY(append(&matcher->held, text, text_bytes));
     if (matcher->held.size == 0)
         return err_ok();
-    size_t position = 0;
-    const char *stop = find_stop(matcher, &position);
+    const char *stop = matched ? find_stop(matcher, n_old, &end) : NULL;
     if (stop) {
         *matched = stop;
-        TRY(append(out, matcher->held.data, position + (include_stop ? strlen(stop) : 0)));
+        TRY(append(out, matcher->held.data, include_stop ? end : end - strlen(stop)));
         buffer_clear(&matcher->held);
         return err_ok();
     }

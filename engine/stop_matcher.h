@@ -15,10 +15,11 @@ struct stop_matcher {
 void stop_matcher_init(struct stop_matcher *matcher, const char *const *stops, size_t n_stops);
 void stop_matcher_free(struct stop_matcher *matcher);
 
-/* Adds text; appends to *out what is certain. *matched: the stop string that was completed (the one that
- * begins first in the text, the longest of those), or NULL; then nothing before it is held any more and what
- * follows it is dropped; the stop string itself is appended too when include_stop. RESOURCE_EXHAUSTED at a
- * buffer's limit. */
+/* Adds text; appends to *out what is certain. *matched: the stop string that was completed (the one that ends
+ * first in the text, the longest of those: it does not depend on how the text is cut into pieces), or NULL;
+ * then nothing before it is held any more and what follows it is dropped; the stop string itself is appended
+ * too when include_stop. With matched NULL a stop string that ends in this piece does not count, but text
+ * that may begin a later one is held all the same (min_tokens). RESOURCE_EXHAUSTED at a buffer's limit. */
 err_t stop_matcher_push(struct stop_matcher *matcher, const char *text, size_t text_bytes, bool include_stop,
                         struct buffer *out, const char **matched) ERR_MUST_CHECK;
 /* The end: what was held comes out. */

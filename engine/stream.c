@@ -47,7 +47,8 @@ static err_t choice_init(struct stream *stream, uint32_t index, const uint32_t *
         buffer_clear(&piece);
         e = detokenizer_push(&choice->detokenizer, output_prefix_ids[i], &piece);
         if (e.code == ERR_OK)
-            e = stop_matcher_push(&choice->stop_matcher, piece.data, piece.size, false, &sent, &matched);
+            e = stop_matcher_push(&choice->stop_matcher, piece.data, piece.size, false, &sent,
+                                  i + 1 >= stream->sampling.min_tokens ? &matched : NULL);
         if (e.code == ERR_OK && matched)
             e = err_new(ERR_INVALID_ARGUMENT, "output_prefix_ids already contain the stop string \"%s\"",
                         matched);

@@ -11,10 +11,10 @@ struct gathered {
     err_t error;
 };
 
+/* matched: NULL while stop strings do not count. */
 static err_t push_text(struct choice *choice, const struct token_record *record, const char **matched)
 {
     struct stream *stream = choice->stream;
-    *matched = NULL;
     if (!stream->engine->text || (record->stops && !stream->sampling.include_stop_str_in_output))
         return err_ok();
     struct buffer piece = {.limit_bytes = STREAM_TEXT_BYTES_MAX};
@@ -26,7 +26,7 @@ static err_t push_text(struct choice *choice, const struct token_record *record,
     return e;
 }
 
-/* A stop string hides while min_tokens asks for more output. */
+/* A stop string does not count while min_tokens asks for more output. n_tokens: not yet in n_delivered. */
 static bool stop_counts(const struct choice *choice, size_t n_tokens)
 {
     return choice->n_output_prefix + choice->n_delivered + n_tokens >= choice->stream->sampling.min_tokens;
@@ -46,11 +46,9 @@ static void gather(struct choice *choice, struct gathered *out)
         if (with_logprobs)
             stream->event_logprobs[out->n_tokens] = item.logprobs;
         out->n_tokens++;
-        const char *matched = NULL;
-        out->error = push_text(choice, &item.record, &matched);
+        out->error =
+            push_text(choice, &item.record, stop_counts(choice, out->n_tokens) ? &out->stop_string : NULL);
         out->failed = out->error.code != ERR_OK;
-        if (matched && stop_counts(choice, out->n_tokens))
-            out->stop_string = matched;
     }
     if (out->n_tokens > 0 && atomic_load(&choice->paused))
         event_count_bump(&stream->engine->wake);
@@ -93,11 +91,16 @@ static void fill_finish(struct choice *choice, struct event *event)
         const char *matched = NULL;
         err_t e = detokenizer_flush(&choice->detokenizer, &tail);
         if (e.code == ERR_OK)
-            e = stop_matcher_push(&choice->stop_matcher, tail.data, tail.size, false, &stream->text,
-                                  &matched);
+            e = stop_matcher_push(&choice->stop_matcher, tail.data, tail.size,
+                                  stream->sampling.include_stop_str_in_output, &stream->text,
+                                  stop_counts(choice, 0) ? &matched : NULL);
         if (e.code == ERR_OK && !matched)
             e = stop_matcher_flush(&choice->stop_matcher, &stream->text);
         buffer_free(&tail);
+        if (matched && event->finish_reason == FINISH_LENGTH) {
+            event->finish_reason = FINISH_STOP;
+            event->stop_string = matched;
+        }
         if (e.code != ERR_OK) {
             event->finish_reason = FINISH_ERROR;
             event->error = e;
