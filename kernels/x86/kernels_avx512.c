@@ -1,0 +1,14 @@
+/* Every kernel for AVX-512 F, BW, DQ and VL. */
+#include <math.h>
+#include <string.h>
+#include "kernels/x86/simd_avx512.h"
+
+#define KERNEL(name) name##_avx512
+#define HALVES       2
+enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, QUERY_TILE = 8 };
+
+#include "kernels/x86/rows_x86.h"
+#include "kernels/x86/sampling_x86.h"
+#include "kernels/x86/attention_x86.h"
+#include "kernels/x86/linear_float_x86.h"
+#include "kernels/x86/linear_int_x86.h"

@@ -1,0 +1,140 @@
+/* Linear kernels of the quantised formats; see rows_x86.h for how it is included, with HALVES (of a panel
+ * that one tile covers) and INT_ROWS_MAX (of a tile) defined, and the dot product of the instruction set: a
+ * block's accumulator begins as dot_start, takes eight quads by dot_step, and dot_finish gives the exact
+ * integers. The panel's offset codes are unsigned; q_sum corrects for the offset where the product needs it.
+ */
+#include "kernels/kernel_table.h"
+#include "kernels/x86/linear_store_x86.h"
+
+static inline __attribute__((always_inline)) vi load_quad(const int8_t *q)
+{
+    uint32_t bytes;
+    memcpy(&bytes, q, sizeof bytes);
+    return vi_set1(bytes);
+}
+
+/* One block of 32 inputs into acc. */
+static inline __attribute__((always_inline)) void int_block(const struct linear_args *a, const uint8_t *block,
+                                                            const int8_t *q, const int ROWS,
+                                                            size_t first_half, const int N_HALVES,
+                                                            const bool IS_INT8, vi acc[INT_ROWS_MAX][2])
+{
+    enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
+    if (IS_INT8) {
+#pragma GCC unroll 8
+        for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
+            vi w[2];
+#pragma GCC unroll 2
+            for (int h = 0; h < N_HALVES; h++)
+                w[h] = vi_load(block + (first_half + (size_t)h) * (INT8_BLOCK_BYTES / 2) + quad * QUAD_BYTES);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                vi x = load_quad(q + (size_t)r * a->q_stride + quad * 4);
+#pragma GCC unroll 2
+                for (int h = 0; h < N_HALVES; h++)
+                    acc[r][h] = dot_step(acc[r][h], w[h], x, true);
+            }
+        }
+        return;
+    }
+    const vi nibble = vi_set1(0x0f0f0f0fu);
+#pragma GCC unroll 4
+    for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
+        vi low[2], high[2];
+#pragma GCC unroll 2
+        for (int h = 0; h < N_HALVES; h++) {
+            vi both = vi_load(block + (first_half + (size_t)h) * (INT4_BLOCK_BYTES / 2) + pair * QUAD_BYTES);
+            low[h] = vi_and(both, nibble);
+            high[h] = vi_and(vi_shift_right(both, 4), nibble);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            vi x0 = load_quad(q + (size_t)r * a->q_stride + pair * 4);
+            vi x1 = load_quad(q + (size_t)r * a->q_stride + pair * 4 + QUANT_BLOCK / 2);
+#pragma GCC unroll 2
+            for (int h = 0; h < N_HALVES; h++) {
+                acc[r][h] = dot_step(acc[r][h], low[h], x0, false);
+                acc[r][h] = dot_step(acc[r][h], high[h], x1, false);
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void int_tile(const struct linear_args *a, size_t row,
+                                                           const int ROWS, size_t first_half,
+                                                           const int N_HALVES, const bool IS_INT8)
+{
+    const size_t block_bytes = IS_INT8 ? INT8_BLOCK_BYTES : INT4_BLOCK_BYTES;
+    const uint8_t *at = a->panel;
+    const int8_t *q = a->q + row * a->q_stride;
+    const float *q_scale = a->q_scale + row * a->q_block_stride;
+    const int32_t *q_sum = a->q_sum + row * a->q_block_stride;
+    const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
+    vf sums[INT_ROWS_MAX][2], scales[2];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 2
+        for (int h = 0; h < N_HALVES; h++)
+            sums[r][h] = vf_zero();
+    }
+    for (size_t b = 0; b < n_blocks;) {
+#pragma GCC unroll 2
+        for (int h = 0; h < N_HALVES; h++)
+            scales[h] = vf_load_f16((const uint16_t *)at + (first_half + (size_t)h) * HALF_OUTPUTS);
+        at += PANEL_SCALE_BYTES;
+        for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
+            vi acc[INT_ROWS_MAX][2];
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 2
+                for (int h = 0; h < N_HALVES; h++)
+                    acc[r][h] = dot_start(q_sum[(size_t)r * a->q_block_stride + b], IS_INT8);
+            }
+            int_block(a, at, q + b * QUANT_BLOCK, ROWS, first_half, N_HALVES, IS_INT8, acc);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                vf scale = vf_set1(q_scale[(size_t)r * a->q_block_stride + b]);
+#pragma GCC unroll 2
+                for (int h = 0; h < N_HALVES; h++) {
+                    vi dot = dot_finish(acc[r][h], q_sum[(size_t)r * a->q_block_stride + b], IS_INT8);
+                    sums[r][h] = vf_fma(vi_to_float(dot), vf_mul(scale, scales[h]), sums[r][h]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+        store_outputs(a, row + (size_t)r, first_half, N_HALVES, sums[r]);
+}
+
+static inline __attribute__((always_inline)) void linear_int(const struct linear_args *a, const bool IS_INT8)
+{
+    size_t row = 0;
+    for (size_t left = a->n_rows; left > 0; left = a->n_rows - row) {
+        if (left == 1) { /* one pass over the panel, whatever the width of the registers */
+            int_tile(a, row, 1, 0, 2, IS_INT8);
+            row += 1;
+            continue;
+        }
+        size_t rows = left >= INT_ROWS_MAX ? INT_ROWS_MAX : left >= 4 ? 4 : 2;
+        for (size_t half = 0; half < 2; half += HALVES) {
+            if (rows == INT_ROWS_MAX)
+                int_tile(a, row, INT_ROWS_MAX, half, HALVES, IS_INT8);
+            else if (rows == 4)
+                int_tile(a, row, 4, half, HALVES, IS_INT8);
+            else
+                int_tile(a, row, 2, half, HALVES, IS_INT8);
+        }
+        row += rows;
+    }
+}
+
+void KERNEL(linear_int8)(const struct linear_args *a)
+{
+    linear_int(a, true);
+}
+
+void KERNEL(linear_int4)(const struct linear_args *a)
+{
+    linear_int(a, false);
+}

@@ -1,0 +1,114 @@
+/* The kernels over one row or head, for sixteen lanes of any width. Included once per instruction set, after
+ * its simd header, with KERNEL(name) defined as the function's name there. */
+#include "kernels/kernel_table.h"
+#include "kernels/x86/math_x86.h"
+
+void KERNEL(quantize_row)(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum)
+{
+    const vf magic = vf_set1(ROUND_MAGIC);
+    const vi magic_bits = vi_set1(ROUND_MAGIC_BITS), no_sign = vi_set1(0x7fffffffu);
+    for (size_t b = 0; b < n / QUANT_BLOCK; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
+        vf x0 = vf_load(x), x1 = vf_load(x + LANES);
+        uint32_t amax_bits =
+            vi_reduce_max_u32(vi_max_u32(vi_and(vi_bits(x0), no_sign), vi_and(vi_bits(x1), no_sign)));
+        float amax = f32_from_bits(amax_bits);
+        bool finite = amax_bits < 0x7f800000u;
+        if (!finite || amax < QUANT_AMAX_MIN) {
+            scale[b] = finite ? 0.0f : NAN;
+            sum[b] = 0;
+            vi_store_bytes(q, vi_zero());
+            vi_store_bytes(q + LANES, vi_zero());
+            continue;
+        }
+        scale[b] = amax / 127.0f;
+        vf inverse = vf_set1(127.0f / amax);
+        vi q0 = vi_sub(vi_bits(vf_add(vf_mul(x0, inverse), magic)), magic_bits);
+        vi q1 = vi_sub(vi_bits(vf_add(vf_mul(x1, inverse), magic)), magic_bits);
+        sum[b] = vi_reduce_add(vi_add(q0, q1));
+        vi_store_bytes(q, q0);
+        vi_store_bytes(q + LANES, q1);
+    }
+}
+
+void KERNEL(norm_row)(const struct norm_args *a)
+{
+    vf squares = vf_zero();
+    for (size_t i = 0; i < a->n; i += LANES) {
+        size_t left = a->n - i < LANES ? a->n - i : LANES;
+        vf x = left == LANES ? vf_load(a->residual + i) : vf_load_first(a->residual + i, left);
+        if (a->add != NULL) {
+            x = vf_add(x, left == LANES ? vf_load(a->add + i) : vf_load_first(a->add + i, left));
+            if (left == LANES)
+                vf_store(a->residual + i, x);
+            else
+                vf_store_first(a->residual + i, x, left);
+        }
+        squares = vf_fma(x, x, squares);
+    }
+    float scale = 1.0f / sqrtf(vf_sum(squares) / (float)a->n + a->eps);
+    vf scales = vf_set1(scale), one = vf_set1(1.0f);
+    for (size_t i = 0; i < a->n; i += LANES) {
+        size_t left = a->n - i < LANES ? a->n - i : LANES;
+        vf x = left == LANES ? vf_load(a->residual + i) : vf_load_first(a->residual + i, left);
+        vf w = left == LANES ? vf_load(a->weight + i) : vf_load_first(a->weight + i, left);
+        if (a->one_plus)
+            w = vf_add(one, w);
+        x = vf_mul(vf_mul(x, scales), w);
+        if (left == LANES)
+            vf_store(a->out + i, x);
+        else
+            vf_store_first(a->out + i, x, left);
+    }
+}
+
+void KERNEL(rope_head)(float *x, const float *cosines, const float *sines, size_t n_freq)
+{
+    for (size_t i = 0; i < n_freq; i += LANES) {
+        size_t left = n_freq - i < LANES ? n_freq - i : LANES;
+        vf x0 = vf_load_first(x + i, left), x1 = vf_load_first(x + n_freq + i, left);
+        vf c = vf_load_first(cosines + i, left), s = vf_load_first(sines + i, left);
+        vf_store_first(x + i, vf_fma(vf_negate(x1), s, vf_mul(x0, c)), left);
+        vf_store_first(x + n_freq + i, vf_fma(x0, s, vf_mul(x1, c)), left);
+    }
+}
+
+static inline vf silu(vf g)
+{
+    return vf_div(g, vf_add(vf_set1(1.0f), vf_exp(vf_negate(g))));
+}
+
+static inline vf gelu_tanh(vf g)
+{
+    vf inner = vf_fma(vf_mul(vf_set1(GELU_CUBIC), vf_mul(g, g)), g, g);
+    return vf_div(g, vf_add(vf_set1(1.0f), vf_exp(vf_mul(inner, vf_set1(GELU_SLOPE)))));
+}
+
+void KERNEL(silu_mul_row)(const float *gate, const float *up, size_t n, float *out)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vf_store(out + i, vf_mul(silu(vf_load(gate + i)), vf_load(up + i)));
+    if (i < n)
+        vf_store_first(out + i, vf_mul(silu(vf_load_first(gate + i, n - i)), vf_load_first(up + i, n - i)),
+                       n - i);
+}
+
+void KERNEL(gelu_mul_row)(const float *gate, const float *up, size_t n, float *out)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vf_store(out + i, vf_mul(gelu_tanh(vf_load(gate + i)), vf_load(up + i)));
+    if (i < n)
+        vf_store_first(
+            out + i, vf_mul(gelu_tanh(vf_load_first(gate + i, n - i)), vf_load_first(up + i, n - i)), n - i);
+}
+
+void KERNEL(soft_cap_row)(float *x, size_t n, float cap)
+{
+    vf caps = vf_set1(cap);
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t left = n - i < LANES ? n - i : LANES;
+        vf y = vf_tanh(vf_div(vf_load_first(x + i, left), caps));
+        vf_store_first(x + i, vf_mul(caps, y), left);
+    }
+}
