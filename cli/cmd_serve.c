@@ -1,0 +1,134 @@
+/* bantam serve: a model behind gRPC. */
+#include <string.h>
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/engine_flags.h"
+#include "server/serve.h"
+
+enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 16 };
+
+struct serve_values {
+    struct engine_flag_values engine;
+    const char *host, *port_file, *log_level, *log_format;
+    int64_t port, max_connection_calls, max_calls, max_message_bytes;
+    double shutdown_timeout_s;
+    bool allow_insecure_bind;
+};
+
+static size_t serve_flags(struct serve_values *v, struct flag *flags)
+{
+    const struct flag rows[] = {
+        {.name = "host",
+         .kind = FLAG_STRING,
+         .target = &v->host,
+         .default_text = "127.0.0.1",
+         .metavar = "ADDRESS",
+         .help = "where to listen; an address that other machines reach needs --allow-insecure-bind"},
+        {.name = "port",
+         .kind = FLAG_INT,
+         .target = &v->port,
+         .default_text = "50051",
+         .max = 65535,
+         .help = "TCP port; 0 = any free one"},
+        {.name = "port-file",
+         .kind = FLAG_STRING,
+         .target = &v->port_file,
+         .metavar = "FILE",
+         .help = "write the port here when ready, for programs"},
+        {.name = "allow-insecure-bind",
+         .kind = FLAG_BOOL,
+         .target = &v->allow_insecure_bind,
+         .default_text = "false",
+         .help = "listen on an open address although there is no TLS and no authentication"},
+        {.name = "shutdown-timeout",
+         .kind = FLAG_DOUBLE,
+         .target = &v->shutdown_timeout_s,
+         .default_text = "30",
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "how long a stop waits for requests in flight; a second signal ends the wait"},
+        {.name = "max-connection-calls",
+         .kind = FLAG_INT,
+         .target = &v->max_connection_calls,
+         .default_text = "1024",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "calls at once on one connection"},
+        {.name = "max-calls",
+         .kind = FLAG_INT,
+         .target = &v->max_calls,
+         .default_text = "4096",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "calls at once on all connections"},
+        {.name = "max-message-bytes",
+         .kind = FLAG_INT,
+         .target = &v->max_message_bytes,
+         .default_text = "4m",
+         .min = 1024,
+         .max = 1 << 30,
+         .help = "largest request"},
+        {.name = "log-level",
+         .kind = FLAG_CHOICE,
+         .target = &v->log_level,
+         .default_text = "info",
+         .choices = "error|warn|info|debug",
+         .help = "what to log"},
+        {.name = "log-format",
+         .kind = FLAG_CHOICE,
+         .target = &v->log_format,
+         .default_text = "auto",
+         .choices = "auto|text|json",
+         .help = "auto: text on a terminal, JSON lines otherwise"},
+    };
+    size_t n = sizeof rows / sizeof *rows;
+    memcpy(flags, rows, sizeof rows);
+    return n + engine_flags_fill(&v->engine, flags + n);
+}
+
+static void start_log(const struct serve_values *v)
+{
+    enum log_level level = LOG_INFO;
+    (void)log_level_parse(v->log_level, &level); /* a choice: it parses */
+    enum log_format format = strcmp(v->log_format, "json") == 0   ? LOG_FORMAT_JSON
+                             : strcmp(v->log_format, "text") == 0 ? LOG_FORMAT_TEXT
+                                                                  : LOG_FORMAT_AUTO;
+    log_init(level, format);
+}
+
+int command_serve(int argc, char *argv[])
+{
+    static struct serve_values values;
+    struct flag flags[SERVE_FLAGS_MAX];
+    const struct flag_command command = {
+        .name = "bantam serve",
+        .summary = "Serves a model from a directory in Hugging Face's layout over gRPC, until SIGTERM or "
+                   "Ctrl-C; what is in "
+                   "flight then finishes.",
+        .positionals = "MODEL",
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .flags = flags,
+        .n_flags = serve_flags(&values, flags),
+        .examples = "  bantam serve demo/model\n  bantam serve ~/models/llama-3.2-1b --quantization int4 "
+                    "--max-model-len 8192\n",
+    };
+    struct flag_result arguments;
+    int status;
+    if (!parse_command(&command, argc, argv, &arguments, &status))
+        return status;
+    start_log(&values);
+    struct engine_options engine = engine_flags_options(&values.engine, arguments.positional[0]);
+    struct serve_options options = serve_options_default();
+    options.host = values.host;
+    options.port = (uint16_t)values.port;
+    options.port_file = values.port_file;
+    options.allow_insecure_bind = values.allow_insecure_bind;
+    options.shutdown_timeout_ns = (int64_t)(values.shutdown_timeout_s * 1e9);
+    options.max_connection_calls = (uint32_t)values.max_connection_calls;
+    options.max_calls = (uint32_t)values.max_calls;
+    options.max_message_bytes = (size_t)values.max_message_bytes;
+    options.version = BANTAM_VERSION;
+    err_t e = serve_run(&engine, &options, print_memory_plan);
+    return e.code == ERR_OK ? 0 : report_error(command.name, &e);
+}
