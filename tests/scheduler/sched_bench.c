@@ -1,5 +1,5 @@
-/* sched_bench [n_seqs] [steps]: what a plan and a commit cost, in microseconds a step, with everything
- * decoding and with requests coming and going. */
+/* sched_bench [sequences] [steps]: what a plan and a commit cost, in microseconds a step (median and 99th
+ * percentile), with everything decoding and with requests coming and going. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "base/assert.h"
 #include "scheduler/scheduler.h"
 
-enum { TOKENS_MAX = 4096 };
+enum { TOKENS_MAX = 4096, STEPS_MAX = 3500, WARM_UP_STEPS = 300 };
 
 static double now_us(void)
 {
@@ -23,7 +23,8 @@ struct bench {
     uint32_t *tokens; /* [n_requests][TOKENS_MAX] */
     struct sched_result *results;
     uint64_t n_submitted;
-    double plan_us, commit_us, plan_most_us;
+    uint32_t n_steps;
+    double plan_us[STEPS_MAX + WARM_UP_STEPS], commit_us[STEPS_MAX + WARM_UP_STEPS];
 };
 
 static void submit(struct bench *bench, uint32_t index, uint32_t n_prompt, uint32_t max_output)
@@ -53,10 +54,20 @@ static void step(struct bench *bench, uint32_t token)
     double drawn = now_us();
     sched_commit(bench->sched, plan->step_id, bench->results, n_results);
     double committed = now_us();
-    bench->plan_us += planned - start;
-    bench->commit_us += committed - drawn;
-    if (planned - start > bench->plan_most_us)
-        bench->plan_most_us = planned - start;
+    bench->plan_us[bench->n_steps] = planned - start;
+    bench->commit_us[bench->n_steps++] = committed - drawn;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_times(const char *what, double *times_us, uint32_t n)
+{
+    qsort(times_us, n, sizeof *times_us, compare);
+    printf("  %s: median %.2f us, p99 %.2f us\n", what, times_us[n / 2], times_us[n / 100 * 99]);
 }
 
 static void run(uint32_t n_seqs, uint32_t n_steps, uint32_t n_prompt, uint32_t max_output, const char *what)
@@ -72,32 +83,29 @@ static void run(uint32_t n_seqs, uint32_t n_steps, uint32_t n_prompt, uint32_t m
         .prefix_cache = true,
         .hash_key = {1, 2},
     };
-    struct bench bench = {.n_seqs = n_seqs};
+    static struct bench bench;
+    bench = (struct bench){.n_seqs = n_seqs};
     err_t e = sched_create(&config, &bench.sched);
     bench.tokens = mem_alloc_array((size_t)config.max_requests * TOKENS_MAX, sizeof *bench.tokens);
     bench.results = mem_alloc_array(n_seqs, sizeof *bench.results);
     ASSERT(e.code == ERR_OK && bench.tokens != NULL && bench.results != NULL);
     for (uint32_t i = 0; i < config.max_requests; i++)
         submit(&bench, i, n_prompt, max_output);
+    uint64_t n_allocations = mem_alloc_count(), n_running = 0;
     struct sched_stats stats;
-    do { /* until all slots decode */
-        step(&bench, 1);
-        sched_get_stats(bench.sched, &stats);
-    } while (stats.n_running < n_seqs);
-    bench.plan_us = bench.commit_us = bench.plan_most_us = 0;
-    uint64_t n_allocations = mem_alloc_count();
-    for (uint32_t i = 0; i < n_steps; i++) {
+    for (uint32_t i = 0; i < n_steps + WARM_UP_STEPS; i++) {
         step(&bench, i);
         uint64_t id;
         while (sched_pop_released(bench.sched, &id))
             submit(&bench, (uint32_t)id, n_prompt, max_output);
+        sched_get_stats(bench.sched, &stats);
+        n_running += i < WARM_UP_STEPS ? 0 : stats.n_running;
     }
-    sched_get_stats(bench.sched, &stats);
-    printf("%s, %u sequences: plan %.2f us (most %.1f), commit %.2f us a step; %zu bytes, %llu allocations, "
-           "%llu preempted\n",
-           what, n_seqs, bench.plan_us / n_steps, bench.plan_most_us, bench.commit_us / n_steps,
-           sched_bytes(&config), (unsigned long long)(mem_alloc_count() - n_allocations),
-           (unsigned long long)stats.preemptions);
+    printf("%s: %.1f running of %u, %.1f rows a step, %llu allocations, %llu preempted\n", what,
+           (double)n_running / n_steps, n_seqs, (double)stats.rows / (double)stats.steps,
+           (unsigned long long)(mem_alloc_count() - n_allocations), (unsigned long long)stats.preemptions);
+    print_times("plan", &bench.plan_us[WARM_UP_STEPS], n_steps);
+    print_times("commit", &bench.commit_us[WARM_UP_STEPS], n_steps);
     sched_destroy(bench.sched);
     mem_free(bench.tokens);
     mem_free(bench.results);
@@ -107,8 +115,8 @@ int main(int argc, char **argv)
 {
     uint32_t n_seqs = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 64;
     uint32_t n_steps = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 3000;
-    if (n_seqs == 0 || n_seqs > 1024 || n_steps == 0 || n_steps > 3500) {
-        fprintf(stderr, "usage: sched_bench [sequences 1..1024] [steps 1..3500]\n");
+    if (n_seqs == 0 || n_seqs > 1024 || n_steps < 100 || n_steps > STEPS_MAX) {
+        fprintf(stderr, "usage: sched_bench [sequences 1..1024] [steps 100..3500]\n");
         return 2;
     }
     run(n_seqs, n_steps, 128, TOKENS_MAX - 128, "decode only");

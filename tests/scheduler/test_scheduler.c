@@ -373,6 +373,36 @@ static void test_preempted_in_flight(void **state)
     rig_close(&rig);
 }
 
+/* A request may run again in another slot while its old one still drains; the old draw does not count. */
+static void test_back_while_draining(void **state)
+{
+    (void)state;
+    struct sched_config config = rig_config();
+    config.max_steps_in_flight = 2;
+    config.n_blocks = 6;
+    struct rig rig;
+    rig_open(&rig, &config);
+    rig_add(&rig, 1, 7, 10, 9);
+    struct rig_step first = rig_plan(&rig);
+    sched_pause(rig.sched, rig_handle(&rig, 1), true);
+    rig_add(&rig, 2, 20, 50, 2); /* needs 5 blocks, 4 are free */
+    struct rig_step none = rig_plan(&rig);
+    assert_true(none.n_seqs == 0 && none.id == 0 && none.n_preempted == 1 && none.preempted_ids[0] == 1);
+    sched_cancel(rig.sched, rig_handle(&rig, 2));
+    sched_pause(rig.sched, rig_handle(&rig, 1), false);
+    struct rig_step second = rig_plan(&rig);
+    assert_true(second.n_seqs == 1 && second.seqs[0].id == 1 && second.seqs[0].slot_is_new);
+    assert_int_not_equal(second.seqs[0].slot, first.seqs[0].slot);
+    assert_true(second.seqs[0].n_rows == 7 && second.seqs[0].samples && !second.seqs[0].last_from_slot);
+    rig.requests[1].tokens[7] = 99;
+    rig_commit(&rig, &first, 5, 1); /* not even its stop counts */
+    assert_int_equal(rig.requests[1].tokens[7], 99);
+    rig_commit(&rig, &second, 6, 0);
+    assert_int_equal(rig.requests[1].tokens[7], 6);
+    assert_int_equal(rig_stats(&rig).n_running, 1);
+    rig_close(&rig);
+}
+
 static void test_several_tokens_at_once(void **state)
 {
     (void)state;
@@ -468,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_cancel_in_every_state),
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_preempted_in_flight),
+        cmocka_unit_test(test_back_while_draining),
         cmocka_unit_test(test_several_tokens_at_once),
         cmocka_unit_test(test_hand_over),
         cmocka_unit_test(test_handle_reuse),

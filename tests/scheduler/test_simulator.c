@@ -8,7 +8,7 @@
 
 /* A sanitizer makes a seed some ten times slower. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { N_SEEDS = 1000 };
+enum { N_SEEDS = 2000 };
 #else
 enum { N_SEEDS = 10000 };
 #endif
@@ -38,7 +38,7 @@ static void test_many_seeds(void **state)
     assert_true(c.cancelled_waiting > 0 && c.cancelled_running > 0);
     assert_true(c.cancelled_in_flight > 0 && c.cancelled_after_end > 0);
     assert_true(c.preempted > N_SEEDS && c.preempted_in_flight > 0 && c.preempted_paused > 0);
-    assert_true(c.readmitted_while_draining > 0 && c.results_dropped > 0);
+    assert_true(c.results_dropped > 0);
     assert_true(c.paused > 0 && c.cached_positions > N_SEEDS && c.cached_after_preemption > 0);
     assert_true(c.rows_from_slot > N_SEEDS && c.several_tokens > 0 && c.cache_resets > 0);
 }
