@@ -132,6 +132,7 @@ static err_t serve_engine(struct engine *engine, const struct serve_options *opt
     door_options.max_calls = options->max_calls;
     struct grpc_door *door;
     TRY(grpc_door_open(engine_service(engine), &door_options, &door));
+    stop_signals_arm();
     err_t e = announce(options, door);
     if (e.code == ERR_OK) {
         wait_for_signal();

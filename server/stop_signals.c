@@ -3,13 +3,18 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
     sigset_t set;
     struct event_count *changed;
     _Atomic uint32_t seen;
+    _Atomic bool armed;
 } signals;
+
+enum { EXIT_STATUS_SIGNAL = 128 }; /* plus its number, as shells report it */
 
 static void *wait_for_signals(void *argument)
 {
@@ -18,6 +23,8 @@ static void *wait_for_signals(void *argument)
         int number;
         if (sigwait(&signals.set, &number) != 0)
             continue;
+        if (!atomic_load(&signals.armed))
+            _exit(EXIT_STATUS_SIGNAL + number);
         atomic_fetch_add(&signals.seen, 1);
         event_count_bump(signals.changed);
     }
@@ -39,6 +46,11 @@ err_t stop_signals_start(struct event_count *changed)
         return err_new(ERR_RESOURCE_EXHAUSTED, "cannot wait for signals: %s", strerror(failure));
     pthread_detach(thread);
     return err_ok();
+}
+
+void stop_signals_arm(void)
+{
+    atomic_store(&signals.armed, true);
 }
 
 uint32_t stop_signals_seen(void)

@@ -9,5 +9,7 @@
  * waits for them. `changed` (borrowed for ever) is bumped at each. Once per process, before other threads
  * exist. */
 err_t stop_signals_start(struct event_count *changed) ERR_MUST_CHECK;
+/* Until this is called a signal ends the process at once: there is nothing to drain yet. */
+void stop_signals_arm(void);
 /* How many came. Any thread. */
 uint32_t stop_signals_seen(void);
