@@ -2,7 +2,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/assert.h"
+#include "base/log.h"
 
 size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
 {
@@ -201,5 +203,11 @@ void print_memory_plan(const struct memory_plan *plan)
 {
     char text[2048];
     memory_plan_print(plan, text, sizeof text);
-    (void)fputs(text, stderr);
+    char *rest = text;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        if (isatty(STDERR_FILENO))
+            (void)fprintf(stderr, "%s\n", line);
+        else
+            log_info("memory", "%s", line);
+    }
 }

@@ -19,5 +19,5 @@ struct engine_flag_values {
 size_t engine_flags_fill(struct engine_flag_values *values, struct flag *flags);
 /* Parsed values -> options for the model in `directory`. Borrows the strings. */
 struct engine_options engine_flags_options(const struct engine_flag_values *values, const char *directory);
-/* Prints the memory plan to stderr: engine_open's on_plan. */
+/* The memory plan for people on a terminal, else as log lines: engine_open's on_plan. */
 void print_memory_plan(const struct memory_plan *plan);
