@@ -1,15 +1,21 @@
 /* Which token: exact top-k, top-p and min-p without sorting the vocabulary, Gumbel-max, log-probabilities.
- * Candidates above a threshold go into a heap and leave it in descending order (ties: lower id first) until
- * the filters are satisfied; when a threshold was too high, it is lowered and the heap made again. The
- * threshold never changes the result. */
+ * Candidates above a threshold are taken; when it was too high, it is lowered and they are taken again. Top-k
+ * and the best log-probabilities come from a heap, in descending order (ties: lower id first); top-p from a
+ * selection that adds up the weights of what it puts in front. */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 #include "kernels/cpu_sampler.h"
 #include "kernels/ref/math_ref.h"
 
 /* Thresholds below the maximum, tried in turn, in nats; the last one takes everything finite. */
 static const float depths[] = {6.0f, 14.0f, INFINITY};
-enum { N_DEPTHS = sizeof depths / sizeof depths[0] };
+enum {
+    N_DEPTHS = sizeof depths / sizeof depths[0],
+    /* Survivors up to which each draws for itself; with more the whole row draws at once, sixteen lanes wide,
+     * which gives the same bits. */
+    DRAW_ONE_BY_ONE_MAX = 64,
+};
 
 /* ---- Max-heap of keys: value in the upper half, so ordered as integers are; complement of the id below ----
  */
@@ -55,14 +61,22 @@ static uint64_t heap_pop(uint64_t *heap, size_t *n)
     return top;
 }
 
-/* Candidates x[i] >= cut as a heap; returns their number. */
-static size_t heap_fill(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
-                        size_t n, float cut)
+/* Candidates x[i] >= cut, in scratch->values and as keys; returns their number. */
+static size_t candidates_fill(const struct kernel_table *table, struct sampler_scratch *scratch,
+                              const float *x, size_t n, float cut)
 {
     size_t count = table->select_from(x, n, cut, scratch->values, scratch->ids);
     scratch->dispatches[KERNEL_select_from]++;
     for (size_t i = 0; i < count; i++)
         scratch->heap[i] = key_make(scratch->values[i], scratch->ids[i]);
+    return count;
+}
+
+/* The same as a heap. */
+static size_t heap_fill(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
+                        size_t n, float cut)
+{
+    size_t count = candidates_fill(table, scratch, x, n, cut);
     for (size_t i = count / 2; i-- > 0;)
         heap_sift(scratch->heap, count, i);
     return count;
@@ -76,7 +90,7 @@ static float depth_cut(float max, size_t depth, float lowest)
     return cut < -FLT_MAX ? -FLT_MAX : cut;
 }
 
-/* ---- Filters: survivors are left in scratch->values and ids; the maximum of x is 0 ---- */
+/* ---- Filters: survivors are left in scratch->heap, as keys; the maximum of x is 0 ---- */
 
 /* The k best with x >= lowest, in descending order. */
 static size_t keep_top_k(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
@@ -86,48 +100,102 @@ static size_t keep_top_k(const struct kernel_table *table, struct sampler_scratc
     for (size_t depth = 0; depth < N_DEPTHS && count < k; depth++)
         count = heap_fill(table, scratch, x, n, depth_cut(0, depth, lowest));
     size_t kept = 0;
-    for (; kept < k && count > 0; kept++) {
-        uint64_t key = heap_pop(scratch->heap, &count);
-        scratch->values[kept] = key_value(key);
-        scratch->ids[kept] = key_id(key);
-    }
+    for (; kept < k && count > 0; kept++)
+        scratch->popped[kept] = heap_pop(scratch->heap, &count);
+    memcpy(scratch->heap, scratch->popped, kept * sizeof scratch->heap[0]);
     return kept;
 }
 
-/* The fewest of the best with x >= lowest that hold `mass` of probability, in descending order. */
-static size_t keep_top_p(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
-                         size_t n, float lowest, double mass)
-{
-    size_t kept = 0;
-    double sum = 0;
-    for (size_t depth = 0; depth < N_DEPTHS && (kept == 0 || sum < mass); depth++) {
-        size_t count = heap_fill(table, scratch, x, n, depth_cut(0, depth, lowest));
-        sum = 0;
-        for (kept = 0; count > 0 && (kept == 0 || sum < mass); kept++) {
-            uint64_t key = heap_pop(scratch->heap, &count);
-            scratch->values[kept] = key_value(key);
-            scratch->ids[kept] = key_id(key);
-            sum += (double)exp_ref(scratch->values[kept]);
-        }
-    }
-    return kept;
-}
-
-static double sum_survivors(const struct sampler_scratch *scratch, size_t n)
+/* Replaces the values of n candidates by their probabilities (not normalised) and returns their sum. */
+static double weigh(const struct kernel_table *table, struct sampler_scratch *scratch, size_t n)
 {
     double sum = 0;
+    table->exp_row(scratch->values, n, scratch->values);
+    scratch->dispatches[KERNEL_exp_row]++;
     for (size_t i = 0; i < n; i++)
-        sum += (double)exp_ref(scratch->values[i]);
+        sum += (double)scratch->values[i];
     return sum;
 }
 
-/* Of n survivors in descending order, how many hold top_p of their probability. */
-static size_t cut_top_p(const struct sampler_scratch *scratch, size_t n, float top_p)
+static void swap_candidates(struct sampler_scratch *scratch, size_t i, size_t j)
 {
-    double mass = (double)top_p * sum_survivors(scratch, n), sum = 0;
+    uint64_t key = scratch->heap[i];
+    float weight = scratch->values[i];
+    scratch->heap[i] = scratch->heap[j];
+    scratch->values[i] = scratch->values[j];
+    scratch->heap[j] = key;
+    scratch->values[j] = weight;
+}
+
+/* Puts the keys of [begin, end) greater than some pivot before it and the others behind; returns its index.
+ * *above: sum of the weights before it. */
+static size_t partition(struct sampler_scratch *scratch, size_t begin, size_t end, double *above)
+{
+    const uint64_t *keys = scratch->heap;
+    size_t middle = begin + (end - begin) / 2, last = end - 1;
+    /* Median of three to the end. */
+    if (keys[middle] > keys[begin])
+        swap_candidates(scratch, middle, begin);
+    if (keys[last] > keys[begin])
+        swap_candidates(scratch, last, begin);
+    if (keys[middle] < keys[last])
+        swap_candidates(scratch, middle, last);
+    swap_candidates(scratch, middle, last);
+    size_t at = begin;
+    *above = 0;
+    for (size_t i = begin; i < last; i++) {
+        if (keys[i] > keys[last]) {
+            *above += (double)scratch->values[i];
+            swap_candidates(scratch, i, at++);
+        }
+    }
+    swap_candidates(scratch, at, last);
+    return at;
+}
+
+/* Moves the fewest of the best candidates whose weights reach `mass` to the front; returns their number. */
+static size_t select_mass(struct sampler_scratch *scratch, size_t n, double mass)
+{
+    size_t begin = 0, end = n; /* [0, begin) is in, [end, n) is out */
+    double sum = 0;            /* of [0, begin) */
+    while (begin < end) {
+        double above;
+        size_t pivot = partition(scratch, begin, end, &above);
+        if (sum + above >= mass && pivot > 0) {
+            end = pivot;
+            continue;
+        }
+        sum += above + (double)scratch->values[pivot];
+        begin = pivot + 1;
+        if (sum >= mass)
+            break;
+    }
+    return begin;
+}
+
+/* The fewest of the best with x >= lowest that hold `mass` of probability. */
+static size_t keep_top_p(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
+                         size_t n, float lowest, double mass)
+{
+    size_t count = 0;
+    double sum = -1;
+    for (size_t depth = 0; depth < N_DEPTHS && sum < mass; depth++) {
+        count = candidates_fill(table, scratch, x, n, depth_cut(0, depth, lowest));
+        sum = weigh(table, scratch, count);
+    }
+    return select_mass(scratch, count, mass);
+}
+
+/* Of n survivors in descending order, how many hold top_p of their probability. */
+static size_t cut_top_p(const struct kernel_table *table, struct sampler_scratch *scratch, size_t n,
+                        float top_p)
+{
+    for (size_t i = 0; i < n; i++)
+        scratch->values[i] = key_value(scratch->heap[i]);
+    double mass = (double)top_p * weigh(table, scratch, n), sum = 0;
     size_t kept = 0;
     while (kept < n && (kept == 0 || sum < mass))
-        sum += (double)exp_ref(scratch->values[kept++]);
+        sum += (double)scratch->values[kept++];
     return kept;
 }
 
@@ -135,27 +203,35 @@ static size_t cut_top_p(const struct sampler_scratch *scratch, size_t n, float t
 static size_t filter(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,
                      size_t n, const struct sampler_params *params)
 {
-    bool top_k = params->top_k > 0 && params->top_k < n, top_p = params->top_p < 1;
-    float lowest = params->min_p > 0 ? logf(params->min_p) : -INFINITY;
+    bool top_k = params->top_k > 0 && params->top_k < n, top_p = params->top_p<1, min_p = params->min_p> 0;
+    float lowest = min_p ? logf(params->min_p) : -INFINITY;
+    lowest = lowest > 0 ? 0 : lowest;
     if (top_k) {
         size_t kept = keep_top_k(table, scratch, x, n, lowest, params->top_k);
-        return top_p ? cut_top_p(scratch, kept, params->top_p) : kept;
+        return top_p ? cut_top_p(table, scratch, kept, params->top_p) : kept;
     }
-    size_t kept = 0;
-    if (params->min_p > 0) {
-        kept = table->select_from(x, n, lowest > 0 ? 0 : lowest, scratch->values, scratch->ids);
-        scratch->dispatches[KERNEL_select_from]++;
-    }
+    size_t kept = min_p ? candidates_fill(table, scratch, x, n, lowest) : 0;
     if (!top_p)
         return kept;
-    double mass;
-    if (params->min_p > 0) {
-        mass = sum_survivors(scratch, kept);
-    } else {
-        mass = table->exp_sum(x, n, 0);
-        scratch->dispatches[KERNEL_exp_sum]++;
-    }
+    double mass = min_p ? weigh(table, scratch, kept) : table->exp_sum(x, n, 0);
+    scratch->dispatches[KERNEL_exp_sum] += !min_p;
     return keep_top_p(table, scratch, x, n, lowest, (double)params->top_p * mass);
+}
+
+/* The draw among the first n keys. */
+static uint32_t draw_among(const struct sampler_scratch *scratch, size_t n, struct gumbel_key key)
+{
+    uint32_t best = 0;
+    float best_score = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t id = key_id(scratch->heap[i]);
+        float score = key_value(scratch->heap[i]) + gumbel_ref(key, id);
+        if (i == 0 || score > best_score || (score == best_score && id < best)) {
+            best_score = score;
+            best = id;
+        }
+    }
+    return best;
 }
 
 uint32_t sampler_draw(const struct kernel_table *table, struct sampler_scratch *scratch, float *x, size_t n,
@@ -169,21 +245,16 @@ uint32_t sampler_draw(const struct kernel_table *table, struct sampler_scratch *
     table->temper(x, n, max, params->temperature);
     scratch->dispatches[KERNEL_temper]++;
     size_t kept = filter(table, scratch, x, n, params);
-    if (kept == 0) {
-        scratch->dispatches[KERNEL_gumbel_argmax]++;
-        return table->gumbel_argmax(x, n, key);
+    if (kept > 0 && kept <= DRAW_ONE_BY_ONE_MAX)
+        return draw_among(scratch, kept, key);
+    if (kept > 0) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = -INFINITY;
+        for (size_t i = 0; i < kept; i++)
+            x[key_id(scratch->heap[i])] = key_value(scratch->heap[i]);
     }
-    uint32_t best = 0;
-    float best_score = -INFINITY;
-    for (size_t i = 0; i < kept; i++) {
-        uint32_t id = scratch->ids[i];
-        float score = scratch->values[i] + gumbel_ref(key, id);
-        if (i == 0 || score > best_score || (score == best_score && id < best)) {
-            best_score = score;
-            best = id;
-        }
-    }
-    return best;
+    scratch->dispatches[KERNEL_gumbel_argmax]++;
+    return table->gumbel_argmax(x, n, key);
 }
 
 void sampler_logprobs(const struct kernel_table *table, struct sampler_scratch *scratch, const float *x,

@@ -34,7 +34,7 @@ static bool sampler_layout(int n_threads, uint32_t n_slots, size_t vocab_size, s
                  array_bytes(l.max_counts, sizeof(struct token_count)) +
                  array_bytes(l.index_size, sizeof(uint32_t));
     l.per_thread = 2 * array_bytes(vocab_size, sizeof(float)) + array_bytes(vocab_size, sizeof(uint32_t)) +
-                   array_bytes(vocab_size, sizeof(uint64_t));
+                   2 * array_bytes(vocab_size, sizeof(uint64_t));
     size_t slots_bytes;
     if (!checked_mul(l.per_slot, n_slots, &slots_bytes) ||
         !checked_add(slots_bytes, l.slots + l.scratch + (size_t)n_threads * l.per_thread, &l.total))
@@ -95,6 +95,7 @@ err_t cpu_sampler_create(struct backend *backend, uint32_t n_slots, size_t vocab
         scratch->values = take(&at, vocab_size, sizeof(float));
         scratch->ids = take(&at, vocab_size, sizeof(uint32_t));
         scratch->heap = take(&at, vocab_size, sizeof(uint64_t));
+        scratch->popped = take(&at, vocab_size, sizeof(uint64_t));
         scratch->copy = take(&at, vocab_size, sizeof(float));
     }
     ASSERT(at == (char *)sampler->memory + layout.total);

@@ -24,10 +24,11 @@ struct sampler_slot {
 
 /* Of one thread. */
 struct sampler_scratch {
-    float *values;  /* [vocab] candidates, then survivors */
-    uint32_t *ids;  /* [vocab] */
-    uint64_t *heap; /* [vocab] */
-    float *copy;    /* [vocab] transformed logits, where the raw ones are still needed */
+    float *values;    /* [vocab] candidates: logits or probabilities */
+    uint32_t *ids;    /* [vocab] */
+    uint64_t *heap;   /* [vocab] the same as keys, then the survivors */
+    uint64_t *popped; /* [vocab] */
+    float *copy;      /* [vocab] transformed logits, where the raw ones are still needed */
     uint64_t dispatches[KERNEL_COUNT];
 };
 

@@ -23,6 +23,7 @@
     K(attention_bf16, attention_fn, "paged attention, bf16 KV")                                              \
     K(logits_stats, logits_stats_fn, "maximum and finiteness of logits")                                     \
     K(exp_sum, exp_sum_fn, "sum of exponentials of logits")                                                  \
+    K(exp_row, exp_row_fn, "probabilities of candidates")                                                    \
     K(count_above, count_above_fn, "rank of a logit")                                                        \
     K(select_from, select_from_fn, "candidates above a threshold")                                           \
     K(temper, temper_fn, "temperature")                                                                      \
@@ -61,6 +62,8 @@
     V(logits_stats, ISA_AVX512, avx512)                                                                      \
     V(exp_sum, ISA_AVX2, avx2)                                                                               \
     V(exp_sum, ISA_AVX512, avx512)                                                                           \
+    V(exp_row, ISA_AVX2, avx2)                                                                               \
+    V(exp_row, ISA_AVX512, avx512)                                                                           \
     V(count_above, ISA_AVX2, avx2)                                                                           \
     V(count_above, ISA_AVX512, avx512)                                                                       \
     V(select_from, ISA_AVX2, avx2)                                                                           \

@@ -118,6 +118,9 @@ typedef struct logits_stats logits_stats_fn(const float *x, size_t n);
 /* Sum of exp(x[i] - max): per chunk of EXP_SUM_CHUNK in LANES, f32; the chunks in f64. */
 typedef double exp_sum_fn(const float *x, size_t n, float max);
 
+/* out[i] = exp(x[i]); out may be x. */
+typedef void exp_row_fn(const float *x, size_t n, float *out);
+
 /* Elements greater than value. */
 typedef size_t count_above_fn(const float *x, size_t n, float value);
 

@@ -32,6 +32,12 @@ double exp_sum_ref(const float *x, size_t n, float max)
     return sum;
 }
 
+void exp_row_ref(const float *x, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = exp_ref(x[i]);
+}
+
 size_t count_above_ref(const float *x, size_t n, float value)
 {
     size_t count = 0;

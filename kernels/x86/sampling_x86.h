@@ -63,6 +63,15 @@ double KERNEL(exp_sum)(const float *x, size_t n, float max)
     return sum;
 }
 
+void KERNEL(exp_row)(const float *x, size_t n, float *out)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vf_store(out + i, vf_exp(vf_load(x + i)));
+    if (i < n)
+        vf_store_first(out + i, vf_exp(vf_load_first(x + i, n - i)), n - i);
+}
+
 size_t KERNEL(count_above)(const float *x, size_t n, float value)
 {
     const vf values = vf_set1(value);

@@ -1,6 +1,438 @@
+/* checkkernel --bench: the ops as the engine calls them, on shapes of 1B and 8B models, against the read
+ * bandwidth that this machine shows in the same run. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "kernels/cpu_memory.h"
 #include "tests/kernels/checkkernel.h"
+
+#if BANTAM_X86
+#include <immintrin.h>
+#endif
+
+enum {
+    /* Weights are read round robin from this many bytes of copies, more than a cache holds. */
+    BENCH_WEIGHT_BYTES = 768 << 20,
+    BENCH_REPEATS = 7, /* the median counts */
+    BENCH_ROWS_MAX = 512,
+};
+
+struct bench {
+    const struct check_options *options;
+    struct backend *backend;
+    const struct backend_vtable *ops;
+    double read_gb_s;
+};
+
+/* One timed call; what it does per call is the caller's business. */
+typedef void bench_fn(void *context);
+
+static double seconds_now(void)
+{
+    return (double)clock_now_ns(clock_monotonic()) * 1e-9;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of a call, each sample long enough for the clock. */
+static double time_call(bench_fn *fn, void *context)
+{
+    fn(context);
+    double start = seconds_now();
+    fn(context);
+    double once = seconds_now() - start;
+    int calls = once > 0.05 ? 1 : (int)(0.05 / (once + 1e-9)) + 1;
+    double samples[BENCH_REPEATS];
+    for (int i = 0; i < BENCH_REPEATS; i++) {
+        start = seconds_now();
+        for (int j = 0; j < calls; j++)
+            fn(context);
+        samples[i] = (seconds_now() - start) / calls;
+    }
+    qsort(samples, BENCH_REPEATS, sizeof samples[0], compare_doubles);
+    return samples[BENCH_REPEATS / 2];
+}
+
+/* ---- Read bandwidth ---- */
+
+struct read_job {
+    struct cpu_backend *cpu;
+    const uint8_t *data;
+    size_t size_bytes;
+    volatile uint64_t sink[THREAD_POOL_MAX];
+};
+
+#if BANTAM_X86
+__attribute__((target("avx2"))) static uint64_t read_avx2(const uint8_t *data, size_t size_bytes)
+{
+    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                      _mm256_setzero_si256()};
+    for (size_t i = 0; i + 128 <= size_bytes; i += 128) {
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256((const __m256i *)(data + i + 32 * j)));
+    }
+    uint64_t words[4];
+    _mm256_storeu_si256((__m256i *)words,
+                        _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3])));
+    return words[0] ^ words[1] ^ words[2] ^ words[3];
+}
+#endif
+
+static uint64_t read_plain(const uint8_t *data, size_t size_bytes)
+{
+    uint64_t sum[4] = {0};
+    for (size_t i = 0; i + 32 <= size_bytes; i += 32) {
+        for (size_t j = 0; j < 4; j++)
+            sum[j] ^= *(const uint64_t *)(data + i + 8 * j);
+    }
+    return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+}
+
+static void read_part(void *context, int thread_index, int n_threads)
+{
+    struct read_job *job = context;
+    size_t begin, end;
+    thread_split(job->size_bytes, 4096, thread_index, n_threads, &begin, &end);
+#if BANTAM_X86
+    if (isa_detect() >= ISA_AVX2) {
+        job->sink[thread_index] = read_avx2(job->data + begin, end - begin);
+        return;
+    }
+#endif
+    job->sink[thread_index] = read_plain(job->data + begin, end - begin);
+}
+
+static void read_all(void *context)
+{
+    struct read_job *job = context;
+    cpu_run(job->cpu, true, read_part, job);
+}
+
+static double measure_read(struct backend *backend)
+{
+    struct read_job *job = mem_alloc(sizeof *job);
+    uint8_t *data = cpu_memory_alloc((size_t)BENCH_WEIGHT_BYTES);
+    ASSERT(job != NULL && data != NULL);
+    memset(data, 1, BENCH_WEIGHT_BYTES);
+    job->cpu = cpu_of(backend);
+    job->data = data;
+    job->size_bytes = BENCH_WEIGHT_BYTES;
+    double seconds = time_call(read_all, job);
+    cpu_memory_free(data);
+    mem_free(job);
+    return BENCH_WEIGHT_BYTES / seconds * 1e-9;
+}
+
+static void print_line(const struct bench *bench, const char *name, double seconds, double bytes,
+                       double flops)
+{
+    printf("%-40s %10.1f us %8.1f GB/s %4.0f %% of read %9.1f GFLOP/s\n", name, seconds * 1e6,
+           bytes / seconds * 1e-9, 100 * bytes / seconds * 1e-9 / bench->read_gb_s, flops / seconds * 1e-9);
+    fflush(stdout);
+}
+
+/* ---- Linear layers ---- */
+
+static void noise_row(const void *context, size_t row, float *out)
+{
+    const size_t *n_in = context;
+    uint32_t state = (uint32_t)row * 2654435761u + 1;
+    for (size_t i = 0; i < *n_in; i++) {
+        state = state * 1664525u + 1013904223u;
+        out[i] = (float)(int32_t)state * 0x1p-36f;
+    }
+}
+
+struct linear_bench {
+    struct bench *bench;
+    struct weight **weights; /* copies of one, far apart in memory */
+    size_t n_weights, next;
+    struct act *in, *out;
+    struct step step;
+};
+
+static void run_linear(void *context)
+{
+    struct linear_bench *b = context;
+    const struct weight *weight = b->weights[b->next++ % b->n_weights];
+    b->in->n_quantized = 0; /* as after every norm */
+    b->bench->ops->linear(b->bench->backend, &b->step, b->in, weight, b->out);
+}
+
+static void copy_weights(struct linear_bench *b, struct weight *first)
+{
+    size_t bytes = first->n_panels * first->panel_bytes;
+    b->n_weights = BENCH_WEIGHT_BYTES / bytes + 1;
+    b->weights = mem_alloc_array(b->n_weights, sizeof b->weights[0]);
+    ASSERT(b->weights != NULL);
+    b->weights[0] = first;
+    for (size_t i = 1; i < b->n_weights; i++) {
+        struct weight *copy = mem_alloc(sizeof *copy);
+        ASSERT(copy != NULL);
+        *copy = *first;
+        copy->panels = cpu_memory_alloc(bytes);
+        ASSERT(copy->panels != NULL);
+        memcpy(copy->panels, first->panels, bytes);
+        b->weights[i] = copy;
+    }
+}
+
+static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
+                         size_t n_out, size_t n_in, uint32_t group)
+{
+    char name[96];
+    snprintf(name, sizeof name, "linear_%s", format_name);
+    if (!check_selected(bench->options, name))
+        return;
+    struct linear_bench b = {.bench = bench};
+    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL};
+    struct weight *first;
+    double start = seconds_now();
+    err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
+    ASSERT(e.code == ERR_OK);
+    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight\n", name, n_out, n_in, seconds_now() - start,
+           (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in));
+    copy_weights(&b, first);
+    e = bench->ops->act_create(bench->backend, BENCH_ROWS_MAX, n_in, &b.in);
+    ASSERT(e.code == ERR_OK);
+    e = bench->ops->act_create(bench->backend, BENCH_ROWS_MAX, n_out, &b.out);
+    ASSERT(e.code == ERR_OK);
+    for (size_t r = 0; r < BENCH_ROWS_MAX; r++)
+        noise_row(&n_in, r, act_row(b.in, r));
+    static const uint32_t rows[] = {1, 2, 4, 8, 32, BENCH_ROWS_MAX};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        b.step.n_rows = rows[i];
+        snprintf(name, sizeof name, "linear_%s %zux%zu, %u rows", format_name, n_out, n_in, rows[i]);
+        print_line(bench, name, time_call(run_linear, &b), (double)(first->n_panels * first->panel_bytes),
+                   2.0 * (double)n_out * (double)n_in * rows[i]);
+    }
+    for (size_t i = 0; i < b.n_weights; i++)
+        bench->ops->weight_destroy(b.weights[i]);
+    mem_free(b.weights);
+    bench->ops->act_destroy(b.in);
+    bench->ops->act_destroy(b.out);
+}
+
+/* ---- Attention ---- */
+
+struct attention_bench {
+    struct bench *bench;
+    struct step *step;
+    struct act *qkv, *out;
+    struct kv *kv;
+    struct attention_params params;
+};
+
+static void run_attention(void *context)
+{
+    struct attention_bench *b = context;
+    b->bench->ops->attention(b->bench->backend, b->step, b->qkv, &b->params, b->kv, b->out);
+}
+
+/* n_seqs sequences, each with n_rows new tokens at the end of a context. */
+static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n_seqs, uint32_t n_rows,
+                            uint32_t context)
+{
+    char name[96];
+    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens", dtype == KV_F32 ? "f32" : "bf16",
+             n_seqs, n_rows, context);
+    if (!check_selected(bench->options, name))
+        return;
+    const struct backend_vtable *ops = bench->ops;
+    struct qkv_shape shape = {32, 8, 128};
+    uint32_t width = shape.n_heads * shape.head_dim, blocks = context / KV_BLOCK_TOKENS;
+    struct attention_bench b = {.bench = bench, .params = {.shape = shape, .scale = 0.088f}};
+    struct step_capacity capacity = {n_seqs * n_rows, n_seqs, 1, 1, blocks, 1};
+    struct kv_desc desc = {dtype, n_seqs * blocks, KV_BLOCK_TOKENS, shape.n_kv_heads, shape.head_dim, 0};
+    err_t e = step_create(&capacity, &b.step);
+    ASSERT(e.code == ERR_OK);
+    e = ops->act_create(bench->backend, capacity.rows, width + 2 * shape.n_kv_heads * shape.head_dim, &b.qkv);
+    ASSERT(e.code == ERR_OK);
+    e = ops->act_create(bench->backend, capacity.rows, width, &b.out);
+    ASSERT(e.code == ERR_OK);
+    e = ops->kv_create(bench->backend, &desc, &b.kv);
+    ASSERT(e.code == ERR_OK);
+    memset(b.kv->blocks, 0x3d, b.kv->block_bytes * desc.n_blocks); /* small positive numbers */
+    for (uint32_t s = 0; s < n_seqs; s++) {
+        b.step->seqs[s] = (struct step_seq){s * n_rows, n_rows, context, STEP_NO_SLOT, STEP_NO_SLOT};
+        for (uint32_t r = 0; r < n_rows; r++) {
+            b.step->rows[b.step->n_rows++] = (struct step_row){.position = context - n_rows + r, .seq = s};
+            for (uint32_t i = 0; i < width; i++)
+                act_row(b.qkv, s * n_rows + r)[i] = (float)(i % 17) * 0.1f - 0.8f;
+        }
+        for (uint32_t i = 0; i < blocks; i++)
+            step_block_table(b.step, 0, s)[i] = i * n_seqs + s;
+    }
+    b.step->n_seqs = n_seqs;
+    double keys = 0;
+    for (uint32_t r = 0; r < n_rows; r++)
+        keys += (double)(n_seqs * (context - n_rows + r + 1));
+    print_line(bench, name, time_call(run_attention, &b), (double)b.kv->block_bytes * desc.n_blocks,
+               4.0 * keys * width);
+    ops->act_destroy(b.qkv);
+    ops->act_destroy(b.out);
+    ops->kv_destroy(b.kv);
+    step_destroy(b.step);
+}
+
+/* ---- Row-wise ops and sampling ---- */
+
+enum { BENCH_VOCAB = 128256, BENCH_WIDTH = 4096, BENCH_FEED = 14336, BENCH_SLOTS = 2 };
+
+struct rows_bench {
+    struct bench *bench;
+    struct step step;
+    struct step_row rows[BENCH_SLOTS];
+    struct step_seq seqs[BENCH_SLOTS];
+    struct step_output outputs[BENCH_SLOTS];
+    struct step_result results[BENCH_SLOTS];
+    struct act *residual, *out, *gate_up, *half, *logits;
+    struct vector *norm;
+    struct sampler *sampler;
+    const struct sampler_params *params;
+    float *raw; /* [BENCH_SLOTS][BENCH_VOCAB] */
+};
+
+static void run_norm(void *context)
+{
+    struct rows_bench *b = context;
+    b->bench->ops->add_norm(b->bench->backend, &b->step, b->residual, b->out, b->norm, 1e-5f, NORM_RMS,
+                            b->out);
+}
+
+static void run_activation(void *context)
+{
+    struct rows_bench *b = context;
+    b->bench->ops->activation_mul(b->bench->backend, &b->step, b->gate_up, ACTIVATION_SILU, b->half);
+}
+
+static void run_sample(void *context)
+{
+    struct rows_bench *b = context;
+    const uint32_t prompt[] = {1, 2, 3};
+    struct sampler_history history = {prompt, 3, NULL, 0};
+    for (uint32_t s = 0; s < BENCH_SLOTS; s++) {
+        b->bench->ops->slot_set(b->sampler, s, b->params, &history);
+        memcpy(act_row(b->logits, s), b->raw + (size_t)s * BENCH_VOCAB, BENCH_VOCAB * sizeof(float));
+    }
+    b->bench->ops->sample(b->bench->backend, &b->step, 0, BENCH_SLOTS, b->logits, NULL, b->sampler);
+}
+
+static void bench_sampling(struct rows_bench *b)
+{
+    static const struct {
+        const char *name;
+        struct sampler_params params;
+        int32_t n_logprobs;
+    } cases[] = {
+        {"sample greedy", {.temperature = 0, .top_p = 1, .repetition_penalty = 1}, -1},
+        {"sample temperature 1", {.temperature = 1, .top_p = 1, .repetition_penalty = 1}, -1},
+        {"sample top_k 50", {.temperature = 1, .top_p = 1, .top_k = 50, .repetition_penalty = 1}, -1},
+        {"sample top_p 0.9", {.temperature = 1, .top_p = 0.9f, .repetition_penalty = 1}, -1},
+        {"sample top_p 0.95, T 2, flat", {.temperature = 2, .top_p = 0.95f, .repetition_penalty = 1}, -1},
+        {"sample greedy, 5 logprobs", {.temperature = 0, .top_p = 1, .repetition_penalty = 1}, 5},
+    };
+    b->step.n_outputs = BENCH_SLOTS;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (!check_selected(b->bench->options, cases[i].name))
+            continue;
+        for (uint32_t s = 0; s < BENCH_SLOTS; s++)
+            b->outputs[s] = (struct step_output){s, STEP_OUTPUT_SAMPLE, 0, cases[i].n_logprobs};
+        b->params = &cases[i].params;
+        char name[96];
+        snprintf(name, sizeof name, "%s, %d outputs", cases[i].name, BENCH_SLOTS);
+        print_line(b->bench, name, time_call(run_sample, b), (double)BENCH_SLOTS * BENCH_VOCAB * 4, 0);
+    }
+}
+
+static void bench_rows(struct bench *bench)
+{
+    struct rows_bench *b = mem_alloc(sizeof *b);
+    ASSERT(b != NULL);
+    b->bench = bench;
+    b->step = (struct step){.n_rows = BENCH_SLOTS,
+                            .n_seqs = BENCH_SLOTS,
+                            .rows = b->rows,
+                            .seqs = b->seqs,
+                            .outputs = b->outputs,
+                            .results = b->results};
+    const struct backend_vtable *ops = bench->ops;
+    struct backend *backend = bench->backend;
+    float *ones = mem_alloc_array(BENCH_WIDTH, sizeof(float));
+    b->raw = mem_alloc_array((size_t)BENCH_SLOTS * BENCH_VOCAB, sizeof(float));
+    ASSERT(ones != NULL && b->raw != NULL);
+    struct rng rng = rng_make(1);
+    for (size_t i = 0; i < (size_t)BENCH_SLOTS * BENCH_VOCAB; i++)
+        b->raw[i] = 2.5f * rng_normal(&rng);
+    const struct {
+        struct act **act;
+        size_t width;
+    } acts[] = {{&b->residual, BENCH_WIDTH},
+                {&b->out, BENCH_WIDTH},
+                {&b->gate_up, 2 * BENCH_FEED},
+                {&b->half, BENCH_FEED},
+                {&b->logits, BENCH_VOCAB}};
+    err_t e;
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
+        e = ops->act_create(backend, BENCH_SLOTS, acts[i].width, acts[i].act);
+        ASSERT(e.code == ERR_OK);
+        for (size_t j = 0; j < acts[i].width; j++)
+            act_row(*acts[i].act, 0)[j] = ones[j % BENCH_WIDTH] = 0.5f + (float)(j % 7);
+    }
+    e = ops->vector_create(backend, ones, BENCH_WIDTH, &b->norm);
+    ASSERT(e.code == ERR_OK);
+    e = ops->sampler_create(backend, BENCH_SLOTS, BENCH_VOCAB, 64, &b->sampler);
+    ASSERT(e.code == ERR_OK);
+    for (uint32_t s = 0; s < BENCH_SLOTS; s++) {
+        b->rows[s] = (struct step_row){.position = 2, .seq = s};
+        b->seqs[s] = (struct step_seq){s, 1, 3, s, STEP_NO_SLOT};
+    }
+    if (check_selected(bench->options, "norm"))
+        print_line(bench, "norm 2 rows of 4096", time_call(run_norm, b), 2.0 * BENCH_WIDTH * 12, 0);
+    if (check_selected(bench->options, "silu"))
+        print_line(bench, "silu 2 rows of 14336", time_call(run_activation, b), 2.0 * BENCH_FEED * 12, 0);
+    bench_sampling(b);
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
+        ops->act_destroy(*acts[i].act);
+    ops->vector_destroy(b->norm);
+    ops->sampler_destroy(b->sampler);
+    mem_free(ones);
+    mem_free(b->raw);
+    mem_free(b);
+}
+
 int bench_kernels(const struct check_options *options, int n_threads)
 {
-    (void)options, (void)n_threads;
+    struct bench bench = {.options = options};
+    err_t e = backend_cpu_create(n_threads, isa_name(options->highest), &bench.backend);
+    if (e.code != ERR_OK) {
+        fprintf(stderr, "%s\n", e.message);
+        return 1;
+    }
+    bench.ops = bench.backend->vtable;
+    bench.read_gb_s = measure_read(bench.backend);
+    printf("%s; reads %.1f GB/s\n", bench.ops->description(bench.backend), bench.read_gb_s);
+    static const struct {
+        enum weight_format format;
+        const char *name;
+    } formats[] = {{WEIGHT_INT4, "int4"}, {WEIGHT_INT8, "int8"}, {WEIGHT_BF16, "bf16"}, {WEIGHT_F32, "f32"}};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048,
+                     WEIGHT_GROUP); /* 1B: gate and up */
+        bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, WEIGHT_GROUP); /* 8B: down */
+    }
+    bench_attention(&bench, KV_BF16, 1, 1, 4096);
+    bench_attention(&bench, KV_BF16, 8, 1, 1024);
+    bench_attention(&bench, KV_BF16, 1, 512, 1024);
+    bench_attention(&bench, KV_F32, 1, 1, 4096);
+    bench_rows(&bench);
+    bench.ops->destroy(bench.backend);
     return 0;
 }

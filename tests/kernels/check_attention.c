@@ -137,6 +137,21 @@ bool check_exp_sum_fn(enum kernel_id id, generic_fn *reference, generic_fn *vari
     return same;
 }
 
+bool check_exp_row_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                      char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 300);
+    struct guarded x = random_logits(rng, n), out[2] = {guarded_alloc(n * 4), guarded_alloc(n * 4)};
+    for (size_t i = 0; i < n; i++)
+        ((float *)x.data)[i] *= 4.0f;
+    for (int i = 0; i < 2; i++)
+        ((exp_row_fn *)(i == 0 ? reference : variant))((const float *)x.data, n, (float *)out[i].data);
+    bool same = compare_outputs(&out[0], &out[1], "out", failure);
+    guarded_free(&x), guarded_free(&out[0]), guarded_free(&out[1]);
+    return same;
+}
+
 bool check_count_above_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
                           char failure[FAILURE_MAX])
 {
