@@ -21,6 +21,15 @@ enum { REPLY_TOKENS_MAX = 1024, REPLY_TEXT_MAX = 16 << 10, REPLY_CHOICES_MAX = 8
         assert_int_equal(got_.code, (expected_code));                                                        \
     } while (0)
 
+/* A test of one step in flight and of two, as cmocka wants it. */
+#define BOTH_DEPTHS(name)                                                                                    \
+    static void name##_at_both_depths(void **state)                                                          \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        name(1);                                                                                             \
+        name(2);                                                                                             \
+    }
+
 /* ---- A clock ---- */
 
 struct test_clock {

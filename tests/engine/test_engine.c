@@ -661,14 +661,6 @@ static void test_priority(uint32_t depth)
     world_close(&world);
 }
 
-/* Each test as cmocka wants it, with one step in flight and with two. */
-#define BOTH_DEPTHS(name)                                                                                    \
-    static void name##_at_both_depths(void **state)                                                          \
-    {                                                                                                        \
-        (void)state;                                                                                         \
-        name(1);                                                                                             \
-        name(2);                                                                                             \
-    }
 BOTH_DEPTHS(test_answers)
 BOTH_DEPTHS(test_timings)
 BOTH_DEPTHS(test_cancel_queued)
