@@ -179,9 +179,10 @@ void grpc_door_close(struct grpc_door *door)
     rpc_server_shutdown(door->server);
     flusher_pump_all(door->flusher);
     (void)rpc_server_wait(door->server, CLOSE_GRACE_NS);
-    rpc_server_close(door->server);
+    rpc_server_stop(door->server);
     ASSERT(atomic_load(&door->n_active) == 0);
-    flusher_destroy(door->flusher);
+    flusher_destroy(door->flusher); /* gives its calls back */
+    rpc_server_close(door->server);
     mem_free(door);
 }
 

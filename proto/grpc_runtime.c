@@ -8,13 +8,11 @@
  * core 43 (release 1.66) on. */
 enum { GRPC_CORE_CURRENT_MAJOR = 43 };
 
+/* What gRPC calls an error is mostly what a client may do to it at any time; what concerns us comes back as a
+ * status or an error of ours. */
 static void forward_log(gpr_log_func_args *args)
 {
-    /* gRPC calls an error what a client may do to it at any time: never louder than a warning. */
-    if (args->severity == GPR_LOG_SEVERITY_ERROR)
-        log_warn("grpc", "%s", args->message);
-    else
-        log_debug("grpc", "%s", args->message);
+    log_debug("grpc", "%s", args->message);
 }
 
 void grpc_runtime_init(void)

@@ -56,10 +56,10 @@ struct rpc_server {
     grpc_completion_queue *queue;
     uint16_t port;
     struct rpc_tag shutdown_tag;
-    bool shutdown_begun;
+    bool shutdown_begun, stopped;
     _Atomic bool is_shut_down;
     struct event_count shut_down;
-    _Atomic uint32_t n_calls;
+    _Atomic uint32_t n_calls, n_allocated; /* under way; with those that wait to be accepted */
 
     pthread_t queue_threads[RPC_THREADS_MAX], workers[RPC_THREADS_MAX];
     int n_queue_threads, n_workers;
@@ -84,6 +84,7 @@ static struct rpc_call *call_create(struct rpc_server *server, int method)
     call->closed_tag = (struct rpc_tag){TAG_CLOSED, call};
     call->sent_tag = (struct rpc_tag){TAG_SENT, call};
     atomic_init(&call->references, 1);
+    atomic_fetch_add(&server->n_allocated, 1);
     grpc_metadata_array_init(&call->request_metadata);
     grpc_call_details_init(&call->details);
     return call;
@@ -106,12 +107,12 @@ static void call_free(struct rpc_call *call)
     int method = call->method;
     if (call->accepted)
         atomic_fetch_sub(&server->n_calls, 1);
-    grpc_call *core_call = call->call;
+    if (call->call)
+        grpc_call_unref(call->call);
     mem_free(call);
     if (repost)
         post_call(server, method);
-    if (core_call)
-        grpc_call_unref(core_call); /* last: with it the server may end */
+    atomic_fetch_sub(&server->n_allocated, 1);
 }
 
 void rpc_call_ref(struct rpc_call *call)
@@ -240,7 +241,7 @@ void rpc_call_refuse(struct rpc_call *call, const err_t *error, int64_t pushback
 
 /* --- receiving */
 
-/* Posts a request for one more call; false without memory, or when shutting down. */
+/* Posts a request for one more call; false without memory. */
 static bool try_post_call(struct rpc_server *server, int method)
 {
     struct rpc_call *call = call_create(server, method);
@@ -254,7 +255,10 @@ static bool try_post_call(struct rpc_server *server, int method)
         e = grpc_server_request_registered_call(server->server, server->registered[method], &call->call,
                                                 &call->deadline, &call->request_metadata, &call->received,
                                                 server->queue, server->queue, &call->accepted_tag);
-    ASSERT(e == GRPC_CALL_OK);
+    if (e != GRPC_CALL_OK) { /* the queue is shut down */
+        ASSERT(e == GRPC_CALL_ERROR_COMPLETION_QUEUE_SHUTDOWN);
+        rpc_call_unref(call);
+    }
     return true;
 }
 
@@ -523,6 +527,7 @@ err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_serve
         e = start_threads(server);
     }
     if (e.code != ERR_OK) {
+        rpc_server_stop(server);
         rpc_server_close(server);
         return e;
     }
@@ -566,10 +571,11 @@ static void end_workers(struct rpc_server *server)
         pthread_join(server->workers[i], NULL);
 }
 
-void rpc_server_close(struct rpc_server *server)
+void rpc_server_stop(struct rpc_server *server)
 {
-    if (!server)
+    if (server->stopped)
         return;
+    server->stopped = true;
     rpc_server_shutdown(server);
     rpc_server_cancel_calls(server);
     if (server->n_queue_threads == 0 &&
@@ -579,10 +585,18 @@ void rpc_server_close(struct rpc_server *server)
     while (!rpc_server_wait(server, -1))
         continue;
     end_workers(server);
-    grpc_server_destroy(server->server);
     grpc_completion_queue_shutdown(server->queue);
     for (int i = 0; i < server->n_queue_threads; i++)
         pthread_join(server->queue_threads[i], NULL);
+}
+
+void rpc_server_close(struct rpc_server *server)
+{
+    if (!server)
+        return;
+    ASSERT(server->stopped);
+    ASSERT(atomic_load(&server->n_allocated) == 0);
+    grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
     pthread_cond_destroy(&server->work_ready);
     pthread_mutex_destroy(&server->work_mutex);

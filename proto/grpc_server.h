@@ -71,7 +71,9 @@ void rpc_server_shutdown(struct rpc_server *server);
 bool rpc_server_wait(struct rpc_server *server, int64_t timeout_ns);
 /* After shutdown: cancels what is still under way. */
 void rpc_server_cancel_calls(struct rpc_server *server);
-/* Ends and frees everything; nobody else holds a call any more, or will let go of it on on_ended. */
+/* Ends every call and every thread. Afterwards nothing is called back any more. Idempotent. */
+void rpc_server_stop(struct rpc_server *server);
+/* After rpc_server_stop: frees. Every reference to a call must have been given back. */
 void rpc_server_close(struct rpc_server *server);
 
 /* The request's message, RPC_PAYLOAD_ALIGN aligned, valid as long as the call, or until dropped. */
