@@ -57,8 +57,11 @@ static uint64_t weights_total(const struct planner *planner)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < planner->list->n_matrices; i++) {
-        struct weight_desc desc = weight_source_desc(&planner->list->matrices[i]);
+        const struct weight_source *source = &planner->list->matrices[i];
+        struct weight_desc desc = weight_source_desc(source);
         bytes += planner->backend->vtable->weight_bytes(planner->backend, &desc);
+        if (source->n_biases > 0) /* not in the description before it is read */
+            bytes += round_up(source->n_out, 64) * sizeof(float);
     }
     for (size_t i = 0; i < planner->list->n_vectors; i++)
         bytes += round_up(planner->list->vectors[i].n_in * sizeof(float), 64);
@@ -81,10 +84,18 @@ static uint64_t activations_total(const struct planner *planner, const struct me
     return bytes + step_bytes(&capacity);
 }
 
+/* UINT64_MAX where the sum is beyond 64 bits: the largest shapes with the longest contexts are. */
+static uint64_t add_saturated(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
 static uint64_t kv_total(const struct planner *planner, uint32_t n_blocks)
 {
     struct kv_desc desc = model_kv_desc(planner->config, planner->list->dtype, n_blocks);
-    return (uint64_t)planner->config->n_layers * planner->backend->vtable->kv_bytes(planner->backend, &desc);
+    uint64_t layer_bytes = planner->backend->vtable->kv_bytes(planner->backend, &desc), bytes;
+    return __builtin_mul_overflow(layer_bytes, planner->config->n_layers, &bytes) ? UINT64_MAX : bytes;
 }
 
 static uint32_t blocks_for(uint32_t n_tokens)
@@ -99,7 +110,8 @@ static void add_up(const struct planner *planner, struct memory_plan *plan)
     plan->sampler_bytes = planner->backend->vtable->sampler_bytes(
         planner->backend, plan->max_num_seqs, planner->config->vocab_size, plan->max_model_len);
     plan->kv_bytes = kv_total(planner, plan->num_kv_blocks);
-    plan->total_bytes = plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes + plan->kv_bytes;
+    plan->total_bytes =
+        add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes);
 }
 
 /* Whether n_seqs sequences, one of them max_model_len long, fit with n_blocks (0 = what that one takes). */
@@ -110,7 +122,7 @@ static bool fits(const struct planner *planner, struct memory_plan plan, uint32_
     plan.max_num_seqs = n_seqs;
     plan.num_kv_blocks = n_blocks ? n_blocks : blocks_for(max_model_len);
     add_up(planner, &plan);
-    return plan.total_bytes <= planner->limit_bytes;
+    return plan.total_bytes < UINT64_MAX && plan.total_bytes <= planner->limit_bytes;
 }
 
 /* The greatest x in [low, high] with fits_x true, where it is true up to some point; low - 1 when none is. */

@@ -134,6 +134,31 @@ static void what_would_fit_fits(void **state)
                  NULL);
 }
 
+/* The largest numbers that config.json may hold: sizes past every machine, and past 64 bits, are an error. */
+static void the_largest_config_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *field;
+        json_int_t value;
+    } largest[] = {
+        {"hidden_size", 131072}, {"intermediate_size", 524288},        {"num_hidden_layers", 512},
+        {"vocab_size", 1048576}, {"num_attention_heads", 1024},        {"num_key_value_heads", 1024},
+        {"head_dim", 512},       {"max_position_embeddings", 16777216}};
+    for (size_t i = 0; i < sizeof largest / sizeof largest[0]; i++)
+        json_object_set_new(broken.config, largest[i].field, json_integer(largest[i].value));
+    broken_model_write(&broken);
+    struct model_options options = dummy_options();
+    struct memory_plan plan;
+    expect_error(model_plan_memory(&options, &plan), ERR_RESOURCE_EXHAUSTED, "not enough memory", NULL);
+    options.dtype = MODEL_DTYPE_F32;
+    options.max_num_seqs = 4096;
+    options.max_num_batched_tokens = 65536;
+    options.memory_limit_bytes = UINT64_MAX;
+    options.num_kv_blocks = UINT32_MAX;
+    expect_error(model_plan_memory(&options, &plan), ERR_RESOURCE_EXHAUSTED, "not enough memory", NULL);
+}
+
 static struct memory_plan announced;
 static void remember_plan(const struct memory_plan *plan)
 {
@@ -177,6 +202,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(figures_follow_from_the_shapes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_limit_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(what_would_fit_fits, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_largest_config_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dummy_model_loads_as_planned, setup, teardown),
         cmocka_unit_test(available_memory_is_read),
     };
