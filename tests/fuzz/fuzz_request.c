@@ -1,0 +1,127 @@
+/* Requests as they come off the wire: decode, then validate. The first byte picks the message, so that one
+ * corpus covers all. */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include "api/validate.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "proto/codec_flatbuffers.h"
+#include "proto/grpc_health.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Reads every byte that a decoded list claims to have: what lies outside, the sanitizer sees. */
+static uint64_t touch(const void *data, size_t size_bytes)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < size_bytes; i++)
+        sum += ((const uint8_t *)data)[i];
+    return sum;
+}
+
+static uint64_t touch_names(const char *const *names, size_t n)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += touch(names[i], strlen(names[i]) + 1);
+    return sum;
+}
+
+static uint64_t touch_request(const struct request *request)
+{
+    const struct sampling_params *s = &request->sampling;
+    uint64_t sum = touch(request->text, request->text_bytes);
+    sum += touch(request->token_ids, request->n_token_ids * sizeof(uint32_t));
+    sum += touch(request->output_prefix_ids, request->n_output_prefix_ids * sizeof(uint32_t));
+    for (size_t i = 0; i < request->n_messages; i++)
+        sum += strlen(request->messages[i].role) +
+               touch(request->messages[i].content, request->messages[i].content_bytes);
+    sum += touch_names(s->stop, s->n_stop) + touch_names(s->bad_words, s->n_bad_words);
+    sum += touch(s->stop_token_ids, s->n_stop_token_ids * sizeof(uint32_t));
+    sum += touch(s->allowed_token_ids, s->n_allowed_token_ids * sizeof(uint32_t));
+    return sum + touch(s->logit_bias, s->n_logit_bias * sizeof *s->logit_bias);
+}
+
+static void fuzz_generate(const uint8_t *bytes, size_t size, struct codec_scratch *scratch)
+{
+    static const struct validate_limits limits = {.vocab_size = 1000,
+                                                  .max_model_len = 512,
+                                                  .max_n = 8,
+                                                  .has_tokenizer = true,
+                                                  .has_chat_template = true};
+    struct request request;
+    struct generate_options options;
+    err_t e = codec_decode_generate(bytes, size, scratch, &request, &options);
+    if (e.code != ERR_OK)
+        return;
+    (void)touch_request(&request);
+    e = validate_request(&request, &limits);
+    if (e.code != ERR_OK)
+        return;
+    /* What passed both goes out and comes in the same. */
+    struct codec_bytes again = codec_encode_generate(&request, &options);
+    struct codec_scratch second_scratch = {0};
+    struct request second;
+    struct generate_options second_options;
+    e = codec_decode_generate(again.data, again.size, &second_scratch, &second, &second_options);
+    ASSERT(e.code == ERR_OK);
+    ASSERT(second.prompt_kind == request.prompt_kind && second.sampling.set == request.sampling.set);
+    ASSERT(touch_request(&second) == touch_request(&request));
+    codec_scratch_free(&second_scratch);
+}
+
+static void fuzz_others(uint8_t kind, const uint8_t *bytes, size_t size, struct codec_scratch *scratch)
+{
+    struct request request;
+    struct detokenize_request detokenize;
+    struct abort_request abort_request;
+    uint32_t interval_ms;
+    char service[HEALTH_SERVICE_BYTES_MAX];
+    err_t e = err_ok();
+    if (kind == 1 && codec_decode_tokenize(bytes, size, scratch, &request).code == ERR_OK)
+        (void)touch_request(&request);
+    else if (kind == 2 && codec_decode_detokenize(bytes, size, scratch, &detokenize).code == ERR_OK)
+        (void)touch(detokenize.token_ids, detokenize.n_token_ids * sizeof(uint32_t));
+    else if (kind == 3 && codec_decode_abort(bytes, size, scratch, &abort_request).code == ERR_OK)
+        (void)touch_names(abort_request.request_ids, abort_request.n_request_ids);
+    else if (kind == 4)
+        e = codec_decode_watch_loads(bytes, size, scratch, &interval_ms);
+    else if (kind == 5)
+        e = health_decode_request(bytes, size, service);
+    ASSERT(e.code == ERR_OK || e.code == ERR_INVALID_ARGUMENT);
+}
+
+static void fuzz_answers(const uint8_t *bytes, size_t size, struct codec_scratch *scratch)
+{
+    struct event event;
+    const struct event *events;
+    const char *request_id;
+    size_t n_events;
+    if (codec_decode_response(bytes, size, scratch, &request_id, &event).code == ERR_OK)
+        (void)(touch(event.token_ids, event.n_token_ids * sizeof(uint32_t)) +
+               touch(event.text, event.text_bytes));
+    if (codec_decode_whole(bytes, size, scratch, &request_id, &events, &n_events).code == ERR_OK)
+        (void)touch(events[n_events - 1].text, events[n_events - 1].text_bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    uint8_t kind = data[0] % 7;
+    /* Of the exact size, so that reading past the end is seen. */
+    uint8_t *bytes = mem_alloc(size);
+    ASSERT(bytes);
+    memcpy(bytes, data + 1, size - 1);
+    struct codec_scratch scratch = {0};
+    if (kind == 0)
+        fuzz_generate(bytes, size - 1, &scratch);
+    else if (kind == 6)
+        fuzz_answers(bytes, size - 1, &scratch);
+    else
+        fuzz_others(kind, bytes, size - 1, &scratch);
+    codec_scratch_free(&scratch);
+    mem_free(bytes);
+    return 0;
+}
