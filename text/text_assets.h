@@ -20,6 +20,7 @@ err_t text_assets_load(const char *directory, const char *template_path,
 void text_assets_free(struct text_assets *assets);
 
 /* Messages -> ids: render, then encode with special tokens parsed where the template wrote them and none
- * added. FAILED_PRECONDITION without a template. */
+ * added. input->bos_token and eos_token that are NULL become the model's. FAILED_PRECONDITION without a
+ * template. */
 err_t text_encode_chat(const struct text_assets *assets, const struct template_input *input,
                        struct token_list *out) ERR_MUST_CHECK;

@@ -19,3 +19,8 @@ enum char_class {
 
 /* A set of enum char_class. */
 unsigned unicode_classes(uint32_t code_point);
+/* What Python's str methods and \s take for white space: \s above and the four separators 1c-1f. */
+static inline int unicode_is_python_space(uint32_t code_point)
+{
+    return (unicode_classes(code_point) & CHAR_SPACE) || (code_point >= 0x1c && code_point <= 0x1f);
+}
