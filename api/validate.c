@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include "base/checked.h"
 #include "base/utf8.h"
 
 #define INVALID(...) err_new(ERR_INVALID_ARGUMENT, __VA_ARGS__)
@@ -41,6 +42,8 @@ static err_t validate_messages(const struct request *request, const struct valid
     if (request->n_messages == 0 || request->n_messages > REQUEST_MESSAGES_MAX)
         return INVALID("messages has %zu entries; 1 to %d are allowed", request->n_messages,
                        REQUEST_MESSAGES_MAX);
+    if (!request->messages)
+        return INVALID("messages is missing its entries");
     for (size_t i = 0; i < request->n_messages; i++) {
         const struct chat_message *message = &request->messages[i];
         if (!message->role || message->role[0] == '\0')
@@ -156,6 +159,8 @@ static err_t validate_lists(const struct sampling_params *p, const struct valida
     if (p->n_logit_bias > SAMPLING_LOGIT_BIAS_MAX)
         return INVALID("logit_bias has %zu entries; at most %d are allowed", p->n_logit_bias,
                        SAMPLING_LOGIT_BIAS_MAX);
+    if (p->n_logit_bias > 0 && !p->logit_bias)
+        return INVALID("logit_bias is missing its entries");
     for (size_t i = 0; i < p->n_logit_bias; i++) {
         const struct logit_bias *entry = &p->logit_bias[i];
         if (entry->token_id >= limits->vocab_size)
@@ -188,8 +193,8 @@ err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, 
 {
     if (n_prompt_tokens == 0)
         return INVALID("the prompt has no tokens");
-    size_t used = n_prompt_tokens + n_output_prefix;
-    if (used >= limits->max_model_len)
+    size_t used;
+    if (!checked_add(n_prompt_tokens, n_output_prefix, &used) || used >= limits->max_model_len)
         return INVALID("the prompt has %zu tokens%s; the model's length is %u, so at most %u fit with one "
                        "token of output",
                        used, n_output_prefix ? " with output_prefix_ids" : "", limits->max_model_len,
