@@ -130,6 +130,9 @@ class TidyTest(unittest.TestCase):
 
     def test_pragma_once(self):
         self.assert_fires("pragma", "base/ring.h", 1, {"base/ring.h": "/* #pragma once */\n"})
+        body = {"kernels/x86/rows_x86.h": "int x;\n", "kernels/x86/rows.h": "int x;\n"}
+        changes = {**self.room("kernels", '#include "kernels/x86/rows_x86.h"\n#include "kernels/x86/rows.h"\n'), **body}
+        self.assertEqual([v[0] for v in self.check(changes)], ["kernels/x86/rows.h"])
 
     def test_unique_names(self):
         self.assert_fires("name", "text/ring.c", 1,
