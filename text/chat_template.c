@@ -75,7 +75,7 @@ static err_t compile_into(struct chat_template *chat_template, const char *sourc
     char *title = template_pool_alloc(&chat_template->pool, strlen(name) + 1);
     if (title == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the template");
-    strcpy(title, name);
+    memcpy(title, name, strlen(name));
     chat_template->title = title;
     TRY(template_lex(source, source_bytes, &chat_template->pool, &tokens));
     return template_parse(chat_template, &tokens);

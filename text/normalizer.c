@@ -1,6 +1,5 @@
 #include "text/normalizer.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 #include "base/alloc.h"
@@ -124,9 +123,14 @@ static bool put_marked(struct marked_out out, const char *text, size_t text_byte
 {
     if (!buffer_append(out.text, text, text_bytes))
         return false;
-    for (size_t i = 0; out.marks != NULL && i < text_bytes; i++)
-        if (!buffer_append(out.marks, &mark, 1))
+    uint8_t marks[256];
+    memset(marks, mark, sizeof marks);
+    for (size_t done = 0; out.marks != NULL && done < text_bytes;) {
+        size_t part = text_bytes - done < sizeof marks ? text_bytes - done : sizeof marks;
+        if (!buffer_append(out.marks, marks, part))
             return false;
+        done += part;
+    }
     return true;
 }
 
@@ -146,29 +150,49 @@ static size_t mark_run_end(const struct text_piece *in, size_t start)
     return end;
 }
 
-static bool is_ascii(const char *text, size_t text_bytes)
+static utf8proc_option_t form_options(enum normalizer_kind kind)
 {
-    for (size_t i = 0; i < text_bytes; i++)
-        if ((uint8_t)text[i] >= 0x80)
-            return false;
-    return true;
+    bool compatible = kind == NORMALIZE_NFKC || kind == NORMALIZE_NFKD;
+    bool composed = kind == NORMALIZE_NFC || kind == NORMALIZE_NFKC;
+    return UTF8PROC_STABLE | (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+           (compatible ? UTF8PROC_COMPAT : 0);
 }
 
+static bool put_form(struct marked_out out, const char *text, size_t text_bytes, uint8_t mark,
+                     utf8proc_option_t options)
+{
+    const utf8proc_uint8_t *from = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t from_bytes = (utf8proc_ssize_t)text_bytes;
+    utf8proc_ssize_t n = utf8proc_decompose(from, from_bytes, NULL, 0, options);
+    utf8proc_int32_t *form = n < 0 ? NULL : mem_alloc_array((size_t)n + 1, sizeof *form);
+    if (form == NULL)
+        return false;
+    n = utf8proc_decompose(from, from_bytes, form, n, options);
+    n = n < 0 ? n : utf8proc_reencode(form, n, options); /* now UTF-8 in the same memory */
+    bool ok = n >= 0 && put_marked(out, (const char *)form, (size_t)n, mark);
+    mem_free(form);
+    return ok;
+}
+
+/* Every form leaves ASCII as it is, and an ASCII character never joins what stands in front of it: only the
+ * other stretches, each with the ASCII character that it may join, need work. */
 static bool put_unicode_form(struct marked_out out, const char *text, size_t text_bytes, uint8_t mark,
                              enum normalizer_kind kind)
 {
-    if (is_ascii(text, text_bytes)) /* every form leaves it as it is */
-        return put_marked(out, text, text_bytes, mark);
-    bool compatible = kind == NORMALIZE_NFKC || kind == NORMALIZE_NFKD;
-    bool composed = kind == NORMALIZE_NFC || kind == NORMALIZE_NFKC;
-    utf8proc_option_t options = UTF8PROC_STABLE | (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
-                                (compatible ? UTF8PROC_COMPAT : 0);
-    utf8proc_uint8_t *form = NULL;
-    utf8proc_ssize_t length =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)text_bytes, &form, options);
-    bool ok = length >= 0 && put_marked(out, (const char *)form, (size_t)length, mark);
-    free(form);
-    return ok;
+    utf8proc_option_t options = form_options(kind);
+    for (size_t i = 0; i < text_bytes;) {
+        size_t other = i;
+        while (other < text_bytes && (uint8_t)text[other] < 0x80)
+            other++;
+        size_t start = other < text_bytes && other > i ? other - 1 : other, end = other;
+        while (end < text_bytes && (uint8_t)text[end] >= 0x80)
+            end++;
+        if (!put_marked(out, text + i, start - i, mark) ||
+            (end > start && !put_form(out, text + start, end - start, mark, options)))
+            return false;
+        i = end;
+    }
+    return true;
 }
 
 static bool run_unicode_form(const struct text_piece *in, struct marked_out out, enum normalizer_kind kind)

@@ -149,7 +149,7 @@ static bool deep_attribute(const struct call *call, const struct value *item, co
             return false;
         if (name.text->size_bytes > 0 && strspn(name.text->data, "0123456789") == name.text->size_bytes &&
             name.text->size_bytes < 10)
-            name = value_int(atoi(name.text->data));
+            name = value_int(strtol(name.text->data, NULL, 10));
         if (!value_subscript(call->run, call->at, &object, &name, out))
             return false;
         start = end + 1;

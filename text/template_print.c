@@ -16,8 +16,8 @@ void format_double(double number, char out[32])
     do
         snprintf(out, 32, "%.*e", precision - 1, number);
     while (strtod(out, NULL) != number && precision++ < 17);
-    int exponent = atoi(strchr(out, 'e') + 1);
-    if (exponent < -4 || exponent >= 16) /* e+07 is written e+07, one digit e+7 as e+07: as Python does */
+    int exponent = (int)strtol(strchr(out, 'e') + 1, NULL, 10);
+    if (exponent < -4 || exponent >= 16) /* C and Python write exponents alike */
         return;
     int decimals = precision - 1 - exponent;
     snprintf(out, 32, "%.*f", decimals > 1 ? decimals : 1, number);

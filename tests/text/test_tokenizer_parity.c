@@ -121,7 +121,7 @@ static void check_tokenizer(void **state)
     assert_int_equal(position, strings.size_bytes);
     if (counts.ids_differ + counts.text_differs + counts.stream_differs > 0)
         fail_msg("%s: ids differ in %zu strings, decoded text in %zu, streamed text in %zu; see "
-                 "make_goldens.py --show %s %zu",
+                 "make_tokenizer_goldens.py --show %s %zu",
                  name, counts.ids_differ, counts.text_differs, counts.stream_differs, name, counts.first);
     tokenizer_destroy(tokenizer);
     mapped_file_close(&json);

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Golden files for the tokenizer: what the `tokenizers` library (PyPI, 0.20 or later) says about 10,000 strings.
 
-Run by hand:  python -m venv V && V/bin/pip install tokenizers && V/bin/python tests/parity/tokenizer/make_goldens.py
+Run by hand:  python -m venv V && V/bin/pip install tokenizers && V/bin/python tests/parity/tokenizer/make_tokenizer_goldens.py
 
 Writes into goldens/ beside this script, everything from one seed:
   strings.bin    per string: u32 length, UTF-8 bytes
   NAME.json      a tokenizer.json, trained here on text generated here
   NAME.bin       per string: u64 FNV-1a of the ids (each as u32), u32 of the low bits of the FNV-1a of decode(ids);
                  ids with add_special_tokens, decode with skip_special_tokens
-`make_goldens.py --show NAME INDEX` prints string, ids and tokens, to look into a difference.
+`make_tokenizer_goldens.py --show NAME INDEX` prints string, ids and tokens, to look into a difference.
 """
 import json
 import random
