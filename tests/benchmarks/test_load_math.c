@@ -1,0 +1,165 @@
+/* Percentiles as numpy's, arrivals at the rate asked for, prompts that repeat by seed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "benchmarks/arrivals.h"
+#include "benchmarks/bench_data.h"
+#include "benchmarks/latency_stats.h"
+
+static void close_to(double got, double expected, double tolerance)
+{
+    if (fabs(got - expected) > tolerance)
+        fail_msg("got %.12g, expected %.12g", got, expected);
+}
+
+/* Expected values: numpy.mean, std, percentile of the same list. */
+static void stats_are_those_of_numpy(void **state)
+{
+    (void)state;
+    const double values[] = {7, 1, 3, 10, 2.5, 8};
+    struct samples samples = {0};
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(samples_add(&samples, values[i]).code, ERR_OK);
+    samples_sort(&samples);
+    close_to(samples_mean(&samples), 5.25, 1e-12);
+    close_to(samples_std(&samples), 3.2627953250753157, 1e-12);
+    close_to(samples_percentile(&samples, 0), 1, 0);
+    close_to(samples_percentile(&samples, 50), 5, 1e-12);
+    close_to(samples_percentile(&samples, 90), 9, 1e-12);
+    close_to(samples_percentile(&samples, 99), 9.9, 1e-12);
+    close_to(samples_percentile(&samples, 100), 10, 0);
+    samples_free(&samples);
+    close_to(samples_percentile(&samples, 50), 0, 0);
+}
+
+static double mean_and_variation(const int64_t *starts, size_t n, double *variation)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        double gap = (double)(starts[i] - (i ? starts[i - 1] : 0)) / 1e9;
+        sum += gap;
+        squares += gap * gap;
+    }
+    double mean = sum / (double)n;
+    *variation = sqrt(squares / (double)n - mean * mean) / mean;
+    return mean;
+}
+
+/* The gaps of a gamma distribution of shape b vary by 1 / sqrt(b) of their mean. */
+static void arrivals_keep_rate_and_shape(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    int64_t *starts = mem_alloc_array(N, sizeof *starts);
+    const double shapes[] = {0.25, 1, 4};
+    for (size_t i = 0; i < 3; i++) {
+        struct arrival_options options = {.request_rate = 50, .burstiness = shapes[i], .seed = 7};
+        arrivals_fill(&options, N, starts);
+        double variation;
+        close_to(mean_and_variation(starts, N, &variation), 1.0 / 50, 1e-6);
+        close_to(variation * sqrt(shapes[i]), 1, 0.05);
+        for (size_t k = 1; k < N; k++)
+            assert_true(starts[k] >= starts[k - 1]);
+    }
+    struct arrival_options at_once = {.request_rate = 0, .burstiness = 1};
+    arrivals_fill(&at_once, N, starts);
+    assert_int_equal(starts[N - 1], 0);
+    mem_free(starts);
+}
+
+/* Half-way up a linear ramp from 10 to 30 the rate is 20. */
+static void ramps_grow(void **state)
+{
+    (void)state;
+    enum { N = 40000, WINDOW = 2000 };
+    int64_t *starts = mem_alloc_array(N, sizeof *starts);
+    const struct {
+        enum ramp_kind kind;
+        double middle;
+    } cases[] = {{RAMP_LINEAR, 20}, {RAMP_EXPONENTIAL, sqrt(10.0 * 30)}};
+    for (size_t i = 0; i < 2; i++) {
+        struct arrival_options options = {
+            .burstiness = 1, .ramp = cases[i].kind, .ramp_start = 10, .ramp_end = 30, .seed = 3};
+        arrivals_fill(&options, N, starts);
+        double seconds = (double)(starts[N / 2 + WINDOW] - starts[N / 2 - WINDOW]) / 1e9;
+        close_to(2 * WINDOW / seconds / cases[i].middle, 1, 0.06);
+    }
+    mem_free(starts);
+}
+
+static void random_prompts_share_what_they_should(void **state)
+{
+    (void)state;
+    struct random_data_options options = {.num_prompts = 6,
+                                          .input_len = 40,
+                                          .output_len = 5,
+                                          .vocab_size = 1000,
+                                          .prefix_len = 24,
+                                          .num_prefixes = 2,
+                                          .seed = 11};
+    struct bench_data a, b;
+    assert_int_equal(bench_data_random(&options, &a).code, ERR_OK);
+    assert_int_equal(bench_data_random(&options, &b).code, ERR_OK);
+    for (size_t i = 0; i < 6; i++) {
+        assert_memory_equal(a.prompts[i].token_ids, b.prompts[i].token_ids, 40 * sizeof(uint32_t));
+        for (size_t k = 0; k < 40; k++)
+            assert_true(a.prompts[i].token_ids[k] < 1000);
+        assert_memory_equal(a.prompts[i].token_ids, a.prompts[i % 2].token_ids, 24 * sizeof(uint32_t));
+    }
+    assert_memory_not_equal(a.prompts[0].token_ids, a.prompts[1].token_ids, 24 * sizeof(uint32_t));
+    assert_memory_not_equal(a.prompts[0].token_ids + 24, a.prompts[2].token_ids + 24, 16 * sizeof(uint32_t));
+    bench_data_free(&a);
+    bench_data_free(&b);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
+static void files_are_read_and_repeated(void **state)
+{
+    (void)state;
+    const char *path = "bench_data_test.jsonl";
+    write_file(path, "{\"prompt\": \"one\"}\n\n{\"messages\": [{\"role\": \"user\", \"content\": \"two\"}], "
+                     "\"output_tokens\": 3}\n");
+    struct bench_data data;
+    assert_int_equal(bench_data_file(path, 5, 9, &data).code, ERR_OK);
+    assert_int_equal(data.count, 5);
+    assert_string_equal(data.prompts[4].text, "one");
+    assert_string_equal(data.prompts[3].text, "two");
+    assert_true(data.prompts[3].as_message && !data.prompts[4].as_message);
+    assert_int_equal(data.prompts[3].output_len, 3);
+    assert_int_equal(data.prompts[4].output_len, 9);
+    bench_data_free(&data);
+    write_file(path, "{\"prompt\": \"one\"}\n[1]\n");
+    err_t e = bench_data_file(path, 5, 9, &data);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "line 2"));
+    bench_data_free(&data);
+    write_file(path, "\n");
+    assert_int_equal(bench_data_file(path, 5, 9, &data).code, ERR_INVALID_ARGUMENT);
+    bench_data_free(&data);
+    assert_int_equal(remove(path), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stats_are_those_of_numpy),
+        cmocka_unit_test(arrivals_keep_rate_and_shape),
+        cmocka_unit_test(ramps_grow),
+        cmocka_unit_test(random_prompts_share_what_they_should),
+        cmocka_unit_test(files_are_read_and_repeated),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
