@@ -33,7 +33,7 @@ const char *grpc_runtime_version(void)
 
 bool grpc_runtime_is_current(void)
 {
-    return atoi(grpc_version_string()) >= GRPC_CORE_CURRENT_MAJOR;
+    return strtol(grpc_version_string(), NULL, 10) >= GRPC_CORE_CURRENT_MAJOR;
 }
 
 static const struct {

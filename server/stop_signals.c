@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
-#include <unistd.h>
 
 static struct {
     sigset_t set;
@@ -14,7 +13,13 @@ static struct {
     _Atomic bool armed;
 } signals;
 
-enum { EXIT_STATUS_SIGNAL = 128 }; /* plus its number, as shells report it */
+/* Ends the process as the signal would have done without us. */
+static void die_of(int number)
+{
+    (void)signal(number, SIG_DFL);
+    (void)pthread_sigmask(SIG_UNBLOCK, &signals.set, NULL);
+    (void)raise(number);
+}
 
 static void *wait_for_signals(void *argument)
 {
@@ -24,7 +29,7 @@ static void *wait_for_signals(void *argument)
         if (sigwait(&signals.set, &number) != 0)
             continue;
         if (!atomic_load(&signals.armed))
-            _exit(EXIT_STATUS_SIGNAL + number);
+            die_of(number);
         atomic_fetch_add(&signals.seen, 1);
         event_count_bump(signals.changed);
     }
