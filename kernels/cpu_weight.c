@@ -6,7 +6,6 @@
 #include "base/float16.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/cpu_memory.h"
-#include "kernels/weight_quantize.h"
 
 static size_t count_panels(const struct weight_desc *desc)
 {
@@ -39,6 +38,7 @@ size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc 
 }
 
 struct pack_job {
+    struct cpu_backend *cpu;
     const struct weight_desc *desc;
     struct weight *weight;
     float **rows;          /* [n_threads][n_in] */
@@ -58,13 +58,13 @@ static void pack_float_row(const struct weight *weight, const float *row, uint8_
     }
 }
 
-static void pack_quantized_row(const struct weight *weight, const float *row, int8_t *codes, uint8_t *panel,
-                               size_t o)
+static void pack_quantized_row(const struct kernel_table *table, const struct weight *weight,
+                               const float *row, int8_t *codes, uint8_t *panel, size_t o)
 {
     bool int8 = weight->format == WEIGHT_INT8;
+    quantize_group_fn *quantize_group = int8 ? table->quantize_group_int8 : table->quantize_group_int4;
     for (size_t k = 0; k < weight->n_in; k += weight->group) {
-        uint16_t scale = int8 ? quantize_group_int8(row + k, weight->group, codes)
-                              : quantize_group_int4(row + k, weight->group, codes);
+        uint16_t scale = quantize_group(row + k, weight->group, codes);
         ((uint16_t *)panel)[o] = scale;
         panel += PANEL_SCALE_BYTES;
         for (size_t i = 0; i < weight->group; i++) {
@@ -114,7 +114,7 @@ static void pack_panels(void *context, int thread_index, int n_threads)
             }
             uint8_t *panel = weight->panels + p * weight->panel_bytes;
             if (weight_is_quantized(weight->format))
-                pack_quantized_row(weight, row, job->codes[thread_index], panel, o);
+                pack_quantized_row(&job->cpu->table, weight, row, job->codes[thread_index], panel, o);
             else
                 pack_float_row(weight, row, panel, o);
         }
@@ -167,13 +167,16 @@ err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, s
 {
     check_desc(desc);
     struct cpu_backend *cpu = cpu_of(backend);
-    struct pack_job job = {.desc = desc, .bad_row = SIZE_MAX};
+    struct pack_job job = {.cpu = cpu, .desc = desc, .bad_row = SIZE_MAX};
     err_t e = weight_alloc(desc, &job.weight);
     void *buffers = e.code == ERR_OK ? pack_buffers(&job, (size_t)cpu->n_threads, desc->n_in) : NULL;
     if (e.code == ERR_OK && buffers == NULL)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory to pack weight %s", desc->name);
     if (e.code == ERR_OK) {
         cpu_run(cpu, true, pack_panels, &job);
+        if (weight_is_quantized(desc->format))
+            cpu->dispatches[desc->format == WEIGHT_INT8 ? KERNEL_quantize_group_int8
+                                                        : KERNEL_quantize_group_int4]++;
         size_t bad_row = atomic_load(&job.bad_row);
         if (bad_row != SIZE_MAX)
             e = err_new(ERR_DATA_LOSS,

@@ -14,6 +14,8 @@
     K(linear_int8, linear_fn, "panel of int8 weights by int8 rows")                                          \
     K(linear_int4, linear_fn, "panel of int4 weights by int8 rows")                                          \
     K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
+    K(quantize_group_int8, quantize_group_fn, "weights to int8 codes")                                       \
+    K(quantize_group_int4, quantize_group_fn, "weights to int4 codes")                                       \
     K(norm_row, norm_row_fn, "residual add and RMS norm")                                                    \
     K(rope_head, rope_head_fn, "rotation of one head")                                                       \
     K(silu_mul_row, activation_row_fn, "SiLU times up")                                                      \
@@ -44,6 +46,8 @@
     V(linear_int4, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
+    V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \
+    V(quantize_group_int4, ISA_AVX2, avx2)                                                                   \
     V(norm_row, ISA_AVX2, avx2)                                                                              \
     V(norm_row, ISA_AVX512, avx512)                                                                          \
     V(rope_head, ISA_AVX2, avx2)                                                                             \

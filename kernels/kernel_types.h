@@ -50,6 +50,13 @@ typedef void linear_fn(const struct linear_args *args);
 #define QUANT_AMAX_MIN 1e-30f
 typedef void quantize_row_fn(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum);
 
+/* One group of a weight's inputs to symmetric codes; returns the scale, an f16. w: [n] finite, n a multiple
+ * of
+ * 32. int8, codes -127..127: scale = amax / 127. int4, codes -8..7: of a few scales around the one that maps
+ * the largest weight to -8 or 7, and the one that is optimal for the codes found so, that with the least
+ * squared error. */
+typedef uint16_t quantize_group_fn(const float *w, size_t n, int8_t *codes);
+
 /* residual += add (NULL: nothing); out = residual * (1 / sqrt(mean of squares + eps)) * w, the sum of squares
  * in LANES; one_plus: (1 + w) for w. out may be residual. */
 struct norm_args {

@@ -21,6 +21,7 @@ static inline __attribute__((always_inline)) void float_tile(const struct linear
 {
     vf sums[FLOAT_ROWS_MAX][2];
     const float *x = a->x + row * a->x_stride;
+    const size_t k_bytes = PANEL_OUTPUTS * float_format_bytes(format);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
@@ -29,6 +30,7 @@ static inline __attribute__((always_inline)) void float_tile(const struct linear
     }
     for (size_t k = 0; k < a->n_in; k++) {
         vf w[2];
+        prefetch_weights((const uint8_t *)a->panel + k * k_bytes, k_bytes);
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
             w[h] =

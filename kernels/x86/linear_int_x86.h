@@ -84,6 +84,7 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
         at += PANEL_SCALE_BYTES;
         for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
             vi acc[INT_ROWS_MAX][2];
+            prefetch_weights(at, block_bytes + PANEL_SCALE_BYTES);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2

@@ -159,6 +159,41 @@ bool check_quantize_row_fn(enum kernel_id id, generic_fn *reference, generic_fn 
     return same;
 }
 
+bool check_quantize_group_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                             char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = QUANT_BLOCK * rng_between(rng, 1, 4);
+    struct guarded w = guarded_alloc(n * 4), codes[2];
+    float *values = (float *)w.data;
+    fill_normal(rng, values, n);
+    switch (rng_below(rng, 8)) {
+    case 0:
+        memset(values, 0, n * 4);
+        break;
+    case 1: /* beyond the range of an f16 scale */
+        values[rng_below(rng, (uint32_t)n)] = rng_below(rng, 2) ? 1e9f : -1e9f;
+        break;
+    case 2: /* below it */
+        for (size_t i = 0; i < n; i++)
+            values[i] *= 1e-7f;
+        break;
+    default:
+        break;
+    }
+    uint16_t scale[2];
+    for (int i = 0; i < 2; i++) {
+        codes[i] = guarded_alloc(n);
+        scale[i] = ((quantize_group_fn *)(i == 0 ? reference : variant))(values, n, (int8_t *)codes[i].data);
+    }
+    bool same = scale[0] == scale[1];
+    if (!same)
+        snprintf(failure, FAILURE_MAX, "n %zu: scale %04x, the reference has %04x", n, scale[1], scale[0]);
+    same = same && compare_outputs(&codes[0], &codes[1], "codes", failure);
+    guarded_free(&w), guarded_free(&codes[0]), guarded_free(&codes[1]);
+    return same;
+}
+
 bool check_norm_row_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
                        char failure[FAILURE_MAX])
 {

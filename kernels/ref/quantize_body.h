@@ -1,10 +1,10 @@
-#include "kernels/weight_quantize.h"
-
+/* From f32 weights to codes and scales. Written so that a compiler may vectorise it for any register width
+ * with the same bits: sums stand in eight lanes, nothing is contracted. Included by ref/quantize_ref.c, and
+ * once per instruction set, with KERNEL(name) defined as the function's name there. */
 #include <math.h>
-#include <string.h>
 #include "base/assert.h"
 #include "base/float16.h"
-#include "kernels/packed.h"
+#include "kernels/kernel_table.h"
 
 enum { SUM_LANES = 8 };
 
@@ -37,7 +37,7 @@ static float code_of(float w, float inverse, float low, float high)
     return code + round_magic - round_magic;
 }
 
-uint16_t quantize_group_int8(const float *w, size_t n, int8_t *codes)
+uint16_t KERNEL(quantize_group_int8)(const float *w, size_t n, int8_t *codes)
 {
     ASSERT(n % QUANT_BLOCK == 0);
     float scale = round_scale(fabsf(find_extreme(w, n)) / 127.0f);
@@ -84,7 +84,7 @@ static void try_scale(const float *w, size_t n, float scale, float *best_scale, 
     }
 }
 
-uint16_t quantize_group_int4(const float *w, size_t n, int8_t *codes)
+uint16_t KERNEL(quantize_group_int4)(const float *w, size_t n, int8_t *codes)
 {
     ASSERT(n % QUANT_BLOCK == 0);
     /* The extreme's code, before rounding and clamping: past the end, it is clipped in favour of the rest. */

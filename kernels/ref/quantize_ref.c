@@ -1,0 +1,3 @@
+/* Reference of the quantisation of weights. */
+#define KERNEL(name) name##_ref
+#include "kernels/ref/quantize_body.h"
