@@ -20,6 +20,8 @@ static bool parse_chain(struct parser *parser, enum node_kind kind, parse_level 
     while ((op = operator_at(parser)) != 0) {
         if (chain == NULL) {
             MUST(node_new(parser, kind, &chain));
+            chain->line = item->line;
+            chain->column = item->column;
             MUST(node_append(parser, chain, 0, *out));
             *out = chain;
         }
@@ -422,10 +424,10 @@ bool parse_filter(struct parser *parser, const struct node *input, const struct 
 {
     struct node *node;
     MUST(node_new(parser, NODE_FILTER, &node));
+    if (parser->token->kind == TOKEN_NAME && template_filter_find(parser->token->text) == NULL)
+        return parse_unsupported(parser, "the filter \"%s\"", parser->token->text);
     MUST(expect_name(parser, &node->name));
     node->builtin = template_filter_find(node->name);
-    if (node->builtin == NULL)
-        return parse_unsupported(parser, "the filter \"%s\"", node->name);
     node->left = input;
     MUST(node_adopt(parser, node, input));
     *out = node;
@@ -454,10 +456,10 @@ static bool parse_test(struct parser *parser, const struct node *input, const st
     MUST(node_new(parser, NODE_TEST, &node));
     parser->token++;
     node->negated = accept_name(parser, "not");
+    if (parser->token->kind == TOKEN_NAME && template_test_find(parser->token->text) == NULL)
+        return parse_unsupported(parser, "the test \"%s\"", parser->token->text);
     MUST(expect_name(parser, &node->name));
     node->builtin = template_test_find(node->name);
-    if (node->builtin == NULL)
-        return parse_unsupported(parser, "the test \"%s\"", node->name);
     node->left = input;
     MUST(node_adopt(parser, node, input));
     *out = node;

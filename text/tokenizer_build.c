@@ -149,8 +149,9 @@ static err_t added_options(const json_t *json, struct added_token *token)
 }
 
 /* Ids as the reference library gives them: the vocabulary's, else the next free one; the file's number is
- * only compared. place: by id, where in out->added the token is, + 1. */
-static err_t add_token(const json_t *json, struct tokenizer *out, uint32_t *next_id, uint32_t *place)
+ * only compared (*n_moved counts). place: by id, where in out->added the token is, + 1. */
+static err_t add_token(const json_t *json, struct tokenizer *out, uint32_t *next_id, uint32_t *place,
+                       size_t *n_moved)
 {
     const char *text;
     size_t text_bytes;
@@ -163,9 +164,7 @@ static err_t add_token(const json_t *json, struct tokenizer *out, uint32_t *next
         return err_ok();
     int64_t known = vocab_find(&out->vocab, text, text_bytes);
     token.id = known == VOCAB_NONE ? *next_id : (uint32_t)known;
-    if (token.id != file_id)
-        log_warn("text", "added token \"%.64s\" has the id %u in the file; taken as %u", text,
-                 (unsigned)file_id, token.id);
+    *n_moved += token.id != file_id;
     if (known == VOCAB_NONE) {
         TRY(vocab_add(&out->vocab, text, text_bytes, token.id));
         (*next_id)++;
@@ -179,14 +178,18 @@ static err_t add_token(const json_t *json, struct tokenizer *out, uint32_t *next
 static err_t add_tokens(const json_t *list, struct tokenizer *out)
 {
     uint32_t next_id = out->vocab.n_tokens;
+    size_t n_moved = 0;
     uint32_t *place = mem_alloc_array(TOKENIZER_VOCAB_MAX, sizeof *place);
     err_t e = place ? err_ok() : out_of_memory();
     for (size_t i = 0; i < json_array_size(list) && e.code == ERR_OK; i++) {
-        e = add_token(json_array_get(list, i), out, &next_id, place);
+        e = add_token(json_array_get(list, i), out, &next_id, place, &n_moved);
         if (e.code != ERR_OK)
             e = err_prefix(e, "\"added_tokens\"[%zu]", i);
     }
     mem_free(place);
+    if (e.code == ERR_OK && n_moved > 0)
+        log_warn("text", "%zu added tokens have other ids than the file says, as in the reference library",
+                 n_moved);
     return e;
 }
 
