@@ -196,36 +196,38 @@ static void hostile_templates_end_at_a_cap(void **state)
     }
 }
 
+/* before, `n` times part, after. */
+static void put_times(struct buffer *out, const char *before, const char *part, int n, const char *after)
+{
+    assert_true(buffer_append_text(out, before));
+    for (int i = 0; i < n; i++)
+        assert_true(buffer_append_text(out, part));
+    assert_true(buffer_append_text(out, after));
+}
+
 static void nesting_has_a_limit(void **state)
 {
     (void)state;
-    static char source[1 << 16];
+    struct buffer source = {.limit_bytes = TEMPLATE_SOURCE_BYTES_MAX};
     static const struct {
         const char *open, *close;
     } PAIRS[] = {{"(", ")"},   {"[", "]"},  {"{'a':", "}"}, {"-", ""},
                  {"not ", ""}, {"", "[1]"}, {"", "|trim"},  {"", ".a"}};
     for (size_t k = 0; k < sizeof PAIRS / sizeof PAIRS[0]; k++)
         for (int depth = 20; depth <= 2000; depth += 1980) {
-            char *at = source;
-            at += sprintf(at, "{%% if false %%}{{ ");
-            for (int i = 0; i < depth; i++)
-                at += sprintf(at, "%s", PAIRS[k].open);
-            at += sprintf(at, "1");
-            for (int i = 0; i < depth; i++)
-                at += sprintf(at, "%s", PAIRS[k].close);
-            sprintf(at, " }}{%% endif %%}");
-            err_t e = try_compile(source);
+            buffer_clear(&source);
+            put_times(&source, "{% if false %}{{ ", PAIRS[k].open, depth, "1");
+            put_times(&source, "", PAIRS[k].close, depth, " }}{% endif %}");
+            err_t e = try_compile(source.data);
             assert_int_equal(e.code, depth == 20 ? ERR_OK : ERR_INVALID_ARGUMENT);
         }
-    char *at = source;
-    for (int i = 0; i < 2000; i++)
-        at += sprintf(at, "{%% if x %%}");
-    assert_fails(ERR_INVALID_ARGUMENT, "nested", try_compile(source));
-    at = source + sprintf(source, "{{ 0");
-    for (int i = 0; i < 2000; i++) /* a long chain is not deep */
-        at += sprintf(at, "+1");
-    sprintf(at, " }}");
-    assert_string_equal(render(source), "2000");
+    buffer_clear(&source);
+    put_times(&source, "", "{% if x %}", 2000, "");
+    assert_fails(ERR_INVALID_ARGUMENT, "nested", try_compile(source.data));
+    buffer_clear(&source);
+    put_times(&source, "{{ 0", "+1", 2000, " }}"); /* a long chain is not deep */
+    assert_string_equal(render(source.data), "2000");
+    buffer_free(&source);
 }
 
 static void size_of_the_source_has_a_limit(void **state)
