@@ -47,7 +47,9 @@
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
     V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \
+    V(quantize_group_int8, ISA_AVX512, avx512)                                                               \
     V(quantize_group_int4, ISA_AVX2, avx2)                                                                   \
+    V(quantize_group_int4, ISA_AVX512, avx512)                                                               \
     V(norm_row, ISA_AVX2, avx2)                                                                              \
     V(norm_row, ISA_AVX512, avx512)                                                                          \
     V(rope_head, ISA_AVX2, avx2)                                                                             \

@@ -7,6 +7,7 @@
 #define HALVES       2
 enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, QUERY_TILE = 8 };
 
+#include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"
 #include "kernels/x86/sampling_x86.h"
 #include "kernels/x86/attention_x86.h"
