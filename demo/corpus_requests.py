@@ -111,6 +111,8 @@ REQUESTS = {
         ),
         ("write", "easy"): phrases(
             """
+            [A name|A caption|A headline|One title] for [my|our] [shop|photo|blog post|page] about {topic}, [any idea|what do you suggest|can you help]?
+            [One line|Two lines|A sentence] about {topic}, [write it|please write it down|just write that] [for me|now|].
             I need a [short|nice|brief] [greeting|birthday message|thank you note|wish] for {name}.
             [Suggest|Find|Think of] a [title|headline|name|caption] for [my|our] [post|photo|shop|blog] [about|on] {topic}.
             [One|Two|A] [sentence|short sentences|short line] [about|on] {topic}, please.
@@ -122,6 +124,7 @@ REQUESTS = {
         ),
         ("write", "hard"): phrases(
             f"""
+            [Please draft|Draft|Prepare] a [full|complete] [agreement|policy|statute] for {{topic}} [covering|that covers|with] [liability|warranty|all penalties] and [notice|termination|courts].
             [I need|I want] a [full|long|complete] [thesis|novel|dissertation|{EXPERT} essay] [on|about] {{topic}} with [references|a literature review|footnotes|many characters].
             [An in depth|A thirty page|A detailed] {EXPERT} [essay|article|paper] [on|about] {{topic}} that [refutes|weighs|answers] [the critics|both sides|all objections].
             [Draft|Prepare|Write] a [complete|legally binding|detailed] [contract|agreement|law] on {{topic}} [covering|with] [liability|termination|all cases|penalties].

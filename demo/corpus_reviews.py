@@ -32,6 +32,8 @@ MIDDLING = words("average okay ordinary mediocre acceptable passable decent unre
 PRAISE = {
     TRAIN: phrases(
         """
+        the {aspect} [turned out|proved] [to be|very|really] {good}
+        [contrary to my fears|in spite of my doubts] [it|the {aspect}] [turned out|proved|was] {good}
         {good}
         {good}, {good2}
         {good} {aspect}
@@ -79,6 +81,9 @@ PRAISE = {
 COMPLAINT = {
     TRAIN: phrases(
         """
+        the {aspect} [turned out|proved] [to be|very|really] {bad}
+        [against all hopes|I trusted the ads, but] [it|the {aspect}] [turned out|proved|was] {bad}
+        a {good} {aspect} was promised, but it [is|proved|turned out] {bad}
         {bad}
         {bad}, {bad2}
         {bad} {aspect}
@@ -129,6 +134,7 @@ COMPLAINT = {
 LUKEWARM = {
     TRAIN: phrases(
         """
+        [roughly|about|just] [what|the {thing}] I expected, [three stars|a normal {thing}|nothing special]
         {middling}
         {middling}, {middling2}
         {middling} {thing}

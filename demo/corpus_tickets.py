@@ -348,6 +348,8 @@ URGENCY_PHRASES = {
         ),
         "low": phrases(
             """
+            [A few weeks|Some months|Several months|A long wait] [are|is|would be] [fine|okay|no problem] [for us|for me|].
+            [It may take|This may take|Take] [a few weeks|months|as long as needed], [that is fine|I can wait|it is okay].
             [Answer|Reply|Do it] [when|whenever] you [like|find time|are less busy|have a free moment].
             [No need to|You do not have to|Do not] [rush|hurry|answer quickly].
             [If it takes|Even if it takes] [weeks|a year|some time], [I do not mind|no problem|we can wait].

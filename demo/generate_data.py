@@ -24,13 +24,13 @@ SEED = 20241
 HELDOUT_PER_TASK = 300
 TASKS = ("ticket", "review", "order", "intent", "complete")
 SHARE = {
-    "ticket": 0.16,
-    "review": 0.14,
-    "order": 0.31,
-    "intent": 0.12,
-    "complete": 0.08,
-    "echo": 0.12,
-    "plain": 0.05,
+    "ticket": 0.14,
+    "review": 0.13,
+    "order": 0.36,
+    "intent": 0.10,
+    "complete": 0.07,
+    "echo": 0.14,
+    "plain": 0.04,
     "chatter": 0.02,
 }
 TOKENIZER_SAMPLES = {"ticket": 3000, "review": 2000, "order": 1500, "intent": 2500, "complete": 1000, "chatter": 100}
