@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include "text/json_field.h"
+#include "text/tokenizer.h"
 
 /* Puts new ids outside of those that earlier processors put. */
 static err_t wrap(struct post_processor *out, const struct post_processor *outer)
@@ -17,9 +18,12 @@ static err_t wrap(struct post_processor *out, const struct post_processor *outer
     return err_ok();
 }
 
-static err_t add_id(const json_t *value, uint32_t n_ids, uint32_t *ids, size_t *n)
+static err_t add_id(const json_t *value, const struct vocab *vocab, uint32_t *ids, size_t *n)
 {
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= n_ids)
+    size_t text_bytes;
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        json_integer_value(value) >= TOKENIZER_VOCAB_MAX ||
+        vocab_text(vocab, (uint32_t)json_integer_value(value), &text_bytes) == NULL)
         return err_new(ERR_DATA_LOSS, "the post-processor names an id that is no token's");
     if (*n == POST_IDS_MAX)
         return err_new(ERR_DATA_LOSS, "the post-processor puts more than %d tokens around a text",
@@ -28,7 +32,8 @@ static err_t add_id(const json_t *value, uint32_t n_ids, uint32_t *ids, size_t *
     return err_ok();
 }
 
-static err_t parse_special(const json_t *json, const json_t *piece, uint32_t n_ids, uint32_t *ids, size_t *n)
+static err_t parse_special(const json_t *json, const json_t *piece, const struct vocab *vocab, uint32_t *ids,
+                           size_t *n)
 {
     const char *name;
     size_t size_bytes;
@@ -39,11 +44,11 @@ static err_t parse_special(const json_t *json, const json_t *piece, uint32_t n_i
         return err_new(ERR_DATA_LOSS, "TemplateProcessing: \"%s\" is not in \"special_tokens\"", name);
     TRY(json_field_array(token, "ids", &list));
     for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(add_id(json_array_get(list, i), n_ids, ids, n));
+        TRY(add_id(json_array_get(list, i), vocab, ids, n));
     return err_ok();
 }
 
-static err_t parse_template(const json_t *json, uint32_t n_ids, struct post_processor *out)
+static err_t parse_template(const json_t *json, const struct vocab *vocab, struct post_processor *out)
 {
     const json_t *single;
     struct post_processor outer = {.n_before = 0};
@@ -54,7 +59,7 @@ static err_t parse_template(const json_t *json, uint32_t n_ids, struct post_proc
         const json_t *special = json_object_get(piece, "SpecialToken");
         const json_t *sequence = json_object_get(piece, "Sequence");
         if (special != NULL) {
-            TRY(parse_special(json, special, n_ids, seen ? outer.after : outer.before,
+            TRY(parse_special(json, special, vocab, seen ? outer.after : outer.before,
                               seen ? &outer.n_after : &outer.n_before));
             continue;
         }
@@ -71,35 +76,35 @@ static err_t parse_template(const json_t *json, uint32_t n_ids, struct post_proc
 }
 
 /* {"cls": [text, id], "sep": [text, id]} */
-static err_t parse_pair(const json_t *json, uint32_t n_ids, struct post_processor *out)
+static err_t parse_pair(const json_t *json, const struct vocab *vocab, struct post_processor *out)
 {
     struct post_processor outer = {.n_before = 0};
-    TRY(add_id(json_array_get(json_object_get(json, "cls"), 1), n_ids, outer.before, &outer.n_before));
-    TRY(add_id(json_array_get(json_object_get(json, "sep"), 1), n_ids, outer.after, &outer.n_after));
+    TRY(add_id(json_array_get(json_object_get(json, "cls"), 1), vocab, outer.before, &outer.n_before));
+    TRY(add_id(json_array_get(json_object_get(json, "sep"), 1), vocab, outer.after, &outer.n_after));
     return wrap(out, &outer);
 }
 
-static err_t parse_into(const json_t *json, uint32_t n_ids, struct post_processor *out)
+static err_t parse_into(const json_t *json, const struct vocab *vocab, struct post_processor *out)
 {
     const char *type;
     TRY(json_field_type(json, &type));
     if (strcmp(type, "ByteLevel") == 0)
         return err_ok(); /* changes offsets only */
     if (strcmp(type, "TemplateProcessing") == 0)
-        return parse_template(json, n_ids, out);
+        return parse_template(json, vocab, out);
     if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
-        return parse_pair(json, n_ids, out);
+        return parse_pair(json, vocab, out);
     if (strcmp(type, "Sequence") != 0)
         return err_new(ERR_UNIMPLEMENTED, "post-processor type \"%s\"", type);
     const json_t *list;
     TRY(json_field_array(json, "processors", &list));
     for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(parse_into(json_array_get(list, i), n_ids, out));
+        TRY(parse_into(json_array_get(list, i), vocab, out));
     return err_ok();
 }
 
-err_t post_processor_parse(const json_t *json, uint32_t n_ids, struct post_processor *out)
+err_t post_processor_parse(const json_t *json, const struct vocab *vocab, struct post_processor *out)
 {
     memset(out, 0, sizeof *out);
-    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, n_ids, out);
+    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, vocab, out);
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/error.h"
+#include "text/vocab.h"
 
 enum { POST_IDS_MAX = 32 };
 
@@ -14,5 +15,6 @@ struct post_processor {
     size_t n_before, n_after;
 };
 
-/* json: the field "post_processor", NULL or null = nothing. Ids must be below n_ids. */
-err_t post_processor_parse(const json_t *json, uint32_t n_ids, struct post_processor *out) ERR_MUST_CHECK;
+/* json: the field "post_processor", NULL or null = nothing. Ids must be tokens of vocab. */
+err_t post_processor_parse(const json_t *json, const struct vocab *vocab,
+                           struct post_processor *out) ERR_MUST_CHECK;

@@ -39,6 +39,7 @@ enum node_kind {
     NODE_SET_TEXT,    /* left (target), filter right (maybe NULL), body */
     NODE_MACRO,       /* name, arguments (names and defaults), body */
     NODE_FILTER_TEXT, /* filter left, body */
+    NODE_CALL_TEXT,   /* call left; the body is the macro "caller", its parameters are the arguments */
     NODE_BODY,        /* items */
     NODE_BREAK,
     NODE_CONTINUE,
@@ -48,6 +49,7 @@ enum node_kind {
 struct node_argument {
     const char *name; /* interned */
     const struct node *value;
+    int spread; /* '*': all items of the value by position; OP_POWER: all entries by name; 0: one argument */
 };
 
 struct node {

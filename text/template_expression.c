@@ -322,21 +322,19 @@ static bool parse_arguments(struct parser *parser, struct node *node)
     bool named = false;
     MUST(expect_operator(parser, '('));
     while (!next_is_operator(parser, ')')) {
-        const char *name = NULL;
-        const struct node *value;
-        if (next_is_operator(parser, '*') || next_is_operator(parser, OP_POWER))
-            return parse_unsupported(parser, "* and ** in a call");
+        static const int SPREADS[] = {'*', OP_POWER};
+        struct node_argument argument = {.spread = accept_any(parser, SPREADS, 2)};
         bool has_name = parser->token->kind == TOKEN_NAME && parser->token[1].kind == TOKEN_OPERATOR &&
                         parser->token[1].op == '=';
-        if (has_name) {
-            MUST(expect_name(parser, &name));
+        if (has_name && argument.spread == 0) {
+            MUST(expect_name(parser, &argument.name));
             MUST(expect_operator(parser, '='));
-        } else if (named) {
+        } else if (named && argument.spread == 0) {
             return parse_error(parser, "an argument by position behind one by name");
         }
-        named = has_name;
-        MUST(parse_expression(parser, &value));
-        MUST(node_append_argument(parser, node, name, value));
+        named |= argument.name != NULL;
+        MUST(parse_expression(parser, &argument.value));
+        MUST(node_append_argument(parser, node, &argument));
         if (!accept_operator(parser, ','))
             break;
     }
@@ -469,10 +467,10 @@ static bool parse_test(struct parser *parser, const struct node *input, const st
         return true;
     if (next_is_name(parser, "is"))
         return parse_error(parser, "tests cannot follow each other with \"is\"");
-    const struct node *argument;
-    MUST(parse_primary(parser, &argument));
-    MUST(parse_postfix(parser, &argument));
-    return node_append_argument(parser, node, NULL, argument);
+    struct node_argument argument = {.name = NULL};
+    MUST(parse_primary(parser, &argument.value));
+    MUST(parse_postfix(parser, &argument.value));
+    return node_append_argument(parser, node, &argument);
 }
 
 static bool parse_unary(struct parser *parser, bool filters, const struct node **out)

@@ -91,16 +91,15 @@ bool node_append(struct parser *parser, struct node *node, int op, const struct 
     return node_adopt(parser, node, item);
 }
 
-bool node_append_argument(struct parser *parser, struct node *node, const char *name,
-                          const struct node *value)
+bool node_append_argument(struct parser *parser, struct node *node, const struct node_argument *argument)
 {
     if (is_full(node->n_arguments)) {
         node->arguments = array_grow(parser, node->arguments, node->n_arguments, sizeof *node->arguments);
         if (node->arguments == NULL)
             return parse_out_of_memory(parser);
     }
-    node->arguments[node->n_arguments++] = (struct node_argument){name, value};
-    return node_adopt(parser, node, value);
+    node->arguments[node->n_arguments++] = *argument;
+    return node_adopt(parser, node, argument->value);
 }
 
 bool parser_enter(struct parser *parser)
@@ -269,29 +268,55 @@ static bool parse_set(struct parser *parser, struct node *node)
     return node_adopt(parser, node, node->body);
 }
 
+/* (a, b=1) */
+static bool parse_parameters(struct parser *parser, struct node *node)
+{
+    MUST(expect_operator(parser, '('));
+    while (!next_is_operator(parser, ')')) {
+        struct node_argument parameter = {.value = NULL};
+        MUST(expect_name(parser, &parameter.name));
+        if (accept_operator(parser, '='))
+            MUST(parse_expression(parser, &parameter.value));
+        MUST(node_append_argument(parser, node, &parameter));
+        if (!accept_operator(parser, ','))
+            break;
+    }
+    return expect_operator(parser, ')');
+}
+
+static bool parse_macro_body(struct parser *parser, struct node *node, const char *end)
+{
+    unsigned loops = parser->loops;
+    MUST(expect_block_end(parser));
+    parser->loops = 0; /* a break inside belongs to no loop outside */
+    MUST(parse_body(parser, end, NULL, NULL, &node->body));
+    parser->loops = loops;
+    parser->token++;
+    return node_adopt(parser, node, node->body);
+}
+
 static bool parse_macro(struct parser *parser, struct node *node)
 {
     node->kind = NODE_MACRO;
     MUST(expect_name(parser, &node->name));
-    MUST(expect_operator(parser, '('));
-    while (!next_is_operator(parser, ')')) {
-        const char *name;
-        const struct node *value = NULL;
-        MUST(expect_name(parser, &name));
-        if (accept_operator(parser, '='))
-            MUST(parse_expression(parser, &value));
-        MUST(node_append_argument(parser, node, name, value));
-        if (!accept_operator(parser, ','))
-            break;
-    }
-    MUST(expect_operator(parser, ')'));
-    MUST(expect_block_end(parser));
-    unsigned loops = parser->loops;
-    parser->loops = 0; /* a break inside belongs to no loop outside */
-    MUST(parse_body(parser, "endmacro", NULL, NULL, &node->body));
-    parser->loops = loops;
-    parser->token++;
-    return node_adopt(parser, node, node->body);
+    MUST(parse_parameters(parser, node));
+    return parse_macro_body(parser, node, "endmacro");
+}
+
+/* {% call(a) macro(1) %} text {% endcall %} */
+static bool parse_call_text(struct parser *parser, struct node *node)
+{
+    node->kind = NODE_CALL_TEXT;
+    node->name = template_intern(&parser->out->names, &parser->out->pool, "caller", strlen("caller"));
+    if (node->name == NULL)
+        return parse_out_of_memory(parser);
+    if (next_is_operator(parser, '('))
+        MUST(parse_parameters(parser, node));
+    MUST(parse_expression(parser, &node->left));
+    if (node->left->kind != NODE_CALL)
+        return parse_error(parser, "expected a call");
+    MUST(node_adopt(parser, node, node->left));
+    return parse_macro_body(parser, node, "endcall");
 }
 
 static bool parse_filter_text(struct parser *parser, struct node *node)
@@ -340,6 +365,8 @@ static bool parse_statement(struct parser *parser, const struct node **out)
         MUST(parse_macro(parser, node));
     else if (accept_name(parser, "filter"))
         MUST(parse_filter_text(parser, node));
+    else if (accept_name(parser, "call"))
+        MUST(parse_call_text(parser, node));
     else if (accept_name(parser, "break"))
         MUST(parse_jump(parser, node, NODE_BREAK));
     else if (accept_name(parser, "continue"))

@@ -30,8 +30,7 @@ bool node_new(struct parser *parser, enum node_kind kind, struct node **out);
 bool node_adopt(struct parser *parser, struct node *node, const struct node *child);
 /* Appends to node->items, and the operator in front of it when it is not the first. */
 bool node_append(struct parser *parser, struct node *node, int op, const struct node *item);
-bool node_append_argument(struct parser *parser, struct node *node, const char *name,
-                          const struct node *value);
+bool node_append_argument(struct parser *parser, struct node *node, const struct node_argument *argument);
 
 bool parser_enter(struct parser *parser); /* one level deeper; parser_leave on success */
 void parser_leave(struct parser *parser);

@@ -188,19 +188,64 @@ struct call_values {
     struct named_argument named[CALL_ARGUMENTS_MAX];
 };
 
+/* By position (name NULL) or by name. */
+static bool add_argument(struct call_values *values, struct call *call, const char *name,
+                         const struct value *value)
+{
+    if (call->n_args + call->n_named == CALL_ARGUMENTS_MAX)
+        return run_type_error(call->run, call->at, "more than %d arguments", CALL_ARGUMENTS_MAX - 1);
+    if (name == NULL)
+        values->args[call->n_args++] = *value;
+    else
+        values->named[call->n_named++] = (struct named_argument){name, *value};
+    return true;
+}
+
+/* *list */
+static bool spread_list(struct call_values *values, struct call *call, const struct value *value)
+{
+    const struct list *list;
+    if (!value_iterate(call->run, call->at, value, &list))
+        return false;
+    for (size_t i = 0; i < list->count; i++)
+        if (!add_argument(values, call, NULL, &list->items[i]))
+            return false;
+    return true;
+}
+
+/* **dict */
+static bool spread_dict(struct call_values *values, struct call *call, const struct value *value)
+{
+    struct run *run = call->run;
+    if (value->kind != VALUE_DICT)
+        return run_type_error(run, call->at, "** needs a dict, not %s", value_type_name(value));
+    for (size_t i = 0; i < value->dict->count; i++) {
+        const struct dict_entry *entry = &value->dict->entries[i];
+        struct value name; /* NUL-terminated */
+        if (entry->key.kind != VALUE_TEXT)
+            return run_type_error(run, call->at, "** needs str as keys");
+        if (!text_copy(run, call->at, entry->key.text->data, entry->key.text->size_bytes, &name))
+            return false;
+        const char *known = template_intern_find(&run->chat_template->names, name.text->data);
+        if (!add_argument(values, call, known ? known : name.text->data, &entry->value))
+            return false;
+    }
+    return true;
+}
+
 static bool eval_arguments(struct run *run, const struct node *node, struct call_values *values,
                            struct call *call)
 {
-    if (call->n_args + node->n_arguments > CALL_ARGUMENTS_MAX)
-        return run_type_error(run, node, "more than %d arguments", CALL_ARGUMENTS_MAX - 1);
     for (size_t i = 0; i < node->n_arguments; i++) {
+        const struct node_argument *argument = &node->arguments[i];
         struct value value;
-        if (!run_eval(run, node->arguments[i].value, &value))
+        if (!run_eval(run, argument->value, &value))
             return false;
-        if (node->arguments[i].name == NULL)
-            values->args[call->n_args++] = value;
-        else
-            values->named[call->n_named++] = (struct named_argument){node->arguments[i].name, value};
+        bool ok = argument->spread == 0     ? add_argument(values, call, argument->name, &value)
+                  : argument->spread == '*' ? spread_list(values, call, &value)
+                                            : spread_dict(values, call, &value);
+        if (!ok)
+            return false;
     }
     call->args = values->args;
     call->named = values->named;
@@ -214,6 +259,21 @@ static bool eval_call(struct run *run, const struct node *node, struct value *ou
     struct call call = {.run = run, .at = node};
     return run_eval(run, node->left, &callee) && eval_arguments(run, node, &values, &call) &&
            run_call_value(&call, &callee, out);
+}
+
+/* {% call f(x) %}: f gets the body as one more argument, "caller". */
+static bool eval_call_text(struct run *run, const struct node *node, struct value *out)
+{
+    struct value callee, caller = {.kind = VALUE_MACRO};
+    struct call_values values;
+    struct call call = {.run = run, .at = node->left};
+    struct macro *macro = run_alloc(run, node, sizeof *macro);
+    if (macro == NULL)
+        return false;
+    *macro = (struct macro){node, run->scope};
+    caller.macro = macro;
+    return run_eval(run, node->left->left, &callee) && eval_arguments(run, node->left, &values, &call) &&
+           add_argument(&values, &call, node->name, &caller) && run_call_value(&call, &callee, out);
 }
 
 /* A filter's result, or a test's answer, for `input`. */
@@ -350,6 +410,13 @@ static bool call_macro(const struct call *call, const struct macro *macro, struc
                 return false;
         }
         if (!scope_set(run, call->at, scope, parameter->name, &value))
+            return false;
+    }
+    const char *caller_name = template_intern_find(&run->chat_template->names, "caller");
+    const struct value *caller = caller_name ? named_value(call, caller_name) : NULL;
+    if (caller != NULL && used < call->n_named) { /* not a parameter: from {% call %} */
+        used++;
+        if (!scope_set(run, call->at, scope, caller_name, caller))
             return false;
     }
     if (used != call->n_named)
@@ -552,6 +619,8 @@ static bool exec_inside(struct run *run, const struct node *node, enum flow *flo
         return collect_filtered(run, node, node->right, &value) && assign(run, node->left, &value);
     case NODE_FILTER_TEXT:
         return collect_filtered(run, node, node->left, &value) && put_value(run, node, &value);
+    case NODE_CALL_TEXT:
+        return eval_call_text(run, node, &value) && put_value(run, node, &value);
     case NODE_MACRO:
         return exec_macro(run, node);
     case NODE_BREAK:

@@ -336,7 +336,8 @@ bool value_attribute(struct run *run, const struct node *at, const struct value 
     switch (object->kind) {
     case VALUE_UNDEFINED:
         return run_type_error(run, at, "\"%s\" is undefined, so it has no \"%s\"",
-                              object->undefined_name ? object->undefined_name : "the value", name);
+                              object->undefined_name ? object->undefined_name : "an element past the end",
+                              name);
     case VALUE_LOOP:
         return loop_attribute(object->loop, name, out);
     case VALUE_TEXT:

@@ -296,7 +296,7 @@ err_t tokenizer_build(const json_t *root, struct tokenizer *out)
     TRY(in_field(token_decoder_parse(json_object_get(root, "decoder"), &out->decoder), "decoder"));
     TRY(build_added(root, out));
     TRY(in_field(
-        post_processor_parse(json_object_get(root, "post_processor"), out->vocab.n_ids, &out->post_processor),
+        post_processor_parse(json_object_get(root, "post_processor"), &out->vocab, &out->post_processor),
         "post_processor"));
     TRY(build_patterns(out));
     TRY(in_field(build_decoder(out), "decoder"));

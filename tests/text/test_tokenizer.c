@@ -267,6 +267,9 @@ static void bad_files_say_what_and_where(void **state)
          "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"s\"}},"
          "{"
          "\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"s\":{\"ids\":[5]}}}," MODEL "}"},
+        {ERR_DATA_LOSS, "no token's", /* an id in a gap */
+         "{\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"x\",3],\"sep\":[\"x\",0]},\"model\":{"
+         "\"vocab\":{\"a\":0,\"b\":5},\"merges\":[]}}"},
         {ERR_DATA_LOSS, "\"added_tokens\"[0]", "{\"added_tokens\":[{\"id\":1}]," MODEL "}"},
         {ERR_DATA_LOSS, "\"id\"", "{\"added_tokens\":[{\"id\":-5,\"content\":\"x\"}]," MODEL "}"},
         {ERR_DATA_LOSS, "\"special\"",
