@@ -1,0 +1,369 @@
+/* The scalar references against the formulas in double precision. The variants are bit-equal to the
+ * references (checkkernel), so that these tolerances hold for them too. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/alloc.h"
+#include "base/philox.h"
+#include "kernels/kernel_table.h"
+#include "kernels/ref/math_ref.h"
+
+static void assert_near(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("%.9g is not within %.3g of %.9g", got, tolerance, want);
+}
+
+static void test_exp(void **state)
+{
+    (void)state;
+    double worst = 0;
+    for (float x = -87.0f; x < 88.0f; x += 0.00137f) {
+        double want = exp((double)x);
+        worst = fmax(worst, fabs((double)exp_ref(x) - want) / want);
+    }
+    assert_true(worst < 1.5e-7);
+    assert_true(exp_ref(0.0f) == 1.0f && exp_ref(-0.0f) == 1.0f);
+    assert_true(exp_ref(-INFINITY) == 0.0f && exp_ref(-200.0f) == 0.0f);
+    assert_true(exp_ref(INFINITY) == INFINITY && isnan(exp_ref(NAN)));
+    assert_near((double)exp_ref(-100.0f), exp(-100.0), 2e-45); /* subnormal */
+}
+
+static void test_tanh_and_logs(void **state)
+{
+    (void)state;
+    double worst = 0;
+    for (float x = -12.0f; x < 12.0f; x += 0.00013f)
+        worst = fmax(worst, fabs((double)tanh_ref(x) - tanh((double)x)));
+    assert_true(worst < 2e-7);
+    for (float x = -0.01f; x < 0.01f; x += 0.00001f) /* small values keep their relative precision */
+        assert_near((double)tanh_ref(x), tanh((double)x), 2e-7 * fabs((double)x) + 1e-12);
+    for (float x = 1e-10f; x < 1e10f; x *= 1.0137f)
+        assert_near((double)log_ref(x), log((double)x), 3e-7 * (1 + fabs(log((double)x))));
+    for (float w = 1e-9f; w < 1.0f; w = w * 1.013f) {
+        double want = -log1p(-(double)w);
+        assert_near((double)exponential_ref(w), want, 4e-7 * want);
+    }
+}
+
+/* The sum of 1 / E over a uniform grid of draws has no outliers: the ends of the range of bits are finite. */
+static void test_gumbel_range(void **state)
+{
+    (void)state;
+    assert_true(isfinite(gumbel_from_bits_ref(0)) && isfinite(gumbel_from_bits_ref(UINT32_MAX)));
+    assert_true(gumbel_from_bits_ref(0) > 20.0f && gumbel_from_bits_ref(UINT32_MAX) < -2.0f);
+    double sum = 0, square = 0;
+    enum { DRAWS = 1 << 20 };
+    for (uint32_t i = 0; i < DRAWS; i++) {
+        double g = (double)gumbel_from_bits_ref(i << 12 | 1u << 11);
+        sum += g;
+        square += g * g;
+    }
+    double mean = sum / DRAWS;
+    assert_near(mean, 0.5772156649, 1e-3);
+    assert_near(square / DRAWS - mean * mean, 1.6449340668, 5e-3);
+}
+
+/* ---- Linear ---- */
+
+enum { ROWS = 3, INPUTS = 256 };
+
+static void test_linear_float(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(1);
+    static _Alignas(64) float w32[INPUTS * PANEL_OUTPUTS];
+    static _Alignas(64) uint16_t w16[2][INPUTS * PANEL_OUTPUTS];
+    float x[ROWS * INPUTS], bias[PANEL_OUTPUTS], out[ROWS * PANEL_OUTPUTS];
+    for (size_t i = 0; i < INPUTS * PANEL_OUTPUTS; i++) {
+        w32[i] = rng_normal(&rng);
+        w16[0][i] = bf16_from_f32(w32[i]);
+        w16[1][i] = f16_from_f32(w32[i]);
+    }
+    for (size_t i = 0; i < ROWS * INPUTS; i++)
+        x[i] = rng_normal(&rng);
+    for (size_t i = 0; i < PANEL_OUTPUTS; i++)
+        bias[i] = rng_normal(&rng);
+    for (int format = 0; format < 3; format++) {
+        struct linear_args args = {.panel = format == 0 ? (const void *)w32 : w16[format - 1],
+                                   .n_in = INPUTS,
+                                   .n_rows = ROWS,
+                                   .x = x,
+                                   .x_stride = INPUTS,
+                                   .bias = bias,
+                                   .out = out,
+                                   .out_stride = PANEL_OUTPUTS,
+                                   .n_out = PANEL_OUTPUTS};
+        (format == 0 ? linear_f32_ref : format == 1 ? linear_bf16_ref : linear_f16_ref)(&args);
+        for (size_t r = 0; r < ROWS; r++) {
+            for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+                double want = (double)bias[o];
+                for (size_t k = 0; k < INPUTS; k++) {
+                    size_t at = k * PANEL_OUTPUTS + o;
+                    float w = format == 0   ? w32[at]
+                              : format == 1 ? bf16_to_f32(w16[0][at])
+                                            : f16_to_f32(w16[1][at]);
+                    want += (double)w * (double)x[r * INPUTS + k];
+                }
+                assert_near((double)out[r * PANEL_OUTPUTS + o], want, 5e-5);
+            }
+        }
+    }
+}
+
+/* Activations and weights quantised, against the product of what they were made from. */
+static void test_quantize_row(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(2);
+    float x[INPUTS], scale[INPUTS / QUANT_BLOCK];
+    int8_t q[INPUTS];
+    int32_t sum[INPUTS / QUANT_BLOCK];
+    for (size_t i = 0; i < INPUTS; i++)
+        x[i] = rng_normal(&rng);
+    quantize_row_ref(x, INPUTS, q, scale, sum);
+    for (size_t b = 0; b < INPUTS / QUANT_BLOCK; b++) {
+        int32_t total = 0, largest = 0;
+        for (size_t i = b * QUANT_BLOCK; i < (b + 1) * QUANT_BLOCK; i++) {
+            assert_near((double)q[i] * (double)scale[b], (double)x[i], 0.5001 * (double)scale[b]);
+            total += q[i];
+            largest = abs(q[i]) > largest ? abs(q[i]) : largest;
+        }
+        assert_int_equal(total, sum[b]);
+        assert_int_equal(largest, 127);
+    }
+}
+
+static void test_quantize_group_bounds(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(3);
+    double error4 = 0, plain4 = 0;
+    for (int round = 0; round < 2000; round++) {
+        float w[64];
+        int8_t codes[64];
+        size_t n = round % 2 ? 32 : 64;
+        float amax = 0;
+        for (size_t i = 0; i < n; i++) {
+            w[i] = rng_normal(&rng) * 0.02f;
+            amax = fmaxf(amax, fabsf(w[i]));
+        }
+        double scale = (double)f16_to_f32(quantize_group_int8_ref(w, n, codes));
+        for (size_t i = 0; i < n; i++) {
+            assert_true(codes[i] >= -127);
+            assert_near(codes[i] * scale, (double)w[i], 0.51 * scale + 127 * scale * 0x1p-11);
+        }
+        scale = (double)f16_to_f32(quantize_group_int4_ref(w, n, codes));
+        for (size_t i = 0; i < n; i++) {
+            assert_true(codes[i] >= -8 && codes[i] <= 7);
+            double plain = (double)amax / 7;
+            error4 += pow(codes[i] * scale - (double)w[i], 2);
+            plain4 += pow(nearbyint((double)w[i] / plain) * plain - (double)w[i], 2);
+        }
+    }
+    /* The search is worth having: well below the error of amax / 7. */
+    assert_true(error4 < 0.80 * plain4);
+}
+
+static void test_quantize_group_edges(void **state)
+{
+    (void)state;
+    float w[32] = {0};
+    int8_t codes[32];
+    assert_int_equal(quantize_group_int4_ref(w, 32, codes), 0);
+    for (int i = 0; i < 32; i++)
+        assert_int_equal(codes[i], 0);
+    w[3] = -1e-9f; /* its scale is no f16 */
+    quantize_group_int8_ref(w, 32, codes);
+    assert_int_equal(codes[3], 0);
+    w[3] = 3e38f;
+    assert_int_equal(quantize_group_int8_ref(w, 32, codes), f16_from_f32(65504.0f));
+    assert_int_equal(codes[3], 127);
+    for (int i = 0; i < 32; i++)
+        w[i] = (float)(i % 16 - 8) * 0.25f; /* exactly what int4 can hold */
+    float scale = f16_to_f32(quantize_group_int4_ref(w, 32, codes));
+    for (int i = 0; i < 32; i++)
+        assert_true((float)codes[i] * scale == w[i]);
+}
+
+/* ---- Rows ---- */
+
+static void test_norm(void **state)
+{
+    (void)state;
+    enum { N = 77 };
+    struct rng rng = rng_make(4);
+    float residual[N], add[N], weight[N], out[N];
+    for (int one_plus = 0; one_plus < 2; one_plus++) {
+        double squares = 0, sums[N];
+        for (int i = 0; i < N; i++) {
+            residual[i] = rng_normal(&rng);
+            add[i] = rng_normal(&rng);
+            weight[i] = rng_normal(&rng);
+            sums[i] = (double)residual[i] + (double)add[i];
+            squares += sums[i] * sums[i];
+        }
+        struct norm_args args = {residual, add, weight, N, 1e-5f, one_plus, out};
+        norm_row_ref(&args);
+        for (int i = 0; i < N; i++) {
+            double w = (double)weight[i] + (one_plus ? 1 : 0);
+            assert_near((double)residual[i], sums[i], 1e-6);
+            assert_near((double)out[i], sums[i] / sqrt(squares / N + 1e-5) * w, 3e-6);
+        }
+    }
+}
+
+static void test_rope_and_activations(void **state)
+{
+    (void)state;
+    enum { N = 10 };
+    struct rng rng = rng_make(5);
+    float x[2 * N], before[2 * N], cosines[N], sines[N], out[2 * N];
+    for (int i = 0; i < 2 * N; i++)
+        before[i] = x[i] = 3.0f * rng_normal(&rng);
+    for (int i = 0; i < N; i++) {
+        cosines[i] = cosf((float)i);
+        sines[i] = sinf((float)i);
+    }
+    rope_head_ref(x, cosines, sines, N);
+    for (int i = 0; i < N; i++) {
+        double c = (double)cosines[i], s = (double)sines[i], a = (double)before[i], b = (double)before[N + i];
+        assert_near((double)x[i], a * c - b * s, 2e-6);
+        assert_near((double)x[N + i], b * c + a * s, 2e-6);
+    }
+    silu_mul_row_ref(before, x, 2 * N, out);
+    for (int i = 0; i < 2 * N; i++) {
+        double g = (double)before[i];
+        assert_near((double)out[i], g / (1 + exp(-g)) * (double)x[i], 1e-5);
+    }
+    gelu_mul_row_ref(before, x, 2 * N, out);
+    for (int i = 0; i < 2 * N; i++) {
+        double g = (double)before[i], z = sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        assert_near((double)out[i], 0.5 * g * (1 + tanh(z)) * (double)x[i], 1e-5);
+    }
+    memcpy(out, before, sizeof out);
+    soft_cap_row_ref(out, 2 * N, 2.5f);
+    for (int i = 0; i < 2 * N; i++)
+        assert_near((double)out[i], 2.5 * tanh((double)before[i] / 2.5), 1e-6);
+}
+
+/* ---- Attention: paged, against a dense softmax ---- */
+
+enum { CONTEXT = 75, DIM = 20, KV_HEADS = 2, BLOCKS = 8 };
+
+static void dense_attention(const double *k, const double *v, const float *q, uint32_t first, uint32_t last,
+                            double scale, double soft_cap, double *out)
+{
+    double p[CONTEXT], max = -INFINITY, sum = 0;
+    for (uint32_t t = first; t <= last; t++) {
+        p[t] = 0;
+        for (int d = 0; d < DIM; d++)
+            p[t] += (double)q[d] * k[t * DIM + d];
+        p[t] *= scale;
+        if (soft_cap > 0)
+            p[t] = soft_cap * tanh(p[t] / soft_cap);
+        max = fmax(max, p[t]);
+    }
+    for (uint32_t t = first; t <= last; t++)
+        sum += p[t] = exp(p[t] - max);
+    for (int d = 0; d < DIM; d++) {
+        out[d] = 0;
+        for (uint32_t t = first; t <= last; t++)
+            out[d] += p[t] / sum * v[t * DIM + d];
+    }
+}
+
+static void test_attention(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(6);
+    size_t head_elements = kv_head_elements(DIM);
+    for (int round = 0; round < 40; round++) {
+        bool f32 = round % 2;
+        double k[CONTEXT * DIM], v[CONTEXT * DIM];
+        static _Alignas(64) float kv32[BLOCKS * KV_HEADS * 16 * (DIM + 32)];
+        static _Alignas(64) uint16_t kv16[BLOCKS * KV_HEADS * 16 * (DIM + 32)];
+        assert_true(BLOCKS * KV_HEADS * head_elements <= sizeof kv32 / sizeof kv32[0]);
+        uint32_t table[BLOCKS]; /* a random layout of the blocks */
+        for (uint32_t i = 0; i < BLOCKS; i++) {
+            uint32_t other = rng_below(&rng, i + 1);
+            table[i] = table[other];
+            table[other] = i;
+        }
+        uint32_t kv_head = rng_below(&rng, KV_HEADS);
+        for (uint32_t t = 0; t < CONTEXT; t++) {
+            size_t k0 = (table[t / 16] * KV_HEADS + kv_head) * head_elements, v0 = k0 + DIM * 16;
+            for (uint32_t d = 0; d < DIM; d++) {
+                uint16_t k16 = bf16_from_f32(rng_normal(&rng)), v16 = bf16_from_f32(rng_normal(&rng));
+                kv16[k0 + d * 16 + t % 16] = k16;
+                kv16[v0 + t % 16 * 32 + d] = v16;
+                kv32[k0 + d * 16 + t % 16] = bf16_to_f32(k16);
+                kv32[v0 + t % 16 * 32 + d] = bf16_to_f32(v16);
+                k[t * DIM + d] = (double)bf16_to_f32(k16);
+                v[t * DIM + d] = (double)bf16_to_f32(v16);
+            }
+        }
+        float q[2 * DIM], out[2 * DIM], scratch[16 * (32 + 16)];
+        for (int i = 0; i < 2 * DIM; i++)
+            q[i] = rng_normal(&rng);
+        struct attention_query queries[2];
+        for (int i = 0; i < 2; i++) {
+            uint32_t last = rng_below(&rng, CONTEXT);
+            queries[i] =
+                (struct attention_query){q + i * DIM, out + i * DIM, rng_below(&rng, last + 1), last};
+        }
+        struct attention_args args = {f32 ? (void *)kv32 : kv16, table,   kv_head, KV_HEADS, DIM, 0.3f,
+                                      round % 3 ? 0.0f : 1.5f,   queries, 2,       scratch};
+        (f32 ? attention_f32_ref : attention_bf16_ref)(&args);
+        for (int i = 0; i < 2; i++) {
+            double want[DIM];
+            dense_attention(k, v, queries[i].q, queries[i].first, queries[i].last, (double)0.3f,
+                            (double)args.soft_cap, want);
+            for (int d = 0; d < DIM; d++)
+                assert_near((double)queries[i].out[d], want[d], 3e-6);
+        }
+    }
+}
+
+static void test_logits_kernels(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    static float x[N], values[N];
+    static uint32_t ids[N];
+    struct rng rng = rng_make(7);
+    double sum = 0;
+    for (int i = 0; i < N; i++) {
+        x[i] = 3.0f * rng_normal(&rng);
+        sum += exp((double)x[i] - 4.0);
+    }
+    assert_near(exp_sum_ref(x, N, 4.0f), sum, 1e-6 * sum);
+    struct logits_stats stats = logits_stats_ref(x, N);
+    assert_true(x[stats.argmax] == stats.max && count_above_ref(x, N, stats.max) == 0);
+    assert_false(stats.is_malformed);
+    size_t n = select_from_ref(x, N, 2.0f, values, ids);
+    for (size_t i = 0; i < n; i++)
+        assert_true(values[i] >= 2.0f && x[ids[i]] == values[i] && (i == 0 || ids[i] > ids[i - 1]));
+    assert_true(n == count_above_ref(x, N, nextafterf(2.0f, 0.0f)));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_tanh_and_logs),
+        cmocka_unit_test(test_gumbel_range),
+        cmocka_unit_test(test_linear_float),
+        cmocka_unit_test(test_quantize_row),
+        cmocka_unit_test(test_quantize_group_bounds),
+        cmocka_unit_test(test_quantize_group_edges),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_rope_and_activations),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_logits_kernels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
