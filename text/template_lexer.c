@@ -332,7 +332,7 @@ static err_t lex_operator(struct lexer *lexer)
         return lex_error(lexer, "unexpected character");
     TRY(lex_bracket(lexer, c));
     TRY(token_new(lexer, TOKEN_OPERATOR, &token));
-    token->op = c;
+    token->op = (unsigned char)c;
     advance(lexer, 1);
     return err_ok();
 }

@@ -43,12 +43,15 @@ void tokenizer_destroy(struct tokenizer *tokenizer);
 /* Appends the ids of text[0..text_bytes) to *out. `untrusted`: NULL, or one byte per text byte; a special
  * token is only recognised (TOKENIZE_PARSE_SPECIAL) where none of its bytes is marked, so that text from a
  * user never becomes one. Added tokens that are not special are recognised everywhere, as in the reference
- * library. Invalid UTF-8 becomes U+FFFD. RESOURCE_EXHAUSTED past a limit. */
+ * library. The model itself never makes a special token (unk_token apart). Invalid UTF-8 becomes U+FFFD.
+ * "truncation" and "padding" of the file are not applied. RESOURCE_EXHAUSTED past a limit. */
 err_t tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t text_bytes,
                        const uint8_t *untrusted, unsigned flags, struct token_list *out) ERR_MUST_CHECK;
 
 /* Whole text of ids, as the reference library's decode (without clean_up_tokenization_spaces). Unknown ids
- * are an error. */
+ * are an error. Two deliberate differences: a run of byte tokens (<0xNN>) that is not UTF-8 keeps its whole
+ * characters, where the library turns the whole run into U+FFFD, so that a stream need not wait for the end
+ * of a run; and special tokens with normalized = true are left out like all others. */
 err_t tokenizer_decode(const struct tokenizer *tokenizer, const uint32_t *ids, size_t n_ids,
                        bool skip_special_tokens, struct buffer *out) ERR_MUST_CHECK;
 

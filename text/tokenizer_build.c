@@ -179,9 +179,10 @@ static err_t add_tokens(const json_t *list, struct tokenizer *out)
 {
     uint32_t next_id = out->vocab.n_tokens;
     size_t n_moved = 0;
-    uint32_t *place = mem_alloc_array(TOKENIZER_VOCAB_MAX, sizeof *place);
+    size_t n = json_array_size(list), n_ids = out->vocab.n_ids > next_id + n ? out->vocab.n_ids : next_id + n;
+    uint32_t *place = mem_alloc_array(n_ids, sizeof *place);
     err_t e = place ? err_ok() : out_of_memory();
-    for (size_t i = 0; i < json_array_size(list) && e.code == ERR_OK; i++) {
+    for (size_t i = 0; i < n && e.code == ERR_OK; i++) {
         e = add_token(json_array_get(list, i), out, &next_id, place, &n_moved);
         if (e.code != ERR_OK)
             e = err_prefix(e, "\"added_tokens\"[%zu]", i);
