@@ -1,0 +1,351 @@
+"""The command line: what `bantam run`, `tokenize` and `bench` print, and how they refuse.
+
+BANTAM_BIN names the program (default build/release/bantam). BANTAM_SANITIZED=1 says that it is several times slower."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
+LIMIT_S = 600 if os.environ.get("BANTAM_SANITIZED", "0") == "1" else 120
+DEMO = ROOT / "demo/model"
+LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer
+IDS_ONLY = ["--skip-tokenizer-init", "--threads", "1"]
+
+
+def run(*arguments, stdin=None, environment=None):
+    """The finished process; flags that the surroundings set as variables are taken out."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
+    return subprocess.run([str(BIN), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=LIMIT_S,
+                          env=clean | (environment or {}), cwd=ROOT, check=False)
+
+
+def run_json(*arguments, **more):
+    """The JSON lines of a run that must succeed."""
+    done = run(*arguments, **more)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_refused(done, status, *words):
+    """Exit status, nothing on stdout, and a message for people that has the words and is not long."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    for_people = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # the log is JSON here
+    assert for_people[0].startswith("bantam") and len(for_people) <= 3, done.stderr
+
+
+# ---- bantam run
+
+
+def test_run_json_shape():
+    (answer,) = run_json("run", LLAMA, *IDS_ONLY, "--token-ids", "1,5,9", "--max-tokens", 6, "--temperature", 0, "--json",
+                         "--logprobs", 2, "--prompt-logprobs", 1, "--ignore-eos")
+    assert {"prompt_token_ids", "token_ids", "text", "finish_reason", "logprobs", "prompt_logprobs", "timings"} <= set(answer)
+    assert answer["prompt_token_ids"] == [1, 5, 9]
+    assert len(answer["token_ids"]) == 6 and all(isinstance(i, int) for i in answer["token_ids"])
+    assert answer["text"] == ""
+    assert answer["finish_reason"] == "length"
+    assert [entry["token_id"] for entry in answer["logprobs"]] == answer["token_ids"]
+    for entry in answer["logprobs"]:
+        assert len(entry["top"]) == 2
+        assert entry["top"][0] == {"token_id": entry["token_id"], "logprob": entry["logprob"]}  # greedy
+        assert entry["top"][0]["logprob"] >= entry["top"][1]["logprob"]
+        assert entry["logprob"] < 0 and math.isfinite(entry["logprob"])
+    assert [entry["token_id"] for entry in answer["prompt_logprobs"]] == [1, 5, 9]
+    assert answer["prompt_logprobs"][0] == {"token_id": 1, "logprob": None, "top": []}
+    assert all(len(entry["top"]) == 1 for entry in answer["prompt_logprobs"][1:])
+    assert answer["timings"]["prefill_ms"] >= 0 and answer["timings"]["decode_ms"] >= 0
+    assert answer["usage"]["prompt_tokens"] == 3 and answer["usage"]["completion_tokens"] == 6
+
+
+def test_run_without_logprobs():
+    (answer,) = run_json("run", LLAMA, *IDS_ONLY, "--token-ids", "1", "--json")
+    assert answer["logprobs"] == [] and answer["prompt_logprobs"] == []
+    assert len(answer["token_ids"]) <= 16
+
+
+def test_run_prints_in_order(tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt_token_ids": [3 + i] * (1 + 7 * i % 40)} for i in range(20)]
+    prompts.write_text("\n\n".join(json.dumps(line) for line in lines))
+    answers = run_json("run", LLAMA, *IDS_ONLY, "--prompts", prompts, "--json", "--max-tokens", 5, "--max-num-seqs", 3,
+                       "--token-ids", "7,8", "--max-waiting", 0, "--seed", 1)
+    assert [a["prompt_token_ids"] for a in answers] == [[7, 8]] + [line["prompt_token_ids"] for line in lines]
+    alone = run_json("run", LLAMA, *IDS_ONLY, "--json", "--max-tokens", 5, "--seed", 1, "--token-ids",
+                     ",".join(map(str, lines[13]["prompt_token_ids"])))
+    assert alone[0]["token_ids"] == answers[14]["token_ids"]
+
+
+def test_run_several_choices():
+    answers = run_json("run", LLAMA, *IDS_ONLY, "--token-ids", "1,2", "--n", 3, "--seed", 5, "--max-tokens", 8, "--json")
+    assert [a["index"] for a in answers] == [0, 1, 2]
+    assert all(a["prompt_token_ids"] == [1, 2] for a in answers)
+    assert len({tuple(a["token_ids"]) for a in answers}) > 1
+    again = run_json("run", LLAMA, *IDS_ONLY, "--token-ids", "1,2", "--n", 3, "--seed", 5, "--max-tokens", 8, "--json")
+    assert [a["token_ids"] for a in answers] == [a["token_ids"] for a in again]
+
+
+def test_run_text_forms():
+    arguments = ["run", DEMO, "--temperature", 0, "--max-tokens", 12, "--threads", 1]
+    (answer,) = run_json(*arguments, "--prompt", "The train to", "--json")
+    one = run(*arguments, "--prompt", "The train to")
+    assert one.returncode == 0 and one.stdout == answer["text"] + "\n"
+    two = run(*arguments, "--prompt", "The train to", "--prompt", "The train to")
+    assert two.stdout == f"[1] {answer['text']}\n[2] {answer['text']}\n"
+    bos, *rest = answer["prompt_token_ids"]
+    (bare,) = run_json(*arguments, "--prompt", "The train to", "--json", "--no-special-tokens")
+    assert bare["prompt_token_ids"] == rest and bos == 0
+
+
+def test_run_messages_file(tmp_path):
+    prompts = tmp_path / "chat.jsonl"
+    prompts.write_text(json.dumps({"messages": [{"role": "user", "content": "Hello"}]}) + "\n\"Hello\"\n")
+    chat, text = run_json("run", DEMO, "--prompts", prompts, "--json", "--temperature", 0, "--max-tokens", 4, "--threads", 1)
+    assert len(chat["prompt_token_ids"]) > len(text["prompt_token_ids"])
+    assert text["prompt_token_ids"][0] == chat["prompt_token_ids"][0] == 0
+
+
+def test_run_stop_string():
+    arguments = ["run", DEMO, "--prompt", "The train to", "--temperature", 0, "--max-tokens", 30, "--json", "--threads", 1]
+    (whole,) = run_json(*arguments)
+    stop = whole["text"][5:9]
+    (cut,) = run_json(*arguments, "--stop", stop)
+    assert cut["text"] == whole["text"][:whole["text"].index(stop)]
+    assert cut["finish_reason"] == "stop"
+    assert whole["token_ids"][:len(cut["token_ids"])] == cut["token_ids"]
+    (kept,) = run_json(*arguments, "--stop", stop, "--include-stop-str-in-output")
+    assert kept["text"] == cut["text"] + stop
+
+
+def test_run_bad_words():
+    arguments = ["run", DEMO, "--prompt", "The train to", "--temperature", 0, "--max-tokens", 20, "--json", "--threads", 1]
+    (whole,) = run_json(*arguments)
+    word = whole["text"].split()[0]
+    (without,) = run_json(*arguments, "--bad-words", word)
+    assert word in whole["text"] and word not in without["text"].split()
+
+
+def test_run_dummy_weights(tmp_path):
+    shutil.copy(LLAMA / "config.json", tmp_path)
+    arguments = ["run", tmp_path, *IDS_ONLY, "--token-ids", "1,2,3", "--json", "--temperature", 0]
+    assert_refused(run(*arguments), 1, "safetensors")
+    first = run_json(*arguments, "--load-format", "dummy")
+    assert first[0]["token_ids"] == run_json(*arguments, "--load-format", "dummy")[0]["token_ids"]
+    other = run_json(*arguments, "--load-format", "dummy", "--dummy-seed", 1)
+    assert other[0]["token_ids"] != first[0]["token_ids"]
+    for quantization in ("int8", "int4"):
+        run_json(*arguments, "--load-format", "dummy", "--quantization", quantization)
+
+
+def test_one_refused_prompt_does_not_stop_the_others():
+    arguments = ["run", LLAMA, *IDS_ONLY, "--token-ids", "1,99999", "--token-ids", "2,3", "--max-tokens", 2]
+    done = run(*arguments, "--json")
+    assert done.returncode == 1
+    refused, good = map(json.loads, done.stdout.splitlines())
+    assert refused["finish_reason"] == "error" and "99999" in refused["error"] and refused["token_ids"] == []
+    assert good["prompt_token_ids"] == [2, 3] and len(good["token_ids"]) == 2
+    done = run(*arguments)
+    assert done.returncode == 1 and "prompt 1" in done.stderr and "99999" in done.stderr
+
+
+def test_environment():
+    arguments = ["run", LLAMA, *IDS_ONLY, "--token-ids", "4", "--json", "--ignore-eos"]
+    (answer,) = run_json(*arguments, environment={"BANTAM_MAX_TOKENS": "3"})
+    assert len(answer["token_ids"]) == 3
+    (answer,) = run_json(*arguments, "--max-tokens", 2, environment={"BANTAM_MAX_TOKENS": "3"})
+    assert len(answer["token_ids"]) == 2
+    assert_refused(run(*arguments, environment={"BANTAM_MAX_TOKENS": "many"}), 2, "BANTAM_MAX_TOKENS", "many")
+
+
+def prompts_file(directory, text):
+    path = directory / "prompts.jsonl"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("text", "line", "word"), [
+    ('"good"\n{"prompt": \n', 2, "not JSON"),
+    ('"good"\n\n\n{"prompt": 5}\n', 4, "prompt"),
+    ("[1, 2]\n", 1, "expected a string"),
+    ('{"prompt_token_ids": [1, -2]}\n', 1, "prompt_token_ids[1]"),
+    ('{"prompt_token_ids": [1, 2.5]}\n', 1, "prompt_token_ids[1]"),
+    ('{"messages": [{"role": "user"}]}\n', 1, "messages[0]"),
+    ('{"prompt": "a", "prompt": "b"}\n', 1, "duplicate"),
+    ('"a"\n"\udcff"\n'.encode("utf-8", "surrogateescape").decode("latin-1"), 2, ""),
+])
+def test_bad_prompts_file(tmp_path, text, line, word):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(text.encode("latin-1"))
+    assert_refused(run("run", DEMO, "--prompts", path), 2, f"{path} line {line}", word)
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), [
+    ([], 2, ["nothing to run", "--prompt"]),
+    (["--prompt", "a", "--temperatur", "1"], 2, ["--temperatur", "did you mean --temperature?"]),
+    (["--prompt", "a", "--top-p", "3"], 2, ["--top-p", "3", "1"]),
+    (["--prompt", "a", "--top-p", "nan"], 2, ["--top-p", "nan"]),
+    (["--prompt", "a", "--max-tokens", "few"], 2, ["--max-tokens", "few"]),
+    (["--prompt", "a", "--max-tokens", "-1"], 2, ["--max-tokens", "-1"]),
+    (["--prompt", "a", "--max-tokens"], 2, ["--max-tokens"]),
+    (["--prompt", "a", "--dtype", "float8"], 2, ["--dtype", "float8", "bfloat16"]),
+    (["--prompt", "a", "--isa", "avx9"], 2, ["--isa", "avx9", "avx512"]),
+    (["--prompt", "a", "--logit-bias", "5"], 2, ["--logit-bias", "5", "ID:BIAS"]),
+    (["--prompt", "a", "--stop-token-ids", "1,,2"], 2, ["--stop-token-ids", "1,,2"]),
+    (["--prompt", "a", "extra"], 2, ["extra"]),
+    (["--prompt", "a", "--max-model-len", "9000"], 2, ["--max-model-len 9000", "1024"]),
+    (["--prompt", "a", "--chat-template", "/no/such/file"], 1, ["/no/such/file"]),
+    (["--prompt", "a", "--memory-limit", "1m"], 1, ["not enough memory", "1.0 MiB"]),
+    (["--prompts", "/no/such/file"], 1, ["/no/such/file", "no such file"]),
+    (["--token-ids", "1,2,x"], 2, ["--token-ids", "1,2,x"]),
+    (["--token-ids", "1,4294967296"], 2, ["--token-ids"]),
+])
+def test_run_refuses(arguments, status, words):
+    assert_refused(run("run", DEMO, *arguments), status, *words)
+
+
+@pytest.mark.parametrize("prompt", [["--prompt", "a"], ["--token-ids", "1"]])
+def test_refused_prompts(prompt):
+    assert_refused(run("run", DEMO, *prompt, "--top-p", 0), 1, "prompt 1", "top_p is 0")
+    assert_refused(run("run", DEMO, *prompt, "--stop", ""), 1, "prompt 1", "stop[0]")
+    assert_refused(run("run", DEMO, *prompt, "--min-tokens", 9, "--max-tokens", 3), 1, "min_tokens is 9", "3")
+
+
+def test_run_without_tokenizer():
+    assert_refused(run("run", LLAMA, "--prompt", "a"), 1, "tokenizer.json", "no such file")
+    assert_refused(run("run", LLAMA, *IDS_ONLY, "--prompt", "a"), 1, "prompt 1", "tokenizer")
+
+
+def test_bad_models(tmp_path):
+    assert_refused(run("run", tmp_path / "nothing", *IDS_ONLY, "--token-ids", "1"), 1, "nothing", "no such file")
+    (tmp_path / "config.json").write_text("{")
+    assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "config.json")
+    config = json.loads((LLAMA / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["OtherForCausalLM"]}))
+    assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "OtherForCausalLM")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((LLAMA / "model.safetensors").read_bytes()[:5000])
+    assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "model.safetensors")
+
+
+# ---- bantam tokenize
+
+LINES = ["Hello world", "", "  tabs\tand\nnewlines ", "caf\u00e9 \u65e5\u672c \U0001f600", "a\u0000b", "<|eot_id|>x"]
+
+
+def test_tokenize_both_ways():
+    stdin = "".join(json.dumps(line) + "\n" for line in LINES)
+    done = run("tokenize", DEMO, "--no-special", stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    ids = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(ids) == len(LINES) and ids[1] == []
+    back = run("tokenize", DEMO, "--decode", stdin=done.stdout)
+    assert [json.loads(line) for line in back.stdout.splitlines()] == LINES
+    with_special = run("tokenize", DEMO, stdin=stdin)
+    assert [json.loads(line) for line in with_special.stdout.splitlines()] == [[0, *line] for line in ids]
+    skipped = run("tokenize", DEMO, "--decode", "--skip-special-tokens", stdin=with_special.stdout)
+    assert [json.loads(line) for line in skipped.stdout.splitlines()] == LINES[:-1] + ["x"]
+
+
+def test_tokenize_needs_only_the_tokenizer(tmp_path):
+    shutil.copy(DEMO / "tokenizer.json", tmp_path)
+    done = run("tokenize", tmp_path, stdin='"Hello"\n')
+    assert done.returncode == 0 and json.loads(done.stdout)[0] == 0
+
+
+@pytest.mark.parametrize(("flags", "stdin", "words"), [
+    ([], '"a"\nnot json\n', ["line 2", "not JSON"]),
+    ([], "[1]\n", ["line 1", "JSON string"]),
+    (["--decode"], '"a"\n', ["line 1", "array"]),
+    (["--decode"], "[1]\n\n[1, -5]\n", ["line 3", "entry 1"]),
+    (["--decode"], "[1e3]\n", ["line 1", "entry 0"]),
+])
+def test_tokenize_bad_lines(flags, stdin, words):
+    done = run("tokenize", DEMO, *flags, stdin=stdin)
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+
+
+def test_tokenize_bad_model(tmp_path):
+    assert_refused(run("tokenize", tmp_path, stdin=""), 1, "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
+    assert_refused(run("tokenize", tmp_path, stdin=""), 1, "tokenizer.json")
+
+
+# ---- bantam bench
+
+
+def test_bench_throughput_json():
+    (result,) = run_json("bench", "throughput", LLAMA, "--input-len", 40, "--output-len", 6, "--num-prompts", 5, "--threads", 2,
+                         "--json")
+    for field in ("prefill_tok_s", "decode_tok_s", "elapsed_s"):
+        assert result[field] > 0
+    assert result["peak_rss_bytes"] > 1 << 20
+    assert result["input_tokens"] == 200 and result["output_tokens"] == 30
+    assert result["steps"] >= 6
+    plain = run("bench", "throughput", LLAMA, "--input-len", 8, "--output-len", 1, "--num-prompts", 1)
+    assert plain.returncode == 0 and "prefill" in plain.stdout and "tok/s" in plain.stdout
+
+
+def test_bench_throughput_refuses(tmp_path):
+    assert_refused(run("bench", "throughput", LLAMA, "--input-len", 300), 2, "300", "256")
+    assert_refused(run("bench", "throughput", LLAMA, "--num-prompts", 0), 2, "--num-prompts")
+    assert_refused(run("bench", "throughput", tmp_path), 1, "config.json")
+
+
+def test_bench_loop():
+    (result,) = run_json("bench", "loop", "--num-seqs", 8, "--output-len", 50)
+    assert result["steps"] >= 50 and result["tokens"] == 400
+    assert result["allocations"] == 0
+    assert result["overhead_us_per_step"] > 0
+
+
+# ---- The program
+
+
+def commands():
+    """Sub-commands that the program lists, and the kinds of bench."""
+    listed = re.findall(r"^  (\w+) +\S", run("--help").stdout, re.M)
+    benches = re.findall(r"^  (\w+) +\S", run("bench", "--help").stdout, re.M)
+    return [[name] for name in listed if name != "bench"] + [["bench", name] for name in benches]
+
+
+def test_help_of_every_command():
+    assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "loop"]] == \
+        [c for c in commands() if c[-1] not in ("serve", "route", "eval", "quantize", "doctor")]
+    for command in commands():
+        done = run(*command, "--help")
+        assert done.returncode == 0 and done.stderr == ""
+        assert done.stdout.startswith("Usage: bantam " + " ".join(command))
+        assert all(len(line) <= 100 for line in done.stdout.splitlines()), command
+        # Every flag names its variable; those with a default say it.
+        flags = re.findall(r"^  --(?:\[no-\])?([a-z][a-z-]*)", done.stdout, re.M)
+        assert len(flags) == len(set(flags)) >= 2
+        for flag in set(flags) - {"help"}:
+            assert "BANTAM_" + flag.upper().replace("-", "_") in done.stdout, flag
+        assert "default: " in done.stdout
+        short = run(*command, "-h")
+        assert short.stdout == done.stdout
+
+
+def test_usage():
+    done = run()
+    assert done.returncode == 2 and done.stdout == "" and "Usage: bantam COMMAND" in done.stderr
+    done = run("frobnicate")
+    assert done.returncode == 2 and done.stdout == "" and '"frobnicate"' in done.stderr
+    done = run("bench", "frobnicate")
+    assert done.returncode == 2 and done.stdout == ""
+    done = run("--version")
+    assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
+    done = run("run")
+    assert done.returncode == 2 and "MODEL" in done.stderr
