@@ -15,7 +15,8 @@
 enum {
     CLIENT_MESSAGE_BYTES_DEFAULT = 64 << 20,
     CLIENT_KEEPALIVE_TIME_MS = 30000,
-    CLIENT_KEEPALIVE_TIMEOUT_MS = 20000
+    CLIENT_KEEPALIVE_TIMEOUT_MS = 20000,
+    CLIENT_WINDOW_BYTES_DEFAULT = 65536, /* where gRPC starts from as well */
 };
 
 enum client_tag_kind { CLIENT_BEGUN, CLIENT_MESSAGE, CLIENT_STATUS };
@@ -89,6 +90,7 @@ err_t grpc_client_open(const char *target, const struct grpc_client_options *opt
     grpc_runtime_init();
     client->queue = grpc_completion_queue_create_for_next(NULL);
     size_t max_bytes = options->max_message_bytes ? options->max_message_bytes : CLIENT_MESSAGE_BYTES_DEFAULT;
+    int window_bytes = options->window_bytes ? (int)options->window_bytes : CLIENT_WINDOW_BYTES_DEFAULT;
     grpc_arg args[] = {
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max_bytes),
         int_arg(GRPC_ARG_ENABLE_RETRIES, 0), /* a stream of tokens cannot be sent twice */
@@ -96,6 +98,8 @@ err_t grpc_client_open(const char *target, const struct grpc_client_options *opt
         int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, CLIENT_KEEPALIVE_TIMEOUT_MS),
         int_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
         int_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, options->own_connection),
+        int_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, window_bytes),
+        int_arg(GRPC_ARG_HTTP2_BDP_PROBE, options->window_bytes == 0), /* it would widen the window */
     };
     grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();

@@ -32,7 +32,8 @@ struct client_handler {
 
 struct grpc_client_options {
     size_t max_message_bytes; /* of an answer; 0 = 64 MiB */
-    bool own_connection;      /* do not share a TCP connection with other clients of this process */
+    size_t window_bytes; /* the server may send so much of a stream before it is read; 0 = gRPC's choice */
+    bool own_connection; /* do not share a TCP connection with other clients of this process */
 };
 
 /* target: "127.0.0.1:50051". Connects lazily: an unreachable server shows as UNAVAILABLE at the first call.

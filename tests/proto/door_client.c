@@ -18,7 +18,7 @@ void fixture_open(struct fixture *fixture, const struct fake_options *fake,
     assert_int_equal(fake_service_open(fake ? fake : &no_fake, &fixture->fake).code, ERR_OK);
     assert_int_equal(grpc_door_open(fake_service_of(fixture->fake), &options, &fixture->door).code, ERR_OK);
     (void)snprintf(fixture->target, sizeof fixture->target, "127.0.0.1:%u", grpc_door_port(fixture->door));
-    struct grpc_client_options client = {.own_connection = true};
+    struct grpc_client_options client = {.own_connection = true, .window_bytes = 65536};
     assert_int_equal(grpc_client_open(fixture->target, &client, &fixture->client).code, ERR_OK);
 }
 

@@ -1,0 +1,68 @@
+/* Addresses to listen on. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <string.h>
+#include "proto/listen_address.h"
+
+static void addresses_are_formatted(void **state)
+{
+    (void)state;
+    char out[64];
+    listen_format_address("127.0.0.1", 80, out, sizeof out);
+    assert_string_equal(out, "127.0.0.1:80");
+    listen_format_address("::1", 65535, out, sizeof out);
+    assert_string_equal(out, "[::1]:65535");
+    listen_format_address("localhost", 0, out, sizeof out);
+    assert_string_equal(out, "localhost:0");
+}
+
+static void only_this_machine_is_loopback(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host;
+        bool loopback;
+    } cases[] = {{"127.0.0.1", true}, {"127.9.9.9", true}, {"::1", true},      {"0.0.0.0", false},
+                 {"::", false},       {"10.0.0.1", false}, {"8.8.8.8", false}, {"fe80::1", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bool loopback = !cases[i].loopback;
+        assert_int_equal(listen_is_loopback(cases[i].host, &loopback).code, ERR_OK);
+        assert_int_equal(loopback, cases[i].loopback);
+    }
+}
+
+static void bad_hosts_are_refused(void **state)
+{
+    (void)state;
+    char too_long[LISTEN_HOST_BYTES_MAX + 1];
+    memset(too_long, 'a', LISTEN_HOST_BYTES_MAX);
+    too_long[LISTEN_HOST_BYTES_MAX] = '\0';
+    const char *const hosts[] = {"", "no such host", "1.2.3.4.5", "[::1]", too_long};
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        bool loopback;
+        assert_int_equal(listen_is_loopback(hosts[i], &loopback).code, ERR_INVALID_ARGUMENT);
+    }
+}
+
+static void failures_are_explained(void **state)
+{
+    (void)state;
+    err_t e = listen_explain_failure("203.0.113.7", 1); /* an address that no machine has */
+    assert_int_equal(e.code, ERR_IO);
+    assert_non_null(strstr(e.message, "203.0.113.7"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(addresses_are_formatted),
+        cmocka_unit_test(only_this_machine_is_loopback),
+        cmocka_unit_test(bad_hosts_are_refused),
+        cmocka_unit_test(failures_are_explained),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
