@@ -1,5 +1,7 @@
 #include "text/json_field.h"
 
+#include <string.h>
+
 static const char *type_name(const json_t *value)
 {
     switch (json_typeof(value)) {
@@ -98,4 +100,16 @@ err_t json_field_pattern(const json_t *object, const char **out, size_t *size_by
     *out = json_string_value(value);
     *size_bytes = json_string_length(value);
     return err_ok();
+}
+
+err_t json_field_sequence(const json_t *object, const char *key, unsigned depth, const json_t **list)
+{
+    const char *type;
+    *list = NULL;
+    TRY(json_field_type(object, &type));
+    if (strcmp(type, "Sequence") != 0)
+        return err_ok();
+    if (depth == SEQUENCE_DEPTH_MAX)
+        return err_new(ERR_DATA_LOSS, "more than %d of \"Sequence\" within each other", SEQUENCE_DEPTH_MAX);
+    return json_field_array(object, key, list);
 }

@@ -20,6 +20,11 @@ err_t json_field_bool(const json_t *object, const char *key, bool fallback, bool
 err_t json_field_uint(const json_t *object, const char *key, uint64_t max, uint64_t *out) ERR_MUST_CHECK;
 /* Must be there: an array. */
 err_t json_field_array(const json_t *object, const char *key, const json_t **out) ERR_MUST_CHECK;
+enum { SEQUENCE_DEPTH_MAX = 8 }; /* of {"type": "Sequence"} within each other */
+
+/* Is this the "Sequence" of a pipeline? Then *list is its array `key`. depth: how many are around it. */
+err_t json_field_sequence(const json_t *object, const char *key, unsigned depth,
+                          const json_t **list) ERR_MUST_CHECK;
 /* The field "type" of an object. */
 err_t json_field_type(const json_t *object, const char **out) ERR_MUST_CHECK;
 /* {"String": ..} or {"Regex": ..} in the field "pattern". */

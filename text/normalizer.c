@@ -68,17 +68,16 @@ static err_t parse_step(const json_t *json, const char *type, struct normalizer_
     }
 }
 
-static err_t parse_into(const json_t *json, struct normalizer *out)
+static err_t parse_into(const json_t *json, unsigned depth, struct normalizer *out)
 {
     const char *type;
-    TRY(json_field_type(json, &type));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list;
-        TRY(json_field_array(json, "normalizers", &list));
-        for (size_t i = 0; i < json_array_size(list); i++)
-            TRY(parse_into(json_array_get(list, i), out));
+    const json_t *list;
+    TRY(json_field_sequence(json, "normalizers", depth, &list));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(parse_into(json_array_get(list, i), depth + 1, out));
+    if (list != NULL)
         return err_ok();
-    }
+    TRY(json_field_type(json, &type));
     if (out->n_steps == NORMALIZER_STEPS_MAX)
         return err_new(ERR_DATA_LOSS, "more than %d normalisers", NORMALIZER_STEPS_MAX);
     return parse_step(json, type, &out->steps[out->n_steps++]);
@@ -87,7 +86,7 @@ static err_t parse_into(const json_t *json, struct normalizer *out)
 err_t normalizer_parse(const json_t *json, struct normalizer *out)
 {
     memset(out, 0, sizeof *out);
-    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, out);
+    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, 0, out);
 }
 
 void normalizer_free(struct normalizer *normalizer)

@@ -84,9 +84,16 @@ static err_t parse_pair(const json_t *json, const struct vocab *vocab, struct po
     return wrap(out, &outer);
 }
 
-static err_t parse_into(const json_t *json, const struct vocab *vocab, struct post_processor *out)
+static err_t parse_into(const json_t *json, unsigned depth, const struct vocab *vocab,
+                        struct post_processor *out)
 {
     const char *type;
+    const json_t *list;
+    TRY(json_field_sequence(json, "processors", depth, &list));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(parse_into(json_array_get(list, i), depth + 1, vocab, out));
+    if (list != NULL)
+        return err_ok();
     TRY(json_field_type(json, &type));
     if (strcmp(type, "ByteLevel") == 0)
         return err_ok(); /* changes offsets only */
@@ -94,17 +101,11 @@ static err_t parse_into(const json_t *json, const struct vocab *vocab, struct po
         return parse_template(json, vocab, out);
     if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
         return parse_pair(json, vocab, out);
-    if (strcmp(type, "Sequence") != 0)
-        return err_new(ERR_UNIMPLEMENTED, "post-processor type \"%s\"", type);
-    const json_t *list;
-    TRY(json_field_array(json, "processors", &list));
-    for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(parse_into(json_array_get(list, i), vocab, out));
-    return err_ok();
+    return err_new(ERR_UNIMPLEMENTED, "post-processor type \"%s\"", type);
 }
 
 err_t post_processor_parse(const json_t *json, const struct vocab *vocab, struct post_processor *out)
 {
     memset(out, 0, sizeof *out);
-    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, vocab, out);
+    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, 0, vocab, out);
 }

@@ -184,21 +184,21 @@ static err_t parse_one(const json_t *json, const char *type, struct pre_tokenize
     return err_new(ERR_UNIMPLEMENTED, "pre-tokenizer type \"%s\"", type);
 }
 
-static err_t parse_into(const json_t *json, struct pre_tokenizer *out)
+static err_t parse_into(const json_t *json, unsigned depth, struct pre_tokenizer *out)
 {
     const char *type;
-    TRY(json_field_type(json, &type));
-    if (strcmp(type, "Sequence") != 0)
-        return parse_one(json, type, out);
     const json_t *list;
-    TRY(json_field_array(json, "pretokenizers", &list));
+    TRY(json_field_sequence(json, "pretokenizers", depth, &list));
     for (size_t i = 0; i < json_array_size(list); i++)
-        TRY(parse_into(json_array_get(list, i), out));
-    return err_ok();
+        TRY(parse_into(json_array_get(list, i), depth + 1, out));
+    if (list != NULL)
+        return err_ok();
+    TRY(json_field_type(json, &type));
+    return parse_one(json, type, out);
 }
 
 err_t pre_tokenizer_parse(const json_t *json, struct pre_tokenizer *out)
 {
     memset(out, 0, sizeof *out);
-    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, out);
+    return json == NULL || json_is_null(json) ? err_ok() : parse_into(json, 0, out);
 }

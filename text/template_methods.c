@@ -239,7 +239,7 @@ static bool all_of(const struct call *call, unsigned classes, struct value *out)
         i += length ? length : 1;
     }
     *out = value_bool(all);
-    return call_check(call, 1, 1, NULL) && run_charge_bytes(call->run, call->at, text->size_bytes);
+    return call_check(call, 1, 1, NULL) && run_charge_scan(call->run, call->at, text->size_bytes);
 }
 
 static bool method_isdigit(const struct call *call, struct value *out)

@@ -10,7 +10,8 @@ enum {
     TEMPLATE_POOL_BYTES_MAX = 512 << 20, /* values of one render */
     TEMPLATE_RUN_DEPTH_MAX = 512,        /* evaluations within evaluations, macros included */
     TEMPLATE_RANGE_MAX = 100000,         /* as Jinja's sandbox has it */
-    TEMPLATE_BYTES_PER_STEP = 64,        /* work on long texts costs steps too */
+    TEMPLATE_BYTES_PER_STEP = 64,        /* work on long texts costs steps too: copied or searched bytes */
+    TEMPLATE_SCANNED_BYTES_PER_STEP = 8, /* bytes looked at character by character */
 };
 
 struct binding {
@@ -48,6 +49,7 @@ bool run_type_error(struct run *run, const struct node *at, const char *format, 
     __attribute__((format(printf, 3, 4)));
 bool run_charge(struct run *run, const struct node *at, size_t steps);
 bool run_charge_bytes(struct run *run, const struct node *at, size_t size_bytes);
+bool run_charge_scan(struct run *run, const struct node *at, size_t size_bytes);
 /* Zeroed memory of the render; NULL after an error. */
 void *run_alloc(struct run *run, const struct node *at, size_t size_bytes);
 bool run_enter(struct run *run, const struct node *at);

@@ -42,6 +42,11 @@ bool run_charge_bytes(struct run *run, const struct node *at, size_t size_bytes)
     return run_charge(run, at, size_bytes / TEMPLATE_BYTES_PER_STEP);
 }
 
+bool run_charge_scan(struct run *run, const struct node *at, size_t size_bytes)
+{
+    return run_charge(run, at, size_bytes / TEMPLATE_SCANNED_BYTES_PER_STEP);
+}
+
 void *run_alloc(struct run *run, const struct node *at, size_t size_bytes)
 {
     if (!run_charge_bytes(run, at, size_bytes))

@@ -54,7 +54,7 @@ bool text_strip(struct run *run, const struct node *at, const struct text *text,
     }
     size_t cut = text->size_bytes - (end - start);
     size_t work = characters ? cut * (characters->size_bytes + 1) : cut;
-    return run_charge_bytes(run, at, work) && text_slice(run, at, text, start, end, out);
+    return run_charge_scan(run, at, work) && text_slice(run, at, text, start, end, out);
 }
 
 static bool put_marked(struct run *run, const struct node *at, struct sink *sink, const char *data,
@@ -93,7 +93,7 @@ bool text_change_case(struct run *run, const struct node *at, const struct text 
 {
     struct sink sink = {.text = {0}};
     uint32_t before = ' ';
-    bool ok = run_charge(run, at, text->size_bytes / 8); /* dearer than a copy */
+    bool ok = run_charge_scan(run, at, 4 * text->size_bytes);
     for (size_t i = 0; i < text->size_bytes && ok;) {
         uint32_t code_point;
         size_t length = character_at(text, i, &code_point);
@@ -217,9 +217,13 @@ bool text_split(struct run *run, const struct node *at, const struct text *text,
 {
     if (separator != NULL && separator->size_bytes == 0)
         return run_type_error(run, at, "split with an empty separator");
-    size_t n_cuts = count_cuts(text, separator, 0);
-    if (separator ==
-        NULL) { /* white space at the ends makes no empty parts, but stays where no cut is made */
+    /* a text is searched as fast as it is copied; white space takes several looks at each character */
+    if (!(separator ? run_charge_bytes(run, at, 2 * text->size_bytes)
+                    : run_charge_scan(run, at, 4 * text->size_bytes)))
+        return false;
+    size_t n_cuts = separator ? count_cuts(text, separator, 0) : 0;
+    if (separator == NULL) {
+        /* white space at the ends makes no empty parts, but stays where no cut is made */
         struct value inner, half;
         if (!text_strip(run, at, text, STRIP_BOTH, NULL, &inner) ||
             !text_strip(run, at, text, from_right ? STRIP_RIGHT : STRIP_LEFT, NULL, &half))
@@ -232,8 +236,7 @@ bool text_split(struct run *run, const struct node *at, const struct text *text,
     size_t n_made = n_cuts - skip < most ? n_cuts - skip : most;
     struct value *items;
     bool empty = separator == NULL && text->size_bytes == 0;
-    if (!run_charge_bytes(run, at, 2 * text->size_bytes) ||
-        !list_new(run, at, empty ? 0 : n_made + 1, VALUE_LIST, &items, out))
+    if (!list_new(run, at, empty ? 0 : n_made + 1, VALUE_LIST, &items, out))
         return false;
     if (empty)
         return true;

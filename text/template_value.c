@@ -272,7 +272,7 @@ bool value_contains(struct run *run, const struct node *at, const struct value *
             return run_type_error(run, at, "\"in\" a str needs a str on its left, not %s",
                                   value_type_name(item));
         *out = text_find(container->text, item->text, 0) != SIZE_MAX;
-        return run_charge_bytes(run, at, container->text->size_bytes);
+        return run_charge_bytes(run, at, 2 * container->text->size_bytes);
     }
     if (container->kind == VALUE_DICT) {
         *out = dict_get(container->dict, item) != NULL;
@@ -373,7 +373,7 @@ static bool subscript_by_number(struct run *run, const struct node *at, const st
                                 int64_t index, struct value *out)
 {
     bool is_text = object->kind == VALUE_TEXT;
-    if (is_text && !run_charge_bytes(run, at, object->text->size_bytes))
+    if (is_text && !run_charge_bytes(run, at, 4 * object->text->size_bytes))
         return false;
     size_t count = is_text ? text_length(object->text) : object->list->count;
     if (index < 0)
@@ -470,7 +470,7 @@ static bool slice_text(struct run *run, const struct node *at, const struct text
                        const struct value parts[3], struct value *out)
 {
     int64_t start, stop, step;
-    if (!run_charge_bytes(run, at, text->size_bytes) ||
+    if (!run_charge_bytes(run, at, 4 * text->size_bytes) ||
         !slice_bounds(run, at, parts, text_length(text), &start, &stop, &step))
         return false;
     if (step == 1) {

@@ -81,17 +81,16 @@ static err_t parse_metaspace(const json_t *json, struct token_decoder *out)
     return err_ok();
 }
 
-static err_t parse_into(const json_t *json, struct token_decoder *out, bool alone)
+static err_t parse_into(const json_t *json, unsigned depth, struct token_decoder *out, bool alone)
 {
     const char *type;
-    TRY(json_field_type(json, &type));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list;
-        TRY(json_field_array(json, "decoders", &list));
-        for (size_t i = 0; i < json_array_size(list); i++)
-            TRY(parse_into(json_array_get(list, i), out, alone && json_array_size(list) == 1));
+    const json_t *list;
+    TRY(json_field_sequence(json, "decoders", depth, &list));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(parse_into(json_array_get(list, i), depth + 1, out, alone && json_array_size(list) == 1));
+    if (list != NULL)
         return err_ok();
-    }
+    TRY(json_field_type(json, &type));
     if (strcmp(type, "Replace") == 0)
         return parse_replace(json, out);
     if (strcmp(type, "Strip") == 0)
@@ -121,7 +120,7 @@ err_t token_decoder_parse(const json_t *json, struct token_decoder *out)
     if (json == NULL || json_is_null(json))
         return err_ok(); /* DECODE_SPACED */
     out->kind = DECODE_CHAIN;
-    return parse_into(json, out, true);
+    return parse_into(json, 0, out, true);
 }
 
 void token_decoder_free(struct token_decoder *decoder)

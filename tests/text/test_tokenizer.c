@@ -284,6 +284,31 @@ static void bad_files_say_what_and_where(void **state)
     }
 }
 
+/* Sequences within sequences, deeper than any file needs and deeper than a stack is. */
+static void nested_sequences_are_refused(void **state)
+{
+    (void)state;
+    static const char *const FIELDS[][2] = {{"normalizer", "normalizers"},
+                                            {"pre_tokenizer", "pretokenizers"},
+                                            {"post_processor", "processors"},
+                                            {"decoder", "decoders"}};
+    for (size_t k = 0; k < sizeof FIELDS / sizeof FIELDS[0]; k++)
+        for (int depth = 8; depth <= 1000; depth += 992) {
+            struct buffer json = {.limit_bytes = 1 << 20};
+            struct tokenizer *t;
+            assert_true(buffer_append_format(&json, "{" MODEL ",\"%s\":", FIELDS[k][0]));
+            for (int i = 0; i < depth; i++)
+                assert_true(buffer_append_format(&json, "{\"type\":\"Sequence\",\"%s\":[", FIELDS[k][1]));
+            for (int i = 0; i < depth; i++)
+                assert_true(buffer_append_text(&json, "]}"));
+            assert_true(buffer_append_text(&json, "}"));
+            err_t e = tokenizer_parse(json.data, json.size, "test", &t);
+            assert_int_equal(e.code, depth == 8 ? ERR_OK : ERR_DATA_LOSS);
+            tokenizer_destroy(t);
+            buffer_free(&json);
+        }
+}
+
 static void a_long_token_is_refused(void **state)
 {
     (void)state;
@@ -339,6 +364,7 @@ int main(void)
         cmocka_unit_test(patterns_backtrack_as_the_regex_does),
         cmocka_unit_test(classes_reach_unicode_16),
         cmocka_unit_test(bad_files_say_what_and_where),
+        cmocka_unit_test(nested_sequences_are_refused),
         cmocka_unit_test(a_long_token_is_refused),
         cmocka_unit_test(failing_memory_is_an_error),
     };
