@@ -5,7 +5,7 @@
 #include "base/ring.h"
 #include "tests/base/cmocka_base.h"
 
-enum { N_PRODUCERS = 4, N_PER_PRODUCER = 50000, N_STREAM = 200000 };
+enum { N_PRODUCERS = 4, N_PER_PRODUCER = 10000, N_STREAM = 50000 };
 
 /* Three words of one origin: a torn element does not add up. */
 struct item {
