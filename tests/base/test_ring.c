@@ -5,7 +5,7 @@
 #include "base/ring.h"
 #include "tests/base/cmocka_base.h"
 
-enum { N_PRODUCERS = 4, N_PER_PRODUCER = 10000, N_STREAM = 50000 };
+enum { N_PRODUCERS = 4, N_PER_PRODUCER = 10000, N_STREAM = 50000, CAPACITY = 512 };
 
 /* Three words of one origin: a torn element does not add up. */
 struct item {
@@ -124,11 +124,11 @@ static void test_spsc_between_two_threads(void **state)
 {
     (void)state;
     struct spsc_ring *ring;
-    assert_error(ERR_OK, spsc_ring_create(sizeof(struct item), 64, &ring));
+    assert_error(ERR_OK, spsc_ring_create(sizeof(struct item), CAPACITY, &ring));
     pthread_t producer;
     assert_int_equal(pthread_create(&producer, NULL, push_stream, ring), 0);
     for (uint32_t number = 0; number < N_STREAM;) {
-        assert_true(spsc_ring_count(ring) <= 64);
+        assert_true(spsc_ring_count(ring) <= CAPACITY);
         struct item item;
         if (!spsc_ring_pop(ring, &item)) {
             sched_yield();
@@ -165,7 +165,7 @@ static void test_mpsc_with_four_producers(void **state)
 {
     (void)state;
     struct mpsc_ring *ring;
-    assert_error(ERR_OK, mpsc_ring_create(sizeof(struct item), 32, &ring));
+    assert_error(ERR_OK, mpsc_ring_create(sizeof(struct item), CAPACITY, &ring));
     pthread_t threads[N_PRODUCERS];
     struct producer producers[N_PRODUCERS];
     for (uint32_t i = 0; i < N_PRODUCERS; i++) {
