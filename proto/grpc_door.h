@@ -16,6 +16,7 @@ struct grpc_door_options {
     int n_queue_threads;       /* that poll gRPC */
     int n_worker_threads;      /* that tokenise long prompts */
     size_t max_message_bytes;  /* of a request */
+    size_t max_pending_bytes;  /* of all requests that were not submitted yet */
     size_t max_metadata_bytes; /* of a request's headers */
     uint32_t max_streams;      /* calls at once on one connection */
     uint32_t max_calls;        /* calls at once on all */
@@ -23,8 +24,8 @@ struct grpc_door_options {
     int64_t keepalive_time_ms, keepalive_timeout_ms;
 };
 
-/* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 16 KiB headers, 1,024 calls a
- * connection, 4,096 in all, 1 GiB, keepalive after 30 s of silence with 20 s to answer. */
+/* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 256 MiB of them at once, 16 KiB headers,
+ * 1,024 calls a connection, 4,096 in all, 1 GiB, keepalive after 30 s of silence with 20 s to answer. */
 struct grpc_door_options grpc_door_options_default(void);
 
 /* Opens the door: from here on it answers. service is borrowed and must outlive it. IO when the address

@@ -38,6 +38,7 @@ struct rpc_call {
 
     uint8_t *payload; /* owned */
     size_t payload_bytes;
+    size_t reserved_bytes; /* this call's share of the server's pending_bytes */
 
     _Atomic int references;
     _Atomic bool ended;
@@ -59,6 +60,7 @@ struct rpc_server {
     bool shutdown_begun, stopped;
     _Atomic bool is_shut_down;
     struct event_count shut_down;
+    _Atomic size_t pending_bytes;          /* of payloads */
     _Atomic uint32_t n_calls, n_allocated; /* under way; with those that wait to be accepted */
 
     pthread_t queue_threads[RPC_THREADS_MAX], workers[RPC_THREADS_MAX];
@@ -102,7 +104,7 @@ static void call_free(struct rpc_call *call)
         grpc_byte_buffer_destroy(call->received);
     grpc_metadata_array_destroy(&call->request_metadata);
     grpc_call_details_destroy(&call->details);
-    mem_free(call->payload);
+    rpc_call_drop_payload(call);
     bool repost = call->repost_when_freed;
     int method = call->method;
     if (call->accepted)
@@ -139,6 +141,8 @@ void rpc_call_drop_payload(struct rpc_call *call)
     mem_free(call->payload);
     call->payload = NULL;
     call->payload_bytes = 0;
+    atomic_fetch_sub(&call->server->pending_bytes, call->reserved_bytes);
+    call->reserved_bytes = 0;
 }
 
 int64_t rpc_call_remaining_ns(const struct rpc_call *call)
@@ -277,6 +281,11 @@ static err_t gather_payload(struct rpc_call *call)
     if (size_bytes > call->server->options.max_message_bytes)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the message has %zu bytes; at most %zu are allowed",
                        size_bytes, call->server->options.max_message_bytes);
+    call->reserved_bytes = size_bytes;
+    if (atomic_fetch_add(&call->server->pending_bytes, size_bytes) + size_bytes >
+        call->server->options.max_pending_bytes)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "the server holds %zu bytes of requests and takes no more",
+                       call->server->options.max_pending_bytes);
     call->payload = mem_alloc(size_bytes + 1);
     if (!call->payload)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a message of %zu bytes", size_bytes);

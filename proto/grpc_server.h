@@ -42,6 +42,7 @@ struct rpc_server_options {
     uint16_t port;    /* 0 = any free one */
     int n_queue_threads, n_worker_threads;
     size_t max_message_bytes;  /* of a request */
+    size_t max_pending_bytes;  /* of all request messages that are held at once */
     size_t max_metadata_bytes; /* of a request's headers */
     uint32_t max_streams;      /* per connection */
     uint32_t max_calls;        /* of all connections; beyond it RESOURCE_EXHAUSTED */

@@ -404,6 +404,35 @@ static void too_many_calls_are_refused(void **state)
     fixture_close(&fixture);
 }
 
+/* What is held of requests has one limit for all; what was submitted counts no more. */
+static void pending_bytes_are_limited(void **state)
+{
+    (void)state;
+    struct grpc_door_options options = grpc_door_options_default();
+    options.max_pending_bytes = 4000;
+    struct fixture fixture;
+    fixture_open(&fixture, NULL, &options);
+    static uint32_t ids[1100];
+    struct request request = {.prompt_kind = PROMPT_TOKEN_IDS, .token_ids = ids, .n_token_ids = 1100};
+    struct reply large = {0}, replies[10] = {{0}};
+    start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &large);
+    wait_done(&fixture, &large);
+    assert_int_equal(large.status, GRPC_STATUS_RESOURCE_EXHAUSTED);
+    request.n_token_ids = 300;
+    fake_service_hold(fixture.fake, true);
+    for (uint32_t i = 0; i < 10; i++) {
+        start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &replies[i]);
+        while (fake_service_counts(fixture.fake).submitted <= i)
+            (void)grpc_client_poll(fixture.client, 1000000);
+    }
+    fake_service_hold(fixture.fake, false);
+    for (int i = 0; i < 10; i++) {
+        wait_done(&fixture, &replies[i]);
+        assert_int_equal(replies[i].status, GRPC_STATUS_OK);
+    }
+    fixture_close(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,6 +451,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(unary_calls_answer, setup, teardown),
         cmocka_unit_test_setup_teardown(loads_are_watched, setup, teardown),
         cmocka_unit_test(too_many_calls_are_refused),
+        cmocka_unit_test(pending_bytes_are_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
