@@ -4,6 +4,6 @@
 
 #define KERNEL(name) name##_avx512vnni
 #define HALVES       2
-enum { INT_ROWS_MAX = 6 };
+enum { INT_ROWS_MAX = 8 };
 
 #include "kernels/x86/linear_int_x86.h"
