@@ -14,7 +14,7 @@ endif()
 # depend on the compiler.
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
-add_compile_options(-fno-strict-aliasing -ffp-contract=off -fno-math-errno
+add_compile_options(-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/= -fno-strict-aliasing -ffp-contract=off -fno-math-errno
   $<$<COMPILE_LANGUAGE:C>:-Wall> $<$<COMPILE_LANGUAGE:C>:-Wextra> $<$<COMPILE_LANGUAGE:C>:-Wvla>
   $<$<COMPILE_LANGUAGE:C>:-Wshadow> $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   -Werror)
