@@ -21,6 +21,8 @@ struct item {
     _Atomic uint32_t produced; /* by the test's thread */
     uint32_t sent;             /* the owner's: plain, so that a second owner at once is a race */
     _Atomic bool in_pump, let_go;
+    bool news_while_pumped; /* each message comes at the worst moment: when pump has found nothing and not yet
+                               said so */
 };
 
 struct world {
@@ -44,6 +46,9 @@ static enum pump_result pump(struct flush_item *flush)
     } else if (item->sent < atomic_load(&item->produced)) {
         item->sent++;
         result = PUMP_SENDING;
+    } else if (item->news_while_pumped) {
+        atomic_fetch_add(&item->produced, 1);
+        flush_item_pump(item->world->flusher, flush); /* as another thread would */
     }
     atomic_store(&item->in_pump, false);
     if (result == PUMP_SENDING) {
@@ -143,6 +148,18 @@ static void late_items_start_at_once(void **state)
     world_close(&world);
 }
 
+static void news_during_a_pump_are_not_forgotten(void **state)
+{
+    (void)state;
+    static struct world world;
+    world_open(&world, 0);
+    for (int i = 0; i < N_ITEMS; i++) {
+        world.items[i].news_while_pumped = true;
+        flusher_add(world.flusher, &world.items[i].flush);
+    }
+    world_close(&world);
+}
+
 /* Watchers are pumped by their time alone, and by flusher_pump_all. */
 static void watchers_are_pumped_in_time(void **state)
 {
@@ -174,6 +191,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(progress_moves_every_item),
         cmocka_unit_test(late_items_start_at_once),
+        cmocka_unit_test(news_during_a_pump_are_not_forgotten),
         cmocka_unit_test(watchers_are_pumped_in_time),
         cmocka_unit_test(pump_all_reaches_watchers),
     };
