@@ -47,7 +47,7 @@ def all_expansions(template):
     return found
 
 
-def _plain_form(text):
+def plain_form(text):
     """Without case, punctuation, line ends and "please", so that a comma does not make two templates different."""
     kept = re.sub(r"[^a-z0-9{} ]", " ", text.lower().replace("\\n", " ")).split()
     return " ".join(word for word in kept if word != "please")
@@ -55,8 +55,8 @@ def _plain_form(text):
 
 def check_templates(what, train, heldout):
     """Stops the run when a held-out template is also something that a training template can expand to."""
-    expanded = {_plain_form(text) for template in train for text in all_expansions(template)}
-    shared = expanded & {_plain_form(text) for template in heldout for text in all_expansions(template)}
+    expanded = {plain_form(text) for template in train for text in all_expansions(template)}
+    shared = expanded & {plain_form(text) for template in heldout for text in all_expansions(template)}
     if shared:
         raise AssertionError(f"{what}: held-out templates that training expands to as well: {sorted(shared)}")
 

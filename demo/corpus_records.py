@@ -4,7 +4,7 @@ Orders have order_id, customer, item, quantity (a number) and city; invoices hav
 with two decimals), currency (EUR, USD or GBP) and due_date (ISO 8601). A field that the text does not give is null.
 """
 
-from corpus_common import HELDOUT, NUMBER_WORDS, TRAIN, check_templates, digits, expand, phrases
+from corpus_common import HELDOUT, NUMBER_WORDS, TRAIN, check_templates, digits, expand, phrases, plain_form
 from corpus_common import some_amount, some_city, some_code, some_company, some_date, some_item, some_name
 
 ORDERS = {
@@ -118,6 +118,148 @@ INVOICES_WITHOUT_DATE = {
         """
     ),
 }
+# Training also makes texts of its own from parts, so that each field is known by its words and not by its place. A
+# sentence says one field or two; the sentences of a record come in any order.
+ORDER_PARTS = {
+    "name": phrases(
+        r"""
+        [My name is|I am|This is|Here is|It is for|The customer is|Customer:|Customer is|Ordered by|From] {name}.
+        {name} [is the customer|is our customer|placed it|called us|wrote to us].
+        [Thanks|Thank you|Regards|Greetings|Bye], {name}.
+        """
+    ),
+    "city": phrases(
+        r"""
+        [Deliver|Ship|Send|Bring] [it|them|this|everything|] to {city}[, please|].
+        [The city is|Delivery to|Shipping to|It goes to|Destination:|City:|I live in|The address is in] {city}.
+        """
+    ),
+    "item": phrases(
+        r"""
+        [I want|I need|I would like|We need|Please send|Please pack|Put in|Add|We send|He wants|She ordered|Content:] {qty} {item}[, please|].
+        [Item: {item}. Quantity: {qty}|Quantity: {qty}. Item: {item}|{qty} x {item}|{qty} pieces of {item}|{item}, {qty} pieces].
+        """
+    ),
+    "code": phrases(
+        r"""
+        [The order number is|The order id is|Order number|Order id|Order|Order no.|Reference|My order is|This is order|It is order] {code}.
+        {code} is [the order|my order number|the order id].
+        """
+    ),
+    "name city": phrases(
+        r"""
+        [I am|My name is|This is|Here is|Customer|For|Hello from] {name} [from|in|of|at] {city}.
+        """
+    ),
+    "name item": phrases(
+        r"""
+        {name} [ordered|wants|asked for|bought|needs|gets|requests|takes] {qty} [x|] {item}.
+        {qty} [x|] {item} for {name}.
+        """
+    ),
+    "city item": phrases(
+        r"""
+        [We send|We ship|We deliver|He sends|They get|Send|Ship|Please ship|Deliver] {qty} [x|] {item} to {city}.
+        {qty} [x|] {item} [go|to be sent] to {city}.
+        """
+    ),
+    "code name": phrases(
+        r"""
+        [Order|Order number|In order] {code} [by|from|for|of] [customer|] {name}.
+        [Customer|] {name}, order {code}.
+        {code}: {name}.
+        """
+    ),
+    "code item": phrases(
+        r"""
+        [Put|Add] {qty} {item} [on|to] [my|] order {code}.
+        Order {code}: {qty} [x|] {item}.
+        {qty} {item} for [my|] order {code}.
+        {qty} {item} [with|under] order number {code}.
+        """
+    ),
+    "code city": phrases(
+        r"""
+        Order {code} [goes|is shipped|is sent|] to {city}.
+        """
+    ),
+    "name city item": phrases(
+        r"""
+        {name} [from|in] {city} [ordered|wants|asked for|bought|needs|gets] {qty} [x|] {item}.
+        [Send|Ship] {qty} {item} to {name} in {city}.
+        """
+    ),
+}
+INVOICE_PARTS = {
+    "vendor": phrases(
+        r"""
+        [Vendor:|Seller:|From|Issued by|Sent by|The vendor is|It was sent by|Our vendor is] {vendor}.
+        {vendor}.
+        """
+    ),
+    "money": phrases(
+        r"""
+        [Amount:|Total:|Total amount:|Amount due:|Please pay|We ask for|The amount is|The total is|You owe|It is over] {money}[, please|].
+        """
+    ),
+    "due": phrases(
+        r"""
+        [Due date:|Due:|Due on|Pay by|Pay by:|Payable until|The due date is|It is due on|Please pay before|Payment is due by|Pay until] {due}.
+        """
+    ),
+    "code": phrases(
+        r"""
+        [Invoice|Invoice number|Invoice no.|Invoice:|The invoice number is|This is invoice|Here is invoice|Bill] {code}.
+        """
+    ),
+    "vendor money": phrases(
+        r"""
+        [You owe|Please pay|We owe|Transfer] {money} to {vendor}.
+        {vendor} [asks for|charges|bills|wants|gets] {money}.
+        [You owe|We owe] {vendor} {money}.
+        """
+    ),
+    "money due": phrases(
+        r"""
+        [Please pay|Pay|Transfer|You owe] {money} [by|until|before|due on] {due}.
+        {money} [is due on|is payable by|due|until] {due}.
+        """
+    ),
+    "code vendor": phrases(
+        r"""
+        Invoice {code} [by|from|of] {vendor}.
+        {vendor} [sent|sends|issued] invoice {code}.
+        {vendor}, invoice [no.|] {code}.
+        {vendor} - invoice [no.|number|] {code}.
+        """
+    ),
+    "code money": phrases(
+        r"""
+        Invoice {code}[:| over| is over| of] {money}.
+        {money} for invoice {code}.
+        The [amount|total] of invoice {code} is {money}.
+        """
+    ),
+    "code due": phrases(
+        r"""
+        Invoice {code} is due [on|by] {due}.
+        The due date of invoice {code} is {due}[!|.]
+        Invoice {code}, pay by {due}.
+        """
+    ),
+}
+LABELS = {
+    "name": "[Name|Customer|Client|Buyer|Customer name]",
+    "city": "[City|Ship to|Deliver to|Destination|Town|Delivery city]",
+    "item": "[Item|Product|Article|Goods]",
+    "qty": "[Quantity|Qty|Pieces|Number of pieces|Count]",
+    "code": "[Order|Order number|Order id|Order no.|Reference]",
+    "vendor": "[Vendor|Seller|Supplier|From|Issued by]",
+    "money": "[Amount|Total|Total amount|Amount due|To pay]",
+    "due": "[Due|Due date|Pay by|Payable until|Due on]",
+    "invoice": "[Invoice|Invoice number|Invoice no.|Bill]",
+}
+COMPOSED_SHARE = 0.6
 ORDER_INSTRUCTIONS = phrases(
     r"""
     Extract the order as JSON with the keys order_id, customer, item, quantity, city.
@@ -149,6 +291,50 @@ def _json_text(value):
     return '"' + value + '"'
 
 
+def _sentences(rng, parts, fields):
+    """Sentences that say each of the fields once, in a random order."""
+    left, chosen = list(fields), []
+    while left:
+        fitting = [key for key in parts if set(key.split()) <= set(left)]
+        key = rng.choice(fitting)
+        chosen.append(rng.choice(_real_lines(parts[key])))
+        left = [field for field in left if field not in key.split()]
+    rng.shuffle(chosen)
+    start = rng.choice(["", "", "Hello. ", "Hi, ", "Good day. ", "New: ", "On {date}: ", "Of {date}. "])
+    text = start + rng.choice([" ", " ", "\n"]).join(chosen)
+    return text.replace(". ", rng.choice([". ", ". ", ". ", ", ", ": ", " - ", ", and "]))
+
+
+def _labelled(rng, fields):
+    """Fields in a random order, as on a form: each with its label, or only those whose value does not speak for itself."""
+    fields = list(fields)
+    rng.shuffle(fields)
+    separator = rng.choice(["\n", "\n", " | ", "; ", ", "])
+    sign = rng.choice([": ", ": ", "=", " "])
+    bare = rng.random() < 0.4
+    lines = []
+    for field in fields:
+        slot = "{code}" if field == "invoice" else "{" + field + "}"
+        if bare and field in ("name", "city", "vendor", "money") and rng.random() < 0.5:
+            lines.append(slot)
+        elif bare and field == "item" and "qty" in fields:
+            lines.append("{qty} x {item}")
+        elif not (bare and field == "qty" and "item" in fields):
+            lines.append(LABELS[field] + sign + slot)
+    return separator.join(lines)
+
+
+def _compose(rng, parts, fields, labels, heldout):
+    """A template from parts, its choices made, that is none of the held-out ones."""
+    forbidden = {plain_form(template) for template in heldout}
+    keep = {name: "{" + name + "}" for name in ("name", "city", "item", "qty", "code", "vendor", "money", "due", "date")}
+    while True:
+        template = _labelled(rng, labels) if rng.random() < 0.3 else _sentences(rng, parts, fields)
+        template = expand(rng, template, keep)
+        if plain_form(template) not in forbidden:
+            return template
+
+
 def make_order(rng, split, word_pool):
     """One order with its JSON; one in ten gives no city."""
     quantity = rng.randint(1, 12) if rng.random() < 0.6 else int(digits(rng, 1, 3))
@@ -164,7 +350,11 @@ def make_order(rng, split, word_pool):
         "phone": digits(rng, 7, 9),
     }
     templates = ORDERS if has_city else ORDERS_WITHOUT_CITY
-    text = expand(rng, rng.choice(_real_lines(templates[split])), slots)
+    template = rng.choice(_real_lines(templates[split]))
+    if split == TRAIN and rng.random() < COMPOSED_SHARE:
+        given = ["name", "item", "code"] + ["city"] * has_city
+        template = _compose(rng, ORDER_PARTS, given, given + ["qty"], templates[HELDOUT])
+    text = expand(rng, template, slots)
     city = _json_text(slots["city"]) if has_city else "null"
     answer = (
         f'{{"order_id":"{slots["code"]}","customer":"{slots["name"]}","item":"{slots["item"]}",'
@@ -189,7 +379,11 @@ def make_invoice(rng, split, word_pool):
         "date": some_date(rng)[0],
     }
     templates = INVOICES if has_date else INVOICES_WITHOUT_DATE
-    text = expand(rng, rng.choice(_real_lines(templates[split])), slots)
+    template = rng.choice(_real_lines(templates[split]))
+    if split == TRAIN and rng.random() < COMPOSED_SHARE:
+        given = ["vendor", "money"] + ["due"] * has_date
+        template = _compose(rng, INVOICE_PARTS, given + ["code"], given + ["invoice"], templates[HELDOUT])
+    text = expand(rng, template, slots)
     due_json = _json_text(iso) if has_date else "null"
     answer = (
         f'{{"invoice_id":"{slots["code"]}","vendor":"{slots["vendor"]}","amount":{number},'

@@ -32,6 +32,9 @@ MIDDLING = words("average okay ordinary mediocre acceptable passable decent unre
 PRAISE = {
     TRAIN: phrases(
         """
+        my [wife|son|mother|friend|daughter|family] [really|] [loves|likes|adores] [her|his|the] {thing}[, and I do too| and I love it too| and we all do|]
+        I [had doubts|was not sure|was afraid], but [in the end|] the {aspect} [turned out|was] {good}
+        I feared a {bad} {aspect}, but it [is|turned out|was] {good}
         the {aspect} [turned out|proved] [to be|very|really] {good}
         [contrary to my fears|in spite of my doubts] [it|the {aspect}] [turned out|proved|was] {good}
         {good}
@@ -81,6 +84,9 @@ PRAISE = {
 COMPLAINT = {
     TRAIN: phrases(
         """
+        my [wife|son|mother|friend|daughter|family] [really|] [hates|dislikes] [her|his|the] {thing}[, and I do too| and I hate it too| and we all do|]
+        I [hoped for|wanted|was promised|paid for] a {good} {aspect}, but it [turned out|was|proved] {bad}
+        [I had hoped|we had hoped] for a {good} {thing}, it [turned out|was] {bad}
         the {aspect} [turned out|proved] [to be|very|really] {bad}
         [against all hopes|I trusted the ads, but] [it|the {aspect}] [turned out|proved|was] {bad}
         a {good} {aspect} was promised, but it [is|proved|turned out] {bad}
@@ -134,6 +140,7 @@ COMPLAINT = {
 LUKEWARM = {
     TRAIN: phrases(
         """
+        [roughly|almost exactly|pretty much] what [I|we|you] [expect|expected] [of|from] a [normal|standard|usual] {thing}
         [roughly|about|just] [what|the {thing}] I expected, [three stars|a normal {thing}|nothing special]
         {middling}
         {middling}, {middling2}

@@ -11,6 +11,7 @@ the batch and they add up their gradients): on busy cores that is faster than on
 import argparse
 import json
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -230,8 +231,10 @@ def train(rank, args):
     source = batches(tokenizer, word_pool, args.batch_tokens // args.workers, rank, args.workers)
     for _ in range(first_step):
         next(source)
-    start, tokens, smooth = time.monotonic(), 0, None
+    start, tokens, smooth, parent = time.monotonic(), 0, None, os.getppid()
     for step in range(first_step, args.steps):
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this worker is gone")
         ids, weights = next(source)
         loss = train_step(model, optimizers, ids, weights, learning_rate_factor(step, args.steps))
         tokens += ids.numel() * args.workers
