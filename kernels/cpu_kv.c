@@ -73,17 +73,18 @@ static size_t element_bytes(enum kv_dtype dtype)
     return dtype == KV_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
-static size_t block_bytes(const struct kv_desc *desc)
+/* Bytes of one block; false past the address space. */
+static bool block_bytes(const struct kv_desc *desc, size_t *out)
 {
-    return desc->n_kv_heads * kv_head_elements(desc->head_dim) * element_bytes(desc->dtype);
+    return desc->head_dim <= HEAD_DIM_MAX &&
+           checked_mul(desc->n_kv_heads, kv_head_elements(desc->head_dim) * element_bytes(desc->dtype), out);
 }
 
 size_t cpu_kv_bytes(const struct backend *backend, const struct kv_desc *desc)
 {
     (void)backend;
     size_t bytes;
-    ASSERT(desc->head_dim <= HEAD_DIM_MAX && desc->n_kv_heads <= UINT16_MAX);
-    if (!checked_mul(desc->n_blocks, block_bytes(desc), &bytes) ||
+    if (!block_bytes(desc, &bytes) || !checked_mul(desc->n_blocks, bytes, &bytes) ||
         !checked_add(bytes, sizeof(struct kv), &bytes))
         return SIZE_MAX;
     return bytes;
@@ -97,15 +98,16 @@ err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct 
     if (desc->head_dim > HEAD_DIM_MAX)
         return err_new(ERR_UNIMPLEMENTED, "head_dim %u exceeds the CPU backend's %d", desc->head_dim,
                        HEAD_DIM_MAX);
-    size_t bytes = cpu_kv_bytes(backend, desc);
+    size_t bytes = cpu_kv_bytes(backend, desc), one_block = 0;
     struct kv *kv = mem_alloc(sizeof *kv);
-    uint8_t *blocks = kv == NULL || bytes == SIZE_MAX ? NULL : cpu_memory_alloc(bytes);
+    uint8_t *blocks =
+        kv == NULL || bytes == SIZE_MAX || !block_bytes(desc, &one_block) ? NULL : cpu_memory_alloc(bytes);
     if (blocks == NULL) {
         mem_free(kv);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for %u KV blocks: %zu bytes", desc->n_blocks,
                        bytes);
     }
-    *kv = (struct kv){*desc, block_bytes(desc), blocks};
+    *kv = (struct kv){*desc, one_block, blocks};
     *out = kv;
     return err_ok();
 }

@@ -250,6 +250,10 @@ static void test_head_dim_limit(void **state)
     struct kv_desc desc = {KV_F32, 1, KV_BLOCK_TOKENS, 1, HEAD_DIM_MAX + 1, 0};
     struct kv *kv;
     assert_int_equal(ops->kv_create(backend, &desc, &kv).code, ERR_UNIMPLEMENTED);
+    assert_true(ops->kv_bytes(backend, &desc) == SIZE_MAX); /* and the plan shows it before */
+    desc = (struct kv_desc){KV_F32, UINT32_MAX, KV_BLOCK_TOKENS, UINT32_MAX, HEAD_DIM_MAX, 0};
+    assert_true(ops->kv_bytes(backend, &desc) == SIZE_MAX);
+    assert_int_equal(ops->kv_create(backend, &desc, &kv).code, ERR_RESOURCE_EXHAUSTED);
 }
 
 static void test_step(void **state)
