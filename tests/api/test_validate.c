@@ -39,9 +39,9 @@ static void refuse_with(const struct request *request, const struct validate_lim
     if (e.code == ERR_OK)
         fail_msg("accepted, though \"%s\"", words);
     assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
-    char copy[256];
+    char copy[256], *rest = NULL;
     (void)snprintf(copy, sizeof copy, "%s", words);
-    for (char *word = strtok(copy, "|"); word; word = strtok(NULL, "|"))
+    for (char *word = strtok_r(copy, "|", &rest); word; word = strtok_r(NULL, "|", &rest))
         if (!strstr(e.message, word))
             fail_msg("\"%s\" does not say \"%s\"", e.message, word);
 }

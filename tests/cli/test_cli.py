@@ -237,6 +237,29 @@ def test_bad_models(tmp_path):
     assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "model.safetensors")
 
 
+def test_tokenizer_of_another_model(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(LLAMA / name, tmp_path)
+    shutil.copy(DEMO / "tokenizer.json", tmp_path)
+    assert_refused(run("run", tmp_path, "--prompt", "a"), 2, "tokenizer.json", "2047", "384")
+
+
+def test_generation_config(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(LLAMA / name, tmp_path)
+    settings = {"temperature": 0.0, "max_new_tokens": 9, "eos_token_id": [2]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    arguments = ["run", tmp_path, *IDS_ONLY, "--token-ids", "5,6,7", "--json", "--ignore-eos"]
+    first, second = run_json(*arguments)[0], run_json(*arguments)[0]
+    assert first["token_ids"] == second["token_ids"] and len(first["token_ids"]) == 9
+    (given,) = run_json(*arguments, "--max-tokens", 3)
+    assert given["token_ids"] == first["token_ids"][:3]
+    first, second = (run_json(*arguments, "--generation-config", "vllm")[0] for _ in range(2))
+    assert first["token_ids"] != second["token_ids"] and len(first["token_ids"]) == 16  # temperature 1, no seed
+    (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
+    assert_refused(run(*arguments), 2, "generation_config.json", "temperature")
+
+
 # ---- bantam tokenize
 
 LINES = ["Hello world", "", "  tabs\tand\nnewlines ", "caf\u00e9 \u65e5\u672c \U0001f600", "a\u0000b", "<|eot_id|>x"]

@@ -344,6 +344,35 @@ static void test_queue_full(uint32_t depth)
     world_close(&world);
 }
 
+/* Room that comes later than the answer's end (a step still named it) is announced on its own. */
+static void test_room_is_announced(uint32_t depth)
+{
+    struct world world;
+    struct world_options options = one_sequence(depth);
+    options.engine.max_waiting = 0;
+    world_open(&world, &options);
+    stub_hold(world.stub);
+    struct request a = request_of(ids_a, PROMPT, OUTPUT);
+    struct expectation expectation;
+    expect(&world, &a, 0, &expectation);
+    a.sampling.stop_token_ids = expectation.ids;
+    a.sampling.n_stop_token_ids = 1;
+    struct stream *stream = submit(&world, &a), *next = NULL;
+    stub_wait_steps(world.stub, 1);
+    struct event_count *progress = world.vtable->progress(world.service);
+    uint32_t before = event_count_read(progress), now = before;
+    stub_let_go(world.stub);
+    while (now - before < depth) { /* the end; with two steps in flight the room is another event */
+        (void)event_count_wait(progress, now, -1);
+        now = event_count_read(progress);
+    }
+    assert_error(ERR_OK,
+                 world.vtable->submit(world.service, &a, &next)); /* though the first one was not read */
+    world.vtable->stream_release(next);
+    world.vtable->stream_release(stream);
+    world_close(&world);
+}
+
 /* n choices take n places. */
 static void test_queue_counts_choices(uint32_t depth)
 {
@@ -672,6 +701,7 @@ BOTH_DEPTHS(test_close_with_live_requests)
 BOTH_DEPTHS(test_abort_by_id)
 BOTH_DEPTHS(test_duplicate_ids)
 BOTH_DEPTHS(test_queue_full)
+BOTH_DEPTHS(test_room_is_announced)
 BOTH_DEPTHS(test_queue_counts_choices)
 BOTH_DEPTHS(test_never_fits)
 BOTH_DEPTHS(test_drain)
@@ -699,6 +729,7 @@ int main(void)
         cmocka_unit_test(test_abort_by_id_at_both_depths),
         cmocka_unit_test(test_duplicate_ids_at_both_depths),
         cmocka_unit_test(test_queue_full_at_both_depths),
+        cmocka_unit_test(test_room_is_announced_at_both_depths),
         cmocka_unit_test(test_queue_counts_choices_at_both_depths),
         cmocka_unit_test(test_never_fits_at_both_depths),
         cmocka_unit_test(test_drain_at_both_depths),

@@ -2,6 +2,7 @@
  * them, in whatever order and chunks, preempted or not, with and without cached prefixes, on any number of
  * threads and steps in flight, by any instruction set. */
 #include <string.h>
+#include "base/alloc.h"
 #include "base/philox.h"
 #include "tests/engine/engine_world.h"
 
@@ -355,6 +356,32 @@ static void run_setup(const struct setup *setup, bool every_variant)
     run_hand_over(setup);
 }
 
+static bool finished_is(const struct loads *loads, uint64_t n)
+{
+    return loads->requests_finished == n;
+}
+
+/* Nothing is allocated from the first step to the last, whatever is asked for. */
+static void run_counting_allocations(const struct setup *setup)
+{
+    const struct variant plain = {.caches_prefixes = true, .num_kv_blocks = SMALL_KV_BLOCKS, .n_threads = 2};
+    make_requests(setup->vocab_size);
+    struct world world = {.engine = open_engine(setup, &plain)};
+    world.service = engine_service(world.engine);
+    world.vtable = world.service->vtable;
+    struct stream *streams[N_REQUESTS];
+    engine_loop_park(world.engine, true);
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        streams[i] = submit(&world, &requests[i].request);
+    uint64_t before = mem_alloc_count();
+    engine_loop_park(world.engine, false);
+    world_wait_loads(&world, finished_is, N_REQUESTS); /* every answer is shorter than its ring */
+    assert_int_equal(mem_alloc_count(), before);
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        world.vtable->stream_release(streams[i]);
+    engine_close(world.engine);
+}
+
 #define CHECKPOINT(name) TEST_DATA_DIR "/parity/checkpoints/" name
 enum { LLAMA_VOCAB = 384, QWEN2_VOCAB = 320 };
 
@@ -405,6 +432,15 @@ static void test_int4(void **state)
               false);
 }
 
+static void test_no_allocation(void **state)
+{
+    (void)state;
+    struct setup setup = {.name = "llama", .directory = CHECKPOINT("llama-gqa"), .vocab_size = LLAMA_VOCAB};
+    run_counting_allocations(&setup);
+    setup.quantization = MODEL_QUANT_INT8;
+    run_counting_allocations(&setup);
+}
+
 static int make_replies(void **state)
 {
     (void)state;
@@ -429,7 +465,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama), cmocka_unit_test(test_qwen2), cmocka_unit_test(test_float32),
-        cmocka_unit_test(test_int8),  cmocka_unit_test(test_int4),
+        cmocka_unit_test(test_int8),  cmocka_unit_test(test_int4),  cmocka_unit_test(test_no_allocation),
     };
     return cmocka_run_group_tests(tests, make_replies, free_replies);
 }
