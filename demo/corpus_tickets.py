@@ -127,14 +127,14 @@ PROBLEMS = {
             [one|half|a part] of [the delivery|my parcels|our shipment] [is missing|did not come|has not arrived]
             [I moved|I have moved|We moved], so [deliver|ship|send] order {code} to [the|my|our] new address
             [tell me|I need to know] the [delivery|shipping] [time|cost|date] [to|for] [my city|an island|order {code}]
-            my [package|parcel|order|delivery] {code} [has not arrived|did not arrive|never arrived|is late] 
+            my [package|parcel|order|delivery] {code} [has not arrived|did not arrive|never arrived|is late]
             the tracking [number|page|link] [does not update|shows nothing|has not changed|says pending] for [my parcel|order {code}|days]
             the [courier|driver|carrier|delivery man] [left|delivered|dropped] the [parcel|package|box] at the wrong [address|house|door]
             [when will|when does] [my order|order {code}|the parcel|my package] [ship|be shipped|leave the warehouse|be delivered]
-            please [change|update|correct] the delivery address of order {code} 
+            please [change|update|correct] the delivery address of order {code}
             the [parcel|package|shipment] is [stuck|held|waiting] [in customs|at the depot|at the border]
             [the tracking says|the status says|your site says] delivered but [I have no parcel|nothing is here|I received nothing]
-            can the [delivery|parcel|courier] [come|be delivered] on [Saturday|another day|Monday morning] 
+            can the [delivery|parcel|courier] [come|be delivered] on [Saturday|another day|Monday morning]
             only [one|two] of [three|four] [boxes|parcels|packages] [arrived|was delivered|came]
             how long does [shipping|delivery] to [another country|my city|an island] take
             my order {code} was [shipped|sent] to my old address
