@@ -1,6 +1,5 @@
 #include "tests/engine/engine_world.h"
 
-#include <pthread.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/philox.h"
@@ -13,17 +12,13 @@ static const int64_t NS_PER_MS = 1000000;
 static int64_t read_clock(void *context)
 {
     struct test_clock *clock = context;
-    if ((uintptr_t)pthread_self() != clock->maker)
-        atomic_fetch_add(&clock->n_reads_by_others, 1);
     return atomic_load(&clock->now_ns);
 }
 
 void test_clock_init(struct test_clock *clock)
 {
     clock->clock = (struct clock){.now_ns = read_clock, .context = clock};
-    clock->maker = (uintptr_t)pthread_self();
     atomic_init(&clock->now_ns, 1000 * NS_PER_MS);
-    atomic_init(&clock->n_reads_by_others, 0);
 }
 
 void test_clock_advance_ms(struct test_clock *clock, int64_t ms)

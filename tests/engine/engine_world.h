@@ -35,8 +35,6 @@ enum { REPLY_TOKENS_MAX = 1024, REPLY_TEXT_MAX = 16 << 10, REPLY_CHOICES_MAX = 8
 struct test_clock {
     struct clock clock;
     _Atomic int64_t now_ns;
-    _Atomic uint64_t n_reads_by_others; /* by threads that did not make it */
-    uintptr_t maker;
 };
 void test_clock_init(struct test_clock *clock);
 void test_clock_advance_ms(struct test_clock *clock, int64_t ms);
