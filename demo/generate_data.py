@@ -33,6 +33,17 @@ SHARE = {
     "plain": 0.04,
     "chatter": 0.02,
 }
+# The second stage of training: mostly what the first leaves weakest, in samples that the first has not seen.
+LAST_SHARE = {
+    "ticket": 0.05,
+    "review": 0.27,
+    "order": 0.44,
+    "intent": 0.06,
+    "complete": 0.05,
+    "echo": 0.10,
+    "plain": 0.03,
+}
+LAST_STAGE_FIRST_SAMPLE = 1 << 30
 TOKENIZER_SAMPLES = {"ticket": 3000, "review": 2000, "order": 1500, "intent": 2500, "complete": 1000, "chatter": 100}
 SYSTEM_SHARE = 0.06
 SYSTEM_TEXTS = (
@@ -87,7 +98,8 @@ def make_pair(task, rng, split, word_pool):
 def make_sample(index, word_pool):
     """Training sample number index: {"text": ...} to continue, or {"messages": [...]} that end with the answer."""
     rng = make_rng(SEED, "sample", index)
-    task = rng.choices(list(SHARE), weights=list(SHARE.values()))[0]
+    share = SHARE if index < LAST_STAGE_FIRST_SAMPLE else LAST_SHARE
+    task = rng.choices(list(share), weights=list(share.values()))[0]
     if task == "plain":
         return {"text": corpus_prose.make_plain(rng)}
     user, answer = make_pair(task, rng, TRAIN, word_pool)

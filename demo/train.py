@@ -119,10 +119,9 @@ def encode_sample(tokenizer, sample):
     return ids, weights
 
 
-def batches(tokenizer, word_pool, batch_tokens, rank, workers):
+def batches(tokenizer, word_pool, batch_tokens, rank, workers, pool_index):
     """Endless padded batches (ids [batch, length], weights [batch, length]), samples of like length together; each
     worker gets every workers-th of them."""
-    pool_index = 0
     while True:
         samples = []
         for index in range(pool_index * POOL_SAMPLES, (pool_index + 1) * POOL_SAMPLES):
@@ -202,13 +201,15 @@ def save_checkpoint(path, model, optimizers, step):
     partial.replace(path)
 
 
-def build_model(checkpoint, learning_rate):
-    """(model, optimizers, first step): from the seed, or from the last checkpoint."""
+def build_model(checkpoint, learning_rate, weights_of):
+    """(model, optimizers, first step): from the seed or another checkpoint's weights, or from the last checkpoint."""
     torch.manual_seed(generate_data.SEED)
     # The eager attention's backward pass is three times as fast as the fused one's on a CPU in bf16.
     model = LlamaForCausalLM(LlamaConfig(**CONFIG, attn_implementation="eager")).float()
     optimizers = make_optimizers(model, learning_rate)
     if not checkpoint.exists():
+        if weights_of:
+            model.load_state_dict(torch.load(weights_of)["model"])
         return model, optimizers, 0
     state = torch.load(checkpoint)
     model.load_state_dict(state["model"])
@@ -224,16 +225,17 @@ def train(rank, args):
     torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=args.workers)
     checkpoint = args.work / "checkpoint.pt"
     tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
-    model, optimizers, first_step = build_model(checkpoint, args.learning_rate)
+    model, optimizers, first_step = build_model(checkpoint, args.learning_rate, args.weights_of)
     if rank == 0:
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {first_step}", flush=True)
     word_pool = generate_data.make_word_pool()
-    source = batches(tokenizer, word_pool, args.batch_tokens // args.workers, rank, args.workers)
+    first_pool = generate_data.LAST_STAGE_FIRST_SAMPLE // POOL_SAMPLES if args.weights_of else 0
+    source = batches(tokenizer, word_pool, args.batch_tokens // args.workers, rank, args.workers, first_pool)
     for _ in range(first_step):
         next(source)
-    start, tokens, smooth, parent = time.monotonic(), 0, None, os.getppid()
+    start, tokens, smooth = time.monotonic(), 0, None
     for step in range(first_step, args.steps):
-        if os.getppid() != parent:
+        if os.getppid() != args.parent_id:
             raise SystemExit("the process that started this worker is gone")
         ids, weights = next(source)
         loss = train_step(model, optimizers, ids, weights, learning_rate_factor(step, args.steps))
@@ -297,8 +299,12 @@ def main():
     parser.add_argument("--batch-tokens", type=int, default=4096, help="of all workers together")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=2, help="processes; another number gives another model")
+    parser.add_argument(
+        "--weights-of", type=pathlib.Path, help="the second stage: start from this checkpoint, on generate_data's LAST_SHARE"
+    )
     parser.add_argument("--fresh", action="store_true", help="delete the checkpoint and start from the beginning")
     args = parser.parse_args()
+    args.parent_id = os.getpid()
     generate_data.check_all()
     if args.fresh:
         shutil.rmtree(args.work, ignore_errors=True)

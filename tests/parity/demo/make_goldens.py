@@ -93,6 +93,7 @@ def main():
     parser.add_argument("--heldout", type=pathlib.Path, default=demo / "heldout")
     parser.add_argument("--out", type=pathlib.Path, default=here / "goldens.json")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
     end_ids = set(model.generation_config.eos_token_id)
