@@ -43,8 +43,11 @@ static void keep_event(struct reply *reply, const struct event *event)
     assert_true(event->choice_index < REPLY_CHOICES);
     uint32_t *n_tokens = &reply->n_tokens[event->choice_index];
     for (size_t i = 0; i < event->n_token_ids; i++) {
-        assert_true(*n_tokens < REPLY_TOKENS);
-        reply->tokens[event->choice_index][(*n_tokens)++] = event->token_ids[i];
+        /* An answer without end has brought any number of tokens when it is aborted: the first ones are kept.
+         */
+        if (*n_tokens < REPLY_TOKENS)
+            reply->tokens[event->choice_index][*n_tokens] = event->token_ids[i];
+        (*n_tokens)++;
     }
     reply->text_bytes += event->text_bytes;
     reply->n_logprobs += event->n_logprobs;
