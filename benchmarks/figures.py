@@ -156,9 +156,10 @@ def markdown(machine, rows):
     for row in rows:
         output = row.get("output")
         figures = {k: v for k, v in row.items() if k not in ("part", "what", "command", "output")}
-        lines.append(f"- **{row['part']}**, {row['what']}: " + ", ".join(f"{k} {short(v)}" for k, v in figures.items()))
+        shown = ", ".join(f"{k} {short(v)}" for k, v in figures.items())
+        lines.append(f"- **{row['part']}**, {row['what']}: {shown}".rstrip())
         if output:
-            lines += ["", "```", output.rstrip(), "```", ""]
+            lines += ["", "```", *(line.rstrip() for line in output.splitlines()), "```", ""]
     return "\n".join(lines) + "\n"
 
 
