@@ -3,28 +3,29 @@
 
 #include <stdint.h>
 #include <string.h>
+#include "base/host_device.h"
 
-static inline float f32_from_bits(uint32_t bits)
+HOST_DEVICE static inline float f32_from_bits(uint32_t bits)
 {
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-static inline uint32_t f32_to_bits(float f)
+HOST_DEVICE static inline uint32_t f32_to_bits(float f)
 {
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     return bits;
 }
 
-static inline float bf16_to_f32(uint16_t h)
+HOST_DEVICE static inline float bf16_to_f32(uint16_t h)
 {
     return f32_from_bits((uint32_t)h << 16);
 }
 
 /* NaN stays a quiet NaN. */
-static inline uint16_t bf16_from_f32(float f)
+HOST_DEVICE static inline uint16_t bf16_from_f32(float f)
 {
     uint32_t bits = f32_to_bits(f);
     if ((bits & 0x7fffffffu) > 0x7f800000u)

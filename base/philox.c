@@ -5,26 +5,6 @@
 #include <sys/random.h>
 #include "base/assert.h"
 
-enum { PHILOX_ROUNDS = 10 };
-
-struct philox_block philox4x32(uint64_t key, const uint32_t counter[4])
-{
-    uint32_t key0 = (uint32_t)key;
-    uint32_t key1 = (uint32_t)(key >> 32);
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        uint64_t product0 = (uint64_t)0xd2511f53u * c0;
-        uint64_t product1 = (uint64_t)0xcd9e8d57u * c2;
-        c0 = (uint32_t)(product1 >> 32) ^ c1 ^ key0;
-        c1 = (uint32_t)product1;
-        c2 = (uint32_t)(product0 >> 32) ^ c3 ^ key1;
-        c3 = (uint32_t)product0;
-        key0 += 0x9e3779b9u;
-        key1 += 0xbb67ae85u;
-    }
-    return (struct philox_block){{c0, c1, c2, c3}};
-}
-
 uint32_t rng_u32(struct rng *rng)
 {
     uint64_t block = rng->position / 4;

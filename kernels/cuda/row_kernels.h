@@ -66,7 +66,7 @@ static inline uint32_t add_norm_threads(uint32_t n)
 {
     uint32_t threads = (n / 4 + 31) / 32 * 32;
     threads = threads < 32 ? 32 : threads;
-    return threads > ADD_NORM_THREADS_MAX ? ADD_NORM_THREADS_MAX : threads;
+    return threads > ADD_NORM_THREADS_MAX ? (uint32_t)ADD_NORM_THREADS_MAX : threads;
 }
 
 /* Heads of q and k: RMS norm where a weight is given, rotation; q goes back in place, k and v into the row's

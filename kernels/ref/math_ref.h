@@ -1,5 +1,6 @@
 /* exp, tanh, log and the Gumbel draw as every instruction set computes them: the same operations in the same
- * order, so the same bits. Polynomials: minimax fits of our own (Remez) on the reduced ranges. */
+ * order, so the same bits; on a GPU too, where nvcc is told not to fuse (-fmad=false). Polynomials: minimax
+ * fits of our own (Remez) on the reduced ranges. */
 #pragma once
 
 #include <math.h>
@@ -47,7 +48,7 @@
 #define UNIFORM_MAX   0x1.fffffep-1f
 #define UNIFORM_SMALL 0.25f
 
-static inline float exp_ref(float x)
+HOST_DEVICE static inline float exp_ref(float x)
 {
     x = x < EXP_LOW ? EXP_LOW : x;
     x = x > EXP_HIGH ? EXP_HIGH : x;
@@ -66,7 +67,7 @@ static inline float exp_ref(float x)
     return y * f32_from_bits(((uint32_t)exponent - (uint32_t)half + 127u) << 23);
 }
 
-static inline float tanh_ref(float y)
+HOST_DEVICE static inline float tanh_ref(float y)
 {
     float z = y * y;
     float p = fmaf(TANH_C4, z, TANH_C3);
@@ -80,7 +81,7 @@ static inline float tanh_ref(float y)
 }
 
 /* log(1 + f) + exponent * ln 2. */
-static inline float log_parts_ref(float f, float exponent)
+HOST_DEVICE static inline float log_parts_ref(float f, float exponent)
 {
     float p = fmaf(LOG_C7, f, LOG_C6);
     p = fmaf(p, f, LOG_C5);
@@ -94,7 +95,7 @@ static inline float log_parts_ref(float f, float exponent)
 }
 
 /* Of a positive normal x. */
-static inline float log_ref(float x)
+HOST_DEVICE static inline float log_ref(float x)
 {
     uint32_t bits = f32_to_bits(x);
     int32_t exponent = (int32_t)(bits - SQRT_HALF_BITS) >> 23;
@@ -103,7 +104,7 @@ static inline float log_ref(float x)
 }
 
 /* -log(1 - w), 0 < w < 1, without losing a small w. */
-static inline float exponential_ref(float w)
+HOST_DEVICE static inline float exponential_ref(float w)
 {
     uint32_t bits = f32_to_bits(1.0f - w);
     int32_t exponent = (int32_t)(bits - SQRT_HALF_BITS) >> 23;
@@ -113,7 +114,7 @@ static inline float exponential_ref(float w)
 
 /* -log(-log(u)) from 32 random bits, u = 1 - w: the winners of a draw have u near 1, where w keeps the
  * resolution. */
-static inline float gumbel_from_bits_ref(uint32_t bits)
+HOST_DEVICE static inline float gumbel_from_bits_ref(uint32_t bits)
 {
     float w = ((float)(int32_t)(bits >> 1) + 0.5f) * 0x1p-31f;
     w = w > UNIFORM_MAX ? UNIFORM_MAX : w;
@@ -121,14 +122,14 @@ static inline float gumbel_from_bits_ref(uint32_t bits)
 }
 
 /* Counter: position, purpose, token / 4; the word token % 4 of the block. */
-static inline float gumbel_ref(struct gumbel_key key, uint32_t token)
+HOST_DEVICE static inline float gumbel_ref(struct gumbel_key key, uint32_t token)
 {
     const uint32_t counter[4] = {key.position, key.purpose, token / 4, 0};
     return gumbel_from_bits_ref(philox4x32(key.key, counter).lane[token % 4]);
 }
 
 /* The pairwise sum of kernel_types.h; lanes are overwritten. */
-static inline float sum_lanes_ref(float lanes[LANES])
+HOST_DEVICE static inline float sum_lanes_ref(float lanes[LANES])
 {
     for (int width = LANES / 2; width > 0; width /= 2) {
         for (int i = 0; i < width; i++)
