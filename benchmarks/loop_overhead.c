@@ -24,6 +24,12 @@ static err_t create_step(void *context, struct step **out)
     return step_create(&capacity, out);
 }
 
+static void destroy_step(void *context, struct step *step)
+{
+    (void)context;
+    step_destroy(step);
+}
+
 static void set_slot(void *context, uint32_t slot, const struct sampler_params *params,
                      const struct sampler_history *history)
 {
@@ -45,6 +51,7 @@ static void sample_constant(void *context, struct step *step, const uint32_t *co
 static const struct executor_vtable STUB = {
     .info = info,
     .step_create = create_step,
+    .step_destroy = destroy_step,
     .slot_set = set_slot,
     .forward = nothing,
     .sample = sample_constant,

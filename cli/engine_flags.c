@@ -66,8 +66,14 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .kind = FLAG_CHOICE,
          .target = &v->quantization,
          .default_text = "none",
-         .choices = "none|int8|int4",
-         .help = "quantise the weights while loading, in groups of 32"},
+         .choices = "none|int8|int4|fp8",
+         .help = "quantise the weights while loading: int8 and int4 in groups of 32, fp8 (GPU) by output"},
+        {.name = "kv-cache-dtype",
+         .kind = FLAG_CHOICE,
+         .target = &v->kv_cache_dtype,
+         .default_text = "auto",
+         .choices = "auto|bfloat16|fp8",
+         .help = "type of the KV cache; auto: float32 with --dtype float32, else bfloat16; fp8 needs a GPU"},
         {.name = "load-format",
          .kind = FLAG_CHOICE,
          .target = &v->load_format,
@@ -81,11 +87,12 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .max = 9e15,
          .help = "seed of the dummy weights"},
         {.name = "device",
-         .kind = FLAG_CHOICE,
+         .kind = FLAG_STRING,
          .target = &v->device,
          .default_text = "cpu",
-         .choices = "cpu",
-         .help = "where the model runs"},
+         .metavar = "DEVICE",
+         .help = "where the model runs: cpu, cuda, cuda:N (the GPU of that number), or auto: cuda where "
+                 "there is one"},
         {.name = "threads",
          .kind = FLAG_INT,
          .target = &v->threads,
@@ -164,7 +171,16 @@ static enum model_quantization quantization_of(const char *name)
 {
     if (strcmp(name, "int8") == 0)
         return MODEL_QUANT_INT8;
-    return strcmp(name, "int4") == 0 ? MODEL_QUANT_INT4 : MODEL_QUANT_NONE;
+    if (strcmp(name, "int4") == 0)
+        return MODEL_QUANT_INT4;
+    return strcmp(name, "fp8") == 0 ? MODEL_QUANT_FP8 : MODEL_QUANT_NONE;
+}
+
+static enum model_kv_cache kv_cache_of(const char *name)
+{
+    if (strcmp(name, "bfloat16") == 0)
+        return MODEL_KV_BF16;
+    return strcmp(name, "fp8") == 0 ? MODEL_KV_FP8 : MODEL_KV_AUTO;
 }
 
 struct engine_options engine_flags_options(const struct engine_flag_values *v, const char *directory)
@@ -174,6 +190,7 @@ struct engine_options engine_flags_options(const struct engine_flag_values *v, c
         .directory = directory,
         .dtype = dtype_of(v->dtype),
         .quantization = quantization_of(v->quantization),
+        .kv_cache = kv_cache_of(v->kv_cache_dtype),
         .dummy_weights = strcmp(v->load_format, "dummy") == 0,
         .dummy_seed = (uint64_t)v->dummy_seed,
         .max_model_len = (uint32_t)v->max_model_len,

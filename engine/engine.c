@@ -343,7 +343,7 @@ void engine_close(struct engine *engine)
     engine_collect_garbage(engine);
     for (uint32_t i = 0; i < SCHED_STEPS_IN_FLIGHT_MAX; i++) {
         if (engine->flights[i].step)
-            step_destroy(engine->flights[i].step);
+            engine->executor.vtable->step_destroy(engine->executor.context, engine->flights[i].step);
         mem_free(engine->flights[i].seqs);
     }
     mem_free(engine->results);

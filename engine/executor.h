@@ -20,6 +20,7 @@ struct executor_info {
 struct executor_vtable {
     const struct executor_info *(*info)(void *context);
     err_t (*step_create)(void *context, struct step **out);
+    void (*step_destroy)(void *context, struct step *step);
     void (*slot_set)(void *context, uint32_t slot, const struct sampler_params *params,
                      const struct sampler_history *history);
     void (*forward)(void *context, struct step *step);

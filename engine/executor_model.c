@@ -17,6 +17,11 @@ static err_t create_step(void *context, struct step **out)
     return model_step_create(((struct model_executor *)context)->model, out);
 }
 
+static void destroy_step(void *context, struct step *step)
+{
+    model_step_destroy(((struct model_executor *)context)->model, step);
+}
+
 static void set_slot(void *context, uint32_t slot, const struct sampler_params *params,
                      const struct sampler_history *history)
 {
@@ -41,6 +46,7 @@ static void collect(void *context, struct step *step)
 static const struct executor_vtable MODEL_EXECUTOR = {
     .info = info,
     .step_create = create_step,
+    .step_destroy = destroy_step,
     .slot_set = set_slot,
     .forward = forward,
     .sample = sample,
@@ -68,7 +74,7 @@ err_t executor_over_model(struct model *model, struct executor *out)
         .n_parameters = description->n_parameters,
         .weights_fingerprint = description->weights_fingerprint,
         .arithmetic_fingerprint = description->arithmetic_fingerprint,
-        .steps_in_flight = 1, /* ops run at once: a second step in flight would only wait */
+        .steps_in_flight = model_steps_in_flight(model),
     };
     *out = (struct executor){.vtable = &MODEL_EXECUTOR, .context = context};
     return err_ok();

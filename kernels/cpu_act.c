@@ -36,16 +36,17 @@ static bool act_layout(size_t max_rows, size_t width, struct act_layout *layout)
     return true;
 }
 
-size_t cpu_act_bytes(const struct backend *backend, size_t max_rows, size_t width)
+size_t cpu_act_bytes(const struct backend *backend, enum act_role role, size_t max_rows, size_t width)
 {
-    (void)backend;
+    (void)backend, (void)role;
     struct act_layout layout;
     return act_layout(max_rows, width, &layout) ? sizeof(struct act) + layout.total : SIZE_MAX;
 }
 
-err_t cpu_act_create(struct backend *backend, size_t max_rows, size_t width, struct act **out)
+err_t cpu_act_create(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
+                     struct act **out)
 {
-    (void)backend;
+    (void)backend, (void)role;
     ASSERT(max_rows > 0 && width > 0);
     *out = NULL;
     struct act_layout layout;
@@ -93,6 +94,12 @@ void cpu_act_read(const struct act *act, size_t first_row, size_t n_rows, float 
     ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
     for (size_t r = 0; r < n_rows; r++)
         memcpy(values + r * act->width, act_row(act, first_row + r), act->width * sizeof(float));
+}
+
+size_t cpu_vector_bytes(const struct backend *backend, size_t n)
+{
+    (void)backend;
+    return round_up(n * sizeof(float), CPU_MEMORY_ALIGN);
 }
 
 err_t cpu_vector_create(struct backend *backend, const float *values, size_t n, struct vector **out)

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include "base/alloc.h"
+#include "base/available_memory.h"
 #include "kernels/cpu_memory.h"
 
 void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *context)
@@ -25,6 +26,61 @@ static const char *cpu_arithmetic(const struct backend *backend)
     return "cpu-1";
 }
 
+static uint64_t cpu_memory_available(const struct backend *backend)
+{
+    (void)backend;
+    return available_memory_bytes();
+}
+
+/* Ops run at once: a second step in flight would only wait. */
+static uint32_t cpu_steps_in_flight(const struct backend *backend)
+{
+    (void)backend;
+    return 1;
+}
+
+static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
+{
+    (void)backend;
+    return step_bytes(&needs->step);
+}
+
+static err_t cpu_reserve(struct backend *backend, const struct backend_needs *needs, uint64_t total_bytes)
+{
+    (void)backend, (void)needs, (void)total_bytes;
+    return err_ok();
+}
+
+static err_t cpu_step_create(struct backend *backend, const struct step_capacity *capacity, struct step **out)
+{
+    (void)backend;
+    return step_create(capacity, out);
+}
+
+static void cpu_step_destroy(struct backend *backend, struct step *step)
+{
+    (void)backend;
+    step_destroy(step);
+}
+
+static bool cpu_forward_begin(struct backend *backend, struct step *step)
+{
+    (void)backend, (void)step;
+    return true;
+}
+
+static bool cpu_sample_begin(struct backend *backend, struct step *step, const uint32_t *const *masks)
+{
+    (void)backend, (void)step, (void)masks;
+    return true;
+}
+
+/* The ops have returned with their results. */
+static void cpu_step_nothing(struct backend *backend, struct step *step)
+{
+    (void)backend, (void)step;
+}
+
 static void cpu_destroy(struct backend *backend)
 {
     if (backend == NULL)
@@ -39,14 +95,21 @@ static void cpu_destroy(struct backend *backend)
 
 static const struct backend_vtable cpu_vtable = {
     .name = "cpu",
+    .memory_share_percent = 85,
+    .logits_rows_max = 32,
     .destroy = cpu_destroy,
     .description = cpu_description,
     .arithmetic = cpu_arithmetic,
+    .memory_available = cpu_memory_available,
+    .steps_in_flight = cpu_steps_in_flight,
     .weight_bytes = cpu_weight_bytes,
+    .vector_bytes = cpu_vector_bytes,
     .act_bytes = cpu_act_bytes,
     .rope_bytes = cpu_rope_bytes,
     .kv_bytes = cpu_kv_bytes,
     .sampler_bytes = cpu_sampler_bytes,
+    .scratch_bytes = cpu_scratch_bytes,
+    .reserve = cpu_reserve,
     .weight_pack = cpu_weight_pack,
     .weight_destroy = cpu_weight_destroy,
     .vector_create = cpu_vector_create,
@@ -59,6 +122,13 @@ static const struct backend_vtable cpu_vtable = {
     .kv_destroy = cpu_kv_destroy,
     .sampler_create = cpu_sampler_create,
     .sampler_destroy = cpu_sampler_destroy,
+    .step_create = cpu_step_create,
+    .step_destroy = cpu_step_destroy,
+    .forward_begin = cpu_forward_begin,
+    .forward_end = cpu_step_nothing,
+    .sample_begin = cpu_sample_begin,
+    .sample_end = cpu_step_nothing,
+    .collect = cpu_step_nothing,
     .embed = cpu_embed,
     .add_norm = cpu_add_norm,
     .linear = cpu_linear,

@@ -80,19 +80,21 @@ void cpu_weight_destroy(struct weight *weight);
 void cpu_weight_read_row(const struct weight *weight, size_t row, float scale, float *out);
 
 /* cpu_act.c */
-size_t cpu_act_bytes(const struct backend *backend, size_t max_rows, size_t width);
-err_t cpu_act_create(struct backend *backend, size_t max_rows, size_t width, struct act **out);
+size_t cpu_act_bytes(const struct backend *backend, enum act_role role, size_t max_rows, size_t width);
+err_t cpu_act_create(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
+                     struct act **out);
 void cpu_act_destroy(struct act *act);
 void cpu_act_write(struct act *act, size_t first_row, size_t n_rows, const float *values);
 void cpu_act_read(const struct act *act, size_t first_row, size_t n_rows, float *values);
+size_t cpu_vector_bytes(const struct backend *backend, size_t n);
 err_t cpu_vector_create(struct backend *backend, const float *values, size_t n, struct vector **out);
 void cpu_vector_destroy(struct vector *vector);
 
 /* cpu_linear.c */
 void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,
                 struct act *out);
-void cpu_logits(struct backend *backend, struct act *hidden, uint32_t n, const struct weight *weight,
-                float soft_cap, struct act *logits);
+void cpu_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
 
 /* cpu_rows.c */
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,

@@ -70,7 +70,7 @@ void cpu_rope_destroy(struct rope *rope)
 
 static size_t element_bytes(enum kv_dtype dtype)
 {
-    return dtype == KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    return dtype == KV_F32 ? sizeof(float) : dtype == KV_BF16 ? sizeof(uint16_t) : sizeof(uint8_t);
 }
 
 /* Bytes of one block; false past the address space. */
@@ -95,6 +95,9 @@ err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct 
     ASSERT(desc->block_tokens == KV_BLOCK_TOKENS && desc->group < STEP_KV_GROUPS_MAX);
     ASSERT(desc->n_blocks > 0 && desc->n_kv_heads > 0 && desc->head_dim > 0);
     *out = NULL;
+    if (desc->dtype == KV_FP8)
+        return err_new(ERR_UNIMPLEMENTED,
+                       "the CPU has no fp8 KV cache: --kv-cache-dtype fp8 needs --device cuda");
     if (desc->head_dim > HEAD_DIM_MAX)
         return err_new(ERR_UNIMPLEMENTED, "head_dim %u exceeds the CPU backend's %d", desc->head_dim,
                        HEAD_DIM_MAX);

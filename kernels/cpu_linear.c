@@ -85,6 +85,8 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
     case WEIGHT_INT4:
         *id = KERNEL_linear_int4;
         return cpu->table.linear_int4;
+    case WEIGHT_FP8: /* refused when it was packed */
+        break;
     }
     ASSERT(!"unknown weight format");
     return NULL;
@@ -131,9 +133,10 @@ static void cap_rows(void *context, int thread_index, int n_threads)
         job->cpu->table.soft_cap_row(act_row(job->out, r), job->out->width, job->soft_cap);
 }
 
-void cpu_logits(struct backend *backend, struct act *hidden, uint32_t n, const struct weight *weight,
-                float soft_cap, struct act *logits)
+void cpu_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits)
 {
+    (void)step, (void)first_output;
     struct cpu_backend *cpu = cpu_of(backend);
     linear_rows(cpu, hidden, n, weight, logits);
     if (soft_cap > 0 && n > 0) {

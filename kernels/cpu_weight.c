@@ -165,6 +165,11 @@ static void *pack_buffers(struct pack_job *job, size_t n_threads, size_t n_in)
 
 err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out)
 {
+    *out = NULL;
+    if (desc->format == WEIGHT_FP8)
+        return err_new(ERR_UNIMPLEMENTED,
+                       "weight %s: the CPU has no fp8 kernels: --quantization fp8 needs --device cuda",
+                       desc->name);
     check_desc(desc);
     struct cpu_backend *cpu = cpu_of(backend);
     struct pack_job job = {.cpu = cpu, .desc = desc, .bad_row = SIZE_MAX};

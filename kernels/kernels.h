@@ -7,8 +7,8 @@
  * one arithmetic per device.
  *
  * Handles are made at start, owned by the caller, destroyed by the matching function, and never shared
- * between backends. Ops are called by one thread (the executor), in order; they return when their result may
- * be used by the next op. Shapes that do not fit the handles are bugs and abort. Creation fails with
+ * between backends. Ops are called by one thread (the executor), in order; each sees the results of those
+ * before it. Shapes that do not fit the handles are bugs and abort. Creation fails with
  * ERR_RESOURCE_EXHAUSTED when memory is short. */
 #pragma once
 
@@ -21,7 +21,7 @@
 
 struct weight;  /* a linear layer's weight [n_out, n_in] and bias, packed */
 struct vector;  /* [n] f32: norm weights */
-struct act;     /* activations [rows, width]; f32, and whatever quantised form the backend keeps beside it */
+struct act;     /* activations [rows, width], and whatever quantised form the backend keeps beside them */
 struct rope;    /* rotary tables */
 struct kv;      /* paged keys and values of one layer */
 struct sampler; /* sampling state of every slot */
@@ -34,6 +34,7 @@ enum weight_format {
     WEIGHT_F16,
     WEIGHT_INT8, /* symmetric, one scale per `group` inputs, codes -127..127 */
     WEIGHT_INT4, /* symmetric, one scale per `group` inputs, codes -8..7 */
+    WEIGHT_FP8,  /* e4m3, one scale per output (amax / 448); `group` is n_in */
 };
 enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats; n_in must be a multiple */
 
@@ -51,9 +52,19 @@ struct weight_desc {
     const float *bias; /* [n_out] copied, or NULL */
 };
 
+/* ---- Activations ---- */
+
+/* What an act is for; a backend chooses its type by it. ACT_HIDDEN: inputs and outputs of linear layers. On
+ * the CPU all are f32. */
+enum act_role { ACT_RESIDUAL, ACT_HIDDEN, ACT_LOGITS };
+
 /* ---- KV ---- */
 
-enum kv_dtype { KV_F32, KV_BF16 };
+enum kv_dtype {
+    KV_F32,
+    KV_BF16,
+    KV_FP8, /* e4m3, scale 1 */
+};
 
 struct kv_desc { /* of one layer */
     enum kv_dtype dtype;
@@ -80,29 +91,59 @@ struct attention_params {
     float soft_cap;  /* cap * tanh(score / cap); 0 = off */
 };
 
+/* What a backend must know to take its memory in one piece. */
+struct backend_needs {
+    struct step_capacity step;
+    struct qkv_shape qkv;
+    size_t widest_in, widest_out; /* of the linear layers, in values; logits apart */
+    size_t vocab_size;
+    uint32_t logits_rows; /* outputs that one pass through LM head and sampling takes */
+};
+
 struct backend;
 
+/* A format or shape that a backend lacks: ERR_UNIMPLEMENTED at creation, with a message that says which
+ * device has it.
+ *
+ * Ops run between forward_begin and forward_end, those of sampling between sample_begin and sample_end. A
+ * device may return from them before they have run: collect waits for the step, act_read for what was asked
+ * before it. At most steps_in_flight steps are submitted and not collected; they run in the order of
+ * submission. */
 struct backend_vtable {
     const char *name; /* "cpu" */
+    /* Of the memory available, what a plan takes where nothing else is said, in percent. */
+    uint32_t memory_share_percent;
+    uint32_t logits_rows_max; /* outputs that one pass through LM head and sampling takes at most */
     void (*destroy)(struct backend *backend);
     /* One line for people: instruction set, threads. Static or owned by the backend. */
     const char *(*description)(const struct backend *backend);
     /* Names the arithmetic: equal names give equal bits. */
     const char *(*arithmetic)(const struct backend *backend);
+    /* Memory for models that is free now; UINT64_MAX when nobody says. */
+    uint64_t (*memory_available)(const struct backend *backend);
+    /* Steps that may be submitted before the first is collected, for the best speed. */
+    uint32_t (*steps_in_flight)(const struct backend *backend);
 
     /* Bytes that a creation will take: the memory plan is computed, not measured. */
     size_t (*weight_bytes)(const struct backend *backend, const struct weight_desc *desc);
-    size_t (*act_bytes)(const struct backend *backend, size_t max_rows, size_t width);
+    size_t (*vector_bytes)(const struct backend *backend, size_t n);
+    size_t (*act_bytes)(const struct backend *backend, enum act_role role, size_t max_rows, size_t width);
     size_t (*rope_bytes)(const struct backend *backend, size_t n_freq, size_t max_positions);
     size_t (*kv_bytes)(const struct backend *backend, const struct kv_desc *desc);
     size_t (*sampler_bytes)(const struct backend *backend, uint32_t n_slots, size_t vocab_size,
                             size_t max_history);
+    /* Of what no handle owns: steps, uploads, the kernels' scratch. */
+    size_t (*scratch_bytes)(const struct backend *backend, const struct backend_needs *needs);
+    /* Takes total_bytes, the sum of the above, before the first handle is made; a backend whose memory grows
+     * as it is asked for does nothing. Once. */
+    err_t (*reserve)(struct backend *backend, const struct backend_needs *needs, uint64_t total_bytes);
 
     err_t (*weight_pack)(struct backend *backend, const struct weight_desc *desc, struct weight **out);
     void (*weight_destroy)(struct weight *weight);
     err_t (*vector_create)(struct backend *backend, const float *values, size_t n, struct vector **out);
     void (*vector_destroy)(struct vector *vector);
-    err_t (*act_create)(struct backend *backend, size_t max_rows, size_t width, struct act **out);
+    err_t (*act_create)(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
+                        struct act **out);
     void (*act_destroy)(struct act *act);
     /* inv_freq: [n_freq] radians per position (scaling already applied), n_freq = rotary_dim / 2; magnitude
      * multiplies cos and sin (1 but for some scalings). Angles are f32(position * inv_freq). */
@@ -114,6 +155,20 @@ struct backend_vtable {
     err_t (*sampler_create)(struct backend *backend, uint32_t n_slots, size_t vocab_size, size_t max_history,
                             struct sampler **out);
     void (*sampler_destroy)(struct sampler *sampler);
+    /* A step whose inputs the device can be given and whose results it can write. */
+    err_t (*step_create)(struct backend *backend, const struct step_capacity *capacity, struct step **out);
+    void (*step_destroy)(struct backend *backend, struct step *step);
+
+    /* The step is filled and may be read from here on until it is collected. False: everything that the
+     * forward pass does was submitted by this call; the ops and forward_end are left out. */
+    bool (*forward_begin)(struct backend *backend, struct step *step);
+    void (*forward_end)(struct backend *backend, struct step *step);
+    /* The same for sampling; masks as in sample, for the step's outputs. */
+    bool (*sample_begin)(struct backend *backend, struct step *step, const uint32_t *const *masks);
+    void (*sample_end)(struct backend *backend, struct step *step);
+    /* Waits until the step has run; its results are then readable. Steps are collected in the order of their
+     * submission. */
+    void (*collect)(struct backend *backend, struct step *step);
 
     /* out[r] = table[token of row r] * scale. Tokens named by slot are read from the sampler. Rows:
      * step->n_rows. */
@@ -145,16 +200,18 @@ struct backend_vtable {
      * i]. */
     void (*gather_outputs)(struct backend *backend, const struct step *step, uint32_t first_output,
                            uint32_t n, const struct act *in, struct act *out);
-    /* logits[i] = soft_cap(weight . hidden[i] + bias) for i in [0, n); logits: act of width vocab. */
-    void (*logits)(struct backend *backend, struct act *hidden, uint32_t n, const struct weight *weight,
-                   float soft_cap, struct act *logits);
+    /* logits[i] = soft_cap(weight . hidden[i] + bias) for i in [0, n), the step's outputs [first_output,
+     * first_output + n); logits: act of width vocab. */
+    void (*logits)(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                   struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
     /* Results of outputs [first_output, first_output + n) from logits[0, n), which it may overwrite. masks:
      * NULL, or per output NULL or a bit per token (1 = allowed), [ceil(vocab / 32)] words. Appends drawn
      * tokens to the slots. */
     void (*sample)(struct backend *backend, struct step *step, uint32_t first_output, uint32_t n,
                    struct act *logits, const uint32_t *const *masks, struct sampler *sampler);
 
-    /* Fills a slot: parameters and history (copied); clears whatever it held. */
+    /* Fills a slot for the steps submitted from now on: parameters and history (copied); clears whatever it
+     * held. Every step that names the slot has been collected. */
     void (*slot_set)(struct sampler *sampler, uint32_t slot, const struct sampler_params *params,
                      const struct sampler_history *history);
 
@@ -172,3 +229,15 @@ struct backend {
  * "avx2", "avx512", "avx512vnni" (lower of it and what the machine has); all levels give the same bits.
  * ERR_INVALID_ARGUMENT for an unknown level. */
 err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out) ERR_MUST_CHECK;
+
+struct backend_cuda_options {
+    int device;    /* ordinal, as CUDA counts the GPUs that it may use */
+    bool f32;      /* every act in f32 and plain FMA kernels; else bf16 activations and tensor cores */
+    int n_threads; /* that pack weights; 0 = one per usable CPU */
+};
+
+/* The CUDA backend of libbantam_cuda.so: from the file that BANTAM_CUDA_LIBRARY names, else beside the
+ * program, in
+ * ../lib/bantam of it, or where the system's loader looks. ERR_NOT_FOUND without the library, ERR_UNAVAILABLE
+ * without a driver, a GPU, or with a driver or library that is too old; messages name --device cpu. */
+err_t backend_cuda_create(const struct backend_cuda_options *options, struct backend **out) ERR_MUST_CHECK;

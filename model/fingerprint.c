@@ -52,11 +52,10 @@ err_t fingerprint_weights(const struct model_config *config, const struct checkp
 }
 
 uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization quantization,
-                                const struct backend *backend)
+                                enum kv_dtype kv_dtype, const struct backend *backend)
 {
     char text[256];
     int n = snprintf(text, sizeof text, "dtype %d quantization %d group %d kv %d backend %s", (int)dtype,
-                     (int)quantization, WEIGHT_GROUP, (int)model_kv_dtype(dtype),
-                     backend->vtable->arithmetic(backend));
+                     (int)quantization, WEIGHT_GROUP, (int)kv_dtype, backend->vtable->arithmetic(backend));
     return hash64(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, 0);
 }

@@ -34,12 +34,11 @@ static void run_mlp(struct model *model, const struct layer *layer, const struct
     op->linear(backend, step, acts->mlp, layer->down, acts->delta);
 }
 
-void model_forward(struct model *model, struct step *step)
+static void run_rows(struct model *model, struct step *step)
 {
     struct backend *backend = model->backend;
     const struct backend_vtable *op = backend->vtable;
     struct model_acts *acts = &model->acts;
-    ASSERT(step->n_rows <= model->plan.max_num_batched_tokens);
 
     if (step->n_copies > 0) {
         for (uint32_t i = 0; i < model->config.n_layers; i++)
@@ -58,16 +57,30 @@ void model_forward(struct model *model, struct step *step)
                      (float)model->config.norm_eps, model->config.family->norm, acts->normed);
 }
 
+void model_forward(struct model *model, struct step *step)
+{
+    struct backend *backend = model->backend;
+    ASSERT(step->n_rows <= model->plan.max_num_batched_tokens);
+    if (!backend->vtable->forward_begin(backend, step))
+        return;
+    run_rows(model, step);
+    backend->vtable->forward_end(backend, step);
+}
+
 void model_sample(struct model *model, struct step *step, const uint32_t *const *masks)
 {
     struct backend *backend = model->backend;
     const struct backend_vtable *op = backend->vtable;
     struct model_acts *acts = &model->acts;
-    for (uint32_t first = 0; first < step->n_outputs; first += LOGITS_ROWS) {
+    uint32_t n_max = model->plan.logits_rows;
+    if (!op->sample_begin(backend, step, masks))
+        return;
+    for (uint32_t first = 0; first < step->n_outputs; first += n_max) {
         uint32_t n = step->n_outputs - first;
-        n = n < LOGITS_ROWS ? n : LOGITS_ROWS;
+        n = n < n_max ? n : n_max;
         op->gather_outputs(backend, step, first, n, acts->normed, acts->output_hidden);
-        op->logits(backend, acts->output_hidden, n, model->lm_head, 0.0f, acts->logits);
+        op->logits(backend, step, first, n, acts->output_hidden, model->lm_head, 0.0f, acts->logits);
         op->sample(backend, step, first, n, acts->logits, masks ? masks + first : NULL, model->sampler);
     }
+    op->sample_end(backend, step);
 }

@@ -3,30 +3,43 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include "base/checked.h"
-#include "model/available_memory.h"
 
 #define MIB (1024.0 * 1024.0)
 
-struct act_widths model_act_widths(const struct model_config *config)
+struct act_spec model_act_spec(const struct model_config *config, const struct memory_plan *plan,
+                               enum model_act act)
 {
-    return (struct act_widths){
-        .hidden = config->hidden_size,
-        .qkv = model_config_qkv_rows(config),
-        .attention = model_config_attention_width(config),
-        .gate_up = 2 * (size_t)config->intermediate_size,
-        .mlp = config->intermediate_size,
-        .vocab = config->vocab_size,
+    size_t rows = plan->max_num_batched_tokens, hidden = config->hidden_size;
+    const struct act_spec specs[MODEL_ACTS] = {
+        [MODEL_ACT_RESIDUAL] = {ACT_RESIDUAL, rows, hidden},
+        [MODEL_ACT_NORMED] = {ACT_HIDDEN, rows, hidden},
+        [MODEL_ACT_DELTA] = {ACT_HIDDEN, rows, hidden},
+        [MODEL_ACT_QKV] = {ACT_HIDDEN, rows, model_config_qkv_rows(config)},
+        [MODEL_ACT_ATTENTION] = {ACT_HIDDEN, rows, model_config_attention_width(config)},
+        [MODEL_ACT_GATE_UP] = {ACT_HIDDEN, rows, 2 * (size_t)config->intermediate_size},
+        [MODEL_ACT_MLP] = {ACT_HIDDEN, rows, config->intermediate_size},
+        [MODEL_ACT_OUTPUT_HIDDEN] = {ACT_HIDDEN, plan->logits_rows, hidden},
+        [MODEL_ACT_LOGITS] = {ACT_LOGITS, plan->logits_rows, config->vocab_size},
     };
+    return specs[act];
 }
 
-enum kv_dtype model_kv_dtype(enum model_dtype dtype)
+enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtype)
 {
+    switch (kv_cache) {
+    case MODEL_KV_BF16:
+        return KV_BF16;
+    case MODEL_KV_FP8:
+        return KV_FP8;
+    case MODEL_KV_AUTO:
+        break;
+    }
     return dtype == MODEL_DTYPE_F32 ? KV_F32 : KV_BF16;
 }
 
-struct kv_desc model_kv_desc(const struct model_config *config, enum model_dtype dtype, uint32_t n_blocks)
+struct kv_desc model_kv_desc(const struct model_config *config, enum kv_dtype dtype, uint32_t n_blocks)
 {
-    return (struct kv_desc){.dtype = model_kv_dtype(dtype),
+    return (struct kv_desc){.dtype = dtype,
                             .n_blocks = n_blocks,
                             .block_tokens = MODEL_BLOCK_TOKENS,
                             .n_kv_heads = config->n_kv_heads,
@@ -46,42 +59,60 @@ struct step_capacity model_step_capacity(const struct memory_plan *plan)
     };
 }
 
+struct backend_needs model_backend_needs(const struct model_config *config, const struct memory_plan *plan)
+{
+    struct backend_needs needs = {
+        .step = model_step_capacity(plan),
+        .qkv = {config->n_heads, config->n_kv_heads, config->head_dim},
+        .vocab_size = config->vocab_size,
+        .logits_rows = plan->logits_rows,
+    };
+    for (int act = 0; act < MODEL_ACT_LOGITS; act++) {
+        size_t width = model_act_spec(config, plan, (enum model_act)act).width;
+        bool is_input = act == MODEL_ACT_NORMED || act == MODEL_ACT_ATTENTION || act == MODEL_ACT_MLP;
+        if (is_input && width > needs.widest_in)
+            needs.widest_in = width;
+        if (!is_input && width > needs.widest_out)
+            needs.widest_out = width;
+    }
+    return needs;
+}
+
 struct planner {
     const struct model_config *config;
     const struct weight_list *list;
     const struct backend *backend;
+    enum kv_dtype kv_dtype;
     uint64_t limit_bytes;
 };
 
 static uint64_t weights_total(const struct planner *planner)
 {
+    static const float not_read_yet; /* only that there is a bias counts here */
     uint64_t bytes = 0;
     for (size_t i = 0; i < planner->list->n_matrices; i++) {
         const struct weight_source *source = &planner->list->matrices[i];
         struct weight_desc desc = weight_source_desc(source);
+        if (source->n_biases > 0)
+            desc.bias = &not_read_yet;
         bytes += planner->backend->vtable->weight_bytes(planner->backend, &desc);
-        if (source->n_biases > 0) /* not in the description before it is read */
-            bytes += round_up(source->n_out, 64) * sizeof(float);
     }
     for (size_t i = 0; i < planner->list->n_vectors; i++)
-        bytes += round_up(planner->list->vectors[i].n_in * sizeof(float), 64);
+        bytes += planner->backend->vtable->vector_bytes(planner->backend, planner->list->vectors[i].n_in);
     return bytes;
 }
 
 static uint64_t activations_total(const struct planner *planner, const struct memory_plan *plan)
 {
     const struct backend_vtable *vtable = planner->backend->vtable;
-    struct act_widths widths = model_act_widths(planner->config);
-    const size_t row_widths[] = {widths.hidden,    widths.hidden,  widths.hidden, widths.qkv,
-                                 widths.attention, widths.gate_up, widths.mlp};
     uint64_t bytes = 0;
-    for (size_t i = 0; i < sizeof row_widths / sizeof row_widths[0]; i++)
-        bytes += vtable->act_bytes(planner->backend, plan->max_num_batched_tokens, row_widths[i]);
-    bytes += vtable->act_bytes(planner->backend, LOGITS_ROWS, widths.hidden);
-    bytes += vtable->act_bytes(planner->backend, LOGITS_ROWS, widths.vocab);
+    for (int act = 0; act < MODEL_ACTS; act++) {
+        struct act_spec spec = model_act_spec(planner->config, plan, (enum model_act)act);
+        bytes += vtable->act_bytes(planner->backend, spec.role, spec.rows, spec.width);
+    }
     bytes += vtable->rope_bytes(planner->backend, planner->config->head_dim / 2, plan->max_model_len);
-    struct step_capacity capacity = model_step_capacity(plan);
-    return bytes + step_bytes(&capacity);
+    struct backend_needs needs = model_backend_needs(planner->config, plan);
+    return bytes + vtable->scratch_bytes(planner->backend, &needs);
 }
 
 /* UINT64_MAX where the sum is beyond 64 bits: the largest shapes with the longest contexts are. */
@@ -93,7 +124,7 @@ static uint64_t add_saturated(uint64_t a, uint64_t b)
 
 static uint64_t kv_total(const struct planner *planner, uint32_t n_blocks)
 {
-    struct kv_desc desc = model_kv_desc(planner->config, planner->list->dtype, n_blocks);
+    struct kv_desc desc = model_kv_desc(planner->config, planner->kv_dtype, n_blocks);
     uint64_t layer_bytes = planner->backend->vtable->kv_bytes(planner->backend, &desc), bytes;
     return __builtin_mul_overflow(layer_bytes, planner->config->n_layers, &bytes) ? UINT64_MAX : bytes;
 }
@@ -207,16 +238,25 @@ static err_t check_options(const struct model_options *options, const struct mod
     return err_ok();
 }
 
+/* As many as the backend likes, but no more than a step of single tokens has. */
+static uint32_t logits_rows(uint32_t rows_max, const struct memory_plan *plan)
+{
+    uint32_t useful = plan->max_num_seqs > LOGITS_ROWS_MIN ? plan->max_num_seqs : LOGITS_ROWS_MIN;
+    return rows_max < useful ? rows_max : useful;
+}
+
 err_t memory_plan_compute(const struct model_options *options, const struct model_config *config,
                           const struct weight_list *list, const struct backend *backend,
                           struct memory_plan *out)
 {
     *out = (struct memory_plan){.block_tokens = MODEL_BLOCK_TOKENS};
     TRY(check_options(options, config, out));
-    out->available_bytes = available_memory_bytes();
-    struct planner planner = {config, list, backend, options->memory_limit_bytes};
+    out->available_bytes = backend->vtable->memory_available(backend);
+    out->logits_rows = logits_rows(backend->vtable->logits_rows_max, out);
+    struct planner planner = {config, list, backend, model_kv_dtype(options->kv_cache, list->dtype),
+                              options->memory_limit_bytes};
     if (planner.limit_bytes == 0)
-        planner.limit_bytes = out->available_bytes / 100 * MEMORY_SHARE_PERCENT;
+        planner.limit_bytes = out->available_bytes / 100 * backend->vtable->memory_share_percent;
     out->weights_bytes = weights_total(&planner);
 
     if (!fits(&planner, *out, out->max_model_len, out->max_num_seqs, out->num_kv_blocks)) {

@@ -8,23 +8,37 @@
 #include "model/weights.h"
 
 enum {
-    LOGITS_ROWS = 32, /* outputs that one pass through LM head and sampling takes */
+    LOGITS_ROWS_MIN = 32, /* of memory_plan.logits_rows, where the backend takes as many */
     MODEL_SEQS_MAX = 4096,
     MODEL_BATCHED_TOKENS_MAX = 1 << 16,
     MODEL_DEFAULT_SEQS = 64,
     MODEL_DEFAULT_BATCHED_TOKENS = 512,
-    MEMORY_SHARE_PERCENT = 85, /* of the available memory, where no limit is given */
 };
 
-/* Widths of the activations, in values a row. */
-struct act_widths {
-    size_t hidden, qkv, attention, gate_up, mlp, vocab;
+/* The activations of a forward pass. */
+enum model_act {
+    MODEL_ACT_RESIDUAL,
+    MODEL_ACT_NORMED,
+    MODEL_ACT_DELTA, /* what a layer adds to the residual */
+    MODEL_ACT_QKV,
+    MODEL_ACT_ATTENTION,
+    MODEL_ACT_GATE_UP,
+    MODEL_ACT_MLP,
+    MODEL_ACT_OUTPUT_HIDDEN, /* of the outputs of one pass through the LM head */
+    MODEL_ACT_LOGITS,
+    MODEL_ACTS,
 };
-struct act_widths model_act_widths(const struct model_config *config);
+struct act_spec {
+    enum act_role role;
+    size_t rows, width;
+};
+struct act_spec model_act_spec(const struct model_config *config, const struct memory_plan *plan,
+                               enum model_act act);
 
-enum kv_dtype model_kv_dtype(enum model_dtype dtype);
-struct kv_desc model_kv_desc(const struct model_config *config, enum model_dtype dtype, uint32_t n_blocks);
+enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtype);
+struct kv_desc model_kv_desc(const struct model_config *config, enum kv_dtype dtype, uint32_t n_blocks);
 struct step_capacity model_step_capacity(const struct memory_plan *plan);
+struct backend_needs model_backend_needs(const struct model_config *config, const struct memory_plan *plan);
 
 /* INVALID_ARGUMENT for options outside their limits (max_model_len against the model's); RESOURCE_EXHAUSTED
  * when it cannot fit: the message says what would. */

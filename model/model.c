@@ -29,12 +29,31 @@ static void survey_free(struct survey *survey)
     *survey = (struct survey){0};
 }
 
-static err_t create_backend(const struct model_options *options, struct backend **out)
+static err_t create_cpu(const struct model_options *options, struct backend **out)
+{
+    return backend_cpu_create(options->n_threads, options->isa ? options->isa : "auto", out);
+}
+
+/* dtype: as computed, never AUTO. */
+static err_t create_backend(const struct model_options *options, enum model_dtype dtype, struct backend **out)
 {
     const char *device = options->device ? options->device : "cpu";
-    if (strcmp(device, "cpu") != 0)
-        return err_new(ERR_UNIMPLEMENTED, "--device \"%.60s\" is not known; known is cpu", device);
-    return backend_cpu_create(options->n_threads, options->isa ? options->isa : "auto", out);
+    if (strcmp(device, "cpu") == 0)
+        return create_cpu(options, out);
+    struct backend_cuda_options cuda = {.f32 = dtype == MODEL_DTYPE_F32, .n_threads = options->n_threads};
+    if (strcmp(device, "auto") == 0) {
+        err_t e = backend_cuda_create(&cuda, out);
+        if (e.code == ERR_OK)
+            return e;
+        log_info("model", "--device auto takes the CPU: %s", e.message);
+        return create_cpu(options, out);
+    }
+    int end = -1;
+    if (strcmp(device, "cuda") != 0 &&
+        (sscanf(device, "cuda:%3d%n", &cuda.device, &end) != 1 || device[end] != '\0' || cuda.device < 0))
+        return err_new(ERR_UNIMPLEMENTED,
+                       "--device \"%.60s\" is not known; known are cpu, cuda, cuda:N and auto", device);
+    return backend_cuda_create(&cuda, out);
 }
 
 /* survey stays where it is until freed: the list's sources point into it. */
@@ -44,7 +63,7 @@ static err_t survey_make(const struct model_options *options, struct survey *sur
     if (!options->dummy_weights)
         TRY(checkpoint_open(options->directory, &survey->checkpoint));
     TRY(weight_list_create(&survey->config, survey->checkpoint, options, &survey->list));
-    TRY(create_backend(options, &survey->backend));
+    TRY(create_backend(options, survey->list.dtype, &survey->backend));
     return memory_plan_compute(options, &survey->config, &survey->list, survey->backend, plan);
 }
 
@@ -147,17 +166,13 @@ static err_t load_layer(struct loader *loader, uint32_t index)
         .window = config->layer_windowed[index] ? config->window : 0,
         .soft_cap = 0.0f,
     };
-    struct kv_desc kv = model_kv_desc(config, loader->survey->list.dtype, model->plan.num_kv_blocks);
-    return model->backend->vtable->kv_create(model->backend, &kv, &layer->kv);
+    return err_ok();
 }
 
 static err_t load_weights(struct loader *loader)
 {
     struct model *model = loader->model;
     size_t n_layers = model->config.n_layers;
-    model->layers = mem_alloc_array(n_layers, sizeof *model->layers);
-    if (!model->layers)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu layers", n_layers);
     for (uint32_t i = 0; i < n_layers; i++)
         TRY(load_layer(loader, i));
     TRY(load_vector(loader, n_layers * LAYER_VECTORS, &model->final_norm));
@@ -169,28 +184,38 @@ static err_t load_weights(struct loader *loader)
     return load_matrix(loader, n_layers * LAYER_MATRICES + 1, &model->lm_head);
 }
 
+/* Before the weights: a KV format that the backend lacks is then refused at once. */
+static err_t create_layers(struct loader *loader, enum kv_dtype kv_dtype)
+{
+    struct model *model = loader->model;
+    size_t n_layers = model->config.n_layers;
+    model->layers = mem_alloc_array(n_layers, sizeof *model->layers);
+    if (!model->layers)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu layers", n_layers);
+    struct kv_desc kv = model_kv_desc(&model->config, kv_dtype, model->plan.num_kv_blocks);
+    for (size_t i = 0; i < n_layers; i++)
+        TRY(model->backend->vtable->kv_create(model->backend, &kv, &model->layers[i].kv));
+    return err_ok();
+}
+
 static err_t create_acts(struct model *model)
 {
     struct model_acts *acts = &model->acts;
-    struct act_widths widths = model_act_widths(&model->config);
-    const size_t rows = model->plan.max_num_batched_tokens;
-    const struct {
-        size_t rows, width;
-        struct act **out;
-    } wanted[] = {
-        {rows, widths.hidden, &acts->residual},
-        {rows, widths.hidden, &acts->normed},
-        {rows, widths.hidden, &acts->delta},
-        {rows, widths.qkv, &acts->qkv},
-        {rows, widths.attention, &acts->attention},
-        {rows, widths.gate_up, &acts->gate_up},
-        {rows, widths.mlp, &acts->mlp},
-        {LOGITS_ROWS, widths.hidden, &acts->output_hidden},
-        {LOGITS_ROWS, widths.vocab, &acts->logits},
+    struct act **const out[MODEL_ACTS] = {
+        [MODEL_ACT_RESIDUAL] = &acts->residual,
+        [MODEL_ACT_NORMED] = &acts->normed,
+        [MODEL_ACT_DELTA] = &acts->delta,
+        [MODEL_ACT_QKV] = &acts->qkv,
+        [MODEL_ACT_ATTENTION] = &acts->attention,
+        [MODEL_ACT_GATE_UP] = &acts->gate_up,
+        [MODEL_ACT_MLP] = &acts->mlp,
+        [MODEL_ACT_OUTPUT_HIDDEN] = &acts->output_hidden,
+        [MODEL_ACT_LOGITS] = &acts->logits,
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
-        TRY(model->backend->vtable->act_create(model->backend, wanted[i].rows, wanted[i].width,
-                                               wanted[i].out));
+    for (int act = 0; act < MODEL_ACTS; act++) {
+        struct act_spec spec = model_act_spec(&model->config, &model->plan, (enum model_act)act);
+        TRY(model->backend->vtable->act_create(model->backend, spec.role, spec.rows, spec.width, out[act]));
+    }
     return err_ok();
 }
 
@@ -219,7 +244,11 @@ static const char *dtype_name(enum model_dtype dtype)
 static const char *quantization_name(enum model_quantization quantization)
 {
     static const char *const names[] = {
-        [MODEL_QUANT_NONE] = "none", [MODEL_QUANT_INT8] = "int8", [MODEL_QUANT_INT4] = "int4"};
+        [MODEL_QUANT_NONE] = "none",
+        [MODEL_QUANT_INT8] = "int8",
+        [MODEL_QUANT_INT4] = "int4",
+        [MODEL_QUANT_FP8] = "fp8",
+    };
     return names[quantization];
 }
 
@@ -239,7 +268,8 @@ static err_t describe(struct loader *loader, const struct model_options *options
         .max_model_len = model->plan.max_model_len,
         .n_parameters = survey->list.n_parameters,
         .arithmetic_fingerprint =
-            fingerprint_arithmetic(survey->list.dtype, options->quantization, model->backend),
+            fingerprint_arithmetic(survey->list.dtype, options->quantization,
+                                   model_kv_dtype(options->kv_cache, survey->list.dtype), model->backend),
     };
     return fingerprint_weights(&model->config, survey->checkpoint, options->dummy_seed,
                                &out->weights_fingerprint);
@@ -251,6 +281,9 @@ static err_t load(struct loader *loader, const struct model_options *options)
     const struct memory_plan *plan = &model->plan;
     TRY(generation_config_load(options->directory, model->config.vocab_size, &model->generation));
     TRY(describe(loader, options));
+    struct backend_needs needs = model_backend_needs(&model->config, plan);
+    TRY(model->backend->vtable->reserve(model->backend, &needs, plan->total_bytes));
+    TRY(create_layers(loader, model_kv_dtype(options->kv_cache, loader->survey->list.dtype)));
     TRY(create_acts(model));
     TRY(create_rope(model));
     TRY(model->backend->vtable->sampler_create(model->backend, plan->max_num_seqs, model->config.vocab_size,
@@ -361,7 +394,17 @@ const struct generation_config *model_generation_config(const struct model *mode
 err_t model_step_create(const struct model *model, struct step **out)
 {
     struct step_capacity capacity = model_step_capacity(&model->plan);
-    return step_create(&capacity, out);
+    return model->backend->vtable->step_create(model->backend, &capacity, out);
+}
+
+void model_step_destroy(const struct model *model, struct step *step)
+{
+    model->backend->vtable->step_destroy(model->backend, step);
+}
+
+uint32_t model_steps_in_flight(const struct model *model)
+{
+    return model->backend->vtable->steps_in_flight(model->backend);
 }
 
 void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
@@ -373,6 +416,5 @@ void model_slot_set(struct model *model, uint32_t slot, const struct sampler_par
 
 void model_collect(struct model *model, struct step *step)
 {
-    (void)model;
-    (void)step; /* the CPU's ops have returned with their results */
+    model->backend->vtable->collect(model->backend, step);
 }

@@ -17,7 +17,8 @@
 struct model;
 
 enum model_dtype { MODEL_DTYPE_AUTO, MODEL_DTYPE_F32, MODEL_DTYPE_BF16, MODEL_DTYPE_F16 };
-enum model_quantization { MODEL_QUANT_NONE, MODEL_QUANT_INT8, MODEL_QUANT_INT4 };
+enum model_quantization { MODEL_QUANT_NONE, MODEL_QUANT_INT8, MODEL_QUANT_INT4, MODEL_QUANT_FP8 };
+enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8 };
 
 enum { MODEL_BLOCK_TOKENS = 16 };
 
@@ -25,8 +26,9 @@ struct model_options {
     const char *directory; /* config.json, *.safetensors */
     enum model_dtype
         dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
-    enum model_quantization
-        quantization;   /* of the linear layers; the embedding and LM head become int8 at most */
+    enum model_quantization quantization; /* of the linear layers; the embedding and LM head become int8 at
+                                             most, and stay as they are with FP8 */
+    enum model_kv_cache kv_cache;         /* AUTO: float32 with dtype float32, else bfloat16 */
     bool dummy_weights; /* --load-format dummy: random weights from config.json alone, seeded */
     uint64_t dummy_seed;
     uint32_t max_model_len;          /* tokens; 0 = the model's, lowered to what memory holds */
@@ -35,7 +37,7 @@ struct model_options {
     uint32_t num_kv_blocks;          /* 0 = as many as memory_limit_bytes leaves */
     uint64_t
         memory_limit_bytes; /* weights + activations + KV; 0 = a share of the machine's available memory */
-    const char *device;     /* "cpu" */
+    const char *device;     /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
     const char *isa;        /* backend_cpu_create */
     int n_threads;          /* 0 = all */
     bool show_progress;     /* a bar on a terminal */
@@ -49,13 +51,14 @@ struct memory_plan {
     uint32_t max_model_len; /* longest request */
     double max_concurrency; /* requests of max_model_len that fit together */
     uint32_t max_num_seqs, max_num_batched_tokens;
+    uint32_t logits_rows; /* outputs that one pass through LM head and sampling takes */
 };
 
 /* What a loaded model is. Strings live as long as the model. */
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
-    const char *quantization; /* "none" | "int8" | "int4" */
+    const char *quantization; /* "none" | "int8" | "int4" | "fp8" */
     const char *backend;      /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;
@@ -82,8 +85,11 @@ const struct model_description *model_describe(const struct model *model);
 const struct generation_config *model_generation_config(const struct model *model);
 /* Tensors that the checkpoint had and the family did not use are named in a warning at load. */
 
-/* A step with the capacities of this model; the caller destroys it with step_destroy. */
+/* Steps that may be submitted before the first is collected, for the best speed. */
+uint32_t model_steps_in_flight(const struct model *model);
+/* A step with the capacities of this model; the caller destroys it before the model. */
 err_t model_step_create(const struct model *model, struct step **out) ERR_MUST_CHECK;
+void model_step_destroy(const struct model *model, struct step *step);
 
 void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
                     const struct sampler_history *history);

@@ -19,11 +19,11 @@ struct layer {
     struct attention_params attention;
 };
 
-struct model_acts {                        /* widths: struct act_widths */
+struct model_acts {                        /* model_act_spec of each */
     struct act *residual, *normed, *delta; /* [rows, hidden] */
     struct act *qkv, *attention, *gate_up, *mlp;
-    struct act *output_hidden; /* [LOGITS_ROWS, hidden] */
-    struct act *logits;        /* [LOGITS_ROWS, vocab] */
+    struct act *output_hidden; /* [plan.logits_rows, hidden] */
+    struct act *logits;        /* [plan.logits_rows, vocab] */
 };
 
 struct model {

@@ -83,7 +83,7 @@ struct weight_desc weight_source_desc(const struct weight_source *source)
         .n_out = source->n_out,
         .n_in = source->n_in,
         .format = source->format,
-        .group = WEIGHT_GROUP,
+        .group = source->format == WEIGHT_FP8 ? (uint32_t)source->n_in : WEIGHT_GROUP,
         .row = source_row,
         .row_context = source,
         .bias = NULL,
@@ -281,9 +281,19 @@ static err_t fill_list(const struct list_maker *maker)
     const struct model_config *config = maker->config;
     const struct family_names *names = &config->family->names;
     enum weight_format plain = plain_format(maker->list->dtype), linear = plain, head = plain;
-    if (maker->options->quantization != MODEL_QUANT_NONE) {
-        linear = maker->options->quantization == MODEL_QUANT_INT4 ? WEIGHT_INT4 : WEIGHT_INT8;
+    switch (maker->options->quantization) {
+    case MODEL_QUANT_NONE:
+        break;
+    case MODEL_QUANT_INT8:
+        linear = head = WEIGHT_INT8;
+        break;
+    case MODEL_QUANT_INT4:
+        linear = WEIGHT_INT4;
         head = WEIGHT_INT8;
+        break;
+    case MODEL_QUANT_FP8:
+        linear = WEIGHT_FP8;
+        break;
     }
     for (uint32_t layer = 0; layer < config->n_layers; layer++)
         TRY(add_layer(maker, layer, linear));

@@ -203,9 +203,9 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     printf("%s %zux%zu packed in %.2f s, %.2f bits a weight\n", name, n_out, n_in, seconds_now() - start,
            (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in));
     copy_weights(&b, first);
-    e = bench->ops->act_create(bench->backend, BENCH_ROWS_MAX, n_in, &b.in);
+    e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_in, &b.in);
     ASSERT(e.code == ERR_OK);
-    e = bench->ops->act_create(bench->backend, BENCH_ROWS_MAX, n_out, &b.out);
+    e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_out, &b.out);
     ASSERT(e.code == ERR_OK);
     for (size_t r = 0; r < BENCH_ROWS_MAX; r++)
         noise_row(&n_in, r, act_row(b.in, r));
@@ -256,9 +256,10 @@ static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n
     struct kv_desc desc = {dtype, n_seqs * blocks, KV_BLOCK_TOKENS, shape.n_kv_heads, shape.head_dim, 0};
     err_t e = step_create(&capacity, &b.step);
     ASSERT(e.code == ERR_OK);
-    e = ops->act_create(bench->backend, capacity.rows, width + 2 * shape.n_kv_heads * shape.head_dim, &b.qkv);
+    e = ops->act_create(bench->backend, ACT_HIDDEN, capacity.rows,
+                        width + 2 * shape.n_kv_heads * shape.head_dim, &b.qkv);
     ASSERT(e.code == ERR_OK);
-    e = ops->act_create(bench->backend, capacity.rows, width, &b.out);
+    e = ops->act_create(bench->backend, ACT_HIDDEN, capacity.rows, width, &b.out);
     ASSERT(e.code == ERR_OK);
     e = ops->kv_create(bench->backend, &desc, &b.kv);
     ASSERT(e.code == ERR_OK);
@@ -383,7 +384,7 @@ static void bench_rows(struct bench *bench)
                 {&b->logits, BENCH_VOCAB}};
     err_t e;
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
-        e = ops->act_create(backend, BENCH_SLOTS, acts[i].width, acts[i].act);
+        e = ops->act_create(backend, ACT_HIDDEN, BENCH_SLOTS, acts[i].width, acts[i].act);
         ASSERT(e.code == ERR_OK);
         for (size_t j = 0; j < acts[i].width; j++)
             act_row(*acts[i].act, 0)[j] = ones[j % BENCH_WIDTH] = 0.5f + (float)(j % 7);

@@ -97,9 +97,9 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, int n
     struct act *in, *out;
     e = ops->weight_pack(backend, &desc, &weight);
     ASSERT(e.code == ERR_OK);
-    e = ops->act_create(backend, c->max_rows, c->shape.n_in, &in);
+    e = ops->act_create(backend, ACT_HIDDEN, c->max_rows, c->shape.n_in, &in);
     ASSERT(e.code == ERR_OK);
-    e = ops->act_create(backend, c->max_rows, c->shape.n_out, &out);
+    e = ops->act_create(backend, ACT_HIDDEN, c->max_rows, c->shape.n_out, &out);
     ASSERT(e.code == ERR_OK);
     bool ok = true;
     for (size_t r = 0; ok && r < c->max_rows; r++) {

@@ -51,9 +51,9 @@ static void layer_create(struct layer *layer, uint64_t seed, enum isa_level leve
                                      .blocks_per_seq = LAYER_BLOCKS_PER_SEQ,
                                      .kv_groups = 1};
     LAYER_TRY(step_create(&capacity, &layer->step));
-    LAYER_TRY(ops->act_create(layer->backend, LAYER_ROWS, LAYER_QKV, &layer->qkv));
-    LAYER_TRY(ops->act_create(layer->backend, LAYER_ROWS, LAYER_WIDTH, &layer->mixed));
-    LAYER_TRY(ops->act_create(layer->backend, LAYER_ROWS, LAYER_WIDTH / 2, &layer->half));
+    LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_ROWS, LAYER_QKV, &layer->qkv));
+    LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_ROWS, LAYER_WIDTH, &layer->mixed));
+    LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_ROWS, LAYER_WIDTH / 2, &layer->half));
     float ones[LAYER_WIDTH], inv_freq[LAYER_DIM / 2];
     for (int i = 0; i < LAYER_WIDTH; i++)
         ones[i] = 1.0f + 0.001f * (float)i;
@@ -161,7 +161,7 @@ static void layer_sample(struct layer *layer, uint64_t seed, bool together, stru
     struct sampler *sampler;
     struct act *logits;
     LAYER_TRY(ops->sampler_create(layer->backend, LAYER_SLOTS, LAYER_VOCAB, 16, &sampler));
-    LAYER_TRY(ops->act_create(layer->backend, LAYER_SLOTS, LAYER_VOCAB, &logits));
+    LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_SLOTS, LAYER_VOCAB, &logits));
     float *x = mem_alloc_array((size_t)LAYER_SLOTS * LAYER_VOCAB, sizeof(float));
     ASSERT(x != NULL);
     struct rng rng = rng_make(seed + 1);
@@ -210,8 +210,8 @@ static void layer_logits(struct layer *layer, float *rows, uint32_t n)
     struct weight *weight;
     struct act *logits;
     LAYER_TRY(ops->weight_pack(layer->backend, &desc, &weight));
-    LAYER_TRY(ops->act_create(layer->backend, n, 50, &logits));
-    ops->logits(layer->backend, layer->mixed, n, weight, 3.0f, logits);
+    LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, n, 50, &logits));
+    ops->logits(layer->backend, layer->step, 0, n, layer->mixed, weight, 3.0f, logits);
     ops->act_read(logits, 0, n, rows);
     ops->act_destroy(logits);
     ops->weight_destroy(weight);

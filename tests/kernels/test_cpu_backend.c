@@ -87,7 +87,7 @@ static void test_pack_and_read_back(void **state)
     float *values = random_values(1, OUT * IN, 0.1f);
     struct matrix matrix = {OUT, IN, values};
     struct act *out;
-    OK(ops->act_create(backend, OUT, IN, &out));
+    OK(ops->act_create(backend, ACT_HIDDEN, OUT, IN, &out));
     struct step_row rows[OUT];
     struct step step = {.n_rows = OUT, .rows = rows};
     for (uint32_t r = 0; r < OUT; r++)
@@ -124,8 +124,8 @@ static void test_linear_close_to_double(void **state)
         bias[o] = (float)o;
     struct matrix matrix = {OUT, IN, w};
     struct act *in, *out;
-    OK(ops->act_create(backend, ROWS, IN, &in));
-    OK(ops->act_create(backend, ROWS, OUT, &out));
+    OK(ops->act_create(backend, ACT_HIDDEN, ROWS, IN, &in));
+    OK(ops->act_create(backend, ACT_HIDDEN, ROWS, OUT, &out));
     struct step step = {.n_rows = ROWS};
     static const double tolerance[] = {1e-5, 0.015, 0.002, 0.08, 0.8}; /* |product| is about 1.1 */
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
@@ -167,8 +167,8 @@ static void test_quantised_rows_follow_writes(void **state)
     struct weight *weight;
     struct act *in, *out;
     OK(ops->weight_pack(backend, &desc, &weight));
-    OK(ops->act_create(backend, 2, IN, &in));
-    OK(ops->act_create(backend, 2, OUT, &out));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, IN, &in));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, OUT, &out));
     struct step one = {.n_rows = 1}, two = {.n_rows = 2};
     ops->act_write(in, 0, 2, x);
     ops->linear(backend, &one, in, weight, out);
@@ -218,8 +218,8 @@ static void test_gather_and_copy(void **state)
     enum { WIDTH = 20 };
     float *x = random_values(6, 4 * WIDTH, 1.0f), got[2 * WIDTH];
     struct act *in, *out;
-    OK(ops->act_create(backend, 4, WIDTH, &in));
-    OK(ops->act_create(backend, 2, WIDTH, &out));
+    OK(ops->act_create(backend, ACT_HIDDEN, 4, WIDTH, &in));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, WIDTH, &out));
     ops->act_write(in, 0, 4, x);
     struct step_output outputs[] = {{.row = 0}, {.row = 1}, {.row = 3}};
     struct step_copy copies[] = {{1, 0}, {2, 1}};
@@ -308,7 +308,7 @@ static void test_creation_without_memory(void **state)
             mem_fail_nth(nth);
             err_t e = what == 0   ? ops->weight_pack(backend, &desc, &made.weight)
                       : what == 1 ? ops->vector_create(backend, values, 32, &made.vector)
-                      : what == 2 ? ops->act_create(backend, 4, 32, &made.act)
+                      : what == 2 ? ops->act_create(backend, ACT_HIDDEN, 4, 32, &made.act)
                       : what == 3 ? ops->rope_create(backend, inv_freq, 4, 1.0f, 10, &made.rope)
                       : what == 4 ? ops->kv_create(backend, &kv_desc, &made.kv)
                       : what == 5 ? ops->sampler_create(backend, 2, 100, 50, &made.sampler)
@@ -354,12 +354,12 @@ static void test_ops_do_not_allocate(void **state)
     struct step_capacity capacity = {2, 2, 2, 1, 2, 1};
     OK(ops->weight_pack(backend, &desc, &table));
     OK(ops->weight_pack(backend, &qkv_desc, &qkv_weight));
-    OK(ops->act_create(backend, 2, 64, &hidden));
-    OK(ops->act_create(backend, 2, 64, &normed));
-    OK(ops->act_create(backend, 2, 64, &qkv));
-    OK(ops->act_create(backend, 2, HEADS * DIM, &mixed));
-    OK(ops->act_create(backend, 2, 64, &gate_up));
-    OK(ops->act_create(backend, 2, VOCAB, &logits));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, 64, &hidden));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, 64, &normed));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, 64, &qkv));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, HEADS * DIM, &mixed));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, 64, &gate_up));
+    OK(ops->act_create(backend, ACT_HIDDEN, 2, VOCAB, &logits));
     OK(ops->vector_create(backend, values, 64, &norm));
     OK(ops->rope_create(backend, inv_freq, DIM / 2, 1.0f, 32, &rope));
     OK(ops->kv_create(backend, &kv_desc, &kv));
@@ -391,7 +391,7 @@ static void test_ops_do_not_allocate(void **state)
         ops->attention(backend, step, qkv, &attention, kv, mixed);
         ops->activation_mul(backend, step, qkv, ACTIVATION_SILU, mixed);
         ops->gather_outputs(backend, step, 0, 2, hidden, gate_up);
-        ops->logits(backend, gate_up, 2, table, 30.0f, logits);
+        ops->logits(backend, step, 0, 2, gate_up, table, 30.0f, logits);
         ops->sample(backend, step, 0, 2, logits, NULL, sampler);
         for (uint32_t s = 0; s < 2; s++) {
             assert_int_equal(step->results[s].status, STEP_RESULT_OK);

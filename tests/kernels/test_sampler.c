@@ -28,7 +28,7 @@ static int set_up(void **state)
     OK(backend_cpu_create(2, "auto", &backend));
     ops = backend->vtable;
     OK(ops->sampler_create(backend, SLOTS, VOCAB, HISTORY, &sampler));
-    OK(ops->act_create(backend, SLOTS, VOCAB, &logits));
+    OK(ops->act_create(backend, ACT_HIDDEN, SLOTS, VOCAB, &logits));
     return 0;
 }
 

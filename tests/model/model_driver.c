@@ -40,7 +40,7 @@ struct driver driver_open(const struct model_options *options)
 
 void driver_close(struct driver *driver)
 {
-    step_destroy(driver->step);
+    model_step_destroy(driver->model, driver->step);
     model_destroy(driver->model);
 }
 

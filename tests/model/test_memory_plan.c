@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "model/available_memory.h"
+#include "base/available_memory.h"
 #include "tests/model/broken_model.h"
 
 #define MIB (1024ull * 1024)

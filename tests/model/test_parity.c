@@ -108,7 +108,8 @@ static double logits_error(struct driver *driver, const struct golden_case *gold
     const struct backend_vtable *op = model->backend->vtable;
     assert_int_equal(golden->n_logits, model->config.vocab_size);
     op->gather_outputs(model->backend, driver->step, 0, 1, model->acts.normed, model->acts.output_hidden);
-    op->logits(model->backend, model->acts.output_hidden, 1, model->lm_head, 0.0f, model->acts.logits);
+    op->logits(model->backend, driver->step, 0, 1, model->acts.output_hidden, model->lm_head, 0.0f,
+               model->acts.logits);
     op->act_read(model->acts.logits, 0, 1, logits);
     double worst = 0;
     for (size_t i = 0; i < golden->n_logits; i++)
