@@ -104,6 +104,22 @@ err_t bench_data_file(const char *path, size_t num_prompts, uint32_t output_len,
     return e;
 }
 
+struct request bench_prompt_request(const struct bench_prompt *prompt, double temperature)
+{
+    return (struct request){
+        .deadline_ns = REQUEST_NO_DEADLINE,
+        .prompt_kind = PROMPT_TOKEN_IDS,
+        .token_ids = prompt->token_ids,
+        .n_token_ids = prompt->n_token_ids,
+        .sampling = {.set = SAMPLING_TEMPERATURE | SAMPLING_MAX_TOKENS | SAMPLING_IGNORE_EOS |
+                            SAMPLING_REPETITION_PENALTY,
+                     .temperature = (float)temperature,
+                     .repetition_penalty = 1,
+                     .max_tokens = prompt->output_len,
+                     .ignore_eos = true},
+    };
+}
+
 void bench_data_free(struct bench_data *data)
 {
     for (size_t i = 0; i < data->count; i++) {

@@ -36,4 +36,6 @@ err_t bench_data_random(const struct random_data_options *options, struct bench_
  * fewer. Errors name file and line. */
 err_t bench_data_file(const char *path, size_t num_prompts, uint32_t output_len,
                       struct bench_data *out) ERR_MUST_CHECK;
+/* A prompt of ids as a request of its output_len, EOS ignored; temperature 0 is greedy. Borrows the ids. */
+struct request bench_prompt_request(const struct bench_prompt *prompt, double temperature);
 void bench_data_free(struct bench_data *data);

@@ -16,20 +16,18 @@ struct load;
 
 struct load_request {
     struct load *load;
-    struct serve_request_result *result;
-    int64_t last_ns; /* arrival of the message before */
+    size_t index;
 };
 
 struct load {
     const struct serve_bench_options *options;
     const struct bench_data *data;
-    struct serve_bench_result *out;
+    struct load_result *out;
     struct grpc_client *client;
     struct load_request *requests; /* [n] */
     int64_t *starts_ns;            /* [n] */
     int64_t began_ns;
     size_t n_started, n_done;
-    size_t seconds_capacity;
     err_t failure; /* of the client itself: the load ends */
 };
 
@@ -44,46 +42,6 @@ static void fail(struct load *load, err_t e)
         load->failure = e;
 }
 
-static void count_tokens(struct load *load, int64_t now_ns, uint64_t n)
-{
-    struct serve_bench_result *out = load->out;
-    size_t second = (size_t)(now_ns / NS_PER_S);
-    if (second >= load->seconds_capacity) {
-        size_t capacity = 2 * second + 64;
-        uint64_t *grown = mem_realloc(out->tokens_per_second, capacity * sizeof *grown);
-        if (!grown) {
-            fail(load, err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the load's counters"));
-            return;
-        }
-        memset(grown + load->seconds_capacity, 0, (capacity - load->seconds_capacity) * sizeof *grown);
-        out->tokens_per_second = grown;
-        load->seconds_capacity = capacity;
-    }
-    if (second >= out->n_seconds)
-        out->n_seconds = second + 1;
-    out->tokens_per_second[second] += n;
-}
-
-static void take_tokens(struct load_request *request, size_t n, int64_t now_ns)
-{
-    struct load *load = request->load;
-    struct serve_request_result *result = request->result;
-    if (n == 0)
-        return;
-    count_tokens(load, now_ns, n);
-    if (result->ttft_ns < 0) {
-        result->ttft_ns = now_ns - result->start_ns;
-        n--; /* the others of this message came at the same moment */
-    }
-    double gap_ms = n ? (double)(now_ns - request->last_ns) / 1e6 / (double)n : 0;
-    if (request->last_ns < 0)
-        gap_ms = 0;
-    for (size_t i = 0; i < n; i++)
-        fail(load, samples_add(&load->out->itl_ms, gap_ms));
-    request->last_ns = now_ns;
-    result->e2el_ns = now_ns - result->start_ns;
-}
-
 static bool on_message(void *context, const uint8_t *bytes, size_t size_bytes)
 {
     struct load_request *request = context;
@@ -93,11 +51,9 @@ static bool on_message(void *context, const uint8_t *bytes, size_t size_bytes)
     struct event event;
     err_t e = codec_decode_response(bytes, size_bytes, &scratch, &request_id, &event);
     if (e.code == ERR_OK) {
-        take_tokens(request, event.n_token_ids, now_ns);
-        if (event.kind == EVENT_FINISHED) {
-            request->result->input_len = event.usage.prompt_tokens;
-            request->result->output_len = event.usage.completion_tokens;
-        }
+        e = load_result_tokens(request->load->out, request->index, event.n_token_ids, now_ns);
+        if (event.kind == EVENT_FINISHED)
+            load_result_usage(request->load->out, request->index, &event.usage);
     }
     fail(request->load, e);
     codec_scratch_free(&scratch);
@@ -112,7 +68,7 @@ static void on_done(void *context, const struct client_status *status)
         return;
     struct buffer text = {.limit_bytes = ERR_MESSAGE_MAX};
     (void)buffer_append_format(&text, "status %d: %.400s", (int)status->code, status->message);
-    request->result->error = mem_strdup(text.data ? text.data : "failed");
+    load_result_fail(request->load->out, request->index, text.data ? text.data : "failed");
     buffer_free(&text);
 }
 
@@ -138,16 +94,14 @@ static err_t start_request(struct load *load, size_t index, int64_t start_ns)
         .n_messages = 1,
         .sampling = {.set = SAMPLING_MAX_TOKENS | SAMPLING_TEMPERATURE | SAMPLING_IGNORE_EOS,
                      .max_tokens = prompt->output_len,
-                     .temperature = (float)options->temperature,
-                     .ignore_eos = options->ignore_eos},
+                     .temperature = (float)options->load.temperature,
+                     .ignore_eos = options->load.ignore_eos},
     };
     struct generate_options generate = {.return_prompt_token_ids = false};
     struct codec_bytes bytes = codec_encode_generate(&request, &generate);
     struct load_request *state = &load->requests[index];
-    state->load = load;
-    state->last_ns = -1;
-    state->result = &load->out->requests[index];
-    *state->result = (struct serve_request_result){.start_ns = start_ns, .ttft_ns = -1, .e2el_ns = -1};
+    *state = (struct load_request){.load = load, .index = index};
+    load_result_start(load->out, index, start_ns);
     struct client_call *call;
     return grpc_client_start(load->client, GENERATE_PATH, bytes.data, bytes.size, options->timeout_ns,
                              &HANDLER, state, &call);
@@ -157,14 +111,14 @@ static err_t start_request(struct load *load, size_t index, int64_t start_ns)
  * when it was scheduled, however late the client gets to it. */
 static void start_due(struct load *load)
 {
-    uint32_t bound = load->options->max_concurrency;
-    bool closed = load->options->arrivals.request_rate <= 0 && load->options->arrivals.ramp == RAMP_NONE;
+    uint32_t bound = load->options->load.max_concurrency;
+    bool open = load_is_open(&load->options->load);
     while (load->failure.code == ERR_OK && load->n_started < load->data->count) {
         uint32_t running = (uint32_t)(load->n_started - load->n_done);
         int64_t now_ns = load_now(load), due_ns = load->starts_ns[load->n_started];
         if ((bound && running >= bound) || due_ns > now_ns)
             return;
-        fail(load, start_request(load, load->n_started, closed ? now_ns : due_ns));
+        fail(load, start_request(load, load->n_started, open ? due_ns : now_ns));
         load->n_started++;
         if (running + 1 > load->out->max_concurrent_requests)
             load->out->max_concurrent_requests = running + 1;
@@ -174,8 +128,8 @@ static void start_due(struct load *load)
 static int64_t time_to_next(const struct load *load)
 {
     bool all_started = load->n_started == load->data->count;
-    bool bounded =
-        load->options->max_concurrency && load->n_started - load->n_done >= load->options->max_concurrency;
+    uint32_t bound = load->options->load.max_concurrency;
+    bool bounded = bound && load->n_started - load->n_done >= bound;
     if (all_started || bounded)
         return -1;
     int64_t wait_ns = load->starts_ns[load->n_started] - load_now(load);
@@ -185,34 +139,33 @@ static int64_t time_to_next(const struct load *load)
 static void drive(struct load *load)
 {
     struct progress progress;
-    if (load->options->show_progress)
+    if (load->options->load.show_progress)
         progress_begin(&progress, "requests", load->data->count);
     while (load->n_done < load->data->count && load->failure.code == ERR_OK) {
         start_due(load);
         (void)grpc_client_poll(load->client, time_to_next(load));
-        if (load->options->show_progress)
+        if (load->options->load.show_progress)
             progress_update(&progress, load->n_done);
     }
-    if (load->options->show_progress)
+    if (load->options->load.show_progress)
         progress_end(&progress);
 }
 
 err_t serve_bench_run(const struct serve_bench_options *options, const struct bench_data *data,
-                      struct serve_bench_result *out)
+                      struct load_result *out)
 {
-    *out = (struct serve_bench_result){.n = data->count};
+    TRY(load_result_init(data->count, out));
     struct load load = {.options = options, .data = data, .out = out, .failure = err_ok()};
     load.requests = mem_alloc_array(data->count, sizeof *load.requests);
     load.starts_ns = mem_alloc_array(data->count, sizeof *load.starts_ns);
-    out->requests = mem_alloc_array(data->count, sizeof *out->requests);
     err_t e = err_ok();
-    if (!load.requests || !load.starts_ns || !out->requests)
+    if (!load.requests || !load.starts_ns)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu requests", data->count);
     struct grpc_client_options client_options = {.own_connection = true};
     if (e.code == ERR_OK)
         e = grpc_client_open(options->target, &client_options, &load.client);
     if (e.code == ERR_OK) {
-        arrivals_fill(&options->arrivals, data->count, load.starts_ns);
+        arrivals_fill(&options->load.arrivals, data->count, load.starts_ns);
         load.began_ns = clock_now_ns(clock_monotonic());
         drive(&load);
         out->duration_ns = load_now(&load);
@@ -222,16 +175,6 @@ err_t serve_bench_run(const struct serve_bench_options *options, const struct be
     mem_free(load.requests);
     mem_free(load.starts_ns);
     return e;
-}
-
-void serve_bench_free(struct serve_bench_result *result)
-{
-    for (size_t i = 0; result->requests && i < result->n; i++)
-        mem_free(result->requests[i].error);
-    mem_free(result->requests);
-    mem_free(result->tokens_per_second);
-    samples_free(&result->itl_ms);
-    *result = (struct serve_bench_result){0};
 }
 
 err_t serve_bench_vocab_size(const char *target, uint32_t *out)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include "base/alloc.h"
-#include "base/philox.h"
+#include "benchmarks/bench_data.h"
 
 struct offline_prompt {
     struct stream *stream;
@@ -15,40 +15,15 @@ struct bench {
     const struct throughput_options *options;
     struct service *service;
     struct offline_prompt *prompts; /* [num_prompts] */
-    uint32_t *ids;                  /* [input_len] */
     uint32_t n_first, n_done;
     int64_t started_ns;
     struct throughput_result *result;
 };
 
-static void fill_ids(struct bench *bench, uint32_t prompt)
+static err_t submit_all(struct bench *bench, const struct bench_data *data)
 {
-    const struct throughput_options *options = bench->options;
-    uint32_t vocab = bench->service->vtable->model_info(bench->service)->vocab_size;
-    for (uint32_t i = 0; i < options->input_len; i++) {
-        bool shared = i < options->shared_prefix_len;
-        uint32_t counter[4] = {i, shared ? UINT32_MAX : prompt, 0, 0};
-        bench->ids[i] = (uint32_t)(((uint64_t)philox4x32(options->seed, counter).lane[0] * vocab) >> 32);
-    }
-}
-
-static err_t submit_all(struct bench *bench)
-{
-    const struct throughput_options *options = bench->options;
-    for (uint32_t i = 0; i < options->num_prompts; i++) {
-        fill_ids(bench, i);
-        struct request request = {
-            .deadline_ns = REQUEST_NO_DEADLINE,
-            .prompt_kind = PROMPT_TOKEN_IDS,
-            .token_ids = bench->ids,
-            .n_token_ids = options->input_len,
-            .sampling = {.set = SAMPLING_TEMPERATURE | SAMPLING_MAX_TOKENS | SAMPLING_IGNORE_EOS |
-                                SAMPLING_REPETITION_PENALTY,
-                         .temperature = 0,
-                         .repetition_penalty = 1,
-                         .max_tokens = options->output_len,
-                         .ignore_eos = true},
-        };
+    for (uint32_t i = 0; i < bench->options->num_prompts; i++) {
+        struct request request = bench_prompt_request(&data->prompts[i], 0);
         TRY(bench->service->vtable->submit(bench->service, &request, &bench->prompts[i].stream));
         bench->prompts[i].first_token_ns = -1;
     }
@@ -99,7 +74,7 @@ static int compare_ns(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void summarise(struct bench *bench, struct engine *engine)
+static void summarise(struct bench *bench, struct engine *engine, const struct engine_loop_stats *before)
 {
     struct throughput_result *result = bench->result;
     const struct throughput_options *options = bench->options;
@@ -123,7 +98,15 @@ static void summarise(struct bench *bench, struct engine *engine)
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) == 0)
         result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
-    engine_loop_stats_read(engine, &result->loop);
+    struct engine_loop_stats after;
+    engine_loop_stats_read(engine, &after);
+    result->loop = (struct engine_loop_stats){
+        .steps = after.steps - before->steps,
+        .overhead_ns = after.overhead_ns - before->overhead_ns,
+        .execute_ns = after.execute_ns - before->execute_ns,
+        .prefill_rows = after.prefill_rows - before->prefill_rows,
+        .decode_rows = after.decode_rows - before->decode_rows,
+    };
 }
 
 err_t throughput_run(struct engine *engine, const struct throughput_options *options,
@@ -132,13 +115,24 @@ err_t throughput_run(struct engine *engine, const struct throughput_options *opt
     *out = (struct throughput_result){0};
     struct bench bench = {.options = options, .service = engine_service(engine), .result = out};
     bench.prompts = mem_alloc_array(options->num_prompts, sizeof *bench.prompts);
-    bench.ids = mem_alloc_array(options->input_len, sizeof *bench.ids);
-    err_t e = err_ok();
-    if (!bench.prompts || !bench.ids)
+    const struct random_data_options random = {
+        .num_prompts = options->num_prompts,
+        .input_len = options->input_len,
+        .output_len = options->output_len,
+        .vocab_size = bench.service->vtable->model_info(bench.service)->vocab_size,
+        .prefix_len = options->shared_prefix_len,
+        .num_prefixes = 1,
+        .seed = options->seed,
+    };
+    struct bench_data data;
+    err_t e = bench_data_random(&random, &data);
+    if (e.code == ERR_OK && !bench.prompts)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %u prompts", options->num_prompts);
+    struct engine_loop_stats before;
+    engine_loop_stats_read(engine, &before);
     bench.started_ns = bench.service->vtable->now_ns(bench.service);
     if (e.code == ERR_OK)
-        e = submit_all(&bench);
+        e = submit_all(&bench, &data);
     uint64_t allocations = mem_alloc_count();
     if (e.code == ERR_OK)
         e = read_all(&bench);
@@ -148,8 +142,8 @@ err_t throughput_run(struct engine *engine, const struct throughput_options *opt
         if (bench.prompts[i].stream)
             bench.service->vtable->stream_release(bench.prompts[i].stream);
     if (e.code == ERR_OK)
-        summarise(&bench, engine);
+        summarise(&bench, engine, &before);
     mem_free(bench.prompts);
-    mem_free(bench.ids);
+    bench_data_free(&data);
     return e;
 }

@@ -316,7 +316,7 @@ def test_bench_throughput_json():
         assert result[field] > 0
     assert result["peak_rss_bytes"] > 1 << 20
     assert result["input_tokens"] == 200 and result["output_tokens"] == 1000
-    assert result["steps"] >= 200
+    assert result["steps"] >= 199  # the last step is counted after its tokens are out
     plain = run("bench", "throughput", LLAMA, "--input-len", 8, "--output-len", 1, "--num-prompts", 1)
     assert plain.returncode == 0 and "prefill" in plain.stdout and "tok/s" in plain.stdout
 
@@ -327,9 +327,51 @@ def test_bench_throughput_refuses(tmp_path):
     assert_refused(run("bench", "throughput", tmp_path), 1, "config.json")
 
 
+def test_bench_throughput_series():
+    first, second = run_json("bench", "throughput", LLAMA, "--shape", "20:4:3", "--shape", "8:2:5", "--json")
+    assert (first["input_tokens"], first["output_tokens"], first["num_prompts"]) == (60, 12, 3)
+    assert (second["input_len"], second["output_len"], second["output_tokens"]) == (8, 2, 10)
+    assert first["start_to_ready_s"] == second["start_to_ready_s"] > 0
+    assert_refused(run("bench", "throughput", LLAMA, "--shape", "20:4"), 2, "--shape", "20:4")
+
+
+def test_bench_decode():
+    first, second = run_json("bench", "decode", LLAMA, "--batch", 2, "--batch", 5, "--context", 64, "--steps", 12, "--json")
+    assert (first["batch"], second["batch"]) == (2, 5)
+    for result in (first, second):
+        assert result["decode_tok_s"] > 0 and result["ms_per_step"] > 0 and result["preemptions"] == 0
+        assert result["tokens"] >= 12 * result["batch"] and 48 <= result["mean_context"] <= 256
+    plain = run("bench", "decode", LLAMA, "--context", 64, "--steps", 12)
+    assert plain.returncode == 0 and re.search(r"batch +1 .*tok/s .*ms per step", plain.stdout)
+    assert_refused(run("bench", "decode", LLAMA, "--batch", "many"), 2, "--batch", "many")
+    assert_refused(run("bench", "decode", LLAMA, "--context", 20), 2, "context")
+
+
+def test_bench_latency():
+    first, second = run_json("bench", "latency", LLAMA, "--input-len", 40, "--output-len", 5, "--prefix-len", 32,
+                             "--num-prompts", 20, "--num-warmups", 2, "--request-rate", 400, "--request-rate", "inf",
+                             "--goodput", "ttft:60000", "--json", "--save-detailed")
+    assert first["request_rate"] == 400 and second["request_rate"] == "inf"
+    for result in (first, second):
+        assert result["completed"] == 20 and result["failed"] == 0
+        assert result["total_input_tokens"] == 800 and result["total_output_tokens"] == 100
+        assert result["total_cached_tokens"] == 20 * 32
+        assert result["request_goodput"] == result["request_throughput"] > 0
+        assert 0 < result["p50_ttft_ms"] <= result["p99_ttft_ms"] <= result["p99_e2el_ms"]
+        assert len(result["ttfts"]) == 20 and len(result["itls"]) == 80 and set(result["errors"]) == {""}
+        assert result["start_to_ready_s"] > 0
+    assert first["start_times"] == sorted(first["start_times"]) and first["duration"] >= 20 / 400
+    assert set(second["start_times"]) != set(first["start_times"])
+    plain = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2)
+    assert plain.returncode == 0 and "TTFT" in plain.stdout
+    assert_refused(run("bench", "latency", LLAMA, "--request-rate", "soon"), 2, "--request-rate", "soon")
+    assert_refused(run("bench", "latency", LLAMA, "--input-len", 300), 2, "300", "256")
+    assert_refused(run("bench", "latency", LLAMA, "--goodput", "speed:1"), 2, "speed:1")
+
+
 def test_bench_loop():
     (result,) = run_json("bench", "loop", "--num-seqs", 8, "--output-len", 50)
-    assert result["steps"] >= 50 and result["tokens"] == 400
+    assert result["steps"] >= 49 and result["tokens"] == 400  # the last step is counted after its tokens are out
     assert result["allocations"] == 0
     assert result["overhead_us_per_step"] > 0
 
@@ -345,7 +387,8 @@ def commands():
 
 
 def test_help_of_every_command():
-    assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "loop"]] == \
+    assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
+            ["bench", "latency"], ["bench", "loop"]] == \
         [c for c in commands() if c[-1] not in ("serve", "route", "eval", "quantize", "doctor")]
     for command in commands():
         done = run(*command, "--help")

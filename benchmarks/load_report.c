@@ -2,29 +2,28 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include "benchmarks/serve_bench.h"
+#include "benchmarks/load_result.h"
 
 static const double PERCENTILES[] = {50, 90, 95, 99};
 enum { N_PERCENTILES = sizeof PERCENTILES / sizeof *PERCENTILES };
 
 struct summary {
     size_t completed, failed, good;
-    uint64_t input_tokens, output_tokens;
+    uint64_t input_tokens, output_tokens, cached_tokens;
     double duration_s;
     struct samples ttft_ms, tpot_ms, e2el_ms; /* owned */
     double max_output_tokens_per_s;
 };
 
-static bool meets_goal(const struct serve_bench_options *options, double ttft_ms, double tpot_ms,
-                       double e2el_ms)
+static bool meets_goal(const struct load_options *options, double ttft_ms, double tpot_ms, double e2el_ms)
 {
     return (options->goodput_ttft_ms <= 0 || ttft_ms <= options->goodput_ttft_ms) &&
            (options->goodput_tpot_ms <= 0 || tpot_ms <= options->goodput_tpot_ms) &&
            (options->goodput_e2el_ms <= 0 || e2el_ms <= options->goodput_e2el_ms);
 }
 
-static err_t add_request(const struct serve_bench_options *options,
-                         const struct serve_request_result *request, struct summary *out)
+static err_t add_request(const struct load_options *options, const struct load_request_result *request,
+                         struct summary *out)
 {
     if (request->error || request->ttft_ns < 0) {
         out->failed++;
@@ -35,6 +34,7 @@ static err_t add_request(const struct serve_bench_options *options,
     out->completed++;
     out->input_tokens += request->input_len;
     out->output_tokens += request->output_len;
+    out->cached_tokens += request->cached_len;
     out->good += meets_goal(options, ttft_ms, tpot_ms, e2el_ms);
     TRY(samples_add(&out->ttft_ms, ttft_ms));
     if (request->output_len > 1)
@@ -49,8 +49,7 @@ static void summary_free(struct summary *summary)
     samples_free(&summary->e2el_ms);
 }
 
-static bool summarise(const struct serve_bench_options *options, struct serve_bench_result *result,
-                      struct summary *out)
+static bool summarise(const struct load_options *options, struct load_result *result, struct summary *out)
 {
     *out = (struct summary){.duration_s = (double)result->duration_ns / 1e9};
     err_t e = err_ok();
@@ -84,7 +83,7 @@ static bool write_metric(const char *name, const struct samples *samples, struct
 
 enum array_kind { ARRAY_INPUT, ARRAY_OUTPUT, ARRAY_TTFT, ARRAY_LATENCY, ARRAY_START };
 
-static double array_value(const struct serve_request_result *request, enum array_kind kind)
+static double array_value(const struct load_request_result *request, enum array_kind kind)
 {
     switch (kind) {
     case ARRAY_INPUT:
@@ -101,7 +100,7 @@ static double array_value(const struct serve_request_result *request, enum array
     return 0;
 }
 
-static bool write_array(const char *name, const struct serve_bench_result *result, enum array_kind kind,
+static bool write_array(const char *name, const struct load_result *result, enum array_kind kind,
                         struct buffer *out)
 {
     bool ok = buffer_append_format(out, ",\"%s\":[", name);
@@ -110,7 +109,7 @@ static bool write_array(const char *name, const struct serve_bench_result *resul
     return ok && buffer_append_text(out, "]");
 }
 
-static bool write_arrays(const struct serve_bench_result *result, struct buffer *out)
+static bool write_arrays(const struct load_result *result, struct buffer *out)
 {
     bool ok = write_array("input_lens", result, ARRAY_INPUT, out) &&
               write_array("output_lens", result, ARRAY_OUTPUT, out) &&
@@ -127,8 +126,24 @@ static bool write_arrays(const struct serve_bench_result *result, struct buffer 
     return ok && buffer_append_text(out, "]");
 }
 
-bool serve_report_json(const struct serve_bench_options *options, struct serve_bench_result *result,
-                       bool detailed, struct buffer *out)
+/* What vLLM's object has besides the figures, and what it lacks. */
+static bool write_circumstances(const struct load_options *options, const struct load_result *result,
+                                uint64_t cached_tokens, struct buffer *out)
+{
+    const struct arrival_options *arrivals = &options->arrivals;
+    bool ok = arrivals->request_rate > 0
+                  ? buffer_append_format(out, ",\"request_rate\":%.6g", arrivals->request_rate)
+                  : buffer_append_text(out, ",\"request_rate\":\"inf\"");
+    ok = ok && buffer_append_format(out, ",\"burstiness\":%.6g,\"total_cached_tokens\":%" PRIu64,
+                                    arrivals->burstiness, cached_tokens);
+    if (result->start_to_ready_ns >= 0)
+        ok = ok &&
+             buffer_append_format(out, ",\"start_to_ready_s\":%.6f", (double)result->start_to_ready_ns / 1e9);
+    return ok;
+}
+
+bool load_report_json(const struct load_options *options, struct load_result *result, bool detailed,
+                      struct buffer *out)
 {
     struct summary s;
     bool ok = summarise(options, result, &s) &&
@@ -146,6 +161,7 @@ bool serve_report_json(const struct serve_bench_options *options, struct serve_b
                   result->max_concurrent_requests) &&
               write_metric("ttft", &s.ttft_ms, out) && write_metric("tpot", &s.tpot_ms, out) &&
               write_metric("itl", &result->itl_ms, out) && write_metric("e2el", &s.e2el_ms, out) &&
+              write_circumstances(options, result, s.cached_tokens, out) &&
               (!detailed || write_arrays(result, out)) && buffer_append_text(out, "}\n");
     summary_free(&s);
     return ok;
@@ -158,24 +174,23 @@ static bool text_metric(const char *name, const struct samples *samples, struct 
                                 samples_percentile(samples, 99));
 }
 
-bool serve_report_text(const struct serve_bench_options *options, struct serve_bench_result *result,
-                       struct buffer *out)
+bool load_report_text(const struct load_options *options, struct load_result *result, struct buffer *out)
 {
     struct summary s;
-    bool ok =
-        summarise(options, result, &s) &&
-        buffer_append_format(out,
-                             "requests   %zu completed, %zu failed in %.3f s, at most %" PRIu32 " at once\n"
-                             "tokens     %" PRIu64 " in, %" PRIu64 " out\n"
-                             "rate       %.2f requests/s, %.1f output tokens/s, %.1f tokens/s in all\n",
-                             s.completed, s.failed, s.duration_s, result->max_concurrent_requests,
-                             s.input_tokens, s.output_tokens, per_second((double)s.completed, &s),
-                             per_second((double)s.output_tokens, &s),
-                             per_second((double)(s.input_tokens + s.output_tokens), &s)) &&
-        buffer_append_format(out, "goodput    %.2f requests/s\n%-8s %10s %10s %10s %10s\n",
-                             per_second((double)s.good, &s), "", "mean", "median", "p90", "p99") &&
-        text_metric("TTFT", &s.ttft_ms, out) && text_metric("TPOT", &s.tpot_ms, out) &&
-        text_metric("ITL", &result->itl_ms, out) && text_metric("E2E", &s.e2el_ms, out);
+    bool ok = summarise(options, result, &s) &&
+              buffer_append_format(
+                  out,
+                  "requests   %zu completed, %zu failed in %.3f s, at most %" PRIu32 " at once\n"
+                  "tokens     %" PRIu64 " in (%" PRIu64 " from the prefix cache), %" PRIu64 " out\n"
+                  "rate       %.2f requests/s, %.1f output tokens/s, %.1f tokens/s in all\n",
+                  s.completed, s.failed, s.duration_s, result->max_concurrent_requests, s.input_tokens,
+                  s.cached_tokens, s.output_tokens, per_second((double)s.completed, &s),
+                  per_second((double)s.output_tokens, &s),
+                  per_second((double)(s.input_tokens + s.output_tokens), &s)) &&
+              buffer_append_format(out, "goodput    %.2f requests/s\n%-8s %10s %10s %10s %10s\n",
+                                   per_second((double)s.good, &s), "", "mean", "median", "p90", "p99") &&
+              text_metric("TTFT", &s.ttft_ms, out) && text_metric("TPOT", &s.tpot_ms, out) &&
+              text_metric("ITL", &result->itl_ms, out) && text_metric("E2E", &s.e2el_ms, out);
     for (size_t i = 0; i < result->n && ok; i++)
         if (result->requests[i].error) {
             ok = buffer_append_format(out, "first error: %s\n", result->requests[i].error);

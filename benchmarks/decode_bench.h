@@ -1,0 +1,31 @@
+/* Decode alone: tokens per second of a batch that stays full, at a context. In process, through the engine's
+ * one loop. */
+#pragma once
+
+#include <stdint.h>
+#include "base/error.h"
+#include "engine/engine.h"
+
+struct decode_options {
+    uint32_t batch;       /* sequences that decode together */
+    uint32_t context;     /* tokens of each, prompt and output, in the middle of the measured part */
+    uint32_t n_steps;     /* measured */
+    uint32_t step_tokens; /* the engine's max_num_batched_tokens: how long the prompts take to come in */
+    uint64_t seed;        /* of the random prompts */
+};
+
+struct decode_result {
+    uint64_t tokens;      /* in the measured part */
+    int64_t elapsed_ns;   /* of it */
+    double tok_s;         /* tokens / elapsed */
+    double ms_per_step;   /* elapsed / (tokens / batch) */
+    double mean_context;  /* tokens, over the measured part */
+    uint64_t preemptions; /* whoever was preempted left the batch: anything but 0 spoils the figure */
+};
+
+/* Measured from a few steps after the last sequence's first token, so that what a device does once per size
+ * of batch is over, to n_steps later or to the first end of a sequence. Greedy, EOS ignored. Errors are those
+ * of submit; INVALID_ARGUMENT when step_tokens leaves no room for prompts beside the batch, or the context
+ * none for the measured part. */
+err_t decode_bench_run(struct engine *engine, const struct decode_options *options,
+                       struct decode_result *out) ERR_MUST_CHECK;
