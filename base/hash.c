@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <string.h>
+#define XXH_INLINE_ALL /* the header alone: no library to bring along */
 #include <xxhash.h>
 
 static inline uint64_t rotate_left(uint64_t x, int bits)

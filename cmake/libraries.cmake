@@ -1,9 +1,47 @@
-# Libraries from Debian packages, by pkg-config.
-find_package(PkgConfig REQUIRED)
+# What Bantam links. jansson, utf8proc and xxHash come from Debian's packages by pkg-config or, on a machine that has
+# neither, from the folder that `scripts/bundle libraries` fills; -DBANTAM_BUNDLED=FOLDER takes them from there in any
+# case. gRPC and cmocka come by pkg-config alone.
 find_package(Threads REQUIRED)
-pkg_check_modules(jansson REQUIRED IMPORTED_TARGET jansson)
-pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
-pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+set(BANTAM_BUNDLED "" CACHE PATH "Folder made by scripts/bundle libraries; empty: pkg-config, then build/bundled")
+set(bundled ${BANTAM_BUNDLED})
+if(NOT bundled)
+  set(bundled ${CMAKE_SOURCE_DIR}/build/bundled)
+endif()
+
+# bantam_bundled(name archive): lib::<name> from the bundled folder; an empty archive is a header alone.
+function(bantam_bundled name archive)
+  if(archive)
+    add_library(lib::${name} STATIC IMPORTED GLOBAL)
+    set_target_properties(lib::${name} PROPERTIES IMPORTED_LOCATION ${bundled}/lib/${archive})
+  else()
+    add_library(lib::${name} INTERFACE IMPORTED GLOBAL)
+  endif()
+  target_include_directories(lib::${name} SYSTEM INTERFACE ${bundled}/include)
+endfunction()
+
+# bantam_library(name module archive): lib::<name>, from wherever it is.
+function(bantam_library name module archive)
+  if(NOT BANTAM_BUNDLED AND PkgConfig_FOUND)
+    pkg_check_modules(${name} QUIET IMPORTED_TARGET GLOBAL ${module})
+    if(${name}_FOUND)
+      add_library(lib::${name} ALIAS PkgConfig::${name})
+      return()
+    endif()
+  endif()
+  if(NOT EXISTS ${bundled}/manifest)
+    message(FATAL_ERROR "${module} is missing: install its development package (scripts/setup build), or run "
+      "scripts/bundle libraries on a machine that has it and bring ${bundled}")
+  endif()
+  bantam_bundled(${name} "${archive}")
+endfunction()
+
+find_package(PkgConfig QUIET)
+bantam_library(jansson jansson libjansson.a)
+bantam_library(utf8proc libutf8proc libutf8proc.a)
+bantam_library(xxhash libxxhash "")
+if(BANTAM_SERVER OR BANTAM_TESTS)
+  find_package(PkgConfig REQUIRED)
+endif()
 if(BANTAM_SERVER)
   pkg_check_modules(grpc REQUIRED IMPORTED_TARGET grpc gpr)
   find_program(FLATC flatc REQUIRED)

@@ -1,0 +1,94 @@
+# Where CUDA is: nvcc, the headers of its libraries and the static runtime, from a toolkit or from the nvidia-* Python
+# packages. BANTAM_NVCC is false where there is none: all but libbantam_cuda.so builds without it.
+#   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_INCLUDE_DIRS, BANTAM_CUDART_STATIC, BANTAM_HAS_CUBLASLT, BANTAM_HAS_NCCL
+#   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel
+option(BANTAM_CUDA "Build libbantam_cuda.so where nvcc is found" ON)
+set(BANTAM_CUDA_ARCHS "80;86;89;90a;120;90-virtual" CACHE STRING
+  "Cards to make machine code for; -virtual is PTX for later ones; native: the cards that nvidia-smi lists")
+
+set(BANTAM_NVCC)
+if(NOT BANTAM_CUDA)
+  return()
+endif()
+
+# Folders of the nvidia-* packages of the first python3: nvidia/cu13, nvidia/nccl and so on.
+find_program(BANTAM_PATH_PYTHON python3)
+set(nvidia_folders)
+if(BANTAM_PATH_PYTHON)
+  execute_process(
+    COMMAND ${BANTAM_PATH_PYTHON} -c
+      "import glob, sys; print(';'.join(f for p in sys.path for f in sorted(glob.glob(p + '/nvidia/*'))))"
+    OUTPUT_VARIABLE nvidia_folders OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+set(cuda_folders $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda ${nvidia_folders})
+
+find_program(BANTAM_NVCC_PROGRAM nvcc HINTS ${cuda_folders} PATH_SUFFIXES bin)
+find_path(BANTAM_CUDART_HEADERS cuda_runtime.h HINTS ${cuda_folders} PATH_SUFFIXES include)
+find_library(BANTAM_CUDART_STATIC libcudart_static.a HINTS ${cuda_folders} PATH_SUFFIXES lib64 lib)
+find_path(BANTAM_CUBLASLT_HEADERS cublasLt.h HINTS ${cuda_folders} PATH_SUFFIXES include)
+find_path(BANTAM_NCCL_HEADERS nccl.h HINTS ${cuda_folders} PATH_SUFFIXES include)
+if(NOT BANTAM_NVCC_PROGRAM OR NOT BANTAM_CUDART_HEADERS OR NOT BANTAM_CUDART_STATIC)
+  message(STATUS "nvcc: none; built without libbantam_cuda.so")
+  return()
+endif()
+set(BANTAM_NVCC ${BANTAM_NVCC_PROGRAM})
+set(BANTAM_CUDA_INCLUDE_DIRS ${BANTAM_CUDART_HEADERS})
+foreach(library CUBLASLT NCCL)
+  set(BANTAM_HAS_${library} OFF)
+  if(BANTAM_${library}_HEADERS)
+    set(BANTAM_HAS_${library} ON)
+    list(APPEND BANTAM_CUDA_INCLUDE_DIRS ${BANTAM_${library}_HEADERS})
+  endif()
+endforeach()
+list(REMOVE_DUPLICATES BANTAM_CUDA_INCLUDE_DIRS)
+
+# 9.0 -> 90a: wgmma is in no other name of it. A card that is not listed below runs the PTX of compute_90.
+set(archs ${BANTAM_CUDA_ARCHS})
+if(archs STREQUAL "native")
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE archs OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed ERROR_QUIET)
+  if(failed OR NOT archs)
+    message(FATAL_ERROR "BANTAM_CUDA_ARCHS=native, but nvidia-smi lists no card")
+  endif()
+  string(REPLACE "." "" archs "${archs}")
+  string(REPLACE "\n" ";" archs "${archs}")
+  list(REMOVE_DUPLICATES archs)
+  list(TRANSFORM archs REPLACE "^90$" "90a")
+  list(TRANSFORM archs REPLACE "^1[013][0-9]$" "90-virtual")
+endif()
+
+# An older nvcc leaves out what it does not know.
+execute_process(COMMAND ${BANTAM_NVCC} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
+set(BANTAM_CUDA_GENCODE)
+set(arch_names)
+foreach(arch IN LISTS archs)
+  string(REGEX MATCH "^[0-9]+" number "${arch}")
+  if(NOT known MATCHES "sm_${number}[^0-9]")
+    message(STATUS "nvcc does not know sm_${number}: left out")
+  elseif(arch MATCHES "-virtual$")
+    list(APPEND BANTAM_CUDA_GENCODE -gencode=arch=compute_${number},code=compute_${number})
+    list(APPEND arch_names compute_${number})
+  else()
+    list(APPEND BANTAM_CUDA_GENCODE -gencode=arch=compute_${arch},code=sm_${arch})
+    list(APPEND arch_names sm_${arch})
+  endif()
+endforeach()
+string(JOIN " " arch_names ${arch_names})
+message(STATUS "nvcc: ${BANTAM_NVCC} for ${arch_names}; cuBLASLt headers: ${BANTAM_HAS_CUBLASLT}, NCCL headers: ${BANTAM_HAS_NCCL}")
+
+# As for C: a fused multiply-add happens only where the code says so.
+set(BANTAM_NVCC_FLAGS -std=c++17 -O3 --fmad=false -lineinfo -Xcompiler=-fPIC,-Wall,-Wextra -I${CMAKE_SOURCE_DIR})
+
+function(bantam_cuda_objects out)
+  set(objects)
+  foreach(source IN LISTS ARGN)
+    get_filename_component(path ${source} ABSOLUTE)
+    get_filename_component(name ${source} NAME)
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+    add_custom_command(OUTPUT ${object}
+      COMMAND ${BANTAM_NVCC} ${BANTAM_NVCC_FLAGS} ${BANTAM_CUDA_GENCODE} -MD -MF ${object}.d -c ${path} -o ${object}
+      DEPENDS ${path} DEPFILE ${object}.d COMMENT "Compiling ${name} for ${arch_names}" VERBATIM)
+    list(APPEND objects ${object})
+  endforeach()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
