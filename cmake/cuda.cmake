@@ -1,7 +1,8 @@
 # Where CUDA is: nvcc, the headers of its libraries and the static runtime, from a toolkit or from the nvidia-* Python
 # packages. BANTAM_NVCC is false where there is none: all but libbantam_cuda.so builds without it.
 #   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_INCLUDE_DIRS, BANTAM_CUDART_STATIC, BANTAM_HAS_CUBLASLT, BANTAM_HAS_NCCL
-#   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel
+#   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel; what ptxas
+#   says of it (registers, spills) is kept beside the object
 option(BANTAM_CUDA "Build libbantam_cuda.so where nvcc is found" ON)
 set(BANTAM_CUDA_ARCHS "80;86;89;90a;120;90-virtual" CACHE STRING
   "Cards to make machine code for; -virtual is PTX for later ones; native: the cards that nvidia-smi lists")
@@ -77,7 +78,7 @@ string(JOIN " " arch_names ${arch_names})
 message(STATUS "nvcc: ${BANTAM_NVCC} for ${arch_names}; cuBLASLt headers: ${BANTAM_HAS_CUBLASLT}, NCCL headers: ${BANTAM_HAS_NCCL}")
 
 # As for C: a fused multiply-add happens only where the code says so.
-set(BANTAM_NVCC_FLAGS -std=c++17 -O3 --fmad=false -lineinfo -Xcompiler=-fPIC,-Wall,-Wextra -I${CMAKE_SOURCE_DIR})
+set(BANTAM_NVCC_FLAGS -std=c++17 -O3 --fmad=false -lineinfo -Xptxas=-v -Xcompiler=-fPIC,-Wall,-Wextra -I${CMAKE_SOURCE_DIR})
 
 function(bantam_cuda_objects out)
   set(objects)
@@ -85,9 +86,11 @@ function(bantam_cuda_objects out)
     get_filename_component(path ${source} ABSOLUTE)
     get_filename_component(name ${source} NAME)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+    set(logged ${CMAKE_SOURCE_DIR}/cmake/logged_command.cmake)
     add_custom_command(OUTPUT ${object}
-      COMMAND ${BANTAM_NVCC} ${BANTAM_NVCC_FLAGS} ${BANTAM_CUDA_GENCODE} -MD -MF ${object}.d -c ${path} -o ${object}
-      DEPENDS ${path} DEPFILE ${object}.d COMMENT "Compiling ${name} for ${arch_names}" VERBATIM)
+      COMMAND ${CMAKE_COMMAND} -DLOG=${object}.ptxas -P ${logged} --
+        ${BANTAM_NVCC} ${BANTAM_NVCC_FLAGS} ${BANTAM_CUDA_GENCODE} -MD -MF ${object}.d -c ${path} -o ${object}
+      DEPENDS ${path} ${logged} DEPFILE ${object}.d COMMENT "Compiling ${name} for ${arch_names}" VERBATIM)
     list(APPEND objects ${object})
   endforeach()
   set(${out} ${objects} PARENT_SCOPE)

@@ -1,0 +1,239 @@
+/* What a warp does together, and barriers. */
+#include <string.h>
+#include "tests/cuda/emulator/emu_internal.h"
+
+bool emu_warp_join(enum emu_wait kind, uint32_t detail, const void *post)
+{
+    struct emu_thread *thread = emu_thread_now();
+    struct emu_warp *warp = emu_warp_of(thread);
+    if (warp->lanes != 0xffffffffu)
+        emu_fail("%s, but the block's last warp has only the lanes %#x: blocks are multiples of 32 threads",
+                 emu_wait_name(kind), warp->lanes);
+    if (warp->exited != 0)
+        emu_fail("%s, but the lanes %#x of the warp have ended", emu_wait_name(kind), warp->exited);
+    if (warp->posted == 0) {
+        warp->kind = kind;
+        warp->detail = detail;
+    } else if (warp->kind != kind || warp->detail != detail) {
+        emu_fail("divergent warp: %s (form %u), but the lanes %#x wait in %s (form %u)", emu_wait_name(kind),
+                 detail, warp->posted, emu_wait_name(warp->kind), warp->detail);
+    }
+    thread->post = post;
+    warp->posted |= 1u << thread->view.lane;
+    if (warp->posted == warp->lanes)
+        return true;
+    thread->wait = kind;
+    emu_suspend(thread);
+    thread->wait = EMU_RUNS;
+    return false;
+}
+
+void emu_warp_release(struct emu_warp *warp)
+{
+    warp->runnable |= warp->posted;
+    warp->posted = 0;
+}
+
+static struct emu_warp *warp_now(void)
+{
+    return emu_warp_of(emu_thread_now());
+}
+
+void emu_warp_sync(void)
+{
+    if (emu_warp_join(EMU_WARP_SYNC, 0, NULL))
+        emu_warp_release(warp_now());
+}
+
+/* ---- Shuffle and ballot ---- */
+
+struct shuffle_post {
+    uint32_t value, operand;
+    uint32_t *result;
+};
+
+static uint32_t shuffle_source(enum emu_shuffle how, uint32_t lane, uint32_t operand)
+{
+    uint32_t source = lane;
+    switch (how) {
+    case EMU_SHUFFLE_LANE:
+        return operand % EMU_LANES;
+    case EMU_SHUFFLE_XOR:
+        source = lane ^ operand;
+        break;
+    case EMU_SHUFFLE_UP:
+        source = lane - operand;
+        break;
+    case EMU_SHUFFLE_DOWN:
+        source = lane + operand;
+        break;
+    }
+    return source < EMU_LANES ? source : lane;
+}
+
+uint32_t emu_shuffle(enum emu_shuffle how, uint32_t value, uint32_t operand)
+{
+    uint32_t result;
+    struct shuffle_post post = {value, operand, &result};
+    if (emu_warp_join(EMU_IN_SHUFFLE, how, &post)) {
+        struct emu_warp *warp = warp_now();
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+            const struct shuffle_post *own = warp->threads[lane].post;
+            const struct shuffle_post *other = warp->threads[shuffle_source(how, lane, own->operand)].post;
+            *own->result = other->value;
+        }
+        emu_warp_release(warp);
+    }
+    return result;
+}
+
+struct ballot_post {
+    bool predicate;
+    uint32_t *result;
+};
+
+uint32_t emu_ballot(bool predicate)
+{
+    uint32_t result;
+    struct ballot_post post = {predicate, &result};
+    if (emu_warp_join(EMU_IN_BALLOT, 0, &post)) {
+        struct emu_warp *warp = warp_now();
+        uint32_t votes = 0;
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+            votes |= (uint32_t)((const struct ballot_post *)warp->threads[lane].post)->predicate << lane;
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+            *((const struct ballot_post *)warp->threads[lane].post)->result = votes;
+        emu_warp_release(warp);
+    }
+    return result;
+}
+
+/* ---- ldmatrix ---- */
+
+struct ldmatrix_post {
+    uint32_t *r;
+    const void *row;
+};
+
+static const uint16_t *ldmatrix_row(const struct emu_warp *warp, uint32_t lane)
+{
+    const struct ldmatrix_post *post = warp->threads[lane].post;
+    if ((uintptr_t)post->row % 16 != 0)
+        emu_fail("ldmatrix: the row address of lane %u is not aligned to 16 bytes", lane);
+    emu_shared_check(post->row, 16, "ldmatrix");
+    if (emu_is_poison_8(post->row) || emu_is_poison_8((const uint8_t *)post->row + 8))
+        emu_fail("ldmatrix: the row of lane %u (shared address %u) has never been written, or a copy to it "
+                 "is under way",
+                 lane, emu_shared_address(post->row));
+    return post->row;
+}
+
+void emu_ldmatrix(uint32_t *r, const void *row, uint32_t n_matrices, bool transposed)
+{
+    struct ldmatrix_post post = {r, row};
+    if (!emu_warp_join(EMU_IN_LDMATRIX, n_matrices * 2 + transposed, &post))
+        return;
+    struct emu_warp *warp = warp_now();
+    for (uint32_t m = 0; m < n_matrices; m++) {
+        uint16_t matrix[8][8];
+        for (uint32_t i = 0; i < 8; i++)
+            memcpy(matrix[i], ldmatrix_row(warp, m * 8 + i), 16);
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+            uint32_t i = lane / 4, j = lane % 4 * 2;
+            uint32_t low = transposed ? matrix[j][i] : matrix[i][j];
+            uint32_t high = transposed ? matrix[j + 1][i] : matrix[i][j + 1];
+            ((const struct ldmatrix_post *)warp->threads[lane].post)->r[m] = low | high << 16;
+        }
+    }
+    emu_warp_release(warp);
+}
+
+/* ---- Barriers ---- */
+
+static void barrier_count(struct emu_worker *worker, uint32_t id, uint32_t n_wanted, uint32_t n_arriving)
+{
+    struct emu_barrier_state *barrier = &worker->barriers[id];
+    if (barrier->n_arrived > 0 && barrier->n_wanted != n_wanted)
+        emu_fail("barrier %u of %u threads, but %u threads came to it as one of %u threads", id, n_wanted,
+                 barrier->n_arrived, barrier->n_wanted);
+    barrier->n_wanted = n_wanted;
+    barrier->n_arrived += n_arriving;
+    if (barrier->n_arrived > n_wanted)
+        emu_fail("barrier %u of %u threads: %u came", id, n_wanted, barrier->n_arrived);
+}
+
+static bool barrier_complete(struct emu_worker *worker, uint32_t id)
+{
+    struct emu_barrier_state *barrier = &worker->barriers[id];
+    if (barrier->n_arrived < barrier->n_wanted)
+        return false;
+    for (uint32_t rest = barrier->warps_waiting; rest != 0; rest &= rest - 1) {
+        struct emu_warp *warp = &worker->warps[__builtin_ctz(rest)];
+        warp->runnable |= warp->at_barrier;
+        warp->at_barrier = 0;
+    }
+    *barrier = (struct emu_barrier_state){0};
+    return true;
+}
+
+void emu_barrier(uint32_t id, uint32_t n_threads, bool waits)
+{
+    struct emu_worker *worker = emu_worker;
+    struct emu_thread *thread = emu_thread_now();
+    struct emu_warp *warp = emu_warp_of(thread);
+    uint32_t n_wanted = n_threads == 0 ? worker->view.n_threads : n_threads;
+    if ((n_threads != 0 && (id < 1 || id >= EMU_BARRIERS)) || (n_threads % EMU_LANES) != 0 ||
+        n_wanted > worker->view.n_threads)
+        emu_fail("barrier %u of %u threads: ids are 1..15, threads a multiple of 32 and no more than the "
+                 "block's %u",
+                 id, n_threads, worker->view.n_threads);
+    if (id == 0 && worker->n_live < n_wanted)
+        emu_fail("barrier() of the whole block, but %u of its threads have ended", n_wanted - worker->n_live);
+    if (warp->at_barrier != 0 && warp->barrier_id != id)
+        emu_fail("mixed barriers: barrier %u, but the lanes %#x of the warp wait at barrier %u", id,
+                 warp->at_barrier, warp->barrier_id);
+    if (!waits) {
+        if (emu_warp_join(EMU_IN_BARRIER_ARRIVE, id, NULL)) {
+            barrier_count(worker, id, n_wanted, EMU_LANES);
+            barrier_complete(worker, id);
+            emu_warp_release(warp);
+        }
+        return;
+    }
+    barrier_count(worker, id, n_wanted, 1);
+    if (barrier_complete(worker, id))
+        return;
+    worker->barriers[id].warps_waiting |= 1u << thread->view.warp;
+    warp->at_barrier |= 1u << thread->view.lane;
+    warp->barrier_id = id;
+    thread->wait = EMU_IN_BARRIER;
+    thread->barrier_id = id;
+    emu_suspend(thread);
+    thread->wait = EMU_RUNS;
+}
+
+void emu_thread_ended(struct emu_thread *thread)
+{
+    struct emu_worker *worker = emu_worker;
+    struct emu_warp *warp = emu_warp_of(thread);
+    emu_async_thread_end(thread);
+    warp->exited |= 1u << thread->view.lane;
+    warp->runnable &= ~(1u << thread->view.lane);
+    worker->n_live--;
+    if (warp->posted != 0)
+        emu_fail("ended, but the lanes %#x of its warp wait in %s", warp->posted, emu_wait_name(warp->kind));
+    const struct emu_barrier_state *barrier = &worker->barriers[0];
+    if (barrier->n_arrived > 0)
+        emu_fail("ended, but %u threads wait at barrier() for the whole block", barrier->n_arrived);
+}
+
+/* ---- Dependent launches ---- */
+
+void emu_dependents_launch(void)
+{
+}
+
+void emu_dependencies_wait(void)
+{
+    emu_thread_now()->waited_dependencies = true;
+}
