@@ -19,3 +19,5 @@ void event_count_bump(struct event_count *event);
 /* Returns when value != seen, or after timeout_ns (negative: no timeout); may wake early. True when value !=
  * seen. */
 bool event_count_wait(struct event_count *event, uint32_t seen, int64_t timeout_ns);
+/* Returns when value != seen; spins for about spin_ns (0 = not at all) before it sleeps. */
+void event_count_wait_past(struct event_count *event, uint32_t seen, int64_t spin_ns);

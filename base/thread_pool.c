@@ -10,12 +10,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/checked.h"
-#include "base/clock.h"
-#include "base/event_count.h"
-
-/* A wait spins this long before it sleeps: longer than the gaps between the kernels of one step, short
- * against a step. With more threads than CPUs the thread waited for may need this very CPU: sleep at once. */
-enum { SPIN_NS = 50 * 1000, PAUSES_PER_LOOK = 16 };
+#include "base/spin_barrier.h"
 
 struct worker {
     struct thread_pool *pool;
@@ -30,37 +25,12 @@ struct thread_pool {
     thread_pool_fn *fn;
     void *context;
     bool stop;
-    struct event_count start;   /* bumped once a run */
-    struct event_count done;    /* bumped by the last worker of a run */
-    struct event_count barrier; /* bumped by the last thread to arrive */
-    _Atomic int n_running;      /* workers that have not finished the run */
-    _Atomic int n_arrived;      /* threads at the barrier */
+    struct event_count start; /* bumped once a run */
+    struct event_count done;  /* bumped by the last worker of a run */
+    struct spin_barrier barrier;
+    _Atomic int n_running; /* workers that have not finished the run */
     struct worker workers[];    /* n_threads - 1 */
 };
-
-static inline void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
-/* Returns when the event has moved on from `seen`. */
-static void wait_past(const struct thread_pool *pool, struct event_count *event, uint32_t seen)
-{
-    if (pool->spin_ns > 0) {
-        int64_t limit_ns = clock_now_ns(clock_monotonic()) + pool->spin_ns;
-        do {
-            for (int i = 0; i < PAUSES_PER_LOOK; i++) {
-                if (event_count_read(event) != seen)
-                    return;
-                cpu_pause();
-            }
-        } while (clock_now_ns(clock_monotonic()) < limit_ns);
-    }
-    while (!event_count_wait(event, seen, -1)) {
-    }
-}
 
 static void *worker_main(void *argument)
 {
@@ -68,7 +38,7 @@ static void *worker_main(void *argument)
     struct thread_pool *pool = worker->pool;
     uint32_t seen = 0;
     for (;;) {
-        wait_past(pool, &pool->start, seen);
+        event_count_wait_past(&pool->start, seen, pool->spin_ns);
         seen++; /* a run is over only when this thread has finished it: none can be missed */
         if (pool->stop)
             return NULL;
@@ -135,7 +105,8 @@ err_t thread_pool_create(int n_threads, struct thread_pool **out)
     if (pool == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a pool of %d threads", n_threads);
     pool->n_threads = n_threads;
-    pool->spin_ns = n_threads <= n_cpus ? SPIN_NS : 0;
+    pool->spin_ns = spin_time_ns(n_threads);
+    spin_barrier_init(&pool->barrier, n_threads);
     int failure = start_workers(pool);
     if (failure != 0) {
         thread_pool_destroy(pool);
@@ -176,20 +147,12 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context
     atomic_store_explicit(&pool->n_running, pool->n_threads - 1, memory_order_relaxed);
     event_count_bump(&pool->start); /* publishes the words above */
     fn(context, 0, pool->n_threads);
-    wait_past(pool, &pool->done, seen);
+    event_count_wait_past(&pool->done, seen, pool->spin_ns);
 }
 
 void thread_pool_barrier(struct thread_pool *pool)
 {
-    if (pool->n_threads == 1)
-        return;
-    uint32_t seen = event_count_read(&pool->barrier);
-    if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) + 1 == pool->n_threads) {
-        atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
-        event_count_bump(&pool->barrier);
-    } else {
-        wait_past(pool, &pool->barrier, seen);
-    }
+    spin_barrier_wait(&pool->barrier);
 }
 
 void thread_split(size_t n, size_t grain, int thread_index, int n_threads, size_t *begin, size_t *end)

@@ -12,18 +12,24 @@ static inline uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-void dummy_row(uint64_t seed, const char *name, size_t row, size_t n, float *out)
+/* One of the four values that 64 random bits make. A uniform value on (-w, w) has the deviation w / sqrt(3). */
+static inline float value_of(uint64_t bits, size_t lane)
 {
-    /* A uniform value on (-w, w) has the deviation w / sqrt(3). */
     const float scale = DUMMY_WEIGHT_DEVIATION * 1.7320508f / 32768.0f;
+    return scale * ((float)(int16_t)(bits >> (16 * lane)) + 0.5f);
+}
+
+void dummy_row(uint64_t seed, const char *name, size_t row, size_t first, size_t n, float *out)
+{
     uint64_t key = mix(hash64(name, strlen(name), seed) + 0x9e3779b97f4a7c15u * (uint64_t)row);
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        uint64_t bits = mix(key + i);
+    size_t column = first, end = first + n;
+    for (; column < end && column % 4 != 0; column++)
+        *out++ = value_of(mix(key + column / 4 * 4), column % 4);
+    for (; column + 4 <= end; column += 4) {
+        uint64_t bits = mix(key + column);
         for (size_t lane = 0; lane < 4; lane++)
-            out[i + lane] = scale * ((float)(int16_t)(bits >> (16 * lane)) + 0.5f);
+            *out++ = value_of(bits, lane);
     }
-    uint64_t bits = mix(key + i);
-    for (size_t lane = 0; i < n; i++, lane++)
-        out[i] = scale * ((float)(int16_t)(bits >> (16 * lane)) + 0.5f);
+    for (; column < end; column++)
+        *out++ = value_of(mix(key + column / 4 * 4), column % 4);
 }

@@ -8,5 +8,5 @@
 /* Standard deviation of the values: that of a freshly initialised model. */
 #define DUMMY_WEIGHT_DEVIATION 0.02f
 
-/* Row `row` of the tensor `name`, uniform with mean 0: out [n]. */
-void dummy_row(uint64_t seed, const char *name, size_t row, size_t n, float *out);
+/* Values [first, first + n) of row `row` of the tensor `name`, uniform with mean 0: out [n]. */
+void dummy_row(uint64_t seed, const char *name, size_t row, size_t first, size_t n, float *out);

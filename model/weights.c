@@ -48,15 +48,16 @@ static err_t check_values(const struct weight_source *source, const struct weigh
     return err_ok();
 }
 
-/* n values from the part's value `first` on; row is for messages and for dummy values. */
+/* n values of the tensor's row `row`, from column `first` on; n_columns: the tensor's. */
 static err_t read_values(const struct weight_source *source, const struct weight_part *part, size_t row,
-                         uint64_t first, size_t n, float *out)
+                         size_t n_columns, size_t first, size_t n, float *out)
 {
     if (!source->checkpoint) {
-        dummy_row(source->dummy_seed, part->name, row, n, out);
+        dummy_row(source->dummy_seed, part->name, row, first, n, out);
         return err_ok();
     }
-    TRY(checkpoint_read_f32(source->checkpoint, part->tensor, first, n, out));
+    uint64_t at = (uint64_t)row * n_columns + first;
+    TRY(checkpoint_read_f32(source->checkpoint, part->tensor, at, n, out));
     return check_values(source, part, row, out, n);
 }
 
@@ -69,7 +70,8 @@ static void source_row(const void *context, size_t row, float *out)
         row -= part->n_rows;
         part++;
     }
-    err_t e = read_values(source, part, row, (uint64_t)row * source->n_in, source->n_in, out);
+    err_t e = read_values(source, part, part->first_row + row, source->n_columns, source->first_column,
+                          source->n_in, out);
     if (e.code == ERR_OK)
         return;
     (void)fault_raise(source->fault, e);
@@ -94,8 +96,9 @@ err_t weight_source_read_bias(const struct weight_source *source, float *out)
 {
     size_t done = 0;
     for (uint32_t i = 0; i < source->n_biases; i++) {
-        TRY(read_values(source, &source->biases[i], 0, 0, source->biases[i].n_rows, out + done));
-        done += source->biases[i].n_rows;
+        const struct weight_part *bias = &source->biases[i];
+        TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
+        done += bias->n_rows;
     }
     return err_ok();
 }
@@ -107,13 +110,14 @@ err_t weight_source_read_vector(const struct weight_source *source, float *out)
             out[i] = 1.0f;
         return err_ok();
     }
-    return read_values(source, &source->parts[0], 0, 0, source->n_in, out);
+    return read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out);
 }
 
 /* ---- The list ---- */
 
 struct list_maker {
     const struct model_config *config;
+    const struct shard *shard;
     struct checkpoint *checkpoint; /* NULL = dummy */
     const struct model_options *options;
     struct weight_list *list;
@@ -164,24 +168,32 @@ static err_t check_quantisable(const struct list_maker *maker, const struct weig
     if ((source->format != WEIGHT_INT8 && source->format != WEIGHT_INT4) || source->n_in % WEIGHT_GROUP == 0)
         return err_ok();
     return err_new(ERR_INVALID_ARGUMENT,
-                   "%s: tensor \"%s\" has %zu inputs a row; --quantization needs a multiple of %d",
-                   maker->options->directory, source->name, source->n_in, WEIGHT_GROUP);
+                   "%s: tensor \"%s\" has %zu inputs a row%s; --quantization needs a multiple of %d",
+                   maker->options->directory, source->name, source->n_in,
+                   source->n_in < source->n_columns ? " of a rank" : "", WEIGHT_GROUP);
 }
+
+/* Rows or columns of a tensor: those that this rank holds, of how many. */
+struct extent {
+    size_t first, n, all;
+};
 
 struct matrix_spec {
     int64_t layer; /* -1 = none */
     enum weight_format format;
-    size_t n_in;
+    struct extent columns;
     bool bias;
     uint32_t n_parts;
     const char *names[WEIGHT_PARTS_MAX];
-    size_t rows[WEIGHT_PARTS_MAX];
+    struct extent rows[WEIGHT_PARTS_MAX];
 };
 
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
 {
     struct weight_source *source = &maker->list->matrices[maker->list->n_matrices++];
-    *source = (struct weight_source){.n_in = spec->n_in,
+    *source = (struct weight_source){.n_in = spec->columns.n,
+                                     .first_column = spec->columns.first,
+                                     .n_columns = spec->columns.all,
                                      .format = spec->format,
                                      .n_parts = spec->n_parts,
                                      .n_biases = spec->bias ? spec->n_parts : 0,
@@ -190,16 +202,18 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
                                      .fault = &maker->list->fault};
     for (uint32_t i = 0; i < spec->n_parts; i++) {
         struct weight_part *part = &source->parts[i];
-        part->n_rows = spec->rows[i];
+        part->first_row = spec->rows[i].first;
+        part->n_rows = spec->rows[i].n;
         part_name(maker, part, spec->layer, spec->names[i], "weight");
-        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i], spec->n_in}, 2));
-        source->n_out += spec->rows[i];
+        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all, spec->columns.all}, 2));
+        source->n_out += part->n_rows;
     }
     for (uint32_t i = 0; i < source->n_biases; i++) {
         struct weight_part *part = &source->biases[i];
-        part->n_rows = spec->rows[i];
+        part->first_row = spec->rows[i].first;
+        part->n_rows = spec->rows[i].n;
         part_name(maker, part, spec->layer, spec->names[i], "bias");
-        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i]}, 1));
+        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all}, 1));
     }
     memcpy(source->name, source->parts[0].name, sizeof source->name);
     return check_quantisable(maker, source);
@@ -210,6 +224,7 @@ static err_t add_vector(const struct list_maker *maker, int64_t layer, const cha
     struct weight_source *source = &maker->list->vectors[maker->list->n_vectors++];
     *source = (struct weight_source){.n_out = 1,
                                      .n_in = maker->config->hidden_size,
+                                     .n_columns = maker->config->hidden_size,
                                      .format = WEIGHT_F32,
                                      .n_parts = 1,
                                      .checkpoint = maker->checkpoint,
@@ -234,25 +249,31 @@ static enum weight_format plain_format(enum model_dtype dtype)
     return WEIGHT_BF16;
 }
 
+static struct extent heads_extent(const struct model_config *config, uint32_t first, uint32_t n,
+                                  uint32_t all)
+{
+    size_t dim = config->head_dim;
+    return (struct extent){first * dim, n * dim, all * dim};
+}
+
+/* A bias behind a sum over the ranks is added once: by the first. */
 static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weight_format format)
 {
     const struct model_config *config = maker->config;
+    const struct shard *shard = maker->shard;
     const struct family_names *names = &config->family->names;
-    size_t hidden = config->hidden_size, width = config->intermediate_size;
-    size_t q_rows = model_config_attention_width(config),
-           kv_rows = (size_t)config->n_kv_heads * config->head_dim;
+    const struct extent hidden = {0, config->hidden_size, config->hidden_size};
+    const struct extent q = heads_extent(config, shard->first_head, shard->n_heads, config->n_heads);
+    const struct extent kv =
+        heads_extent(config, shard->first_kv_head, shard->n_kv_heads, config->n_kv_heads);
+    const struct extent mlp = {shard->first_mlp, shard->mlp_width, config->intermediate_size};
+    bool first = shard->rank == 0;
     const struct matrix_spec specs[LAYER_MATRICES] = {
-        [LAYER_QKV] = {layer,
-                       format,
-                       hidden,
-                       config->qkv_bias,
-                       3,
-                       {names->q, names->k, names->v},
-                       {q_rows, kv_rows, kv_rows}},
-        [LAYER_O] = {layer, format, q_rows, config->o_bias, 1, {names->o}, {hidden}},
-        [LAYER_GATE_UP] =
-            {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {width, width}},
-        [LAYER_DOWN] = {layer, format, width, config->mlp_bias, 1, {names->down}, {hidden}},
+        [LAYER_QKV] =
+            {layer, format, hidden, config->qkv_bias, 3, {names->q, names->k, names->v}, {q, kv, kv}},
+        [LAYER_O] = {layer, format, q, config->o_bias && first, 1, {names->o}, {hidden}},
+        [LAYER_GATE_UP] = {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {mlp, mlp}},
+        [LAYER_DOWN] = {layer, format, mlp, config->mlp_bias && first, 1, {names->down}, {hidden}},
     };
     for (int i = 0; i < LAYER_MATRICES; i++)
         TRY(add_matrix(maker, &specs[i]));
@@ -297,22 +318,24 @@ static err_t fill_list(const struct list_maker *maker)
     }
     for (uint32_t layer = 0; layer < config->n_layers; layer++)
         TRY(add_layer(maker, layer, linear));
-    const struct matrix_spec embedding = {
-        -1, head, config->hidden_size, false, 1, {names->embedding}, {config->vocab_size}};
+    const struct shard *shard = maker->shard;
+    const struct extent hidden = {0, config->hidden_size, config->hidden_size},
+                        tokens = {shard->first_token, shard->n_tokens, config->vocab_size};
+    const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}};
     TRY(add_matrix(maker, &embedding));
     TRY(add_vector(maker, -1, names->final_norm));
     if (maker->list->tied)
         return err_ok();
-    const struct matrix_spec lm_head = {
-        -1, head, config->hidden_size, false, 1, {names->lm_head}, {config->vocab_size}};
+    const struct matrix_spec lm_head = {-1, head, hidden, false, 1, {names->lm_head}, {tokens}};
     err_t e = add_matrix(maker, &lm_head);
     if (e.code == ERR_NOT_FOUND)
         e = err_prefix(e, "config.json does not say \"tie_word_embeddings\": true");
     return e;
 }
 
-err_t weight_list_create(const struct model_config *config, struct checkpoint *checkpoint,
-                         const struct model_options *options, struct weight_list *out)
+err_t weight_list_create(const struct model_config *config, const struct shard *shard,
+                         struct checkpoint *checkpoint, const struct model_options *options,
+                         struct weight_list *out)
 {
     *out = (struct weight_list){.tied = config->tie_word_embeddings};
     pthread_mutex_init(&out->fault.lock, NULL);
@@ -322,7 +345,7 @@ err_t weight_list_create(const struct model_config *config, struct checkpoint *c
     out->vectors = mem_alloc_array(n_vectors, sizeof *out->vectors);
     err_t e = err_ok();
     if (out->matrices && out->vectors) {
-        struct list_maker maker = {config, checkpoint, options, out};
+        struct list_maker maker = {config, shard, checkpoint, options, out};
         out->dtype = computed_dtype(&maker);
         e = fill_list(&maker);
     } else {

@@ -1,6 +1,6 @@
-/* The weights that a model needs, in one list: which tensors they come from, their shapes and formats, and
- * the rows that a backend packs. The list is made and checked before anything large is allocated: the memory
- * plan adds it up, loading walks it. */
+/* The weights that one rank of a model needs, in one list: which tensors they come from, which part of them,
+ * their shapes and formats, and the rows that a backend packs. The list is made and checked before anything
+ * large is allocated: the memory plan adds it up, loading walks it. */
 #pragma once
 
 #include <pthread.h>
@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "model/model_config.h"
+#include "model/shard.h"
 
 enum {
     WEIGHT_PARTS_MAX = 3, /* q, k and v stacked */
@@ -27,13 +28,14 @@ struct weight_fault {
 struct weight_part {
     char name[WEIGHT_NAME_MAX];             /* of the tensor, with ".weight" or ".bias" */
     const struct checkpoint_tensor *tensor; /* NULL = dummy values */
-    size_t n_rows;                          /* of a bias or norm: its values */
+    size_t first_row, n_rows;               /* this rank's; of a bias or norm: its values */
 };
 
 /* One matrix: its parts' rows stacked, [n_out, n_in]. */
 struct weight_source {
     char name[WEIGHT_NAME_MAX]; /* for people: that of the first part */
     size_t n_out, n_in;
+    size_t first_column, n_columns; /* n_in of the tensors' n_columns, from first_column on */
     enum weight_format format;
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
@@ -52,7 +54,7 @@ struct weight_list {
     struct weight_source *vectors;  /* [n_vectors]; n_out = 1 row of n_in values */
     size_t n_matrices, n_vectors;
     bool tied;
-    uint64_t n_parameters;
+    uint64_t n_parameters;  /* of the whole model */
     enum model_dtype dtype; /* as computed: never AUTO */
     struct weight_fault fault;
 };
@@ -60,8 +62,9 @@ struct weight_list {
 /* Finds and checks every tensor. checkpoint NULL: dummy weights. NOT_FOUND for a missing tensor,
  * INVALID_ARGUMENT for a wrong shape or dtype or a width that cannot be quantised; the message names file and
  * tensor. The list borrows the checkpoint and must not move. Release with weight_list_free. */
-err_t weight_list_create(const struct model_config *config, struct checkpoint *checkpoint,
-                         const struct model_options *options, struct weight_list *out) ERR_MUST_CHECK;
+err_t weight_list_create(const struct model_config *config, const struct shard *shard,
+                         struct checkpoint *checkpoint, const struct model_options *options,
+                         struct weight_list *out) ERR_MUST_CHECK;
 void weight_list_free(struct weight_list *list); /* idempotent; zeroed memory is fine */
 
 /* The description that a backend packs; without bias. Its row function borrows the source. */
