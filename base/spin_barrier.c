@@ -1,17 +1,8 @@
 #include "base/spin_barrier.h"
 
-#include "base/thread_pool.h"
-
-enum { SPIN_NS = 50 * 1000 };
-
-int64_t spin_time_ns(int n_threads)
+void spin_barrier_init(struct spin_barrier *barrier, int n_threads, int64_t spin_ns)
 {
-    return n_threads <= usable_cpu_count() ? SPIN_NS : 0;
-}
-
-void spin_barrier_init(struct spin_barrier *barrier, int n_threads)
-{
-    *barrier = (struct spin_barrier){.n_threads = n_threads, .spin_ns = spin_time_ns(n_threads)};
+    *barrier = (struct spin_barrier){.n_threads = n_threads, .spin_ns = spin_ns};
 }
 
 void spin_barrier_wait(struct spin_barrier *barrier)

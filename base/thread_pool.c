@@ -28,8 +28,8 @@ struct thread_pool {
     struct event_count start; /* bumped once a run */
     struct event_count done;  /* bumped by the last worker of a run */
     struct spin_barrier barrier;
-    _Atomic int n_running; /* workers that have not finished the run */
-    struct worker workers[];    /* n_threads - 1 */
+    _Atomic int n_running;   /* workers that have not finished the run */
+    struct worker workers[]; /* n_threads - 1 */
 };
 
 static void *worker_main(void *argument)
@@ -105,8 +105,8 @@ err_t thread_pool_create(int n_threads, struct thread_pool **out)
     if (pool == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a pool of %d threads", n_threads);
     pool->n_threads = n_threads;
-    pool->spin_ns = spin_time_ns(n_threads);
-    spin_barrier_init(&pool->barrier, n_threads);
+    pool->spin_ns = spin_time_ns(n_threads, n_cpus);
+    spin_barrier_init(&pool->barrier, n_threads, pool->spin_ns);
     int failure = start_workers(pool);
     if (failure != 0) {
         thread_pool_destroy(pool);

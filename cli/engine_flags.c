@@ -93,6 +93,14 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .metavar = "DEVICE",
          .help = "where the model runs: cpu, cuda, cuda:N (the GPU of that number), or auto: cuda where "
                  "there is one"},
+        {.name = "tensor-parallel-size",
+         .kind = FLAG_INT,
+         .target = &v->tensor_parallel_size,
+         .default_text = "1",
+         .min = 1,
+         .max = 8,
+         .help = "ranks that share the model's heads and MLP: GPUs from that of --device on, or parts of the "
+                 "CPU"},
         {.name = "threads",
          .kind = FLAG_INT,
          .target = &v->threads,
@@ -201,6 +209,7 @@ struct engine_options engine_flags_options(const struct engine_flag_values *v, c
         .device = v->device,
         .isa = v->isa,
         .n_threads = (int)v->threads,
+        .n_ranks = (uint32_t)v->tensor_parallel_size,
         .show_progress = true,
     };
     options.served_model_name = v->served_model_name;

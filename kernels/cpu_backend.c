@@ -28,8 +28,7 @@ static const char *cpu_arithmetic(const struct backend *backend)
 
 static uint64_t cpu_memory_available(const struct backend *backend)
 {
-    (void)backend;
-    return available_memory_bytes();
+    return available_memory_bytes() / cpu_rank_count((const struct cpu_backend *)backend);
 }
 
 /* Ops run at once: a second step in flight would only wait. */
@@ -86,6 +85,7 @@ static void cpu_destroy(struct backend *backend)
     if (backend == NULL)
         return;
     struct cpu_backend *cpu = cpu_of(backend);
+    cpu_leave(cpu);
     for (int i = 0; cpu->attention_scratch != NULL && i < cpu->n_threads; i++)
         cpu_memory_free(cpu->attention_scratch[i]);
     mem_free(cpu->attention_scratch);
@@ -129,6 +129,9 @@ static const struct backend_vtable cpu_vtable = {
     .sample_begin = cpu_sample_begin,
     .sample_end = cpu_step_nothing,
     .collect = cpu_step_nothing,
+    .join = cpu_join,
+    .all_reduce = cpu_all_reduce,
+    .all_gather = cpu_all_gather,
     .embed = cpu_embed,
     .add_norm = cpu_add_norm,
     .linear = cpu_linear,

@@ -13,8 +13,12 @@ enum {
     CPU_PARALLEL_MIN_ELEMENTS = 1 << 13,
 };
 
+struct cpu_group;
+
 struct cpu_backend {
     struct backend base;
+    struct cpu_group *group; /* NULL = the only rank */
+    uint32_t rank;
     struct kernel_table table;
     struct thread_pool *pool;
     int n_threads;
@@ -98,7 +102,7 @@ void cpu_logits(struct backend *backend, const struct step *step, uint32_t first
 
 /* cpu_rows.c */
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
-               const struct weight *table, float scale, struct act *out);
+               const struct weight *table, uint32_t first_token, float scale, struct act *out);
 void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
                   const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
                   struct act *out);
@@ -137,3 +141,11 @@ void cpu_slot_set(struct sampler *sampler, uint32_t slot, const struct sampler_p
                   const struct sampler_history *history);
 /* The last token of the slot's history. */
 uint32_t cpu_slot_last_token(const struct sampler *sampler, uint32_t slot);
+
+/* cpu_ranks.c */
+err_t cpu_join(struct backend *const *ranks, uint32_t n_ranks);
+void cpu_leave(struct cpu_backend *cpu);
+uint32_t cpu_rank_count(const struct cpu_backend *cpu);
+void cpu_all_reduce(struct backend *backend, const struct step *step, struct act *act);
+void cpu_all_gather(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                    struct act *part, struct act *whole);

@@ -1,4 +1,5 @@
-/* Ranks of one model on the CPU backend: each is a backend driven by its own thread, and the sums over them. */
+/* Ranks of one model on the CPU backend: each is a backend driven by its own thread, and the sums over them.
+ */
 #include <string.h>
 #include "base/alloc.h"
 #include "base/spin_barrier.h"
@@ -17,13 +18,18 @@ err_t cpu_join(struct backend *const *ranks, uint32_t n_ranks)
     if (group == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a group of %u ranks", n_ranks);
     *group = (struct cpu_group){.n_ranks = n_ranks, .n_members = n_ranks};
-    spin_barrier_init(&group->barrier, (int)n_ranks);
+    spin_barrier_init(&group->barrier, (int)n_ranks, spin_time_ns((int)n_ranks, usable_cpu_count()));
     for (uint32_t i = 0; i < n_ranks; i++) {
         ASSERT(cpu_of(ranks[i])->group == NULL);
         cpu_of(ranks[i])->group = group;
         cpu_of(ranks[i])->rank = i;
     }
     return err_ok();
+}
+
+uint32_t cpu_rank_count(const struct cpu_backend *cpu)
+{
+    return cpu->group != NULL ? cpu->group->n_ranks : 1;
 }
 
 void cpu_leave(struct cpu_backend *cpu)
@@ -62,8 +68,10 @@ void cpu_all_reduce(struct backend *backend, const struct step *step, struct act
     spin_barrier_wait(&group->barrier);
 }
 
-void cpu_all_gather(struct backend *backend, uint32_t n, struct act *part, struct act *whole)
+void cpu_all_gather(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                    struct act *part, struct act *whole)
 {
+    (void)step, (void)first_output;
     struct cpu_backend *cpu = cpu_of(backend);
     struct cpu_group *group = cpu->group;
     ASSERT(n <= part->max_rows && n <= whole->max_rows && group != NULL);

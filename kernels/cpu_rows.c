@@ -7,6 +7,7 @@ struct rows_job {
     const struct step *step;
     const struct sampler *sampler;
     const struct weight *table;
+    uint32_t first_token;
     float scale;
     struct act *residual;
     const struct act *in;
@@ -28,16 +29,26 @@ static void embed_rows(void *context, int thread_index, int n_threads)
         uint32_t token = row->token;
         if (row->flags & STEP_ROW_TOKEN_FROM_SLOT)
             token = cpu_slot_last_token(job->sampler, step->seqs[row->seq].sampling_slot);
-        ASSERT(token < job->table->n_out);
-        cpu_weight_read_row(job->table, token, job->scale, act_row(job->out, r));
+        bool is_here = token >= job->first_token && token - job->first_token < job->table->n_out;
+        ASSERT(is_here || job->cpu->group != NULL);
+        if (is_here)
+            cpu_weight_read_row(job->table, token - job->first_token, job->scale, act_row(job->out, r));
+        else
+            memset(act_row(job->out, r), 0, job->out->width * sizeof(float));
     }
 }
 
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
-               const struct weight *table, float scale, struct act *out)
+               const struct weight *table, uint32_t first_token, float scale, struct act *out)
 {
     ASSERT(out->width == table->n_in && step->n_rows <= out->max_rows);
-    struct rows_job job = {.step = step, .sampler = sampler, .table = table, .scale = scale, .out = out};
+    struct rows_job job = {.cpu = cpu_of(backend),
+                           .step = step,
+                           .sampler = sampler,
+                           .table = table,
+                           .first_token = first_token,
+                           .scale = scale,
+                           .out = out};
     out->n_quantized = 0;
     cpu_run(cpu_of(backend), step->n_rows > 1, embed_rows, &job);
 }

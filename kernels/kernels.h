@@ -100,6 +100,9 @@ struct backend_needs {
     uint32_t logits_rows; /* outputs that one pass through LM head and sampling takes */
 };
 
+/* Ranks of one model: backends of one kind that compute it together, each its part. */
+enum { BACKEND_RANKS_MAX = 8 };
+
 struct backend;
 
 /* A format or shape that a backend lacks: ERR_UNIMPLEMENTED at creation, with a message that says which
@@ -119,7 +122,7 @@ struct backend_vtable {
     const char *(*description)(const struct backend *backend);
     /* Names the arithmetic: equal names give equal bits. */
     const char *(*arithmetic)(const struct backend *backend);
-    /* Memory for models that is free now; UINT64_MAX when nobody says. */
+    /* Memory for this rank of a model that is free now; UINT64_MAX when nobody says. */
     uint64_t (*memory_available)(const struct backend *backend);
     /* Steps that may be submitted before the first is collected, for the best speed. */
     uint32_t (*steps_in_flight)(const struct backend *backend);
@@ -170,10 +173,21 @@ struct backend_vtable {
      * submission. */
     void (*collect)(struct backend *backend, struct step *step);
 
-    /* out[r] = table[token of row r] * scale. Tokens named by slot are read from the sampler. Rows:
-     * step->n_rows. */
+    /* Joins backends that have made nothing yet: ranks[i] is rank i. From here on each is driven by a thread
+     * of its own, all through the same ops in the same order. A rank that is destroyed leaves. */
+    err_t (*join)(struct backend *const *ranks, uint32_t n_ranks);
+    /* act[r] = the sum of all ranks' act[r], added in rank order whatever the number of rows: the same bits
+     * on every rank. Rows: step->n_rows. */
+    void (*all_reduce)(struct backend *backend, const struct step *step, struct act *act);
+    /* whole[i] = all ranks' part[i] side by side, in rank order, for i in [0, n): the step's outputs
+     * [first_output, first_output + n). */
+    void (*all_gather)(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                       struct act *part, struct act *whole);
+
+    /* out[r] = table[token of row r - first_token] * scale, zeros where the table lacks the token (another
+     * rank has it). Tokens named by slot are read from the sampler. Rows: step->n_rows. */
     void (*embed)(struct backend *backend, const struct step *step, const struct sampler *sampler,
-                  const struct weight *table, float scale, struct act *out);
+                  const struct weight *table, uint32_t first_token, float scale, struct act *out);
     /* residual[r] += add[r] (add may be NULL); out[r] = norm(residual[r]) * weight. */
     void (*add_norm)(struct backend *backend, const struct step *step, struct act *residual,
                      const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,

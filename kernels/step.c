@@ -1,5 +1,6 @@
 #include "kernels/step.h"
 
+#include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/checked.h"
@@ -70,4 +71,21 @@ err_t step_create(const struct step_capacity *capacity, struct step **out)
 void step_destroy(struct step *step)
 {
     mem_free(step);
+}
+
+void step_copy_inputs(struct step *to, const struct step *from)
+{
+    ASSERT(memcmp(&to->capacity, &from->capacity, sizeof to->capacity) == 0);
+    to->id = from->id;
+    to->n_rows = from->n_rows;
+    to->n_seqs = from->n_seqs;
+    to->n_outputs = from->n_outputs;
+    to->n_copies = from->n_copies;
+    memcpy(to->rows, from->rows, from->n_rows * sizeof from->rows[0]);
+    memcpy(to->seqs, from->seqs, from->n_seqs * sizeof from->seqs[0]);
+    memcpy(to->outputs, from->outputs, from->n_outputs * sizeof from->outputs[0]);
+    memcpy(to->copies, from->copies, from->n_copies * sizeof from->copies[0]);
+    size_t table_words = (size_t)from->n_seqs * from->capacity.blocks_per_seq;
+    for (uint32_t g = 0; g < from->capacity.kv_groups; g++)
+        memcpy(to->block_tables[g], from->block_tables[g], table_words * sizeof from->block_tables[g][0]);
 }

@@ -95,6 +95,8 @@ struct step {
 /* A step in plain host memory. ERR_RESOURCE_EXHAUSTED. */
 err_t step_create(const struct step_capacity *capacity, struct step **out) ERR_MUST_CHECK;
 void step_destroy(struct step *step);
+/* Everything but the results, between two steps of equal capacities. */
+void step_copy_inputs(struct step *to, const struct step *from);
 size_t step_bytes(const struct step_capacity *capacity);
 static inline uint32_t *step_block_table(const struct step *step, uint32_t group, uint32_t seq)
 {

@@ -12,7 +12,8 @@ static inline uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* One of the four values that 64 random bits make. A uniform value on (-w, w) has the deviation w / sqrt(3). */
+/* One of the four values that 64 random bits make. A uniform value on (-w, w) has the deviation w / sqrt(3).
+ */
 static inline float value_of(uint64_t bits, size_t lane)
 {
     const float scale = DUMMY_WEIGHT_DEVIATION * 1.7320508f / 32768.0f;

@@ -6,8 +6,8 @@
 
 #define MIB (1024.0 * 1024.0)
 
-struct act_spec model_act_spec(const struct model_config *config, const struct memory_plan *plan,
-                               enum model_act act)
+struct act_spec model_act_spec(const struct model_config *config, const struct shard *shard,
+                               const struct memory_plan *plan, enum model_act act)
 {
     size_t rows = plan->max_num_batched_tokens, hidden = config->hidden_size;
     const struct act_spec specs[MODEL_ACTS] = {
@@ -19,6 +19,7 @@ struct act_spec model_act_spec(const struct model_config *config, const struct m
         [MODEL_ACT_GATE_UP] = {ACT_HIDDEN, rows, 2 * (size_t)config->intermediate_size},
         [MODEL_ACT_MLP] = {ACT_HIDDEN, rows, config->intermediate_size},
         [MODEL_ACT_OUTPUT_HIDDEN] = {ACT_HIDDEN, plan->logits_rows, hidden},
+        [MODEL_ACT_LOGITS_PART] = {ACT_LOGITS, plan->logits_rows, shard->n_ranks > 1 ? shard->n_tokens : 0},
         [MODEL_ACT_LOGITS] = {ACT_LOGITS, plan->logits_rows, config->vocab_size},
     };
     return specs[act];
@@ -59,7 +60,8 @@ struct step_capacity model_step_capacity(const struct memory_plan *plan)
     };
 }
 
-struct backend_needs model_backend_needs(const struct model_config *config, const struct memory_plan *plan)
+struct backend_needs model_backend_needs(const struct model_config *config, const struct shard *shard,
+                                         const struct memory_plan *plan)
 {
     struct backend_needs needs = {
         .step = model_step_capacity(plan),
@@ -67,8 +69,8 @@ struct backend_needs model_backend_needs(const struct model_config *config, cons
         .vocab_size = config->vocab_size,
         .logits_rows = plan->logits_rows,
     };
-    for (int act = 0; act < MODEL_ACT_LOGITS; act++) {
-        size_t width = model_act_spec(config, plan, (enum model_act)act).width;
+    for (int act = 0; act < MODEL_ACT_LOGITS_PART; act++) {
+        size_t width = model_act_spec(config, shard, plan, (enum model_act)act).width;
         bool is_input = act == MODEL_ACT_NORMED || act == MODEL_ACT_ATTENTION || act == MODEL_ACT_MLP;
         if (is_input && width > needs.widest_in)
             needs.widest_in = width;
@@ -80,6 +82,7 @@ struct backend_needs model_backend_needs(const struct model_config *config, cons
 
 struct planner {
     const struct model_config *config;
+    const struct shard *shard;
     const struct weight_list *list;
     const struct backend *backend;
     enum kv_dtype kv_dtype;
@@ -107,11 +110,13 @@ static uint64_t activations_total(const struct planner *planner, const struct me
     const struct backend_vtable *vtable = planner->backend->vtable;
     uint64_t bytes = 0;
     for (int act = 0; act < MODEL_ACTS; act++) {
-        struct act_spec spec = model_act_spec(planner->config, plan, (enum model_act)act);
+        struct act_spec spec = model_act_spec(planner->config, planner->shard, plan, (enum model_act)act);
+        if (spec.width == 0)
+            continue;
         bytes += vtable->act_bytes(planner->backend, spec.role, spec.rows, spec.width);
     }
     bytes += vtable->rope_bytes(planner->backend, planner->config->head_dim / 2, plan->max_model_len);
-    struct backend_needs needs = model_backend_needs(planner->config, plan);
+    struct backend_needs needs = model_backend_needs(planner->config, planner->shard, plan);
     return bytes + vtable->scratch_bytes(planner->backend, &needs);
 }
 
@@ -246,14 +251,18 @@ static uint32_t logits_rows(uint32_t rows_max, const struct memory_plan *plan)
 }
 
 err_t memory_plan_compute(const struct model_options *options, const struct model_config *config,
-                          const struct weight_list *list, const struct backend *backend,
-                          struct memory_plan *out)
+                          const struct shard *shard, const struct weight_list *list,
+                          const struct backend *backend, struct memory_plan *out)
 {
-    *out = (struct memory_plan){.block_tokens = MODEL_BLOCK_TOKENS};
+    *out = (struct memory_plan){.n_ranks = shard->n_ranks, .block_tokens = MODEL_BLOCK_TOKENS};
     TRY(check_options(options, config, out));
     out->available_bytes = backend->vtable->memory_available(backend);
     out->logits_rows = logits_rows(backend->vtable->logits_rows_max, out);
-    struct planner planner = {config, list, backend, model_kv_dtype(options->kv_cache, list->dtype),
+    struct planner planner = {config,
+                              shard,
+                              list,
+                              backend,
+                              model_kv_dtype(options->kv_cache, list->dtype),
                               options->memory_limit_bytes};
     if (planner.limit_bytes == 0)
         planner.limit_bytes = out->available_bytes / 100 * backend->vtable->memory_share_percent;
@@ -280,16 +289,19 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
 
 void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_bytes)
 {
-    snprintf(text, text_bytes,
-             "memory plan: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB = "
-             "%.1f MiB (available %.1f MiB)\n"
-             "KV cache: %u blocks of %u tokens, %" PRIu64
-             " bytes a token; longest request %u tokens, %.1f of "
-             "them at once\n"
-             "a step: up to %u tokens of up to %u sequences",
-             (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
-             (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, (double)plan->total_bytes / MIB,
-             (double)plan->available_bytes / MIB, plan->num_kv_blocks, plan->block_tokens,
-             plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency,
-             plan->max_num_batched_tokens, plan->max_num_seqs);
+    char ranks[64] = "";
+    if (plan->n_ranks > 1)
+        snprintf(ranks, sizeof ranks, " of each of %u ranks", plan->n_ranks);
+    snprintf(
+        text, text_bytes,
+        "memory plan%s: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB = "
+        "%.1f MiB (available %.1f MiB)\n"
+        "KV cache: %u blocks of %u tokens, %" PRIu64 " bytes a token; longest request %u tokens, %.1f of "
+        "them at once\n"
+        "a step: up to %u tokens of up to %u sequences",
+        ranks, (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
+        (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, (double)plan->total_bytes / MIB,
+        (double)plan->available_bytes / MIB, plan->num_kv_blocks, plan->block_tokens,
+        plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency, plan->max_num_batched_tokens,
+        plan->max_num_seqs);
 }

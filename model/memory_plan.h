@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 #include "model/model.h"
 #include "model/model_config.h"
+#include "model/shard.h"
 #include "model/weights.h"
 
 enum {
@@ -25,6 +26,7 @@ enum model_act {
     MODEL_ACT_GATE_UP,
     MODEL_ACT_MLP,
     MODEL_ACT_OUTPUT_HIDDEN, /* of the outputs of one pass through the LM head */
+    MODEL_ACT_LOGITS_PART,   /* of one rank; only with several */
     MODEL_ACT_LOGITS,
     MODEL_ACTS,
 };
@@ -32,16 +34,18 @@ struct act_spec {
     enum act_role role;
     size_t rows, width;
 };
-struct act_spec model_act_spec(const struct model_config *config, const struct memory_plan *plan,
-                               enum model_act act);
+/* width 0: the act is not there. config: the rank's, of shard_config. */
+struct act_spec model_act_spec(const struct model_config *config, const struct shard *shard,
+                               const struct memory_plan *plan, enum model_act act);
 
 enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtype);
 struct kv_desc model_kv_desc(const struct model_config *config, enum kv_dtype dtype, uint32_t n_blocks);
 struct step_capacity model_step_capacity(const struct memory_plan *plan);
-struct backend_needs model_backend_needs(const struct model_config *config, const struct memory_plan *plan);
+struct backend_needs model_backend_needs(const struct model_config *config, const struct shard *shard,
+                                         const struct memory_plan *plan);
 
 /* INVALID_ARGUMENT for options outside their limits (max_model_len against the model's); RESOURCE_EXHAUSTED
  * when it cannot fit: the message says what would. */
 err_t memory_plan_compute(const struct model_options *options, const struct model_config *config,
-                          const struct weight_list *list, const struct backend *backend,
-                          struct memory_plan *out) ERR_MUST_CHECK;
+                          const struct shard *shard, const struct weight_list *list,
+                          const struct backend *backend, struct memory_plan *out) ERR_MUST_CHECK;

@@ -40,11 +40,14 @@ struct model_options {
     const char *device;     /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
     const char *isa;        /* backend_cpu_create */
     int n_threads;          /* 0 = all */
-    bool show_progress;     /* a bar on a terminal */
+    uint32_t n_ranks;   /* --tensor-parallel-size: GPUs, one after the other, or parts of the CPU; 0 = 1 */
+    bool show_progress; /* a bar on a terminal */
 };
 
-/* Computed before anything is allocated; bytes. */
+/* Computed before anything is allocated; bytes. Under tensor parallelism all are of one rank, and so is the
+ * limit. */
 struct memory_plan {
+    uint32_t n_ranks;
     uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes, total_bytes, available_bytes;
     uint64_t kv_bytes_per_token;
     uint32_t num_kv_blocks, block_tokens;
@@ -62,9 +65,11 @@ struct model_description {
     const char *backend;      /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;
+    uint32_t n_ranks;
     uint64_t n_parameters;
     uint64_t weights_fingerprint; /* hash over config and tensors (names, dtypes, shapes, sampled contents) */
-    uint64_t arithmetic_fingerprint; /* hash of dtype, quantization, KV dtype and the backend's arithmetic */
+    uint64_t arithmetic_fingerprint; /* hash of dtype, quantization, KV dtype, ranks and the backend's
+                                        arithmetic */
 };
 
 /* Reads config.json and the tensors' headers only, and says what loading would take. RESOURCE_EXHAUSTED when
@@ -88,8 +93,8 @@ const struct generation_config *model_generation_config(const struct model *mode
 /* Steps that may be submitted before the first is collected, for the best speed. */
 uint32_t model_steps_in_flight(const struct model *model);
 /* A step with the capacities of this model; the caller destroys it before the model. */
-err_t model_step_create(const struct model *model, struct step **out) ERR_MUST_CHECK;
-void model_step_destroy(const struct model *model, struct step *step);
+err_t model_step_create(struct model *model, struct step **out) ERR_MUST_CHECK;
+void model_step_destroy(struct model *model, struct step *step);
 
 void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
                     const struct sampler_history *history);

@@ -1,42 +1,29 @@
-/* The inside of a model: what model.c makes and forward.c runs. */
+/* The inside of a model: what model.c makes, model_run.c drives and forward.c computes. */
 #pragma once
 
-#include <stdbool.h>
-#include "kernels/kernels.h"
-#include "model/checkpoint.h"
-#include "model/memory_plan.h"
+#include "base/thread_pool.h"
 #include "model/model.h"
-#include "model/model_config.h"
-#include "model/weights.h"
+#include "model/rank.h"
 
-struct layer {
-    struct vector *attention_norm, *mlp_norm; /* [hidden] */
-    struct weight *qkv;                       /* [qkv, hidden] */
-    struct weight *o;                         /* [hidden, attention] */
-    struct weight *gate_up;                   /* [2 * mlp, hidden] */
-    struct weight *down;                      /* [hidden, mlp] */
-    struct kv *kv;
-    struct attention_params attention;
-};
+enum { MODEL_STEPS_MAX = 4 }; /* that exist at a time */
 
-struct model_acts {                        /* model_act_spec of each */
-    struct act *residual, *normed, *delta; /* [rows, hidden] */
-    struct act *qkv, *attention, *gate_up, *mlp;
-    struct act *output_hidden; /* [plan.logits_rows, hidden] */
-    struct act *logits;        /* [plan.logits_rows, vocab] */
+/* One step as every rank sees it; the first is the caller's, the others are copied from it. */
+struct step_set {
+    struct step *of_rank[MODEL_RANKS_MAX];
 };
 
 struct model {
     struct model_config config;
-    struct memory_plan plan;
+    struct memory_plan plan; /* of one rank */
     struct model_description description;
     struct generation_config generation;
-    struct backend *backend;
-    struct layer *layers;      /* [config.n_layers] */
-    struct weight *embedding;  /* [vocab, hidden] */
-    struct weight *lm_head;    /* [vocab, hidden]; the embedding itself when tied */
-    struct vector *final_norm; /* [hidden] */
-    struct rope *rope;
-    struct sampler *sampler;
-    struct model_acts acts;
+    uint32_t n_ranks;
+    struct model_rank ranks[MODEL_RANKS_MAX];
+    struct thread_pool *drivers; /* a thread for each rank, the caller's for the first; NULL with one rank */
+    struct step_set steps[MODEL_STEPS_MAX];
 };
+
+/* forward.c: one rank's part of model_forward and model_sample. */
+void rank_forward(struct model_rank *rank, struct step *step);
+void rank_sample(struct model_rank *rank, uint32_t logits_rows, struct step *step,
+                 const uint32_t *const *masks);

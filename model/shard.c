@@ -51,3 +51,12 @@ err_t shard_make(const struct model_config *config, uint32_t n_ranks, uint32_t r
     out->n_tokens = left < out->tokens_per_rank ? left : out->tokens_per_rank;
     return err_ok();
 }
+
+struct model_config shard_config(const struct model_config *config, const struct shard *shard)
+{
+    struct model_config part = *config;
+    part.n_heads = shard->n_heads;
+    part.n_kv_heads = shard->n_kv_heads;
+    part.intermediate_size = shard->mlp_width;
+    return part;
+}

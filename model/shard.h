@@ -25,12 +25,5 @@ struct shard {
 err_t shard_make(const struct model_config *config, uint32_t n_ranks, uint32_t rank,
                  struct shard *out) ERR_MUST_CHECK;
 
-/* Values of a row of q, k and v, and of the attention's output, on this rank. */
-static inline uint32_t shard_attention_width(const struct shard *shard, const struct model_config *config)
-{
-    return shard->n_heads * config->head_dim;
-}
-static inline uint32_t shard_kv_width(const struct shard *shard, const struct model_config *config)
-{
-    return shard->n_kv_heads * config->head_dim;
-}
+/* The model as one rank sees it: its heads and its MLP width; vocabulary and hidden size whole. */
+struct model_config shard_config(const struct model_config *config, const struct shard *shard);

@@ -249,8 +249,7 @@ static enum weight_format plain_format(enum model_dtype dtype)
     return WEIGHT_BF16;
 }
 
-static struct extent heads_extent(const struct model_config *config, uint32_t first, uint32_t n,
-                                  uint32_t all)
+static struct extent heads_extent(const struct model_config *config, uint32_t first, uint32_t n, uint32_t all)
 {
     size_t dim = config->head_dim;
     return (struct extent){first * dim, n * dim, all * dim};

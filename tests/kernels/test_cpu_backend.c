@@ -98,7 +98,7 @@ static void test_pack_and_read_back(void **state)
         OK(ops->weight_pack(backend, &desc, &weight));
         size_t held = sizeof *weight + weight->n_panels * weight->panel_bytes;
         assert_true(ops->weight_bytes(backend, &desc) == held);
-        ops->embed(backend, &step, NULL, weight, 2.0f, out);
+        ops->embed(backend, &step, NULL, weight, 0, 2.0f, out);
         for (size_t r = 0; r < OUT; r++) {
             float got[IN];
             ops->act_read(out, r, 1, got);
@@ -384,7 +384,7 @@ static void test_ops_do_not_allocate(void **state)
             step->rows[s] = (struct step_row){7, position, s, position > 0 ? STEP_ROW_TOKEN_FROM_SLOT : 0};
             step->seqs[s].n_context = position + 1;
         }
-        ops->embed(backend, step, sampler, table, 1.0f, hidden);
+        ops->embed(backend, step, sampler, table, 0, 1.0f, hidden);
         ops->add_norm(backend, step, hidden, NULL, norm, 1e-5f, NORM_RMS, normed);
         ops->linear(backend, step, normed, qkv_weight, qkv);
         ops->rope_kv_write(backend, step, qkv, &shape, NULL, NULL, 0, rope, ROPE_HALVES, kv);
