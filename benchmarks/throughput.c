@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "base/philox.h"
 
 struct offline_prompt {

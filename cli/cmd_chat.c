@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "base/event_count.h"
 #include "engine/engine.h"
 #include "engine/request_registry.h"
 #include "engine/stream.h"
