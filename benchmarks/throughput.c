@@ -1,10 +1,10 @@
 #include "benchmarks/throughput.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
 #include "base/philox.h"
+#include "base/program_memory.h"
 
 struct offline_prompt {
     struct stream *stream;
@@ -121,9 +121,7 @@ static void summarise(struct bench *bench, struct engine *engine)
         result->ttft_p99_ns = ttft[(size_t)(n - 1) * 99 / 100];
     }
     mem_free(ttft);
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
+    result->peak_rss_bytes = program_peak_bytes();
     engine_loop_stats_read(engine, &result->loop);
 }
 

@@ -67,12 +67,12 @@ static void print_throughput(const struct throughput_result *r, uint64_t planned
         (void)printf("{\"prefill_tok_s\":%.3f,\"decode_tok_s\":%.3f,\"output_tok_s\":%.3f,\"elapsed_s\":%.6f,"
                      "\"prefill_s\":%.6f,\"input_tokens\":%llu,\"output_tokens\":%llu,\"ttft_p50_ms\":%.3f,"
                      "\"ttft_p99_ms\":%.3f,\"steps\":%llu,\"loop_overhead_us_per_step\":%.3f,"
-                     "\"peak_rss_bytes\":%lld,\"planned_bytes\":%llu}\n",
+                     "\"peak_rss_bytes\":%llu,\"planned_bytes\":%llu}\n",
                      r->prefill_tok_s, r->decode_tok_s, r->output_tok_s, (double)r->elapsed_ns / 1e9,
                      (double)r->prefill_ns / 1e9, (unsigned long long)r->input_tokens,
                      (unsigned long long)r->output_tokens, (double)r->ttft_p50_ns / 1e6,
                      (double)r->ttft_p99_ns / 1e6, (unsigned long long)r->loop.steps, overhead_us,
-                     (long long)r->peak_rss_bytes, (unsigned long long)planned_bytes);
+                     (unsigned long long)r->peak_rss_bytes, (unsigned long long)planned_bytes);
         return;
     }
     (void)printf("prefill   %10.1f tok/s   (%llu tokens; every prompt has its first token after %.3f s)\n",

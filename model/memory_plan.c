@@ -50,6 +50,7 @@ struct planner {
     const struct model_config *config;
     const struct weight_list *list;
     const struct backend *backend;
+    const struct model_options *options;
     uint64_t limit_bytes;
 };
 
@@ -110,8 +111,13 @@ static void add_up(const struct planner *planner, struct memory_plan *plan)
     plan->sampler_bytes = planner->backend->vtable->sampler_bytes(
         planner->backend, plan->max_num_seqs, planner->config->vocab_size, plan->max_model_len);
     plan->kv_bytes = kv_total(planner, plan->num_kv_blocks);
-    plan->total_bytes =
-        add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes);
+    const struct model_options *options = planner->options;
+    plan->engine_bytes = options->engine_bytes ? options->engine_bytes(options->engine_context, plan) : 0;
+    plan->program_bytes = options->program_bytes;
+    uint64_t rest_bytes = add_saturated(plan->engine_bytes, plan->program_bytes);
+    plan->total_bytes = add_saturated(
+        add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes),
+        rest_bytes);
 }
 
 /* Whether n_seqs sequences, one of them max_model_len long, fit with n_blocks (0 = what that one takes). */
@@ -169,13 +175,17 @@ static err_t too_little_memory(const struct planner *planner, const struct memor
     else
         snprintf(advice, sizeof advice,
                  "no length fits: use --quantization, fewer --max-num-batched-tokens, or more memory");
-    return err_new(
-        ERR_RESOURCE_EXHAUSTED,
-        "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB and %.1f MiB "
-        "of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f MiB of %.1f MiB; %s",
-        (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
-        (double)plan.sampler_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len, plan.max_num_seqs,
-        (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB, advice);
+    return err_new(ERR_RESOURCE_EXHAUSTED,
+                   "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB, engine "
+                   "%.1f MiB, program "
+                   "%.1f MiB and %.1f MiB of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f "
+                   "MiB of %.1f "
+                   "MiB; %s",
+                   (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
+                   (double)plan.sampler_bytes / MIB, (double)plan.engine_bytes / MIB,
+                   (double)plan.program_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len,
+                   plan.max_num_seqs, (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB,
+                   advice);
 }
 
 static err_t check_options(const struct model_options *options, const struct model_config *config,
@@ -214,7 +224,7 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
     *out = (struct memory_plan){.block_tokens = MODEL_BLOCK_TOKENS};
     TRY(check_options(options, config, out));
     out->available_bytes = available_memory_bytes();
-    struct planner planner = {config, list, backend, options->memory_limit_bytes};
+    struct planner planner = {config, list, backend, options, options->memory_limit_bytes};
     if (planner.limit_bytes == 0)
         planner.limit_bytes = out->available_bytes / 100 * MEMORY_SHARE_PERCENT;
     out->weights_bytes = weights_total(&planner);
@@ -241,15 +251,17 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
 void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_bytes)
 {
     snprintf(text, text_bytes,
-             "memory plan: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB = "
-             "%.1f MiB (available %.1f MiB)\n"
+             "memory plan: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB + "
+             "engine "
+             "%.1f MiB + program %.1f MiB = %.1f MiB (available %.1f MiB)\n"
              "KV cache: %u blocks of %u tokens, %" PRIu64
              " bytes a token; longest request %u tokens, %.1f of "
              "them at once\n"
              "a step: up to %u tokens of up to %u sequences",
              (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
-             (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, (double)plan->total_bytes / MIB,
-             (double)plan->available_bytes / MIB, plan->num_kv_blocks, plan->block_tokens,
-             plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency,
+             (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB,
+             (double)plan->engine_bytes / MIB, (double)plan->program_bytes / MIB,
+             (double)plan->total_bytes / MIB, (double)plan->available_bytes / MIB, plan->num_kv_blocks,
+             plan->block_tokens, plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency,
              plan->max_num_batched_tokens, plan->max_num_seqs);
 }

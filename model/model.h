@@ -21,6 +21,8 @@ enum model_quantization { MODEL_QUANT_NONE, MODEL_QUANT_INT8, MODEL_QUANT_INT4 }
 
 enum { MODEL_BLOCK_TOKENS = 16 };
 
+struct memory_plan;
+
 struct model_options {
     const char *directory; /* config.json, *.safetensors */
     enum model_dtype
@@ -33,17 +35,24 @@ struct model_options {
     uint32_t max_num_seqs;           /* sequences running together */
     uint32_t max_num_batched_tokens; /* rows of a step */
     uint32_t num_kv_blocks;          /* 0 = as many as memory_limit_bytes leaves */
-    uint64_t
-        memory_limit_bytes; /* weights + activations + KV; 0 = a share of the machine's available memory */
-    const char *device;     /* "cpu" */
-    const char *isa;        /* backend_cpu_create */
-    int n_threads;          /* 0 = all */
-    bool show_progress;     /* a bar on a terminal */
+    uint64_t memory_limit_bytes; /* of everything planned; 0 = a share of the machine's available memory */
+    uint64_t program_bytes;      /* what the process holds besides: counted in the plan */
+    /* What the caller will allocate for a plan that has its counts and lengths: counted too. NULL = nothing.
+     * Monotonic in them; called many times. */
+    uint64_t (*engine_bytes)(const void *context, const struct memory_plan *plan);
+    const void *engine_context;
+    const char *device; /* "cpu" */
+    const char *isa;    /* backend_cpu_create */
+    int n_threads;      /* 0 = all */
+    bool show_progress; /* a bar on a terminal */
 };
 
 /* Computed before anything is allocated; bytes. */
 struct memory_plan {
-    uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes, total_bytes, available_bytes;
+    uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes;
+    uint64_t engine_bytes;  /* scheduler, rings, and requests running at their longest */
+    uint64_t program_bytes; /* program, libraries, tokenizer */
+    uint64_t total_bytes, available_bytes;
     uint64_t kv_bytes_per_token;
     uint32_t num_kv_blocks, block_tokens;
     uint32_t max_model_len; /* longest request */

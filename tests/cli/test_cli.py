@@ -14,7 +14,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
-LIMIT_S = 600 if os.environ.get("BANTAM_SANITIZED", "0") == "1" else 120
+SANITIZED = os.environ.get("BANTAM_SANITIZED", "0") == "1"
+LIMIT_S = 600 if SANITIZED else 120
 DEMO = ROOT / "demo/model"
 LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer
 IDS_ONLY = ["--skip-tokenizer-init", "--threads", "1"]
@@ -378,6 +379,15 @@ def test_bench_throughput_json():
     assert result["steps"] >= 200
     plain = run("bench", "throughput", LLAMA, "--input-len", 8, "--output-len", 1, "--num-prompts", 1)
     assert plain.returncode == 0 and "prefill" in plain.stdout and "tok/s" in plain.stdout
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take memory of their own")
+@pytest.mark.parametrize(("quantization", "streams"), [("none", 1), ("none", 32), ("int8", 32), ("int4", 32)])
+def test_peak_memory_is_within_the_plan(quantization, streams):
+    """With every KV block in use at the end."""
+    (result,) = run_json("bench", "throughput", DEMO, "--quantization", quantization, "--input-len", 128, "--output-len", 64,
+                         "--num-prompts", streams, "--max-num-seqs", streams, "--max-model-len", 192, "--json")
+    assert result["peak_rss_bytes"] <= result["planned_bytes"]
 
 
 def test_bench_throughput_refuses(tmp_path):
