@@ -41,6 +41,10 @@ enum {
     SAMPLING_BAD_WORD_TOKENS_MAX = 64,  /* token ids of one bad word */
 };
 
+/* A smaller repetition penalty would turn ordinary logits into infinities. */
+#define SAMPLING_REPETITION_PENALTY_MIN 0.01f
+#define SAMPLING_REPETITION_PENALTY_MAX 100.0f
+
 struct logit_bias {
     uint32_t token_id;
     float bias; /* added to the logit, [-100, 100] */
@@ -52,7 +56,7 @@ struct sampling_params {
     float top_p;              /* (0, 1] */
     float min_p;              /* [0, 1] */
     int32_t top_k;            /* -1 or 0 = off, else >= 1 */
-    float repetition_penalty; /* > 0, 1 = off */
+    float repetition_penalty; /* [SAMPLING_REPETITION_PENALTY_MIN, _MAX], 1 = off */
     float presence_penalty;   /* [-2, 2] */
     float frequency_penalty;  /* [-2, 2] */
     uint64_t seed;

@@ -11,8 +11,8 @@
 #include "api/request.h"
 #include "base/buffer.h"
 #include "base/error.h"
-#include "base/event_count.h"
 
+struct event_count; /* base/event_count.h, whose atomics C++ cannot read */
 struct service;
 struct stream; /* one submitted request, seen by its reader */
 

@@ -115,8 +115,8 @@ static err_t validate_scalars(const struct sampling_params *p, const struct vali
     TRY(check_float(set & SAMPLING_TEMPERATURE, "temperature", p->temperature, 0, 100, false));
     TRY(check_float(set & SAMPLING_TOP_P, "top_p", p->top_p, 0, 1, true));
     TRY(check_float(set & SAMPLING_MIN_P, "min_p", p->min_p, 0, 1, false));
-    TRY(check_float(set & SAMPLING_REPETITION_PENALTY, "repetition_penalty", p->repetition_penalty, 0, 100,
-                    true));
+    TRY(check_float(set & SAMPLING_REPETITION_PENALTY, "repetition_penalty", p->repetition_penalty,
+                    SAMPLING_REPETITION_PENALTY_MIN, SAMPLING_REPETITION_PENALTY_MAX, false));
     TRY(check_float(set & SAMPLING_PRESENCE_PENALTY, "presence_penalty", p->presence_penalty, -2, 2, false));
     TRY(check_float(set & SAMPLING_FREQUENCY_PENALTY, "frequency_penalty", p->frequency_penalty, -2, 2,
                     false));

@@ -42,8 +42,11 @@ err_t arena_create(size_t capacity_bytes, struct arena **out)
     arena->mapping_bytes = mapping_bytes;
     arena->base = (uint8_t *)round_up((size_t)(uintptr_t)mapping, HUGE_PAGE_BYTES);
     arena->capacity_bytes = capacity_bytes;
-    /* Best effort: a kernel without transparent huge pages is only slower. */
-    (void)madvise(arena->base, round_up(capacity_bytes, HUGE_PAGE_BYTES), MADV_HUGEPAGE);
+    /* Only huge pages that the arena fills: it takes no more than was planned. Best effort: a kernel without
+     * transparent huge pages is only slower. */
+    size_t whole_bytes = capacity_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    if (whole_bytes > 0)
+        (void)madvise(arena->base, whole_bytes, MADV_HUGEPAGE);
     *out = arena;
     return err_ok();
 }

@@ -374,7 +374,7 @@ err_t flags_parse(const struct flag_command *command, int argc, char *const argv
     struct cursor cursor = {.next = 0, .argc = argc, .argv = argv};
     TRY(apply_arguments(command, &cursor, out));
     if (out->n_positionals < command->min_positionals)
-        return err_new(ERR_INVALID_ARGUMENT, "%s needs %s: \"%s --help\" tells more", command->name,
-                       command->positionals != NULL ? command->positionals : "an argument", command->name);
+        return err_new(ERR_INVALID_ARGUMENT, "%s is missing",
+                       command->positionals != NULL ? command->positionals : "an argument");
     return err_ok();
 }

@@ -47,6 +47,15 @@ static err_t memory_error(size_t element_bytes, size_t capacity)
                    element_bytes);
 }
 
+size_t spsc_ring_bytes(size_t element_bytes, size_t capacity)
+{
+    size_t rounded = ring_capacity(capacity, 1), bytes;
+    if (element_bytes == 0 || rounded == 0 || !checked_mul(rounded, element_bytes, &bytes) ||
+        !checked_add(bytes, sizeof(struct spsc_ring), &bytes))
+        return 0;
+    return bytes;
+}
+
 err_t spsc_ring_create(size_t element_bytes, size_t capacity, struct spsc_ring **out)
 {
     *out = NULL;
@@ -138,16 +147,32 @@ static struct cell *cell_at(const struct mpsc_ring *ring, size_t position)
     return (struct cell *)(void *)(ring->cells + (position & ring->mask) * ring->cell_bytes);
 }
 
+/* At least two cells: with one, "full" and "my turn" would be the same number. False when out of range. */
+static bool mpsc_layout(size_t element_bytes, size_t capacity, size_t *n_cells, size_t *cell_bytes)
+{
+    *n_cells = ring_capacity(capacity, 2);
+    if (element_bytes == 0 || *n_cells == 0 ||
+        !checked_add(element_bytes, sizeof(struct cell) + sizeof(size_t), cell_bytes))
+        return false;
+    *cell_bytes = round_up(sizeof(struct cell) + element_bytes, sizeof(size_t));
+    return true;
+}
+
+size_t mpsc_ring_bytes(size_t element_bytes, size_t capacity)
+{
+    size_t n_cells, cell_bytes, bytes;
+    if (!mpsc_layout(element_bytes, capacity, &n_cells, &cell_bytes) ||
+        !checked_mul(n_cells, cell_bytes, &bytes) || !checked_add(bytes, sizeof(struct mpsc_ring), &bytes))
+        return 0;
+    return bytes;
+}
+
 err_t mpsc_ring_create(size_t element_bytes, size_t capacity, struct mpsc_ring **out)
 {
     *out = NULL;
-    /* At least two cells: with one, "full" and "my turn" would be the same number. */
-    size_t rounded = ring_capacity(capacity, 2);
-    size_t cell_bytes;
-    if (element_bytes == 0 || rounded == 0 ||
-        !checked_add(element_bytes, sizeof(struct cell) + sizeof(size_t), &cell_bytes))
+    size_t rounded, cell_bytes;
+    if (!mpsc_layout(element_bytes, capacity, &rounded, &cell_bytes))
         return capacity_error(element_bytes, capacity);
-    cell_bytes = round_up(sizeof(struct cell) + element_bytes, sizeof(size_t));
     struct mpsc_ring *ring = mem_alloc(sizeof *ring);
     if (ring == NULL)
         return memory_error(element_bytes, capacity);

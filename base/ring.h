@@ -15,6 +15,8 @@ bool spsc_ring_push(struct spsc_ring *ring, const void *element); /* producer; f
 bool spsc_ring_pop(struct spsc_ring *ring, void *element);        /* consumer; false when empty */
 size_t spsc_ring_count(const struct spsc_ring *ring);             /* either side; a moment's view */
 size_t spsc_ring_capacity(const struct spsc_ring *ring);
+/* What spsc_ring_create will allocate; 0 for what it refuses. */
+size_t spsc_ring_bytes(size_t element_bytes, size_t capacity);
 
 /* Many producers, one consumer (Vyukov's bounded queue with a sequence number per cell). */
 struct mpsc_ring;
@@ -22,3 +24,5 @@ err_t mpsc_ring_create(size_t element_bytes, size_t capacity, struct mpsc_ring *
 void mpsc_ring_destroy(struct mpsc_ring *ring);
 bool mpsc_ring_push(struct mpsc_ring *ring, const void *element); /* any thread; false when full */
 bool mpsc_ring_pop(struct mpsc_ring *ring, void *element);        /* consumer; false when empty */
+/* What mpsc_ring_create will allocate; 0 for what it refuses. */
+size_t mpsc_ring_bytes(size_t element_bytes, size_t capacity);

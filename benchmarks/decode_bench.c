@@ -1,6 +1,7 @@
 #include "benchmarks/decode_bench.h"
 
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "benchmarks/bench_data.h"
 
 enum { DECODE_SETTLE_STEPS = 8, DECODE_LAG_STEPS = 128 };

@@ -1,6 +1,7 @@
 #include "benchmarks/latency_bench.h"
 
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "base/progress.h"
 
 struct latency_load {

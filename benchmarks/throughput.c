@@ -1,8 +1,9 @@
 #include "benchmarks/throughput.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
+#include "base/program_memory.h"
 #include "benchmarks/bench_data.h"
 
 struct offline_prompt {
@@ -95,9 +96,7 @@ static void summarise(struct bench *bench, struct engine *engine, const struct e
         result->ttft_p99_ns = ttft[(size_t)(n - 1) * 99 / 100];
     }
     mem_free(ttft);
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        result->peak_rss_bytes = (int64_t)usage.ru_maxrss * 1024;
+    result->peak_rss_bytes = program_peak_bytes();
     struct engine_loop_stats after;
     engine_loop_stats_read(engine, &after);
     result->loop = (struct engine_loop_stats){

@@ -21,7 +21,7 @@ struct throughput_result {
     double decode_tok_s;     /* decoded_tokens / (elapsed_ns - prefill_ns); 0 when output_len is 1 */
     double output_tok_s;     /* output tokens / elapsed_ns */
     int64_t ttft_p50_ns, ttft_p99_ns;
-    int64_t peak_rss_bytes;
+    uint64_t peak_rss_bytes;
     struct engine_loop_stats loop;
     uint64_t
         loop_allocations; /* mem_alloc calls of the process between the last submission and the last event */

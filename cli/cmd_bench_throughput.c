@@ -86,13 +86,13 @@ static void print_json(const struct throughput_options *o, const struct throughp
     (void)printf("{\"prefill_tok_s\":%.3f,\"decode_tok_s\":%.3f,\"output_tok_s\":%.3f,\"elapsed_s\":%.6f,"
                  "\"prefill_s\":%.6f,\"input_tokens\":%llu,\"output_tokens\":%llu,\"ttft_p50_ms\":%.3f,"
                  "\"ttft_p99_ms\":%.3f,\"steps\":%llu,\"loop_overhead_us_per_step\":%.3f,"
-                 "\"peak_rss_bytes\":%lld,\"planned_bytes\":%llu,\"input_len\":%u,\"output_len\":%u,"
+                 "\"peak_rss_bytes\":%llu,\"planned_bytes\":%llu,\"input_len\":%u,\"output_len\":%u,"
                  "\"num_prompts\":%u,\"start_to_ready_s\":%.6f}\n",
                  r->prefill_tok_s, r->decode_tok_s, r->output_tok_s, (double)r->elapsed_ns / 1e9,
                  (double)r->prefill_ns / 1e9, (unsigned long long)r->input_tokens,
                  (unsigned long long)r->output_tokens, (double)r->ttft_p50_ns / 1e6,
                  (double)r->ttft_p99_ns / 1e6, (unsigned long long)r->loop.steps, overhead_us_per_step(r),
-                 (long long)r->peak_rss_bytes, (unsigned long long)c->planned_bytes, o->input_len,
+                 (unsigned long long)r->peak_rss_bytes, (unsigned long long)c->planned_bytes, o->input_len,
                  o->output_len, o->num_prompts, c->start_to_ready_s);
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -67,7 +68,7 @@ static err_t answer_turn(struct chat *chat, struct answer *answer)
     TRY(vtable->submit(chat->service, &request, &stream));
     atomic_store(&interrupted, false);
     err_t e = err_ok();
-    while (!answer->finished && e.code == ERR_OK) {
+    while (!answer->finished && e.code == ERR_OK && !ferror(stdout)) {
         uint32_t seen = event_count_read(progress);
         struct event event;
         while (e.code == ERR_OK && vtable->stream_next(stream, &event)) {
@@ -110,7 +111,7 @@ static void converse(struct chat *chat)
     (void)fputs(
         "Type a message; /clear forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer.\n",
         stderr);
-    for (;;) {
+    while (!ferror(stdout)) { /* main reports that */
         (void)fputs("> ", stderr);
         errno = 0;
         ssize_t size = getline(&line, &capacity, stdin);
@@ -166,8 +167,14 @@ int command_chat(int argc, char *argv[])
     struct engine_options options = engine_flags_options(&values.engine, arguments.positional[0]);
     struct engine *engine = NULL;
     err_t e = sampling_flags_params(&values.sampling, &chat.sampling);
+    if (e.code == ERR_OK && (chat.sampling.set & SAMPLING_N) && chat.sampling.n > 1)
+        e = err_new(ERR_INVALID_ARGUMENT, "--n %u: a conversation goes on from one answer", chat.sampling.n);
     if (e.code == ERR_OK)
         e = engine_open(&options, print_memory_plan, &engine);
+    if (e.code == ERR_OK &&
+        !engine_service(engine)->vtable->model_info(engine_service(engine))->has_chat_template)
+        e = err_new(ERR_FAILED_PRECONDITION, "%s has no chat template: give --chat-template FILE",
+                    arguments.positional[0]);
     if (e.code == ERR_OK && values.system)
         e = add_message(&chat, "system", values.system, strlen(values.system));
     if (e.code != ERR_OK) {

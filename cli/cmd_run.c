@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/event_count.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -24,7 +25,7 @@ struct run_item {
     struct stream *stream;  /* NULL = not submitted yet, or released */
     struct answer *answers; /* [n] owned */
     uint32_t n;
-    bool submitted, done;
+    bool done;
 };
 
 struct run {
@@ -94,8 +95,14 @@ static err_t gather_prompts(struct run *run)
 /* A prompt that was refused has its error as its answer: the others go on. */
 static void refuse(struct run *run, struct run_item *item, const err_t *error)
 {
-    item->answers[0].finish_reason = FINISH_ERROR;
-    item->answers[0].error = *error;
+    for (uint32_t i = 0; i < item->n; i++) {
+        struct answer *answer = &item->answers[i];
+        if (answer->finished)
+            continue;
+        answer->finish_reason = FINISH_ERROR;
+        answer->error = *error;
+        answer->timings = (struct timings){.queue_ns = -1, .prefill_ns = -1, .decode_ns = -1};
+    }
     item->done = true;
     run->status = 1;
 }
@@ -112,14 +119,18 @@ static void submit_more(struct run *run)
             item->n = run->sampling.set & SAMPLING_N ? run->sampling.n : 1;
             item->answers = mem_alloc_array(item->n, sizeof *item->answers);
             if (!item->answers) {
+                (void)fprintf(stderr, "bantam run: prompt %zu: out of memory for the answer\n",
+                              run->n_submitted + 1);
+                item->n = 0;
+                run->n_submitted++;
+                item->done = true;
                 run->status = 1;
-                return;
+                continue;
             }
         }
         err_t e = run->service->vtable->submit(run->service, request, &item->stream);
         if (e.code == ERR_RESOURCE_EXHAUSTED && run->service->vtable->in_flight(run->service) > 0)
             return; /* when one ends there is room again */
-        item->submitted = true;
         run->n_submitted++;
         if (e.code != ERR_OK)
             refuse(run, item, &e);
@@ -155,24 +166,49 @@ static void read_item(struct run *run, size_t index)
     }
 }
 
+/* The choices of a refused prompt share one message, said once. */
+static void print_error(const struct run_item *item, size_t index, uint32_t choice)
+{
+    const char *message = item->answers[choice].error.message;
+    if (choice == 0 || strcmp(message, item->answers[0].error.message) != 0)
+        (void)fprintf(stderr, "bantam run: prompt %zu: %s\n", index + 1, message);
+}
+
+static void print_answer(const struct run_item *item, size_t index, uint32_t choice)
+{
+    const struct buffer *text = &item->answers[choice].text;
+    if (item->n > 1)
+        (void)printf("[%zu.%u] ", index + 1, choice + 1);
+    else
+        (void)printf("[%zu] ", index + 1);
+    (void)fwrite(text->data, 1, text->size, stdout);
+    (void)fputc('\n', stdout);
+}
+
+static void print_json(struct run *run, const struct run_item *item, size_t index, uint32_t choice)
+{
+    buffer_clear(&run->line);
+    if (answer_write_json(&item->answers[choice], &item->answers[0], choice, item->n > 1, &run->line)) {
+        (void)fwrite(run->line.data, 1, run->line.size, stdout);
+    } else {
+        (void)fprintf(stderr, "bantam run: prompt %zu: out of memory for the line\n", index + 1);
+        run->status = 1;
+    }
+}
+
 static void print_item(struct run *run, size_t index)
 {
     const struct run_item *item = &run->items[index];
     bool alone = run->prompts.count == 1 && item->n == 1;
     for (uint32_t i = 0; i < item->n; i++) {
-        const struct answer *answer = &item->answers[i];
-        if (run->values->json) {
-            buffer_clear(&run->line);
-            if (answer_write_json(answer, &item->answers[0], i, item->n > 1, &run->line))
-                (void)fwrite(run->line.data, 1, run->line.size, stdout);
-        } else if (answer->finish_reason == FINISH_ERROR) {
-            (void)fprintf(stderr, "bantam run: prompt %zu: %s\n", index + 1, answer->error.message);
-        } else if (alone) {
-            (void)fputc('\n', stdout);
-        } else {
-            (void)fprintf(stdout, "[%zu%s%.0u] %s\n", index + 1, item->n > 1 ? "." : "",
-                          item->n > 1 ? i + 1 : 0, answer->text.data ? answer->text.data : "");
-        }
+        if (run->values->json)
+            print_json(run, item, index, i);
+        else if (item->answers[i].finish_reason == FINISH_ERROR)
+            print_error(item, index, i);
+        else if (alone)
+            (void)fputc('\n', stdout); /* the text came as it was made */
+        else
+            print_answer(item, index, i);
     }
     (void)fflush(stdout);
 }
@@ -185,10 +221,16 @@ static void free_item(struct run_item *item)
     item->answers = NULL;
 }
 
+/* Once nobody takes the answers there is no point in making them; main reports why. */
+static bool is_unfinished(const struct run *run)
+{
+    return run->n_printed < run->prompts.count && !ferror(stdout);
+}
+
 static void run_all(struct run *run)
 {
     struct event_count *progress = run->service->vtable->progress(run->service);
-    while (run->n_printed < run->prompts.count) {
+    while (is_unfinished(run)) {
         uint32_t seen = event_count_read(progress);
         submit_more(run);
         for (size_t i = run->n_printed; i < run->n_submitted; i++)
@@ -197,9 +239,15 @@ static void run_all(struct run *run)
             print_item(run, run->n_printed);
             free_item(&run->items[run->n_printed++]);
         }
-        if (run->n_printed < run->prompts.count)
+        if (is_unfinished(run))
             (void)event_count_wait(progress, seen, -1);
     }
+    for (size_t i = run->n_printed; i < run->n_submitted; i++) {
+        if (run->items[i].stream)
+            run->service->vtable->stream_release(run->items[i].stream);
+    }
+    for (size_t i = run->n_printed; i < run->prompts.count; i++)
+        free_item(&run->items[i]);
 }
 
 int command_run(int argc, char *argv[])

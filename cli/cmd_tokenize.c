@@ -77,7 +77,7 @@ static err_t convert_all(const struct tokenizer *tokenizer, const struct tokeniz
     ssize_t size;
     struct buffer out = {.limit_bytes = TOKENIZE_LINE_BYTES_MAX};
     err_t e = err_ok();
-    while (e.code == ERR_OK && (size = getline(&line, &capacity, stdin)) >= 0) {
+    while (e.code == ERR_OK && !ferror(stdout) && (size = getline(&line, &capacity, stdin)) >= 0) {
         number++;
         buffer_clear(&out);
         while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r'))
@@ -87,8 +87,10 @@ static err_t convert_all(const struct tokenizer *tokenizer, const struct tokeniz
         e = convert_line(tokenizer, values, line, (size_t)size, &out);
         if (e.code != ERR_OK)
             e = err_prefix(e, "line %zu", number);
-        else if (!buffer_append_text(&out, "\n") || fwrite(out.data, 1, out.size, stdout) != out.size)
-            e = err_new(ERR_IO, "cannot write the output");
+        else if (buffer_append_text(&out, "\n"))
+            (void)fwrite(out.data, 1, out.size, stdout); /* main reports what could not be written */
+        else
+            e = err_new(ERR_RESOURCE_EXHAUSTED, "line %zu: out of memory for the output", number);
     }
     mem_free(line);
     buffer_free(&out);

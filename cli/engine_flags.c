@@ -55,7 +55,8 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .default_text = "0",
          .max = 1e15,
          .metavar = "BYTES",
-         .help = "memory for weights, activations and KV (suffixes k, m, g); 0 = a share of what is free"},
+         .help =
+             "memory for everything, the program included (suffixes k, m, g); 0 = a share of what is free"},
         {.name = "dtype",
          .kind = FLAG_CHOICE,
          .target = &v->dtype,

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,11 +51,8 @@ static void usage(FILE *to)
                 to);
 }
 
-int main(int argc, char *argv[])
+static int run_command(int argc, char *argv[])
 {
-    /* A closed pipe is an error of one write, not the end of the program. */
-    (void)signal(SIGPIPE, SIG_IGN);
-    log_init(LOG_INFO, LOG_FORMAT_AUTO);
     if (argc < 2) {
         usage(stderr);
         return 2;
@@ -73,4 +71,23 @@ int main(int argc, char *argv[])
     (void)fprintf(stderr, "bantam: there is no command \"%s\"\n\n", argv[1]);
     usage(stderr);
     return 2;
+}
+
+/* A full disk or a closed pipe: what was printed is not all there is, and the status must say so. */
+static int check_output(int status)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    (void)fprintf(stderr, "bantam: cannot write to standard output%s%s\n", errno ? ": " : "",
+                  errno ? strerror(errno) : "");
+    return status ? status : 1;
+}
+
+int main(int argc, char *argv[])
+{
+    /* A closed pipe is an error of one write, not the end of the program. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    log_init(LOG_INFO, LOG_FORMAT_AUTO);
+    return check_output(run_command(argc, argv));
 }

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/philox.h"
+#include "base/program_memory.h"
 #include "engine/engine_state.h"
 
 enum { DEFAULT_STALL_TIMEOUT_S = 60 };
@@ -180,34 +181,15 @@ static void name_model(struct engine *engine, const char *directory)
     memcpy(engine->served_name, name, size);
 }
 
-static uint32_t choose_steps_in_flight(const struct engine *engine)
-{
-    uint32_t steps =
-        engine->options.steps_in_flight ? engine->options.steps_in_flight : engine->info->steps_in_flight;
-    return steps < 1 ? 1 : steps > SCHED_STEPS_IN_FLIGHT_MAX ? SCHED_STEPS_IN_FLIGHT_MAX : steps;
-}
-
 static err_t create_loop_state(struct engine *engine)
 {
     const struct executor_info *info = engine->info;
-    const struct engine_options *options = &engine->options;
-    engine->max_choices = info->max_num_seqs + options->max_waiting;
-    engine->sched_config = (struct sched_config){
-        .token_budget = info->max_num_batched_tokens,
-        .max_seqs = info->max_num_seqs,
-        .max_requests = engine->max_choices,
-        .prefill_chunk = options->prefill_chunk,
-        .block_tokens = info->block_tokens,
-        .n_blocks = info->num_kv_blocks,
-        .max_model_len = info->max_model_len,
-        .max_steps_in_flight = choose_steps_in_flight(engine),
-        .policy = options->policy == ENGINE_PRIORITY ? SCHED_PRIORITY : SCHED_FCFS,
-        .prefix_cache = !options->disable_prefix_caching,
-        .hash_key = {random_seed_u64(), random_seed_u64()},
-    };
+    engine->sched_config = engine_sched_config(&engine->options, info);
+    engine->sched_config.hash_key[0] = random_seed_u64();
+    engine->sched_config.hash_key[1] = random_seed_u64();
+    engine->max_choices = engine->sched_config.max_requests;
     TRY(sched_create(&engine->sched_config, &engine->sched));
-    TRY(mpsc_ring_create(sizeof(struct engine_command),
-                         (size_t)engine->max_choices * COMMANDS_PER_CHOICE + COMMANDS_SPARE,
+    TRY(mpsc_ring_create(sizeof(struct engine_command), engine_command_capacity(engine->max_choices),
                          &engine->commands));
     TRY(request_registry_create(&engine->registry));
     engine->results = mem_alloc_array(info->max_num_seqs, sizeof *engine->results);
@@ -303,7 +285,11 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
         TRY(text_assets_load(options->model.directory, options->chat_template_path, &engine->owned_text));
         engine->text = &engine->owned_text;
     }
-    TRY(model_load(&options->model, on_plan, &engine->model));
+    struct model_options model = options->model;
+    model.program_bytes = program_memory_bytes() + options->caller_bytes;
+    model.engine_bytes = engine_planned_bytes;
+    model.engine_context = options;
+    TRY(model_load(&model, on_plan, &engine->model));
     TRY(executor_over_model(engine->model, &engine->executor));
     engine->info = engine->executor.vtable->info(engine->executor.context);
     if (engine->text && tokenizer_vocab_size(engine->text->tokenizer) > engine->info->vocab_size)

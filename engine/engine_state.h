@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "base/event_count.h"
 #include "engine/engine.h"
 #include "engine/request_registry.h"
 #include "engine/stream.h"
@@ -125,6 +126,14 @@ void engine_loads(struct service *service, struct loads *out);
 void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_drawn);
 void engine_count_state(struct engine *engine);
 
+/* engine_memory.c: the sizes of what the loop works with. hash_key is left to the caller. */
+struct sched_config engine_sched_config(const struct engine_options *options,
+                                        const struct executor_info *info);
+size_t engine_command_capacity(uint32_t max_choices);
+/* model_options.engine_bytes over the engine_options in context. */
+uint64_t engine_planned_bytes(const void *engine_options, const struct memory_plan *plan);
+
 /* executor_model.c: the executor over a model. */
+struct executor_info executor_sizes_of_plan(const struct memory_plan *plan); /* its lengths and counts */
 err_t executor_over_model(struct model *model, struct executor *out) ERR_MUST_CHECK;
 void executor_over_model_free(struct executor *executor);

@@ -53,6 +53,18 @@ static const struct executor_vtable MODEL_EXECUTOR = {
     .collect = collect,
 };
 
+struct executor_info executor_sizes_of_plan(const struct memory_plan *plan)
+{
+    return (struct executor_info){
+        .max_model_len = plan->max_model_len,
+        .num_kv_blocks = plan->num_kv_blocks,
+        .block_tokens = plan->block_tokens,
+        .max_num_seqs = plan->max_num_seqs,
+        .max_num_batched_tokens = plan->max_num_batched_tokens,
+        .steps_in_flight = 1, /* ops run at once: a second step in flight would only wait */
+    };
+}
+
 err_t executor_over_model(struct model *model, struct executor *out)
 {
     struct model_executor *context = mem_alloc(sizeof *context);
@@ -61,21 +73,15 @@ err_t executor_over_model(struct model *model, struct executor *out)
     const struct model_description *description = model_describe(model);
     const struct memory_plan *plan = model_memory_plan(model);
     context->model = model;
-    context->info = (struct executor_info){
-        .architecture = description->architecture,
-        .dtype = description->dtype,
-        .quantization = description->quantization,
-        .vocab_size = description->vocab_size,
-        .max_model_len = description->max_model_len,
-        .num_kv_blocks = plan->num_kv_blocks,
-        .block_tokens = plan->block_tokens,
-        .max_num_seqs = plan->max_num_seqs,
-        .max_num_batched_tokens = plan->max_num_batched_tokens,
-        .n_parameters = description->n_parameters,
-        .weights_fingerprint = description->weights_fingerprint,
-        .arithmetic_fingerprint = description->arithmetic_fingerprint,
-        .steps_in_flight = model_steps_in_flight(model),
-    };
+    context->info = executor_sizes_of_plan(plan);
+    context->info.architecture = description->architecture;
+    context->info.dtype = description->dtype;
+    context->info.quantization = description->quantization;
+    context->info.vocab_size = description->vocab_size;
+    context->info.n_parameters = description->n_parameters;
+    context->info.weights_fingerprint = description->weights_fingerprint;
+    context->info.arithmetic_fingerprint = description->arithmetic_fingerprint;
+    context->info.steps_in_flight = model_steps_in_flight(model);
     *out = (struct executor){.vtable = &MODEL_EXECUTOR, .context = context};
     return err_ok();
 }

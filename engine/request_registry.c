@@ -14,6 +14,11 @@ struct request_registry {
     struct stream *bucket[REGISTRY_BUCKETS];
 };
 
+size_t request_registry_bytes(void)
+{
+    return sizeof(struct request_registry);
+}
+
 err_t request_registry_create(struct request_registry **out)
 {
     struct request_registry *registry = mem_alloc(sizeof *registry);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "base/error.h"
 
@@ -11,6 +12,7 @@ struct request_registry;
 
 err_t request_registry_create(struct request_registry **out) ERR_MUST_CHECK;
 void request_registry_destroy(struct request_registry *registry);
+size_t request_registry_bytes(void); /* what create takes */
 
 /* Keys are stream->tenant and stream->request_id. INVALID_ARGUMENT when they are in use. */
 err_t request_registry_add(struct request_registry *registry, struct stream *stream) ERR_MUST_CHECK;

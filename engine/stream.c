@@ -94,6 +94,14 @@ fail:
     return e;
 }
 
+size_t stream_bytes(size_t n_tokens)
+{
+    return sizeof(struct stream) + sizeof(struct choice) + n_tokens * sizeof(uint32_t) +
+           CHOICE_RING_TOKENS * sizeof(uint32_t) +
+           spsc_ring_bytes(sizeof(struct token_record), CHOICE_RING_TOKENS) + REQUEST_ID_BYTES_MAX +
+           REQUEST_TENANT_BYTES_MAX;
+}
+
 void stream_destroy(struct stream *stream)
 {
     for (uint32_t i = 0; stream->choices && i < stream->n_choices; i++) {

@@ -110,6 +110,8 @@ err_t stream_create(struct engine *engine, const struct sampling_params *resolve
                     const uint32_t *prompt_ids, size_t n_prompt, const uint32_t *output_prefix_ids,
                     size_t n_output_prefix, struct stream **out) ERR_MUST_CHECK;
 void stream_destroy(struct stream *stream);
+/* What stream_create takes at most for one choice of n_tokens, prompt and output, without logprobs. */
+size_t stream_bytes(size_t n_tokens);
 
 /* Loop: the choice ends; pushes nothing, publishes the finish. Idempotent. */
 void choice_finish(struct choice *choice, enum finish_reason reason, int64_t stop_token_id,

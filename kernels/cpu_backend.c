@@ -96,6 +96,7 @@ static void cpu_destroy(struct backend *backend)
 static const struct backend_vtable cpu_vtable = {
     .name = "cpu",
     .memory_share_percent = 85,
+    .is_host_memory = true,
     .logits_rows_max = 32,
     .destroy = cpu_destroy,
     .description = cpu_description,

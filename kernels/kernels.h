@@ -116,6 +116,7 @@ struct backend_vtable {
     const char *name; /* "cpu" */
     /* Of the memory available, what a plan takes where nothing else is said, in percent. */
     uint32_t memory_share_percent;
+    bool is_host_memory;      /* of the same memory as all else of the process: a plan counts both */
     uint32_t logits_rows_max; /* outputs that one pass through LM head and sampling takes at most */
     void (*destroy)(struct backend *backend);
     /* One line for people: instruction set, threads. Static or owned by the backend. */

@@ -86,6 +86,7 @@ struct planner {
     const struct weight_list *list;
     const struct backend *backend;
     enum kv_dtype kv_dtype;
+    const struct model_options *options;
     uint64_t limit_bytes;
 };
 
@@ -146,8 +147,15 @@ static void add_up(const struct planner *planner, struct memory_plan *plan)
     plan->sampler_bytes = planner->backend->vtable->sampler_bytes(
         planner->backend, plan->max_num_seqs, planner->config->vocab_size, plan->max_model_len);
     plan->kv_bytes = kv_total(planner, plan->num_kv_blocks);
-    plan->total_bytes =
-        add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes);
+    const struct model_options *options = planner->options;
+    if (planner->backend->vtable->is_host_memory) {
+        plan->engine_bytes = options->engine_bytes ? options->engine_bytes(options->engine_context, plan) : 0;
+        plan->program_bytes = options->program_bytes;
+    }
+    uint64_t rest_bytes = add_saturated(plan->engine_bytes, plan->program_bytes);
+    plan->total_bytes = add_saturated(
+        add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes),
+        rest_bytes);
 }
 
 /* Whether n_seqs sequences, one of them max_model_len long, fit with n_blocks (0 = what that one takes). */
@@ -205,13 +213,17 @@ static err_t too_little_memory(const struct planner *planner, const struct memor
     else
         snprintf(advice, sizeof advice,
                  "no length fits: use --quantization, fewer --max-num-batched-tokens, or more memory");
-    return err_new(
-        ERR_RESOURCE_EXHAUSTED,
-        "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB and %.1f MiB "
-        "of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f MiB of %.1f MiB; %s",
-        (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
-        (double)plan.sampler_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len, plan.max_num_seqs,
-        (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB, advice);
+    return err_new(ERR_RESOURCE_EXHAUSTED,
+                   "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB, engine "
+                   "%.1f MiB, program "
+                   "%.1f MiB and %.1f MiB of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f "
+                   "MiB of %.1f "
+                   "MiB; %s",
+                   (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
+                   (double)plan.sampler_bytes / MIB, (double)plan.engine_bytes / MIB,
+                   (double)plan.program_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len,
+                   plan.max_num_seqs, (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB,
+                   advice);
 }
 
 static err_t check_options(const struct model_options *options, const struct model_config *config,
@@ -258,12 +270,13 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
     TRY(check_options(options, config, out));
     out->available_bytes = backend->vtable->memory_available(backend);
     out->logits_rows = logits_rows(backend->vtable->logits_rows_max, out);
-    struct planner planner = {config,
-                              shard,
-                              list,
-                              backend,
-                              model_kv_dtype(options->kv_cache, list->dtype),
-                              options->memory_limit_bytes};
+    struct planner planner = {.config = config,
+                              .shard = shard,
+                              .list = list,
+                              .backend = backend,
+                              .kv_dtype = model_kv_dtype(options->kv_cache, list->dtype),
+                              .options = options,
+                              .limit_bytes = options->memory_limit_bytes};
     if (planner.limit_bytes == 0)
         planner.limit_bytes = out->available_bytes / 100 * backend->vtable->memory_share_percent;
     out->weights_bytes = weights_total(&planner);
@@ -289,19 +302,22 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
 
 void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_bytes)
 {
-    char ranks[64] = "";
+    char ranks[64] = "", host[96] = "";
     if (plan->n_ranks > 1)
         snprintf(ranks, sizeof ranks, " of each of %u ranks", plan->n_ranks);
+    if (plan->engine_bytes + plan->program_bytes > 0)
+        snprintf(host, sizeof host, " + engine %.1f MiB + program %.1f MiB", (double)plan->engine_bytes / MIB,
+                 (double)plan->program_bytes / MIB);
     snprintf(
         text, text_bytes,
-        "memory plan%s: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB = "
+        "memory plan%s: weights %.1f MiB + activations %.1f MiB + sampling %.1f MiB + KV cache %.1f MiB%s = "
         "%.1f MiB (available %.1f MiB)\n"
         "KV cache: %u blocks of %u tokens, %" PRIu64 " bytes a token; longest request %u tokens, %.1f of "
         "them at once\n"
         "a step: up to %u tokens of up to %u sequences",
         ranks, (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
-        (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, (double)plan->total_bytes / MIB,
-        (double)plan->available_bytes / MIB, plan->num_kv_blocks, plan->block_tokens,
-        plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency, plan->max_num_batched_tokens,
-        plan->max_num_seqs);
+        (double)plan->sampler_bytes / MIB, (double)plan->kv_bytes / MIB, host,
+        (double)plan->total_bytes / MIB, (double)plan->available_bytes / MIB, plan->num_kv_blocks,
+        plan->block_tokens, plan->kv_bytes_per_token, plan->max_model_len, plan->max_concurrency,
+        plan->max_num_batched_tokens, plan->max_num_seqs);
 }

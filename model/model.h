@@ -22,6 +22,8 @@ enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8 };
 
 enum { MODEL_BLOCK_TOKENS = 16 };
 
+struct memory_plan;
+
 struct model_options {
     const char *directory; /* config.json, *.safetensors */
     enum model_dtype
@@ -35,11 +37,15 @@ struct model_options {
     uint32_t max_num_seqs;           /* sequences running together */
     uint32_t max_num_batched_tokens; /* rows of a step */
     uint32_t num_kv_blocks;          /* 0 = as many as memory_limit_bytes leaves */
-    uint64_t
-        memory_limit_bytes; /* weights + activations + KV; 0 = a share of the machine's available memory */
-    const char *device;     /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
-    const char *isa;        /* backend_cpu_create */
-    int n_threads;          /* 0 = all */
+    uint64_t memory_limit_bytes;     /* of everything planned; 0 = a share of the device's available memory */
+    uint64_t program_bytes;          /* what the process holds besides: counted in the plan of host memory */
+    /* What the caller will allocate for a plan that has its counts and lengths: counted too. NULL = nothing.
+     * Monotonic in them; called many times. */
+    uint64_t (*engine_bytes)(const void *context, const struct memory_plan *plan);
+    const void *engine_context;
+    const char *device; /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
+    const char *isa;    /* backend_cpu_create */
+    int n_threads;      /* 0 = all */
     uint32_t n_ranks;   /* --tensor-parallel-size: GPUs, one after the other, or parts of the CPU; 0 = 1 */
     bool show_progress; /* a bar on a terminal */
 };
@@ -48,7 +54,10 @@ struct model_options {
  * limit. */
 struct memory_plan {
     uint32_t n_ranks;
-    uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes, total_bytes, available_bytes;
+    uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes;
+    uint64_t engine_bytes;  /* scheduler, rings, and requests running at their longest */
+    uint64_t program_bytes; /* program, libraries, tokenizer */
+    uint64_t total_bytes, available_bytes;
     uint64_t kv_bytes_per_token;
     uint32_t num_kv_blocks, block_tokens;
     uint32_t max_model_len; /* longest request */

@@ -3,20 +3,10 @@
 
 #include "bantam_generated.h"
 
-/* api/service.h reaches an inline function over C's atomics, which are not C++17; nothing here uses it. The
- * compilers' own header is kept out by its guard. */
-#define _STDATOMIC_H
-#define __CLANG_STDATOMIC_H
-#define _Atomic
-#define memory_order_seq_cst                  0
-#define atomic_load_explicit(pointer, order_) (*(pointer))
 extern "C" {
 #include "base/alloc.h"
 #include "proto/codec_flatbuffers.h"
 }
-#undef _Atomic
-#undef memory_order_seq_cst
-#undef atomic_load_explicit
 
 static_assert(FLATBUFFERS_LITTLEENDIAN, "vectors are read in place");
 static_assert(sizeof(bantam::LogitBias) == sizeof(struct logit_bias), "read in place");

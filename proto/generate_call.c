@@ -2,6 +2,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/event_count.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/whole_answer.h"
 

@@ -9,6 +9,10 @@
 
 struct grpc_door;
 
+/* What gRPC core's threads, connections and buffers take in ordinary use, for the memory plan; at worst
+ * max_pending_bytes and memory_quota_bytes more. */
+enum { GRPC_DOOR_BYTES = 4 << 20 };
+
 struct grpc_door_options {
     const char *host;          /* name or address to listen on */
     uint16_t port;             /* 0 = any free one */

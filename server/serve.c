@@ -147,8 +147,10 @@ err_t serve_run(const struct engine_options *engine_options, const struct serve_
 {
     TRY(check_bind(options));
     TRY(stop_signals_start(&changed));
+    struct engine_options planned = *engine_options;
+    planned.caller_bytes += GRPC_DOOR_BYTES;
     struct engine *engine;
-    TRY(engine_open(engine_options, on_plan, &engine));
+    TRY(engine_open(&planned, on_plan, &engine));
     err_t e = serve_engine(engine, options);
     engine_close(engine);
     if (options->port_file && e.code == ERR_OK)

@@ -29,8 +29,9 @@ struct sample {
 
 static float pick_float(struct rng *rng)
 {
-    static const float values[] = {0,       1,       -1,    2,      -2,       100,       -100, 0.5f, 1e-9f,
-                                   2.0001f, 1.0001f, 1e30f, -1e-9f, INFINITY, -INFINITY, NAN,  101,  3};
+    static const float values[] = {0,         1,     -1,      2,       -2,      100,    -100,
+                                   0.5f,      1e-9f, 2.0001f, 1.0001f, 1e30f,   -1e-9f, INFINITY,
+                                   -INFINITY, NAN,   101,     3,       2.8e-45f};
     return rng_below(rng, 2) ? 0.5f : values[rng_below(rng, sizeof values / sizeof *values)];
 }
 
@@ -137,8 +138,7 @@ static bool scalars_fit(const struct sampling_params *p)
            (!(set & SAMPLING_TOP_P) || (within(p->top_p, 0, 1) && p->top_p > 0)) &&
            (!(set & SAMPLING_MIN_P) || within(p->min_p, 0, 1)) &&
            (!(set & SAMPLING_TOP_K) || p->top_k >= -1) &&
-           (!(set & SAMPLING_REPETITION_PENALTY) ||
-            (within(p->repetition_penalty, 0, 100) && p->repetition_penalty > 0)) &&
+           (!(set & SAMPLING_REPETITION_PENALTY) || within(p->repetition_penalty, 0.01f, 100)) &&
            (!(set & SAMPLING_PRESENCE_PENALTY) || within(p->presence_penalty, -2, 2)) &&
            (!(set & SAMPLING_FREQUENCY_PENALTY) || within(p->frequency_penalty, -2, 2)) &&
            (!(set & SAMPLING_N) || (p->n >= 1 && p->n <= 4)) &&

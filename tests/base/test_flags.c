@@ -171,7 +171,7 @@ static void test_missing_and_extra(void **state)
     (void)state;
     assert_refused("--host needs a value", "m", "--host");
     assert_refused("--host needs a value", "m", "--host", "--seed", "1");
-    assert_refused("bantam test needs MODEL", "--seed", "1");
+    assert_refused("MODEL is missing", "--seed", "1");
     assert_refused("unexpected argument \"c\"", "a", "b", "c");
     assert_error(ERR_OK, parse("m", "--host", "--anything-else", NULL));
     assert_string_equal(options.host, "--anything-else");

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/checked.h"
+#include "base/program_memory.h"
 #include "base/utf8.h"
 #include "tests/base/cmocka_base.h"
 
@@ -218,6 +219,21 @@ static void test_buffer_json_string(void **state)
     check_json("\xff\xc3", 2, "\"\xef\xbf\xbd\xef\xbf\xbd\"");
 }
 
+/* It holds the program's files whole, and grows with what is touched. */
+static void test_program_memory(void **state)
+{
+    (void)state;
+    enum { TOUCHED_BYTES = 32 << 20, MUCH_LESS_BYTES = 24 << 20 };
+    uint64_t before = program_memory_bytes();
+    assert_true(before > 1 << 20);
+    char *block = mem_alloc(TOUCHED_BYTES);
+    assert_non_null(block);
+    memset(block, 1, TOUCHED_BYTES);
+    assert_true(program_memory_bytes() > before + MUCH_LESS_BYTES);
+    mem_free(block);
+    assert_true(program_peak_bytes() > TOUCHED_BYTES); /* it stays */
+}
+
 static void test_buffer_json_string_is_all_or_nothing(void **state)
 {
     (void)state;
@@ -249,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_buffer_memory_failure_appends_nothing),
         cmocka_unit_test(test_buffer_json_string),
         cmocka_unit_test(test_buffer_json_string_is_all_or_nothing),
+        cmocka_unit_test(test_program_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

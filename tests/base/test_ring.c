@@ -191,12 +191,29 @@ static void test_mpsc_with_four_producers(void **state)
     mpsc_ring_destroy(ring);
 }
 
+static void test_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(spsc_ring_bytes(8, 0), 0);
+    assert_int_equal(spsc_ring_bytes(0, 8), 0);
+    assert_int_equal(spsc_ring_bytes(SIZE_MAX / 2, 4), 0);
+    assert_int_equal(mpsc_ring_bytes(8, 0), 0);
+    assert_int_equal(mpsc_ring_bytes(SIZE_MAX, 4), 0);
+    assert_int_equal(spsc_ring_bytes(8, 64) - spsc_ring_bytes(8, 32), 32 * 8);
+    assert_int_equal(spsc_ring_bytes(8, 33), spsc_ring_bytes(8, 64)); /* capacities are powers of two */
+    assert_int_equal(mpsc_ring_bytes(8, 64) - mpsc_ring_bytes(8, 32), 32 * (8 + sizeof(size_t)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_creation_checks),          cmocka_unit_test(test_creation_without_memory),
-        cmocka_unit_test(test_spsc_order_and_limits),    cmocka_unit_test(test_mpsc_order_and_limits),
-        cmocka_unit_test(test_spsc_between_two_threads), cmocka_unit_test(test_mpsc_with_four_producers),
+        cmocka_unit_test(test_creation_checks),
+        cmocka_unit_test(test_creation_without_memory),
+        cmocka_unit_test(test_spsc_order_and_limits),
+        cmocka_unit_test(test_mpsc_order_and_limits),
+        cmocka_unit_test(test_spsc_between_two_threads),
+        cmocka_unit_test(test_mpsc_with_four_producers),
+        cmocka_unit_test(test_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

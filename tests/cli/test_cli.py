@@ -14,7 +14,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
-LIMIT_S = 600 if os.environ.get("BANTAM_SANITIZED", "0") == "1" else 120
+SANITIZED = os.environ.get("BANTAM_SANITIZED", "0") == "1"
+LIMIT_S = 600 if SANITIZED else 120
 DEMO = ROOT / "demo/model"
 LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer
 IDS_ONLY = ["--skip-tokenizer-init", "--threads", "1"]
@@ -153,9 +154,20 @@ def test_one_refused_prompt_does_not_stop_the_others():
     assert done.returncode == 1
     refused, good = map(json.loads, done.stdout.splitlines())
     assert refused["finish_reason"] == "error" and "99999" in refused["error"] and refused["token_ids"] == []
+    assert refused["timings"] == {"queue_ms": None, "prefill_ms": None, "decode_ms": None}
     assert good["prompt_token_ids"] == [2, 3] and len(good["token_ids"]) == 2
     done = run(*arguments)
     assert done.returncode == 1 and "prompt 1" in done.stderr and "99999" in done.stderr
+
+
+def test_a_refused_prompt_of_several_choices():
+    arguments = ["run", LLAMA, *IDS_ONLY, "--token-ids", "1,99999", "--n", 3]
+    done = run(*arguments, "--json")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1 and [answer["index"] for answer in answers] == [0, 1, 2]
+    assert all(answer["finish_reason"] == "error" and "99999" in answer["error"] for answer in answers)
+    done = run(*arguments)
+    assert done.returncode == 1 and done.stderr.count("99999") == 1
 
 
 def test_environment():
@@ -305,6 +317,54 @@ def test_tokenize_bad_model(tmp_path):
     assert_refused(run("tokenize", tmp_path, stdin=""), 1, "tokenizer.json")
 
 
+# ---- bantam chat
+
+
+def chat(*lines, arguments=()):
+    """A piped conversation: prompts and errors go to stderr, only answers to stdout."""
+    return run("chat", DEMO, "--temperature", 0, "--max-tokens", 24, "--threads", 1, *arguments,
+               stdin="".join(line + "\n" for line in lines))
+
+
+def answers_in_chat(tmp_path, *conversations, arguments=()):
+    """What `bantam run` says to the same messages."""
+    prompts = tmp_path / "conversations.jsonl"
+    prompts.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in conversations))
+    answers = run_json("run", DEMO, "--temperature", 0, "--max-tokens", 24, "--threads", 1, "--prompts", prompts, "--json",
+                       *arguments)
+    return [answer["text"] for answer in answers]
+
+
+def said(role, content):
+    return {"role": role, "content": content}
+
+
+def test_chat_remembers_until_cleared(tmp_path):
+    first, second = "Finish this: the train to", "And then?"
+    done = chat(first, second, "", "/clear", second, "/quit", "never read")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("> ") == 6  # as many lines were asked for, /quit included
+    (one, alone) = answers_in_chat(tmp_path, [said("user", first)], [said("user", second)])
+    (two,) = answers_in_chat(tmp_path, [said("user", first), said("assistant", one), said("user", second)])
+    assert done.stdout == f"{one}\n{two}\n{alone}\n"
+    assert two != alone  # or this test could not tell
+
+
+def test_chat_system_message_stays(tmp_path):
+    system, line = "Answer in one word.", "Is it raining?"
+    done = chat(line, "/clear", line, arguments=["--system", system])  # the end of the input ends it too
+    assert done.returncode == 0, done.stderr
+    (answer,) = answers_in_chat(tmp_path, [said("system", system), said("user", line)])
+    assert done.stdout == f"{answer}\n" * 2
+
+
+def test_chat_refuses():
+    done = chat("x " * 3000, "The train to")  # longer than the model: said, and the conversation goes on
+    assert done.returncode == 0 and "tokens" in done.stderr and done.stdout.count("\n") == 1
+    assert_refused(chat("hi", arguments=["--n", 2]), 2, "--n 2")
+    assert_refused(run("chat", LLAMA, *IDS_ONLY, stdin=""), 1, "chat template")
+
+
 # ---- bantam bench
 
 
@@ -319,6 +379,15 @@ def test_bench_throughput_json():
     assert result["steps"] >= 199  # the last step is counted after its tokens are out
     plain = run("bench", "throughput", LLAMA, "--input-len", 8, "--output-len", 1, "--num-prompts", 1)
     assert plain.returncode == 0 and "prefill" in plain.stdout and "tok/s" in plain.stdout
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take memory of their own")
+@pytest.mark.parametrize(("quantization", "streams"), [("none", 1), ("none", 32), ("int8", 32), ("int4", 32)])
+def test_peak_memory_is_within_the_plan(quantization, streams):
+    """With every KV block in use at the end."""
+    (result,) = run_json("bench", "throughput", DEMO, "--quantization", quantization, "--input-len", 128, "--output-len", 64,
+                         "--num-prompts", streams, "--max-num-seqs", streams, "--max-model-len", 192, "--json")
+    assert result["peak_rss_bytes"] <= result["planned_bytes"]
 
 
 def test_bench_throughput_refuses(tmp_path):
@@ -415,4 +484,36 @@ def test_usage():
     done = run("--version")
     assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
     done = run("run")
-    assert done.returncode == 2 and "MODEL" in done.stderr
+    assert done.returncode == 2 and done.stderr == 'bantam run: MODEL is missing\nTry "bantam run --help".\n'
+
+
+@pytest.mark.parametrize("arguments", [
+    ["run", LLAMA, *IDS_ONLY, "--token-ids", "1", "--json"],
+    ["run", DEMO, "--prompt", "The train to"],
+    ["chat", DEMO],
+    ["tokenize", DEMO],
+    ["bench", "throughput", LLAMA, "--input-len", 4, "--output-len", 2, "--num-prompts", 1],
+    ["run", "--help"],
+    ["--help"],
+], ids=lambda arguments: " ".join(map(str, arguments[:1])))
+def test_full_disk_is_reported(arguments):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([str(BIN), *map(str, arguments)], input="\"Hello\"\n" * 3, stdout=full, stderr=subprocess.PIPE,
+                              text=True, timeout=LIMIT_S, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "bantam: cannot write to standard output" in done.stderr
+
+
+def test_closed_pipe_ends_the_work():
+    """A reader that has enough ends the program: the next lines are longer than what a pipe holds."""
+    prompts = "".join(json.dumps({"prompt_token_ids": [5]}) + "\n" for _ in range(20))
+    process = subprocess.Popen([str(BIN), "run", str(LLAMA), *IDS_ONLY, "--prompts", "/dev/stdin", "--json", "--ignore-eos",
+                                "--max-tokens", "200", "--logprobs", "20", "--max-num-seqs", "1", "--max-waiting", "0"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process.stdin.write(prompts)
+    process.stdin.close()
+    assert json.loads(process.stdout.readline())["token_ids"]
+    process.stdout.close()
+    assert process.wait(LIMIT_S) == 1
+    assert "cannot write to standard output" in process.stderr.read()
+    process.stderr.close()

@@ -1,6 +1,8 @@
 """Clients that vanish, stop reading, or come at the wrong time; servers that are told to stop."""
 
 import os
+import pathlib
+import re
 import signal
 import socket
 import struct
@@ -12,7 +14,7 @@ import grpc
 import pytest
 
 from bantam_client import HEALTH, SERVICE, generate_request, pack, text_of, unpack
-from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, STOP_LIMIT_S
+from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED, STOP_LIMIT_S
 
 CODE = grpc.StatusCode
 DISCONNECTS = 1000
@@ -191,14 +193,14 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
         assert "reader" in error.value.details()
 
 
-def run_load(server, n, results):
+def run_load(server, n, results, max_tokens=300):
     """n streams at once; each records its tokens and how it ended."""
     started = threading.Barrier(n + 1)
 
     def run(i):
         ids, end = [], None
         try:
-            outputs = server.client.generate(input_ids=[6, 7 + i], max_tokens=300, temperature=0, ignore_eos=True,
+            outputs = server.client.generate(input_ids=[6, 7 + i], max_tokens=max_tokens, temperature=0, ignore_eos=True,
                                              timeout=CALL_LIMIT_S)
             for output in outputs:
                 if not ids:
@@ -333,6 +335,20 @@ def test_health(dummy):
     unknown = dummy.client.stream(HEALTH + "Watch", b"\x0a\x05other", CALL_LIMIT_S)
     assert next(unknown) == b"\x08\x03"
     unknown.cancel()
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take memory of their own")
+def test_memory_is_within_the_plan(start, demo_model):
+    """The printed plan against the most that the process ever held, with every sequence at its longest."""
+    server = start(demo_model, "--max-num-seqs", "16", "--max-model-len", "256")
+    results = [None] * 16
+    for thread in run_load(server, 16, results, max_tokens=250):
+        thread.join()
+    assert results == [(250, "length")] * 16
+    planned_mib = float(re.search(r"memory plan: .*? = ([\d.]+) MiB", server.output()).group(1))
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    peak_kib = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
+    assert peak_kib / 1024 <= planned_mib
 
 
 def test_loads_count(dummy):

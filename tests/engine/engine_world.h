@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "base/event_count.h"
 #include "engine/engine.h"
 #include "tests/engine/stub_executor.h"
 

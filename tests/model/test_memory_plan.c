@@ -52,8 +52,8 @@ static struct memory_plan plan_of(const struct model_options *options)
     err_t e = model_plan_memory(options, &plan);
     if (e.code != ERR_OK)
         fail_msg("%s", e.message);
-    assert_int_equal(plan.total_bytes,
-                     plan.weights_bytes + plan.activations_bytes + plan.sampler_bytes + plan.kv_bytes);
+    assert_int_equal(plan.total_bytes, plan.weights_bytes + plan.activations_bytes + plan.sampler_bytes +
+                                           plan.kv_bytes + plan.engine_bytes + plan.program_bytes);
     return plan;
 }
 
@@ -97,6 +97,34 @@ static void the_limit_is_kept(void **state)
         len = plan.max_model_len;
     }
     assert_true(len > 1000);
+}
+
+/* A caller that holds a kibibyte for each KV block. */
+static uint64_t bytes_of_blocks(const void *context, const struct memory_plan *plan)
+{
+    return *(const uint64_t *)context * plan->num_kv_blocks;
+}
+
+static void the_caller_counts_too(void **state)
+{
+    (void)state;
+    struct model_options options = dummy_options();
+    options.memory_limit_bytes = 300 * MIB;
+    options.max_model_len = 8192; /* four of them do not fit */
+    struct memory_plan alone = plan_of(&options);
+    const uint64_t block_bytes = 8192;
+    options.engine_bytes = bytes_of_blocks;
+    options.engine_context = &block_bytes;
+    options.program_bytes = 10 * MIB;
+    struct memory_plan plan = plan_of(&options);
+    assert_int_equal(plan.engine_bytes, plan.num_kv_blocks * block_bytes);
+    assert_int_equal(plan.program_bytes, 10 * MIB);
+    assert_true(plan.total_bytes <= options.memory_limit_bytes && plan.num_kv_blocks < alone.num_kv_blocks);
+    uint64_t another = plan.kv_bytes_per_token * MODEL_BLOCK_TOKENS + block_bytes;
+    assert_true(plan.total_bytes + another >
+                options.memory_limit_bytes); /* and one block more does not fit */
+    options.program_bytes = 300 * MIB;
+    expect_error(model_plan_memory(&options, &plan), ERR_RESOURCE_EXHAUSTED, "program 300.0 MiB", NULL);
 }
 
 /* What the message advises is then accepted, and one more is not. */
@@ -201,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(figures_follow_from_the_shapes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_limit_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_caller_counts_too, setup, teardown),
         cmocka_unit_test_setup_teardown(what_would_fit_fits, setup, teardown),
         cmocka_unit_test_setup_teardown(the_largest_config_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dummy_model_loads_as_planned, setup, teardown),

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "base/event_count.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
