@@ -123,8 +123,9 @@ void cuda_vector_destroy(struct vector *vector)
 /* ---- Ops ---- */
 
 void cuda_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
-                const struct weight *table, float scale, struct act *out)
+                const struct weight *table, uint32_t first_token, float scale, struct act *out)
 {
+    ASSERT(first_token == 0); /* one rank */
     ASSERT(out->width == table->matrix.n_in && step->n_rows <= out->max_rows && out->f32);
     ASSERT(table->layout == &cuda_layout_rows);
     struct cuda_backend *cuda = cuda_of(backend);

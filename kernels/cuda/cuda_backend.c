@@ -73,6 +73,12 @@ static err_t cuda_reserve(struct backend *backend, const struct backend_needs *n
     return err_ok();
 }
 
+static err_t cuda_join(struct backend *const *ranks, uint32_t n_ranks)
+{
+    (void)ranks;
+    return err_new(ERR_UNIMPLEMENTED, "--tensor-parallel-size %u: the CUDA backend runs on one GPU", n_ranks);
+}
+
 static void cuda_destroy(struct backend *backend)
 {
     if (backend == NULL)
@@ -132,6 +138,7 @@ static const struct backend_vtable cuda_vtable = {
     .sample_begin = cuda_sample_begin,
     .sample_end = cuda_sample_end,
     .collect = cuda_collect,
+    .join = cuda_join,
     .embed = cuda_embed,
     .add_norm = cuda_add_norm,
     .linear = cuda_linear,

@@ -254,7 +254,7 @@ void cuda_act_destroy(struct act *act);
 void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const float *values);
 void cuda_act_read(const struct act *act, size_t first_row, size_t n_rows, float *values);
 void cuda_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
-                const struct weight *table, float scale, struct act *out);
+                const struct weight *table, uint32_t first_token, float scale, struct act *out);
 void cuda_add_norm(struct backend *backend, const struct step *step, struct act *residual,
                    const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
                    struct act *out);

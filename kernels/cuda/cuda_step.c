@@ -262,10 +262,11 @@ static void upload_step(struct cuda_backend *cuda, struct cuda_flight *flight)
 
 /* ---- Passes ---- */
 
-/* Every sequence has one row, and no blocks are copied: the kind of step that is captured. */
+/* Every sequence has one row, no blocks are copied, something is wanted: the kind of step that is captured. A
+ * forward pass of which nothing is wanted leaves out its last norm. */
 static bool is_decode(const struct step *step)
 {
-    return step->n_copies == 0 && step->n_rows == step->n_seqs && step->n_rows > 0;
+    return step->n_copies == 0 && step->n_rows == step->n_seqs && step->n_outputs > 0;
 }
 
 bool cuda_forward_begin(struct backend *backend, struct step *step)
