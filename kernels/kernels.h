@@ -50,6 +50,7 @@ struct weight_desc {
     weight_row_fn *row;
     const void *row_context;
     const float *bias; /* [n_out] copied, or NULL */
+    bool is_table;     /* embed reads its rows */
 };
 
 /* ---- Activations ---- */
@@ -248,6 +249,7 @@ err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out) E
 struct backend_cuda_options {
     int device;    /* ordinal, as CUDA counts the GPUs that it may use */
     bool f32;      /* every act in f32 and plain FMA kernels; else bf16 activations and tensor cores */
+    bool eager;    /* no captured graphs */
     int n_threads; /* that pack weights; 0 = one per usable CPU */
 };
 

@@ -89,6 +89,7 @@ struct weight_desc weight_source_desc(const struct weight_source *source)
         .row = source_row,
         .row_context = source,
         .bias = NULL,
+        .is_table = source->is_table,
     };
 }
 
@@ -322,6 +323,7 @@ static err_t fill_list(const struct list_maker *maker)
                         tokens = {shard->first_token, shard->n_tokens, config->vocab_size};
     const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}};
     TRY(add_matrix(maker, &embedding));
+    maker->list->matrices[maker->list->n_matrices - 1].is_table = true;
     TRY(add_vector(maker, -1, names->final_norm));
     if (maker->list->tied)
         return err_ok();

@@ -10,7 +10,7 @@
 enum {
     CUDA_SLOT_STOP_IDS_MAX = 256, /* end-of-sequence ids and stop ids */
     CUDA_SLOT_BIAS_MAX = 1024,
-    CUDA_SLOT_WORDS_MAX = 128,
+    CUDA_SLOT_WORDS_MAX = 256,      /* each of 128 bad words with and without a blank before it */
     CUDA_SLOT_WORD_TOKENS_MAX = 64, /* of one bad word */
     /* The latest outputs, for bad words: a word's tokens before the last one. A power of two. */
     CUDA_SLOT_TAIL = 64,

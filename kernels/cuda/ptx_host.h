@@ -61,6 +61,12 @@ void emu_dependents_launch(void);
 void emu_dependencies_wait(void);
 void emu_ldmatrix(uint32_t *r, const void *row, uint32_t n_matrices, bool transposed);
 void emu_mma(enum emu_mma kind, void *d, const uint32_t *a, const uint32_t *b);
+/* a: four registers, or NULL for a_descriptor. */
+void emu_wgmma(enum emu_mma kind, uint32_t n, float *d, const uint32_t *a, uint64_t a_descriptor,
+               uint64_t b_descriptor, bool accumulate, bool a_by_k, bool b_by_k);
+void emu_wgmma_fence(void);
+void emu_wgmma_commit(void);
+void emu_wgmma_wait(uint32_t n_pending);
 uint16_t emu_to_f16(float x);
 float emu_from_f16(uint16_t code);
 uint32_t emu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c);

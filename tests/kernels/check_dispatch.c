@@ -91,8 +91,8 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, int n
     for (size_t o = 0; o < c->shape.n_out; o++)
         bias[o] = (float)o * 0.01f - 0.3f;
     struct random_matrix matrix = {&c->shape, c->options->seed};
-    struct weight_desc desc = {"check",        c->shape.n_out, c->shape.n_in, c->format,
-                               c->shape.group, matrix_row,     &matrix,       bias};
+    struct weight_desc desc = {"check",    c->shape.n_out, c->shape.n_in, c->format, c->shape.group,
+                               matrix_row, &matrix,        bias,          false};
     struct weight *weight;
     struct act *in, *out;
     e = ops->weight_pack(backend, &desc, &weight);

@@ -93,7 +93,8 @@ static void test_pack_and_read_back(void **state)
     for (uint32_t r = 0; r < OUT; r++)
         rows[r] = (struct step_row){.token = OUT - 1 - r};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-        struct weight_desc desc = {"w", OUT, IN, cases[c].format, cases[c].group, matrix_row, &matrix, NULL};
+        struct weight_desc desc = {"w",     OUT,  IN,   cases[c].format, cases[c].group, matrix_row,
+                                   &matrix, NULL, false};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         size_t held = sizeof *weight + weight->n_panels * weight->panel_bytes;
@@ -129,8 +130,8 @@ static void test_linear_close_to_double(void **state)
     struct step step = {.n_rows = ROWS};
     static const double tolerance[] = {1e-5, 0.015, 0.002, 0.08, 0.8}; /* |product| is about 1.1 */
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {"w",          OUT,        IN,      (enum weight_format)format,
-                                   WEIGHT_GROUP, matrix_row, &matrix, bias};
+        struct weight_desc desc = {"w",     OUT,  IN,   (enum weight_format)format, WEIGHT_GROUP, matrix_row,
+                                   &matrix, bias, false};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         ops->act_write(in, 0, ROWS, x);
@@ -163,7 +164,7 @@ static void test_quantised_rows_follow_writes(void **state)
     enum { OUT = 32, IN = 64 };
     float *w = random_values(4, OUT * IN, 0.1f), *x = random_values(5, 2 * IN, 1.0f), first[OUT], again[OUT];
     struct matrix matrix = {OUT, IN, w};
-    struct weight_desc desc = {"w", OUT, IN, WEIGHT_INT8, 32, matrix_row, &matrix, NULL};
+    struct weight_desc desc = {"w", OUT, IN, WEIGHT_INT8, 32, matrix_row, &matrix, NULL, false};
     struct weight *weight;
     struct act *in, *out;
     OK(ops->weight_pack(backend, &desc, &weight));
@@ -195,8 +196,8 @@ static void test_bad_weights(void **state)
     struct weight *weight;
     values[64 + 5] = NAN;
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {"layers.0.q", 3,          32,      (enum weight_format)format,
-                                   32,           matrix_row, &matrix, NULL};
+        struct weight_desc desc = {"layers.0.q", 3,    32,   (enum weight_format)format, 32, matrix_row,
+                                   &matrix,      NULL, false};
         err_t e = ops->weight_pack(backend, &desc, &weight);
         if (format == WEIGHT_F32 || format == WEIGHT_BF16) {
             OK(e);
@@ -208,7 +209,7 @@ static void test_bad_weights(void **state)
         assert_null(weight);
     }
     values[64 + 5] = 70000.0f;
-    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL};
+    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL, false};
     assert_int_equal(ops->weight_pack(backend, &desc, &weight).code, ERR_DATA_LOSS);
 }
 
@@ -289,7 +290,7 @@ static void test_creation_without_memory(void **state)
     (void)state;
     float values[64 * 32] = {0}, inv_freq[4] = {1};
     struct matrix matrix = {64, 32, values};
-    struct weight_desc desc = {"w", 64, 32, WEIGHT_INT4, 32, matrix_row, &matrix, values};
+    struct weight_desc desc = {"w", 64, 32, WEIGHT_INT4, 32, matrix_row, &matrix, values, false};
     struct kv_desc kv_desc = {KV_BF16, 300, KV_BLOCK_TOKENS, 2, 64, 0}; /* large enough to be mapped */
     struct step_capacity capacity = {5, 3, 5, 2, 7, 2};
     for (int what = 0; what < 8; what++) {
@@ -341,8 +342,8 @@ static void test_ops_do_not_allocate(void **state)
     enum { DIM = 16, HEADS = 2, VOCAB = 200 };
     float *values = random_values(8, VOCAB * 64, 0.2f), inv_freq[DIM / 2] = {1, 0.5f};
     struct matrix matrix = {VOCAB, 64, values};
-    struct weight_desc desc = {"w", VOCAB, 64, WEIGHT_INT4, 32, matrix_row, &matrix, NULL};
-    struct weight_desc qkv_desc = {"qkv", 64, 64, WEIGHT_BF16, 0, matrix_row, &matrix, NULL};
+    struct weight_desc desc = {"w", VOCAB, 64, WEIGHT_INT4, 32, matrix_row, &matrix, NULL, false};
+    struct weight_desc qkv_desc = {"qkv", 64, 64, WEIGHT_BF16, 0, matrix_row, &matrix, NULL, false};
     struct kv_desc kv_desc = {KV_BF16, 4, KV_BLOCK_TOKENS, 1, DIM, 0};
     struct weight *table, *qkv_weight;
     struct act *hidden, *normed, *qkv, *mixed, *gate_up, *logits;

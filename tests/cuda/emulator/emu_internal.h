@@ -85,6 +85,7 @@ struct emu_worker {
         const char *name;
     } statics[64];
     struct emu_async *async; /* copies and mbarriers, emu_copy.c */
+    struct emu_wgmma *wgmma; /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
 };
 
 extern __thread struct emu_worker *emu_worker __attribute__((tls_model("initial-exec")));
@@ -144,3 +145,9 @@ void emu_async_end(struct emu_worker *worker);
 bool emu_async_progress(struct emu_worker *worker);
 /* What a stuck mbarrier misses, for the message. */
 void emu_mbarrier_describe(const uint64_t *bar, char *text, size_t size);
+
+/* emu_wgmma.c */
+void emu_wgmma_create(struct emu_worker *worker);
+void emu_wgmma_destroy(struct emu_worker *worker);
+void emu_wgmma_begin(struct emu_worker *worker);
+void emu_wgmma_end(struct emu_worker *worker);

@@ -79,6 +79,7 @@ static struct emu_worker *worker_of_this_thread(void)
     ASSERT(worker != NULL);
     emu_shared_create(worker);
     emu_async_create(worker);
+    emu_wgmma_create(worker);
     for (uint32_t i = 0; i < EMU_BLOCK_THREADS_MAX; i++) {
         struct emu_thread *thread = &worker->threads[i];
         thread->view = (struct emu_thread_view){
@@ -100,6 +101,7 @@ static void worker_destroy(void *at)
         emu_fiber_destroy(fiber);
     }
     emu_fiber_leave(&worker->scheduler);
+    emu_wgmma_destroy(worker);
     emu_async_destroy(worker);
     emu_shared_destroy(worker);
     free(worker);
@@ -211,6 +213,7 @@ static void block_begin(struct emu_worker *worker, const struct emu_launch *laun
     }
     emu_shared_begin(worker);
     emu_async_begin(worker);
+    emu_wgmma_begin(worker);
 }
 
 static struct emu_warp *warp_to_run(struct emu_worker *worker, uint32_t last)
@@ -235,6 +238,7 @@ static void block_end(struct emu_worker *worker)
             emu_fail(
                 "launched as a dependent of the kernel before, but no thread called dependencies_wait()");
     }
+    emu_wgmma_end(worker);
     emu_async_end(worker);
     emu_shared_end(worker);
 }

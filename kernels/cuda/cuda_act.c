@@ -1,0 +1,212 @@
+/* Activations and vectors of the CUDA backend, and the ops that treat each row by itself. */
+#include <string.h>
+#include "base/alloc.h"
+#include "base/float16.h"
+#include "kernels/cuda/cuda_backend.h"
+
+enum { STRIDE_ELEMENTS = 8 }; /* rows begin at multiples of 16 bytes */
+
+/* The residual and the logits are f32 in any precision. */
+static bool is_f32(const struct cuda_backend *cuda, enum act_role role)
+{
+    return cuda->f32 || role != ACT_HIDDEN;
+}
+
+size_t cuda_act_bytes(const struct backend *backend, enum act_role role, size_t max_rows, size_t width)
+{
+    size_t element = is_f32(cuda_of_const(backend), role) ? sizeof(float) : sizeof(uint16_t);
+    size_t bytes;
+    if (!checked_mul(round_up(width, STRIDE_ELEMENTS) * element, max_rows, &bytes) ||
+        !checked_add(bytes, CUDA_ALIGN, &bytes))
+        return SIZE_MAX;
+    return cuda_bytes(bytes - CUDA_ALIGN, 1);
+}
+
+err_t cuda_act_create(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
+                      struct act **out)
+{
+    ASSERT(max_rows > 0 && width > 0 && max_rows <= UINT32_MAX && width <= UINT32_MAX - STRIDE_ELEMENTS);
+    struct cuda_backend *cuda = cuda_of(backend);
+    *out = NULL;
+    void *data;
+    TRY(cuda_take(cuda, cuda_act_bytes(backend, role, max_rows, width), 1, "activations", &data));
+    struct act *act = mem_alloc(sizeof *act);
+    if (act == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for activations of %zu rows by %zu", max_rows,
+                       width);
+    *act = (struct act){.cuda = cuda,
+                        .role = role,
+                        .f32 = is_f32(cuda, role),
+                        .max_rows = max_rows,
+                        .width = width,
+                        .stride = (uint32_t)round_up(width, STRIDE_ELEMENTS),
+                        .data = data};
+    *out = act;
+    return err_ok();
+}
+
+void cuda_act_destroy(struct act *act)
+{
+    mem_free(act);
+}
+
+static uint8_t *act_at(const struct act *act, size_t row)
+{
+    return (uint8_t *)act->data + row * act->stride * act_element_bytes(act);
+}
+
+/* A row at a time through the stages: for tests and pooled outputs. */
+void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const float *values)
+{
+    ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
+    struct cuda_backend *cuda = act->cuda;
+    ASSERT(act->width * sizeof(float) <= cuda->stage_bytes);
+    for (size_t r = 0; r < n_rows; r++) {
+        uint8_t *stage;
+        const float *row = values + r * act->width;
+        cuda_must(cuda_stage_begin(cuda, &stage));
+        if (act->f32)
+            memcpy(stage, row, act->width * sizeof(float));
+        for (size_t i = 0; i < act->width && !act->f32; i++)
+            ((uint16_t *)stage)[i] = bf16_from_f32(row[i]);
+        cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, act_at(act, first_row + r), stage,
+                                            act->width * act_element_bytes(act)));
+        cuda_must(cuda_stage_end(cuda));
+    }
+}
+
+void cuda_act_read(const struct act *act, size_t first_row, size_t n_rows, float *values)
+{
+    ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
+    struct cuda_backend *cuda = act->cuda;
+    for (size_t r = 0; r < n_rows; r++) {
+        uint8_t *stage;
+        float *row = values + r * act->width;
+        cuda_must(cuda_stage_begin(cuda, &stage));
+        cuda_must(cuda->api->copy_to_host(cuda->device, cuda->stream, stage, act_at(act, first_row + r),
+                                          act->width * act_element_bytes(act)));
+        cuda_must(cuda_stage_end(cuda));
+        cuda_must(cuda->api->stream_wait(cuda->device, cuda->stream));
+        if (act->f32)
+            memcpy(row, stage, act->width * sizeof(float));
+        for (size_t i = 0; i < act->width && !act->f32; i++)
+            row[i] = bf16_to_f32(((const uint16_t *)stage)[i]);
+    }
+}
+
+size_t cuda_vector_bytes(const struct backend *backend, size_t n)
+{
+    (void)backend;
+    return cuda_bytes(n, sizeof(float));
+}
+
+err_t cuda_vector_create(struct backend *backend, const float *values, size_t n, struct vector **out)
+{
+    struct cuda_backend *cuda = cuda_of(backend);
+    *out = NULL;
+    void *memory;
+    TRY(cuda_take(cuda, n, sizeof(float), "a vector", &memory));
+    TRY(cuda_upload(cuda, memory, values, n * sizeof(float)));
+    struct vector *vector = mem_alloc(sizeof *vector);
+    if (vector == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a vector of %zu", n);
+    *vector = (struct vector){n, memory};
+    *out = vector;
+    return err_ok();
+}
+
+void cuda_vector_destroy(struct vector *vector)
+{
+    mem_free(vector);
+}
+
+/* ---- Ops ---- */
+
+void cuda_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
+                const struct weight *table, uint32_t first_token, float scale, struct act *out)
+{
+    ASSERT(first_token == 0); /* one rank */
+    ASSERT(out->width == table->matrix.n_in && step->n_rows <= out->max_rows && out->f32);
+    ASSERT(table->layout == &cuda_layout_rows);
+    struct cuda_backend *cuda = cuda_of(backend);
+    struct embed_args args = {
+        .step = cuda->scratch.step,
+        .table = table->matrix,
+        .scale = scale,
+        .out = out->data,
+        .out_stride = out->stride,
+    };
+    if (sampler != NULL)
+        args.slots = sampler->slots;
+    CUDA_LAUNCH(cuda, embed, cuda->rows_max, 1, EMBED_THREADS, args);
+}
+
+void cuda_add_norm(struct backend *backend, const struct step *step, struct act *residual,
+                   const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
+                   struct act *out)
+{
+    ASSERT(residual->width == weight->n && out->width == weight->n &&
+           (add == NULL || add->width == weight->n));
+    ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
+    ASSERT(add == NULL || (step->n_rows <= add->max_rows && add->f32 == out->f32));
+    ASSERT(residual->f32);
+    struct cuda_backend *cuda = cuda_of(backend);
+    struct add_norm_args args = {
+        .step = cuda->scratch.step,
+        .residual = residual->data,
+        .add = add == NULL ? NULL : add->data,
+        .weight = weight->values,
+        .out = out->data,
+        .residual_stride = residual->stride,
+        .add_stride = add == NULL ? 0 : add->stride,
+        .out_stride = out->stride,
+        .n = (uint32_t)weight->n,
+        .eps = eps,
+        .one_plus = kind == NORM_RMS_ONE_PLUS,
+    };
+    uint32_t threads = add_norm_threads(args.n);
+    if (out->f32)
+        CUDA_LAUNCH(cuda, add_norm_f32, cuda->rows_max, 1, threads, args);
+    else
+        CUDA_LAUNCH(cuda, add_norm_bf16, cuda->rows_max, 1, threads, args);
+}
+
+void cuda_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
+                         enum activation_kind kind, struct act *out)
+{
+    ASSERT(gate_up->width == 2 * out->width && gate_up->f32 == out->f32);
+    ASSERT(step->n_rows <= gate_up->max_rows && step->n_rows <= out->max_rows);
+    struct cuda_backend *cuda = cuda_of(backend);
+    struct activation_mul_args args = {
+        .step = cuda->scratch.step,
+        .gate_up = gate_up->data,
+        .out = out->data,
+        .gate_up_stride = gate_up->stride,
+        .out_stride = out->stride,
+        .width = (uint32_t)out->width,
+        .kind = kind,
+    };
+    size_t pieces = div_up(out->width, ACTIVATION_PIECE);
+    if (out->f32)
+        CUDA_LAUNCH(cuda, activation_mul_f32, cuda->rows_max, pieces, ACTIVATION_THREADS, args);
+    else
+        CUDA_LAUNCH(cuda, activation_mul_bf16, cuda->rows_max, pieces, ACTIVATION_THREADS, args);
+}
+
+void cuda_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                         const struct act *in, struct act *out)
+{
+    ASSERT(first_output <= step->n_outputs && n <= step->n_outputs - first_output);
+    ASSERT(in != out && in->width == out->width && in->f32 == out->f32 && n <= out->max_rows);
+    struct cuda_backend *cuda = cuda_of(backend);
+    uint32_t element = (uint32_t)act_element_bytes(in);
+    struct gather_outputs_args args = {
+        .rows = cuda_output_rows(cuda, first_output, n),
+        .in = in->data,
+        .out = out->data,
+        .in_stride_bytes = in->stride * element,
+        .out_stride_bytes = out->stride * element,
+        .row_bytes = (uint32_t)in->width * element,
+    };
+    CUDA_LAUNCH(cuda, gather_outputs, args.rows.max, 1, GATHER_THREADS, args);
+}

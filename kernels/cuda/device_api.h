@@ -1,0 +1,89 @@
+/* Everything that the host code of the CUDA backend calls: one table of functions, filled with the CUDA
+ * runtime by device_cuda.c and with a device that does not exist by tests/cuda/fake_device.c. What is
+ * enqueued on a stream runs later, in the order of that stream; a copy reads its source when it runs.
+ *
+ * Thread: that which opened the device, unless said. Errors name what CUDA said; those of launches, copies
+ * and events may belong to work enqueued earlier and mean that the device is lost. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "kernels/cuda/cuda_kernels.h"
+
+struct device;
+struct device_stream;
+struct device_event;
+struct device_graph;
+
+struct device_properties {
+    char name[96];
+    uint32_t capability; /* 90 for 9.0 */
+    uint32_t n_multiprocessors;
+    uint32_t shared_bytes_max; /* of a block, static and dynamic */
+    uint64_t memory_bytes, l2_bytes;
+    uint32_t driver_version, runtime_version; /* 13000 for 13.0 */
+};
+
+enum launch_flags {
+    /* Programmatic dependent launch: the kernel may begin before the one in front of it has ended, and waits
+     * for it in dependencies_wait(), which every kernel so launched calls before it reads or writes. */
+    LAUNCH_PDL = 1u << 0,
+};
+
+struct launch {
+    enum cuda_kernel_id kernel;
+    uint32_t grid[3];
+    uint32_t block_threads;
+    uint32_t shared_bytes; /* dynamic */
+    const void *args;      /* the kernel's args struct; copied */
+    size_t args_bytes;
+    uint32_t flags;
+};
+
+struct device_api {
+    /* ERR_UNAVAILABLE: no driver, one that is too old, no such GPU. */
+    err_t (*open)(int ordinal, struct device **out);
+    void (*close)(struct device *device); /* everything made on it has been destroyed */
+    const struct device_properties *(*properties)(const struct device *device);
+    /* Bytes that memory_alloc could take now. */
+    err_t (*memory_free_bytes)(struct device *device, uint64_t *out);
+
+    /* ERR_RESOURCE_EXHAUSTED. Device memory holds anything; aligned to 256. */
+    err_t (*memory_alloc)(struct device *device, size_t size_bytes, void **out);
+    void (*memory_free)(struct device *device, void *memory);
+    /* Pinned host memory that the device can read and write. */
+    err_t (*host_alloc)(struct device *device, size_t size_bytes, void **out);
+    void (*host_free)(struct device *device, void *memory);
+
+    err_t (*stream_create)(struct device *device, struct device_stream **out);
+    void (*stream_destroy)(struct device *device, struct device_stream *stream);
+    err_t (*stream_wait)(struct device *device, struct device_stream *stream); /* blocks */
+    err_t (*stream_wait_event)(struct device *device, struct device_stream *stream,
+                               struct device_event *event);
+
+    err_t (*event_create)(struct device *device, struct device_event **out);
+    void (*event_destroy)(struct device *device, struct device_event *event);
+    err_t (*event_record)(struct device *device, struct device_event *event, struct device_stream *stream);
+    err_t (*event_wait)(struct device *device,
+                        struct device_event *event); /* blocks; at once if never recorded */
+
+    /* Host memory is pinned. */
+    err_t (*copy_to_device)(struct device *device, struct device_stream *stream, void *to, const void *from,
+                            size_t size_bytes);
+    err_t (*copy_to_host)(struct device *device, struct device_stream *stream, void *to, const void *from,
+                          size_t size_bytes);
+    err_t (*fill)(struct device *device, struct device_stream *stream, void *to, uint8_t byte,
+                  size_t size_bytes);
+    err_t (*launch)(struct device *device, struct device_stream *stream, const struct launch *launch);
+
+    /* What is enqueued on the stream between begin and end is not run but made into a graph. */
+    err_t (*capture_begin)(struct device *device, struct device_stream *stream);
+    err_t (*capture_end)(struct device *device, struct device_stream *stream, struct device_graph **out);
+    err_t (*graph_launch)(struct device *device, struct device_graph *graph, struct device_stream *stream);
+    void (*graph_destroy)(struct device *device, struct device_graph *graph);
+};
+
+/* The table of the device that this library is linked with. */
+const struct device_api *device_api(void);

@@ -1,0 +1,584 @@
+#include "tests/cuda/fake_device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "tests/cuda/emulator/emulator.h"
+#include "tests/cuda/fake_memory.h"
+
+enum { ARGS_BYTES_MAX = 1024, STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
+
+enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT };
+
+struct operation {
+    enum operation_kind kind;
+    /* RUN_KERNEL */
+    uint32_t kernel, grid[3], block_threads, shared_bytes, args_bytes;
+    bool dependent;
+    /* RUN_COPY, RUN_FILL */
+    void *to;
+    const void *from;
+    size_t size_bytes;
+    uint8_t byte;
+    /* RUN_RECORD, RUN_WAIT */
+    struct device_event *event;
+    uint64_t ticket;
+    _Alignas(16) uint8_t args[ARGS_BYTES_MAX];
+};
+
+/* A growing list; [first, n) is still to run. */
+struct operations {
+    struct operation *items;
+    size_t first, n, room;
+};
+
+struct device_stream {
+    struct operations queue;
+    struct device_graph *capture; /* NULL = what is enqueued runs */
+};
+
+struct device_event {
+    uint64_t n_recorded, n_completed;
+};
+
+struct device_graph {
+    struct operations body;
+};
+
+struct device {
+    struct device_properties properties;
+    struct device_stream *streams[STREAMS_MAX];
+    uint64_t random;
+    bool is_sealed;
+};
+
+static struct {
+    struct fake_device_counts counts;
+    int64_t fail_nth;
+    bool fails;
+    uint64_t memory_bytes; /* 0 = from the environment */
+    uint64_t seed;
+    bool has_seed;
+} control;
+
+static _Noreturn void fail(const char *what)
+{
+    (void)fprintf(stderr, "fake device: %s\n", what);
+    abort();
+}
+
+static uint64_t environment(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text == NULL || *text == '\0' ? otherwise : strtoull(text, NULL, 10);
+}
+
+/* Whether this call is the one that fails. */
+static bool must_fail(void)
+{
+    control.counts.calls++;
+    if (!control.fails || control.fail_nth-- > 0)
+        return false;
+    control.fails = false;
+    return true;
+}
+
+#define MAY_FAIL(code, what)                                                                                 \
+    do {                                                                                                     \
+        if (must_fail())                                                                                     \
+            return err_new((code), "%s: injected by the test", (what));                                      \
+    } while (0)
+
+static uint32_t random_below(struct device *device, uint32_t n)
+{
+    device->random = device->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(device->random >> 33) % n;
+}
+
+static void seal(const struct device *device, const char *what)
+{
+    if (!device->is_sealed || !environment("BANTAM_FAKE_SEAL", 0))
+        return;
+    (void)fprintf(stderr, "%s: ", what);
+    fail("called while steps run");
+}
+
+/* ---- Running ---- */
+
+static bool is_ready(const struct operation *operation)
+{
+    return operation->kind != RUN_WAIT || operation->event->n_completed >= operation->ticket;
+}
+
+static void run(struct operation *operation)
+{
+    switch (operation->kind) {
+    case RUN_KERNEL: {
+        struct emu_launch launch = {
+            .kernel = emulated_kernel(operation->kernel),
+            .grid = {operation->grid[0], operation->grid[1], operation->grid[2]},
+            .block_threads = operation->block_threads,
+            .shared_bytes = operation->shared_bytes,
+            .args = operation->args,
+            .args_bytes = operation->args_bytes,
+            .dependent = operation->dependent,
+        };
+        emu_launch(&launch);
+        return;
+    }
+    case RUN_COPY:
+        memcpy(operation->to, operation->from, operation->size_bytes);
+        return;
+    case RUN_FILL:
+        memset(operation->to, operation->byte, operation->size_bytes);
+        return;
+    case RUN_RECORD:
+        operation->event->n_completed = operation->ticket;
+        return;
+    case RUN_WAIT:
+        return;
+    }
+}
+
+static void run_next(struct device_stream *stream)
+{
+    struct operations *queue = &stream->queue;
+    run(&queue->items[queue->first++]);
+    if (queue->first == queue->n)
+        queue->first = queue->n = 0;
+}
+
+static bool can_run(const struct device_stream *stream)
+{
+    return stream != NULL && stream->queue.first < stream->queue.n &&
+           is_ready(&stream->queue.items[stream->queue.first]);
+}
+
+/* Some stream that can go on; NULL when none can. */
+static struct device_stream *choose_stream(struct device *device)
+{
+    uint32_t start = device->random ? random_below(device, STREAMS_MAX) : 0;
+    for (uint32_t i = 0; i < STREAMS_MAX; i++) {
+        struct device_stream *stream = device->streams[(start + i) % STREAMS_MAX];
+        if (can_run(stream))
+            return stream;
+    }
+    return NULL;
+}
+
+static bool stream_idle(const void *stream)
+{
+    return ((const struct device_stream *)stream)->queue.first ==
+           ((const struct device_stream *)stream)->queue.n;
+}
+
+static bool event_completed(const void *event)
+{
+    return ((const struct device_event *)event)->n_completed >=
+           ((const struct device_event *)event)->n_recorded;
+}
+
+static void run_until(struct device *device, bool (*reached)(const void *what), const void *what)
+{
+    if (reached(what))
+        return;
+    fake_memory_open();
+    while (!reached(what)) {
+        struct device_stream *stream = choose_stream(device);
+        if (stream == NULL)
+            fail("every stream waits for an event that nobody records");
+        run_next(stream);
+    }
+    fake_memory_close();
+}
+
+/* By chance some work runs before anybody waits for it. */
+static void run_some(struct device *device)
+{
+    if (device->random == 0 || random_below(device, 8) > 0)
+        return;
+    fake_memory_open();
+    struct device_stream *stream;
+    for (uint32_t n = random_below(device, RUN_EARLY_MAX); n > 0 && (stream = choose_stream(device)); n--)
+        run_next(stream);
+    fake_memory_close();
+}
+
+static struct operation *append(struct operations *list)
+{
+    if (list->n == list->room) {
+        list->room = list->room ? 2 * list->room : 64;
+        list->items = mem_realloc(list->items, list->room * sizeof *list->items);
+        ASSERT(list->items != NULL);
+    }
+    return memset(&list->items[list->n++], 0, sizeof *list->items);
+}
+
+static struct operation *enqueue(struct device *device, struct device_stream *stream,
+                                 enum operation_kind kind)
+{
+    if (stream->capture != NULL && kind != RUN_KERNEL && kind != RUN_FILL)
+        fail("only kernels and fills belong into a graph of this program");
+    if (stream->capture == NULL)
+        run_some(device);
+    struct operation *operation = append(stream->capture ? &stream->capture->body : &stream->queue);
+    operation->kind = kind;
+    return operation;
+}
+
+/* ---- The table ---- */
+
+static err_t open_device(int ordinal, struct device **out)
+{
+    *out = NULL;
+    const char *fault = getenv("BANTAM_FAKE_FAULT");
+    if (fault != NULL && strcmp(fault, "driver") == 0)
+        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded");
+    if (fault != NULL && strcmp(fault, "old") == 0)
+        return err_new(ERR_UNAVAILABLE, "the NVIDIA driver is for CUDA 11.4, this program needs 13.0");
+    if (ordinal != 0 || (fault != NULL && strcmp(fault, "device") == 0))
+        return err_new(ERR_UNAVAILABLE, "there is no GPU %d", ordinal);
+    MAY_FAIL(ERR_UNAVAILABLE, "open");
+    struct device *device = mem_alloc(sizeof *device);
+    ASSERT(device != NULL);
+    struct emu_options options = emu_get_options();
+    device->properties = (struct device_properties){
+        .name = "Emulated GPU",
+        .capability = options.target,
+        .n_multiprocessors = 4,
+        .shared_bytes_max = emu_shared_limit(options.target),
+        .memory_bytes =
+            control.memory_bytes ? control.memory_bytes : environment("BANTAM_FAKE_MEMORY_MIB", 4096) << 20,
+        .l2_bytes = 4 << 20,
+        .driver_version = 13000,
+        .runtime_version = 13000,
+    };
+    device->random = control.has_seed ? control.seed : environment("BANTAM_FAKE_SEED", 0);
+    control.counts.devices++;
+    *out = device;
+    return err_ok();
+}
+
+static void close_device(struct device *device)
+{
+    for (int i = 0; i < STREAMS_MAX; i++)
+        if (device->streams[i] != NULL)
+            fail("closed with a stream");
+    if (control.counts.allocations || control.counts.pinned || control.counts.events || control.counts.graphs)
+        fail("closed with memory, events or graphs");
+    control.counts.devices--;
+    mem_free(device);
+}
+
+static const struct device_properties *properties(const struct device *device)
+{
+    return &device->properties;
+}
+
+static err_t memory_free_bytes(struct device *device, uint64_t *out)
+{
+    MAY_FAIL(ERR_INTERNAL, "memory_free_bytes");
+    *out = device->properties.memory_bytes - fake_memory_device_bytes();
+    return err_ok();
+}
+
+static err_t memory_alloc(struct device *device, size_t size_bytes, void **out)
+{
+    seal(device, "memory_alloc");
+    MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "memory_alloc");
+    if (size_bytes > device->properties.memory_bytes - fake_memory_device_bytes())
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of device memory");
+    control.counts.allocations++;
+    *out = fake_memory_alloc(FAKE_MEMORY_DEVICE, size_bytes);
+    return err_ok();
+}
+
+/* No operation that is still to run touches the block. */
+static void check_unused(const struct device *device, const void *memory)
+{
+    for (int i = 0; i < STREAMS_MAX; i++) {
+        const struct device_stream *stream = device->streams[i];
+        for (size_t k = stream ? stream->queue.first : 0; stream && k < stream->queue.n; k++) {
+            const struct operation *operation = &stream->queue.items[k];
+            if (operation->kind == RUN_KERNEL || fake_memory_is_within(memory, operation->to) ||
+                fake_memory_is_within(memory, operation->from))
+                fail("memory freed that enqueued work may still use");
+        }
+    }
+}
+
+static void memory_free(struct device *device, void *memory)
+{
+    check_unused(device, memory);
+    control.counts.allocations--;
+    fake_memory_free(memory);
+}
+
+static err_t host_alloc(struct device *device, size_t size_bytes, void **out)
+{
+    seal(device, "host_alloc");
+    MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "host_alloc");
+    control.counts.pinned++;
+    *out = fake_memory_alloc(FAKE_MEMORY_PINNED, size_bytes);
+    return err_ok();
+}
+
+static void host_free(struct device *device, void *memory)
+{
+    check_unused(device, memory);
+    control.counts.pinned--;
+    fake_memory_free(memory);
+}
+
+static err_t stream_create(struct device *device, struct device_stream **out)
+{
+    seal(device, "stream_create");
+    MAY_FAIL(ERR_INTERNAL, "stream_create");
+    for (int i = 0; i < STREAMS_MAX; i++) {
+        if (device->streams[i] != NULL)
+            continue;
+        *out = device->streams[i] = mem_alloc(sizeof(struct device_stream));
+        ASSERT(*out != NULL);
+        control.counts.streams++;
+        return err_ok();
+    }
+    fail("too many streams");
+}
+
+static void stream_destroy(struct device *device, struct device_stream *stream)
+{
+    if (!stream_idle(stream) || stream->capture != NULL)
+        fail("a stream destroyed with work that has not run");
+    for (int i = 0; i < STREAMS_MAX; i++)
+        if (device->streams[i] == stream)
+            device->streams[i] = NULL;
+    control.counts.streams--;
+    mem_free(stream->queue.items);
+    mem_free(stream);
+}
+
+static err_t stream_wait(struct device *device, struct device_stream *stream)
+{
+    if (!stream_idle(stream))
+        seal(device, "stream_wait");
+    MAY_FAIL(ERR_INTERNAL, "stream_wait");
+    control.counts.waits++;
+    run_until(device, stream_idle, stream);
+    return err_ok();
+}
+
+static err_t stream_wait_event(struct device *device, struct device_stream *stream,
+                               struct device_event *event)
+{
+    MAY_FAIL(ERR_INTERNAL, "stream_wait_event");
+    struct operation *operation = enqueue(device, stream, RUN_WAIT);
+    operation->event = event;
+    operation->ticket = event->n_recorded;
+    return err_ok();
+}
+
+static err_t event_create(struct device *device, struct device_event **out)
+{
+    seal(device, "event_create");
+    MAY_FAIL(ERR_INTERNAL, "event_create");
+    *out = mem_alloc(sizeof(struct device_event));
+    ASSERT(*out != NULL);
+    control.counts.events++;
+    return err_ok();
+}
+
+static void event_destroy(struct device *device, struct device_event *event)
+{
+    (void)device;
+    if (!event_completed(event))
+        fail("an event destroyed before it completed");
+    control.counts.events--;
+    mem_free(event);
+}
+
+static err_t event_record(struct device *device, struct device_event *event, struct device_stream *stream)
+{
+    MAY_FAIL(ERR_INTERNAL, "event_record");
+    struct operation *operation = enqueue(device, stream, RUN_RECORD);
+    operation->event = event;
+    operation->ticket = ++event->n_recorded;
+    return err_ok();
+}
+
+static err_t event_wait(struct device *device, struct device_event *event)
+{
+    MAY_FAIL(ERR_INTERNAL, "event_wait");
+    run_until(device, event_completed, event);
+    return err_ok();
+}
+
+static err_t copy(struct device *device, struct device_stream *stream, void *to, const void *from,
+                  size_t size_bytes)
+{
+    struct operation *operation = enqueue(device, stream, RUN_COPY);
+    operation->to = to;
+    operation->from = from;
+    operation->size_bytes = size_bytes;
+    return err_ok();
+}
+
+static err_t copy_to_device(struct device *device, struct device_stream *stream, void *to, const void *from,
+                            size_t size_bytes)
+{
+    MAY_FAIL(ERR_INTERNAL, "copy_to_device");
+    fake_memory_check(FAKE_MEMORY_DEVICE, to, size_bytes, "copy_to_device: the destination");
+    fake_memory_check(FAKE_MEMORY_PINNED, from, size_bytes, "copy_to_device: the source");
+    return copy(device, stream, to, from, size_bytes);
+}
+
+static err_t copy_to_host(struct device *device, struct device_stream *stream, void *to, const void *from,
+                          size_t size_bytes)
+{
+    MAY_FAIL(ERR_INTERNAL, "copy_to_host");
+    fake_memory_check(FAKE_MEMORY_PINNED, to, size_bytes, "copy_to_host: the destination");
+    fake_memory_check(FAKE_MEMORY_DEVICE, from, size_bytes, "copy_to_host: the source");
+    return copy(device, stream, to, from, size_bytes);
+}
+
+static err_t fill(struct device *device, struct device_stream *stream, void *to, uint8_t byte,
+                  size_t size_bytes)
+{
+    MAY_FAIL(ERR_INTERNAL, "fill");
+    fake_memory_check(FAKE_MEMORY_DEVICE, to, size_bytes, "fill");
+    struct operation *operation = enqueue(device, stream, RUN_FILL);
+    operation->to = to;
+    operation->byte = byte;
+    operation->size_bytes = size_bytes;
+    return err_ok();
+}
+
+static err_t launch(struct device *device, struct device_stream *stream, const struct launch *launch)
+{
+    MAY_FAIL(ERR_INTERNAL, "launch");
+    device->is_sealed = true;
+    control.counts.launches += stream->capture == NULL;
+    if (launch->kernel >= CUDA_KERNEL_COUNT || launch->args_bytes > ARGS_BYTES_MAX)
+        fail("a kernel that is not in the list, or with too large arguments");
+    if (launch->grid[0] == 0 || launch->grid[1] == 0 || launch->grid[2] == 0 || launch->grid[1] > 65535 ||
+        launch->grid[2] > 65535 || launch->block_threads == 0 || launch->block_threads > 1024 ||
+        launch->shared_bytes > device->properties.shared_bytes_max)
+        fail("a grid, block or shared memory that no device has");
+    struct operation *operation = enqueue(device, stream, RUN_KERNEL);
+    operation->kernel = launch->kernel;
+    memcpy(operation->grid, launch->grid, sizeof operation->grid);
+    operation->block_threads = launch->block_threads;
+    operation->shared_bytes = launch->shared_bytes;
+    operation->args_bytes = (uint32_t)launch->args_bytes;
+    operation->dependent = launch->flags & LAUNCH_PDL;
+    memcpy(operation->args, launch->args, launch->args_bytes);
+    return err_ok();
+}
+
+static err_t capture_begin(struct device *device, struct device_stream *stream)
+{
+    (void)device;
+    MAY_FAIL(ERR_INTERNAL, "capture_begin");
+    if (stream->capture != NULL)
+        fail("a capture within a capture");
+    stream->capture = mem_alloc(sizeof(struct device_graph));
+    ASSERT(stream->capture != NULL);
+    return err_ok();
+}
+
+static err_t capture_end(struct device *device, struct device_stream *stream, struct device_graph **out)
+{
+    (void)device;
+    MAY_FAIL(ERR_INTERNAL, "capture_end");
+    if (stream->capture == NULL || stream->capture->body.n == 0)
+        fail("the end of a capture that has nothing in it");
+    *out = stream->capture;
+    stream->capture = NULL;
+    control.counts.captures++;
+    control.counts.graphs++;
+    return err_ok();
+}
+
+static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
+{
+    MAY_FAIL(ERR_INTERNAL, "graph_launch");
+    control.counts.graph_launches++;
+    for (size_t i = 0; i < graph->body.n; i++) {
+        struct operation *operation = enqueue(device, stream, graph->body.items[i].kind);
+        *operation = graph->body.items[i];
+    }
+    return err_ok();
+}
+
+static void graph_destroy(struct device *device, struct device_graph *graph)
+{
+    (void)device;
+    control.counts.graphs--;
+    mem_free(graph->body.items);
+    mem_free(graph);
+}
+
+static const struct device_api fake_device_api = {
+    .open = open_device,
+    .close = close_device,
+    .properties = properties,
+    .memory_free_bytes = memory_free_bytes,
+    .memory_alloc = memory_alloc,
+    .memory_free = memory_free,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_wait = stream_wait,
+    .stream_wait_event = stream_wait_event,
+    .event_create = event_create,
+    .event_destroy = event_destroy,
+    .event_record = event_record,
+    .event_wait = event_wait,
+    .copy_to_device = copy_to_device,
+    .copy_to_host = copy_to_host,
+    .fill = fill,
+    .launch = launch,
+    .capture_begin = capture_begin,
+    .capture_end = capture_end,
+    .graph_launch = graph_launch,
+    .graph_destroy = graph_destroy,
+};
+
+const struct device_api *device_api(void)
+{
+    return &fake_device_api;
+}
+
+/* ---- Control ---- */
+
+static void fail_nth(int64_t nth)
+{
+    control.fails = nth >= 0;
+    control.fail_nth = nth;
+}
+
+static void counts(struct fake_device_counts *out)
+{
+    *out = control.counts;
+}
+
+static void set_memory(uint64_t bytes)
+{
+    control.memory_bytes = bytes;
+}
+
+static void set_seed(uint64_t seed)
+{
+    control.has_seed = true;
+    control.seed = seed;
+}
+
+extern const struct fake_device_control bantam_fake_device_control;
+__attribute__((visibility("default"))) const struct fake_device_control bantam_fake_device_control = {
+    .fail_nth = fail_nth,
+    .counts = counts,
+    .set_memory = set_memory,
+    .set_seed = set_seed,
+};

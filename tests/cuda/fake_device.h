@@ -1,0 +1,32 @@
+/* A GPU that does not exist, for tests: device_api.h over the emulator. Streams are queues; what is enqueued
+ * runs when somebody waits for it, or by chance before, in an order that is random by seed but obeys streams
+ * and events. So a copy reads its source late, and memory reused too early shows. Device memory can be
+ * touched only while something runs on the device: a pointer of it that host code follows is a segmentation
+ * fault. Freed memory is poisoned.
+ *
+ * Environment of libbantam_cuda_fake.so: BANTAM_FAKE_SEED (0: every stream as far as it goes, as late as
+ * possible), BANTAM_FAKE_MEMORY_MIB (4096), BANTAM_FAKE_SEAL (1: after the first launch an allocation, or a
+ * wait for anything but an event, aborts), BANTAM_FAKE_FAULT=driver|device|old for a machine without driver,
+ * without GPU, with an old driver. */
+#pragma once
+
+#include <stdint.h>
+#include "kernels/cuda/device_api.h"
+
+/* What a test reaches by dlsym under FAKE_DEVICE_CONTROL in the library. */
+#define FAKE_DEVICE_CONTROL "bantam_fake_device_control"
+
+struct fake_device_counts {
+    uint64_t calls; /* that could have failed */
+    uint64_t launches, graph_launches, captures;
+    uint64_t waits;                                                /* for a stream */
+    int64_t devices, allocations, pinned, streams, events, graphs; /* alive */
+};
+
+struct fake_device_control {
+    /* The nth call from now on (0 = the next) that may fail does, once; negative: off. */
+    void (*fail_nth)(int64_t nth);
+    void (*counts)(struct fake_device_counts *out);
+    void (*set_memory)(uint64_t bytes);
+    void (*set_seed)(uint64_t seed);
+};
