@@ -3,8 +3,6 @@
 
 #include "kernels/cpu_backend.h"
 
-enum { SAMPLER_PURPOSE_DRAW = 0 }; /* Philox counter word 1 */
-
 /* One token of a slot's history, when penalties count it. */
 struct token_count {
     uint32_t token_id;

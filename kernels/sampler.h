@@ -13,6 +13,9 @@
 
 #define SAMPLER_GREEDY_BELOW 1e-5f
 
+/* Of the counter: what the draw is for. */
+enum { SAMPLER_PURPOSE_DRAW = 0 };
+
 struct sampler_bias {
     uint32_t token_id;
     float bias;

@@ -174,6 +174,7 @@ void cuda_sample(struct backend *backend, struct step *step, uint32_t first_outp
     };
     size_t slices = div_up(sampler->slots.vocab_size, SAMPLE_SLICE);
     CUDA_LAUNCH(cuda, sample_scan, slices, args.rows.max, SAMPLE_THREADS, args);
+    CUDA_LAUNCH(cuda, sample_histogram, slices, args.rows.max, SAMPLE_THREADS, args);
     CUDA_LAUNCH(cuda, sample_draw, slices, args.rows.max, SAMPLE_THREADS, args);
     CUDA_LAUNCH(cuda, sample_logprobs, slices, args.rows.max, SAMPLE_THREADS, args);
 }

@@ -221,6 +221,10 @@ DEVICE uint32_t atomic_cas_u32(uint32_t *at, uint32_t expected, uint32_t value)
 {
     return atomicCAS(at, expected, value);
 }
+DEVICE uint64_t atomic_add_u64(uint64_t *at, uint64_t value)
+{
+    return atomicAdd((unsigned long long *)at, (unsigned long long)value);
+}
 DEVICE uint64_t atomic_max_u64(uint64_t *at, uint64_t value)
 {
     return atomicMax((unsigned long long *)at, (unsigned long long)value);

@@ -61,7 +61,7 @@ struct add_norm_args {
 };
 
 /* Threads of a row: four elements each while that is enough. */
-enum { ADD_NORM_THREADS_MAX = 1024 };
+enum { ADD_NORM_THREADS_MAX = 1024, ADD_NORM_WIDTH_MAX = 16384 /* n at most */ };
 static inline uint32_t add_norm_threads(uint32_t n)
 {
     uint32_t threads = (n / 4 + 31) / 32 * 32;

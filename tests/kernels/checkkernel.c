@@ -1,21 +1,24 @@
 /* checkkernel: the check and the bench of the kernels; see --help. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include "base/flags.h"
-#include "tests/kernels/checkkernel.h"
+#include "tests/cuda/check_cuda.h"
 
 int main(int argc, char **argv)
 {
     struct check_options options = {0};
     int64_t seed, threads;
     bool bench, list;
-    const char *isa;
+    const char *isa, *device;
     const struct flag flags[] = {
         {"seed", FLAG_INT, &seed, "1", 0, 0, NULL, "N", "first seed; run i uses seed + i", NULL},
         {"runs", FLAG_INT, &options.runs, "60", 1, 1e6, NULL, "N",
          "random shapes for each kernel and variant", NULL},
         {"isa", FLAG_CHOICE, &isa, "auto", 0, 0, "auto|scalar|avx2|avx512|avx512vnni", NULL,
          "highest instruction set to look at", NULL},
+        {"device", FLAG_CHOICE, &device, "all", 0, 0, "all|cpu|cuda", NULL,
+         "whose kernels; cuda: in the emulator, which needs no GPU", NULL},
         {"filter", FLAG_STRING, &options.filter, "", 0, 0, NULL, "TEXT",
          "only kernels and checks with this in their name", NULL},
         {"quick", FLAG_BOOL, &options.quick, "false", 0, 0, NULL, NULL,
@@ -56,7 +59,11 @@ int main(int argc, char **argv)
            isa_name(options.highest), options.seed);
     if (bench)
         return bench_kernels(&options, (int)threads);
-    int failures = check_variants(&options) + check_dispatch(&options);
+    int failures = 0;
+    if (strcmp(device, "cuda") != 0)
+        failures += check_variants(&options) + check_dispatch(&options);
+    if (strcmp(device, "cpu") != 0)
+        failures += check_cuda(&options);
     printf("%s\n", failures == 0 ? "all checks passed" : "FAILED");
     return failures == 0 ? 0 : 1;
 }

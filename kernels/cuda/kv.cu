@@ -1,0 +1,143 @@
+/* What writes the KV cache: rotated keys and values of new tokens, and copies of blocks. */
+#include "kernels/cuda/device_rows.h"
+#include "kernels/ref/math_ref.h"
+
+enum { HEAD_GROUPS = HEAD_DIM_MAX / WARP_LANES };
+
+/* Where a head of a new token goes. */
+struct kv_place {
+    uint8_t *tile;
+    uint32_t row_pieces, token;
+};
+
+DEVICE void kv_store(const struct cuda_kv_cache *kv, struct kv_place place, uint32_t i, float value,
+                     float scale)
+{
+    uint8_t *at = place.tile + cuda_kv_element_offset(place.row_pieces, kv->element_bytes, place.token, i);
+    if (kv->element_bytes == 4)
+        *(float *)at = value;
+    else if (kv->element_bytes == 2)
+        *(uint16_t *)at = to_bf16(value);
+    else
+        *at = to_e4m3(value / scale);
+}
+
+DEVICE struct kv_place kv_find(const struct rope_kv_write_args &args, struct step_row row, uint32_t kv_head,
+                               enum cuda_kv_part part)
+{
+    const struct cuda_kv_cache *kv = &args.kv;
+    const uint32_t *table = args.step->block_tables[kv->group] + (size_t)row.seq * args.step->blocks_per_seq;
+    uint32_t block = table[row.position / CUDA_KV_BLOCK_TOKENS];
+    if (block >= kv->n_blocks)
+        trap();
+    uint32_t tile_bytes = cuda_kv_tile_bytes(args.head_dim, kv->element_bytes);
+    struct kv_place place;
+    place.tile = kv->blocks + cuda_kv_tile_offset(kv->n_kv_heads, tile_bytes, block, kv_head, part);
+    place.row_pieces = cuda_kv_row_pieces(args.head_dim, kv->element_bytes);
+    place.token = row.position % CUDA_KV_BLOCK_TOKENS;
+    return place;
+}
+
+/* RMS norm of a head, lane l holding the elements l, l + 32, ..: the sum of squares runs in the reference's
+ * 16 lanes (element i in lane i % 16, ascending) and tree, in both halves of the warp. */
+DEVICE void norm_head(float x[HEAD_GROUPS], const float *weight, uint32_t head_dim, float eps)
+{
+    float sum = 0;
+    bool upper = lane_id() >= WARP_LANES / 2;
+#pragma unroll
+    for (uint32_t g = 0; g < HEAD_GROUPS; g++) {
+        if (g * WARP_LANES >= head_dim)
+            break;
+        float other = shuffle_xor(x[g], WARP_LANES / 2);
+        float first = upper ? other : x[g], second = upper ? x[g] : other;
+        sum = fmaf(second, second, fmaf(first, first, sum));
+    }
+    for (uint32_t step = LANES / 2; step > 0; step /= 2)
+        sum += shuffle_xor(sum, step);
+    float scale = 1.0f / sqrtf(sum / (float)head_dim + eps);
+#pragma unroll
+    for (uint32_t g = 0; g < HEAD_GROUPS; g++) {
+        uint32_t i = g * WARP_LANES + lane_id();
+        if (i < head_dim)
+            x[g] = x[g] * scale * weight[i];
+    }
+}
+
+/* head: shared, the warp's own, [head_dim]. */
+DEVICE void rotate_head(float *head, const struct rope_kv_write_args &args, uint32_t position)
+{
+    const float *cosines = args.cosines + (size_t)position * args.n_freq;
+    const float *sines = args.sines + (size_t)position * args.n_freq;
+    for (uint32_t i = lane_id(); i < args.n_freq; i += WARP_LANES) {
+        float x0 = head[i], x1 = head[i + args.n_freq];
+        head[i] = fmaf(-x1, sines[i], x0 * cosines[i]);
+        head[i + args.n_freq] = fmaf(x0, sines[i], x1 * cosines[i]);
+    }
+    warp_sync();
+}
+
+template <typename type> DEVICE void rope_kv_write(const struct rope_kv_write_args &args)
+{
+    SHARED(float, heads, [ROPE_WARPS][HEAD_DIM_MAX]);
+    dependencies_wait();
+    dependents_launch();
+    uint32_t r = block_x(), h = block_y() * ROPE_WARPS + warp_id(), d = args.head_dim;
+    if (r >= args.step->n_rows || h >= args.n_heads + 2 * args.n_kv_heads)
+        return;
+    struct step_row row = args.step->rows[r];
+    type *in = (type *)args.qkv + (size_t)r * args.qkv_stride + (size_t)h * d;
+    bool is_q = h < args.n_heads, is_v = h >= args.n_heads + args.n_kv_heads;
+    uint32_t kv_head = is_q ? 0 : is_v ? h - args.n_heads - args.n_kv_heads : h - args.n_heads;
+    const float *norm = is_q ? args.q_norm : is_v ? NULL : args.k_norm;
+    float *head = heads[warp_id()], x[HEAD_GROUPS];
+#pragma unroll
+    for (uint32_t g = 0; g < HEAD_GROUPS; g++) {
+        uint32_t i = g * WARP_LANES + lane_id();
+        x[g] = i < d ? act_load(in + i) : 0.0f;
+    }
+    if (norm != NULL)
+        norm_head(x, norm, d, args.eps);
+#pragma unroll
+    for (uint32_t g = 0; g < HEAD_GROUPS; g++) {
+        uint32_t i = g * WARP_LANES + lane_id();
+        if (i < d)
+            head[i] = x[g];
+    }
+    warp_sync();
+    if (!is_v)
+        rotate_head(head, args, row.position);
+    if (is_q) {
+        for (uint32_t i = lane_id(); i < d; i += WARP_LANES)
+            act_store(in + i, head[i]);
+        return;
+    }
+    struct kv_place place = kv_find(args, row, kv_head, is_v ? CUDA_KV_V : CUDA_KV_K);
+    float scale = is_v ? args.kv.v_scale : args.kv.k_scale;
+    for (uint32_t i = lane_id(); i < d; i += WARP_LANES)
+        kv_store(&args.kv, place, i, head[i], scale);
+}
+
+KERNEL_BOUNDS(rope_kv_write_f32, struct rope_kv_write_args, ROPE_WARPS *WARP_LANES, 1)
+{
+    rope_kv_write<float>(args);
+}
+
+KERNEL_BOUNDS(rope_kv_write_bf16, struct rope_kv_write_args, ROPE_WARPS *WARP_LANES, 1)
+{
+    rope_kv_write<uint16_t>(args);
+}
+
+KERNEL_BOUNDS(kv_copy, struct kv_copy_args, KV_COPY_THREADS, 1)
+{
+    dependencies_wait();
+    dependents_launch();
+    uint64_t at = 16 * ((uint64_t)block_x() * KV_COPY_THREADS + thread_x());
+    if (at >= args.block_bytes)
+        return;
+    uint8_t *blocks = (uint8_t *)args.blocks + at;
+    for (uint32_t i = 0; i < args.step->n_copies; i++) {
+        struct step_copy copy = args.step->copies[i];
+        store_16(blocks + copy.to_block * args.block_bytes,
+                 load_16(blocks + copy.from_block * args.block_bytes));
+    }
+}

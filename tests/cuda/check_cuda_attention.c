@@ -1,0 +1,178 @@
+/* CUDA attention against a softmax in f64. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/float16.h"
+#include "tests/cuda/check_cuda.h"
+
+enum { SEQS = 3, BLOCKS_PER_SEQ = 40, BLOCKS = SEQS * BLOCKS_PER_SEQ };
+
+struct attention_case {
+    uint32_t n_heads, n_kv_heads, head_dim, element_bytes, qkv_width, qkv_stride, out_stride;
+    float scale, soft_cap, k_scale, v_scale;
+    uint32_t window;
+    uint32_t n_context[SEQS];
+    uint32_t table[BLOCKS];
+    uint8_t *cache;
+    size_t cache_bytes;
+    float *qkv;
+    struct step_row rows[CHECK_ROWS_MAX];
+};
+
+static uint8_t *element_at(const struct attention_case *e, uint32_t seq, uint32_t position, uint32_t kv_head,
+                           enum cuda_kv_part part, uint32_t i)
+{
+    uint32_t block = e->table[seq * BLOCKS_PER_SEQ + position / 16];
+    uint32_t tile_bytes = cuda_kv_tile_bytes(e->head_dim, e->element_bytes);
+    uint32_t row_pieces = cuda_kv_row_pieces(e->head_dim, e->element_bytes);
+    return e->cache + cuda_kv_tile_offset(e->n_kv_heads, tile_bytes, block, kv_head, part) +
+           cuda_kv_element_offset(row_pieces, e->element_bytes, position % 16, i);
+}
+
+static float element_load(const struct attention_case *e, const uint8_t *at, float scale)
+{
+    float value;
+    if (e->element_bytes == 1)
+        return e4m3_to_f32(*at) * scale;
+    values_load(e->element_bytes == 4 ? CHECK_F32 : CHECK_BF16, at, 1, &value);
+    return value;
+}
+
+/* Random keys and values for the context of each sequence, NaN everywhere else. */
+static void fill_cache(struct cuda_case *c, struct attention_case *e)
+{
+    e->cache_bytes = BLOCKS * cuda_kv_block_bytes(e->n_kv_heads, e->head_dim, e->element_bytes);
+    e->cache = check_alloc(c, e->cache_bytes);
+    memset(e->cache, 0xff, e->cache_bytes);
+    for (uint32_t s = 0; s < SEQS; s++) {
+        for (uint32_t t = 0; t < e->n_context[s]; t++) {
+            for (uint32_t i = 0; i < 2 * e->n_kv_heads * e->head_dim; i++) {
+                uint8_t *at =
+                    element_at(e, s, t, i / e->head_dim % e->n_kv_heads,
+                               i / e->head_dim < e->n_kv_heads ? CUDA_KV_K : CUDA_KV_V, i % e->head_dim);
+                float value = rng_normal(&c->rng);
+                if (e->element_bytes == 1)
+                    *at = e4m3_from_f32(value);
+                else
+                    values_store(e->element_bytes == 4 ? CHECK_F32 : CHECK_BF16, &value, 1, at);
+            }
+        }
+    }
+}
+
+static void attention_make(struct cuda_case *c)
+{
+    struct attention_case *e = c->context = check_alloc(c, sizeof *e);
+    static const uint32_t dims[] = {64, 32, 80, 24, 128, 256};
+    bool big = c->n_rows <= 20;
+    c->n_rows = c->n_rows > 70 ? 70 : c->n_rows;
+    e->head_dim = dims[rng_below(&c->rng, big ? 6 : 2)];
+    e->n_kv_heads = rng_between(&c->rng, 1, 2);
+    e->n_heads = e->n_kv_heads * rng_between(&c->rng, 1, 3);
+    e->element_bytes = 1u << rng_below(&c->rng, 3);
+    e->qkv_width = (e->n_heads + 2 * e->n_kv_heads) * e->head_dim;
+    e->qkv_stride = e->qkv_width + 8 * rng_below(&c->rng, 2);
+    e->out_stride = e->n_heads * e->head_dim + 8 * rng_below(&c->rng, 2);
+    e->scale = 1.0f / sqrtf((float)e->head_dim);
+    e->soft_cap = rng_below(&c->rng, 3) == 0 ? 5.0f : 0.0f;
+    e->k_scale = rng_below(&c->rng, 2) ? 1.0f : 0.7f;
+    e->v_scale = rng_below(&c->rng, 2) ? 1.0f : 1.7f;
+    e->window = rng_below(&c->rng, 3) == 0 ? rng_between(&c->rng, 1, 300) : 0;
+    for (uint32_t s = 0; s < SEQS; s++)
+        e->n_context[s] = rng_between(&c->rng, 1, big && rng_below(&c->rng, 2) ? BLOCKS_PER_SEQ * 16 : 100);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        uint32_t other = rng_below(&c->rng, i + 1);
+        e->table[i] = e->table[other];
+        e->table[other] = i;
+    }
+    fill_cache(c, e);
+    e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
+    for (size_t i = 0; i < (size_t)c->n_rows * e->qkv_width; i++)
+        e->qkv[i] = 2 * rng_normal(&c->rng);
+    values_round((enum check_type)c->variant, e->qkv, (size_t)c->n_rows * e->qkv_width);
+    for (uint32_t r = 0; r < c->n_rows; r++) {
+        uint32_t s = rng_below(&c->rng, SEQS);
+        e->rows[r].seq = s;
+        e->rows[r].position =
+            rng_below(&c->rng, 3) ? e->n_context[s] - 1 : rng_below(&c->rng, e->n_context[s]);
+    }
+    c->type = (enum check_type)c->variant;
+    c->row_values = e->n_heads * e->head_dim;
+    /* Of the greatest value: scores up to 30 have an error of some 2^-20, and so has each weight. */
+    c->tolerance = 3e-5f;
+    snprintf(c->note, sizeof c->note, "%u/%u heads of %u, %u-byte KV, window %u, cap %g, contexts %u %u %u",
+             e->n_heads, e->n_kv_heads, e->head_dim, e->element_bytes, e->window, (double)e->soft_cap,
+             e->n_context[0], e->n_context[1], e->n_context[2]);
+}
+
+/* One head of one row. */
+static void attend(const struct attention_case *e, uint32_t row, uint32_t head, float *out, float *scale)
+{
+    const float *q = e->qkv + (size_t)row * e->qkv_width + (size_t)head * e->head_dim;
+    uint32_t seq = e->rows[row].seq, last = e->rows[row].position,
+             kv_head = head / (e->n_heads / e->n_kv_heads);
+    uint32_t first = e->window > 0 && last >= e->window ? last - e->window + 1 : 0;
+    double scores[BLOCKS_PER_SEQ * 16], max = -INFINITY, sum = 0, o[512] = {0};
+    for (uint32_t t = first; t <= last; t++) {
+        double score = 0;
+        for (uint32_t i = 0; i < e->head_dim; i++)
+            score += (double)q[i] *
+                     (double)element_load(e, element_at(e, seq, t, kv_head, CUDA_KV_K, i), e->k_scale);
+        score *= (double)e->scale;
+        if (e->soft_cap > 0)
+            score = (double)e->soft_cap * tanh(score / (double)e->soft_cap);
+        scores[t] = score;
+        max = fmax(max, score);
+    }
+    for (uint32_t t = first; t <= last; t++) {
+        double p = exp(scores[t] - max);
+        sum += p;
+        for (uint32_t i = 0; i < e->head_dim; i++) {
+            float v = element_load(e, element_at(e, seq, t, kv_head, CUDA_KV_V, i), e->v_scale);
+            o[i] += p * (double)v;
+            *scale = fmaxf(*scale, fabsf(v));
+        }
+    }
+    for (uint32_t i = 0; i < e->head_dim; i++)
+        out[i] = (float)(o[i] / sum);
+}
+
+static void attention_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
+{
+    const struct attention_case *e = c->context;
+    for (uint32_t h = 0; h < e->n_heads; h++)
+        attend(e, row, h, (float *)out + h * e->head_dim, scale);
+}
+
+static void attention_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
+{
+    struct attention_case *e = c->context;
+    size_t element = check_type_bytes(c->type);
+    struct step_seq seqs[SEQS] = {{0}};
+    struct check_step step = {.rows = e->rows + first,
+                              .seqs = seqs,
+                              .n_rows = n,
+                              .n_seqs = SEQS,
+                              .block_table = e->table,
+                              .blocks_per_seq = BLOCKS_PER_SEQ};
+    struct attention_simple_args args = {
+        .step = step_upload(&step, NULL),
+        .qkv = device_upload_rows(c->type, e->qkv + (size_t)first * e->qkv_width, n, e->qkv_width,
+                                  e->qkv_stride),
+        .out = device_alloc(n * e->out_stride * element),
+        .qkv_stride = e->qkv_stride,
+        .out_stride = e->out_stride,
+        .n_heads = e->n_heads,
+        .n_kv_heads = e->n_kv_heads,
+        .head_dim = e->head_dim,
+        .scale = e->scale,
+        .window = e->window,
+        .soft_cap = e->soft_cap,
+        .kv = {device_upload(e->cache, e->cache_bytes), BLOCKS, e->n_kv_heads, e->head_dim, 0,
+               e->element_bytes, e->k_scale, e->v_scale},
+    };
+    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), e->n_heads, ATTENTION_SIMPLE_THREADS, args);
+    device_read_rows(args.out, n, c->row_values * element, e->out_stride * element, out);
+}
+
+const struct cuda_check check_attention_simple = {attention_make, attention_reference, attention_run};
