@@ -4,8 +4,6 @@
 #include "base/float16.h"
 #include "kernels/cuda/cuda_backend.h"
 
-enum { STRIDE_ELEMENTS = 8 }; /* rows begin at multiples of 16 bytes */
-
 /* The residual and the logits are f32 in any precision. */
 static bool is_f32(const struct cuda_backend *cuda, enum act_role role)
 {
@@ -16,7 +14,7 @@ size_t cuda_act_bytes(const struct backend *backend, enum act_role role, size_t 
 {
     size_t element = is_f32(cuda_of_const(backend), role) ? sizeof(float) : sizeof(uint16_t);
     size_t bytes;
-    if (!checked_mul(round_up(width, STRIDE_ELEMENTS) * element, max_rows, &bytes) ||
+    if (!checked_mul(round_up(width, ACT_STRIDE_ELEMENTS) * element, max_rows, &bytes) ||
         !checked_add(bytes, CUDA_ALIGN, &bytes))
         return SIZE_MAX;
     return cuda_bytes(bytes - CUDA_ALIGN, 1);
@@ -25,7 +23,7 @@ size_t cuda_act_bytes(const struct backend *backend, enum act_role role, size_t 
 err_t cuda_act_create(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
                       struct act **out)
 {
-    ASSERT(max_rows > 0 && width > 0 && max_rows <= UINT32_MAX && width <= UINT32_MAX - STRIDE_ELEMENTS);
+    ASSERT(max_rows > 0 && width > 0 && max_rows <= UINT32_MAX && width <= UINT32_MAX - ACT_STRIDE_ELEMENTS);
     struct cuda_backend *cuda = cuda_of(backend);
     *out = NULL;
     void *data;
@@ -39,7 +37,7 @@ err_t cuda_act_create(struct backend *backend, enum act_role role, size_t max_ro
                         .f32 = is_f32(cuda, role),
                         .max_rows = max_rows,
                         .width = width,
-                        .stride = (uint32_t)round_up(width, STRIDE_ELEMENTS),
+                        .stride = (uint32_t)round_up(width, ACT_STRIDE_ELEMENTS),
                         .data = data};
     *out = act;
     return err_ok();
@@ -125,13 +123,14 @@ void cuda_vector_destroy(struct vector *vector)
 void cuda_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
                 const struct weight *table, uint32_t first_token, float scale, struct act *out)
 {
-    ASSERT(first_token == 0); /* one rank */
     ASSERT(out->width == table->matrix.n_in && step->n_rows <= out->max_rows && out->f32);
     ASSERT(table->layout == &cuda_layout_rows);
     struct cuda_backend *cuda = cuda_of(backend);
     struct embed_args args = {
         .step = cuda->scratch.step,
         .table = table->matrix,
+        .first_token = first_token,
+        .one_rank = cuda->n_ranks <= 1,
         .scale = scale,
         .out = out->data,
         .out_stride = out->stride,

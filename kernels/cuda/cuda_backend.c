@@ -64,6 +64,7 @@ static err_t cuda_reserve(struct backend *backend, const struct backend_needs *n
 {
     struct cuda_backend *cuda = cuda_of(backend);
     ASSERT(!cuda->is_reserved && needs->logits_rows > 0 && needs->widest_in > 0);
+    TRY(cuda_ranks_check(cuda, needs));
     cuda->needs = *needs;
     cuda_graphs_plan(&cuda->graphs,
                      needs->step.seqs < needs->step.rows ? needs->step.seqs : needs->step.rows);
@@ -71,12 +72,6 @@ static err_t cuda_reserve(struct backend *backend, const struct backend_needs *n
     TRY(cuda_scratch_create(cuda));
     cuda->is_reserved = true;
     return err_ok();
-}
-
-static err_t cuda_join(struct backend *const *ranks, uint32_t n_ranks)
-{
-    (void)ranks;
-    return err_new(ERR_UNIMPLEMENTED, "--tensor-parallel-size %u: the CUDA backend runs on one GPU", n_ranks);
 }
 
 static void cuda_destroy(struct backend *backend)
@@ -91,6 +86,7 @@ static void cuda_destroy(struct backend *backend)
         if (cuda->stream != NULL)
             (void)cuda->api->stream_wait(cuda->device, cuda->stream);
         cuda_graphs_destroy(cuda);
+        cuda_leave(cuda);
         cuda_memory_release(cuda);
         if (cuda->stream != NULL)
             cuda->api->stream_destroy(cuda->device, cuda->stream);
@@ -139,6 +135,8 @@ static const struct backend_vtable cuda_vtable = {
     .sample_end = cuda_sample_end,
     .collect = cuda_collect,
     .join = cuda_join,
+    .all_reduce = cuda_all_reduce,
+    .all_gather = cuda_all_gather,
     .embed = cuda_embed,
     .add_norm = cuda_add_norm,
     .linear = cuda_linear,

@@ -21,6 +21,7 @@ enum {
     CUDA_STAGES = 2,
     CUDA_PANEL_ROWS_MAX = 64, /* of a layout */
     CUDA_STAGE_BYTES_MIN = 8 << 20,
+    ACT_STRIDE_ELEMENTS = 8, /* rows of activations begin at multiples of 16 bytes */
 };
 
 /* ---- Memory: one allocation, handed out from its beginning and given back as a whole ---- */
@@ -78,14 +79,19 @@ struct cuda_scratch {
     uint32_t *history;                             /* token ids of a slot being set */
     void *attention_work;                          /* cuda_attention_work_bytes */
     void *attention, *linear;                      /* cuda_attention_scratch_bytes, .. */
+    void *ranks;                                   /* cuda_ranks_scratch_bytes */
     float *sample_work;                            /* [logits_rows][logits stride] */
     uint64_t *sample_candidates;
     struct sample_row *sample_rows; /* [logits_rows] */
     size_t total_bytes;
 };
 
+struct cuda_group;
+
 struct cuda_backend {
     struct backend base;
+    struct cuda_group *group; /* NULL = the only rank */
+    uint32_t n_ranks;         /* 0 or 1 = no group */
     const struct device_api *api;
     struct device *device;
     const struct device_properties *properties;
@@ -287,6 +293,16 @@ void cuda_slot_set(struct sampler *sampler, uint32_t slot, const struct sampler_
                    const struct sampler_history *history);
 void cuda_sample(struct backend *backend, struct step *step, uint32_t first_output, uint32_t n,
                  struct act *logits, const uint32_t *const *masks, struct sampler *sampler);
+
+/* cuda_ranks.c */
+err_t cuda_join(struct backend *const *ranks, uint32_t n_ranks);
+void cuda_leave(struct cuda_backend *cuda);
+size_t cuda_ranks_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
+/* Whether these ranks can share a model of such needs. */
+err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_needs *needs) ERR_MUST_CHECK;
+void cuda_all_reduce(struct backend *backend, const struct step *step, struct act *act);
+void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
+                     struct act *part, struct act *whole);
 
 /* cuda_step.c */
 size_t cuda_scratch_bytes(const struct backend *backend, const struct backend_needs *needs);

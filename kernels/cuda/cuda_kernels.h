@@ -7,13 +7,15 @@
  * the device's. */
 #pragma once
 
+#include "kernels/cuda/rank_kernels.h"
 #include "kernels/cuda/row_kernels.h"
 #include "kernels/cuda/sample_kernels.h"
 
 /* K(name, args, what it does) */
 #define CUDA_KERNEL_LIST(K)                                                                                  \
     CUDA_ROW_KERNELS(K)                                                                                      \
-    CUDA_SAMPLE_KERNELS(K)
+    CUDA_SAMPLE_KERNELS(K)                                                                                   \
+    CUDA_RANK_KERNELS(K)
 
 #define K(name, args, what) CUDA_KERNEL_##name,
 enum cuda_kernel_id { CUDA_KERNEL_LIST(K) CUDA_KERNEL_COUNT };

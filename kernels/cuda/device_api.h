@@ -16,6 +16,7 @@ struct device;
 struct device_stream;
 struct device_event;
 struct device_graph;
+struct device_group;
 
 struct device_properties {
     char name[96];
@@ -83,6 +84,15 @@ struct device_api {
     err_t (*capture_end)(struct device *device, struct device_stream *stream, struct device_graph **out);
     err_t (*graph_launch)(struct device *device, struct device_graph *graph, struct device_stream *stream);
     void (*graph_destroy)(struct device *device, struct device_graph *graph);
+
+    /* Ranks (NCCL): devices[i] is rank i. One thread makes and destroys the group, before and after all else
+     * that the devices do in it. ERR_UNAVAILABLE without the library. */
+    err_t (*group_create)(struct device *const *devices, uint32_t n_ranks, struct device_group **out);
+    void (*group_destroy)(struct device_group *group);
+    /* whole[r] = rank r's part, [n_ranks][part_bytes], on every rank; each calls it from its own thread, all
+     * in the same order. May be captured. */
+    err_t (*all_gather)(struct device *device, struct device_stream *stream, const void *part, void *whole,
+                        size_t part_bytes);
 };
 
 /* The table of the device that this library is linked with. */

@@ -35,12 +35,14 @@ struct cuda_kv_cache {
     K(linear_simple_bf16, struct linear_simple_args, "any weight by bf16 rows to bf16, FMA chains over k")   \
     K(linear_simple_bf16_f32, struct linear_simple_args, "any weight by bf16 rows to f32, FMA chains over k")
 
-/* out[r] = table[token of row r] * scale. Grid (rows), EMBED_THREADS. */
+/* out[r] = table[token of row r - first_token] * scale; zeros where another rank has the token. Grid (rows),
+ * EMBED_THREADS. */
 enum { EMBED_THREADS = 128 };
 struct embed_args {
     const struct cuda_step *step;
     struct cuda_slots slots; /* tokens named by slot */
     struct cuda_matrix table;
+    uint32_t first_token, one_rank; /* one_rank: every token must be there */
     float scale;
     float *out; /* [rows][out_stride] */
     uint32_t out_stride;

@@ -14,10 +14,13 @@ KERNEL_BOUNDS(embed, struct embed_args, EMBED_THREADS, 1)
     uint32_t token = row.token;
     if (row.flags & STEP_ROW_TOKEN_FROM_SLOT)
         token = args.slots.slots[args.step->seqs[row.seq].sampling_slot].last_token;
-    if (token >= args.table.n_out)
+    bool is_here = token >= args.first_token && token - args.first_token < args.table.n_out;
+    if (!is_here && args.one_rank)
         trap();
+    token = is_here ? token - args.first_token : 0;
     for (uint32_t k = thread_x(); k < args.table.n_in; k += EMBED_THREADS)
-        args.out[(size_t)r * args.out_stride + k] = matrix_value(&args.table, token, k) * args.scale;
+        args.out[(size_t)r * args.out_stride + k] =
+            is_here ? matrix_value(&args.table, token, k) * args.scale : 0.0f;
 }
 
 /* ---- add_norm ---- */

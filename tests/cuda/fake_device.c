@@ -1,5 +1,6 @@
 #include "tests/cuda/fake_device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,14 +11,14 @@
 
 enum { ARGS_BYTES_MAX = 1024, STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
 
-enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT };
+enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT, RUN_POST, RUN_TAKE };
 
 struct operation {
     enum operation_kind kind;
     /* RUN_KERNEL */
     uint32_t kernel, grid[3], block_threads, shared_bytes, args_bytes;
     bool dependent;
-    /* RUN_COPY, RUN_FILL */
+    /* RUN_COPY, RUN_FILL, RUN_POST, RUN_TAKE */
     void *to;
     const void *from;
     size_t size_bytes;
@@ -47,8 +48,22 @@ struct device_graph {
     struct operations body;
 };
 
+/* Ranks that gather parts from each other: each posts its own, and takes all when they are there. A rank
+ * posts the part after next only when it has taken this one, so two places are enough. */
+struct device_group {
+    uint32_t n_ranks;
+    struct post {
+        uint8_t *parts; /* [n_ranks][part_bytes] */
+        size_t part_bytes;
+        uint32_t n_posted, n_taken;
+    } posts[2];
+};
+
 struct device {
     struct device_properties properties;
+    struct device_group *group;
+    uint32_t rank;
+    uint64_t n_posted, n_taken; /* of this rank */
     struct device_stream *streams[STREAMS_MAX];
     uint64_t random;
     bool is_sealed;
@@ -62,6 +77,22 @@ static struct {
     uint64_t seed;
     bool has_seed;
 } control;
+
+/* Ranks are driven by threads of their own, and what a device does is done by whoever waits for it: one
+ * thread at a time is in here, and lets others in while its device waits for theirs. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t posted = PTHREAD_COND_INITIALIZER;
+
+static void unlock(const int *unused)
+{
+    (void)unused;
+    pthread_mutex_unlock(&lock);
+}
+
+/* First in every function of the table: nobody else is in here until it returns. */
+#define LOCKED                                                                                               \
+    __attribute__((cleanup(unlock))) const int locked_ = pthread_mutex_lock(&lock);                          \
+    (void)locked_
 
 static _Noreturn void fail(const char *what)
 {
@@ -107,12 +138,39 @@ static void seal(const struct device *device, const char *what)
 
 /* ---- Running ---- */
 
-static bool is_ready(const struct operation *operation)
+static bool is_ready(const struct device *device, const struct operation *operation)
 {
+    if (operation->kind == RUN_TAKE)
+        return device->group->posts[device->n_taken % 2].n_posted == device->group->n_ranks;
     return operation->kind != RUN_WAIT || operation->event->n_completed >= operation->ticket;
 }
 
-static void run(struct operation *operation)
+static void run_post(struct device *device, const struct operation *operation)
+{
+    struct device_group *group = device->group;
+    struct post *post = &group->posts[device->n_posted++ % 2];
+    if (post->n_posted == 0) {
+        post->part_bytes = operation->size_bytes;
+        post->parts = mem_realloc(post->parts, group->n_ranks * operation->size_bytes);
+        ASSERT(post->parts != NULL);
+    }
+    if (post->part_bytes != operation->size_bytes)
+        fail("the ranks gather parts of different sizes");
+    memcpy(post->parts + device->rank * post->part_bytes, operation->from, post->part_bytes);
+    post->n_posted++;
+    pthread_cond_broadcast(&posted);
+}
+
+static void run_take(struct device *device, const struct operation *operation)
+{
+    struct device_group *group = device->group;
+    struct post *post = &group->posts[device->n_taken++ % 2];
+    memcpy(operation->to, post->parts, group->n_ranks * post->part_bytes);
+    if (++post->n_taken == group->n_ranks)
+        post->n_posted = post->n_taken = 0;
+}
+
+static void run(struct device *device, struct operation *operation)
 {
     switch (operation->kind) {
     case RUN_KERNEL: {
@@ -139,21 +197,39 @@ static void run(struct operation *operation)
         return;
     case RUN_WAIT:
         return;
+    case RUN_POST:
+        run_post(device, operation);
+        return;
+    case RUN_TAKE:
+        run_take(device, operation);
+        return;
     }
 }
 
-static void run_next(struct device_stream *stream)
+static void run_next(struct device *device, struct device_stream *stream)
 {
     struct operations *queue = &stream->queue;
-    run(&queue->items[queue->first++]);
+    run(device, &queue->items[queue->first++]);
     if (queue->first == queue->n)
         queue->first = queue->n = 0;
 }
 
-static bool can_run(const struct device_stream *stream)
+static bool can_run(const struct device *device, const struct device_stream *stream)
 {
     return stream != NULL && stream->queue.first < stream->queue.n &&
-           is_ready(&stream->queue.items[stream->queue.first]);
+           is_ready(device, &stream->queue.items[stream->queue.first]);
+}
+
+/* Whether other ranks have to post first. */
+static bool waits_for_ranks(const struct device *device)
+{
+    for (int i = 0; i < STREAMS_MAX; i++) {
+        const struct device_stream *stream = device->streams[i];
+        if (stream != NULL && stream->queue.first < stream->queue.n &&
+            stream->queue.items[stream->queue.first].kind == RUN_TAKE)
+            return true;
+    }
+    return false;
 }
 
 /* Some stream that can go on; NULL when none can. */
@@ -162,7 +238,7 @@ static struct device_stream *choose_stream(struct device *device)
     uint32_t start = device->random ? random_below(device, STREAMS_MAX) : 0;
     for (uint32_t i = 0; i < STREAMS_MAX; i++) {
         struct device_stream *stream = device->streams[(start + i) % STREAMS_MAX];
-        if (can_run(stream))
+        if (can_run(device, stream))
             return stream;
     }
     return NULL;
@@ -187,9 +263,15 @@ static void run_until(struct device *device, bool (*reached)(const void *what), 
     fake_memory_open();
     while (!reached(what)) {
         struct device_stream *stream = choose_stream(device);
-        if (stream == NULL)
+        if (stream != NULL) {
+            run_next(device, stream);
+            continue;
+        }
+        if (!waits_for_ranks(device))
             fail("every stream waits for an event that nobody records");
-        run_next(stream);
+        fake_memory_close();
+        pthread_cond_wait(&posted, &lock);
+        fake_memory_open();
     }
     fake_memory_close();
 }
@@ -202,7 +284,7 @@ static void run_some(struct device *device)
     fake_memory_open();
     struct device_stream *stream;
     for (uint32_t n = random_below(device, RUN_EARLY_MAX); n > 0 && (stream = choose_stream(device)); n--)
-        run_next(stream);
+        run_next(device, stream);
     fake_memory_close();
 }
 
@@ -219,8 +301,8 @@ static struct operation *append(struct operations *list)
 static struct operation *enqueue(struct device *device, struct device_stream *stream,
                                  enum operation_kind kind)
 {
-    if (stream->capture != NULL && kind != RUN_KERNEL && kind != RUN_FILL)
-        fail("only kernels and fills belong into a graph of this program");
+    if (stream->capture != NULL && (kind == RUN_COPY || kind == RUN_RECORD || kind == RUN_WAIT))
+        fail("only kernels, fills and gathering belong into a graph of this program");
     if (stream->capture == NULL)
         run_some(device);
     struct operation *operation = append(stream->capture ? &stream->capture->body : &stream->queue);
@@ -232,13 +314,15 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
 
 static err_t open_device(int ordinal, struct device **out)
 {
+    LOCKED;
     *out = NULL;
     const char *fault = getenv("BANTAM_FAKE_FAULT");
     if (fault != NULL && strcmp(fault, "driver") == 0)
         return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded");
     if (fault != NULL && strcmp(fault, "old") == 0)
         return err_new(ERR_UNAVAILABLE, "the NVIDIA driver is for CUDA 11.4, this program needs 13.0");
-    if (ordinal != 0 || (fault != NULL && strcmp(fault, "device") == 0))
+    if ((uint64_t)ordinal >= environment("BANTAM_FAKE_DEVICES", 1) ||
+        (fault != NULL && strcmp(fault, "device") == 0))
         return err_new(ERR_UNAVAILABLE, "there is no GPU %d", ordinal);
     MAY_FAIL(ERR_UNAVAILABLE, "open");
     struct device *device = mem_alloc(sizeof *device);
@@ -263,9 +347,15 @@ static err_t open_device(int ordinal, struct device **out)
 
 static void close_device(struct device *device)
 {
+    LOCKED;
     for (int i = 0; i < STREAMS_MAX; i++)
         if (device->streams[i] != NULL)
             fail("closed with a stream");
+    if (control.counts.devices > 1) {
+        control.counts.devices--;
+        mem_free(device);
+        return; /* what is left may be another's */
+    }
     if (control.counts.allocations || control.counts.pinned || control.counts.events || control.counts.graphs)
         fail("closed with memory, events or graphs");
     control.counts.devices--;
@@ -279,6 +369,7 @@ static const struct device_properties *properties(const struct device *device)
 
 static err_t memory_free_bytes(struct device *device, uint64_t *out)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "memory_free_bytes");
     *out = device->properties.memory_bytes - fake_memory_device_bytes();
     return err_ok();
@@ -286,6 +377,7 @@ static err_t memory_free_bytes(struct device *device, uint64_t *out)
 
 static err_t memory_alloc(struct device *device, size_t size_bytes, void **out)
 {
+    LOCKED;
     seal(device, "memory_alloc");
     MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "memory_alloc");
     if (size_bytes > device->properties.memory_bytes - fake_memory_device_bytes())
@@ -311,6 +403,7 @@ static void check_unused(const struct device *device, const void *memory)
 
 static void memory_free(struct device *device, void *memory)
 {
+    LOCKED;
     check_unused(device, memory);
     control.counts.allocations--;
     fake_memory_free(memory);
@@ -318,6 +411,7 @@ static void memory_free(struct device *device, void *memory)
 
 static err_t host_alloc(struct device *device, size_t size_bytes, void **out)
 {
+    LOCKED;
     seal(device, "host_alloc");
     MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "host_alloc");
     control.counts.pinned++;
@@ -327,6 +421,7 @@ static err_t host_alloc(struct device *device, size_t size_bytes, void **out)
 
 static void host_free(struct device *device, void *memory)
 {
+    LOCKED;
     check_unused(device, memory);
     control.counts.pinned--;
     fake_memory_free(memory);
@@ -334,6 +429,7 @@ static void host_free(struct device *device, void *memory)
 
 static err_t stream_create(struct device *device, struct device_stream **out)
 {
+    LOCKED;
     seal(device, "stream_create");
     MAY_FAIL(ERR_INTERNAL, "stream_create");
     for (int i = 0; i < STREAMS_MAX; i++) {
@@ -349,6 +445,7 @@ static err_t stream_create(struct device *device, struct device_stream **out)
 
 static void stream_destroy(struct device *device, struct device_stream *stream)
 {
+    LOCKED;
     if (!stream_idle(stream) || stream->capture != NULL)
         fail("a stream destroyed with work that has not run");
     for (int i = 0; i < STREAMS_MAX; i++)
@@ -361,6 +458,7 @@ static void stream_destroy(struct device *device, struct device_stream *stream)
 
 static err_t stream_wait(struct device *device, struct device_stream *stream)
 {
+    LOCKED;
     if (!stream_idle(stream))
         seal(device, "stream_wait");
     MAY_FAIL(ERR_INTERNAL, "stream_wait");
@@ -372,6 +470,7 @@ static err_t stream_wait(struct device *device, struct device_stream *stream)
 static err_t stream_wait_event(struct device *device, struct device_stream *stream,
                                struct device_event *event)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "stream_wait_event");
     struct operation *operation = enqueue(device, stream, RUN_WAIT);
     operation->event = event;
@@ -381,6 +480,7 @@ static err_t stream_wait_event(struct device *device, struct device_stream *stre
 
 static err_t event_create(struct device *device, struct device_event **out)
 {
+    LOCKED;
     seal(device, "event_create");
     MAY_FAIL(ERR_INTERNAL, "event_create");
     *out = mem_alloc(sizeof(struct device_event));
@@ -391,6 +491,7 @@ static err_t event_create(struct device *device, struct device_event **out)
 
 static void event_destroy(struct device *device, struct device_event *event)
 {
+    LOCKED;
     (void)device;
     if (!event_completed(event))
         fail("an event destroyed before it completed");
@@ -400,6 +501,7 @@ static void event_destroy(struct device *device, struct device_event *event)
 
 static err_t event_record(struct device *device, struct device_event *event, struct device_stream *stream)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "event_record");
     struct operation *operation = enqueue(device, stream, RUN_RECORD);
     operation->event = event;
@@ -409,6 +511,7 @@ static err_t event_record(struct device *device, struct device_event *event, str
 
 static err_t event_wait(struct device *device, struct device_event *event)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "event_wait");
     run_until(device, event_completed, event);
     return err_ok();
@@ -427,6 +530,7 @@ static err_t copy(struct device *device, struct device_stream *stream, void *to,
 static err_t copy_to_device(struct device *device, struct device_stream *stream, void *to, const void *from,
                             size_t size_bytes)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "copy_to_device");
     fake_memory_check(FAKE_MEMORY_DEVICE, to, size_bytes, "copy_to_device: the destination");
     fake_memory_check(FAKE_MEMORY_PINNED, from, size_bytes, "copy_to_device: the source");
@@ -436,6 +540,7 @@ static err_t copy_to_device(struct device *device, struct device_stream *stream,
 static err_t copy_to_host(struct device *device, struct device_stream *stream, void *to, const void *from,
                           size_t size_bytes)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "copy_to_host");
     fake_memory_check(FAKE_MEMORY_PINNED, to, size_bytes, "copy_to_host: the destination");
     fake_memory_check(FAKE_MEMORY_DEVICE, from, size_bytes, "copy_to_host: the source");
@@ -445,6 +550,7 @@ static err_t copy_to_host(struct device *device, struct device_stream *stream, v
 static err_t fill(struct device *device, struct device_stream *stream, void *to, uint8_t byte,
                   size_t size_bytes)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "fill");
     fake_memory_check(FAKE_MEMORY_DEVICE, to, size_bytes, "fill");
     struct operation *operation = enqueue(device, stream, RUN_FILL);
@@ -456,6 +562,7 @@ static err_t fill(struct device *device, struct device_stream *stream, void *to,
 
 static err_t launch(struct device *device, struct device_stream *stream, const struct launch *launch)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "launch");
     device->is_sealed = true;
     control.counts.launches += stream->capture == NULL;
@@ -478,6 +585,7 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
 
 static err_t capture_begin(struct device *device, struct device_stream *stream)
 {
+    LOCKED;
     (void)device;
     MAY_FAIL(ERR_INTERNAL, "capture_begin");
     if (stream->capture != NULL)
@@ -489,6 +597,7 @@ static err_t capture_begin(struct device *device, struct device_stream *stream)
 
 static err_t capture_end(struct device *device, struct device_stream *stream, struct device_graph **out)
 {
+    LOCKED;
     (void)device;
     MAY_FAIL(ERR_INTERNAL, "capture_end");
     if (stream->capture == NULL || stream->capture->body.n == 0)
@@ -502,6 +611,7 @@ static err_t capture_end(struct device *device, struct device_stream *stream, st
 
 static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
 {
+    LOCKED;
     MAY_FAIL(ERR_INTERNAL, "graph_launch");
     control.counts.graph_launches++;
     for (size_t i = 0; i < graph->body.n; i++) {
@@ -513,10 +623,57 @@ static err_t graph_launch(struct device *device, struct device_graph *graph, str
 
 static void graph_destroy(struct device *device, struct device_graph *graph)
 {
+    LOCKED;
     (void)device;
     control.counts.graphs--;
     mem_free(graph->body.items);
     mem_free(graph);
+}
+
+static err_t group_create(struct device *const *devices, uint32_t n_ranks, struct device_group **out)
+{
+    LOCKED;
+    *out = NULL;
+    MAY_FAIL(ERR_UNAVAILABLE, "group_create");
+    struct device_group *group = mem_alloc(sizeof *group);
+    ASSERT(group != NULL);
+    *group = (struct device_group){.n_ranks = n_ranks};
+    for (uint32_t i = 0; i < n_ranks; i++) {
+        ASSERT(devices[i]->group == NULL);
+        devices[i]->group = group;
+        devices[i]->rank = i;
+    }
+    *out = group;
+    return err_ok();
+}
+
+static void group_destroy(struct device_group *group)
+{
+    LOCKED;
+    for (int i = 0; i < 2; i++) {
+        if (group->posts[i].n_posted > 0)
+            fail("a group destroyed while ranks wait for each other");
+        mem_free(group->posts[i].parts);
+    }
+    mem_free(group);
+}
+
+static err_t all_gather(struct device *device, struct device_stream *stream, const void *part, void *whole,
+                        size_t part_bytes)
+{
+    LOCKED;
+    MAY_FAIL(ERR_INTERNAL, "all_gather");
+    ASSERT(device->group != NULL && part_bytes > 0);
+    fake_memory_check(FAKE_MEMORY_DEVICE, part, part_bytes, "all_gather: the part");
+    fake_memory_check(FAKE_MEMORY_DEVICE, whole, device->group->n_ranks * part_bytes,
+                      "all_gather: the whole");
+    struct operation *operation = enqueue(device, stream, RUN_POST);
+    operation->from = part;
+    operation->size_bytes = part_bytes;
+    operation = enqueue(device, stream, RUN_TAKE);
+    operation->to = whole;
+    operation->size_bytes = device->group->n_ranks * part_bytes;
+    return err_ok();
 }
 
 static const struct device_api fake_device_api = {
@@ -544,6 +701,9 @@ static const struct device_api fake_device_api = {
     .capture_end = capture_end,
     .graph_launch = graph_launch,
     .graph_destroy = graph_destroy,
+    .group_create = group_create,
+    .group_destroy = group_destroy,
+    .all_gather = all_gather,
 };
 
 const struct device_api *device_api(void)
