@@ -40,6 +40,7 @@ struct emu_wgmma {
     uint32_t n_groups, n_products; /* committed; under way */
     struct product *products;      /* [OPS_MAX] */
     struct accumulator *accumulators;
+    float a[ROW_BYTES][N_MAX], b[ROW_BYTES][N_MAX]; /* of the product that lands */
 };
 
 struct product_post {
@@ -325,7 +326,7 @@ static void read_registers(const struct product *product, float out[ROW_BYTES][N
 
 static void product_land(struct emu_wgmma *group, const struct product *product)
 {
-    static _Thread_local float a[ROW_BYTES][N_MAX], b[ROW_BYTES][N_MAX];
+    float(*a)[N_MAX] = group->a, (*b)[N_MAX] = group->b;
     struct accumulator *accumulator = &group->accumulators[product->accumulator];
     struct tile b_tile = tile_of(product->b_descriptor, product->b_by_k, "b");
     read_tile(&b_tile, product->kind, product->n, b);
