@@ -33,6 +33,11 @@ struct product {
     uint32_t a[GROUP_THREADS][4];
 };
 
+/* [k][row or column]. On the heap: a library's thread-local memory is small. */
+struct operands {
+    float a[ROW_BYTES][N_MAX], b[ROW_BYTES][N_MAX];
+};
+
 struct emu_wgmma {
     uint32_t warps_posted; /* mask of its four warps that wait for the others */
     uint32_t form;
@@ -40,6 +45,7 @@ struct emu_wgmma {
     uint32_t n_groups, n_products; /* committed; under way */
     struct product *products;      /* [OPS_MAX] */
     struct accumulator *accumulators;
+    struct operands *operands; /* of the product that lands */
 };
 
 struct product_post {
@@ -62,6 +68,7 @@ void emu_wgmma_destroy(struct emu_worker *worker)
     for (uint32_t i = 0; i < GROUPS_MAX; i++) {
         free(worker->wgmma[i].products);
         free(worker->wgmma[i].accumulators);
+        free(worker->wgmma[i].operands);
     }
     free(worker->wgmma);
 }
@@ -325,7 +332,7 @@ static void read_registers(const struct product *product, float out[ROW_BYTES][N
 
 static void product_land(struct emu_wgmma *group, const struct product *product)
 {
-    static _Thread_local float a[ROW_BYTES][N_MAX], b[ROW_BYTES][N_MAX];
+    float(*a)[N_MAX] = group->operands->a, (*b)[N_MAX] = group->operands->b;
     struct accumulator *accumulator = &group->accumulators[product->accumulator];
     struct tile b_tile = tile_of(product->b_descriptor, product->b_by_k, "b");
     read_tile(&b_tile, product->kind, product->n, b);
@@ -391,7 +398,8 @@ static void product_issue(struct emu_wgmma *group)
     if (group->products == NULL) {
         group->products = calloc(OPS_MAX, sizeof *group->products);
         group->accumulators = calloc(ACCUMULATORS_MAX, sizeof *group->accumulators);
-        ASSERT(group->products != NULL && group->accumulators != NULL);
+        group->operands = calloc(1, sizeof *group->operands);
+        ASSERT(group->products != NULL && group->accumulators != NULL && group->operands != NULL);
     }
     if (group->n_products == OPS_MAX)
         emu_fail("more than %u wgmma under way", OPS_MAX);
