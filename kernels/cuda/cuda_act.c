@@ -102,6 +102,9 @@ err_t cuda_vector_create(struct backend *backend, const float *values, size_t n,
 {
     struct cuda_backend *cuda = cuda_of(backend);
     *out = NULL;
+    if (n > ADD_NORM_WIDTH_MAX)
+        return err_new(ERR_UNIMPLEMENTED, "a norm over %zu values exceeds the CUDA backend's %d", n,
+                       ADD_NORM_WIDTH_MAX);
     void *memory;
     TRY(cuda_take(cuda, n, sizeof(float), "a vector", &memory));
     TRY(cuda_upload(cuda, memory, values, n * sizeof(float)));

@@ -169,8 +169,8 @@ void cuda_sample(struct backend *backend, struct step *step, uint32_t first_outp
         .work = cuda->scratch.sample_work,
         .candidates = cuda->scratch.sample_candidates,
         .scratch = cuda->scratch.sample_rows,
-        .masks = cuda->with_masks ? cuda->scratch.masks : NULL,
-        .mask_of_output = cuda->scratch.mask_of_output,
+        .masks = cuda->scratch.masks,
+        .mask_of_output = cuda->with_masks ? cuda->scratch.mask_of_output : NULL,
     };
     size_t slices = div_up(sampler->slots.vocab_size, SAMPLE_SLICE);
     CUDA_LAUNCH(cuda, sample_scan, slices, args.rows.max, SAMPLE_THREADS, args);

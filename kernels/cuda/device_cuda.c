@@ -1,0 +1,395 @@
+/* The device table filled with the CUDA runtime: the only file beside the kernels that includes its headers.
+ */
+#include <cuda_runtime.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "kernels/cuda/device_api.h"
+
+enum { SHARED_WITHOUT_ASKING = 48 << 10, PDL_CAPABILITY = 90 };
+
+struct device {
+    int ordinal;
+    struct device_properties properties;
+    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as allowed so far */
+};
+
+struct device_stream {
+    cudaStream_t stream;
+};
+
+struct device_event {
+    cudaEvent_t event;
+};
+
+struct device_graph {
+    cudaGraphExec_t executable;
+};
+
+/* What nvcc makes of KERNEL(): the host's stub, by which the runtime knows the kernel. */
+#define K(name, args_type, what) extern void name(args_type args);
+CUDA_KERNEL_LIST(K)
+#undef K
+
+static const void *const kernels[CUDA_KERNEL_COUNT] = {
+#define K(name, args_type, what) (const void *)name,
+    CUDA_KERNEL_LIST(K)
+#undef K
+};
+
+static const char *kernel_name(enum cuda_kernel_id id)
+{
+    static const char *const names[CUDA_KERNEL_COUNT] = {
+#define K(name, args_type, what) #name,
+        CUDA_KERNEL_LIST(K)
+#undef K
+    };
+    return names[id];
+}
+
+static err_t error_of(cudaError_t code, const char *what)
+{
+    (void)cudaGetLastError(); /* an error that is not sticky is over with this report */
+    return err_new(code == cudaErrorMemoryAllocation ? ERR_RESOURCE_EXHAUSTED : ERR_INTERNAL, "%s: %s (%s)",
+                   what, cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+#define CUDA_TRY(call, what)                                                                                 \
+    do {                                                                                                     \
+        cudaError_t code_ = (call);                                                                          \
+        if (code_ != cudaSuccess)                                                                            \
+            return error_of(code_, (what));                                                                  \
+    } while (0)
+
+/* The current device is a thread's; whoever drives this one may have come from another. */
+static void enter(const struct device *device)
+{
+    static __thread int current = -1;
+    if (current != device->ordinal && cudaSetDevice(device->ordinal) == cudaSuccess)
+        current = device->ordinal;
+}
+
+/* ---- Device ---- */
+
+static err_t open_failed(cudaError_t code, int driver, int runtime)
+{
+    (void)cudaGetLastError();
+    if (driver == 0)
+        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded (%s)", cudaGetErrorString(code));
+    if (code == cudaErrorInsufficientDriver)
+        return err_new(ERR_UNAVAILABLE,
+                       "the NVIDIA driver is for CUDA %d.%d, this program needs %d.%d: update the driver",
+                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return err_new(ERR_UNAVAILABLE, "the NVIDIA driver shows no GPU: %s", cudaGetErrorString(code));
+}
+
+static err_t read_properties(int ordinal, struct device_properties *out)
+{
+    struct cudaDeviceProp p;
+    CUDA_TRY(cudaGetDeviceProperties(&p, ordinal), "properties of the GPU");
+    strncpy(out->name, p.name, sizeof out->name - 1);
+    out->capability = (uint32_t)(p.major * 10 + p.minor);
+    out->n_multiprocessors = (uint32_t)p.multiProcessorCount;
+    out->shared_bytes_max = (uint32_t)p.sharedMemPerBlockOptin;
+    out->memory_bytes = p.totalGlobalMem;
+    out->l2_bytes = (uint64_t)p.l2CacheSize;
+    return err_ok();
+}
+
+static err_t open_device(int ordinal, struct device **out)
+{
+    *out = NULL;
+    int driver = 0, runtime = 0, n_devices = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    cudaError_t code = cudaGetDeviceCount(&n_devices);
+    if (code != cudaSuccess)
+        return open_failed(code, driver, runtime);
+    if (ordinal >= n_devices)
+        return err_new(ERR_UNAVAILABLE, "there is no GPU %d: the driver shows %d, numbered from 0", ordinal,
+                       n_devices);
+    struct device *device = mem_alloc(sizeof *device);
+    if (device == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a device");
+    device->ordinal = ordinal;
+    err_t e = read_properties(ordinal, &device->properties);
+    device->properties.driver_version = (uint32_t)driver;
+    device->properties.runtime_version = (uint32_t)runtime;
+    if (e.code == ERR_OK && device->properties.capability < 80)
+        e = err_new(ERR_UNAVAILABLE, "%s has compute capability %u.%u, 8.0 is needed",
+                    device->properties.name, device->properties.capability / 10,
+                    device->properties.capability % 10);
+    /* Makes the context: whatever is wrong with the GPU shows here. */
+    code = e.code == ERR_OK ? cudaSetDevice(ordinal) : cudaSuccess;
+    if (code == cudaSuccess && e.code == ERR_OK)
+        code = cudaFree(NULL);
+    if (code != cudaSuccess)
+        e = err_new(ERR_UNAVAILABLE, "%s cannot be used: %s", device->properties.name,
+                    cudaGetErrorString(code));
+    if (e.code != ERR_OK) {
+        mem_free(device);
+        return e;
+    }
+    *out = device;
+    return e;
+}
+
+/* The context stays: other devices of this process may share it. */
+static void close_device(struct device *device)
+{
+    mem_free(device);
+}
+
+static const struct device_properties *properties(const struct device *device)
+{
+    return &device->properties;
+}
+
+static err_t memory_free_bytes(struct device *device, uint64_t *out)
+{
+    size_t free_bytes, total_bytes;
+    enter(device);
+    CUDA_TRY(cudaMemGetInfo(&free_bytes, &total_bytes), "free memory of the GPU");
+    *out = free_bytes;
+    return err_ok();
+}
+
+/* ---- Memory ---- */
+
+static err_t memory_alloc(struct device *device, size_t size_bytes, void **out)
+{
+    enter(device);
+    CUDA_TRY(cudaMalloc(out, size_bytes), "memory of the GPU");
+    return err_ok();
+}
+
+static void memory_free(struct device *device, void *memory)
+{
+    enter(device);
+    (void)cudaFree(memory);
+}
+
+static err_t host_alloc(struct device *device, size_t size_bytes, void **out)
+{
+    enter(device);
+    CUDA_TRY(cudaHostAlloc(out, size_bytes, cudaHostAllocPortable), "pinned memory");
+    return err_ok();
+}
+
+static void host_free(struct device *device, void *memory)
+{
+    enter(device);
+    (void)cudaFreeHost(memory);
+}
+
+/* ---- Streams and events ---- */
+
+static err_t stream_create(struct device *device, struct device_stream **out)
+{
+    enter(device);
+    struct device_stream *stream = mem_alloc(sizeof *stream);
+    if (stream == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a stream");
+    cudaError_t code = cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking);
+    if (code != cudaSuccess) {
+        mem_free(stream);
+        return error_of(code, "a stream");
+    }
+    *out = stream;
+    return err_ok();
+}
+
+static void stream_destroy(struct device *device, struct device_stream *stream)
+{
+    enter(device);
+    (void)cudaStreamDestroy(stream->stream);
+    mem_free(stream);
+}
+
+static err_t stream_wait(struct device *device, struct device_stream *stream)
+{
+    enter(device);
+    CUDA_TRY(cudaStreamSynchronize(stream->stream), "work on the GPU");
+    return err_ok();
+}
+
+static err_t stream_wait_event(struct device *device, struct device_stream *stream,
+                               struct device_event *event)
+{
+    enter(device);
+    CUDA_TRY(cudaStreamWaitEvent(stream->stream, event->event, 0), "waiting for an event on the GPU");
+    return err_ok();
+}
+
+static err_t event_create(struct device *device, struct device_event **out)
+{
+    enter(device);
+    struct device_event *event = mem_alloc(sizeof *event);
+    if (event == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an event");
+    cudaError_t code = cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming);
+    if (code != cudaSuccess) {
+        mem_free(event);
+        return error_of(code, "an event");
+    }
+    *out = event;
+    return err_ok();
+}
+
+static void event_destroy(struct device *device, struct device_event *event)
+{
+    enter(device);
+    (void)cudaEventDestroy(event->event);
+    mem_free(event);
+}
+
+static err_t event_record(struct device *device, struct device_event *event, struct device_stream *stream)
+{
+    enter(device);
+    CUDA_TRY(cudaEventRecord(event->event, stream->stream), "recording an event");
+    return err_ok();
+}
+
+static err_t event_wait(struct device *device, struct device_event *event)
+{
+    enter(device);
+    CUDA_TRY(cudaEventSynchronize(event->event), "work on the GPU");
+    return err_ok();
+}
+
+/* ---- Work ---- */
+
+static err_t copy_to_device(struct device *device, struct device_stream *stream, void *to, const void *from,
+                            size_t size_bytes)
+{
+    enter(device);
+    CUDA_TRY(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyHostToDevice, stream->stream),
+             "a copy to the GPU");
+    return err_ok();
+}
+
+static err_t copy_to_host(struct device *device, struct device_stream *stream, void *to, const void *from,
+                          size_t size_bytes)
+{
+    enter(device);
+    CUDA_TRY(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToHost, stream->stream),
+             "a copy from the GPU");
+    return err_ok();
+}
+
+static err_t fill(struct device *device, struct device_stream *stream, void *to, uint8_t byte,
+                  size_t size_bytes)
+{
+    enter(device);
+    CUDA_TRY(cudaMemsetAsync(to, byte, size_bytes, stream->stream), "filling memory of the GPU");
+    return err_ok();
+}
+
+/* More than 48 KB must be asked for, once per kernel and size. */
+static err_t allow_shared(struct device *device, const struct launch *launch)
+{
+    uint32_t *allowed = &device->shared_bytes[launch->kernel];
+    if (launch->shared_bytes <= SHARED_WITHOUT_ASKING || launch->shared_bytes <= *allowed)
+        return err_ok();
+    CUDA_TRY(cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  (int)launch->shared_bytes),
+             kernel_name(launch->kernel));
+    *allowed = launch->shared_bytes;
+    return err_ok();
+}
+
+static err_t launch_kernel(struct device *device, struct device_stream *stream, const struct launch *launch)
+{
+    ASSERT(launch->kernel < CUDA_KERNEL_COUNT);
+    enter(device);
+    TRY(allow_shared(device, launch));
+    cudaLaunchAttribute attribute = {
+        .id = cudaLaunchAttributeProgrammaticStreamSerialization,
+        .val.programmaticStreamSerializationAllowed = 1,
+    };
+    bool dependent = (launch->flags & LAUNCH_PDL) && device->properties.capability >= PDL_CAPABILITY;
+    cudaLaunchConfig_t config = {
+        .gridDim = {launch->grid[0], launch->grid[1], launch->grid[2]},
+        .blockDim = {launch->block_threads, 1, 1},
+        .dynamicSmemBytes = launch->shared_bytes,
+        .stream = stream->stream,
+        .attrs = &attribute,
+        .numAttrs = dependent ? 1 : 0,
+    };
+    void *args[1];
+    memcpy(&args[0], &launch->args, sizeof args[0]); /* the runtime reads them, and takes no const */
+    CUDA_TRY(cudaLaunchKernelExC(&config, kernels[launch->kernel], args), kernel_name(launch->kernel));
+    return err_ok();
+}
+
+/* ---- Graphs ---- */
+
+static err_t capture_begin(struct device *device, struct device_stream *stream)
+{
+    enter(device);
+    CUDA_TRY(cudaStreamBeginCapture(stream->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
+    return err_ok();
+}
+
+static err_t capture_end(struct device *device, struct device_stream *stream, struct device_graph **out)
+{
+    enter(device);
+    cudaGraph_t captured;
+    CUDA_TRY(cudaStreamEndCapture(stream->stream, &captured), "capturing a graph");
+    struct device_graph *graph = mem_alloc(sizeof *graph);
+    cudaError_t code =
+        graph == NULL ? cudaErrorMemoryAllocation : cudaGraphInstantiate(&graph->executable, captured, 0);
+    (void)cudaGraphDestroy(captured);
+    if (code != cudaSuccess) {
+        mem_free(graph);
+        return error_of(code, "instantiating a graph");
+    }
+    *out = graph;
+    return err_ok();
+}
+
+static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
+{
+    enter(device);
+    CUDA_TRY(cudaGraphLaunch(graph->executable, stream->stream), "launching a graph");
+    return err_ok();
+}
+
+static void graph_destroy(struct device *device, struct device_graph *graph)
+{
+    enter(device);
+    (void)cudaGraphExecDestroy(graph->executable);
+    mem_free(graph);
+}
+
+static const struct device_api cuda_device_api = {
+    .open = open_device,
+    .close = close_device,
+    .properties = properties,
+    .memory_free_bytes = memory_free_bytes,
+    .memory_alloc = memory_alloc,
+    .memory_free = memory_free,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_wait = stream_wait,
+    .stream_wait_event = stream_wait_event,
+    .event_create = event_create,
+    .event_destroy = event_destroy,
+    .event_record = event_record,
+    .event_wait = event_wait,
+    .copy_to_device = copy_to_device,
+    .copy_to_host = copy_to_host,
+    .fill = fill,
+    .launch = launch_kernel,
+    .capture_begin = capture_begin,
+    .capture_end = capture_end,
+    .graph_launch = graph_launch,
+    .graph_destroy = graph_destroy,
+};
+
+const struct device_api *device_api(void)
+{
+    return &cuda_device_api;
+}
