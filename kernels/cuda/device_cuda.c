@@ -5,11 +5,19 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "kernels/cuda/device_api.h"
+#include "kernels/cuda/device_nccl.h"
+#include "kernels/kernels.h"
 
 enum { SHARED_WITHOUT_ASKING = 48 << 10, PDL_CAPABILITY = 90 };
 
+struct device_group {
+    struct nccl_group *nccl;
+};
+
 struct device {
     int ordinal;
+    struct device_group *group;
+    uint32_t rank;
     struct device_properties properties;
     uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as allowed so far */
 };
@@ -62,11 +70,19 @@ static err_t error_of(cudaError_t code, const char *what)
     } while (0)
 
 /* The current device is a thread's; whoever drives this one may have come from another. */
+static __thread int current_ordinal = -1;
+
+static cudaError_t make_current(const struct device *device)
+{
+    cudaError_t code = cudaSetDevice(device->ordinal);
+    current_ordinal = code == cudaSuccess ? device->ordinal : -1;
+    return code;
+}
+
 static void enter(const struct device *device)
 {
-    static __thread int current = -1;
-    if (current != device->ordinal && cudaSetDevice(device->ordinal) == cudaSuccess)
-        current = device->ordinal;
+    if (current_ordinal != device->ordinal)
+        (void)make_current(device); /* the call that follows has the error */
 }
 
 /* ---- Device ---- */
@@ -120,7 +136,7 @@ static err_t open_device(int ordinal, struct device **out)
                     device->properties.name, device->properties.capability / 10,
                     device->properties.capability % 10);
     /* Makes the context: whatever is wrong with the GPU shows here. */
-    code = e.code == ERR_OK ? cudaSetDevice(ordinal) : cudaSuccess;
+    code = e.code == ERR_OK ? make_current(device) : cudaSuccess;
     if (code == cudaSuccess && e.code == ERR_OK)
         code = cudaFree(NULL);
     if (code != cudaSuccess)
@@ -362,6 +378,46 @@ static void graph_destroy(struct device *device, struct device_graph *graph)
     mem_free(graph);
 }
 
+/* ---- Ranks ---- */
+
+static err_t group_create(struct device *const *devices, uint32_t n_ranks, struct device_group **out)
+{
+    int ordinals[BACKEND_RANKS_MAX];
+    ASSERT(n_ranks <= BACKEND_RANKS_MAX);
+    *out = NULL;
+    for (uint32_t i = 0; i < n_ranks; i++)
+        ordinals[i] = devices[i]->ordinal;
+    struct device_group *group = mem_alloc(sizeof *group);
+    if (group == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a group of GPUs");
+    err_t e = nccl_group_create(ordinals, n_ranks, &group->nccl);
+    current_ordinal = -1; /* NCCL has gone through all of them */
+    if (e.code != ERR_OK) {
+        mem_free(group);
+        return e;
+    }
+    for (uint32_t i = 0; i < n_ranks; i++) {
+        devices[i]->group = group;
+        devices[i]->rank = i;
+    }
+    *out = group;
+    return e;
+}
+
+static void group_destroy(struct device_group *group)
+{
+    nccl_group_destroy(group->nccl);
+    current_ordinal = -1;
+    mem_free(group);
+}
+
+static err_t all_gather(struct device *device, struct device_stream *stream, const void *part, void *whole,
+                        size_t part_bytes)
+{
+    enter(device);
+    return nccl_all_gather(device->group->nccl, device->rank, stream->stream, part, whole, part_bytes);
+}
+
 static const struct device_api cuda_device_api = {
     .open = open_device,
     .close = close_device,
@@ -387,6 +443,9 @@ static const struct device_api cuda_device_api = {
     .capture_end = capture_end,
     .graph_launch = graph_launch,
     .graph_destroy = graph_destroy,
+    .group_create = group_create,
+    .group_destroy = group_destroy,
+    .all_gather = all_gather,
 };
 
 const struct device_api *device_api(void)
