@@ -175,9 +175,9 @@ DEVICE uint64_t select_key(const uint64_t *keys, uint32_t n, uint64_t least, boo
         bool is_alone = shared->digit_counts[shared->cut.bin] == 1;
         barrier();
         if (is_alone)
-            break; /* zeros for the digits below: no other key is as great */
+            break; /* zeros for the digits below: of those from `least` no other is as great */
     }
-    return prefix;
+    return prefix > least ? prefix : least;
 }
 
 DEVICE uint64_t mass_from(const uint64_t *keys, uint32_t n, uint64_t least, struct draw_shared *shared)

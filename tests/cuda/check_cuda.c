@@ -170,6 +170,11 @@ int check_cuda(const struct check_options *options)
         CUDA_CHECKS(X)
 #undef X
     };
+    static const char *const names[] = {
+#define K(name, args, what) #name,
+        CUDA_KERNEL_LIST(K)
+#undef K
+    };
     int failures = 0;
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
         if (!check_selected(options, entries[i].name))
@@ -178,6 +183,12 @@ int check_cuda(const struct check_options *options)
         failures += !ok;
         if (ok)
             printf("%-28s ok   %s\n", entries[i].name, summaries[entries[i].kernel]);
+    }
+    for (int k = 0; options->filter[0] == '\0' && k < CUDA_KERNEL_COUNT; k++) {
+        if (device_launches((enum cuda_kernel_id)k) == 0) {
+            printf("cuda_%s FAILED: never run\n", names[k]);
+            failures++;
+        }
     }
     return failures;
 }

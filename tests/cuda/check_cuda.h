@@ -121,7 +121,8 @@ uint8_t e4m3_from_f32(float value);
     X(soft_cap_f32, check_soft_cap, 0)                                                                       \
     X(linear_simple_f32, check_linear_simple, 0)                                                             \
     X(linear_simple_bf16, check_linear_simple, 1)                                                            \
-    X(linear_simple_bf16_f32, check_linear_simple, 2)
+    X(linear_simple_bf16_f32, check_linear_simple, 2)                                                        \
+    X(sample_draw, check_sample, 0) /* and the kernels around it */
 
 #define X(kernel, check, variant) extern const struct cuda_check check;
 CUDA_CHECKS(X)
