@@ -7,6 +7,7 @@
  * the device's. */
 #pragma once
 
+#include "kernels/cuda/linear_kernels.h"
 #include "kernels/cuda/rank_kernels.h"
 #include "kernels/cuda/row_kernels.h"
 #include "kernels/cuda/sample_kernels.h"
@@ -14,6 +15,7 @@
 /* K(name, args, what it does) */
 #define CUDA_KERNEL_LIST(K)                                                                                  \
     CUDA_ROW_KERNELS(K)                                                                                      \
+    CUDA_LINEAR_KERNELS(K)                                                                                   \
     CUDA_SAMPLE_KERNELS(K)                                                                                   \
     CUDA_RANK_KERNELS(K)
 

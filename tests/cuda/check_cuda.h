@@ -59,6 +59,7 @@ struct check_launch {
     uint32_t threads, shared_bytes;
     const void *args;
     size_t args_bytes;
+    uint32_t target; /* compute capability that the kernel is for; 0 = any */
 };
 /* Runs it, in a random order of blocks and warps that the seed of the case gives. */
 void device_launch(struct cuda_case *c, const struct check_launch *launch);
@@ -106,6 +107,22 @@ uint8_t e4m3_from_f32(float value);
 
 /* ---- The checks; X(kernel, check, variant) ---- */
 
+/* Variants of check_linear_tile. */
+enum linear_check {
+    LINEAR_CHECK_BF16,
+    LINEAR_CHECK_INT4,
+    LINEAR_CHECK_INT8,
+    LINEAR_CHECK_S8,
+    LINEAR_CHECK_E4M3,
+    LINEAR_CHECK_E4M3_AS_BF16,
+};
+#define LINEAR_TILE_CHECKS(X, name, variant)                                                                 \
+    X(linear_##name##_r8, check_linear_tile, variant)                                                        \
+    X(linear_##name##_r16, check_linear_tile, variant)                                                       \
+    X(linear_##name##_r32, check_linear_tile, variant)                                                       \
+    X(linear_##name##_r64, check_linear_tile, variant)                                                       \
+    X(linear_##name##_r128, check_linear_tile, variant)
+
 #define CUDA_CHECKS(X)                                                                                       \
     X(embed, check_embed, 0)                                                                                 \
     X(add_norm_f32, check_add_norm, CHECK_F32)                                                               \
@@ -122,6 +139,14 @@ uint8_t e4m3_from_f32(float value);
     X(linear_simple_f32, check_linear_simple, 0)                                                             \
     X(linear_simple_bf16, check_linear_simple, 1)                                                            \
     X(linear_simple_bf16_f32, check_linear_simple, 2)                                                        \
+    X(quantize_rows_s8, check_quantize_rows, 0)                                                              \
+    X(quantize_rows_e4m3, check_quantize_rows, 1)                                                            \
+    LINEAR_TILE_CHECKS(X, bf16, LINEAR_CHECK_BF16)                                                           \
+    LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \
+    LINEAR_TILE_CHECKS(X, int8, LINEAR_CHECK_INT8)                                                           \
+    LINEAR_TILE_CHECKS(X, s8, LINEAR_CHECK_S8)                                                               \
+    LINEAR_TILE_CHECKS(X, e4m3, LINEAR_CHECK_E4M3)                                                           \
+    LINEAR_TILE_CHECKS(X, e4m3_as_bf16, LINEAR_CHECK_E4M3_AS_BF16)                                           \
     X(sample_draw, check_sample, 0) /* and the kernels around it */
 
 #define X(kernel, check, variant) extern const struct cuda_check check;

@@ -4,7 +4,7 @@
 #include "tests/cuda/check_cuda.h"
 #include "tests/cuda/check_matrix.h"
 
-enum linear_types { LINEAR_F32, LINEAR_BF16, LINEAR_BF16_F32 }; /* variants: activations in, out */
+enum linear_types { SIMPLE_F32, SIMPLE_BF16, SIMPLE_BF16_F32 }; /* variants: activations in, out */
 
 struct linear_case {
     struct check_matrix weight;
@@ -14,7 +14,7 @@ struct linear_case {
 
 static enum check_type in_type(const struct cuda_case *c)
 {
-    return c->variant == LINEAR_F32 ? CHECK_F32 : CHECK_BF16;
+    return c->variant == SIMPLE_F32 ? CHECK_F32 : CHECK_BF16;
 }
 
 static void linear_make(struct cuda_case *c)
@@ -28,7 +28,7 @@ static void linear_make(struct cuda_case *c)
     for (uint32_t r = 0; r < c->n_rows; r++)
         fill_normal(&c->rng, e->x + (size_t)r * e->weight.n_in, e->weight.n_in);
     values_round(in_type(c), e->x, (size_t)c->n_rows * e->weight.n_in);
-    c->type = c->variant == LINEAR_BF16 ? CHECK_BF16 : CHECK_F32;
+    c->type = c->variant == SIMPLE_BF16 ? CHECK_BF16 : CHECK_F32;
     c->row_values = e->weight.n_out;
     snprintf(c->note, sizeof c->note, "format %d, %u x %u, group %u", e->weight.format, e->weight.n_out,
              e->weight.n_in, e->weight.group);

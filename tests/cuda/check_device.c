@@ -53,10 +53,9 @@ bool device_release(void)
 void device_launch(struct cuda_case *c, const struct check_launch *launch)
 {
     static const uint32_t targets[] = {80, 86, 89, 90, 120};
-    emu_set_options(
-        &(struct emu_options){.seed = 1 + rng_u32(&c->rng),
-                              .n_threads = 1,
-                              .target = targets[rng_below(&c->rng, sizeof targets / sizeof targets[0])]});
+    uint32_t any = targets[rng_below(&c->rng, sizeof targets / sizeof targets[0])];
+    emu_set_options(&(struct emu_options){
+        .seed = 1 + rng_u32(&c->rng), .n_threads = 1, .target = launch->target != 0 ? launch->target : any});
     struct emu_launch emulated = {
         .kernel = emulated_kernel(launch->kernel),
         .block_threads = launch->threads,

@@ -1,0 +1,9 @@
+/* int4 weights by bf16 rows. */
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/linear_tile.h"
+
+LINEAR_KERNEL(int4, 8, 4, LINEAR_INT4, 8)
+LINEAR_KERNEL(int4, 16, 4, LINEAR_INT4, 16)
+LINEAR_KERNEL(int4, 32, 3, LINEAR_INT4, 32)
+LINEAR_KERNEL(int4, 64, 2, LINEAR_INT4, 64)
+LINEAR_KERNEL(int4, 128, 1, LINEAR_INT4, 128)

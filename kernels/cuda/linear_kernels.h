@@ -1,0 +1,123 @@
+/* The tensor-core linear layers: out[r] = weight . x[r] + bias for bf16 or quantised rows. linear_layout.h
+ * says where everything lies, cuda_linear_plan.h which kernel serves a shape.
+ *
+ * The arithmetic of a weight is one at every number of rows: a chunk of K (linear_chunk_inputs) is one chain
+ * of matrix instructions over ascending k from zero; chunks are added in ascending order in f32. Tiles,
+ * warps, stages, and whether one block or several walk the chunks of an output change nothing. */
+#pragma once
+
+#include <stdint.h>
+#include "kernels/cuda/cuda_step.h"
+#include "kernels/cuda/linear_layout.h"
+
+/* T(layout, arithmetic, rows of a tile): a kernel each. LINEAR_TILE_ROWS(T, ...) is the family of one. */
+#define LINEAR_TILE_ROWS(T, name, what)                                                                      \
+    T(linear_##name##_r8, struct linear_tile_args, what ", tiles of 8 rows")                                 \
+    T(linear_##name##_r16, struct linear_tile_args, what ", tiles of 16 rows")                               \
+    T(linear_##name##_r32, struct linear_tile_args, what ", tiles of 32 rows")                               \
+    T(linear_##name##_r64, struct linear_tile_args, what ", tiles of 64 rows")                               \
+    T(linear_##name##_r128, struct linear_tile_args, what ", tiles of 128 rows")
+
+#define CUDA_LINEAR_KERNELS(K)                                                                               \
+    K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
+    K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
+    LINEAR_TILE_ROWS(K, int4, "int4 by bf16 rows, bf16 mma")                                                 \
+    LINEAR_TILE_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma")                                     \
+    LINEAR_TILE_ROWS(K, bf16, "bf16 by bf16 rows, bf16 mma")                                                 \
+    LINEAR_TILE_ROWS(K, s8, "int8 by int8 rows, int8 mma")                                                   \
+    LINEAR_TILE_ROWS(K, e4m3, "e4m3 by e4m3 rows, e4m3 mma (sm_89, sm_120)")                                 \
+    LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")
+
+/* A block's tile: LINEAR_TILE_OUTPUTS by the kernel's rows, four slabs of outputs by row warps; a pipeline of
+ * stages in shared memory. Where shared memory is 100 KB, two blocks of few rows fit, or one of many. */
+enum { LINEAR_TILE_OUTPUTS = 128, LINEAR_TILE_PANELS = LINEAR_TILE_OUTPUTS / LINEAR_PANEL };
+
+/* rows: 8, 16, 32, 64, 128. */
+LINEAR_INLINE uint32_t linear_row_warps(uint32_t rows)
+{
+    return rows >= 64 ? 2 : 1;
+}
+
+LINEAR_INLINE uint32_t linear_tile_threads(uint32_t rows)
+{
+    return linear_row_warps(rows) * (LINEAR_TILE_OUTPUTS / LINEAR_SLAB) * 32;
+}
+
+/* Blocks of K in a stage. */
+LINEAR_INLINE uint32_t linear_stage_blocks(enum linear_layout layout, uint32_t rows)
+{
+    return layout == LINEAR_INT4 && rows <= 16 ? 2 : 1;
+}
+
+LINEAR_INLINE uint32_t linear_stage_codes_bytes(enum linear_layout layout, uint32_t rows)
+{
+    uint32_t block = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
+    return linear_stage_blocks(layout, rows) * LINEAR_TILE_PANELS * block;
+}
+
+LINEAR_INLINE uint32_t linear_stage_x_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return linear_stage_blocks(layout, rows) * rows * LINEAR_BLOCK_BYTES;
+}
+
+/* Groups of inputs that a stage can touch: of 32 inputs at least. */
+LINEAR_INLINE uint32_t linear_stage_groups(enum linear_layout layout, uint32_t rows)
+{
+    return layout == LINEAR_INT4 || layout == LINEAR_INT8 ? linear_stage_blocks(layout, rows) * 2 : 0;
+}
+
+LINEAR_INLINE uint32_t linear_stage_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return linear_stage_codes_bytes(layout, rows) + linear_stage_x_bytes(layout, rows) +
+           linear_stage_groups(layout, rows) * LINEAR_TILE_PANELS * LINEAR_PANEL * 2;
+}
+
+LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
+{
+    if (layout == LINEAR_INT4)
+        return rows == 16 || rows == 64 ? 3 : 4;
+    if (layout == LINEAR_INT8)
+        return rows <= 16 ? 4 : 3;
+    return rows <= 32 ? 4 : 3;
+}
+
+LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
+}
+
+/* Persistent blocks walk units: unit = (output tile * row tiles + row tile) * chunks + chunk when split, else
+ * (output tile * row tiles + row tile) over all chunks. Where the capacity (rows.max) is one row tile,
+ * weights are asked for before the kernel's inputs are there (dependencies_wait). */
+struct linear_tile_args {
+    struct cuda_rows rows;
+    const void *weight;       /* packed */
+    const void *weight_scale; /* packed */
+    const float *bias;        /* [n_out] or NULL */
+    const void *x;            /* bf16 [rows][x_stride], or quantised activations */
+    const float *x_scale;     /* [rows], quantised activations */
+    void *out;                /* bf16 or f32 [rows][out_stride]; out_stride a multiple of 4 */
+    float *partials;          /* split: [output tiles][row tiles][chunks][rows of a tile][tile outputs] */
+    uint32_t *arrivals;       /* split: [output tiles][row tiles], zero; zero again when the kernel ends */
+    uint32_t n_out, n_in;
+    uint32_t group_shift; /* log2 of the inputs per scale; 31: a scale per output */
+    uint32_t row_bytes;   /* BF16: between rows of the weight, a multiple of 16 */
+    uint32_t x_stride;    /* bf16: elements between rows, a multiple of 8; quantised: rows_stride */
+    uint32_t out_stride;
+    uint32_t out_is_f32;
+    uint32_t chunk_blocks; /* blocks of K in a chunk */
+    uint32_t is_split;
+};
+
+/* code = round_to_even(x * (127 / amax)), scale = amax / 127; e4m3: 448 for 127. A row of zeros has scale 0,
+ * one with a NaN or infinity scale NaN. Grid (rows.max), QUANTIZE_ROWS_THREADS. Inputs past n_in, to the end
+ * of their block, become zero. */
+enum { QUANTIZE_ROWS_THREADS = 256 };
+struct quantize_rows_args {
+    struct cuda_rows rows;
+    const void *x; /* bf16 [rows][x_stride], x_stride a multiple of 8 */
+    uint32_t x_stride, n_in;
+    uint8_t *q; /* linear_layout.h */
+    float *scale;
+    uint32_t rows_stride; /* of q */
+};

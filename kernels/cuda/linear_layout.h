@@ -1,0 +1,151 @@
+/* Where the weights and the quantised activations of the tensor-core linear layers lie, and where K is cut.
+ * Read by kernels and host code alike.
+ *
+ * Weights are the rows (operand A) of every matrix instruction and activations its columns, at every number
+ * of rows. A panel is 64 outputs, two slabs of 32; a warp works on a slab. In a slab, output 4g + 2t + h is
+ * row g + 8h of the instruction's tile t: a lane then holds four neighbouring outputs of a row, one store.
+ *
+ * K goes in blocks: 128 bytes of a row of activations, which are 64 inputs in bf16 and 128 of 8 bits. Panels
+ * of packed codes: [panels][blocks][bytes of a block], what a lane needs for one block in pieces of 16 bytes:
+ *   INT4  64 inputs, 2 KB: [2 of 32 inputs][2 slabs][32 lanes][2 steps of 16 inputs][2 tiles] words of 8
+ *         nibbles, code + 8: nibble r: register r of the fragment, even input; nibble r + 4: odd input
+ *   INT8  64 inputs, 4 KB: [2 of 32][2 slabs][2 steps][32 lanes][2 tiles][2] words: registers 2i and 2i + 1,
+ *         bytes: even input of the first, of the second, odd input of the first, of the second
+ *   S8, E4M3  128 inputs, 8 KB: [2 of 64][2 slabs][2 steps of 32][2 tiles][32 lanes][4 registers] of 4 bytes
+ *   E4M3_WGMMA  128 inputs, 8 KB: [64 outputs][128 inputs], 128-byte swizzle; in 16 outputs, output 2g + h
+ *         is row g + 8h
+ * Scales: INT4, INT8: bf16 [panels][groups][64 outputs]; S8, E4M3: f32 [panels][64 outputs].
+ * BF16: [n_out][row_bytes], rows as they are (cuda_matrix.h): the library's product and embed read them too.
+ * Outputs past n_out are never stored, and inputs past n_in multiply zeros: what stands there does not count.
+ *
+ * Quantised activations: [blocks][rows_stride rows][128 bytes], 16-byte piece p of row r at p ^ (r & 7). */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include "base/host_device.h"
+
+#ifdef __cplusplus
+#define LINEAR_INLINE HOST_DEVICE static inline constexpr /* kernels' tiles are compile-time constants */
+#else
+#define LINEAR_INLINE static inline
+#endif
+
+enum linear_layout {
+    LINEAR_BF16,
+    LINEAR_INT4,
+    LINEAR_INT8,       /* groups of inputs share a scale; activations bf16 */
+    LINEAR_S8,         /* a scale per output; activations int8, a scale per row */
+    LINEAR_E4M3,       /* likewise e4m3, for mma */
+    LINEAR_E4M3_WGMMA, /* likewise, for wgmma (sm_90a) */
+    LINEAR_LAYOUTS,
+};
+
+enum {
+    LINEAR_PANEL = 64,
+    LINEAR_SLAB = 32,
+    LINEAR_BLOCK_BYTES = 128, /* of a row of activations */
+    LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
+    LINEAR_CHUNK_MAX = 1024, /* inputs */
+    LINEAR_CHUNK_MIN = 256,
+    /* wgmma keeps about 14 bits while it adds e4m3 products: shorter chains. */
+    LINEAR_CHUNK_MAX_E4M3 = 512,
+    LINEAR_CHUNK_UNITS = 192, /* pieces of work that a weight should fall into */
+    LINEAR_CHUNK_OUTPUTS = 128,
+};
+
+/* Inputs of a block. */
+LINEAR_INLINE uint32_t linear_block_inputs(enum linear_layout layout)
+{
+    return layout == LINEAR_BF16 || layout == LINEAR_INT4 || layout == LINEAR_INT8 ? 64 : 128;
+}
+
+/* Bytes of a block of a panel; 0: BF16, whose rows stay whole. */
+LINEAR_INLINE uint32_t linear_block_bytes(enum linear_layout layout)
+{
+    return layout == LINEAR_BF16 ? 0 : layout == LINEAR_INT4 ? 2048 : layout == LINEAR_INT8 ? 4096 : 8192;
+}
+
+LINEAR_INLINE uint32_t linear_blocks(enum linear_layout layout, uint32_t n_in)
+{
+    uint32_t inputs = linear_block_inputs(layout);
+    return (n_in + inputs - 1) / inputs;
+}
+
+LINEAR_INLINE uint32_t linear_panels(uint32_t n_out)
+{
+    return (n_out + LINEAR_PANEL - 1) / LINEAR_PANEL;
+}
+
+/* Inputs of a chunk: one chain of accumulation. The shape alone decides, so that the sums of a row do not
+ * hang on how many rows there are: small weights fall into more chunks, to occupy a device with few rows. */
+LINEAR_INLINE uint32_t linear_chunk_inputs(enum linear_layout layout, uint32_t n_out, uint32_t n_in)
+{
+    uint32_t panels = (n_out + LINEAR_CHUNK_OUTPUTS - 1) / LINEAR_CHUNK_OUTPUTS;
+    uint32_t chunk = layout >= LINEAR_E4M3 ? (uint32_t)LINEAR_CHUNK_MAX_E4M3 : (uint32_t)LINEAR_CHUNK_MAX;
+    while (chunk > LINEAR_CHUNK_MIN && panels * ((n_in + chunk - 1) / chunk) < LINEAR_CHUNK_UNITS)
+        chunk /= 2;
+    return chunk;
+}
+
+/* Byte of a panel's block that holds output o (0..63) of input k (0..inputs of a block - 1). */
+LINEAR_INLINE uint32_t linear_code_offset(enum linear_layout layout, uint32_t o, uint32_t k)
+{
+    uint32_t slab = o / LINEAR_SLAB, group = o % LINEAR_SLAB / 4, tile = o / 2 % 2, half = o % 2;
+    uint32_t wide = k / 32;                                                 /* 16-bit inputs: of 32 */
+    uint32_t lane = group * 4 + k % 8 / 2, step = k / 16 % 2;               /* likewise */
+    uint32_t reg = half + k % 16 / 8 * 2;                                   /* likewise */
+    uint32_t lane8 = group * 4 + k % 16 / 4, reg8 = half + k % 32 / 16 * 2; /* 8-bit inputs */
+    switch (layout) {
+    case LINEAR_INT4:
+        return (wide * 2 + slab) * 512 + lane * 16 + (step * 2 + tile) * 4 + (reg + k % 2 * 4) / 2;
+    case LINEAR_INT8:
+        return ((wide * 2 + slab) * 2 + step) * 512 + lane * 16 + (tile * 2 + reg / 2) * 4 + reg % 2 +
+               k % 2 * 2;
+    case LINEAR_S8:
+    case LINEAR_E4M3:
+        return (((k / 64 * 2 + slab) * 2 + k / 32 % 2) * 2 + tile) * 512 + lane8 * 16 + reg8 * 4 + k % 4;
+    case LINEAR_E4M3_WGMMA: {
+        uint32_t row = o / 16 * 16 + o % 16 / 2 + half * 8;
+        return row * LINEAR_BLOCK_BYTES + (k / 16 ^ row % 8) * 16 + k % 16;
+    }
+    case LINEAR_BF16:
+    case LINEAR_LAYOUTS:
+        break;
+    }
+    return 0;
+}
+
+/* INT4: bits that the code is shifted by in its byte, which it shares with output o ^ 1. */
+LINEAR_INLINE uint32_t linear_int4_shift(uint32_t o)
+{
+    return o % 2 * 4; /* the fragment's register is odd in the lower half of a tile */
+}
+
+/* Byte offset of a block's codes. */
+LINEAR_INLINE size_t linear_block_offset(enum linear_layout layout, uint32_t n_blocks, uint32_t panel,
+                                         uint32_t block)
+{
+    return ((size_t)panel * n_blocks + block) * linear_block_bytes(layout);
+}
+
+/* Bytes of all panels' codes. */
+LINEAR_INLINE size_t linear_codes_bytes(enum linear_layout layout, uint32_t n_out, uint32_t n_in)
+{
+    return linear_block_offset(layout, linear_blocks(layout, n_in), linear_panels(n_out), 0);
+}
+
+/* Groups of a row of packed weights, those of padded inputs with them. */
+LINEAR_INLINE uint32_t linear_groups(enum linear_layout layout, uint32_t n_in, uint32_t group)
+{
+    uint32_t inputs = linear_blocks(layout, n_in) * linear_block_inputs(layout);
+    return (inputs + group - 1) / group;
+}
+
+/* Byte offset of input k of row r in quantised activations. */
+LINEAR_INLINE size_t linear_activation_offset(uint32_t rows_stride, uint32_t row, uint32_t k)
+{
+    size_t block = k / LINEAR_BLOCK_BYTES;
+    uint32_t piece = k % LINEAR_BLOCK_BYTES / 16;
+    return (block * rows_stride + row) * LINEAR_BLOCK_BYTES + (piece ^ row % 8) * 16 + k % 16;
+}

@@ -1,0 +1,137 @@
+/* Packing of the linear layers' weights: linear_layout.h says where things lie. */
+#include <string.h>
+#include "base/assert.h"
+#include "base/checked.h"
+#include "base/float16.h"
+#include "kernels/cuda/linear_pack.h"
+
+enum { NO_GROUP_SHIFT = 31, BLOCK_INPUTS_MAX = 128 };
+
+enum linear_e4m3_kind linear_e4m3_kind(uint32_t compute_capability)
+{
+    if (compute_capability == 90)
+        return LINEAR_E4M3_BY_WGMMA;
+    /* 10.x runs the PTX of plain compute_90, which has neither wgmma nor an mma of e4m3. */
+    if (compute_capability == 89 || compute_capability / 10 == 12)
+        return LINEAR_E4M3_MMA;
+    return LINEAR_E4M3_AS_BF16;
+}
+
+static bool has_groups(enum linear_layout layout)
+{
+    return layout == LINEAR_INT4 || layout == LINEAR_INT8;
+}
+
+static bool is_power_of_two(uint32_t x)
+{
+    return x != 0 && (x & (x - 1)) == 0;
+}
+
+bool linear_packed_describe(enum weight_format format, uint32_t n_out, uint32_t n_in, uint32_t group,
+                            struct linear_packed *out)
+{
+    ASSERT(n_out > 0 && n_in > 0);
+    *out = (struct linear_packed){.n_out = n_out, .n_in = n_in, .group = n_in};
+    switch (format) {
+    case WEIGHT_BF16:
+    case WEIGHT_F16:
+        out->layout = LINEAR_BF16;
+        out->row_bytes = (uint32_t)round_up((size_t)n_in * 2, 16);
+        return true;
+    case WEIGHT_INT8:
+        out->layout = group == n_in ? LINEAR_S8 : LINEAR_INT8;
+        break;
+    case WEIGHT_INT4:
+        out->layout = LINEAR_INT4;
+        break;
+    default:
+        return false;
+    }
+    out->group = group;
+    return group == n_in || (is_power_of_two(group) && group >= 32);
+}
+
+void linear_packed_describe_e4m3(uint32_t n_out, uint32_t n_in, uint32_t compute_capability,
+                                 struct linear_packed *out)
+{
+    ASSERT(n_out > 0 && n_in > 0);
+    bool by_wgmma = linear_e4m3_kind(compute_capability) == LINEAR_E4M3_BY_WGMMA;
+    *out = (struct linear_packed){
+        .layout = by_wgmma ? LINEAR_E4M3_WGMMA : LINEAR_E4M3, .n_out = n_out, .n_in = n_in, .group = n_in};
+}
+
+size_t linear_packed_codes_bytes(const struct linear_packed *packed)
+{
+    if (packed->layout == LINEAR_BF16)
+        return (size_t)packed->n_out * packed->row_bytes;
+    return linear_codes_bytes(packed->layout, packed->n_out, packed->n_in);
+}
+
+static size_t count_groups(const struct linear_packed *packed)
+{
+    if (linear_group_shift(packed) == NO_GROUP_SHIFT)
+        return 1;
+    return linear_groups(packed->layout, packed->n_in, packed->group);
+}
+
+size_t linear_packed_scales_bytes(const struct linear_packed *packed)
+{
+    size_t panels = linear_panels(packed->n_out);
+    if (packed->layout == LINEAR_BF16)
+        return 0;
+    if (!has_groups(packed->layout))
+        return panels * LINEAR_PANEL * sizeof(float);
+    return panels * count_groups(packed) * LINEAR_PANEL * sizeof(uint16_t);
+}
+
+uint32_t linear_group_shift(const struct linear_packed *packed)
+{
+    /* A group of n_in stays one even where its last block is padded. */
+    if (packed->group == packed->n_in)
+        return NO_GROUP_SHIFT;
+    return (uint32_t)__builtin_ctz(packed->group);
+}
+
+static void pack_scales(const struct linear_packed *packed, uint32_t o, const float *scales)
+{
+    if (!has_groups(packed->layout)) {
+        ((float *)packed->scales)[o] = scales[0];
+        return;
+    }
+    size_t n_groups = count_groups(packed);
+    uint16_t *panel = (uint16_t *)packed->scales + o / LINEAR_PANEL * n_groups * LINEAR_PANEL;
+    for (size_t g = 0; g < packed->n_in / packed->group; g++)
+        panel[g * LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(scales[g]);
+}
+
+static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)
+{
+    uint32_t inputs = linear_block_inputs(packed->layout),
+             n_blocks = linear_blocks(packed->layout, packed->n_in);
+    uint32_t at[BLOCK_INPUTS_MAX];
+    for (uint32_t k = 0; k < inputs; k++)
+        at[k] = linear_code_offset(packed->layout, o % LINEAR_PANEL, k);
+    uint32_t shift = linear_int4_shift(o);
+    for (uint32_t b = 0; b < n_blocks; b++) {
+        uint8_t *block = packed->codes + linear_block_offset(packed->layout, n_blocks, o / LINEAR_PANEL, b);
+        uint32_t n = packed->n_in - b * inputs < inputs ? packed->n_in - b * inputs : inputs;
+        if (packed->layout == LINEAR_INT4) {
+            for (uint32_t k = 0; k < n; k++)
+                block[at[k]] |= (uint8_t)(((codes[b * inputs + k] + 8) & 15) << shift);
+        } else {
+            for (uint32_t k = 0; k < n; k++)
+                block[at[k]] = codes[b * inputs + k];
+        }
+    }
+}
+
+void linear_pack_row(const struct linear_packed *packed, uint32_t o, const void *codes, const float *scales)
+{
+    ASSERT(o < packed->n_out && packed->codes != NULL);
+    if (packed->layout == LINEAR_BF16) {
+        memcpy(packed->codes + (size_t)o * packed->row_bytes, codes, (size_t)packed->n_in * 2);
+        return;
+    }
+    pack_codes(packed, o, codes);
+    pack_scales(packed, o, scales);
+}

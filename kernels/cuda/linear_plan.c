@@ -1,0 +1,109 @@
+/* The choice of tile and split for a linear layer. */
+#include "base/assert.h"
+#include "base/checked.h"
+#include "kernels/cuda/linear_plan.h"
+
+const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
+
+#define TILE_KERNELS(name)                                                                                   \
+    {                                                                                                        \
+        CUDA_KERNEL_linear_##name##_r8, CUDA_KERNEL_linear_##name##_r16, CUDA_KERNEL_linear_##name##_r32,    \
+            CUDA_KERNEL_linear_##name##_r64, CUDA_KERNEL_linear_##name##_r128                                \
+    }
+
+static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compute_capability, size_t tile)
+{
+    static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][LINEAR_TILE_SIZES] = {
+        [LINEAR_BF16] = TILE_KERNELS(bf16), [LINEAR_INT4] = TILE_KERNELS(int4),
+        [LINEAR_INT8] = TILE_KERNELS(int8), [LINEAR_S8] = TILE_KERNELS(s8),
+        [LINEAR_E4M3] = TILE_KERNELS(e4m3),
+    };
+    static const enum cuda_kernel_id as_bf16[LINEAR_TILE_SIZES] = TILE_KERNELS(e4m3_as_bf16);
+    ASSERT(layout != LINEAR_E4M3_WGMMA);
+    if (layout == LINEAR_E4M3 && linear_e4m3_kind(compute_capability) == LINEAR_E4M3_AS_BF16)
+        return as_bf16[tile];
+    return kernels[layout][tile];
+}
+
+/* Blocks that share a multiprocessor: registers (the kernels' launch bounds) and shared memory. */
+static uint32_t resident_blocks(uint32_t tile_rows, uint32_t shared_bytes, const struct linear_device *device)
+{
+    uint32_t by_registers = tile_rows <= 32 ? 3 : tile_rows == 64 ? 2 : 1;
+    uint32_t by_shared = device->shared_bytes / (shared_bytes + 2048); /* 1 KB of the driver's, 1 KB static */
+    uint32_t n = by_registers < by_shared ? by_registers : by_shared;
+    return n > 0 ? n : 1;
+}
+
+struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out, uint32_t n_in,
+                                       uint32_t rows, const struct linear_device *device, uint32_t tile_rows,
+                                       bool is_split)
+{
+    ASSERT(rows > 0 && n_out > 0 && n_in > 0);
+    size_t tile = 0;
+    while (tile < LINEAR_TILE_SIZES && linear_tile_sizes[tile] != tile_rows)
+        tile++;
+    ASSERT(tile < LINEAR_TILE_SIZES);
+    uint32_t chunk = linear_chunk_inputs(layout, n_out, n_in);
+    size_t n_chunks = div_up(n_in, chunk);
+    size_t n_tiles = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, tile_rows);
+    struct linear_plan plan = {
+        .kernel = tile_kernel(layout, device->compute_capability, tile),
+        .block_threads = linear_tile_threads(tile_rows),
+        .shared_bytes = linear_tile_shared_bytes(layout, tile_rows),
+        .tile_rows = tile_rows,
+        .chunk_blocks = chunk / linear_block_inputs(layout),
+        .is_split = is_split && n_chunks > 1,
+    };
+    if (plan.is_split) {
+        plan.n_arrivals = n_tiles;
+        plan.partial_bytes = n_tiles * n_chunks * tile_rows * LINEAR_TILE_OUTPUTS * sizeof(float);
+    }
+    size_t units = n_tiles * (plan.is_split ? n_chunks : 1);
+    size_t slots = (size_t)device->n_multiprocessors * resident_blocks(tile_rows, plan.shared_bytes, device);
+    plan.grid = (uint32_t)(units < slots ? units : slots);
+    return plan;
+}
+
+/* Cycles of the launch, computed: the units that the busiest multiprocessor gets, each bound by its matrix
+ * instructions or by the bytes that it reads; partial sums go out and come back. */
+static double plan_cost(const struct linear_plan *plan, enum linear_layout layout, uint32_t n_out,
+                        uint32_t n_in, uint32_t rows, const struct linear_device *device)
+{
+    enum { MMA_CYCLES = 2, BYTES_A_CYCLE = 32, UNIT_CYCLES = 300 };
+    size_t chunk = (size_t)plan->chunk_blocks * linear_block_inputs(layout);
+    size_t inputs = plan->is_split && chunk < n_in ? chunk : n_in;
+    size_t n_chunks = plan->is_split ? div_up(n_in, chunk) : 1;
+    size_t units = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, plan->tile_rows) * n_chunks;
+    size_t block = linear_block_inputs(layout);
+    /* 16 outputs by 8 rows by 32 bytes of a row: four instructions a multiprocessor in 8 cycles. */
+    size_t products = LINEAR_TILE_OUTPUTS / 16 * (plan->tile_rows / 8) * div_up(inputs, block) * 4;
+    size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
+    size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
+    size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
+    double by_products = (double)products * MMA_CYCLES, by_bytes = (double)bytes / BYTES_A_CYCLE;
+    double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
+    double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;
+    return (double)div_up(units, device->n_multiprocessors) * unit +
+           sums / (BYTES_A_CYCLE * (double)device->n_multiprocessors);
+}
+
+struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out, uint32_t n_in, uint32_t rows,
+                                      const struct linear_device *device)
+{
+    struct linear_plan best = {0};
+    double best_cost = 0;
+    for (size_t tile = 0; tile < LINEAR_TILE_SIZES; tile++) {
+        for (int is_split = 0; is_split < 2; is_split++) {
+            struct linear_plan plan =
+                linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);
+            double cost = plan_cost(&plan, layout, n_out, n_in, rows, device);
+            if (plan.partial_bytes > LINEAR_PARTIAL_BYTES_MAX || (best.grid > 0 && cost >= best_cost))
+                continue;
+            best = plan;
+            best_cost = cost;
+        }
+        if (linear_tile_sizes[tile] >= rows)
+            break;
+    }
+    return best;
+}

@@ -1,0 +1,40 @@
+/* Which kernel serves a linear layer at a number of rows, and its launch. Pure functions. The arithmetic of a
+ * weight is the same in every plan; what is chosen here is speed, by a computed cost (nothing of it measured
+ * on a card yet). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/linear_pack.h"
+
+struct linear_device {
+    uint32_t compute_capability; /* 10 * major + minor */
+    uint32_t n_multiprocessors;
+    uint32_t shared_bytes; /* of a multiprocessor */
+};
+
+struct linear_plan {
+    enum cuda_kernel_id kernel;
+    uint32_t grid, block_threads, shared_bytes;
+    uint32_t tile_rows;
+    uint32_t chunk_blocks;
+    bool is_split;        /* chunks go to different blocks: partials and arrivals are needed */
+    size_t partial_bytes; /* scratch that the launch writes */
+    size_t n_arrivals;    /* counters, zero before the first launch */
+};
+
+/* Partial sums never take more than this: a plan that would is not split. */
+enum { LINEAR_PARTIAL_BYTES_MAX = 32 << 20 };
+
+/* rows: the capacity of the launch, at least 1. */
+struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out, uint32_t n_in, uint32_t rows,
+                                      const struct linear_device *device);
+/* The plan with that tile; for the choice, checks and tuning. tile_rows: of linear_tile_sizes. */
+struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out, uint32_t n_in,
+                                       uint32_t rows, const struct linear_device *device, uint32_t tile_rows,
+                                       bool is_split);
+
+enum { LINEAR_TILE_SIZES = 5 };
+extern const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES];

@@ -1,0 +1,373 @@
+/* The tensor-core linear layers: near the plain sum, and the same bits for a row alone and among others, by
+ * any tile, by one block or several along K. int8 by int8 is exact. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/float16.h"
+#include "kernels/cuda/linear_plan.h"
+#include "tests/cuda/check_cuda.h"
+#include "tests/cuda/check_matrix.h"
+
+struct tile_case {
+    struct check_matrix weight;
+    struct linear_packed packed; /* host memory */
+    struct linear_device device;
+    float *values; /* [n_out][n_in]: what the kernel multiplies, scales of whole rows left out */
+    float *channel_scales;
+    uint32_t x_stride, out_stride;
+    uint16_t *x;    /* bf16 [rows][x_stride] */
+    uint8_t *codes; /* quantised [rows][n_in] */
+    float *scales;  /* [rows] */
+};
+
+static bool is_by_row(int family)
+{
+    return family == LINEAR_CHECK_S8 || family == LINEAR_CHECK_E4M3 || family == LINEAR_CHECK_E4M3_AS_BF16;
+}
+
+static bool is_e4m3(int family)
+{
+    return is_by_row(family) && family != LINEAR_CHECK_S8;
+}
+
+/* ---- Rows to 8 bits ---- */
+
+/* What quantize_rows_* makes of a row. */
+static float quantize_reference(bool to_e4m3, const uint16_t *x, uint32_t n, uint8_t *codes)
+{
+    float amax = 0, limit = to_e4m3 ? 448.0f : 127.0f;
+    bool is_bad = false;
+    for (uint32_t k = 0; k < n; k++) {
+        float magnitude = fabsf(bf16_to_f32(x[k]));
+        is_bad |= !(magnitude < INFINITY);
+        amax = fmaxf(amax, magnitude);
+    }
+    float inverse = amax > 0 ? limit / amax : 0;
+    for (uint32_t k = 0; k < n; k++) {
+        float value = is_bad ? 0 : bf16_to_f32(x[k]) * inverse;
+        codes[k] = to_e4m3 ? e4m3_from_f32(value) : (uint8_t)(int8_t)rintf(value);
+    }
+    return is_bad ? NAN : amax / limit;
+}
+
+static uint32_t padded_rows(uint32_t n)
+{
+    return (uint32_t)round_up(n, 8);
+}
+
+/* Room for the codes of rows_stride rows. */
+static size_t quantized_bytes(uint32_t n_in, uint32_t rows_stride)
+{
+    return div_up(n_in, LINEAR_BLOCK_BYTES) * rows_stride * LINEAR_BLOCK_BYTES;
+}
+
+static void launch_quantize(struct cuda_case *c, bool to_e4m3, const struct quantize_rows_args *args)
+{
+    enum cuda_kernel_id id = to_e4m3 ? CUDA_KERNEL_quantize_rows_e4m3 : CUDA_KERNEL_quantize_rows_s8;
+    LAUNCH(c, id, args->rows.max, 1, QUANTIZE_ROWS_THREADS, *args);
+}
+
+/* bf16 rows: [n_in], then NaN up to the stride. */
+static uint16_t *make_rows(struct cuda_case *c, uint32_t n_in, uint32_t stride)
+{
+    uint16_t *x = check_alloc(c, (size_t)c->n_rows * stride * 2);
+    for (size_t i = 0; i < (size_t)c->n_rows * stride; i++)
+        x[i] = i % stride < n_in ? bf16_from_f32(rng_normal(&c->rng)) : 0x7fff;
+    return x;
+}
+
+static void quantize_make(struct cuda_case *c)
+{
+    struct tile_case *e = c->context = check_alloc(c, sizeof *e);
+    uint32_t n_in = rng_between(&c->rng, 1, 700);
+    e->packed.n_in = n_in;
+    e->x_stride = (uint32_t)round_up(n_in, 8) + 8 * rng_below(&c->rng, 2);
+    e->x = make_rows(c, n_in, e->x_stride);
+    for (uint32_t r = 0; r < c->n_rows; r++) {
+        uint16_t *row = e->x + (size_t)r * e->x_stride;
+        if (r % 7 == 3)
+            memset(row, 0, n_in * 2);
+        if (r % 7 == 5)
+            row[rng_below(&c->rng, n_in)] = r % 2 ? 0x7fc0 : 0xff80; /* NaN, -infinity */
+    }
+    c->type = CHECK_BYTES;
+    c->row_values = (uint32_t)round_up(n_in, LINEAR_BLOCK_BYTES) + 4;
+    snprintf(c->note, sizeof c->note, "%u inputs", n_in);
+}
+
+/* A row's codes, zeros to the end of the block, and the scale. */
+static void quantize_row_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
+{
+    const struct tile_case *e = c->context;
+    (void)scale;
+    memset(out, 0, c->row_values);
+    float s = quantize_reference(c->variant, e->x + (size_t)row * e->x_stride, e->packed.n_in, out);
+    memcpy((uint8_t *)out + c->row_values - 4, &s, 4);
+}
+
+static void quantize_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
+{
+    struct tile_case *e = c->context;
+    uint32_t capacity = n + rng_below(&c->rng, 3), stride = padded_rows(n);
+    size_t bytes = quantized_bytes(e->packed.n_in, stride), row_codes = c->row_values - 4;
+    struct quantize_rows_args args = {
+        .rows = {.step = step_upload_rows(n), .count = CUDA_COUNT_ROWS, .max = capacity},
+        .x = device_upload(e->x + (size_t)first * e->x_stride, (size_t)n * e->x_stride * 2),
+        .x_stride = e->x_stride,
+        .n_in = e->packed.n_in,
+        .q = device_alloc(bytes),
+        .scale = device_alloc(n * sizeof(float)),
+        .rows_stride = stride,
+    };
+    launch_quantize(c, c->variant, &args);
+    uint8_t *q = check_alloc(c, bytes);
+    float *scale = check_alloc(c, n * sizeof(float));
+    device_read(q, args.q, bytes);
+    device_read(scale, args.scale, n * sizeof(float));
+    for (uint32_t r = 0; r < n; r++) {
+        uint8_t *row = (uint8_t *)out + (size_t)r * c->row_values;
+        for (uint32_t k = 0; k < row_codes; k++)
+            row[k] = q[linear_activation_offset(stride, r, k)];
+        memcpy(row + row_codes, &scale[r], 4);
+    }
+}
+
+const struct cuda_check check_quantize_rows = {quantize_make, quantize_row_reference, quantize_run};
+
+/* ---- Linear layers ---- */
+
+static uint32_t tile_of_kernel(const struct cuda_case *c)
+{
+    const struct tile_case *e = c->context;
+    for (size_t i = 0; i < LINEAR_TILE_SIZES; i++) {
+        struct linear_plan plan = linear_plan_of_tile(e->packed.layout, e->packed.n_out, e->packed.n_in, 1,
+                                                      &e->device, linear_tile_sizes[i], false);
+        if (plan.kernel == c->kernel)
+            return linear_tile_sizes[i];
+    }
+    ASSERT(!"no plan has this kernel");
+    return 0;
+}
+
+static const char *const kernel_names[] = {
+#define K(name, args, what) #name,
+    CUDA_KERNEL_LIST(K)
+#undef K
+};
+
+/* A weight of the family; the matrix draws the group, and one group of all inputs is another family of int8.
+ */
+static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
+{
+    static const enum weight_format formats[] = {
+        [LINEAR_CHECK_BF16] = WEIGHT_BF16, [LINEAR_CHECK_INT4] = WEIGHT_INT4,
+        [LINEAR_CHECK_INT8] = WEIGHT_INT8, [LINEAR_CHECK_S8] = WEIGHT_INT8,
+        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,  [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8};
+    bool fits;
+    do {
+        matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
+                    small ? 300 : 1100);
+        fits = c->variant == LINEAR_CHECK_INT8 ? e->weight.group < e->weight.n_in
+               : c->variant == LINEAR_CHECK_S8 ? e->weight.group == e->weight.n_in
+                                               : true;
+    } while (!fits);
+    if (is_e4m3(c->variant))
+        linear_packed_describe_e4m3(e->weight.n_out, e->weight.n_in, e->device.compute_capability,
+                                    &e->packed);
+    else
+        ASSERT(linear_packed_describe(formats[c->variant], e->weight.n_out, e->weight.n_in, e->weight.group,
+                                      &e->packed));
+}
+
+/* Row o of the plain matrix to the packed one; its values as the kernel multiplies them. */
+static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_t *codes, float *scales)
+{
+    const struct check_matrix *m = &e->weight;
+    const uint8_t *row = m->codes + (size_t)o * m->row_bytes;
+    float *values = e->values + (size_t)o * m->n_in;
+    uint32_t n_groups = m->n_in / m->group;
+    if (c->variant == LINEAR_CHECK_BF16) {
+        memcpy(values, m->values + (size_t)o * m->n_in, m->n_in * sizeof(float));
+        linear_pack_row(&e->packed, o, row, NULL);
+        return;
+    }
+    for (uint32_t k = 0; k < m->n_in; k++)
+        codes[k] = m->format == WEIGHT_INT4 ? (int8_t)((row[k / 2] >> k % 2 * 4 & 15) - 8) : (int8_t)row[k];
+    for (uint32_t g = 0; g < n_groups; g++) {
+        size_t at = (size_t)o * n_groups + g;
+        scales[g] =
+            is_by_row(c->variant) ? ((float *)m->scales)[at] : f16_to_f32(((uint16_t *)m->scales)[at]);
+    }
+    linear_pack_row(&e->packed, o, codes, scales);
+    e->channel_scales[o] = scales[0];
+    for (uint32_t k = 0; k < m->n_in; k++) {
+        float code = is_e4m3(c->variant) ? e4m3_to_f32((uint8_t)codes[k]) : codes[k];
+        float scale = bf16_to_f32(bf16_from_f32(scales[k / m->group]));
+        values[k] = is_by_row(c->variant) ? code : bf16_to_f32(bf16_from_f32(code * scale));
+    }
+}
+
+static void pack_weight(struct cuda_case *c, struct tile_case *e)
+{
+    const struct check_matrix *m = &e->weight;
+    e->packed.codes = check_alloc(c, linear_packed_codes_bytes(&e->packed));
+    e->packed.scales = check_alloc(c, linear_packed_scales_bytes(&e->packed) + 1);
+    e->values = check_alloc(c, (size_t)m->n_out * m->n_in * sizeof(float));
+    e->channel_scales = check_alloc(c, m->n_out * sizeof(float));
+    int8_t *codes = check_alloc(c, m->n_in);
+    float *scales = check_alloc(c, m->n_in * sizeof(float));
+    for (uint32_t o = 0; o < m->n_out; o++)
+        pack_row(c, e, o, codes, scales);
+}
+
+static void tile_make(struct cuda_case *c)
+{
+    struct tile_case *e = c->context = check_alloc(c, sizeof *e);
+    e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3 ? 89 : 80,
+                                       .n_multiprocessors = 3,
+                                       .shared_bytes = 100 << 10};
+    /* A tile computes all its rows, also for one: less of it where tiles are large. */
+    bool is_large =
+        strstr(kernel_names[c->kernel], "_r64") != NULL || strstr(kernel_names[c->kernel], "_r128");
+    make_weight(c, e, is_large || (c->n_rows > 20 && rng_below(&c->rng, 2)));
+    pack_weight(c, e);
+    uint32_t n_in = e->weight.n_in, most = tile_of_kernel(c) * (is_large ? 1 : 2) + 3;
+    c->n_rows = c->n_rows < most ? c->n_rows : most;
+    e->x_stride = (uint32_t)round_up(n_in, 8) + 8 * rng_below(&c->rng, 2);
+    e->out_stride = (uint32_t)round_up(e->weight.n_out, 4) + 4 * rng_below(&c->rng, 2);
+    e->x = make_rows(c, n_in, e->x_stride);
+    e->codes = check_alloc(c, (size_t)c->n_rows * n_in);
+    e->scales = check_alloc(c, c->n_rows * sizeof(float));
+    for (uint32_t r = 0; is_by_row(c->variant) && r < c->n_rows; r++)
+        e->scales[r] = quantize_reference(is_e4m3(c->variant), e->x + (size_t)r * e->x_stride, n_in,
+                                          e->codes + (size_t)r * n_in);
+    c->type = rng_below(&c->rng, 4) == 0 ? CHECK_BF16 : CHECK_F32;
+    c->row_values = e->weight.n_out;
+    /* Chains of f32 additions: half an ulp of the sum of magnitudes each. */
+    c->tolerance = c->variant == LINEAR_CHECK_S8 ? 0 : (float)(n_in + 4) * 0x1p-24f;
+    snprintf(c->note, sizeof c->note, "%u x %u, group %u", e->weight.n_out, n_in, e->weight.group);
+}
+
+static double row_value(const struct cuda_case *c, uint32_t row, uint32_t k)
+{
+    const struct tile_case *e = c->context;
+    if (!is_by_row(c->variant))
+        return bf16_to_f32(e->x[(size_t)row * e->x_stride + k]);
+    uint8_t code = e->codes[(size_t)row * e->weight.n_in + k];
+    return is_e4m3(c->variant) ? e4m3_to_f32(code) : (int8_t)code;
+}
+
+static void tile_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
+{
+    const struct tile_case *e = c->context;
+    const struct check_matrix *m = &e->weight;
+    double greatest = 0;
+    for (uint32_t o = 0; o < m->n_out; o++) {
+        double sum = 0, magnitude = 0;
+        for (uint32_t k = 0; k < m->n_in; k++) {
+            double product = row_value(c, row, k) * e->values[(size_t)o * m->n_in + k];
+            sum += product;
+            magnitude += fabs(product);
+        }
+        float factor = is_by_row(c->variant) ? e->scales[row] * e->channel_scales[o] : 1.0f;
+        float bias = m->bias == NULL ? 0.0f : m->bias[o];
+        ((float *)out)[o] = m->bias == NULL ? (float)sum * factor : fmaf((float)sum, factor, bias);
+        greatest = fmax(greatest, magnitude * factor + fabs(bias));
+    }
+    *scale = (float)greatest;
+}
+
+/* The rows on the device, as the kernel reads them. */
+static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_t capacity,
+                        struct linear_tile_args *args)
+{
+    const struct tile_case *e = c->context;
+    const void *x = device_upload(e->x + (size_t)first * e->x_stride, (size_t)n * e->x_stride * 2);
+    args->x = x;
+    args->x_stride = e->x_stride;
+    if (!is_by_row(c->variant))
+        return;
+    struct quantize_rows_args quantize = {
+        .rows = args->rows,
+        .x = x,
+        .x_stride = e->x_stride,
+        .n_in = e->weight.n_in,
+        .q = device_alloc(quantized_bytes(e->weight.n_in, padded_rows(capacity))),
+        .scale = device_alloc(n * sizeof(float)),
+        .rows_stride = padded_rows(capacity),
+    };
+    launch_quantize(c, is_e4m3(c->variant), &quantize);
+    args->x = quantize.q;
+    args->x_scale = quantize.scale;
+    args->x_stride = quantize.rows_stride;
+}
+
+static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, struct linear_tile_args *args,
+                        uint32_t n, void *out)
+{
+    const struct tile_case *e = c->context;
+    size_t element = check_type_bytes(c->type), arrivals_bytes = plan->n_arrivals * sizeof(uint32_t);
+    uint32_t *arrivals = check_alloc(c, arrivals_bytes + 1);
+    args->out = device_alloc(n * e->out_stride * element);
+    args->chunk_blocks = plan->chunk_blocks;
+    args->is_split = plan->is_split;
+    if (plan->is_split) {
+        args->partials = device_alloc(plan->partial_bytes);
+        args->arrivals = device_upload(arrivals, arrivals_bytes);
+    }
+    struct check_launch launch = {.kernel = plan->kernel,
+                                  .grid = {plan->grid, 1, 1},
+                                  .threads = plan->block_threads,
+                                  .shared_bytes = plan->shared_bytes,
+                                  .args = args,
+                                  .args_bytes = sizeof *args,
+                                  .target = e->device.compute_capability};
+    device_launch(c, &launch);
+    device_read_rows(args->out, n, c->row_values * element, e->out_stride * element, out);
+    if (plan->is_split)
+        device_read(arrivals, args->arrivals, arrivals_bytes);
+    for (size_t i = 0; i < plan->n_arrivals; i++) {
+        if (arrivals[i] != 0)
+            check_fail(c, "arrivals are left at %u, not 0", arrivals[i]);
+    }
+}
+
+/* By this kernel, and by another tile or what the choice prefers, which must give the same bits. */
+static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
+{
+    struct tile_case *e = c->context;
+    const struct linear_packed *p = &e->packed;
+    uint32_t capacity = n + rng_below(&c->rng, 3);
+    struct linear_tile_args args = {
+        .rows = {.step = step_upload_rows(n), .count = CUDA_COUNT_ROWS, .max = capacity},
+        .weight = device_upload(p->codes, linear_packed_codes_bytes(p)),
+        .weight_scale = device_upload(p->scales, linear_packed_scales_bytes(p)),
+        .bias =
+            e->weight.bias == NULL ? NULL : device_upload(e->weight.bias, e->weight.n_out * sizeof(float)),
+        .n_out = p->n_out,
+        .n_in = p->n_in,
+        .group_shift = linear_group_shift(p),
+        .row_bytes = p->row_bytes,
+        .out_stride = e->out_stride,
+        .out_is_f32 = c->type == CHECK_F32,
+    };
+    upload_rows(c, first, n, capacity, &args);
+    struct linear_plan plan = linear_plan_of_tile(p->layout, p->n_out, p->n_in, capacity, &e->device,
+                                                  tile_of_kernel(c), rng_below(&c->rng, 2));
+    launch_plan(c, &plan, &args, n, out);
+    if (n == 1 && rng_below(&c->rng, 4) != 0)
+        return;
+    struct linear_plan other = linear_plan_choose(p->layout, p->n_out, p->n_in, capacity, &e->device);
+    if (rng_below(&c->rng, 2))
+        other = linear_plan_of_tile(p->layout, p->n_out, p->n_in, capacity, &e->device,
+                                    linear_tile_sizes[rng_below(&c->rng, LINEAR_TILE_SIZES)],
+                                    rng_below(&c->rng, 2));
+    size_t bytes = n * c->row_values * check_type_bytes(c->type);
+    void *again = check_alloc(c, bytes);
+    launch_plan(c, &other, &args, n, again);
+    if (memcmp(out, again, bytes) != 0)
+        check_fail(c, "%u rows by tiles of %u rows (%s) and of %u (%s) differ", n, plan.tile_rows,
+                   plan.is_split ? "split" : "whole", other.tile_rows, other.is_split ? "split" : "whole");
+}
+
+const struct cuda_check check_linear_tile = {tile_make, tile_reference, tile_run};
