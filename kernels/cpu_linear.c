@@ -86,7 +86,7 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
         *id = KERNEL_linear_int4;
         return cpu->table.linear_int4;
     }
-    ASSERT(!"unknown weight format");
+    ASSERT(false && "unknown weight format");
     return NULL;
 }
 

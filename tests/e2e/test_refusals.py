@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from bantam_client import SERVICE, generate_request, pack
-from conftest import CALL_LIMIT_S, DUMMY_FLAGS
+from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SLOW, SMALL_WINDOW
 
 CODE = grpc.StatusCode
 PROMPT = [5, 6, 7, 8]
@@ -139,22 +139,21 @@ def test_no_tokenizer(dummy):
 
 def test_full_queue_pushes_back(start, dummy_model):
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "1", "--max-waiting", "1")
-    running = [server.client.stream(SERVICE + "Generate", request_bytes(max_tokens=8000, ignore_eos=True), CALL_LIMIT_S)]
-    next(running[0])
-    pushed_back = None
-    while pushed_back is None:  # how many the queue holds is the server's business; that it ends is not
-        assert len(running) < 10
-        call = server.client.stream(SERVICE + "Generate", request_bytes(max_tokens=8000, ignore_eos=True), CALL_LIMIT_S)
-        loads = server.wait_for(lambda loads: call.done() or loads.numWaitingReqs >= len(running))
-        if call.done() or loads.numWaitingReqs < len(running):
-            pushed_back = call
-        running.append(call)
-    assert pushed_back.code() == CODE.RESOURCE_EXHAUSTED
-    pushback = dict(pushed_back.trailing_metadata())["grpc-retry-pushback-ms"]
-    assert 0 < int(pushback) <= 60000
-    for call in running:
-        call.cancel()
-    server.wait_idle()
+    pushed_back, running = None, []
+    with server.connect(*SMALL_WINDOW) as client:  # nobody reads: none of them ends
+        while pushed_back is None:  # how many the queue holds is the server's business; that it ends is not
+            assert len(running) < 10
+            call = client.stream(SERVICE + "Generate", request_bytes(**SLOW), CALL_LIMIT_S)
+            loads = server.wait_for(lambda loads: call.done() or loads.requestsTotal > len(running))
+            if loads.requestsTotal <= len(running):
+                pushed_back = call
+            running.append(call)
+        assert pushed_back.code() == CODE.RESOURCE_EXHAUSTED
+        pushback = dict(pushed_back.trailing_metadata())["grpc-retry-pushback-ms"]
+        assert 0 < int(pushback) <= 60000
+        for call in running:
+            call.cancel()
+        server.wait_idle()
 
 
 def test_can_never_fit_is_refused_at_once(start, dummy_model):
