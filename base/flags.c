@@ -147,7 +147,7 @@ static err_t set_value(const struct flag *flag, const char *origin, const char *
     case FLAG_LIST:
         return set_list(flag, origin, text);
     }
-    ASSERT(!"a known kind of flag");
+    ASSERT(false && "a known kind of flag");
     return err_ok();
 }
 

@@ -129,7 +129,7 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .kind = FLAG_STRING,
          .target = &v->chat_template,
          .metavar = "FILE",
-         .help = "Jinja template that replaces the model's own"},
+         .help = "Jinja template (default: the model's own)"},
         {.name = "generation-config",
          .kind = FLAG_CHOICE,
          .target = &v->generation_config,

@@ -31,6 +31,12 @@ if(BANTAM_SANITIZE)
   add_link_options(-fsanitize=${BANTAM_SANITIZE})
 endif()
 
+# libFuzzer finds its way by the coverage of all code, not of the target's own file alone.
+if(BANTAM_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+  add_link_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # One static library a room: bantam_room(text tokenizer.c template.c)
 function(bantam_room name)
   add_library(bantam_${name} STATIC ${ARGN})

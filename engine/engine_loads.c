@@ -73,6 +73,8 @@ void engine_loads(struct service *service, struct loads *out)
     struct engine *engine = (struct engine *)service;
     const struct engine_counters *counters = &engine->counters;
     engine_collect_garbage(engine);
+    /* Before the total: never more than were there. */
+    uint64_t n_finished = atomic_load(&counters->finished);
     *out = (struct loads){
         .requests_waiting = atomic_load(&counters->waiting),
         .requests_running = atomic_load(&counters->running),
@@ -87,7 +89,7 @@ void engine_loads(struct service *service, struct loads *out)
         .prompt_tokens_total = atomic_load(&counters->prompt_tokens),
         .generation_tokens_total = atomic_load(&counters->generation_tokens),
         .requests_total = atomic_load(&counters->requests),
-        .requests_finished = atomic_load(&counters->finished),
+        .requests_finished = n_finished,
         .preemptions_total = atomic_load(&counters->preemptions),
         .steps_total = atomic_load(&counters->steps),
         .tokens_per_s = double_of(atomic_load(&counters->tokens_per_s_bits)),

@@ -88,7 +88,7 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
     case WEIGHT_FP8: /* refused when it was packed */
         break;
     }
-    ASSERT(!"unknown weight format");
+    ASSERT(false && "unknown weight format");
     return NULL;
 }
 

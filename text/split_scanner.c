@@ -264,6 +264,6 @@ size_t split_pattern_match(enum split_pattern pattern, const char *text, size_t 
     case SPLIT_PATTERN_COUNT:
         break;
     }
-    ASSERT(!"a pattern without a scanner");
+    ASSERT(false && "a pattern without a scanner");
     return 0;
 }

@@ -6,7 +6,9 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "benchmarks/arrivals.h"
 #include "benchmarks/bench_data.h"
@@ -129,7 +131,10 @@ static void write_file(const char *path, const char *text)
 static void files_are_read_and_repeated(void **state)
 {
     (void)state;
-    const char *path = "bench_data_test.jsonl";
+    char path[] = "/tmp/bantam-bench-data-XXXXXX"; /* its own: two runs of the test may meet */
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    assert_int_equal(close(descriptor), 0);
     write_file(path, "{\"prompt\": \"one\"}\n\n{\"messages\": [{\"role\": \"user\", \"content\": \"two\"}], "
                      "\"output_tokens\": 3}\n");
     struct bench_data data;

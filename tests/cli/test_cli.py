@@ -448,6 +448,10 @@ def test_bench_loop():
 # ---- The program
 
 
+# What is not given is not there.
+WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file"}
+
+
 def commands():
     """Sub-commands that the program lists, and the kinds of bench."""
     listed = re.findall(r"^  (\w+) +\S", run("--help").stdout, re.M)
@@ -470,6 +474,9 @@ def test_help_of_every_command():
         for flag in set(flags) - {"help"}:
             assert "BANTAM_" + flag.upper().replace("-", "_") in done.stdout, flag
         assert "default: " in done.stdout
+        for paragraph in re.findall(r"^  --.*?(?=^  --|^$|\Z)", done.stdout, re.M | re.S):
+            has_default = "default" in " ".join(paragraph.split()) or "may be repeated" in " ".join(paragraph.split())
+            assert has_default or paragraph.split()[0] in WITHOUT_DEFAULT, paragraph
         short = run(*command, "-h")
         assert short.stdout == done.stdout
 

@@ -23,6 +23,10 @@ sys.path.insert(0, str(BIN.parent / "clients/python"))
 
 import bantam_client  # noqa: E402
 
+# A reader that stops stops its stream: what a connection buffers is small against answers with SLOW's logprobs.
+SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535))
+SLOW = {"max_tokens": 7000, "logprobs": 20, "ignore_eos": True}
+
 DUMMY_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from bantam_client import SERVICE, generate_request, ids_of, pack, text_of, unpack
-from conftest import CALL_LIMIT_S
+from conftest import CALL_LIMIT_S, SLOW, SMALL_WINDOW
 
 PROMPT = [5, 6, 7, 8, 9, 10, 11, 12]
 
@@ -168,7 +168,7 @@ def test_fingerprint_names_what_answered(demo):
 def test_deadline(dummy):
     before = dummy.wait_idle()
     for path in ("Generate", "GenerateWhole"):
-        request = pack(generate_request(input_ids=PROMPT, max_tokens=8000, ignore_eos=True))
+        request = pack(generate_request(input_ids=PROMPT, max_tokens=8000, n=8, ignore_eos=True))  # takes seconds
         with pytest.raises(grpc.RpcError) as error:
             for _ in dummy.client.stream(SERVICE + path, request, timeout=0.15):
                 pass
@@ -192,12 +192,13 @@ def test_cancel(dummy):
 
 
 def test_abort(dummy):
-    request = pack(generate_request(input_ids=PROMPT, max_tokens=8000, ignore_eos=True, request_id="to-abort"))
-    call = dummy.client.stream(SERVICE + "Generate", request, timeout=CALL_LIMIT_S)
-    first = unpack("GenerateResponse", next(call))
-    assert text_of(first.requestId) == "to-abort"
-    assert dummy.client.abort("never seen", "to-abort") == [False, True]
-    last = [unpack("GenerateResponse", data) for data in call][-1]
+    request = pack(generate_request(input_ids=PROMPT, request_id="to-abort", **SLOW))
+    with dummy.connect(*SMALL_WINDOW) as client:
+        call = client.stream(SERVICE + "Generate", request, timeout=CALL_LIMIT_S)
+        first = unpack("GenerateResponse", next(call))  # and the rest only after the abort: it cannot end before
+        assert text_of(first.requestId) == "to-abort"
+        assert dummy.client.abort("never seen", "to-abort") == [False, True]
+        last = [unpack("GenerateResponse", data) for data in call][-1]
     assert text_of(last.complete.finishReason) == "abort"
-    assert dummy.client.abort("to-abort") == [False]
+    dummy.wait_for(lambda _: dummy.client.abort("to-abort") == [False])  # once the server has let go of it
     dummy.wait_idle()

@@ -1,13 +1,14 @@
 """What a server refuses: the right status each, and nobody else notices."""
 
 import random
+import socket
 import threading
 
 import grpc
 import pytest
 
 from bantam_client import SERVICE, generate_request, pack
-from conftest import CALL_LIMIT_S, DUMMY_FLAGS
+from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SLOW, SMALL_WINDOW
 
 CODE = grpc.StatusCode
 PROMPT = [5, 6, 7, 8]
@@ -129,6 +130,44 @@ def test_malformed(dummy, bystander):
         assert status_of(dummy, method, b"not a table at all") == CODE.INVALID_ARGUMENT
 
 
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def header(name, value):
+    """HPACK: a literal, not indexed, not compressed."""
+    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+def first_headers_end_the_stream(server, path, message):
+    """Speaks HTTP/2 by hand: whether the first HEADERS frame of the answer is also its last."""
+    settings, headers, data, end_stream, end_headers = 4, 1, 0, 1, 4
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test", "content-type": "application/grpc",
+              "te": "trailers"}
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    with socket.create_connection(("127.0.0.1", server.port), timeout=CALL_LIMIT_S) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, 0, b"")
+                           + frame(headers, end_headers, 1, b"".join(header(*field) for field in fields.items()))
+                           + frame(data, end_stream, 1, body))
+        stream = connection.makefile("rb")
+        while True:
+            length, kind, flags = int.from_bytes(stream.read(3), "big"), *stream.read(2)
+            stream_id = int.from_bytes(stream.read(4), "big")
+            stream.read(length)
+            if kind == headers and stream_id == 1:
+                return bool(flags & end_stream)
+
+
+def test_refusals_are_trailers_only(dummy):
+    """A proxy may retry only what was refused before any response headers."""
+    assert not first_headers_end_the_stream(dummy, SERVICE + "Generate", request_bytes())
+    assert not first_headers_end_the_stream(dummy, SERVICE + "GenerateWhole", request_bytes())
+    for path, message in [(SERVICE + "Generate", request_bytes(top_p=0.0)), (SERVICE + "GenerateWhole", request_bytes(n=0)),
+                          (SERVICE + "Generate", request_bytes(model="another")), (SERVICE + "Generate", b"no table"),
+                          ("/bantam.Bantam/Nothing", b"")]:
+        assert first_headers_end_the_stream(dummy, path, message)
+
+
 def test_no_tokenizer(dummy):
     """--skip-tokenizer-init: token ids only, said so."""
     for call in (lambda: dummy.client.tokenize("x"), lambda: dummy.client.detokenize([1])):
@@ -139,22 +178,21 @@ def test_no_tokenizer(dummy):
 
 def test_full_queue_pushes_back(start, dummy_model):
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "1", "--max-waiting", "1")
-    running = [server.client.stream(SERVICE + "Generate", request_bytes(max_tokens=8000, ignore_eos=True), CALL_LIMIT_S)]
-    next(running[0])
-    pushed_back = None
-    while pushed_back is None:  # how many the queue holds is the server's business; that it ends is not
-        assert len(running) < 10
-        call = server.client.stream(SERVICE + "Generate", request_bytes(max_tokens=8000, ignore_eos=True), CALL_LIMIT_S)
-        loads = server.wait_for(lambda loads: call.done() or loads.numWaitingReqs >= len(running))
-        if call.done() or loads.numWaitingReqs < len(running):
-            pushed_back = call
-        running.append(call)
-    assert pushed_back.code() == CODE.RESOURCE_EXHAUSTED
-    pushback = dict(pushed_back.trailing_metadata())["grpc-retry-pushback-ms"]
-    assert 0 < int(pushback) <= 60000
-    for call in running:
-        call.cancel()
-    server.wait_idle()
+    pushed_back, running = None, []
+    with server.connect(*SMALL_WINDOW) as client:  # nobody reads: none of them ends
+        while pushed_back is None:  # how many the queue holds is the server's business; that it ends is not
+            assert len(running) < 10
+            call = client.stream(SERVICE + "Generate", request_bytes(**SLOW), CALL_LIMIT_S)
+            loads = server.wait_for(lambda loads: call.done() or loads.requestsTotal > len(running))
+            if loads.requestsTotal <= len(running):
+                pushed_back = call
+            running.append(call)
+        assert pushed_back.code() == CODE.RESOURCE_EXHAUSTED
+        pushback = dict(pushed_back.trailing_metadata())["grpc-retry-pushback-ms"]
+        assert 0 < int(pushback) <= 60000
+        for call in running:
+            call.cancel()
+        server.wait_idle()
 
 
 def test_can_never_fit_is_refused_at_once(start, dummy_model):

@@ -667,14 +667,15 @@ static void test_priority(uint32_t depth)
     struct world_options options = one_sequence(depth);
     options.engine.policy = ENGINE_PRIORITY;
     world_open(&world, &options);
-    engine_loop_park(world.engine, true);
+    struct request first = request_of(ids_long, PROMPT, 1);
     struct request late = request_of(ids_a, PROMPT, 60), urgent = request_of(ids_b, PROMPT, 60);
     late.priority = 5;
     urgent.priority = -5;
-    struct stream *stream_late = submit(&world, &late), *stream_urgent = submit(&world, &urgent);
     stub_hold(world.stub);
-    engine_loop_park(world.engine, false);
-    stub_permit(world.stub, 30);
+    struct stream *stream_first = submit(&world, &first);
+    stub_wait_steps(world.stub, 1); /* the loop is in a step: it will see both of the others at once */
+    struct stream *stream_late = submit(&world, &late), *stream_urgent = submit(&world, &urgent);
+    stub_permit(world.stub, 31);
     struct replies replies_late = replies_new(1), replies_urgent = replies_new(1);
     read_tokens(&world, stream_urgent, &replies_urgent, 20);
     world_wait_loads(&world, one_waits, 1);
@@ -685,6 +686,7 @@ static void test_priority(uint32_t depth)
     read_to_end(&world, stream_urgent, &replies_urgent);
     assert_answered(&world, &late, &replies_late);
     assert_answered(&world, &urgent, &replies_urgent);
+    world.vtable->stream_release(stream_first);
     world.vtable->stream_release(stream_late);
     world.vtable->stream_release(stream_urgent);
     replies_free(&replies_late);

@@ -425,7 +425,11 @@ int bench_kernels(const struct check_options *options, int n_threads)
     static const struct {
         enum weight_format format;
         const char *name;
-    } formats[] = {{WEIGHT_INT4, "int4"}, {WEIGHT_INT8, "int8"}, {WEIGHT_BF16, "bf16"}, {WEIGHT_F32, "f32"}};
+    } formats[] = {{WEIGHT_INT4, "int4"},
+                   {WEIGHT_INT8, "int8"},
+                   {WEIGHT_BF16, "bf16"},
+                   {WEIGHT_F16, "f16"},
+                   {WEIGHT_F32, "f32"}};
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048,
                      WEIGHT_GROUP); /* 1B: gate and up */

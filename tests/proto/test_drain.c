@@ -28,6 +28,7 @@ static void drain_loses_nothing(void **state)
     start_raw(&fixture, "/grpc.health.v1.Health/Watch", "", 0, &watch);
     start_raw(&fixture, "/bantam.Bantam/WatchLoads", "", 0, &loads);
     wait_messages(&fixture, &watch, 1);
+    wait_messages(&fixture, &loads, 1);
     fake_service_hold(fixture.fake, true);
     start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &stream);
     start_request(&fixture, GENERATE_WHOLE, &request, CLIENT_NO_TIMEOUT, &whole);
@@ -49,7 +50,8 @@ static void drain_loses_nothing(void **state)
     assert_int_equal(stream.n_tokens[0], 500);
     assert_int_equal(whole.status, GRPC_STATUS_OK);
     assert_int_equal(whole.n_tokens[0], 500);
-    assert_true(event_count_wait(&idle, seen, INT64_C(60000000000)));
+    while (!event_count_wait(&idle, seen, -1)) { /* it may wake early */
+    }
     assert_int_equal(grpc_door_active(fixture.door), 0);
     grpc_door_close(fixture.door);
     wait_done(&fixture, &watch);

@@ -105,7 +105,7 @@ static void world_close(struct world *world)
         uint32_t seen = event_count_read(&world->finished);
         if (atomic_load(&world->n_let_go) == N_ITEMS)
             break;
-        assert_true(event_count_wait(&world->finished, seen, INT64_C(60000000000)));
+        (void)event_count_wait(&world->finished, seen, -1);
     }
     atomic_store(&world->ends, true);
     event_count_bump(&world->sending);

@@ -136,6 +136,7 @@ static void watch_tells_changes(void **state)
     start_raw(fixture, WATCH, "", 0, &watch);
     start_raw(fixture, WATCH, "\x0a\x01x", 3, &unknown);
     wait_messages(fixture, &watch, 1);
+    wait_messages(fixture, &unknown, 1);
     assert_int_equal(watch.last_bytes[1], HEALTH_SERVING);
     fake_service_set_heartbeat(fixture->fake, LONG_AGE_NS, false);
     wait_messages(fixture, &watch, 2);
