@@ -1,35 +1,96 @@
-/* Attention of a step: what the device is told of the work beside the step, and which kernels do it. */
+/* Attention of a step: what the device is told of the work beside the step, and which kernels do it. The
+ * choice hangs on the shape and the type of the cache alone, so that a layer has one arithmetic. */
+#include "kernels/cuda/cuda_attention_plan.h"
 #include "kernels/cuda/cuda_backend.h"
+
+enum {
+    /* Of sums of splits; steps that would need more have items that take all splits of their rows. */
+    PARTIALS_BYTES_MAX = 64 << 20,
+    SHARED_BYTES_OF_A_BLOCK = 1024, /* that the device takes for itself */
+};
+
+/* Whether head_dim has kernels on tensor cores; every one that has them has them for bf16 and e4m3. */
+static bool has_tile_kernels(const struct cuda_backend *cuda, uint32_t head_dim)
+{
+    return !cuda->f32 && attention_kernel_find(head_dim, 2, true) != NULL;
+}
+
+static uint32_t max_splits(const struct backend_needs *needs)
+{
+    return (uint32_t)div_up(needs->step.blocks_per_seq, CUDA_KV_SPLIT_BLOCKS);
+}
+
+static size_t partial_bytes(const struct backend_needs *needs)
+{
+    return needs->qkv.n_heads * (needs->qkv.head_dim + 2) * sizeof(float);
+}
+
+static struct attention_limits limits_of(const struct cuda_backend *cuda, const struct backend_needs *needs)
+{
+    size_t n = (size_t)needs->step.seqs * max_splits(needs), most = PARTIALS_BYTES_MAX / partial_bytes(needs);
+    return (struct attention_limits){
+        .heads_per_kv = needs->qkv.n_heads / needs->qkv.n_kv_heads,
+        .n_kv_heads = needs->qkv.n_kv_heads,
+        .n_partials = (uint32_t)(n < most ? n : most),
+        .blocks_wanted = 2 * cuda->properties->n_multiprocessors,
+        .shares_prefixes = true,
+    };
+}
+
+/* ---- Memory ---- */
+
+struct attention_scratch {
+    uint32_t *arrivals;
+    float *partial_ml, *partial_o;
+};
+
+static size_t lay_out(const struct cuda_backend *cuda, const struct backend_needs *needs, uint8_t *base,
+                      struct attention_scratch *out)
+{
+    size_t n = limits_of(cuda, needs).n_partials, heads = needs->qkv.n_heads;
+    size_t arrivals = cuda_bytes((size_t)needs->step.rows * needs->qkv.n_kv_heads, sizeof(uint32_t));
+    size_t ml = cuda_bytes(n * heads * 2, sizeof(float)),
+           o = cuda_bytes(n * heads * needs->qkv.head_dim, sizeof(float));
+    *out = (struct attention_scratch){(uint32_t *)base, (float *)(base + arrivals),
+                                      (float *)(base + arrivals + ml)};
+    return arrivals + ml + o;
+}
 
 size_t cuda_attention_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs)
 {
-    (void)cuda, (void)needs;
-    return 0;
+    struct attention_scratch unused;
+    return has_tile_kernels(cuda, needs->qkv.head_dim) ? lay_out(cuda, needs, NULL, &unused) : 0;
 }
 
 size_t cuda_attention_work_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs)
 {
-    (void)cuda, (void)needs;
-    return 0;
+    if (!has_tile_kernels(cuda, needs->qkv.head_dim))
+        return 0;
+    struct attention_limits limits = limits_of(cuda, needs);
+    return attention_work_bytes(&limits, &needs->step);
 }
 
-size_t cuda_attention_work_fill(const struct cuda_backend *cuda, const struct step *step, void *work)
+size_t cuda_attention_work_fill(struct cuda_backend *cuda, const struct step *step, void *work)
 {
-    (void)cuda, (void)step, (void)work;
-    return 0;
+    cuda->attention_small = cuda->attention_large = false;
+    if (!has_tile_kernels(cuda, cuda->needs.qkv.head_dim))
+        return 0;
+    struct attention_limits limits = limits_of(cuda, &cuda->needs);
+    size_t bytes = attention_plan(&limits, step, work);
+    for (uint32_t g = 0; g < step->capacity.kv_groups; g++) {
+        const struct attention_group *group = &((const struct attention_work *)work)->groups[g];
+        cuda->attention_small |= group->n_small > 0;
+        cuda->attention_large |= group->n_large > 0;
+    }
+    return bytes;
 }
 
-void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
-                    const struct attention_params *params, const struct kv *kv, struct act *out)
+/* ---- The op ---- */
+
+static void launch_simple(struct cuda_backend *cuda, const struct act *qkv,
+                          const struct attention_params *params, const struct kv *kv, struct act *out)
 {
     const struct qkv_shape *shape = &params->shape;
-    ASSERT(shape->n_kv_heads > 0 && shape->n_heads % shape->n_kv_heads == 0);
-    ASSERT(qkv->width == (size_t)(shape->n_heads + 2 * shape->n_kv_heads) * shape->head_dim);
-    ASSERT(out->width == (size_t)shape->n_heads * shape->head_dim && out != qkv && out->f32 == qkv->f32);
-    ASSERT(kv->desc.n_kv_heads == shape->n_kv_heads && kv->desc.head_dim == shape->head_dim);
-    ASSERT(step->n_rows <= qkv->max_rows && step->n_rows <= out->max_rows);
-    ASSERT(kv->desc.group < step->capacity.kv_groups);
-    struct cuda_backend *cuda = cuda_of(backend);
     struct attention_simple_args args = {
         .step = cuda->scratch.step,
         .qkv = qkv->data,
@@ -50,4 +111,67 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
     else
         CUDA_LAUNCH(cuda, attention_simple_bf16, cuda->rows_max, shape->n_heads, ATTENTION_SIMPLE_THREADS,
                     args);
+}
+
+/* Blocks that the card runs at once, or fewer where there are fewer pieces of work. */
+static uint32_t count_blocks(const struct cuda_backend *cuda, const struct attention_kernel *kernel)
+{
+    const struct device_properties *properties = cuda->properties;
+    uint32_t of_shared = (properties->shared_bytes_max + SHARED_BYTES_OF_A_BLOCK) /
+                         (kernel->shared_bytes + SHARED_BYTES_OF_A_BLOCK);
+    uint32_t n = properties->n_multiprocessors * (of_shared < kernel->blocks ? of_shared : kernel->blocks);
+    size_t pairs = (size_t)cuda->rows_max * cuda->needs.qkv.n_heads;
+    size_t pieces = pairs * max_splits(&cuda->needs);
+    return pieces < n ? (uint32_t)pieces : n;
+}
+
+static void launch_tiles(struct cuda_backend *cuda, const struct attention_kernel *kernel,
+                         const struct attention_tile_args *args)
+{
+    cuda_launch(cuda, kernel->id, (const uint32_t[3]){count_blocks(cuda, kernel), 1, 1}, kernel->threads,
+                kernel->shared_bytes, args, sizeof *args);
+}
+
+void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
+                    const struct attention_params *params, const struct kv *kv, struct act *out)
+{
+    const struct qkv_shape *shape = &params->shape;
+    ASSERT(shape->n_kv_heads > 0 && shape->n_heads % shape->n_kv_heads == 0);
+    ASSERT(qkv->width == (size_t)(shape->n_heads + 2 * shape->n_kv_heads) * shape->head_dim);
+    ASSERT(out->width == (size_t)shape->n_heads * shape->head_dim && out != qkv && out->f32 == qkv->f32);
+    ASSERT(kv->desc.n_kv_heads == shape->n_kv_heads && kv->desc.head_dim == shape->head_dim);
+    ASSERT(step->n_rows <= qkv->max_rows && step->n_rows <= out->max_rows);
+    ASSERT(kv->desc.group < step->capacity.kv_groups);
+    struct cuda_backend *cuda = cuda_of(backend);
+    const struct backend_needs *needs = &cuda->needs;
+    const struct attention_kernel *small =
+        attention_kernel_find(shape->head_dim, kv->cache.element_bytes, true);
+    if (qkv->f32 || small == NULL) {
+        launch_simple(cuda, qkv, params, kv, out);
+        return;
+    }
+    ASSERT(params->scale > 0 && shape->head_dim == needs->qkv.head_dim);
+    ASSERT(shape->n_heads == needs->qkv.n_heads && shape->n_kv_heads == needs->qkv.n_kv_heads);
+    struct attention_scratch scratch;
+    (void)lay_out(cuda, needs, cuda->scratch.attention, &scratch);
+    struct attention_tile_args args = {
+        .step = cuda->scratch.step,
+        .work = cuda->scratch.attention_work,
+        .qkv = qkv->data,
+        .out = out->data,
+        .qkv_stride = qkv->stride,
+        .out_stride = out->stride,
+        .n_heads = shape->n_heads,
+        .scale = params->scale,
+        .window = params->window,
+        .soft_cap = params->soft_cap,
+        .kv = kv->cache,
+        .partial_o = scratch.partial_o,
+        .partial_ml = scratch.partial_ml,
+        .arrivals = scratch.arrivals,
+    };
+    if (cuda->attention_small)
+        launch_tiles(cuda, small, &args);
+    if (cuda->attention_large)
+        launch_tiles(cuda, attention_kernel_find(shape->head_dim, kv->cache.element_bytes, false), &args);
 }

@@ -62,7 +62,13 @@ struct cuda_graph {
     bool warm;
 };
 
-enum cuda_pass { PASS_FORWARD, PASS_SAMPLE, PASS_SAMPLE_MASKED, CUDA_PASSES };
+enum cuda_pass {
+    PASS_FORWARD,
+    PASS_FORWARD_LARGE, /* with the attention kernel of prefixes that many sequences share */
+    PASS_SAMPLE,
+    PASS_SAMPLE_MASKED,
+    CUDA_PASSES
+};
 
 struct cuda_graphs {
     uint32_t n_buckets;
@@ -118,6 +124,7 @@ struct cuda_backend {
     uint32_t rows_max;            /* rows that grids cover */
     uint32_t outputs_max;
     bool with_masks;
+    bool attention_small, attention_large; /* which kernels the step's attention has work for */
 };
 
 /* ---- Handles ---- */
@@ -242,10 +249,10 @@ void cuda_logits(struct backend *backend, const struct step *step, uint32_t firs
 
 /* cuda_attention.c */
 size_t cuda_attention_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
-/* What a step's attention is given beside the step: at most this many bytes, and the filling of them for one
- * step, which returns how many are in use. */
+/* What a step's attention is given beside the step: at most this many bytes, and the filling of them for the
+ * step being submitted, which returns how many are in use. */
 size_t cuda_attention_work_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
-size_t cuda_attention_work_fill(const struct cuda_backend *cuda, const struct step *step, void *work);
+size_t cuda_attention_work_fill(struct cuda_backend *cuda, const struct step *step, void *work);
 void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
                     const struct attention_params *params, const struct kv *kv, struct act *out);
 

@@ -28,7 +28,7 @@ static struct cuda_graph *find_graph(struct cuda_backend *cuda, enum cuda_pass p
         uint32_t bucket = graphs->buckets[i], part = cuda->needs.logits_rows;
         if (bucket < n)
             continue;
-        if (pass != PASS_FORWARD && div_up(bucket, part) != div_up(n, part))
+        if (pass >= PASS_SAMPLE && div_up(bucket, part) != div_up(n, part))
             return NULL;
         *covers = bucket;
         return &graphs->graphs[pass][i];

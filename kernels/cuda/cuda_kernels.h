@@ -7,6 +7,7 @@
  * the device's. */
 #pragma once
 
+#include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/linear_kernels.h"
 #include "kernels/cuda/rank_kernels.h"
 #include "kernels/cuda/row_kernels.h"
@@ -17,7 +18,8 @@
     CUDA_ROW_KERNELS(K)                                                                                      \
     CUDA_LINEAR_KERNELS(K)                                                                                   \
     CUDA_SAMPLE_KERNELS(K)                                                                                   \
-    CUDA_RANK_KERNELS(K)
+    CUDA_RANK_KERNELS(K)                                                                                     \
+    ATTENTION_TILE_KERNELS(K)
 
 #define K(name, args, what) CUDA_KERNEL_##name,
 enum cuda_kernel_id { CUDA_KERNEL_LIST(K) CUDA_KERNEL_COUNT };

@@ -281,7 +281,8 @@ bool cuda_forward_begin(struct backend *backend, struct step *step)
     cuda->rows_max = step->n_rows;
     if (!is_decode(step))
         return true;
-    return cuda_pass_begin(cuda, PASS_FORWARD, step->n_rows, &cuda->rows_max) != PASS_WAS_REPLAYED;
+    enum cuda_pass pass = cuda->attention_large ? PASS_FORWARD_LARGE : PASS_FORWARD;
+    return cuda_pass_begin(cuda, pass, step->n_rows, &cuda->rows_max) != PASS_WAS_REPLAYED;
 }
 
 void cuda_forward_end(struct backend *backend, struct step *step)

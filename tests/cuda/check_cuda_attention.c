@@ -1,8 +1,10 @@
-/* CUDA attention against a softmax in f64. */
+/* CUDA attention against a softmax in f64: the simple kernels, and those on tensor cores through their work
+ * lists. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/float16.h"
+#include "kernels/cuda/cuda_attention_plan.h"
 #include "tests/cuda/check_cuda.h"
 
 enum { SEQS = 3, BLOCKS_PER_SEQ = 40, BLOCKS = SEQS * BLOCKS_PER_SEQ };
@@ -60,6 +62,33 @@ static void fill_cache(struct cuda_case *c, struct attention_case *e)
     }
 }
 
+/* Blocks in any order, random caches, queries and scales for the shape that e holds. */
+static void fill_case(struct cuda_case *c, struct attention_case *e)
+{
+    e->qkv_width = (e->n_heads + 2 * e->n_kv_heads) * e->head_dim;
+    e->qkv_stride = e->qkv_width + 8 * rng_below(&c->rng, 2);
+    e->out_stride = e->n_heads * e->head_dim + 8 * rng_below(&c->rng, 2);
+    e->scale = 1.0f / sqrtf((float)e->head_dim);
+    e->soft_cap = rng_below(&c->rng, 3) == 0 ? 5.0f : 0.0f;
+    e->k_scale = rng_below(&c->rng, 2) ? 1.0f : 0.7f;
+    e->v_scale = rng_below(&c->rng, 2) ? 1.0f : 1.7f;
+    e->window = rng_below(&c->rng, 3) == 0 ? rng_between(&c->rng, 1, 300) : 0;
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        uint32_t other = rng_below(&c->rng, i + 1);
+        e->table[i] = e->table[other];
+        e->table[other] = i;
+    }
+    fill_cache(c, e);
+    e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
+    for (size_t i = 0; i < (size_t)c->n_rows * e->qkv_width; i++)
+        e->qkv[i] = 2 * rng_normal(&c->rng);
+    values_round(c->type, e->qkv, (size_t)c->n_rows * e->qkv_width);
+    c->row_values = e->n_heads * e->head_dim;
+    snprintf(c->note, sizeof c->note, "%u/%u heads of %u, %u-byte KV, window %u, cap %g, contexts %u %u %u",
+             e->n_heads, e->n_kv_heads, e->head_dim, e->element_bytes, e->window, (double)e->soft_cap,
+             e->n_context[0], e->n_context[1], e->n_context[2]);
+}
+
 static void attention_make(struct cuda_case *c)
 {
     struct attention_case *e = c->context = check_alloc(c, sizeof *e);
@@ -70,39 +99,18 @@ static void attention_make(struct cuda_case *c)
     e->n_kv_heads = rng_between(&c->rng, 1, 2);
     e->n_heads = e->n_kv_heads * rng_between(&c->rng, 1, 3);
     e->element_bytes = 1u << rng_below(&c->rng, 3);
-    e->qkv_width = (e->n_heads + 2 * e->n_kv_heads) * e->head_dim;
-    e->qkv_stride = e->qkv_width + 8 * rng_below(&c->rng, 2);
-    e->out_stride = e->n_heads * e->head_dim + 8 * rng_below(&c->rng, 2);
-    e->scale = 1.0f / sqrtf((float)e->head_dim);
-    e->soft_cap = rng_below(&c->rng, 3) == 0 ? 5.0f : 0.0f;
-    e->k_scale = rng_below(&c->rng, 2) ? 1.0f : 0.7f;
-    e->v_scale = rng_below(&c->rng, 2) ? 1.0f : 1.7f;
-    e->window = rng_below(&c->rng, 3) == 0 ? rng_between(&c->rng, 1, 300) : 0;
     for (uint32_t s = 0; s < SEQS; s++)
         e->n_context[s] = rng_between(&c->rng, 1, big && rng_below(&c->rng, 2) ? BLOCKS_PER_SEQ * 16 : 100);
-    for (uint32_t i = 0; i < BLOCKS; i++) {
-        uint32_t other = rng_below(&c->rng, i + 1);
-        e->table[i] = e->table[other];
-        e->table[other] = i;
-    }
-    fill_cache(c, e);
-    e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
-    for (size_t i = 0; i < (size_t)c->n_rows * e->qkv_width; i++)
-        e->qkv[i] = 2 * rng_normal(&c->rng);
-    values_round((enum check_type)c->variant, e->qkv, (size_t)c->n_rows * e->qkv_width);
+    c->type = (enum check_type)c->variant;
+    /* Of the greatest value: scores up to 30 have an error of some 2^-20, and so has each weight. */
+    c->tolerance = 3e-5f;
+    fill_case(c, e);
     for (uint32_t r = 0; r < c->n_rows; r++) {
         uint32_t s = rng_below(&c->rng, SEQS);
         e->rows[r].seq = s;
         e->rows[r].position =
             rng_below(&c->rng, 3) ? e->n_context[s] - 1 : rng_below(&c->rng, e->n_context[s]);
     }
-    c->type = (enum check_type)c->variant;
-    c->row_values = e->n_heads * e->head_dim;
-    /* Of the greatest value: scores up to 30 have an error of some 2^-20, and so has each weight. */
-    c->tolerance = 3e-5f;
-    snprintf(c->note, sizeof c->note, "%u/%u heads of %u, %u-byte KV, window %u, cap %g, contexts %u %u %u",
-             e->n_heads, e->n_kv_heads, e->head_dim, e->element_bytes, e->window, (double)e->soft_cap,
-             e->n_context[0], e->n_context[1], e->n_context[2]);
 }
 
 /* One head of one row. */
@@ -176,3 +184,137 @@ static void attention_run(struct cuda_case *c, uint32_t first, uint32_t n, void 
 }
 
 const struct cuda_check check_attention_simple = {attention_make, attention_reference, attention_run};
+
+/* ---- On tensor cores ---- */
+
+static const struct attention_kernel *tile_kernel(enum cuda_kernel_id id)
+{
+    static const uint32_t dims[] = {64, 96, 128, 256};
+    for (uint32_t i = 0; i < 4 * 2 * 2; i++) {
+        const struct attention_kernel *kernel = attention_kernel_find(dims[i / 4], 1 + i / 2 % 2, i % 2);
+        if (kernel->id == id)
+            return kernel;
+    }
+    return NULL;
+}
+
+/* Stretches of rows at the ends of the sequences, long enough for the large kernel where it is the one meant.
+ */
+static void tile_make(struct cuda_case *c)
+{
+    struct attention_case *e = c->context = check_alloc(c, sizeof *e);
+    const struct attention_kernel *kernel = tile_kernel(c->kernel);
+    ASSERT(kernel != NULL);
+    static const uint32_t ratios[] = {1, 3, 4, 8};
+    e->head_dim = kernel->head_dim;
+    e->element_bytes = kernel->element_bytes;
+    e->n_kv_heads = rng_between(&c->rng, 1, 2);
+    e->n_heads = e->n_kv_heads * (kernel->is_small ? ratios[rng_below(&c->rng, 4)] : 8);
+    c->n_rows = c->n_rows > 7 ? 7 : c->n_rows;
+    c->n_rows = kernel->is_small || c->n_rows > 4 ? c->n_rows : 4;
+    for (uint32_t s = 0; s < SEQS; s++)
+        e->n_context[s] = rng_between(&c->rng, c->n_rows, rng_below(&c->rng, 4) ? 100 : BLOCKS_PER_SEQ * 16);
+    c->type = CHECK_BF16;
+    c->tolerance = 0x1p-8f; /* of the greatest value: probabilities are rounded to bf16 */
+    fill_case(c, e);
+    uint32_t ends[SEQS] = {c->n_rows, c->n_rows, c->n_rows}, next = 0;
+    if (kernel->is_small) {
+        ends[0] = rng_between(&c->rng, 0, c->n_rows);
+        ends[1] = rng_between(&c->rng, ends[0], c->n_rows);
+    }
+    for (uint32_t s = 0; s < SEQS; s++) {
+        for (uint32_t first = next; next < ends[s]; next++) {
+            e->rows[next].seq = s;
+            e->rows[next].position = e->n_context[s] - (ends[s] - first) + (next - first);
+        }
+    }
+}
+
+/* The step of some of the case's rows, as the planner and the device see it: sequences of it that have none
+ * are left out. */
+static struct step *tile_step(const struct attention_case *e, uint32_t first, uint32_t n)
+{
+    struct step_capacity capacity = {CHECK_ROWS_MAX, SEQS, 1, 1, BLOCKS_PER_SEQ, 1};
+    struct step *step;
+    err_t error = step_create(&capacity, &step);
+    ASSERT(error.code == ERR_OK);
+    for (uint32_t r = first; r < first + n; r++) {
+        uint32_t s = e->rows[r].seq;
+        if (r == first || e->rows[r - 1].seq != s) {
+            step->seqs[step->n_seqs] = (struct step_seq){.first_row = step->n_rows};
+            memcpy(step_block_table(step, 0, step->n_seqs++), e->table + s * BLOCKS_PER_SEQ,
+                   BLOCKS_PER_SEQ * sizeof e->table[0]);
+        }
+        struct step_seq *seq = &step->seqs[step->n_seqs - 1];
+        seq->n_rows++;
+        seq->n_context = e->rows[r].position + 1;
+        step->rows[step->n_rows++] =
+            (struct step_row){.position = e->rows[r].position, .seq = step->n_seqs - 1};
+    }
+    return step;
+}
+
+static void tile_launch(struct cuda_case *c, const struct attention_case *e,
+                        const struct attention_group *group, bool is_small,
+                        const struct attention_tile_args *args)
+{
+    const struct attention_kernel *kernel = attention_kernel_find(e->head_dim, e->element_bytes, is_small);
+    uint32_t n = (is_small ? group->n_small : group->n_large) * e->n_kv_heads;
+    if (n == 0)
+        return;
+    device_launch(c, &(struct check_launch){.kernel = kernel->id,
+                                            .grid = {1 + rng_below(&c->rng, n)},
+                                            .threads = kernel->threads,
+                                            .shared_bytes = kernel->shared_bytes,
+                                            .args = args,
+                                            .args_bytes = sizeof *args});
+}
+
+static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
+{
+    struct attention_case *e = c->context;
+    struct step *step = tile_step(e, first, n);
+    struct attention_limits limits = {.heads_per_kv = e->n_heads / e->n_kv_heads,
+                                      .n_kv_heads = e->n_kv_heads,
+                                      .n_partials = rng_below(&c->rng, 3) * 20,
+                                      .blocks_wanted = rng_below(&c->rng, 2) * 100,
+                                      .shares_prefixes = true};
+    struct attention_work *work = check_alloc(c, attention_work_bytes(&limits, &step->capacity));
+    size_t work_bytes = attention_plan(&limits, step, work), n_arrivals = (size_t)n * e->n_kv_heads;
+    uint32_t *arrivals = check_alloc(c, n_arrivals * sizeof *arrivals);
+    struct attention_tile_args args = {
+        .step = step_upload(&(struct check_step){.rows = step->rows,
+                                                 .seqs = step->seqs,
+                                                 .n_rows = step->n_rows,
+                                                 .n_seqs = step->n_seqs,
+                                                 .block_table = step->block_tables[0],
+                                                 .blocks_per_seq = BLOCKS_PER_SEQ},
+                            NULL),
+        .work = device_upload(work, work_bytes),
+        .qkv = device_upload_rows(c->type, e->qkv + (size_t)first * e->qkv_width, n, e->qkv_width,
+                                  e->qkv_stride),
+        .out = device_alloc((size_t)n * e->out_stride * 2),
+        .qkv_stride = e->qkv_stride,
+        .out_stride = e->out_stride,
+        .n_heads = e->n_heads,
+        .scale = e->scale,
+        .window = e->window,
+        .soft_cap = e->soft_cap,
+        .kv = {device_upload(e->cache, e->cache_bytes), BLOCKS, e->n_kv_heads, e->head_dim, 0,
+               e->element_bytes, e->k_scale, e->v_scale},
+        .partial_o = device_alloc((size_t)limits.n_partials * e->n_heads * e->head_dim * 4),
+        .partial_ml = device_alloc((size_t)limits.n_partials * e->n_heads * 8),
+        .arrivals = device_upload(arrivals, n_arrivals * sizeof *arrivals),
+    };
+    tile_launch(c, e, &work->groups[0], true, &args);
+    tile_launch(c, e, &work->groups[0], false, &args);
+    device_read_rows(args.out, n, c->row_values * 2, e->out_stride * 2, out);
+    device_read(arrivals, args.arrivals, n_arrivals * sizeof *arrivals);
+    for (size_t i = 0; i < n_arrivals; i++) {
+        if (arrivals[i] != 0)
+            check_fail(c, "a count of arrivals is not back at zero");
+    }
+    step_destroy(step);
+}
+
+const struct cuda_check check_attention_tile = {tile_make, attention_reference, tile_run};

@@ -166,12 +166,18 @@ uint8_t e4m3_from_f32(float value)
 {
     if (isnan(value))
         return 0x7f;
-    uint8_t best = 0, sign = signbit(value) ? 0x80 : 0;
+    uint8_t best = 0, sign = signbit(value) ? 0x80 : 0, high = 0x7e;
     float magnitude = fabsf(value);
-    for (uint8_t code = 1; code < 0x7f; code++) {
-        float miss = fabsf(e4m3_to_f32(code) - magnitude), least = fabsf(e4m3_to_f32(best) - magnitude);
-        if (miss < least || (miss == least && code % 2 == 0))
-            best = code;
+    while (best < high) { /* the last code that is not greater */
+        uint8_t middle = (uint8_t)((best + high + 1) / 2);
+        if (e4m3_to_f32(middle) <= magnitude)
+            best = middle;
+        else
+            high = middle - 1;
     }
+    float below = magnitude - e4m3_to_f32(best),
+          above = best < 0x7e ? e4m3_to_f32(best + 1) - magnitude : INFINITY;
+    if (above < below || (above == below && best % 2 == 1))
+        best++;
     return sign | best;
 }

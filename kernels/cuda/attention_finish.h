@@ -1,0 +1,199 @@
+/* What becomes of a split's sums: merged on the spot, or kept as a partial result that whoever completes the
+ * row merges; and the output. Included by attention_kernel.h alone. */
+#pragma once
+
+#include "kernels/cuda/attention_tile.h"
+
+/* Elements of the head that the thread's accumulators o[j], o[j + 1] (j even) hold for a row: four of them,
+ * which stand together with e4m3 values and in twos, 8 apart, with bf16 ones. */
+template <class FORM> DEVICE uint32_t attention_value_element(uint32_t j)
+{
+    uint32_t first = warp_id() % FORM::WARPS_N * (FORM::VALUE_TILES * 8) + j * 8;
+    return first + (lane_id() & 3) * (FORM::KV_BYTES == 2 ? 2 : 4);
+}
+
+/* Starts a split. */
+template <class FORM> DEVICE void attention_clear(attention_state<FORM> *state)
+{
+    state->m[0] = state->m[1] = -INFINITY;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        state->l[i] = 0.0f;
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
+            state->o[j][i] = 0.0f;
+    }
+}
+
+/* Merges the split into those before it. Afterwards o holds the sum of all. */
+template <class FORM>
+DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, bool is_last)
+{
+    struct attention_weights weights[2];
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++)
+        weights[h] = attention_merge(&state->total_m[h], &state->total_l[h], state->m[h], state->l[2 * h]);
+    vec16 *shared = (vec16 *)shared_dynamic() + thread_x(); /* [VALUE_TILES][THREADS] */
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::VALUE_TILES; j++) {
+        float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (!is_first) {
+            if constexpr (FORM::TOTAL_IN_SHARED) {
+                vec16 kept = shared[j * FORM::THREADS];
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++)
+                    total[i] = bits_float(kept.w[i]);
+            } else {
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++)
+                    total[i] = state->total_o[j][i];
+            }
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            state->o[j][i] = attention_merge_value(total[i], state->o[j][i], weights[i / 2]);
+        if (is_last)
+            continue;
+        if constexpr (FORM::TOTAL_IN_SHARED) {
+            vec16 kept;
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                kept.w[i] = float_bits(state->o[j][i]);
+            shared[j * FORM::THREADS] = kept;
+        } else {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                state->total_o[j][i] = state->o[j][i];
+        }
+    }
+}
+
+/* The output of the warp's rows, after the last split. */
+template <class FORM>
+DEVICE void attention_write_out(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                const attention_state<FORM> *state)
+{
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
+        if (pair >= piece.n_pairs)
+            continue;
+        float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / state->total_l[h];
+        uint16_t *out = args.out + (size_t)attention_row(args, piece, pair) * args.out_stride +
+                        attention_head(piece, pair) * FORM::DIM;
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
+            const float *low = state->o[j] + 2 * h, *high = state->o[j + 1] + 2 * h;
+            uint16_t *at = out + attention_value_element<FORM>(j);
+            if constexpr (FORM::KV_BYTES == 2) {
+                *(uint32_t *)at = to_bf16x2(low[0] * factor, low[1] * factor);
+                *(uint32_t *)(at + 8) = to_bf16x2(high[0] * factor, high[1] * factor);
+            } else {
+                store_8(at, {{to_bf16x2(low[0] * factor, high[0] * factor),
+                              to_bf16x2(low[1] * factor, high[1] * factor)}});
+            }
+        }
+    }
+}
+
+/* Whether a row at that position sees some key of the split. */
+DEVICE bool attention_sees_split(uint32_t window, uint32_t position, uint32_t split)
+{
+    return split >= attention_first_key(window, position) / CUDA_KV_SPLIT_TOKENS &&
+           split <= position / CUDA_KV_SPLIT_TOKENS;
+}
+
+/* Keeps the split's sums of the warp's rows. */
+template <class FORM>
+DEVICE void attention_keep_split(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                 const attention_state<FORM> *state, uint32_t split)
+{
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
+        if (pair >= piece.n_pairs)
+            continue;
+        uint32_t row = attention_row(args, piece, pair);
+        if (!attention_sees_split(args.window, args.step->rows[row].position, split))
+            continue;
+        size_t at =
+            (size_t)(attention_row_partial(args, row) + split) * args.n_heads + attention_head(piece, pair);
+        if (warp_id() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
+            store_8(args.partial_ml + at * 2, {{float_bits(state->m[h]), float_bits(state->l[2 * h])}});
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
+            const float *low = state->o[j] + 2 * h, *high = state->o[j + 1] + 2 * h;
+            float *to = args.partial_o + at * FORM::DIM + attention_value_element<FORM>(j);
+            if constexpr (FORM::KV_BYTES == 2) {
+                store_8(to, {{float_bits(low[0]), float_bits(low[1])}});
+                store_8(to + 8, {{float_bits(high[0]), float_bits(high[1])}});
+            } else {
+                store_16(
+                    to, {{float_bits(low[0]), float_bits(high[0]), float_bits(low[1]), float_bits(high[1])}});
+            }
+        }
+    }
+}
+
+/* Merges the partial results of a row's heads that share the KV head; all threads of the block. */
+template <class FORM>
+DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head)
+{
+    uint32_t heads = args.n_heads / args.kv.n_kv_heads, position = args.step->rows[row].position;
+    uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
+    uint32_t last = position / CUDA_KV_SPLIT_TOKENS;
+    size_t partial = attention_row_partial(args, row);
+    for (uint32_t i = thread_x() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
+        uint32_t head = kv_head * heads + i / FORM::DIM;
+        float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
+        for (uint32_t split = first; split <= last; split++) {
+            size_t at = (partial + split) * args.n_heads + head;
+            vec8 ml = load_8(args.partial_ml + at * 2);
+            vec16 o = load_16(args.partial_o + at * FORM::DIM + i % FORM::DIM);
+            struct attention_weights weights =
+                attention_merge(&total_m, &total_l, bits_float(ml.w[0]), bits_float(ml.w[1]));
+#pragma unroll
+            for (uint32_t c = 0; c < 4; c++)
+                total[c] = attention_merge_value(total[c], bits_float(o.w[c]), weights);
+        }
+        float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / total_l;
+        store_8(args.out + (size_t)row * args.out_stride + head * FORM::DIM + i % FORM::DIM,
+                {{to_bf16x2(total[0] * factor, total[1] * factor),
+                  to_bf16x2(total[2] * factor, total[3] * factor)}});
+    }
+}
+
+/* Counts what the piece kept: per row of it, pairs of a split and a head. The block that completes a row's
+ * count merges the row and puts the count back to zero. */
+template <class FORM>
+DEVICE void attention_arrive(const struct attention_tile_args &args, const struct attention_piece &piece)
+{
+    uint32_t *complete =
+        (uint32_t *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS] rows of the step, or NO_PARTIAL */
+    uint32_t heads = piece.heads_per_kv, first_row = piece.first_pair / heads;
+    uint32_t n_rows = (piece.first_pair + piece.n_pairs - 1) / heads - first_row + 1;
+    fence_device();
+    barrier();
+    for (uint32_t i = thread_x(); i < n_rows; i += FORM::THREADS) {
+        uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
+        uint32_t end = (first_row + i + 1) * heads - piece.first_pair;
+        end = end < piece.n_pairs ? end : piece.n_pairs;
+        uint32_t row = attention_row(args, piece, begin), position = args.step->rows[row].position;
+        uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
+        uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n_splits = 0;
+        for (uint32_t split = 0; split < piece.item.n_splits; split++)
+            n_splits += attention_sees_split(args.window, position, piece.item.first_split + split);
+        uint32_t *count = args.arrivals + (size_t)row * args.kv.n_kv_heads + piece.kv_head;
+        uint32_t arrived = n_splits * (end - begin);
+        bool is_complete = atomic_add_u32(count, arrived) + arrived == (last - first + 1) * heads;
+        complete[i] = is_complete && arrived > 0 ? row : (uint32_t)ATTENTION_NO_PARTIAL;
+        if (is_complete && arrived > 0)
+            *count = 0;
+    }
+    barrier();
+    fence_device();
+    for (uint32_t i = 0; i < n_rows; i++) {
+        if (complete[i] != ATTENTION_NO_PARTIAL)
+            attention_merge_row<FORM>(args, complete[i], piece.kv_head);
+    }
+}

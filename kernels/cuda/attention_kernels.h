@@ -1,0 +1,105 @@
+/* Paged attention on tensor cores: bf16 activations, KV in bf16 or e4m3.
+ *
+ * The work of a step is cut into items (cuda_attention_plan.h): some rows of one sequence, or of several
+ * sequences that share a prefix, by a range of splits of 256 keys. The query heads of a KV head ride
+ * together: the rows of a product are (row, head of the group) pairs, so that a key is read once for the
+ * group. The m16 kernels take 16 pairs at a time (decode), the m64 and m32 kernels more (prefill, shared
+ * prefixes).
+ *
+ * One arithmetic, whatever the item: per split, from nothing, over tiles of 64 keys in ascending order,
+ *   s = q . k (one chain of m16n8k16 over head_dim), m' = max so far, p = 2^(s c - m') in bf16, (l, o) = (l,
+ * o) * 2^(m - m') + p . (1, v) (the same chain, 16 keys a link; the row sum is a column of ones) then the
+ * splits in ascending order by attention_merge. A tile that a row does not see changes nothing of it: p is 0
+ * and the factor 1, exactly. So a row has the same bits as decode, in any chunk of a prompt and beside any
+ * others. */
+#pragma once
+
+#include <stdint.h>
+#include "kernels/cuda/cuda_kv.h"
+#include "kernels/cuda/cuda_step.h"
+#include "kernels/cuda/row_kernels.h"
+
+enum {
+    ATTENTION_TILE_KEYS = 64,
+    ATTENTION_SMALL_PAIRS = 16, /* of an m16 kernel's item, unless it is one row */
+    ATTENTION_LARGE_ROWS = 64,  /* of another item, at most */
+    ATTENTION_NO_PARTIAL = 0xffffffffu,
+};
+
+enum attention_item_flags {
+    /* first_row counts in the list of rows. */
+    ATTENTION_ITEM_LISTED = 1u << 0,
+    /* The sums of each split are kept as the rows' partial results; whoever completes a row merges them.
+     * Without it the item holds all splits of its rows and writes the output. */
+    ATTENTION_ITEM_PARTIAL = 1u << 1,
+};
+
+/* Not listed: rows of one sequence, one after the other. Listed: rows of sequences that have these splits in
+ * common, whole and behind every row's position. */
+struct attention_item {
+    uint32_t seq; /* whose block table */
+    uint32_t first_row, n_rows;
+    uint32_t first_split, n_splits; /* those that no row sees do nothing */
+    uint32_t flags;
+};
+
+/* The work of the layers of one KV group. Arrays follow struct attention_work; where they begin: in 4-byte
+ * words from its beginning. */
+struct attention_group {
+    uint32_t n_small, n_large;
+    uint32_t small_rows, large_rows; /* of an item, the most */
+    uint32_t items;                  /* [n_small + n_large] struct attention_item, small ones first */
+    uint32_t row_partials; /* [n_rows of the step]: partial result of the row's split 0; others follow */
+    uint32_t listed_rows;  /* rows of the step */
+};
+
+/* In device memory, at an address that never changes, as struct cuda_step. */
+struct attention_work {
+    struct attention_group groups[STEP_KV_GROUPS_MAX];
+};
+
+/* Every form: F(x, rows of a product, KV type, head_dim, bytes of a KV element, warps by rows, warps that
+ * share rows, slots of K and V tiles, shared memory in bytes, blocks that the registers of a multiprocessor
+ * hold). */
+#define ATTENTION_FORMS_BF16(F, x)                                                                           \
+    F(x, m16, bf16, 64, 2, 1, 4, 4, 37120, 4)                                                                \
+    F(x, m16, bf16, 96, 2, 1, 2, 4, 54400, 5)                                                                \
+    F(x, m16, bf16, 128, 2, 1, 4, 4, 71936, 3)                                                               \
+    F(x, m16, bf16, 256, 2, 1, 4, 2, 76032, 2)                                                               \
+    F(x, m64, bf16, 64, 2, 4, 1, 4, 41216, 2)                                                                \
+    F(x, m64, bf16, 96, 2, 4, 1, 4, 73984, 2)                                                                \
+    F(x, m64, bf16, 128, 2, 4, 1, 3, 82176, 2)                                                               \
+    F(x, m32, bf16, 256, 2, 2, 4, 2, 86528, 1)
+#define ATTENTION_FORMS_E4M3(F, x)                                                                           \
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 20736, 4)                                                                \
+    F(x, m16, e4m3, 96, 1, 1, 2, 4, 29824, 5)                                                                \
+    F(x, m16, e4m3, 128, 1, 1, 4, 4, 39168, 3)                                                               \
+    F(x, m16, e4m3, 256, 1, 1, 4, 4, 76032, 2)                                                               \
+    F(x, m64, e4m3, 64, 1, 4, 1, 4, 24832, 2)                                                                \
+    F(x, m64, e4m3, 96, 1, 4, 1, 4, 49408, 2)                                                                \
+    F(x, m64, e4m3, 128, 1, 4, 1, 4, 65792, 2)                                                               \
+    F(x, m32, e4m3, 256, 1, 2, 4, 4, 86528, 1)
+
+#define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
+    K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")
+#define ATTENTION_TILE_KERNELS(K)                                                                            \
+    ATTENTION_FORMS_BF16(ATTENTION_KERNEL_LINE, K)                                                           \
+    ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)
+
+/* Grid: any number of blocks, which take the pieces of the items in turn; threads: 32 a warp. */
+struct attention_tile_args {
+    const struct cuda_step *step;
+    const struct attention_work *work;
+    const uint16_t *qkv;             /* bf16 [rows][qkv_stride], as rope_kv_write leaves it */
+    uint16_t *out;                   /* bf16 [rows][out_stride]: [n_heads][head_dim] */
+    uint32_t qkv_stride, out_stride; /* multiples of 8 */
+    uint32_t n_heads;
+    float scale;     /* > 0 */
+    uint32_t window; /* 0 = all */
+    float soft_cap;  /* 0 = off */
+    struct cuda_kv_cache kv;
+    /* Sums of splits, by partial result p and head. */
+    float *partial_o;   /* [p][n_heads][head_dim] */
+    float *partial_ml;  /* [p][n_heads][2]: maximum in base-2 logarithms, sum */
+    uint32_t *arrivals; /* [rows][n_kv_heads] (split, head) pairs that are kept; zeros between launches */
+};

@@ -1,0 +1,224 @@
+/* Attention of one tile of 64 keys by a warp: scores, softmax, the product with the values. Included by
+ * attention_kernel.h alone. */
+#pragma once
+
+#include "kernels/cuda/attention_tile.h"
+
+/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3. Exact; a NaN's code (0x7f) becomes 480: the
+ * row that wrote it is not finite itself. */
+DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
+{
+    /* Exponent and mantissa to the lowest of their places; 2^120 moves the bias from 7 to 127. */
+    *even = bf16x2_mul((codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u), 0x7b807b80u);
+    *odd = bf16x2_mul((codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u), 0x7b807b80u);
+}
+
+/* Scores of the warp's 16 rows by its keys of the tile. */
+template <class FORM>
+DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *k_tile,
+                             float s[FORM::KEY_TILES][4])
+{
+    uint32_t lane = lane_id();
+    /* Matrices of a load: keys 0..7 by pieces 2 i and 2 i + 1, then keys 8..15. */
+    uint32_t key = warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + (lane & 7) + (lane >> 4) * 8;
+    const uint8_t *row = k_tile + key * FORM::KV_PIECES * 16;
+    uint32_t odd_piece = lane >> 3 & 1, swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j++)
+        s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
+        const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2) {
+            uint32_t b[4];
+            ldmatrix_x4(b, at + j * 8 * FORM::KV_PIECES * 16);
+            if constexpr (FORM::KV_BYTES == 2) {
+                mma_bf16_16816(s[j], state->q[i], b);
+                mma_bf16_16816(s[j + 1], state->q[i], b + 2);
+            } else {
+#pragma unroll
+                for (uint32_t n = 0; n < 4; n++) {
+                    uint32_t pair[2];
+                    attention_split_e4m3(b[n], &pair[0], &pair[1]);
+                    mma_bf16_16816(s[j + n / 2], state->q[2 * i + n % 2], pair);
+                }
+            }
+        }
+    }
+}
+
+/* Of q . k as the products have it: e4m3 keys are codes. */
+template <class FORM> DEVICE float attention_scale(const struct attention_tile_args &args)
+{
+    return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale : args.scale;
+}
+
+/* s to what it is before the softmax, in units that the factor c of attention_softmax makes base-2 logarithms
+ * of. first_key: of the tile; masked: some row does not see some key of it. */
+template <class FORM>
+DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const attention_state<FORM> *state,
+                                   uint32_t first_key, bool masked, float s[FORM::KEY_TILES][4])
+{
+    if (args.soft_cap > 0.0f) { /* tanh x = 1 - 2 / (1 + e^2x) */
+        float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f; /* 2 log2(e) */
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+#pragma unroll
+            for (uint32_t c = 0; c < 4; c++)
+                s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));
+        }
+    }
+    if (!masked)
+        return;
+    uint32_t key = first_key + warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + 2 * (lane_id() & 3);
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+#pragma unroll
+        for (uint32_t c = 0; c < 4; c++) {
+            bool seen = key + 8 * j + (c & 1) - state->first[c / 2] < state->n_seen[c / 2];
+            s[j][c] = seen ? s[j][c] : -INFINITY;
+        }
+    }
+}
+
+/* The greatest of each of the warp's rows over all keys of the tile. */
+template <class FORM> DEVICE void attention_row_max(const float s[FORM::KEY_TILES][4], float max[2])
+{
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        max[h] = s[0][2 * h];
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::KEY_TILES; j++)
+            max[h] = fmaxf(max[h], fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+        max[h] = fmaxf(max[h], shuffle_xor(max[h], 1));
+        max[h] = fmaxf(max[h], shuffle_xor(max[h], 2));
+    }
+    if constexpr (FORM::WARPS_N > 1) {
+        float *maxima = (float *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS][WARPS_N] */
+        uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
+        if ((lane_id() & 3) == 0) {
+            maxima[row * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[0];
+            maxima[(row + 8) * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[1];
+        }
+        barrier();
+#pragma unroll
+        for (uint32_t h = 0; h < 2; h++) {
+#pragma unroll
+            for (uint32_t w = 0; w < FORM::WARPS_N; w++)
+                max[h] = fmaxf(max[h], maxima[(row + 8 * h) * FORM::WARPS_N + w]);
+        }
+    }
+}
+
+/* The new maxima; what was summed so far is brought to them; s becomes probabilities. c > 0: from the units
+ * of s. */
+template <class FORM>
+DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
+{
+    float max[2], decay[2], base[2];
+    attention_row_max<FORM>(s, max);
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        float m = fmaxf(state->m[h], max[h] * c);
+        base[h] = m == -INFINITY ? 0.0f : m; /* nothing seen yet: probabilities of 0, not NaN */
+        decay[h] = fast_exp2(state->m[h] - base[h]);
+        state->m[h] = m;
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            s[j][i] = fast_exp2(fmaf(s[j][i], c, -base[i / 2]));
+    }
+    if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
+        return; /* times 1 */
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        state->l[i] *= decay[i / 2];
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
+            state->o[j][i] *= decay[i / 2];
+    }
+}
+
+/* Probabilities [ROWS][KEYS] bf16 in shared memory, where several warps share rows. */
+DEVICE uint32_t attention_p_offset(uint32_t row, uint32_t piece)
+{
+    return (row * (ATTENTION_TILE_KEYS / 8) + (piece ^ (row & 7))) * 16;
+}
+
+template <class FORM> DEVICE void attention_write_p(const float s[FORM::KEY_TILES][4])
+{
+    uint8_t *p = shared_dynamic() + FORM::P_AT + (lane_id() & 3) * 4;
+    uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
+    uint32_t first_piece = warp_id() % FORM::WARPS_N * FORM::KEY_TILES;
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+        *(uint32_t *)(p + attention_p_offset(row, first_piece + j)) = to_bf16x2(s[j][0], s[j][1]);
+        *(uint32_t *)(p + attention_p_offset(row + 8, first_piece + j)) = to_bf16x2(s[j][2], s[j][3]);
+    }
+}
+
+/* Probabilities of 16 keys as operand A. */
+template <class FORM>
+DEVICE void attention_read_p(uint32_t step, const float s[FORM::KEY_TILES][4], uint32_t a[4])
+{
+    if constexpr (FORM::WARPS_N > 1) {
+        uint32_t row = warp_id() / FORM::WARPS_N * 16 + (lane_id() & 15);
+        ldmatrix_x4(a, shared_dynamic() + FORM::P_AT + attention_p_offset(row, 2 * step + (lane_id() >> 4)));
+    } else {
+        a[0] = to_bf16x2(s[2 * step][0], s[2 * step][1]);
+        a[1] = to_bf16x2(s[2 * step][2], s[2 * step][3]);
+        a[2] = to_bf16x2(s[2 * step + 1][0], s[2 * step + 1][1]);
+        a[3] = to_bf16x2(s[2 * step + 1][2], s[2 * step + 1][3]);
+    }
+}
+
+/* o: of the elements of one piece of values (bf16: 8, e4m3: 16); b: its keys 0..7 and 8..15, transposed. */
+template <uint32_t KV_BYTES>
+DEVICE void attention_add_value_piece(float (*o)[4], const uint32_t a[4], const uint32_t b[2])
+{
+    if constexpr (KV_BYTES == 2) {
+        mma_bf16_16816(o[0], a, b);
+    } else { /* a register holds elements 2 n, 2 n + 1 of one key, then of the next */
+        uint32_t even[2], odd[2];
+        attention_split_e4m3(b[0], &even[0], &odd[0]);
+        attention_split_e4m3(b[1], &even[1], &odd[1]);
+        mma_bf16_16816(o[0], a, even);
+        mma_bf16_16816(o[1], a, odd);
+    }
+}
+
+/* (l, o) += p . (1, v) for the warp's rows and its elements of the values. */
+template <class FORM>
+DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_tile,
+                                 const float s[FORM::KEY_TILES][4])
+{
+    constexpr uint32_t PIECE_TILES = FORM::VALUE_TILES / FORM::VALUE_PIECES;
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    uint32_t lane = lane_id(), first_piece = warp_id() % FORM::WARPS_N * FORM::VALUE_PIECES;
+    /* Matrices of a load: keys 0..7 and 8..15 of a piece, then of the next piece. */
+    const uint8_t *row = v_tile + (lane & 15) * FORM::KV_PIECES * 16;
+    uint32_t swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
+#pragma unroll
+    for (uint32_t step = 0; step < FORM::TILE_BLOCKS; step++) {
+        uint32_t a[4];
+        attention_read_p<FORM>(step, s, a);
+        mma_bf16_16816(state->l, a, ones);
+        const uint8_t *block = row + step * FORM::BLOCK_PIECES * 16;
+#pragma unroll
+        for (uint32_t j = 0; j + 1 < FORM::VALUE_PIECES; j += 2) {
+            uint32_t b[4];
+            ldmatrix_x4_trans(b, block + ((first_piece + j + (lane >> 4)) ^ swizzle) * 16);
+            attention_add_value_piece<FORM::KV_BYTES>(state->o + j * PIECE_TILES, a, b);
+            attention_add_value_piece<FORM::KV_BYTES>(state->o + (j + 1) * PIECE_TILES, a, b + 2);
+        }
+        if constexpr (FORM::VALUE_PIECES % 2 != 0) {
+            uint32_t b[2];
+            ldmatrix_x2_trans(b, block + ((first_piece + FORM::VALUE_PIECES - 1) ^ swizzle) * 16);
+            attention_add_value_piece<FORM::KV_BYTES>(state->o + (FORM::VALUE_PIECES - 1) * PIECE_TILES, a,
+                                                      b);
+        }
+    }
+}

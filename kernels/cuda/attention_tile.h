@@ -1,0 +1,282 @@
+/* Attention of one piece: up to ROWS (row, head) pairs of one KV head over a run of tiles of 64 keys. The
+ * arithmetic is told in attention_kernels.h. Included by the attention kernels alone.
+ *
+ * WARPS_M x WARPS_N warps: a warp has 16 of the pairs; those that share them (WARPS_N) divide the keys of a
+ * tile for the scores, exchange maxima and probabilities through shared memory, and divide the values'
+ * elements. Neither division changes the bits. K and V tiles go through a ring of slots: K of a tile, V of
+ * it, K of the next, ... */
+#pragma once
+
+#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/ptx.h"
+
+template <uint32_t DIM_, uint32_t KV_BYTES_, uint32_t WARPS_M_, uint32_t WARPS_N_, uint32_t SLOTS_>
+struct attention_form {
+    static constexpr uint32_t DIM = DIM_, KV_BYTES = KV_BYTES_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_,
+                              SLOTS = SLOTS_;
+    static constexpr uint32_t THREADS = 32 * WARPS_M * WARPS_N;
+    static constexpr uint32_t ROWS = 16 * WARPS_M;
+    static constexpr uint32_t KEYS = ATTENTION_TILE_KEYS;
+    static constexpr uint32_t SPLIT_TILES = CUDA_KV_SPLIT_TOKENS / KEYS;
+    static constexpr uint32_t TILE_BLOCKS = KEYS / CUDA_KV_BLOCK_TOKENS;
+    static constexpr uint32_t K_STEPS = DIM / 16;
+    static constexpr uint32_t Q_PIECES = DIM / 8; /* of 16 bytes, of a row */
+    static constexpr uint32_t KV_PIECES = DIM * KV_BYTES / 16;
+    static constexpr uint32_t BLOCK_PIECES = CUDA_KV_BLOCK_TOKENS * KV_PIECES;
+    static constexpr uint32_t KEY_TILES = KEYS / 8 / WARPS_N;  /* 8 columns of scores each, of a warp */
+    static constexpr uint32_t VALUE_TILES = DIM / 8 / WARPS_N; /* 8 columns of the output each, of a warp */
+    static constexpr uint32_t VALUE_PIECES = KV_PIECES / WARPS_N;
+    static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > 8; /* too many registers for two accumulators */
+
+    /* Shared memory. The merged splits take the place of q, which is in registers by then. */
+    static constexpr uint32_t SLOT_BYTES = KEYS * KV_PIECES * 16;
+    static constexpr uint32_t Q_BYTES = ROWS * DIM * 2;
+    static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED ? VALUE_TILES * THREADS * 16 : 0;
+    static constexpr uint32_t SLOTS_AT = TOTAL_BYTES > Q_BYTES ? TOTAL_BYTES : Q_BYTES;
+    static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
+    static constexpr uint32_t P_BYTES = WARPS_N > 1 ? ROWS *KEYS * 2 : 0;
+    static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
+    static constexpr uint32_t MAX_BYTES = ROWS * WARPS_N * 4;
+    static constexpr uint32_t SHARED_BYTES = MAX_AT + MAX_BYTES;
+
+    static_assert(DIM % 32 == 0 && KEY_TILES % 2 == 0 && VALUE_TILES % 2 == 0, "ldmatrix takes pairs");
+    static_assert(SHARED_BYTES <= 99 * 1024, "of a block on cards other than A100 and Hopper");
+};
+
+struct attention_piece {
+    struct attention_item item;
+    uint32_t kv_head, heads_per_kv;
+    uint32_t first_pair, n_pairs;   /* (row, head of the group), rows outermost, of the item */
+    uint32_t tile, tile_end;        /* of 64 keys */
+    uint32_t seen_first, seen_last; /* keys that some row sees */
+    uint32_t all_first, all_last;   /* keys that every row sees */
+};
+
+/* Of a warp's thread: accumulator elements 0, 1 belong to row lane / 4, elements 2, 3 to the row 8 below. */
+template <class FORM> struct attention_state {
+    uint32_t q[FORM::K_STEPS][4];
+    float o[FORM::VALUE_TILES][4];
+    float l[4]; /* every column of it the same */
+    float m[2]; /* in units of log 2 */
+    float total_o[FORM::TOTAL_IN_SHARED ? 1 : FORM::VALUE_TILES][4];
+    float total_l[2], total_m[2];
+    uint32_t first[2], n_seen[2]; /* keys that the two rows see */
+};
+
+/* ---- Merging splits ---- */
+
+struct attention_weights {
+    float before, now;
+};
+
+/* total_m, total_l: of the splits before; m, l: of the next one. Values are merged by attention_merge_value.
+ */
+DEVICE struct attention_weights attention_merge(float *total_m, float *total_l, float m, float l)
+{
+    float max = fmaxf(*total_m, m);
+    float base = max == -INFINITY ? 0.0f : max;
+    struct attention_weights weights = {fast_exp2(*total_m - base), fast_exp2(m - base)};
+    *total_m = max;
+    *total_l = fmaf(l, weights.now, *total_l * weights.before);
+    return weights;
+}
+
+DEVICE float attention_merge_value(float total, float value, struct attention_weights weights)
+{
+    return fmaf(value, weights.now, total * weights.before);
+}
+
+/* ---- Pieces and rows ---- */
+
+DEVICE const struct attention_group *attention_group_of(const struct attention_tile_args &args)
+{
+    return &args.work->groups[args.kv.group];
+}
+
+DEVICE const uint32_t *attention_words(const struct attention_tile_args &args, uint32_t offset)
+{
+    return (const uint32_t *)args.work + offset;
+}
+
+/* The row's first partial result. */
+DEVICE uint32_t attention_row_partial(const struct attention_tile_args &args, uint32_t row)
+{
+    return attention_words(args, attention_group_of(args)->row_partials)[row];
+}
+
+/* Row of the step of row `index` of an item. */
+DEVICE uint32_t attention_item_row(const struct attention_tile_args &args, const struct attention_item &item,
+                                   uint32_t index)
+{
+    uint32_t row = item.first_row + index;
+    if ((item.flags & ATTENTION_ITEM_LISTED) == 0)
+        return row;
+    return attention_words(args, attention_group_of(args)->listed_rows)[row];
+}
+
+/* Row of the step and head of a pair of the piece. */
+DEVICE uint32_t attention_row(const struct attention_tile_args &args, const struct attention_piece &piece,
+                              uint32_t pair)
+{
+    return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
+}
+
+DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)
+{
+    return piece.kv_head * piece.heads_per_kv + (piece.first_pair + pair) % piece.heads_per_kv;
+}
+
+/* First key that a row at that position sees. */
+DEVICE uint32_t attention_first_key(uint32_t window, uint32_t position)
+{
+    return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
+/* Lowest and highest position of the piece's rows, which ascend but in a list. */
+DEVICE void attention_find_positions(const struct attention_tile_args &args,
+                                     const struct attention_piece &piece, uint32_t *low, uint32_t *high)
+{
+    *low = args.step->rows[attention_row(args, piece, 0)].position;
+    *high = args.step->rows[attention_row(args, piece, piece.n_pairs - 1)].position;
+    if ((piece.item.flags & ATTENTION_ITEM_LISTED) == 0)
+        return;
+    uint32_t last = (piece.first_pair + piece.n_pairs - 1) / piece.heads_per_kv;
+    for (uint32_t i = piece.first_pair / piece.heads_per_kv; i <= last; i++) {
+        uint32_t position = args.step->rows[attention_item_row(args, piece.item, i)].position;
+        *low = position < *low ? position : *low;
+        *high = position > *high ? position : *high;
+    }
+}
+
+/* Piece `index` of those that the items make: parts of the pairs outermost, since most items have but one.
+ * False: it is empty. */
+template <class FORM>
+DEVICE bool attention_find_piece(const struct attention_tile_args &args, const struct attention_item *items,
+                                 uint32_t n_items, uint32_t index, struct attention_piece *piece)
+{
+    uint32_t n_kv_heads = args.kv.n_kv_heads;
+    uint32_t part = index / (n_items * n_kv_heads), rest = index % (n_items * n_kv_heads);
+    piece->item = items[rest / n_kv_heads];
+    piece->kv_head = rest % n_kv_heads;
+    piece->heads_per_kv = args.n_heads / n_kv_heads;
+    piece->first_pair = part * FORM::ROWS;
+    uint32_t n_pairs = piece->item.n_rows * piece->heads_per_kv;
+    if (piece->first_pair >= n_pairs)
+        return false;
+    piece->n_pairs = n_pairs - piece->first_pair < FORM::ROWS ? n_pairs - piece->first_pair : FORM::ROWS;
+    uint32_t low, high;
+    attention_find_positions(args, *piece, &low, &high);
+    uint32_t item_first = piece->item.first_split * CUDA_KV_SPLIT_TOKENS;
+    uint32_t item_last = item_first + piece->item.n_splits * CUDA_KV_SPLIT_TOKENS - 1;
+    uint32_t first = attention_first_key(args.window, low);
+    piece->seen_first = first > item_first ? first : item_first;
+    piece->seen_last = high < item_last ? high : item_last;
+    piece->all_first = attention_first_key(args.window, high);
+    piece->all_last = low;
+    piece->tile = piece->seen_first / FORM::KEYS;
+    piece->tile_end = piece->seen_last / FORM::KEYS + 1;
+    return piece->seen_first <= piece->seen_last;
+}
+
+/* ---- Loads ---- */
+
+DEVICE uint32_t attention_q_offset(uint32_t row_pieces, uint32_t row, uint32_t piece)
+{
+    return (row * row_pieces + (piece ^ cuda_kv_swizzle(row_pieces, row))) * 16;
+}
+
+/* Starts the copy of q to shared memory; rows that are missing are zeros. */
+template <class FORM>
+DEVICE void attention_load_q(const struct attention_tile_args &args, const struct attention_piece &piece)
+{
+    for (uint32_t i = thread_x(); i < FORM::ROWS * FORM::Q_PIECES; i += FORM::THREADS) {
+        uint32_t pair = i / FORM::Q_PIECES, part = i % FORM::Q_PIECES;
+        bool exists = pair < piece.n_pairs;
+        uint32_t source = exists ? pair : 0;
+        const uint16_t *from = args.qkv + (size_t)attention_row(args, piece, source) * args.qkv_stride +
+                               attention_head(piece, source) * FORM::DIM + part * 8;
+        copy_async_16(shared_dynamic() + attention_q_offset(FORM::Q_PIECES, pair, part), from,
+                      exists ? 16 : 0);
+    }
+}
+
+/* The copies of K and V tiles: K of a tile, V of it, K of the next. */
+template <class FORM> struct attention_loader {
+    uint32_t tile, slot;
+    bool is_v;
+    uint32_t blocks[FORM::TILE_BLOCKS]; /* of the tile */
+    const uint32_t *table;
+};
+
+/* Entries that no row sees may name anything: their nearest neighbour stands for them. */
+template <class FORM>
+DEVICE void attention_look_up_blocks(const struct attention_piece &piece,
+                                     struct attention_loader<FORM> *loader)
+{
+    uint32_t low = piece.seen_first / CUDA_KV_BLOCK_TOKENS, high = piece.seen_last / CUDA_KV_BLOCK_TOKENS;
+#pragma unroll
+    for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
+        uint32_t entry = loader->tile * FORM::TILE_BLOCKS + i;
+        entry = entry < low ? low : entry > high ? high : entry;
+        loader->blocks[i] = load_cached_4(loader->table + entry);
+    }
+}
+
+/* Starts the copy of the next tile; past the last one only the count of groups moves. Keys that no row sees
+ * become zeros, since whatever lies there must not reach a sum. */
+template <class FORM>
+DEVICE void attention_load_next(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                struct attention_loader<FORM> *loader)
+{
+    if (loader->tile < piece.tile_end) {
+        uint8_t *to = shared_dynamic() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES;
+        uint32_t first = loader->tile * FORM::KEYS;
+        uint32_t n_seen = piece.seen_last - piece.seen_first;
+#pragma unroll
+        for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
+            const uint8_t *from =
+                args.kv.blocks + cuda_kv_tile_offset(args.kv.n_kv_heads, FORM::BLOCK_PIECES * 16,
+                                                     loader->blocks[i], piece.kv_head,
+                                                     loader->is_v ? CUDA_KV_V : CUDA_KV_K);
+#pragma unroll
+            for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += FORM::THREADS) {
+                uint32_t at = j + thread_x();
+                if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && at >= FORM::BLOCK_PIECES)
+                    break;
+                uint32_t key = first + i * CUDA_KV_BLOCK_TOKENS + at / FORM::KV_PIECES;
+                bool seen = key - piece.seen_first <= n_seen;
+                copy_async_16(to + (i * FORM::BLOCK_PIECES + at) * 16, from + at * 16, seen ? 16 : 0);
+            }
+        }
+        if (loader->is_v) {
+            loader->tile++;
+            attention_look_up_blocks<FORM>(piece, loader);
+        }
+        loader->is_v = !loader->is_v;
+        loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
+    }
+    copy_async_commit();
+}
+
+/* q of the warp's rows as operand A. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + 2 (k % 2) +
+ * k / 8: so the four codes of a register of keys are split in even and odd ones, which costs least. */
+template <class FORM> DEVICE void attention_read_q(struct attention_state<FORM> *state)
+{
+    uint32_t lane = lane_id(), row = warp_id() / FORM::WARPS_N * 16;
+    const uint8_t *q = shared_dynamic();
+#pragma unroll
+    for (uint32_t k = 0; k < FORM::K_STEPS; k++) {
+        if constexpr (FORM::KV_BYTES == 2) {
+            uint32_t r = row + (lane & 15);
+            ldmatrix_x4(state->q[k], q + attention_q_offset(FORM::Q_PIECES, r, 2 * k + (lane >> 4)));
+        } else {
+#pragma unroll
+            for (uint32_t half = 0; half < 2; half++) {
+                uint32_t r = row + half * 8 + lane / 4, piece = 2 * k + (lane >> 1 & 1);
+                vec8 four = load_8(q + attention_q_offset(FORM::Q_PIECES, r, piece) + (lane & 1) * 8);
+                state->q[k][half] = (four.w[0] & 0xffffu) | four.w[1] << 16;
+                state->q[k][half + 2] = four.w[0] >> 16 | (four.w[1] & 0xffff0000u);
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+/* Planning a step's attention: by KV group, first which rows have partial results, then which sequences share
+ * whole splits, then the items. And which kernel takes them. */
+#include "kernels/cuda/cuda_attention_plan.h"
+#include <string.h>
+#include "base/assert.h"
+#include "base/checked.h"
+
+/* One group's plan in the making. */
+struct plan {
+    const struct attention_limits *limits;
+    const struct step *step;
+    uint32_t group;
+    uint32_t *row_partials, *listed_rows;
+    struct attention_item *items;
+    uint32_t n_items;
+    /* Decoding sequences with partial results, neighbours where they share the most. */
+    uint32_t n_sharers;
+    uint32_t *sharers; /* [n_sharers] sequences */
+    uint32_t *depths;  /* [n_sharers] whole splits that a sharer has in common with the next one */
+    uint32_t *rows_at; /* [n_sharers + 1] where its rows stand in the list */
+    uint32_t *spare;   /* [seqs] */
+};
+
+enum { PLAN_SEQ_WORDS = 4 }; /* words that the planner itself needs for a sequence */
+
+static size_t max_items(const struct attention_limits *limits, const struct step_capacity *capacity)
+{
+    /* An item with partial results has some of its own; the others have a sequence or LARGE_ROWS rows. */
+    return (size_t)limits->n_partials + 2 * (size_t)capacity->seqs + capacity->rows / ATTENTION_LARGE_ROWS;
+}
+
+size_t attention_work_bytes(const struct attention_limits *limits, const struct step_capacity *capacity)
+{
+    size_t words = max_items(limits, capacity) * (sizeof(struct attention_item) / sizeof(uint32_t));
+    words += 2 * (size_t)capacity->rows + PLAN_SEQ_WORDS * (size_t)capacity->seqs + 1;
+    return sizeof(struct attention_work) + STEP_KV_GROUPS_MAX * words * sizeof(uint32_t);
+}
+
+bool attention_is_small(const struct attention_limits *limits, uint32_t n_rows)
+{
+    return n_rows == 1 || n_rows * limits->heads_per_kv <= ATTENTION_SMALL_PAIRS;
+}
+
+static uint32_t count_splits(const struct step_seq *seq)
+{
+    return attention_row_splits(seq->n_context - 1);
+}
+
+/* Splits that end before the sequence's first row of the step. */
+static uint32_t count_whole_splits(const struct step_seq *seq)
+{
+    return (seq->n_context - seq->n_rows) / CUDA_KV_SPLIT_TOKENS;
+}
+
+static const uint32_t *table_of(const struct plan *plan, uint32_t seq)
+{
+    return step_block_table(plan->step, plan->group, seq);
+}
+
+static void add_item(struct plan *plan, struct attention_item item)
+{
+    plan->items[plan->n_items++] = item;
+}
+
+/* ---- Partial results ---- */
+
+/* Gives a sequence's rows their partial results, unless there is but one split or not enough of them are
+ * left. */
+static bool assign_partials(struct plan *plan, const struct step_seq *seq, uint32_t *n_assigned)
+{
+    uint32_t n_splits = count_splits(seq);
+    size_t n = (size_t)n_splits * seq->n_rows;
+    if (n_splits == 1 || n > plan->limits->n_partials - *n_assigned)
+        return false;
+    for (uint32_t i = 0; i < seq->n_rows; i++)
+        plan->row_partials[seq->first_row + i] = *n_assigned + i * n_splits;
+    *n_assigned += (uint32_t)n;
+    return true;
+}
+
+static bool has_partials(const struct plan *plan, const struct step_seq *seq)
+{
+    return plan->row_partials[seq->first_row] != ATTENTION_NO_PARTIAL;
+}
+
+/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle. */
+static void assign_all_partials(struct plan *plan)
+{
+    const struct step *step = plan->step;
+    uint32_t n_assigned = 0;
+    size_t n_large_parts = 0;
+    for (uint32_t i = 0; i < step->n_rows; i++)
+        plan->row_partials[i] = ATTENTION_NO_PARTIAL;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const struct step_seq *seq = &step->seqs[s];
+        if (!attention_is_small(plan->limits, seq->n_rows))
+            n_large_parts += div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, ATTENTION_LARGE_ROWS);
+        else if (assign_partials(plan, seq, &n_assigned))
+            plan->sharers[plan->n_sharers++] = s;
+    }
+    if (n_large_parts * plan->limits->n_kv_heads >= plan->limits->blocks_wanted)
+        return;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const struct step_seq *seq = &step->seqs[s];
+        if (!attention_is_small(plan->limits, seq->n_rows))
+            assign_partials(plan, seq, &n_assigned);
+    }
+}
+
+/* ---- Shared prefixes ---- */
+
+/* Order in which sequences that share splits are neighbours: the last block of each split tells whole
+ * prefixes apart, since a block that is shared is so together with all before it. */
+static bool comes_before(const struct plan *plan, uint32_t a, uint32_t b)
+{
+    const uint32_t *table_a = table_of(plan, a), *table_b = table_of(plan, b);
+    uint32_t n_a = count_whole_splits(&plan->step->seqs[a]), n_b = count_whole_splits(&plan->step->seqs[b]);
+    for (uint32_t i = 0; i < n_a && i < n_b; i++) {
+        uint32_t last = i * CUDA_KV_SPLIT_BLOCKS + CUDA_KV_SPLIT_BLOCKS - 1;
+        if (table_a[last] != table_b[last])
+            return table_a[last] < table_b[last];
+    }
+    return n_a != n_b ? n_a < n_b : a < b;
+}
+
+static void sort_sharers(struct plan *plan)
+{
+    uint32_t n = plan->n_sharers, *from = plan->sharers, *to = plan->spare;
+    for (uint32_t width = 1; width < n; width *= 2) {
+        for (uint32_t begin = 0; begin < n; begin += 2 * width) {
+            uint32_t middle = begin + width < n ? begin + width : n,
+                     end = middle + width < n ? middle + width : n;
+            uint32_t a = begin, b = middle;
+            for (uint32_t i = begin; i < end; i++) {
+                bool takes_a = b == end || (a < middle && comes_before(plan, from[a], from[b]));
+                to[i] = takes_a ? from[a++] : from[b++];
+            }
+        }
+        uint32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != plan->sharers)
+        memcpy(plan->sharers, from, n * sizeof *from);
+}
+
+static uint32_t count_common_splits(const struct plan *plan, uint32_t a, uint32_t b)
+{
+    uint32_t n = count_whole_splits(&plan->step->seqs[a]), n_b = count_whole_splits(&plan->step->seqs[b]);
+    n = n < n_b ? n : n_b;
+    const uint32_t *table_a = table_of(plan, a), *table_b = table_of(plan, b);
+    uint32_t common = 0;
+    while (common < n &&
+           memcmp(table_a + common * CUDA_KV_SPLIT_BLOCKS, table_b + common * CUDA_KV_SPLIT_BLOCKS,
+                  CUDA_KV_SPLIT_BLOCKS * sizeof *table_a) == 0)
+        common++;
+    return common;
+}
+
+/* Order, depths and the list of rows; returns the rows listed. */
+static uint32_t find_shared_splits(struct plan *plan)
+{
+    uint32_t n_listed = 0;
+    if (plan->limits->shares_prefixes)
+        sort_sharers(plan);
+    for (uint32_t i = 0; i < plan->n_sharers; i++) {
+        const struct step_seq *seq = &plan->step->seqs[plan->sharers[i]];
+        bool shares = plan->limits->shares_prefixes && i + 1 < plan->n_sharers;
+        plan->depths[i] = shares ? count_common_splits(plan, plan->sharers[i], plan->sharers[i + 1]) : 0;
+        plan->rows_at[i] = n_listed;
+        for (uint32_t r = 0; r < seq->n_rows; r++)
+            plan->listed_rows[n_listed++] = seq->first_row + r;
+    }
+    plan->rows_at[plan->n_sharers] = n_listed;
+    return n_listed;
+}
+
+/* Items of the runs of sequences that have split `split` in common, of those for the small kernels or of the
+ * others; returns whether there was any run. */
+static bool add_shared_split(struct plan *plan, uint32_t split, bool small)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < plan->n_sharers; i++) {
+        uint32_t begin = i;
+        while (plan->depths[i] > split)
+            i++;
+        if (i == begin)
+            continue;
+        found = true;
+        uint32_t row = plan->rows_at[begin], end = plan->rows_at[i + 1];
+        if (attention_is_small(plan->limits, end - row) != small)
+            continue;
+        for (; row < end; row += ATTENTION_LARGE_ROWS) {
+            add_item(plan, (struct attention_item){
+                               .seq = plan->sharers[begin],
+                               .first_row = row,
+                               .n_rows = end - row < ATTENTION_LARGE_ROWS ? end - row : ATTENTION_LARGE_ROWS,
+                               .first_split = split,
+                               .n_splits = 1,
+                               .flags = ATTENTION_ITEM_LISTED | ATTENTION_ITEM_PARTIAL,
+                           });
+        }
+    }
+    return found;
+}
+
+static void add_shared_splits(struct plan *plan, bool small)
+{
+    for (uint32_t split = 0; add_shared_split(plan, split, small);)
+        split++;
+}
+
+/* ---- Items of one sequence ---- */
+
+/* Rows [first_row, first_row + n_rows) of the step by the splits from first_split on that they see. */
+static void add_rows(struct plan *plan, uint32_t s, uint32_t first_row, uint32_t n_rows, uint32_t first_split)
+{
+    uint32_t n_splits = attention_row_splits(plan->step->rows[first_row + n_rows - 1].position);
+    struct attention_item item = {.seq = s, .first_row = first_row, .n_rows = n_rows, .n_splits = n_splits};
+    if (!has_partials(plan, &plan->step->seqs[s])) {
+        add_item(plan, item);
+        return;
+    }
+    item.n_splits = 1;
+    item.flags = ATTENTION_ITEM_PARTIAL;
+    for (item.first_split = first_split; item.first_split < n_splits; item.first_split++)
+        add_item(plan, item);
+}
+
+static void add_small_items(struct plan *plan)
+{
+    const struct step *step = plan->step;
+    add_shared_splits(plan, true);
+    for (uint32_t i = 0; i < plan->n_sharers; i++) {
+        uint32_t s = plan->sharers[i], before = i > 0 ? plan->depths[i - 1] : 0;
+        uint32_t shared = plan->depths[i] > before ? plan->depths[i] : before;
+        add_rows(plan, s, step->seqs[s].first_row, step->seqs[s].n_rows, shared);
+    }
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const struct step_seq *seq = &step->seqs[s];
+        if (attention_is_small(plan->limits, seq->n_rows) && !has_partials(plan, seq))
+            add_rows(plan, s, seq->first_row, seq->n_rows, 0);
+    }
+}
+
+/* Last rows first: they see the most. */
+static void add_large_items(struct plan *plan)
+{
+    const struct step *step = plan->step;
+    add_shared_splits(plan, false);
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        const struct step_seq *seq = &step->seqs[s];
+        if (attention_is_small(plan->limits, seq->n_rows))
+            continue;
+        for (size_t i = div_up(seq->n_rows, ATTENTION_LARGE_ROWS); i > 0; i--) {
+            uint32_t begin = (uint32_t)(i - 1) * ATTENTION_LARGE_ROWS, left = seq->n_rows - begin;
+            add_rows(plan, s, seq->first_row + begin,
+                     left < ATTENTION_LARGE_ROWS ? left : ATTENTION_LARGE_ROWS, 0);
+        }
+    }
+}
+
+static uint32_t max_item_rows(const struct attention_item *items, uint32_t n)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n; i++)
+        most = items[i].n_rows > most ? items[i].n_rows : most;
+    return most;
+}
+
+/* Writes one group's arrays from word `at` of the work on; returns the words in use. */
+static size_t plan_group(const struct attention_limits *limits, const struct step *step, uint32_t group,
+                         struct attention_work *work, size_t at)
+{
+    uint32_t *words = (uint32_t *)work, n_seqs = step->n_seqs;
+    struct plan plan = {.limits = limits, .step = step, .group = group, .row_partials = words + at};
+    plan.listed_rows = plan.row_partials + step->n_rows;
+    /* The planner's own: behind what the items can take. */
+    plan.sharers = plan.listed_rows + step->n_rows +
+                   max_items(limits, &step->capacity) * (sizeof(struct attention_item) / sizeof(uint32_t));
+    plan.depths = plan.sharers + n_seqs;
+    plan.spare = plan.depths + n_seqs;
+    plan.rows_at = plan.spare + n_seqs;
+    assign_all_partials(&plan);
+    uint32_t n_listed = find_shared_splits(&plan);
+    plan.items = (struct attention_item *)(plan.listed_rows + n_listed);
+    add_small_items(&plan);
+    uint32_t n_small = plan.n_items;
+    add_large_items(&plan);
+    ASSERT(plan.n_items <= max_items(limits, &step->capacity));
+    size_t items_at = at + step->n_rows + n_listed;
+    work->groups[group] = (struct attention_group){
+        .n_small = n_small,
+        .n_large = plan.n_items - n_small,
+        .small_rows = max_item_rows(plan.items, n_small),
+        .large_rows = max_item_rows(plan.items + n_small, plan.n_items - n_small),
+        .items = (uint32_t)items_at,
+        .row_partials = (uint32_t)at,
+        .listed_rows = (uint32_t)(at + step->n_rows),
+    };
+    return items_at + plan.n_items * (sizeof(struct attention_item) / sizeof(uint32_t));
+}
+
+size_t attention_plan(const struct attention_limits *limits, const struct step *step,
+                      struct attention_work *work)
+{
+    ASSERT(limits->heads_per_kv > 0 && step->capacity.kv_groups <= STEP_KV_GROUPS_MAX);
+    memset(work, 0, sizeof *work);
+    size_t words = sizeof *work / sizeof(uint32_t);
+    for (uint32_t group = 0; group < step->capacity.kv_groups; group++)
+        words = plan_group(limits, step, group, work, words);
+    ASSERT(words * sizeof(uint32_t) <= attention_work_bytes(limits, &step->capacity));
+    return words * sizeof(uint32_t);
+}
+
+const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes, bool is_small)
+{
+#define ENTRY(x, size, type, dim, kv_bytes, warps_m, warps_n, slots, shared, n_blocks)                       \
+    {.id = CUDA_KERNEL_attention_##size##_##type##_d##dim,                                                   \
+     .head_dim = dim,                                                                                        \
+     .element_bytes = kv_bytes,                                                                              \
+     .is_small = warps_m == 1,                                                                               \
+     .threads = 32 * warps_m * warps_n,                                                                      \
+     .shared_bytes = shared,                                                                                 \
+     .blocks = n_blocks},
+    static const struct attention_kernel kernels[] = {ATTENTION_FORMS_BF16(ENTRY, )
+                                                          ATTENTION_FORMS_E4M3(ENTRY, )};
+#undef ENTRY
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
+        const struct attention_kernel *kernel = &kernels[i];
+        if (kernel->head_dim == head_dim && kernel->element_bytes == element_bytes &&
+            kernel->is_small == is_small)
+            return kernel;
+    }
+    return NULL;
+}

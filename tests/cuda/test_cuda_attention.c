@@ -1,0 +1,595 @@
+/* Attention on tensor cores, in the emulator: against the CPU's reference within a bound, and against itself
+ * bit for bit: however the rows of a sequence are cut into steps, beside whomever, by whatever list of work.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/float16.h"
+#include "base/philox.h"
+#include "kernels/cuda/cuda_attention_plan.h"
+#include "kernels/kernel_table.h"
+#include "tests/cuda/emulator/emu_numbers.h"
+#include "tests/cuda/emulator/emulator.h"
+
+enum {
+    SEQS_MAX = 16,
+    POSITIONS_MAX = 1024,
+    BLOCKS_PER_SEQ = POSITIONS_MAX / CUDA_KV_BLOCK_TOKENS,
+    ROWS_MAX = 1024,
+    BLOCKS_MAX = SEQS_MAX * BLOCKS_PER_SEQ,
+    FILL_NAN = 0xff, /* every byte: NaN in bf16 and e4m3 */
+};
+/* What e4m3 codes stand for; bf16 values have no scale. */
+static const float K_SCALE = 0.7f, V_SCALE = 1.7f;
+
+struct shape {
+    uint32_t n_heads, n_kv_heads, head_dim, element_bytes, window;
+    float soft_cap;
+};
+
+/* Sequences with random keys, values and queries at every position, in the CUDA cache and, as f32, in the
+ * CPU's. */
+struct world {
+    struct shape shape;
+    uint32_t n_seqs, n_context[SEQS_MAX];
+    uint32_t tables[SEQS_MAX][BLOCKS_PER_SEQ];
+    uint8_t *kv;
+    float *cpu_kv, *cpu_magnitudes; /* the second: |v| for v */
+    uint16_t *q;                    /* [n_seqs][POSITIONS_MAX][n_heads][head_dim] */
+};
+
+static uint32_t width_of(const struct shape *shape)
+{
+    return shape->n_heads * shape->head_dim;
+}
+
+/* Random numbers as bf16 and as e4m3: drawing millions anew would take longer than the kernels do. */
+enum { RANDOM_VALUES = 4096 };
+static struct {
+    uint16_t bf16;
+    uint8_t e4m3;
+} random_values[RANDOM_VALUES];
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(1);
+    for (uint32_t i = 0; i < RANDOM_VALUES; i++) {
+        float value = rng_normal(&rng);
+        random_values[i].bf16 = bf16_from_f32(value);
+        for (uint32_t code = 0; code < 256; code++) { /* the nearest */
+            if (fabsf(emu_e4m3_values[code] - value) < fabsf(emu_e4m3_values[random_values[i].e4m3] - value))
+                random_values[i].e4m3 = (uint8_t)code;
+        }
+    }
+    return 0;
+}
+
+static uint32_t next_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 40) % RANDOM_VALUES;
+}
+
+static float random_element(uint64_t *state, const struct shape *shape, uint16_t *code)
+{
+    uint32_t i = next_random(state);
+    *code = shape->element_bytes == 2 ? random_values[i].bf16 : random_values[i].e4m3;
+    return shape->element_bytes == 2 ? bf16_to_f32(*code) : emu_e4m3_values[*code];
+}
+
+static void fill_token(struct world *w, uint64_t *random, uint32_t block, uint32_t token)
+{
+    const struct shape *shape = &w->shape;
+    uint32_t d = shape->head_dim, row_pieces = cuda_kv_row_pieces(d, shape->element_bytes);
+    uint32_t tile_bytes = cuda_kv_tile_bytes(d, shape->element_bytes);
+    for (uint32_t head = 0; head < shape->n_kv_heads; head++) {
+        for (int part = CUDA_KV_K; part <= CUDA_KV_V; part++) {
+            uint8_t *tile = w->kv + cuda_kv_tile_offset(shape->n_kv_heads, tile_bytes, block, head,
+                                                        (enum cuda_kv_part)part);
+            size_t cpu = ((size_t)block * shape->n_kv_heads + head) * kv_head_elements(d);
+            for (uint32_t i = 0; i < d; i++) {
+                uint16_t code;
+                float value = random_element(random, shape, &code);
+                if (shape->element_bytes == 1)
+                    value *= part == CUDA_KV_K ? K_SCALE : V_SCALE;
+                memcpy(tile + cuda_kv_element_offset(row_pieces, shape->element_bytes, token, i), &code,
+                       shape->element_bytes);
+                size_t at = part == CUDA_KV_K ? cpu + i * KV_BLOCK_TOKENS + token
+                                              : cpu + d * KV_BLOCK_TOKENS + token * round_up(d, LANES) + i;
+                w->cpu_kv[at] = value;
+                w->cpu_magnitudes[at] = part == CUDA_KV_K ? value : fabsf(value);
+            }
+        }
+    }
+}
+
+/* n_shared[s]: blocks at the beginning that sequence s has in common with sequence 0. */
+static void world_create(struct world *w, const struct shape *shape, uint32_t n_seqs,
+                         const uint32_t *n_context, const uint32_t *n_shared, uint64_t seed)
+{
+    *w = (struct world){.shape = *shape, .n_seqs = n_seqs};
+    struct rng rng = rng_make(seed);
+    uint64_t random = seed;
+    size_t kv_bytes =
+        BLOCKS_MAX * cuda_kv_block_bytes(shape->n_kv_heads, shape->head_dim, shape->element_bytes);
+    size_t cpu_elements = BLOCKS_MAX * shape->n_kv_heads * kv_head_elements(shape->head_dim);
+    size_t n_q = (size_t)n_seqs * POSITIONS_MAX * width_of(shape);
+    w->kv = mem_alloc(kv_bytes);
+    w->cpu_kv = mem_alloc(cpu_elements * sizeof(float));
+    w->cpu_magnitudes = mem_alloc(cpu_elements * sizeof(float));
+    w->q = mem_alloc(n_q * sizeof(uint16_t));
+    assert_true(w->kv != NULL && w->cpu_kv != NULL && w->cpu_magnitudes != NULL && w->q != NULL);
+    memset(w->kv, FILL_NAN, kv_bytes);
+    for (size_t i = 0; i < n_q; i++)
+        w->q[i] = random_values[next_random(&random)].bf16;
+    uint32_t free_blocks[BLOCKS_MAX], n_free = 0;
+    for (uint32_t i = 0; i < BLOCKS_MAX; i++) {
+        uint32_t other = rng_below(&rng, i + 1);
+        free_blocks[i] = free_blocks[other];
+        free_blocks[other] = i;
+    }
+    for (uint32_t s = 0; s < n_seqs; s++) {
+        w->n_context[s] = n_context[s];
+        for (uint32_t b = 0; b < BLOCKS_PER_SEQ; b++) {
+            bool shared = s > 0 && n_shared != NULL && b < n_shared[s];
+            w->tables[s][b] = shared ? w->tables[0][b] : UINT32_MAX; /* unused: read by nobody */
+            if (shared || b * CUDA_KV_BLOCK_TOKENS >= n_context[s])
+                continue;
+            w->tables[s][b] = free_blocks[n_free++];
+            for (uint32_t t = 0; t < CUDA_KV_BLOCK_TOKENS && b * CUDA_KV_BLOCK_TOKENS + t < n_context[s]; t++)
+                fill_token(w, &random, w->tables[s][b], t);
+        }
+    }
+}
+
+static void world_destroy(struct world *w)
+{
+    mem_free(w->kv), mem_free(w->cpu_kv), mem_free(w->cpu_magnitudes), mem_free(w->q);
+}
+
+/* ---- Running a step ---- */
+
+struct rows { /* of one sequence in a step */
+    uint32_t seq, first, n;
+};
+
+struct run_options {
+    uint32_t n_partials, blocks_wanted, n_blocks;
+    bool shares_prefixes;
+    uint64_t emulator_seed;
+    uint32_t emulator_threads;
+};
+
+static void fill_step(const struct world *w, const struct rows *rows, uint32_t n, struct step *step)
+{
+    step->n_rows = 0;
+    step->n_seqs = n;
+    for (uint32_t i = 0; i < n; i++) {
+        step->seqs[i] = (struct step_seq){
+            .first_row = step->n_rows, .n_rows = rows[i].n, .n_context = rows[i].first + rows[i].n};
+        memcpy(step_block_table(step, 0, i), w->tables[rows[i].seq], sizeof w->tables[0]);
+        for (uint32_t r = 0; r < rows[i].n; r++)
+            step->rows[step->n_rows++] = (struct step_row){.position = rows[i].first + r, .seq = i};
+    }
+    assert_true(step->n_rows <= ROWS_MAX);
+}
+
+static uint32_t blocks_of(const struct run_options *options, uint32_t n)
+{
+    return options->n_blocks > 0 ? options->n_blocks : n;
+}
+
+static void launch(const struct run_options *options, const struct shape *shape, bool is_small,
+                   uint32_t n_items, const struct attention_tile_args *args)
+{
+    if (n_items == 0)
+        return;
+    const struct attention_kernel *kernel =
+        attention_kernel_find(shape->head_dim, shape->element_bytes, is_small);
+    assert_non_null(kernel);
+    emu_launch(&(struct emu_launch){.kernel = emulated_kernel(kernel->id),
+                                    .grid = {blocks_of(options, n_items * shape->n_kv_heads), 1, 1},
+                                    .block_threads = kernel->threads,
+                                    .shared_bytes = kernel->shared_bytes,
+                                    .args = args,
+                                    .args_bytes = sizeof *args,
+                                    .dependent = true});
+}
+
+/* out: [rows of the step][width] bf16. Returns the work list's counts. */
+static struct attention_group run(const struct world *w, const struct rows *rows, uint32_t n,
+                                  const struct run_options *options, uint16_t *out)
+{
+    const struct shape *shape = &w->shape;
+    struct step *step;
+    struct step_capacity capacity = {.rows = ROWS_MAX,
+                                     .seqs = SEQS_MAX,
+                                     .outputs = 1,
+                                     .copies = 1,
+                                     .blocks_per_seq = BLOCKS_PER_SEQ,
+                                     .kv_groups = 1};
+    assert_int_equal(step_create(&capacity, &step).code, ERR_OK);
+    fill_step(w, rows, n, step);
+    struct attention_limits limits = {.heads_per_kv = shape->n_heads / shape->n_kv_heads,
+                                      .n_kv_heads = shape->n_kv_heads,
+                                      .n_partials = options->n_partials,
+                                      .blocks_wanted = options->blocks_wanted,
+                                      .shares_prefixes = options->shares_prefixes};
+    struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
+    assert_non_null(work);
+    attention_plan(&limits, step, work);
+    struct cuda_step cuda_step = {.n_rows = step->n_rows,
+                                  .n_seqs = step->n_seqs,
+                                  .blocks_per_seq = BLOCKS_PER_SEQ,
+                                  .rows = step->rows,
+                                  .seqs = step->seqs,
+                                  .block_tables = {step->block_tables[0]}};
+    uint32_t width = width_of(shape), stride = width + 2 * shape->n_kv_heads * shape->head_dim;
+    uint16_t *qkv = mem_alloc((size_t)step->n_rows * stride * 2);
+    memset(qkv, FILL_NAN, (size_t)step->n_rows * stride * 2);
+    for (uint32_t r = 0; r < step->n_rows; r++) {
+        size_t at = (size_t)rows[step->rows[r].seq].seq * POSITIONS_MAX + step->rows[r].position;
+        memcpy(qkv + (size_t)r * stride, w->q + at * width, width * 2);
+    }
+    memset(out, FILL_NAN, (size_t)step->n_rows * width * 2);
+    size_t n_arrivals = (size_t)ROWS_MAX * shape->n_kv_heads;
+    struct attention_tile_args args = {
+        .step = &cuda_step,
+        .work = work,
+        .qkv = qkv,
+        .out = out,
+        .qkv_stride = stride,
+        .out_stride = width,
+        .n_heads = shape->n_heads,
+        .scale = 1.0f / sqrtf((float)shape->head_dim),
+        .window = shape->window,
+        .soft_cap = shape->soft_cap,
+        .kv = {.blocks = w->kv,
+               .n_blocks = BLOCKS_MAX,
+               .n_kv_heads = shape->n_kv_heads,
+               .head_dim = shape->head_dim,
+               .element_bytes = shape->element_bytes,
+               .k_scale = K_SCALE,
+               .v_scale = V_SCALE},
+        .partial_o = mem_alloc((size_t)options->n_partials * width * 4 + 16),
+        .partial_ml = mem_alloc((size_t)options->n_partials * shape->n_heads * 8 + 16),
+        .arrivals = mem_alloc(n_arrivals * sizeof(uint32_t)),
+    };
+    emu_set_options(
+        &(struct emu_options){.seed = options->emulator_seed,
+                              .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
+                              .target = 80});
+    struct attention_group group = work->groups[0];
+    launch(options, shape, true, group.n_small, &args);
+    launch(options, shape, false, group.n_large, &args);
+    for (size_t i = 0; i < n_arrivals; i++)
+        assert_int_equal(args.arrivals[i], 0);
+    mem_free(args.partial_o), mem_free(args.partial_ml), mem_free(args.arrivals), mem_free(qkv),
+        mem_free(work);
+    step_destroy(step);
+    return group;
+}
+
+/* ---- The reference ---- */
+
+/* Rows within a rounding of p and one of the output of what the CPU computes: errors relative to the sum of
+ * |p v|. */
+static void check_rows(const struct world *w, uint32_t seq, uint32_t first, uint32_t n, const uint16_t *out)
+{
+    const struct shape *shape = &w->shape;
+    uint32_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
+    float q[HEAD_DIM_MAX], want[HEAD_DIM_MAX], magnitude[HEAD_DIM_MAX], *scratch = mem_alloc(1 << 16);
+    for (uint32_t i = 0; i < n * shape->n_heads; i++) {
+        uint32_t position = first + i / shape->n_heads, head = i % shape->n_heads;
+        size_t at = (((size_t)seq * POSITIONS_MAX + position) * shape->n_heads + head) * d;
+        for (uint32_t j = 0; j < d; j++)
+            q[j] = bf16_to_f32(w->q[at + j]);
+        struct attention_query query = {
+            .q = q,
+            .out = want,
+            .first = shape->window > 0 && position >= shape->window ? position - shape->window + 1 : 0,
+            .last = position};
+        struct attention_args args = {.kv = w->cpu_kv,
+                                      .block_table = w->tables[seq],
+                                      .kv_head = head / group,
+                                      .n_kv_heads = shape->n_kv_heads,
+                                      .head_dim = d,
+                                      .scale = 1.0f / sqrtf((float)d),
+                                      .soft_cap = shape->soft_cap,
+                                      .queries = &query,
+                                      .n_queries = 1,
+                                      .scratch = scratch};
+        attention_f32_ref(&args);
+        query.out = magnitude;
+        args.kv = w->cpu_magnitudes;
+        attention_f32_ref(&args);
+        for (uint32_t j = 0; j < d; j++) {
+            float got = bf16_to_f32(out[(size_t)i * d + j]), bound = magnitude[j] * (1.0f / 128) + 1e-6f;
+            if (!(fabsf(got - want[j]) <= bound))
+                fail_msg("position %u, head %u, element %u: %g, the reference has %g +- %g", position, head,
+                         j, (double)got, (double)want[j], (double)bound);
+        }
+    }
+    mem_free(scratch);
+}
+
+static const struct run_options plain = {.n_partials = 512, .shares_prefixes = true};
+
+/* Sequences of every length that could matter, all in one step: one row each, and the longest with a chunk.
+ */
+static void check_shape(const struct shape *shape, uint64_t seed)
+{
+    static const uint32_t contexts[] = {1, 15, 16, 17, 255, 256, 257, 900};
+    enum { N = sizeof contexts / sizeof *contexts, CHUNK = 17, STRIDE = 8 };
+    struct world w;
+    world_create(&w, shape, N, contexts, NULL, seed);
+    uint32_t width = width_of(shape);
+    uint16_t *out = mem_alloc((size_t)(N + CHUNK) * width * 2);
+    struct rows rows[N];
+    for (uint32_t s = 0; s < N; s++)
+        rows[s] = (struct rows){s, contexts[s] - 1, 1};
+    rows[N - 1] = (struct rows){N - 1, contexts[N - 1] - CHUNK, CHUNK};
+    run(&w, rows, N, &plain, out);
+    for (uint32_t s = 0; s < N; s++) {
+        for (uint32_t i = 0; i < rows[s].n; i += STRIDE)
+            check_rows(&w, s, rows[s].first + i, 1, out + (size_t)(s + i) * width);
+    }
+    mem_free(out);
+    world_destroy(&w);
+}
+
+static void test_against_reference(void **state)
+{
+    (void)state;
+    static const uint32_t dims[] = {64, 96, 128, 256}, ratios[] = {1, 4, 8};
+    for (uint32_t i = 0; i < 4 * 2 * 2; i++) {
+        struct shape shape = {
+            .n_kv_heads = 1 + i % 2, .head_dim = dims[i / 4], .element_bytes = i / 2 % 2 ? 2 : 1};
+        shape.n_heads = shape.n_kv_heads * ratios[i % 3];
+        shape.window = i % 4 == 1 ? 300 : i % 4 == 2 ? 5 : 0;
+        shape.soft_cap = i % 5 == 1 ? 3.0f : 0;
+        check_shape(&shape, 1 + i);
+    }
+}
+
+/* ---- Bit for bit ---- */
+
+/* Rows [first, first + n) of a sequence, each in a step of its own. */
+static void run_alone(const struct world *w, struct rows rows, const struct run_options *options,
+                      uint16_t *out)
+{
+    for (uint32_t i = 0; i < rows.n; i++) {
+        struct rows one = {rows.seq, rows.first + i, 1};
+        run(w, &one, 1, options, out + (size_t)i * width_of(&w->shape));
+    }
+}
+
+static void assert_same_rows(const struct world *w, const uint16_t *want, const uint16_t *got, uint32_t n,
+                             uint32_t first, const char *what)
+{
+    uint32_t width = width_of(&w->shape);
+    for (uint32_t i = 0; i < n * width; i++) {
+        if (want[i] != got[i])
+            fail_msg("%s: position %u, value %u is %04x, alone %04x", what, first + i / width, i % width,
+                     got[i], want[i]);
+    }
+}
+
+/* Stretches of positions around what could matter: blocks, tiles, splits, the end. */
+static const struct rows stretches[] = {{0, 0, 2},   {0, 15, 2},  {0, 63, 2}, {0, 254, 3},
+                                        {0, 319, 2}, {0, 511, 2}, {0, 558, 2}};
+enum { N_STRETCHES = sizeof stretches / sizeof *stretches, CUT_CONTEXT = 560, ALONE_ROWS = 32 };
+
+/* The whole sequence in chunks of `chunk` rows, some rows of another sequence beside each; out:
+ * [CUT_CONTEXT][width].
+ */
+static void run_in_chunks(const struct world *w, uint32_t chunk, const struct run_options *options,
+                          uint16_t *out)
+{
+    uint32_t width = width_of(&w->shape);
+    uint16_t *step_out = mem_alloc((size_t)ROWS_MAX * width * 2);
+    for (uint32_t first = 0; first < CUT_CONTEXT; first += chunk) {
+        uint32_t n = CUT_CONTEXT - first < chunk ? CUT_CONTEXT - first : chunk;
+        struct rows rows[] = {{1, first / 3, 1 + chunk % 5}, {0, first, n}, {2, 299, 1}};
+        run(w, rows, 3, options, step_out);
+        memcpy(out + (size_t)first * width, step_out + (size_t)rows[0].n * width, (size_t)n * width * 2);
+    }
+    mem_free(step_out);
+}
+
+static void check_cuts(const struct shape *shape, uint64_t seed)
+{
+    static const uint32_t contexts[] = {CUT_CONTEXT, 200, 300}, chunks[] = {512, 64, 16};
+    static const struct run_options options[] = {
+        {.n_partials = 0, .emulator_seed = 5},
+        {.n_partials = 4096, .blocks_wanted = 1000, .emulator_seed = 6, .emulator_threads = 2, .n_blocks = 3},
+        {.n_partials = 40, .blocks_wanted = 1000, .emulator_seed = 7, .n_blocks = 5},
+    };
+    struct world w;
+    world_create(&w, shape, 3, contexts, NULL, seed);
+    uint32_t width = width_of(shape);
+    uint16_t *alone = mem_alloc((size_t)ALONE_ROWS * width * 2),
+             *out = mem_alloc((size_t)CUT_CONTEXT * width * 2);
+    for (uint32_t i = 0, at = 0; i < N_STRETCHES; at += stretches[i++].n)
+        run_alone(&w, stretches[i], &plain, alone + (size_t)at * width);
+    for (uint32_t c = 0; c < 3; c++) {
+        run_in_chunks(&w, chunks[c], &options[c], out);
+        char what[64];
+        snprintf(what, sizeof what, "head_dim %u, chunks of %u", shape->head_dim, chunks[c]);
+        for (uint32_t i = 0, at = 0; i < N_STRETCHES; at += stretches[i++].n)
+            assert_same_rows(&w, alone + (size_t)at * width, out + (size_t)stretches[i].first * width,
+                             stretches[i].n, stretches[i].first, what);
+    }
+    check_rows(&w, 0, CUT_CONTEXT - 2, 2, out + (size_t)(CUT_CONTEXT - 2) * width);
+    mem_free(alone), mem_free(out);
+    world_destroy(&w);
+}
+
+/* A row has the same bits alone and in any chunk of its sequence. */
+static void test_any_cut(void **state)
+{
+    (void)state;
+    check_cuts(&(struct shape){.n_heads = 4, .n_kv_heads = 1, .head_dim = 128, .element_bytes = 2}, 11);
+    check_cuts(
+        &(struct shape){.n_heads = 3, .n_kv_heads = 1, .head_dim = 64, .element_bytes = 1, .window = 290},
+        12);
+    check_cuts(
+        &(struct shape){.n_heads = 1, .n_kv_heads = 1, .head_dim = 96, .element_bytes = 2, .soft_cap = 2},
+        13);
+    check_cuts(
+        &(struct shape){.n_heads = 2, .n_kv_heads = 1, .head_dim = 256, .element_bytes = 2, .window = 64},
+        14);
+    check_cuts(&(struct shape){.n_heads = 5, .n_kv_heads = 1, .head_dim = 128, .element_bytes = 1}, 15);
+    check_cuts(&(struct shape){.n_heads = 2, .n_kv_heads = 1, .head_dim = 256, .element_bytes = 1}, 16);
+}
+
+/* Sequences that share prefixes of several lengths give what they give alone, and the shared keys are read
+ * once. */
+static void test_shared_prefixes(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    static const uint32_t n_shared[N] = {0, 37, 37, 16, 20, 0, 37, 35, 35, 15, 37, 32};
+    uint32_t contexts[N];
+    struct rows rows[N];
+    for (uint32_t s = 0; s < N; s++) {
+        contexts[s] = 598 + s;
+        rows[s] = (struct rows){s, contexts[s] - 1 - s % 2, 1 + s % 2};
+    }
+    static const struct shape shapes[] = {
+        {.n_heads = 8, .n_kv_heads = 2, .head_dim = 128, .element_bytes = 2},
+        {.n_heads = 3, .n_kv_heads = 1, .head_dim = 64, .element_bytes = 1, .window = 500},
+        {.n_heads = 8, .n_kv_heads = 1, .head_dim = 256, .element_bytes = 2},
+    };
+    for (uint32_t i = 0; i < 3; i++) {
+        struct world w;
+        world_create(&w, &shapes[i], N, contexts, n_shared, 20 + i);
+        uint32_t width = width_of(&shapes[i]);
+        uint16_t *shared = mem_alloc((size_t)ROWS_MAX * width * 2),
+                 *unshared = mem_alloc((size_t)ROWS_MAX * width * 2);
+        for (uint64_t seed = 0; seed < 2; seed++) {
+            struct run_options options = {.n_partials = 4096,
+                                          .shares_prefixes = true,
+                                          .emulator_seed = seed,
+                                          .emulator_threads = 1 + seed % 2,
+                                          .n_blocks = 7};
+            struct attention_group with = run(&w, rows, N, &options, shared);
+            options.shares_prefixes = false;
+            struct attention_group without = run(&w, rows, N, &options, unshared);
+            assert_true(with.n_large > 0 && without.n_large == 0);
+            assert_true(with.n_large + with.n_small + 8 < without.n_small);
+            assert_same_rows(&w, unshared, shared, N + N / 2, 0, "shared prefixes");
+        }
+        for (uint32_t s = 0, row = 0; s < N; row += rows[s++].n) {
+            uint16_t *alone = unshared;
+            run_alone(&w, rows[s], &plain, alone);
+            assert_same_rows(&w, alone, shared + (size_t)row * width, rows[s].n, rows[s].first,
+                             "shared prefix");
+        }
+        mem_free(shared), mem_free(unshared);
+        world_destroy(&w);
+    }
+}
+
+/* ---- Plans ---- */
+
+/* Counts how often the items reach every row and split that it sees. */
+static void count_covered(const struct attention_work *work, const struct step *step,
+                          uint8_t covered[ROWS_MAX][64])
+{
+    const struct attention_group *group = &work->groups[0];
+    const uint32_t *words = (const uint32_t *)work;
+    const struct attention_item *items = (const struct attention_item *)(words + group->items);
+    for (uint32_t i = 0; i < group->n_small + group->n_large; i++) {
+        const struct attention_item *item = &items[i];
+        assert_true(item->n_rows >= 1 &&
+                    item->n_rows <= (i < group->n_small ? group->small_rows : group->large_rows));
+        for (uint32_t j = 0; j < item->n_rows; j++) {
+            bool listed = item->flags & ATTENTION_ITEM_LISTED;
+            uint32_t row = listed ? words[group->listed_rows + item->first_row + j] : item->first_row + j;
+            assert_true(row < step->n_rows && (listed || step->rows[row].seq == item->seq));
+            assert_true((words[group->row_partials + row] != ATTENTION_NO_PARTIAL) ==
+                        ((item->flags & ATTENTION_ITEM_PARTIAL) != 0));
+            if ((item->flags & ATTENTION_ITEM_PARTIAL) == 0)
+                assert_true(item->first_split == 0 &&
+                            item->n_splits >= attention_row_splits(step->rows[row].position));
+            for (uint32_t split = item->first_split; split < item->first_split + item->n_splits; split++) {
+                covered[row][split]++;
+                for (uint32_t b = 0; listed && b < CUDA_KV_SPLIT_BLOCKS; b++)
+                    assert_int_equal(
+                        step_block_table(step, 0, item->seq)[split * CUDA_KV_SPLIT_BLOCKS + b],
+                        step_block_table(step, 0, step->rows[row].seq)[split * CUDA_KV_SPLIT_BLOCKS + b]);
+            }
+        }
+    }
+}
+
+/* Random steps whose tables share beginnings at random. */
+static void random_step(struct rng *rng, struct step *step)
+{
+    uint32_t next_block = 0;
+    step->n_rows = 0;
+    step->n_seqs = 1 + rng_below(rng, SEQS_MAX);
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        uint32_t n_rows = rng_below(rng, 4) > 0 ? 1 + rng_below(rng, 3) : 1 + rng_below(rng, 60);
+        uint32_t first = rng_below(rng, POSITIONS_MAX - n_rows);
+        step->seqs[s] =
+            (struct step_seq){.first_row = step->n_rows, .n_rows = n_rows, .n_context = first + n_rows};
+        for (uint32_t r = 0; r < n_rows; r++)
+            step->rows[step->n_rows++] = (struct step_row){.position = first + r, .seq = s};
+        uint32_t n_shared = s > 0 && rng_below(rng, 2) ? rng_below(rng, first / CUDA_KV_BLOCK_TOKENS + 1) : 0;
+        const uint32_t *other = s > 0 ? step_block_table(step, 0, rng_below(rng, s)) : NULL;
+        for (uint32_t b = 0; b < BLOCKS_PER_SEQ; b++)
+            step_block_table(step, 0, s)[b] = b < n_shared ? other[b] : next_block++;
+    }
+}
+
+static void test_plans_cover_all(void **state)
+{
+    (void)state;
+    static uint8_t covered[ROWS_MAX][64];
+    struct step_capacity capacity = {.rows = ROWS_MAX,
+                                     .seqs = SEQS_MAX,
+                                     .outputs = 1,
+                                     .copies = 1,
+                                     .blocks_per_seq = BLOCKS_PER_SEQ,
+                                     .kv_groups = 1};
+    struct step *step;
+    assert_int_equal(step_create(&capacity, &step).code, ERR_OK);
+    struct rng rng = rng_make(3);
+    for (int i = 0; i < 2000; i++) {
+        struct attention_limits limits = {.heads_per_kv = 1 + rng_below(&rng, 8),
+                                          .n_kv_heads = 1 + rng_below(&rng, 8),
+                                          .n_partials = rng_below(&rng, 2) ? rng_below(&rng, 200) : 4096,
+                                          .blocks_wanted = rng_below(&rng, 300),
+                                          .shares_prefixes = rng_below(&rng, 4) > 0};
+        random_step(&rng, step);
+        struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
+        assert_true(attention_plan(&limits, step, work) <= attention_work_bytes(&limits, &capacity));
+        memset(covered, 0, sizeof covered);
+        count_covered(work, step, covered);
+        for (uint32_t r = 0; r < step->n_rows; r++) {
+            for (uint32_t split = 0; split < attention_row_splits(step->rows[r].position); split++)
+                assert_int_equal(covered[r][split], 1);
+        }
+        mem_free(work);
+    }
+    step_destroy(step);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plans_cover_all),
+        cmocka_unit_test(test_against_reference),
+        cmocka_unit_test(test_any_cut),
+        cmocka_unit_test(test_shared_prefixes),
+    };
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
