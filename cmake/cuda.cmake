@@ -1,6 +1,7 @@
 # Where CUDA is: nvcc, the headers of its libraries and the static runtime, from a toolkit or from the nvidia-* Python
 # packages. BANTAM_NVCC is false where there is none: all but libbantam_cuda.so builds without it.
-#   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_INCLUDE_DIRS, BANTAM_CUDART_STATIC, BANTAM_HAS_CUBLASLT, BANTAM_HAS_NCCL
+#   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_MACHINE_TARGETS (sm_80 and so on), BANTAM_CUDA_INCLUDE_DIRS,
+#   BANTAM_CUDART_STATIC, BANTAM_HAS_CUBLASLT, BANTAM_HAS_NCCL
 #   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel; what ptxas
 #   says of it (registers, spills) is kept beside the object
 option(BANTAM_CUDA "Build libbantam_cuda.so where nvcc is found" ON)
@@ -74,6 +75,8 @@ foreach(arch IN LISTS archs)
     list(APPEND arch_names sm_${arch})
   endif()
 endforeach()
+set(BANTAM_CUDA_MACHINE_TARGETS ${arch_names})
+list(FILTER BANTAM_CUDA_MACHINE_TARGETS INCLUDE REGEX "^sm_")
 string(JOIN " " arch_names ${arch_names})
 message(STATUS "nvcc: ${BANTAM_NVCC} for ${arch_names}; cuBLASLt headers: ${BANTAM_HAS_CUBLASLT}, NCCL headers: ${BANTAM_HAS_NCCL}")
 

@@ -51,6 +51,7 @@ DEVICE float soften_split(const struct attention_simple_args &args, struct atten
                           uint32_t end, float *sum)
 {
     float scores[SPLIT_TOKENS_PER_THREAD], max = -INFINITY;
+#pragma unroll
     for (uint32_t i = 0; i < SPLIT_TOKENS_PER_THREAD; i++) {
         uint32_t t = start + i * ATTENTION_SIMPLE_THREADS + thread_x();
         scores[i] = -INFINITY;
@@ -61,6 +62,7 @@ DEVICE float soften_split(const struct attention_simple_args &args, struct atten
     }
     max = block_max(max, shared->max_parts);
     float part = 0;
+#pragma unroll
     for (uint32_t i = 0; i < SPLIT_TOKENS_PER_THREAD; i++) {
         float p = scores[i] == -INFINITY ? 0.0f : exp_ref(scores[i] - max);
         shared->p[i * ATTENTION_SIMPLE_THREADS + thread_x()] = p;

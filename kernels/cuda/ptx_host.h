@@ -29,6 +29,7 @@ struct emu_kernel {
     void (*run)(const void *args);
     size_t args_bytes;
     uint32_t max_threads; /* of a block */
+    bool checked;         /* compiled to report its accesses to the emulator */
 };
 
 /* The address of a static shared variable in this block; slot: one per variable and OS thread. */
@@ -79,6 +80,12 @@ uint32_t emu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c);
 #define PTX_HAS_E4M3      1
 #define PTX_HAS_MMA_E4M3  1
 
+#ifdef __SANITIZE_THREAD__
+#define EMU_CHECKED true
+#else
+#define EMU_CHECKED false
+#endif
+
 #define DEVICE                  static inline
 #define KERNEL(name, args_type) KERNEL_BOUNDS(name, args_type, 1024, 1)
 #define KERNEL_BOUNDS(name, args_type, max_threads, min_blocks)                                              \
@@ -88,7 +95,8 @@ uint32_t emu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c);
         name##_thread(*(const args_type *)args);                                                             \
     }                                                                                                        \
     extern "C" const struct emu_kernel emu_kernel_##name;                                                    \
-    const struct emu_kernel emu_kernel_##name = {#name, name##_run, sizeof(args_type), max_threads};         \
+    const struct emu_kernel emu_kernel_##name = {#name, name##_run, sizeof(args_type), max_threads,          \
+                                                 EMU_CHECKED};                                               \
     static void name##_thread(const args_type &args)
 
 #define SHARED(type, name, ...)                                                                              \

@@ -125,7 +125,11 @@ HOST_DEVICE static inline float gumbel_from_bits_ref(uint32_t bits)
 HOST_DEVICE static inline float gumbel_ref(struct gumbel_key key, uint32_t token)
 {
     const uint32_t counter[4] = {key.position, key.purpose, token / 4, 0};
-    return gumbel_from_bits_ref(philox4x32(key.key, counter).lane[token % 4]);
+    struct philox_block block = philox4x32(key.key, counter);
+    /* Chosen, not indexed: a GPU has no index into registers. */
+    uint32_t low = token % 2 == 0 ? block.lane[0] : block.lane[1];
+    uint32_t high = token % 2 == 0 ? block.lane[2] : block.lane[3];
+    return gumbel_from_bits_ref(token % 4 < 2 ? low : high);
 }
 
 /* The pairwise sum of kernel_types.h; lanes are overwritten. */

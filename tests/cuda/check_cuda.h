@@ -25,6 +25,7 @@ struct cuda_case {
     enum check_type type; /* of them */
     float tolerance;      /* relative to the scale of the row, besides the rounding to type; 0: bit for bit */
     char note[128];       /* the shape, for messages */
+    bool refused;         /* the device cannot run it: nothing is compared */
     void *context;        /* the check's own */
     char failure[FAILURE_MAX]; /* "" = none yet */
 };
@@ -42,12 +43,13 @@ struct cuda_check {
 /* Notes a failure that only run can see; the first one counts. */
 void check_fail(struct cuda_case *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- Memory and launches (check_device.c) ---- */
+/* ---- Memory and launches: in the emulator (check_device.c), or on a device (check_card.c) ---- */
 
 /* Host memory until the case ends; zeroed. */
 void *check_alloc(struct cuda_case *c, size_t bytes);
 
-/* Device memory until the run ends, between canaries; its contents are noise. */
+/* Device memory until the run ends, between canaries; every byte is DEVICE_NOISE. */
+enum { DEVICE_NOISE = 0x5a };
 void *device_alloc(size_t bytes);
 void *device_upload(const void *from, size_t bytes);
 void device_write(void *to, const void *from, size_t bytes);
@@ -59,7 +61,8 @@ struct check_launch {
     uint32_t threads, shared_bytes;
     const void *args;
     size_t args_bytes;
-    uint32_t target; /* compute capability that the kernel is for; 0 = any */
+    uint32_t
+        target; /* compute capability that the kernel is for: 80 and 0 = any, 89 = mma of e4m3, 90 = wgmma */
 };
 /* Runs it, in a random order of blocks and warps that the seed of the case gives. */
 void device_launch(struct cuda_case *c, const struct check_launch *launch);
@@ -72,8 +75,12 @@ void device_launch(struct cuda_case *c, const struct check_launch *launch);
 /* Frees what device_alloc gave; false: a canary is gone. */
 bool device_release(void);
 uint64_t device_launches(enum cuda_kernel_id kernel);
+/* Whether a launch since the last call was left out: the device is not of its target. */
+bool device_refused(void);
+/* One line: what the kernels run on. */
+const char *device_description(void);
 
-/* ---- A step on the device (check_step.c) ---- */
+/* ---- A step on the device (check_values.c) ---- */
 
 struct check_step {
     struct step_row *rows;
@@ -150,6 +157,9 @@ enum linear_check {
     X(attention_m32_e4m3_d256, check_attention_tile, 0)                                                      \
     X(activation_mul_f32, check_activation_mul, CHECK_F32)                                                   \
     X(activation_mul_bf16, check_activation_mul, CHECK_BF16)                                                 \
+    X(sum_ranks_f32, check_sum_ranks, CHECK_F32)                                                             \
+    X(sum_ranks_bf16, check_sum_ranks, CHECK_BF16)                                                           \
+    X(join_ranks, check_join_ranks, 0)                                                                       \
     X(gather_outputs, check_gather_outputs, 0)                                                               \
     X(soft_cap_f32, check_soft_cap, 0)                                                                       \
     X(linear_simple_f32, check_linear_simple, 0)                                                             \

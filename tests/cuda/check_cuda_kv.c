@@ -6,13 +6,7 @@
 #include "kernels/kernel_table.h"
 #include "tests/cuda/check_cuda.h"
 
-enum {
-    SEQS = 3,
-    BLOCKS_PER_SEQ = 8,
-    BLOCKS = SEQS * BLOCKS_PER_SEQ,
-    POSITIONS = BLOCKS_PER_SEQ * 16,
-    NOISE = 0x5a
-};
+enum { SEQS = 3, BLOCKS_PER_SEQ = 8, BLOCKS = SEQS * BLOCKS_PER_SEQ, POSITIONS = BLOCKS_PER_SEQ * 16 };
 
 static uint32_t draw_element_bytes(struct cuda_case *c)
 {
@@ -138,7 +132,7 @@ static uint8_t *take_row(const struct write_case *e, const struct step_row *row,
                 uint8_t *at =
                     tile + cuda_kv_element_offset(row_pieces, e->element_bytes, row->position % 16, i);
                 memcpy(out, at, e->element_bytes);
-                memset(at, NOISE, e->element_bytes);
+                memset(at, DEVICE_NOISE, e->element_bytes);
             }
         }
     }
@@ -185,7 +179,7 @@ static void write_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out
         at = take_row(e, &e->rows[first + r], cache, at + q_bytes);
     }
     for (size_t i = 0; i < cache_bytes; i++) {
-        if (cache[i] != NOISE)
+        if (cache[i] != DEVICE_NOISE)
             check_fail(c, "byte %zu of the cache belongs to no row and was written", i);
     }
 }

@@ -42,6 +42,7 @@ void *fake_memory_alloc(enum fake_memory_kind kind, size_t size_bytes)
     void *memory =
         mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ASSERT(memory != MAP_FAILED);
+    (void)madvise(memory, mapped_bytes, MADV_HUGEPAGE); /* opening and closing then costs little */
     memset(memory, 0xa5, size_bytes < POISONED_MAX ? size_bytes : POISONED_MAX);
     *block = (struct block){kind, memory, size_bytes, mapped_bytes};
     if (kind == FAKE_MEMORY_DEVICE)

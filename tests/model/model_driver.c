@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 #include "base/checked.h"
@@ -15,6 +16,11 @@ const char *const driver_checkpoints[] = {"llama-gqa",
                                           "qwen2-window",
                                           NULL};
 
+const char *driver_device(void)
+{
+    return getenv("BANTAM_TEST_DEVICE");
+}
+
 struct model_options driver_options(const char *directory, uint32_t n_slots, uint32_t max_len)
 {
     return (struct model_options){.directory = directory,
@@ -22,6 +28,7 @@ struct model_options driver_options(const char *directory, uint32_t n_slots, uin
                                   .max_num_seqs = n_slots,
                                   .max_num_batched_tokens = 128,
                                   .num_kv_blocks = n_slots * (uint32_t)div_up(max_len, MODEL_BLOCK_TOKENS),
+                                  .device = driver_device(),
                                   .n_threads = 2};
 }
 

@@ -13,6 +13,8 @@ struct driver {
     uint32_t blocks_per_slot;
 };
 
+/* The device of BANTAM_TEST_DEVICE, NULL = the CPU. */
+const char *driver_device(void);
 /* Options for a checkpoint of tests/parity/checkpoints; room for n_slots sequences of max_len tokens. */
 struct model_options driver_options(const char *directory, uint32_t n_slots, uint32_t max_len);
 /* Fails the test on an error. */

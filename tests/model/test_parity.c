@@ -11,12 +11,21 @@
 #include "model/model_internal.h"
 #include "tests/model/model_driver.h"
 
-enum { TOKENS_MAX = 256, GREEDY_TOKENS = 64, TOP_MAX = 8, CASES_MAX = 16, VOCAB_MAX = 1024 };
+enum {
+    TOKENS_MAX = 256,
+    GREEDY_TOKENS = 64,
+    TOP_MAX = 8,
+    CASES_MAX = 16,
+    DEVICE_CASES = 3,
+    VOCAB_MAX = 1024
+};
 
 #define F32_TOLERANCE 1e-4 /* of logits and log-probabilities */
 #define TIE_NATS      0.01 /* a smaller gap between the best two decides nothing */
 #define NEAR_TIE_NATS                                                                                        \
     0.25 /* another token is fine where the reference gives it this much less than its best */
+
+#define DEVICE_NEAR_TIE_NATS 0.4 /* a device rounds activations to bf16 beside */
 
 struct golden_step {
     uint32_t token;
@@ -93,6 +102,8 @@ static void read_golden(const char *name)
     const json_t *list = json_object_get(root, "cases");
     n_cases = json_array_size(list);
     assert_true(n_cases > 0 && n_cases <= CASES_MAX);
+    if (driver_device() && n_cases > DEVICE_CASES) /* an emulated device is slow */
+        n_cases = DEVICE_CASES;
     for (size_t i = 0; i < n_cases; i++)
         read_case(json_array_get(list, i), &cases[i]);
     json_decref(root);
@@ -141,6 +152,7 @@ static void check_prompt(struct driver *driver, const struct golden_case *golden
     driver_want(driver, row, STEP_OUTPUT_SAMPLE, 0, 0);
     model_forward(driver->model, driver->step);
     assert_true(logits_error(driver, golden) < F32_TOLERANCE);
+    model_collect(driver->model, driver->step);
 }
 
 /* Greedy, each token drawn by the model itself. Every other decode step reads its token from the slot. */
@@ -198,6 +210,8 @@ static void f32_equals_transformers(void **state)
  * then held twice, some vocabularies and biases are split too. */
 static void f32_on_two_ranks_equals_transformers(void **state)
 {
+    if (driver_device())
+        skip();
     check_f32(*state, 2);
 }
 
@@ -231,6 +245,7 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
                           const struct rounding *rounding, struct errors *errors)
 {
     uint32_t first = 0, n = golden->n_prompt;
+    double near_tie_nats = driver_device() ? DEVICE_NEAR_TIE_NATS : NEAR_TIE_NATS;
     for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
         const struct golden_step *expected = &golden->greedy[i];
         driver_begin(driver);
@@ -245,7 +260,7 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
         uint32_t best = result->top[0].token_id;
         if (best != expected->token) {
             errors->n_other++;
-            if (rounding->near_tie_rule && nats_below_best(expected, best) > NEAR_TIE_NATS)
+            if (rounding->near_tie_rule && nats_below_best(expected, best) > near_tie_nats)
                 fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u",
                          rounding->name, golden->n_prompt, i, best, nats_below_best(expected, best),
                          expected->token);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/assert.h"
 #include "tests/cuda/emulator/emu_internal.h"
+#include "tests/cuda/emulator/emu_race.h"
 
 enum { MBARRIERS_MAX = 256, MBARRIER_MAGIC = 0x6d626172 };
 
@@ -113,6 +114,7 @@ void emu_copy_async_16(void *to, const void *from, uint32_t n_valid)
         copies->first = 0;
     }
     copies->items[copies->first + copies->n++] = (struct copy16){to, from, n_valid, copies->n_groups};
+    emu_race_copy(to, 16);
     emu_poison(to, 16);
 }
 
@@ -130,6 +132,7 @@ void emu_copy_async_wait(uint32_t n_pending)
             break;
         memcpy(copy->to, copy->from, copy->n_valid);
         memset(copy->to + copy->n_valid, 0, 16 - copy->n_valid);
+        emu_race_landed(emu_now->index, copy->to, 16, false);
         copies->first++;
         copies->n--;
     }
@@ -162,6 +165,11 @@ static struct mbarrier *mbarrier_find(const uint64_t *bar)
         emu_fail("the mbarrier at shared address %u has not been initialised, or its memory was overwritten",
                  address);
     return &worker->async->bars[index];
+}
+
+static uint32_t clock_of(const struct mbarrier *state)
+{
+    return EMU_CLOCK_MBARRIER + (uint32_t)(state - emu_worker->async->bars);
 }
 
 void emu_mbarrier_describe(const uint64_t *bar, char *text, size_t size)
@@ -221,6 +229,7 @@ static void mbarrier_check_phase(struct mbarrier *state)
 void emu_mbarrier_arrive(uint64_t *bar, uint32_t expected_bytes)
 {
     struct mbarrier *state = mbarrier_find(bar);
+    emu_race_release(clock_of(state));
     if (state->n_missing == 0)
         emu_fail("mbarrier at shared address %u: more than its %u arrivals in a phase, which still expects "
                  "%lld bytes",
@@ -235,9 +244,11 @@ void emu_mbarrier_wait(uint64_t *bar, uint32_t parity)
     if (parity > 1)
         emu_fail("mbarrier_wait for parity %u: 0 or 1", parity);
     struct mbarrier *state = mbarrier_find(bar);
-    if ((state->phase & 1u) != parity)
-        return;
     struct emu_thread *thread = emu_thread_now();
+    if ((state->phase & 1u) != parity) {
+        emu_race_acquire(thread->view.index, clock_of(state));
+        return;
+    }
     state->n_waiting++;
     emu_warp_of(thread)->at_mbarrier |= 1u << thread->view.lane;
     thread->bar = bar;
@@ -245,6 +256,7 @@ void emu_mbarrier_wait(uint64_t *bar, uint32_t parity)
     thread->wait = EMU_IN_MBARRIER;
     emu_suspend(thread);
     thread->wait = EMU_RUNS;
+    emu_race_acquire(thread->view.index, clock_of(state));
 }
 
 /* ---- Bulk copies ---- */
@@ -272,6 +284,8 @@ void emu_bulk_copy(void *to, const void *from, uint32_t bytes, uint64_t *bar)
         ASSERT(async->bulks != NULL);
     }
     async->bulks[async->n_bulks++] = (struct bulk){to, from, bytes, (uint32_t)(state - async->bars)};
+    emu_race_copy(to, bytes);
+    emu_race_release(clock_of(state));
     emu_poison(to, bytes);
 }
 
@@ -281,6 +295,7 @@ static void bulk_land(struct emu_async *async, uint32_t index)
     async->n_bulks--;
     memmove(&async->bulks[index], &async->bulks[index + 1], (async->n_bulks - index) * sizeof bulk);
     memcpy(bulk.to, bulk.from, bulk.bytes);
+    emu_race_landed(0, bulk.to, bulk.bytes, true);
     struct mbarrier *state = &async->bars[bulk.bar];
     state->bytes_missing -= bulk.bytes;
     state->bytes_issued -= bulk.bytes;
@@ -314,4 +329,5 @@ bool emu_async_progress(struct emu_worker *worker)
 
 void emu_fence_async_proxy(void)
 {
+    emu_race_fence_async();
 }

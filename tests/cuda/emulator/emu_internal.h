@@ -85,6 +85,8 @@ struct emu_worker {
         const char *name;
     } statics[64];
     struct emu_async *async; /* copies and mbarriers, emu_copy.c */
+    struct emu_race *race;   /* NULL until a kernel reports its accesses, emu_race.c */
+    bool checks_races;       /* the kernel under way does */
     struct emu_wgmma *wgmma; /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
 };
 

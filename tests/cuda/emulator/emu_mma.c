@@ -1,6 +1,5 @@
 /* mma.sync on the fragments as the PTX ISA lays them out ("Matrix multiply-accumulate operation using mma
  * instruction"). Sums run over ascending k in f32: the card's order is its own. */
-#include <math.h>
 #include <string.h>
 #include "tests/cuda/emulator/emu_internal.h"
 #include "tests/cuda/emulator/emu_numbers.h"
@@ -26,69 +25,117 @@ static void check_operand(uint32_t word, uint32_t lane, char operand)
                  operand, lane);
 }
 
-/* Register r of a fragment: elements k0 .. k0 + n - 1 of row (a) or column (b) g, n values a register. */
-static void gather(const struct emu_warp *warp, enum emu_mma kind, float a[ROWS][K_MAX],
-                   float b[K_MAX][COLUMNS])
+/* A vector of the 8 columns: the compiler keeps a row of d in a register. */
+typedef float columns __attribute__((vector_size(COLUMNS * sizeof(float))));
+
+/* Registers of a by rows and of b by k, each of two or four values. */
+struct words {
+    uint32_t a[ROWS][8], b[8][COLUMNS];
+};
+
+static inline void gather(const struct emu_warp *warp, bool is_float, struct words *words)
 {
-    uint32_t n = kind == EMU_MMA_E4M3 ? 4 : 2;
     for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
         const struct mma_post *post = post_of(warp, lane);
         uint32_t g = lane / 4, t = lane % 4;
         for (uint32_t r = 0; r < 4; r++) {
-            check_operand(post->a[r], lane, 'a');
-            emu_unpack(&a[g + r % 2 * 8][t * n + r / 2 * n * 4], post->a[r], kind);
+            if (is_float)
+                check_operand(post->a[r], lane, 'a');
+            words->a[g + r % 2 * 8][t + r / 2 * 4] = post->a[r];
         }
         for (uint32_t r = 0; r < 2; r++) {
-            float column[4] = {0};
-            check_operand(post->b[r], lane, 'b');
-            emu_unpack(column, post->b[r], kind);
-            for (uint32_t i = 0; i < n; i++)
-                b[t * n + r * n * 4 + i][g] = column[i];
+            if (is_float)
+                check_operand(post->b[r], lane, 'b');
+            words->b[t + r * 4][g] = post->b[r];
         }
     }
 }
 
-static void product(float d[ROWS][COLUMNS], float a[ROWS][K_MAX], float b[K_MAX][COLUMNS], uint32_t n_k)
+static inline __attribute__((always_inline)) void product(const struct words *words, enum emu_mma kind,
+                                                          columns d[ROWS])
 {
-    for (uint32_t i = 0; i < ROWS; i++) {
-        for (uint32_t k = 0; k < n_k; k++) {
+    uint32_t n = kind == EMU_MMA_E4M3 ? 4 : 2;
+    float a[ROWS][K_MAX];
+    union {
+        columns k[K_MAX];
+        float values[K_MAX][COLUMNS];
+    } b;
+    for (uint32_t i = 0; i < ROWS; i++)
+        for (uint32_t w = 0; w < 8; w++)
+            for (uint32_t e = 0; e < n; e++)
+                a[i][w * n + e] = emu_element(words->a[i][w], e, kind);
+    for (uint32_t w = 0; w < 8; w++)
+        for (uint32_t e = 0; e < n; e++)
             for (uint32_t j = 0; j < COLUMNS; j++)
-                d[i][j] += a[i][k] * b[k][j];
-        }
+                b.values[w * n + e][j] = emu_element(words->b[w][j], e, kind);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        columns sum = d[i];
+        for (uint32_t k = 0; k < 8 * n; k++)
+            sum += a[i][k] * b.k[k];
+        d[i] = sum;
     }
+}
+
+EMU_CLONES static void product_bf16(const struct words *words, columns d[ROWS])
+{
+    product(words, EMU_MMA_BF16, d);
+}
+
+EMU_CLONES static void product_f16(const struct words *words, columns d[ROWS])
+{
+    product(words, EMU_MMA_F16, d);
+}
+
+EMU_CLONES static void product_e4m3(const struct words *words, columns d[ROWS])
+{
+    product(words, EMU_MMA_E4M3, d);
 }
 
 static void mma_float(const struct emu_warp *warp, enum emu_mma kind)
 {
-    float a[ROWS][K_MAX], b[K_MAX][COLUMNS], d[ROWS][COLUMNS];
-    gather(warp, kind, a, b);
+    struct words words;
+    union {
+        columns rows[ROWS];
+        float values[ROWS][COLUMNS];
+    } d;
+    gather(warp, true, &words);
     for (uint32_t lane = 0; lane < EMU_LANES; lane++)
         for (uint32_t r = 0; r < 4; r++)
-            d[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2] = ((const float *)post_of(warp, lane)->d)[r];
-    product(d, a, b, kind == EMU_MMA_E4M3 ? 32 : 16);
+            d.values[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2] = ((const float *)post_of(warp, lane)->d)[r];
+    if (kind == EMU_MMA_BF16)
+        product_bf16(&words, d.rows);
+    else if (kind == EMU_MMA_F16)
+        product_f16(&words, d.rows);
+    else
+        product_e4m3(&words, d.rows);
     for (uint32_t lane = 0; lane < EMU_LANES; lane++)
         for (uint32_t r = 0; r < 4; r++)
-            ((float *)post_of(warp, lane)->d)[r] = d[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
+            ((float *)post_of(warp, lane)->d)[r] = d.values[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
+}
+
+EMU_CLONES static void product_s8(const struct words *words, int32_t sum[ROWS][COLUMNS])
+{
+    int32_t b[K_MAX][COLUMNS];
+    for (uint32_t k = 0; k < K_MAX; k++)
+        for (uint32_t j = 0; j < COLUMNS; j++)
+            b[k][j] = (int8_t)(words->b[k / 4][j] >> k % 4 * 8);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        int32_t row[COLUMNS] = {0};
+        for (uint32_t k = 0; k < K_MAX; k++) {
+            int32_t a = (int8_t)(words->a[i][k / 4] >> k % 4 * 8);
+            for (uint32_t j = 0; j < COLUMNS; j++)
+                row[j] += a * b[k][j];
+        }
+        memcpy(sum[i], row, sizeof row);
+    }
 }
 
 static void mma_s8(const struct emu_warp *warp)
 {
-    int8_t a[ROWS][K_MAX];
-    int32_t b[K_MAX][COLUMNS], sum[ROWS][COLUMNS] = {{0}};
-    for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
-        const struct mma_post *post = post_of(warp, lane);
-        uint32_t g = lane / 4, t = lane % 4;
-        for (uint32_t r = 0; r < 4; r++)
-            memcpy(&a[g + r % 2 * 8][t * 4 + r / 2 * 16], &post->a[r], 4);
-        for (uint32_t i = 0; i < 8; i++)
-            b[t * 4 + i / 4 * 16 + i % 4][g] = (int8_t)(post->b[i / 4] >> i % 4 * 8);
-    }
-    for (uint32_t i = 0; i < ROWS; i++) {
-        for (uint32_t k = 0; k < K_MAX; k++) {
-            for (uint32_t j = 0; j < COLUMNS; j++)
-                sum[i][j] += a[i][k] * b[k][j];
-        }
-    }
+    struct words words;
+    int32_t sum[ROWS][COLUMNS];
+    gather(warp, false, &words);
+    product_s8(&words, sum);
     for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
         uint32_t *d = post_of(warp, lane)->d; /* the sum wraps */
         for (uint32_t r = 0; r < 4; r++)

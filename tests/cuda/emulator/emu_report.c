@@ -41,6 +41,17 @@ static void print_barrier(const struct emu_worker *worker, uint32_t id)
     fprintf(stderr, " %u (%u of %u threads)", id, barrier->n_arrived, barrier->n_wanted);
 }
 
+/* What warps whose lanes do not come together miss. */
+static void print_warps(const struct emu_worker *worker)
+{
+    for (uint32_t i = 0; i < worker->n_warps; i++) {
+        const struct emu_warp *warp = &worker->warps[i];
+        if (warp->posted != 0 && warp->posted != warp->lanes)
+            fprintf(stderr, "  warp %u: the lanes %#x wait in %s for the lanes %#x\n", i, warp->posted,
+                    emu_wait_name(warp->kind), warp->lanes & ~warp->posted);
+    }
+}
+
 /* A line for each range of threads that wait for the same. */
 static void print_waits(const struct emu_worker *worker)
 {
@@ -97,6 +108,7 @@ void emu_fail_stuck(const char *format, ...)
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputs(":\n", stderr);
+    print_warps(emu_worker);
     print_waits(emu_worker);
     end();
 }

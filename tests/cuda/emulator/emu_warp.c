@@ -1,6 +1,7 @@
 /* What a warp does together, and barriers. */
 #include <string.h>
 #include "tests/cuda/emulator/emu_internal.h"
+#include "tests/cuda/emulator/emu_race.h"
 
 bool emu_warp_join(enum emu_wait kind, uint32_t detail, const void *post)
 {
@@ -41,8 +42,10 @@ static struct emu_warp *warp_now(void)
 
 void emu_warp_sync(void)
 {
-    if (emu_warp_join(EMU_WARP_SYNC, 0, NULL))
+    if (emu_warp_join(EMU_WARP_SYNC, 0, NULL)) {
+        emu_race_warp_sync(warp_now());
         emu_warp_release(warp_now());
+    }
 }
 
 /* ---- Shuffle and ballot ---- */
@@ -115,8 +118,9 @@ struct ldmatrix_post {
     const void *row;
 };
 
-static const uint16_t *ldmatrix_row(const struct emu_warp *warp, uint32_t lane)
+static const uint16_t *ldmatrix_row(struct emu_warp *warp, uint32_t lane)
 {
+    struct emu_thread_view *now = emu_now;
     const struct ldmatrix_post *post = warp->threads[lane].post;
     if ((uintptr_t)post->row % 16 != 0)
         emu_fail("ldmatrix: the row address of lane %u is not aligned to 16 bytes", lane);
@@ -125,6 +129,9 @@ static const uint16_t *ldmatrix_row(const struct emu_warp *warp, uint32_t lane)
         emu_fail("ldmatrix: the row of lane %u (shared address %u) has never been written, or a copy to it "
                  "is under way",
                  lane, emu_shared_address(post->row));
+    emu_now = &warp->threads[lane].view; /* who reads */
+    emu_race_access(post->row, 16, EMU_READ);
+    emu_now = now;
     return post->row;
 }
 
@@ -169,6 +176,8 @@ static bool barrier_complete(struct emu_worker *worker, uint32_t id)
         return false;
     for (uint32_t rest = barrier->warps_waiting; rest != 0; rest &= rest - 1) {
         struct emu_warp *warp = &worker->warps[__builtin_ctz(rest)];
+        for (uint32_t lanes = warp->at_barrier; worker->checks_races && lanes != 0; lanes &= lanes - 1)
+            emu_race_acquire(warp->threads[__builtin_ctz(lanes)].view.index, EMU_CLOCK_BARRIER + id);
         warp->runnable |= warp->at_barrier;
         warp->at_barrier = 0;
     }
@@ -193,16 +202,22 @@ void emu_barrier(uint32_t id, uint32_t n_threads, bool waits)
         emu_fail("mixed barriers: barrier %u, but the lanes %#x of the warp wait at barrier %u", id,
                  warp->at_barrier, warp->barrier_id);
     if (!waits) {
+        emu_race_release(EMU_CLOCK_BARRIER + id);
         if (emu_warp_join(EMU_IN_BARRIER_ARRIVE, id, NULL)) {
             barrier_count(worker, id, n_wanted, EMU_LANES);
-            barrier_complete(worker, id);
+            if (barrier_complete(worker, id))
+                emu_race_clear(EMU_CLOCK_BARRIER + id);
             emu_warp_release(warp);
         }
         return;
     }
     barrier_count(worker, id, n_wanted, 1);
-    if (barrier_complete(worker, id))
+    emu_race_release(EMU_CLOCK_BARRIER + id);
+    if (barrier_complete(worker, id)) {
+        emu_race_acquire(thread->view.index, EMU_CLOCK_BARRIER + id);
+        emu_race_clear(EMU_CLOCK_BARRIER + id);
         return;
+    }
     worker->barriers[id].warps_waiting |= 1u << thread->view.warp;
     warp->at_barrier |= 1u << thread->view.lane;
     warp->barrier_id = id;

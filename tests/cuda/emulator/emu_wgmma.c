@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "tests/cuda/emulator/emu_internal.h"
 #include "tests/cuda/emulator/emu_numbers.h"
+#include "tests/cuda/emulator/emu_race.h"
 
 enum {
     GROUP_THREADS = EMU_WARPGROUP_WARPS * EMU_LANES,
@@ -159,9 +160,10 @@ static float *element_of(struct accumulator *accumulator, uint32_t thread, uint3
     return &accumulator->values[row][i / 4 * 8 + thread % 4 * 2 + i % 2];
 }
 
+/* A signalling NaN: arithmetic on it gives another one, so that even a product with 1 is seen. */
 static uint32_t poison_word(uint32_t i)
 {
-    return i % 2 != 0 ? 0xffff7fffu : 0x7fffffffu;
+    return 0x7fa5a500u + i;
 }
 
 static struct accumulator *accumulator_find(struct emu_wgmma *group, const float *d0, uint32_t n)
@@ -260,6 +262,7 @@ static const uint8_t *piece_at(const struct tile *tile, uint32_t address)
         emu_fail(
             "wgmma: %s reads shared address %u, which has never been written, or whose copy is under way",
             tile->name, address);
+    emu_race_read_async(at, 16);
     return at;
 }
 
@@ -324,6 +327,23 @@ static void read_registers(const struct product *product, float out[ROW_BYTES][N
 
 /* ---- Products ---- */
 
+EMU_CLONES static void multiply(float values[ROWS][N_MAX], float a[ROW_BYTES][N_MAX],
+                                float b[ROW_BYTES][N_MAX], const struct product *product)
+{
+    uint32_t n_k = product->kind == EMU_MMA_E4M3 ? 32 : 16, n = product->n;
+    for (uint32_t i = 0; i < ROWS; i++) {
+        float *d = values[i];
+        if (!product->accumulate)
+            memset(d, 0, n * sizeof *d);
+        for (uint32_t k = 0; k < n_k; k++) {
+            float x = a[k][i];
+            const float *y = b[k];
+            for (uint32_t j = 0; j < n; j++)
+                d[j] += x * y[j];
+        }
+    }
+}
+
 static void product_land(struct emu_wgmma *group, const struct product *product)
 {
     float(*a)[N_MAX] = group->a, (*b)[N_MAX] = group->b;
@@ -336,17 +356,7 @@ static void product_land(struct emu_wgmma *group, const struct product *product)
         struct tile a_tile = tile_of(product->a_descriptor, product->a_by_k, "a");
         read_tile(&a_tile, product->kind, ROWS, a);
     }
-    uint32_t n_k = product->kind == EMU_MMA_E4M3 ? 32 : 16;
-    for (uint32_t i = 0; i < ROWS; i++) {
-        float *d = accumulator->values[i];
-        if (!product->accumulate)
-            memset(d, 0, product->n * sizeof *d);
-        for (uint32_t k = 0; k < n_k; k++) {
-            float x = a[k][i];
-            for (uint32_t j = 0; j < product->n; j++)
-                d[j] += x * b[k][j];
-        }
-    }
+    multiply(accumulator->values, a, b, product);
     if (--accumulator->n_under_way > 0)
         return;
     check_untouched(accumulator);

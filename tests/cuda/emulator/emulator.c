@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/assert.h"
+#include "tests/cuda/emulator/emu_race.h"
 
 __thread struct emu_thread_view *emu_now __attribute__((tls_model("initial-exec")));
 __thread struct emu_worker *emu_worker __attribute__((tls_model("initial-exec")));
@@ -101,6 +102,7 @@ static void worker_destroy(void *at)
         emu_fiber_destroy(fiber);
     }
     emu_fiber_leave(&worker->scheduler);
+    emu_race_destroy(worker);
     emu_wgmma_destroy(worker);
     emu_async_destroy(worker);
     emu_shared_destroy(worker);
@@ -214,6 +216,7 @@ static void block_begin(struct emu_worker *worker, const struct emu_launch *laun
     emu_shared_begin(worker);
     emu_async_begin(worker);
     emu_wgmma_begin(worker);
+    emu_race_begin(worker);
 }
 
 static struct emu_warp *warp_to_run(struct emu_worker *worker, uint32_t last)

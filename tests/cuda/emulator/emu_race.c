@@ -1,0 +1,251 @@
+#include "tests/cuda/emulator/emu_race.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "base/assert.h"
+
+enum { NOBODY = 0xffff, READERS = 2 };
+enum { WRITTEN = 1, BY_ATOMIC = 2, BY_ASYNC = 4, UNDER_WAY = 8 };
+
+/* What happened to a byte; an epoch is the clock of the thread at the access. */
+struct cell {
+    uint32_t write_epoch, read_epoch[READERS];
+    uint16_t writer, reader[READERS];
+    uint16_t state;
+};
+
+struct emu_race {
+    uint32_t n;        /* threads of the block: length of a clock */
+    uint32_t *threads; /* [n][n]: what each thread knows of each; its own entry is its epoch */
+    uint32_t *fences;  /* [n][n]: the same at its last fence_async_proxy() */
+    uint32_t *clocks;  /* [EMU_CLOCKS][n] */
+    struct cell cells[EMU_ARENA_BYTES];
+};
+
+static struct emu_race *race_now(void)
+{
+    struct emu_worker *worker = emu_worker;
+    return worker != NULL && worker->checks_races ? worker->race : NULL;
+}
+
+void emu_race_destroy(struct emu_worker *worker)
+{
+    if (worker->race == NULL)
+        return;
+    free(worker->race->threads);
+    free(worker->race->fences);
+    free(worker->race->clocks);
+    free(worker->race);
+}
+
+static void *of_max_threads(size_t rows)
+{
+    void *at = calloc(rows * EMU_BLOCK_THREADS_MAX, sizeof(uint32_t));
+    ASSERT(at != NULL);
+    return at;
+}
+
+void emu_race_begin(struct emu_worker *worker)
+{
+    worker->checks_races = worker->launch->kernel->checked;
+    if (!worker->checks_races)
+        return;
+    if (worker->race == NULL) {
+        worker->race = malloc(sizeof *worker->race);
+        ASSERT(worker->race != NULL);
+        worker->race->threads = of_max_threads(EMU_BLOCK_THREADS_MAX);
+        worker->race->fences = of_max_threads(EMU_BLOCK_THREADS_MAX);
+        worker->race->clocks = of_max_threads(EMU_CLOCKS);
+    }
+    struct emu_race *race = worker->race;
+    size_t n = race->n = worker->view.n_threads;
+    memset(race->threads, 0, n * n * sizeof *race->threads);
+    memset(race->fences, 0, n * n * sizeof *race->fences);
+    memset(race->clocks, 0, EMU_CLOCKS * n * sizeof *race->clocks);
+    for (size_t t = 0; t < n; t++)
+        race->threads[t * n + t] = 1;
+    memset(race->cells + EMU_DYNAMIC_ADDRESS, 0xff, worker->launch->shared_bytes * sizeof(struct cell));
+    memset(race->cells + EMU_ARENA_BYTES - 2 * EMU_STATIC_MAX, 0xff,
+           2 * EMU_STATIC_MAX * sizeof(struct cell));
+}
+
+/* ---- Clocks ---- */
+
+static void clock_join(uint32_t *to, const uint32_t *from, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = to[i] < from[i] ? from[i] : to[i];
+}
+
+void emu_race_release(uint32_t clock)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    uint32_t thread = emu_now->index, *own = race->threads + (size_t)thread * race->n;
+    clock_join(race->clocks + (size_t)clock * race->n, own, race->n);
+    own[thread]++;
+}
+
+void emu_race_acquire(uint32_t thread, uint32_t clock)
+{
+    struct emu_race *race = race_now();
+    if (race != NULL)
+        clock_join(race->threads + (size_t)thread * race->n, race->clocks + (size_t)clock * race->n, race->n);
+}
+
+void emu_race_clear(uint32_t clock)
+{
+    struct emu_race *race = race_now();
+    if (race != NULL)
+        memset(race->clocks + (size_t)clock * race->n, 0, race->n * sizeof *race->clocks);
+}
+
+void emu_race_warp_sync(const struct emu_warp *warp)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    uint32_t all[EMU_BLOCK_THREADS_MAX] = {0}, first = warp->threads[0].view.index;
+    for (uint32_t t = first; t < first + EMU_LANES; t++)
+        clock_join(all, race->threads + (size_t)t * race->n, race->n);
+    for (uint32_t t = first; t < first + EMU_LANES; t++) {
+        uint32_t *own = race->threads + (size_t)t * race->n;
+        memcpy(own, all, race->n * sizeof *own);
+        own[t]++;
+    }
+}
+
+void emu_race_fence_async(void)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    uint32_t thread = emu_now->index, *own = race->threads + (size_t)thread * race->n;
+    memcpy(race->fences + (size_t)thread * race->n, own, race->n * sizeof *own);
+    own[thread]++;
+}
+
+/* ---- Bytes ---- */
+
+static const char *const access_names[] = {
+    [EMU_READ] = "reads", [EMU_WRITE] = "writes", [EMU_ATOMIC] = "updates"};
+
+/* Nobody has touched it yet. */
+static bool is_fresh(const struct cell *cell)
+{
+    return cell->state == 0xffff;
+}
+
+static void make_touched(struct cell *cell)
+{
+    if (is_fresh(cell))
+        *cell = (struct cell){.writer = NOBODY, .reader = {NOBODY, NOBODY}};
+}
+
+static bool knows(const uint32_t *own, uint16_t thread, uint32_t epoch)
+{
+    return thread == NOBODY || own[thread] >= epoch;
+}
+
+static void fail_race(uint32_t address, enum emu_access access, uint16_t other, const char *did)
+{
+    emu_fail("race: %s shared address %u, which thread %u %s, and no barrier stands between",
+             access_names[access], address, other, did);
+}
+
+static void check_order(const struct emu_race *race, const struct cell *cell, uint32_t address,
+                        enum emu_access access)
+{
+    const uint32_t *own = race->threads + (size_t)emu_now->index * race->n;
+    bool both_atomic = access == EMU_ATOMIC && (cell->state & BY_ATOMIC) != 0;
+    if (!both_atomic && !knows(own, cell->writer, cell->write_epoch))
+        fail_race(address, access, cell->writer, (cell->state & UNDER_WAY) != 0 ? "copies to" : "wrote");
+    for (int i = 0; access != EMU_READ && i < READERS; i++)
+        if (!knows(own, cell->reader[i], cell->read_epoch[i]))
+            fail_race(address, access, cell->reader[i], "read");
+}
+
+static void note_read(struct cell *cell, const uint32_t *own, uint16_t thread)
+{
+    int i = cell->reader[0] == thread || knows(own, cell->reader[0], cell->read_epoch[0]) ? 0 : 1;
+    cell->reader[i] = thread;
+    cell->read_epoch[i] = own[thread];
+}
+
+static void note_write(struct cell *cell, const uint32_t *own, uint16_t thread, uint16_t state)
+{
+    cell->writer = thread;
+    cell->write_epoch = own[thread];
+    cell->reader[0] = cell->reader[1] = NOBODY;
+    cell->state = state;
+}
+
+static void access_bytes(struct emu_race *race, const void *at, size_t size, enum emu_access access,
+                         uint16_t state)
+{
+    uint32_t address = (uint32_t)((const uint8_t *)at - emu_worker->arena);
+    uint16_t thread = (uint16_t)emu_now->index;
+    const uint32_t *own = race->threads + (size_t)thread * race->n;
+    size_t n_unwritten = 0;
+    for (uint32_t i = address; i < address + size && i < EMU_ARENA_BYTES; i++) {
+        struct cell *cell = &race->cells[i];
+        make_touched(cell);
+        check_order(race, cell, i, access);
+        if (access == EMU_READ && (cell->state & UNDER_WAY) != 0)
+            emu_fail("reads shared address %u, to which a copy of thread %u is under way", i, cell->writer);
+        n_unwritten += (cell->state & WRITTEN) == 0;
+        if (access == EMU_READ)
+            note_read(cell, own, thread);
+        else
+            note_write(cell, own, thread, state);
+    }
+    /* Some bytes of a wide read may be nobody's business. */
+    if (access != EMU_WRITE && n_unwritten == size)
+        emu_fail("%s shared address %u, which nobody has written", access_names[access], address);
+}
+
+void emu_race_access(const void *at, size_t size, enum emu_access access)
+{
+    struct emu_race *race = race_now();
+    if (race != NULL && emu_now != NULL && emu_is_shared(at))
+        access_bytes(race, at, size, access, access == EMU_ATOMIC ? WRITTEN | BY_ATOMIC : WRITTEN);
+}
+
+void emu_race_copy(const void *at, size_t size)
+{
+    struct emu_race *race = race_now();
+    if (race != NULL)
+        access_bytes(race, at, size, EMU_WRITE, UNDER_WAY);
+}
+
+void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchronous)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
+    for (size_t i = 0; i < size; i++) {
+        if (!asynchronous)
+            cells[i].write_epoch = race->threads[(size_t)thread * race->n + thread];
+        cells[i].state = WRITTEN | (asynchronous ? BY_ASYNC : 0);
+    }
+}
+
+void emu_race_read_async(const void *at, size_t size)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    access_bytes(race, at, size, EMU_READ, 0);
+    const uint32_t *fence = race->fences + (size_t)emu_now->index * race->n;
+    const struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
+    for (size_t i = 0; i < size; i++) {
+        uint16_t writer = cells[i].writer;
+        if (writer == NOBODY || (cells[i].state & BY_ASYNC) != 0 || fence[writer] >= cells[i].write_epoch ||
+            race->fences[(size_t)writer * race->n + writer] >= cells[i].write_epoch)
+            continue;
+        emu_fail("wgmma reads what thread %u wrote to shared memory without fence_async_proxy() after it",
+                 writer);
+    }
+}

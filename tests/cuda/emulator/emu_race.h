@@ -1,0 +1,31 @@
+/* Races on shared memory, of kernels that were compiled to report each of their accesses (emu_instrument.c).
+ * Each thread has a vector clock; barriers, warp_sync and mbarriers pass it on; each byte remembers who wrote
+ * and who read it. Shuffles, votes, products and atomics order nothing, as on the card. All functions do
+ * nothing for other kernels. */
+#pragma once
+
+#include "tests/cuda/emulator/emu_internal.h"
+
+enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC };
+
+/* Clocks that pass knowledge on. */
+enum { EMU_CLOCK_BARRIER = 0, EMU_CLOCK_MBARRIER = EMU_BARRIERS, EMU_CLOCKS = EMU_CLOCK_MBARRIER + 256 };
+
+void emu_race_begin(struct emu_worker *worker);
+void emu_race_destroy(struct emu_worker *worker);
+
+/* The running thread accesses shared memory by itself. */
+void emu_race_access(const void *at, size_t size, enum emu_access access);
+/* It lets a copy write there: nobody may read it until emu_race_landed. */
+void emu_race_copy(const void *at, size_t size);
+/* The copy that `thread` issued has landed; asynchronous: by the proxy that wgmma reads through. */
+void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchronous);
+/* wgmma reads there, for the running thread. */
+void emu_race_read_async(const void *at, size_t size);
+void emu_race_fence_async(void);
+
+void emu_race_release(uint32_t clock);
+void emu_race_acquire(uint32_t thread, uint32_t clock);
+void emu_race_clear(uint32_t clock);
+/* All lanes of the warp know what each of them knew. */
+void emu_race_warp_sync(const struct emu_warp *warp);
