@@ -149,7 +149,7 @@ def test_run_dummy_weights(tmp_path):
 
 
 def test_one_refused_prompt_does_not_stop_the_others():
-    arguments = ["run", LLAMA, *IDS_ONLY, "--token-ids", "1,99999", "--token-ids", "2,3", "--max-tokens", 2]
+    arguments = ["run", LLAMA, *IDS_ONLY, "--token-ids", "1,99999", "--token-ids", "2,3", "--max-tokens", 2, "--ignore-eos"]
     done = run(*arguments, "--json")
     assert done.returncode == 1
     refused, good = map(json.loads, done.stdout.splitlines())
