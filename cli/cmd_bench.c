@@ -65,6 +65,7 @@ static const struct {
 #ifdef BANTAM_SERVER
     {"serve", "a running server over gRPC, closed or open loop", bench_serve},
 #endif
+    {"ops", "the ops of a layer, on a device", bench_ops},
     {"loop", "the scheduling loop alone", bench_loop},
 };
 

@@ -13,6 +13,7 @@ struct latency_values {
     struct load_flag_values load;
     struct flag_list request_rate;
     int64_t input_len, output_len, prefix_len, num_prefixes, num_warmups;
+    double duration_s;
 };
 
 enum { LATENCY_FLAGS_MAX = ENGINE_FLAGS_MAX + LOAD_FLAGS_MAX + 8 };
@@ -26,6 +27,13 @@ static size_t latency_flags(struct latency_values *v, struct flag *flags)
          .metavar = "R",
          .help = "arrivals per second (open loop); given several times: one load after the other; absent or "
                  "inf: all at once"},
+        {.name = "duration",
+         .kind = FLAG_DOUBLE,
+         .target = &v->duration_s,
+         .default_text = "0",
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "of arrivals: prompts = rate * this, in place of --num-prompts"},
         {.name = "input-len",
          .kind = FLAG_INT,
          .target = &v->input_len,
@@ -81,11 +89,19 @@ static err_t parse_rate(const char *text, double *rate)
 
 /* Load number `index` of the series: other prompts and arrivals each time, or the prefix cache would know
  * them. */
+static size_t n_prompts(const struct latency_values *v, double rate)
+{
+    double n = v->duration_s > 0 && rate > 0 ? rate * v->duration_s : (double)v->load.num_prompts;
+    return n < 1 ? 1 : (size_t)n;
+}
+
+/* Load number `index` of the series: other prompts and arrivals each time, or the prefix cache would know
+ * them. */
 static err_t run_load(const struct latency_values *v, struct engine *engine, double rate, size_t index,
                       int64_t start_to_ready_ns, bool *any_failed)
 {
     const struct random_data_options random = {
-        .num_prompts = (size_t)(v->num_warmups + v->load.num_prompts),
+        .num_prompts = (size_t)v->num_warmups + n_prompts(v, rate),
         .input_len = (uint32_t)v->input_len,
         .output_len = (uint32_t)v->output_len,
         .vocab_size = engine_service(engine)->vtable->model_info(engine_service(engine))->vocab_size,
@@ -120,8 +136,9 @@ static err_t run_series(const struct latency_values *v, const char *directory, b
     struct engine_options options = engine_flags_options(&v->engine, directory);
     options.skip_tokenizer_init = true; /* ids in, ids out */
     /* An overload shows as time in the queue, not as refusals. */
-    if (options.max_waiting < (uint32_t)v->load.num_prompts)
-        options.max_waiting = (uint32_t)v->load.num_prompts;
+    for (size_t i = 0; i < n; i++)
+        if (options.max_waiting < n_prompts(v, rates[i]))
+            options.max_waiting = (uint32_t)n_prompts(v, rates[i]);
     int64_t started_ns = clock_now_ns(clock_monotonic());
     struct engine *engine = NULL;
     TRY(engine_open(&options, v->load.json ? NULL : print_memory_plan, &engine));

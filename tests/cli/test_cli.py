@@ -438,6 +438,20 @@ def test_bench_latency():
     assert_refused(run("bench", "latency", LLAMA, "--goodput", "speed:1"), 2, "speed:1")
 
 
+def test_bench_ops():
+    sizes = ["--hidden", 64, "--intermediate", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 16, "--layers", 2, "--context", 50]
+    rows = run_json("bench", "ops", *sizes, "--rows", 1, "--rows", 5, "--threads", 1, "--json")
+    assert {row["op"] for row in rows} == {"layer_linears", "attention_decode", "attention_prefill", "rope_kv_write", "add_norm",
+                                           "activation_mul"}
+    assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 12
+    linears = [row for row in rows if row["op"] == "layer_linears"]
+    assert linears[1]["flops"] == 5 * linears[0]["flops"] == 5 * 2 * (128 * 64 + 64 * 64 + 3 * 64 * 128)
+    (decode,) = run_json("bench", "ops", *sizes, "--op", "attention_decode", "--rows", 3, "--json")
+    assert decode["bytes"] == 3 * 50 * 2 * 2 * 16 * 2 + 3 * 2 * 2 * 64
+    assert_refused(run("bench", "ops", "--rows", 5, "--rows", 1), 2, "--rows", "1")
+    assert_refused(run("bench", "ops", "--device", "abacus"), 2, "abacus")
+
+
 def test_bench_loop():
     (result,) = run_json("bench", "loop", "--num-seqs", 8, "--output-len", 50)
     assert result["steps"] >= 49 and result["tokens"] == 400  # the last step is counted after its tokens are out
@@ -461,7 +475,7 @@ def commands():
 
 def test_help_of_every_command():
     assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
-            ["bench", "latency"], ["bench", "loop"]] == \
+            ["bench", "latency"], ["bench", "ops"], ["bench", "loop"]] == \
         [c for c in commands() if c[-1] not in ("serve", "route", "eval", "quantize", "doctor")]
     for command in commands():
         done = run(*command, "--help")

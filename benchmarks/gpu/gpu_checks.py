@@ -1,0 +1,195 @@
+"""The parts of benchmarks/gpu/run that say whether the answers are right: kernels, parity, the same bits."""
+
+import json
+import pathlib
+import random
+
+import gpu_models
+from gpu_session import ROOT, PartFailed, PartSkipped, say
+
+CHECKPOINTS = ROOT / "tests/parity/checkpoints"
+TIE_NATS = 0.01  # a smaller gap between the best two decides nothing
+NEAR_TIE_NATS = 0.25  # another best token is fine where the reference gives it this much less than its own
+F32_TOLERANCE = 1e-4
+# Flags, mean error allowed in nats (None: float32, where the worst counts), and whether the near-tie rule holds. The bounds
+# are those of tests/model/test_parity.c.
+ROUNDINGS = {
+    "float32": (["--dtype", "float32"], None, True),
+    "bf16": ([], 0.02, True),
+    "W8A8": (gpu_models.FORMATS["W8A8"], 0.06, True),
+    "FP8": (gpu_models.FORMATS["FP8"], 0.15, False),
+    "W4A16": (gpu_models.FORMATS["W4A16"], 0.6, False),
+}
+
+
+def part_kernels(session, figures):
+    """checkkernel on the device: every kernel against the scalar reference, rows alone against rows together."""
+    if session.device == "cuda":
+        program = session.build / "tests/kernels/checkkernel_card"
+        if not program.exists():
+            raise PartFailed(f"{program} was not built")
+        command = [program, "--device", "cuda"]
+    else:
+        command = [session.build / "tests/kernels/checkkernel", "--device", session.device]
+    done = session.must([*command, "--quick"] + (["--runs", "2"] if session.small else []))
+    figures["summary"] = done.lines[-1]
+    say(f"    {done.lines[-1]}")
+
+
+def run_answers(session, directory, prompts, flags):
+    """Answers of `bantam run` to lists of ids, in order."""
+    path = session.work / "prompts.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"prompt_token_ids": ids}) + "\n" for ids in prompts))
+    done = session.must([session.bantam, "run", directory, "--skip-tokenizer-init", *gpu_models.engine_flags(session),
+                         "--prompts", path, "--json", *flags])
+    answers = [row for row in done.rows() if "token_ids" in row]
+    if len(answers) != len(prompts):
+        raise PartFailed(f"{len(answers)} answers to {len(prompts)} prompts")
+    return answers
+
+
+def teacher_forced(session, directory, cases, flags):
+    """The golden tokens as the prompt: every position answers for the same context as the reference. Errors in nats."""
+    errors, others = [], 0
+    prompts = [case["prompt"] + [step["token"] for step in case["greedy"]] for case in cases]
+    answers = run_answers(session, directory, prompts, [*flags, "--prompt-logprobs", 1, "--max-tokens", 1, "--temperature", 0])
+    worst_other = 0.0
+    for case, answer in zip(cases, answers):
+        n_prompt = len(case["prompt"])
+        wanted = case["prompt_logprobs"] + [step["logprob"] for step in case["greedy"]]
+        got = answer["prompt_logprobs"][1:]
+        errors += [abs(position["logprob"] - golden) for position, golden in zip(got, wanted)]
+        for position, step in zip(got[n_prompt - 1:], case["greedy"]):
+            best = position["top"][0]["token_id"]
+            if best != step["token"]:
+                others += 1
+                below = dict(zip(step["top"], (step["top_logprobs"][0] - x for x in step["top_logprobs"])))
+                worst_other = max(worst_other, below.get(best, float("inf")))
+    return {"mean_error_nats": sum(errors) / len(errors), "worst_error_nats": max(errors), "positions": len(errors),
+            "other_best": others, "worst_other_nats": worst_other}
+
+
+def greedy_differences(session, directory, cases, flags):
+    """Free greedy runs: tokens that differ from the reference's before any tie."""
+    n_tokens = len(cases[0]["greedy"])
+    answers = run_answers(session, directory, [case["prompt"] for case in cases],
+                          [*flags, "--max-tokens", n_tokens, "--temperature", 0, "--ignore-eos"])
+    wrong = 0
+    for case, answer in zip(cases, answers):
+        for step, token in zip(case["greedy"], answer["token_ids"]):
+            if token != step["token"]:
+                wrong += step["gap"] >= TIE_NATS
+                break
+    return wrong
+
+
+def compare_with_golden(session, directory, golden, roundings):
+    """Figures of each rounding; the list of what is out of bounds."""
+    cases = [case for case in json.loads(pathlib.Path(golden).read_text())["cases"]
+             if len(case["prompt"]) + len(case["greedy"]) < 256]
+    if session.small:
+        cases = sorted(cases, key=lambda case: len(case["prompt"]))[:2]
+    figures, bad = {}, []
+    for name in roundings:
+        flags, mean_max, near_tie = ROUNDINGS[name]
+        try:
+            found = figures[name] = teacher_forced(session, directory, cases, flags)
+            if mean_max is None:
+                found["greedy_differences"] = greedy_differences(session, directory, cases, flags)
+                fine = found["worst_error_nats"] <= F32_TOLERANCE and found["greedy_differences"] == 0
+            else:
+                fine = found["mean_error_nats"] <= mean_max and (not near_tie or found["worst_other_nats"] <= NEAR_TIE_NATS)
+        except PartFailed as failure:
+            figures[name], fine = {"error": str(failure)}, False
+        if not fine:
+            bad.append(name)
+    return figures, bad
+
+
+def part_parity(session, figures):
+    """Tiny checkpoints against what Transformers computed in float32, stored beside them."""
+    names = sorted(path.name for path in CHECKPOINTS.iterdir() if (path / "golden.json").exists())
+    roundings = list(ROUNDINGS)
+    if session.device == "cpu":
+        roundings.remove("FP8")  # the CPU has no FP8 weights
+    if session.small:
+        names = names[:1]
+    bad = []
+    for name in names:
+        figures[name], wrong = compare_with_golden(session, CHECKPOINTS / name, CHECKPOINTS / name / "golden.json", roundings)
+        bad += [f"{name} in {what}" for what in wrong]
+        shown = ", ".join(f"{what} {found.get('mean_error_nats', float('nan')):.2g}" for what, found in figures[name].items())
+        say(f"    {name}: mean error in nats: {shown}")
+    if bad:
+        raise PartFailed("not near Transformers: " + "; ".join(bad))
+
+
+# What may not change an answer.
+VARIANTS = {
+    "one at a time": ["--max-num-seqs", 1],
+    "chunks of 16": ["--max-num-batched-tokens", 16, "--max-num-seqs", 16],
+    "chunks of 64": ["--max-num-batched-tokens", 64, "--max-num-seqs", 64],
+    "no prefix cache": ["--no-enable-prefix-caching"],
+    "one step in flight": ["--steps-in-flight", 1],
+    "two steps in flight": ["--steps-in-flight", 2],
+    "few KV blocks": ["--num-kv-blocks", 40],
+}
+
+
+def make_prompts(n, vocab_size):
+    rng = random.Random(4711)
+    shared = [rng.randrange(3, vocab_size) for _ in range(50)]
+    prompts = []
+    for i in range(n):
+        own = [rng.randrange(3, vocab_size) for _ in range(1 + rng.randrange(120))]
+        prompts.append((shared[:len(own)] + own[len(shared):]) if i % 3 == 0 else own)
+    return prompts
+
+
+def differing(baseline, answers):
+    keys = ("prompt_token_ids", "token_ids", "logprobs", "finish_reason")
+    return [i for i, (a, b) in enumerate(zip(baseline, answers)) if any(a[key] != b[key] for key in keys)]
+
+
+def part_bits(session, figures):
+    """The same requests with other neighbours, chunks, blocks and steps in flight: the same tokens and log-probabilities."""
+    models = [("middle", gpu_models.written(session, "middle", gpu_models.MIDDLE), ["FP8", "W4A16", "bf16", "W8A8"]),
+              ("llama-gqa", str(CHECKPOINTS / "llama-gqa"), ["bf16", "float32"])]
+    if session.small:
+        models = [("tiny", gpu_models.written(session, "tiny", gpu_models.TINY), ["W4A16", "bf16"])]
+    wrong = []
+    for model, directory, formats in models:
+        vocab = json.loads((pathlib.Path(directory) / "config.json").read_text())["vocab_size"]
+        prompts = make_prompts(8 if session.small else 48, vocab)
+        dummy = ["--load-format", "dummy"] if model != "llama-gqa" else []
+        for name in formats:
+            flags = [*dummy, *(["--dtype", "float32"] if name == "float32" else gpu_models.FORMATS[name]), "--max-model-len", 256,
+                     "--temperature", 0.8, "--top-p", 0.9, "--seed", 7, "--logprobs", 2, "--max-tokens", 30, "--ignore-eos"]
+            found = figures[f"{model} {name}"] = {}
+            baseline = run_answers(session, directory, prompts, flags)
+            for variant, more in VARIANTS.items():
+                answers = run_answers(session, directory, prompts, flags + more)
+                found[variant] = {"differ": len(differing(baseline, answers)), "of": len(answers),
+                                  "preemptions": sum(answer["usage"]["preemptions"] for answer in answers)}
+                if found[variant]["differ"]:
+                    wrong.append(f"{model} {name}, {variant}: {found[variant]['differ']} of {len(answers)}")
+            say(f"    {model} {name}: {len(VARIANTS)} variants, {sum(v['differ'] for v in found.values())} answers differ")
+    if wrong:
+        raise PartFailed("answers differ: " + "; ".join(wrong))
+
+
+def part_torch(session, figures):
+    """A random Llama of a middling size against PyTorch and Transformers on the same card, where python3 has them."""
+    made = session.work / "torch"
+    done = session.run(["python3", ROOT / "benchmarks/gpu/gpu_torch.py", made, session.device] + (["--small"] if session.small else []))
+    if done.status == 3:
+        raise PartSkipped(done.lines[-1] if done.lines else "python3 has no PyTorch")
+    if done.status != 0:
+        raise PartFailed("\n".join(done.lines[-5:]))
+    roundings = ["float32", "bf16"]
+    figures["figures"], bad = compare_with_golden(session, made, made / "golden.json", roundings)
+    shown = ", ".join(f"{what} worst {found.get('worst_error_nats', float('nan')):.2g}" for what, found in figures["figures"].items())
+    say(f"    errors in nats: {shown}")
+    if bad:
+        raise PartFailed("not near PyTorch: " + ", ".join(bad))

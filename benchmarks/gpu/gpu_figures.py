@@ -1,0 +1,208 @@
+"""The parts of benchmarks/gpu/run that measure: ceilings, ops, decode, offline throughput, load, start."""
+
+import json
+import os
+import random
+import sys
+
+import gpu_models
+from gpu_session import ROOT, PartFailed, PartSkipped, say
+
+# Of the small run, which is there to exercise the script.
+SMALL = {"batches": [1, 2], "context": 32, "steps": 4, "rates": [50], "seconds": 0.2}
+BATCHES = [1, 8, 32, 128, 256]
+CONTEXT, STEPS = 900, 64
+OFFLINE = [(1000, 1000, 512), (128, 128, 1536), (2048, 128, 256)]
+# 800 tokens in, 200 out; the second with 600 of the 800 shared by all.
+LOADS = {"800/200": (0, [10, 30, 50, 58]), "800/200, 600 shared": (600, [30, 60, 90, 120])}
+LOAD_SECONDS = 8
+
+
+def part_ceilings(session, figures):
+    """What the card gives to anybody: a large copy and a large product, by CUDA's own functions."""
+    if session.device != "cuda":
+        raise PartSkipped("only of a GPU")
+    program = session.build / "benchmarks/gpu/ceilings"
+    if not program.exists():
+        raise PartFailed(f"{program} was not built: cuBLASLt's headers were not found")
+    session.rows([program], figures.setdefault("rows", []))
+    for row in figures["rows"]:
+        say(f"    {row['what']}: {row['value']:.1f} {row['unit']}")
+
+
+def ops_commands(session):
+    """Weights by their format, attention by the KV's, the rest once."""
+    small = ["--hidden", 128, "--intermediate", 256, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2, "--rounds", 2,
+             "--context", 64] if session.small else []
+    formats, caches = (["int4", "fp8", "bf16", "int8"], ["bfloat16", "fp8"]) if session.device == "cuda" else (["int4", "bf16"], ["bfloat16"])
+
+    def command(ops, rows, *flags):
+        return [session.bantam, "bench", "ops", "--device", session.device, *small, *flags, "--json",
+                *[word for op in ops for word in ("--op", op)], *[word for n in rows for word in ("--rows", n)]]
+
+    for weights in formats:
+        yield weights, command(["layer_linears"], [1, 4] if session.small else [1, 16, 32, 128, 256, 2048], "--weights", weights)
+    for cache in caches:
+        yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
+    yield "others", command(["attention_prefill", "rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
+
+
+def part_ops(session, figures):
+    """Each op of a layer as the engine calls it, back to back in one step over several layers of random weights."""
+    rows, errors = figures.setdefault("rows", []), []
+    for what, command in ops_commands(session):
+        try:
+            session.rows(command, rows)
+        except PartFailed as failure:
+            errors.append(f"{what}: {failure}")
+    ceilings = {row["what"]: row["value"] for row in session.results["parts"].get("ceilings", {}).get("figures", {}).get("rows", [])}
+    for row in rows:
+        if "copy" in ceilings:
+            row["share_of_copy"] = row["gb_s"] / ceilings["copy"]
+        if "GEMM bf16" in ceilings:
+            row["share_of_gemm"] = row["tflop_s"] / ceilings["GEMM bf16"]
+        share = f"{100 * row['share_of_copy']:4.0f} % of the copy" if "share_of_copy" in row else ""
+        say(f"    {row['op']:18} {row['weights'] or row['kv']:9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
+            f"{row['tflop_s']:7.2f} TFLOP/s {share}".rstrip())
+    if errors:
+        raise PartFailed("; ".join(errors))
+
+
+def model_flags(session, name, longest):
+    return [gpu_models.shape(session), *gpu_models.engine_flags(session), *gpu_models.DUMMY, *gpu_models.FORMATS[name],
+            "--max-model-len", longest, "--json"]
+
+
+def series(session, figures, names, command):
+    """The same bench for several formats; one that fails does not keep the others from running."""
+    errors = []
+    for name in names:
+        rows = figures.setdefault(name, [])
+        try:
+            session.rows(command(name), rows)
+        except PartFailed as failure:
+            errors.append(f"{name}: {failure}")
+        yield name, rows
+    if errors:
+        raise PartFailed("; ".join(errors))
+
+
+def formats_of(session):
+    return ["W4A16", "FP8", "bf16"] if session.device == "cuda" else ["W4A16", "bf16"]
+
+
+def decode_command(session, name, extra=()):
+    batches, context, steps = (SMALL["batches"], SMALL["context"], SMALL["steps"]) if session.small else (BATCHES, CONTEXT, STEPS)
+    flags = [word for batch in batches for word in ("--batch", batch)]
+    return [session.bantam, "bench", "decode", *model_flags(session, name, 512 if session.small else 2048), *flags,
+            "--context", context, "--steps", steps, "--max-num-batched-tokens", 8192, *extra]
+
+
+def part_decode(session, figures):
+    """Tokens per second of a batch that stays full, at a context of 900."""
+    for name, rows in series(session, figures, formats_of(session), lambda name: decode_command(session, name)):
+        for row in rows:
+            say(f"    {name:6} batch {row['batch']:4}: {row['decode_tok_s']:10.1f} tok/s, {row['ms_per_step']:.3f} ms per step" +
+                (f" (spoiled: {row['preemptions']} preemptions)" if row["preemptions"] else ""))
+
+
+def part_offline(session, figures):
+    """All prompts at once: output tokens per second, prefill included."""
+    shapes = [(16, 8, 4), (24, 4, 2)] if session.small else OFFLINE
+    flags = [word for shape in shapes for word in ("--shape", ":".join(map(str, shape)))]
+    names = ["FP8"] if session.device == "cuda" else ["bf16"]
+
+    def command(name):
+        return [session.bantam, "bench", "throughput", *model_flags(session, name, 512 if session.small else 4096), *flags,
+                "--max-num-seqs", 8 if session.small else 512, "--max-num-batched-tokens", 8192]
+
+    for name, rows in series(session, figures, names, command):
+        for row in rows:
+            say(f"    {name} {row['input_len']}/{row['output_len']}: {row['output_tok_s']:.1f} output tok/s "
+                f"({row['num_prompts']} prompts, {row['elapsed_s']:.1f} s)")
+
+
+def part_load(session, figures):
+    """Arrivals at rising rates, timed from the schedule, with and without a shared prefix."""
+    name = "FP8" if session.device == "cuda" else "bf16"
+    errors = []
+    for load, (prefix, rates) in LOADS.items():
+        lens = ["--input-len", 800, "--output-len", 200, "--prefix-len", prefix, "--duration", LOAD_SECONDS]
+        if session.small:
+            rates = SMALL["rates"]
+            lens = ["--input-len", 40, "--output-len", 4, "--prefix-len", 32 if prefix else 0, "--duration", SMALL["seconds"]]
+        rows = figures.setdefault(load, [])
+        try:
+            session.rows([session.bantam, "bench", "latency", *model_flags(session, name, 512 if session.small else 2048), *lens,
+                          *[word for rate in rates for word in ("--request-rate", rate)], "--num-warmups", 4,
+                          "--max-num-seqs", 8 if session.small else 256, "--max-num-batched-tokens", 4096,
+                          "--goodput", "ttft:200"], rows)
+        except PartFailed as failure:
+            errors.append(f"{load}: {failure}")
+        for row in rows:
+            say(f"    {name} {load} at {row['request_rate']} requests/s: {row['request_throughput']:.1f} served, TTFT "
+                f"{row['p50_ttft_ms']:.0f} / {row['p99_ttft_ms']:.0f} ms, ITL {row['p50_itl_ms']:.1f} / {row['p99_itl_ms']:.1f} ms (p50 / p99)")
+    if errors:
+        raise PartFailed("; ".join(errors))
+
+
+def part_start(session, figures):
+    """Start to ready with a checkpoint of bf16 weights that is in the page cache: reading, packing, copying, planning."""
+    fields = {**gpu_models.TINY} if session.small else json.loads((ROOT / "benchmarks/shapes/llama-3.2-1b/config.json").read_text())
+    directory = gpu_models.written(session, "start", fields)
+    figures["checkpoint_bytes"] = write_checkpoint(directory, {**gpu_models.COMMON, **fields})
+    for name in formats_of(session):
+        rows = []
+        flags = [*gpu_models.engine_flags(session), "--skip-tokenizer-init", *gpu_models.FORMATS[name], "--max-model-len", 512]
+        session.rows([session.bantam, "bench", "decode", directory, *flags, "--context", 64, "--steps", 8, "--json"], rows)
+        figures[name] = {"start_to_ready_s": rows[0]["start_to_ready_s"]}
+        say(f"    {name}: ready after {rows[0]['start_to_ready_s']:.2f} s, {figures['checkpoint_bytes'] / 1e9:.2f} GB of weights")
+
+
+def part_invariance_cost(session, figures):
+    """Decode with and without batch invariance, where this build has the flag."""
+    command = decode_command(session, formats_of(session)[1 if session.device == "cuda" else 0])
+    if not any("batch-invariant" in line for line in session.must([session.bantam, "bench", "decode", "--help"]).lines):
+        raise PartSkipped("this build has no --no-batch-invariant: every figure is batch-invariant")
+    for what, flag in (("batch-invariant", []), ("not", ["--no-batch-invariant"])):
+        session.rows(command + flag, figures.setdefault(what, []))
+    for with_it, without in zip(figures["batch-invariant"], figures["not"]):
+        say(f"    batch {with_it['batch']}: {with_it['decode_tok_s']:.1f} tok/s, without {without['decode_tok_s']:.1f}")
+
+
+def write_checkpoint(directory, config):
+    """model.safetensors of random bf16 values of magnitude 2^-6 to 2^-5; its bytes."""
+    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
+    kv = config["num_key_value_heads"] * head_dim
+    shapes = {"model.embed_tokens.weight": [config["vocab_size"], hidden], "model.norm.weight": [hidden]}
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = [config["vocab_size"], hidden]
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        shapes.update({at + "self_attn.q_proj.weight": [config["num_attention_heads"] * head_dim, hidden],
+                       at + "self_attn.k_proj.weight": [kv, hidden], at + "self_attn.v_proj.weight": [kv, hidden],
+                       at + "self_attn.o_proj.weight": [hidden, config["num_attention_heads"] * head_dim],
+                       at + "mlp.gate_proj.weight": [intermediate, hidden], at + "mlp.up_proj.weight": [intermediate, hidden],
+                       at + "mlp.down_proj.weight": [hidden, intermediate],
+                       at + "input_layernorm.weight": [hidden], at + "post_attention_layernorm.weight": [hidden]})
+    header, offset = {}, 0
+    for name, dimensions in shapes.items():
+        size = 2 * dimensions[0] * (dimensions[1] if len(dimensions) > 1 else 1)
+        header[name] = {"dtype": "BF16", "shape": dimensions, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    block = random_bf16(1 << 20)
+    with open(os.path.join(directory, "model.safetensors"), "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for left in range(offset, 0, -len(block)):
+            file.write(block[:left])
+    return offset
+
+
+def random_bf16(n):
+    """Sign and fraction at random, the exponent 2^-6 (0x3c80): one operation on a long integer each."""
+    drawn = random.Random(1).getrandbits(16 * n)
+    fraction = int.from_bytes(b"\x7f\x80" * n, sys.byteorder)
+    exponent = int.from_bytes(b"\x00\x3c" * n, "little")
+    return ((drawn & fraction) | exponent).to_bytes(2 * n, "little")

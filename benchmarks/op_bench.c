@@ -1,0 +1,496 @@
+#include "benchmarks/op_bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/philox.h"
+
+enum {
+    OP_LAYERS_MAX = 64,
+    OP_MATRICES = 4,
+    OP_BLOCK_TOKENS = 16,
+    OP_WARMUPS = 3, /* runs, is captured, is replayed for the first time */
+    OP_REPEATS = 9,
+    /* More rows in the steps that fill the KV than in any that is measured: a device that captures a graph
+     * for each number of rows must not take the one for the other. */
+    OP_FILL_EXTRA_ROWS = 64,
+};
+
+struct op_acts {
+    struct act *residual, *hidden, *delta, *qkv, *attention, *gate_up, *mlp;
+};
+
+struct op_bench {
+    const struct op_bench_options *options;
+    enum op_kind kind;
+    struct backend *backend;
+    const struct backend_vtable *ops;
+    struct step_capacity capacity;
+    struct step *step;
+    struct op_acts acts;
+    struct weight *weights[OP_LAYERS_MAX][OP_MATRICES];
+    struct kv *kv[OP_LAYERS_MAX];
+    struct vector *norm;
+    struct rope *rope;
+    uint64_t weight_bytes; /* of a layer, packed */
+};
+
+static const char *const NAMES[OP_KINDS] = {
+    [OP_LAYER_LINEARS] = "layer_linears",
+    [OP_ATTENTION_DECODE] = "attention_decode",
+    [OP_ATTENTION_PREFILL] = "attention_prefill",
+    [OP_ROPE_KV_WRITE] = "rope_kv_write",
+    [OP_ADD_NORM] = "add_norm",
+    [OP_ACTIVATION_MUL] = "activation_mul",
+};
+
+const char *op_kind_name(enum op_kind kind)
+{
+    return NAMES[kind];
+}
+
+/* ---- Shapes ---- */
+
+static size_t q_width(const struct qkv_shape *s)
+{
+    return (size_t)s->n_heads * s->head_dim;
+}
+
+static size_t qkv_width(const struct qkv_shape *s)
+{
+    return q_width(s) + 2 * (size_t)s->n_kv_heads * s->head_dim;
+}
+
+static void noise_row(const void *context, size_t row, float *out)
+{
+    const size_t *n_in = context;
+    uint32_t state = (uint32_t)row * 2654435761u + 12345;
+    for (size_t i = 0; i < *n_in; i++) {
+        state = state * 1664525u + 1013904223u;
+        out[i] = (float)(int32_t)state * 0x1p-36f;
+    }
+}
+
+/* The four matrices of a layer; n_in is where their rows' length lives. */
+static void describe_matrices(const struct op_bench_options *o, size_t n_in[OP_MATRICES],
+                              struct weight_desc out[OP_MATRICES])
+{
+    static const char *const names[OP_MATRICES] = {"qkv", "o", "gate_up", "down"};
+    const size_t inputs[OP_MATRICES] = {o->hidden, q_width(&o->qkv), o->hidden, o->intermediate};
+    const size_t outputs[OP_MATRICES] = {qkv_width(&o->qkv), o->hidden, 2 * o->intermediate, o->hidden};
+    for (int i = 0; i < OP_MATRICES; i++) {
+        n_in[i] = inputs[i];
+        out[i] = (struct weight_desc){
+            .name = names[i],
+            .n_out = outputs[i],
+            .n_in = inputs[i],
+            .format = o->weights,
+            .group = o->weights == WEIGHT_FP8 ? (uint32_t)inputs[i] : WEIGHT_GROUP,
+            .row = noise_row,
+            .row_context = &n_in[i],
+        };
+    }
+}
+
+static bool uses_weights(enum op_kind kind)
+{
+    return kind == OP_LAYER_LINEARS;
+}
+
+static bool uses_kv(enum op_kind kind)
+{
+    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
+}
+
+static uint32_t longest(const struct op_bench *b)
+{
+    return b->kind == OP_ATTENTION_DECODE ? b->options->context : b->capacity.rows;
+}
+
+static struct kv_desc kv_shape(const struct op_bench *b)
+{
+    uint32_t n_seqs = b->kind == OP_ATTENTION_DECODE ? b->capacity.seqs : 1;
+    return (struct kv_desc){.dtype = b->options->kv_dtype,
+                            .n_blocks = n_seqs * b->capacity.blocks_per_seq,
+                            .block_tokens = OP_BLOCK_TOKENS,
+                            .n_kv_heads = b->options->qkv.n_kv_heads,
+                            .head_dim = b->options->qkv.head_dim};
+}
+
+struct act_plan {
+    struct act **out;
+    enum act_role role;
+    size_t width;
+};
+enum { OP_ACTS = 7 };
+
+static void plan_acts(struct op_bench *b, struct act_plan plans[OP_ACTS])
+{
+    const struct op_bench_options *o = b->options;
+    const struct act_plan all[OP_ACTS] = {
+        {&b->acts.residual, ACT_RESIDUAL, o->hidden},
+        {&b->acts.hidden, ACT_HIDDEN, o->hidden},
+        {&b->acts.delta, ACT_HIDDEN, o->hidden},
+        {&b->acts.qkv, ACT_HIDDEN, qkv_width(&o->qkv)},
+        {&b->acts.attention, ACT_HIDDEN, q_width(&o->qkv)},
+        {&b->acts.gate_up, ACT_HIDDEN, 2 * o->intermediate},
+        {&b->acts.mlp, ACT_HIDDEN, o->intermediate},
+    };
+    memcpy(plans, all, sizeof all);
+}
+
+/* ---- Handles ---- */
+
+static err_t open_backend(const struct op_bench_options *o, struct backend **out)
+{
+    if (strcmp(o->device, "cpu") == 0)
+        return backend_cpu_create(o->n_threads, "auto", out);
+    struct backend_cuda_options cuda = {.n_threads = o->n_threads};
+    if (strncmp(o->device, "cuda:", 5) == 0) {
+        char *end;
+        cuda.device = (int)strtol(o->device + 5, &end, 10);
+        if (*end == '\0' && end != o->device + 5)
+            return backend_cuda_create(&cuda, out);
+    } else if (strcmp(o->device, "cuda") == 0) {
+        return backend_cuda_create(&cuda, out);
+    }
+    return err_new(ERR_INVALID_ARGUMENT, "--device: \"%s\" is not cpu, cuda or cuda:N", o->device);
+}
+
+static err_t reserve(struct op_bench *b)
+{
+    const struct op_bench_options *o = b->options;
+    const struct backend_vtable *ops = b->ops;
+    struct act_plan acts[OP_ACTS];
+    plan_acts(b, acts);
+    struct backend_needs needs = {.step = b->capacity, .qkv = o->qkv, .vocab_size = 1, .logits_rows = 1};
+    uint64_t bytes = 0;
+    for (int i = 0; i < OP_ACTS; i++) {
+        bytes += ops->act_bytes(b->backend, acts[i].role, b->capacity.rows, acts[i].width);
+        needs.widest_out = acts[i].width > needs.widest_out ? acts[i].width : needs.widest_out;
+    }
+    needs.widest_in = o->intermediate > o->hidden ? o->intermediate : o->hidden;
+    if (q_width(&o->qkv) > needs.widest_in)
+        needs.widest_in = q_width(&o->qkv);
+    size_t n_in[OP_MATRICES];
+    struct weight_desc matrices[OP_MATRICES];
+    describe_matrices(o, n_in, matrices);
+    for (int i = 0; i < OP_MATRICES && uses_weights(b->kind); i++)
+        b->weight_bytes += ops->weight_bytes(b->backend, &matrices[i]);
+    bytes += o->n_layers * b->weight_bytes;
+    struct kv_desc kv = kv_shape(b);
+    if (uses_kv(b->kind))
+        bytes += o->n_layers * (uint64_t)ops->kv_bytes(b->backend, &kv);
+    bytes += ops->vector_bytes(b->backend, o->hidden);
+    bytes += ops->rope_bytes(b->backend, o->qkv.head_dim / 2, longest(b));
+    bytes += ops->scratch_bytes(b->backend, &needs);
+    return ops->reserve(b->backend, &needs, bytes);
+}
+
+static err_t fill_act(struct op_bench *b, struct act *act, size_t width, uint64_t seed)
+{
+    float *values = mem_alloc_array(width, sizeof *values);
+    if (!values)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu values", width);
+    struct rng rng = rng_make(seed);
+    for (size_t i = 0; i < width; i++)
+        values[i] = rng_normal(&rng);
+    for (uint32_t row = 0; row < b->capacity.rows; row++) {
+        for (size_t i = 0; i < width; i += 16) /* rows that differ, without a draw for each value */
+            values[i] = rng_normal(&rng);
+        b->ops->act_write(act, row, 1, values);
+    }
+    mem_free(values);
+    return err_ok();
+}
+
+static err_t create_acts(struct op_bench *b)
+{
+    struct act_plan acts[OP_ACTS];
+    plan_acts(b, acts);
+    for (int i = 0; i < OP_ACTS; i++) {
+        TRY(b->ops->act_create(b->backend, acts[i].role, b->capacity.rows, acts[i].width, acts[i].out));
+        TRY(fill_act(b, *acts[i].out, acts[i].width, (uint64_t)i + 1));
+    }
+    return err_ok();
+}
+
+static err_t create_tables(struct op_bench *b)
+{
+    const struct op_bench_options *o = b->options;
+    size_t n_freq = o->qkv.head_dim / 2, n = o->hidden > n_freq ? o->hidden : n_freq;
+    float *values = mem_alloc_array(n, sizeof *values);
+    if (!values)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu values", n);
+    for (size_t i = 0; i < n; i++)
+        values[i] = 1.0f + 0.01f * (float)(i % 7);
+    err_t e = b->ops->vector_create(b->backend, values, o->hidden, &b->norm);
+    for (size_t i = 0; i < n_freq; i++)
+        values[i] = powf(500000.0f, -(float)i / (float)n_freq);
+    if (e.code == ERR_OK)
+        e = b->ops->rope_create(b->backend, values, n_freq, 1.0f, longest(b), &b->rope);
+    mem_free(values);
+    return e;
+}
+
+static err_t create_layers(struct op_bench *b)
+{
+    size_t n_in[OP_MATRICES];
+    struct weight_desc matrices[OP_MATRICES];
+    describe_matrices(b->options, n_in, matrices);
+    struct kv_desc kv = kv_shape(b);
+    for (uint32_t layer = 0; layer < b->options->n_layers; layer++) {
+        if (uses_kv(b->kind))
+            TRY(b->ops->kv_create(b->backend, &kv, &b->kv[layer]));
+        for (int i = 0; i < OP_MATRICES && uses_weights(b->kind); i++)
+            TRY(b->ops->weight_pack(b->backend, &matrices[i], &b->weights[layer][i]));
+    }
+    return err_ok();
+}
+
+static void close_bench(struct op_bench *b)
+{
+    if (!b->backend)
+        return;
+    for (uint32_t layer = 0; layer < b->options->n_layers; layer++) {
+        if (b->kv[layer])
+            b->ops->kv_destroy(b->kv[layer]);
+        for (int i = 0; i < OP_MATRICES; i++)
+            if (b->weights[layer][i])
+                b->ops->weight_destroy(b->weights[layer][i]);
+    }
+    struct act_plan acts[OP_ACTS];
+    plan_acts(b, acts);
+    for (int i = 0; i < OP_ACTS; i++)
+        if (*acts[i].out)
+            b->ops->act_destroy(*acts[i].out);
+    if (b->norm)
+        b->ops->vector_destroy(b->norm);
+    if (b->rope)
+        b->ops->rope_destroy(b->rope);
+    if (b->step)
+        b->ops->step_destroy(b->backend, b->step);
+    b->ops->destroy(b->backend);
+}
+
+/* ---- Steps ---- */
+
+/* Tokens [first, first + n) of the sequences laid end to end, `length` each. */
+static void set_step(struct op_bench *b, uint64_t first, uint32_t n, uint32_t length)
+{
+    struct step *step = b->step;
+    step->n_rows = n;
+    step->n_seqs = step->n_outputs = step->n_copies = 0;
+    for (uint32_t row = 0; row < n; row++) {
+        uint32_t seq = (uint32_t)((first + row) / length), position = (uint32_t)((first + row) % length);
+        if (row == 0 || position == 0) {
+            uint32_t index = step->n_seqs++;
+            step->seqs[index] = (struct step_seq){
+                .first_row = row, .sampling_slot = STEP_NO_SLOT, .adapter_slot = STEP_NO_SLOT};
+            for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++)
+                step_block_table(step, 0, index)[i] = seq * b->capacity.blocks_per_seq + i;
+        }
+        struct step_seq *current = &step->seqs[step->n_seqs - 1];
+        current->n_rows++;
+        current->n_context = position + 1;
+        step->rows[row] = (struct step_row){.position = position, .seq = step->n_seqs - 1};
+    }
+}
+
+/* The last token of each of n sequences. */
+static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
+{
+    struct step *step = b->step;
+    step->n_rows = step->n_seqs = n;
+    step->n_outputs = step->n_copies = 0;
+    for (uint32_t seq = 0; seq < n; seq++) {
+        step->rows[seq] = (struct step_row){.position = length - 1, .seq = seq};
+        step->seqs[seq] = (struct step_seq){.first_row = seq,
+                                            .n_rows = 1,
+                                            .n_context = length,
+                                            .sampling_slot = STEP_NO_SLOT,
+                                            .adapter_slot = STEP_NO_SLOT};
+        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++)
+            step_block_table(step, 0, seq)[i] = seq * b->capacity.blocks_per_seq + i;
+    }
+}
+
+static void write_kv(struct op_bench *b, uint32_t layer)
+{
+    b->ops->rope_kv_write(b->backend, b->step, b->acts.qkv, &b->options->qkv, NULL, NULL, 1e-5f, b->rope,
+                          ROPE_HALVES, b->kv[layer]);
+}
+
+static void run_linears(struct op_bench *b, uint32_t layer)
+{
+    const struct op_acts *acts = &b->acts;
+    struct act *const in[OP_MATRICES] = {acts->hidden, acts->attention, acts->hidden, acts->mlp};
+    struct act *const out[OP_MATRICES] = {acts->qkv, acts->delta, acts->gate_up, acts->delta};
+    for (int i = 0; i < OP_MATRICES; i++)
+        b->ops->linear(b->backend, b->step, in[i], b->weights[layer][i], out[i]);
+}
+
+static void run_op(struct op_bench *b, uint32_t layer)
+{
+    const struct op_acts *acts = &b->acts;
+    const struct attention_params attention = {.shape = b->options->qkv,
+                                               .scale = 1.0f / sqrtf((float)b->options->qkv.head_dim)};
+    switch (b->kind) {
+    case OP_LAYER_LINEARS:
+        run_linears(b, layer);
+        break;
+    case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_PREFILL:
+        b->ops->attention(b->backend, b->step, acts->qkv, &attention, b->kv[layer], acts->attention);
+        break;
+    case OP_ROPE_KV_WRITE:
+        write_kv(b, layer);
+        break;
+    case OP_ADD_NORM:
+        b->ops->add_norm(b->backend, b->step, acts->residual, acts->delta, b->norm, 1e-5f, NORM_RMS,
+                         acts->hidden);
+        break;
+    case OP_ACTIVATION_MUL:
+        b->ops->activation_mul(b->backend, b->step, acts->gate_up, ACTIVATION_SILU, acts->mlp);
+        break;
+    case OP_KINDS:
+        break;
+    }
+}
+
+static void run_step(struct op_bench *b)
+{
+    if (b->ops->forward_begin(b->backend, b->step)) {
+        for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
+            run_op(b, i % b->options->n_layers);
+        b->ops->forward_end(b->backend, b->step);
+    }
+    b->ops->collect(b->backend, b->step);
+}
+
+/* Random keys and values in every layer, wherever the measured steps look. */
+static void fill_kv(struct op_bench *b, uint32_t n_seqs, uint32_t length)
+{
+    uint64_t total = (uint64_t)n_seqs * length;
+    uint32_t n = total < b->capacity.rows ? (uint32_t)total : b->capacity.rows;
+    for (uint64_t first = 0; first < total; first += n) {
+        set_step(b, first + n <= total ? first : total - n, n, length);
+        if (!b->ops->forward_begin(b->backend, b->step)) {
+            b->ops->collect(b->backend, b->step);
+            continue;
+        }
+        for (uint32_t layer = 0; layer < b->options->n_layers; layer++)
+            write_kv(b, layer);
+        b->ops->forward_end(b->backend, b->step);
+        b->ops->collect(b->backend, b->step);
+    }
+}
+
+/* ---- Figures ---- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_step_us(struct op_bench *b)
+{
+    double samples[OP_REPEATS];
+    for (int i = 0; i < OP_WARMUPS; i++)
+        run_step(b);
+    for (int i = 0; i < OP_REPEATS; i++) {
+        int64_t began_ns = clock_now_ns(clock_monotonic());
+        run_step(b);
+        samples[i] = (double)(clock_now_ns(clock_monotonic()) - began_ns) / 1e3;
+    }
+    qsort(samples, OP_REPEATS, sizeof *samples, compare);
+    return samples[OP_REPEATS / 2];
+}
+
+static double kv_token_bytes(const struct op_bench_options *o)
+{
+    double value_bytes = o->kv_dtype == KV_F32 ? 4 : o->kv_dtype == KV_BF16 ? 2 : 1;
+    return 2.0 * o->qkv.n_kv_heads * o->qkv.head_dim * value_bytes;
+}
+
+static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_result *out)
+{
+    const struct op_bench_options *o = b->options;
+    double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate;
+    double q = (double)q_width(&o->qkv), qkv = (double)qkv_width(&o->qkv);
+    double keys = b->kind == OP_ATTENTION_DECODE ? n * o->context : n * (n + 1) / 2;
+    switch (b->kind) {
+    case OP_LAYER_LINEARS:
+        out->bytes = (double)b->weight_bytes + 2 * n * (2 * hidden + q + feed + qkv + 2 * hidden + 2 * feed);
+        out->flops = 2 * n * (qkv * hidden + hidden * q + 3 * feed * hidden);
+        out->footprint_bytes = (double)b->weight_bytes * o->n_layers;
+        break;
+    case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_PREFILL:
+        out->footprint_bytes = (b->kind == OP_ATTENTION_DECODE ? keys : n) * kv_token_bytes(o);
+        out->bytes = out->footprint_bytes + 2 * n * 2 * q;
+        out->footprint_bytes *= o->n_layers;
+        out->flops = 4 * keys * q;
+        break;
+    case OP_ROPE_KV_WRITE:
+        out->bytes = n * (2 * (qkv + q) + kv_token_bytes(o));
+        break;
+    case OP_ADD_NORM:
+        out->bytes = n * hidden * (4 + 4 + 2 + 2);
+        break;
+    case OP_ACTIVATION_MUL:
+        out->bytes = n * feed * 3 * 2;
+        break;
+    case OP_KINDS:
+        break;
+    }
+}
+
+static err_t open_bench(struct op_bench *b)
+{
+    TRY(open_backend(b->options, &b->backend));
+    b->ops = b->backend->vtable;
+    TRY(reserve(b));
+    TRY(b->ops->step_create(b->backend, &b->capacity, &b->step));
+    TRY(create_acts(b));
+    TRY(create_tables(b));
+    return create_layers(b);
+}
+
+err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, const uint32_t *rows,
+                   size_t n_rows, struct op_bench_result *results)
+{
+    uint32_t most = rows[n_rows - 1], capacity = most + OP_FILL_EXTRA_ROWS;
+    uint32_t tokens = kind == OP_ATTENTION_DECODE ? options->context : capacity;
+    struct op_bench b = {
+        .options = options,
+        .kind = kind,
+        .capacity = {.rows = capacity,
+                     .seqs = capacity,
+                     .outputs = 1,
+                     .copies = 1,
+                     .blocks_per_seq = (tokens + OP_BLOCK_TOKENS - 1) / OP_BLOCK_TOKENS,
+                     .kv_groups = 1},
+    };
+    if (options->n_layers > OP_LAYERS_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "--layers %u exceeds %d", options->n_layers, OP_LAYERS_MAX);
+    err_t e = open_bench(&b);
+    if (e.code == ERR_OK && kind == OP_ATTENTION_DECODE)
+        fill_kv(&b, most, options->context);
+    if (e.code == ERR_OK && kind == OP_ATTENTION_PREFILL)
+        fill_kv(&b, 1, most);
+    for (size_t i = 0; i < n_rows && e.code == ERR_OK; i++) {
+        if (kind == OP_ATTENTION_DECODE)
+            set_decode_step(&b, rows[i], options->context);
+        else
+            set_step(&b, 0, rows[i], capacity);
+        results[i] = (struct op_bench_result){0};
+        results[i].us = median_step_us(&b) / options->n_rounds / options->n_layers;
+        count_work(&b, rows[i], &results[i]);
+    }
+    close_bench(&b);
+    return e;
+}

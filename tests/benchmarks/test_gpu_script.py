@@ -1,0 +1,72 @@
+"""benchmarks/gpu/run without a GPU: every part on tiny shapes, a part that fails, a run that is cut. What it is for happens on
+a rented machine, where it must not run for the first time.
+
+BANTAM_BIN names the program (default build/release/bantam); the rest is taken from beside it. BANTAM_SANITIZED=1 says that it is
+several times slower."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve().parent
+FAKE = BUILD / "libbantam_cuda_fake.so"
+
+pytestmark = pytest.mark.skipif(os.environ.get("BANTAM_SANITIZED", "0") == "1", reason="a script: the release build is enough")
+
+
+def run(out, *arguments, environment=None):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
+    done = subprocess.run(["python3", ROOT / "benchmarks/gpu/run", "--build", BUILD, "--no-build", "--small", "--out", out, *arguments],
+                          env=clean | (environment or {}), cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    return done, json.loads(out.read_text())
+
+
+def test_every_part_on_the_cpu(tmp_path):
+    done, results = run(tmp_path / "gpu.json", "--device", "cpu", "--minutes", "12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = results["parts"]
+    status = {name: part["status"] for name, part in parts.items()}
+    assert {name for name in status if status[name] == "skipped"} <= {"build", "ceilings", "fragments", "torch", "invariance_cost"}
+    assert set(status.values()) <= {"ok", "skipped"}
+    assert results["commit"] and results["machine"]["device"] == "cpu" and results["small"]
+    assert parts["kernels"]["figures"]["summary"] == "all checks passed"
+    assert parts["parity"]["figures"]["llama-gqa"]["float32"]["worst_error_nats"] <= 1e-4
+    assert all(variant["differ"] == 0 for model in parts["bits"]["figures"].values() for variant in model.values())
+    assert [row["batch"] for row in parts["decode"]["figures"]["bf16"]] == [1, 2]
+    assert [(row["input_len"], row["output_len"]) for row in parts["offline"]["figures"]["bf16"]] == [(16, 8), (24, 4)]
+    plain, shared = parts["load"]["figures"].values()
+    assert plain[0]["total_cached_tokens"] == 0 < shared[0]["total_cached_tokens"]
+    assert parts["start"]["figures"]["bf16"]["start_to_ready_s"] > 0
+    assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {"layer_linears", "attention_decode"}
+    assert "decode bf16, batch 2" in done.stdout and "target" not in done.stdout
+
+
+def test_parts_by_name_and_a_part_that_fails(tmp_path):
+    """Without a GPU and its library the parts of a card say so, each on its own; the exit status does too."""
+    done, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "decode,load",
+                        environment={"BANTAM_CUDA_LIBRARY": str(tmp_path / "missing.so")})
+    assert done.returncode == 1
+    assert list(results["parts"]) == ["decode", "load"]
+    for part in results["parts"].values():
+        assert part["status"] == "failed" and "missing.so" in part["error"]
+    refused = subprocess.run(["python3", ROOT / "benchmarks/gpu/run", "--only", "everything"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "no such part: everything" in refused.stderr
+
+
+def test_a_run_that_is_cut_keeps_what_it_has(tmp_path):
+    done, results = run(tmp_path / "gpu.json", "--device", "cpu", "--only", "offline,bits", "--minutes", "0.05")
+    assert done.returncode == 1
+    assert results["parts"]["bits"]["status"] == "failed" and "time" in results["parts"]["bits"]["error"]
+    assert results["seconds"] < 60
+
+
+@pytest.mark.skipif(not FAKE.exists(), reason="no emulated card in this build")
+def test_the_parts_of_a_card_on_an_emulated_one(tmp_path):
+    done, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "parity,decode,offline,load,ops,start", "--minutes", "14",
+                        environment={"BANTAM_CUDA_LIBRARY": str(FAKE)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {row["batch"] for row in results["parts"]["decode"]["figures"]["FP8"]} == {1, 2}
