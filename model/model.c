@@ -51,8 +51,10 @@ static err_t create_backend(const struct model_options *options, const struct sh
     const char *device = options->device ? options->device : "cpu";
     if (strcmp(device, "cpu") == 0)
         return create_cpu(options, shard->n_ranks, out);
-    struct backend_cuda_options cuda = {
-        .device = (int)shard->rank, .f32 = dtype == MODEL_DTYPE_F32, .n_threads = options->n_threads};
+    struct backend_cuda_options cuda = {.device = (int)shard->rank,
+                                        .f32 = dtype == MODEL_DTYPE_F32,
+                                        .eager = options->enforce_eager,
+                                        .n_threads = options->n_threads};
     if (strcmp(device, "auto") == 0) {
         err_t e = backend_cuda_create(&cuda, out);
         if (e.code == ERR_OK)

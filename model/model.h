@@ -45,6 +45,7 @@ struct model_options {
     const void *engine_context;
     const char *device; /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
     const char *isa;    /* backend_cpu_create */
+    bool enforce_eager; /* on a GPU: kernels one by one instead of captured graphs */
     int n_threads;      /* 0 = all */
     uint32_t n_ranks;   /* --tensor-parallel-size: GPUs, one after the other, or parts of the CPU; 0 = 1 */
     bool show_progress; /* a bar on a terminal */

@@ -461,9 +461,9 @@ static err_t stream_wait(struct device *device, struct device_stream *stream)
     LOCKED;
     if (!stream_idle(stream))
         seal(device, "stream_wait");
-    MAY_FAIL(ERR_INTERNAL, "stream_wait");
     control.counts.waits++;
-    run_until(device, stream_idle, stream);
+    run_until(device, stream_idle, stream); /* of a lost device too nothing runs on */
+    MAY_FAIL(ERR_INTERNAL, "stream_wait");
     return err_ok();
 }
 

@@ -1,0 +1,231 @@
+/* The host side of the CUDA backend on the fake device: what a user is told where CUDA does not work, every
+ * call of the device that can fail, plans for small cards, graphs, and that a step waits for nothing but its
+ * event. */
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "kernels/kernels.h"
+#include "tests/cuda/fake_device.h"
+#include "tests/model/broken_model.h"
+#include "tests/model/model_driver.h"
+
+#define CHECKPOINT TEST_DATA_DIR "/parity/checkpoints/llama-gqa"
+
+static const struct fake_device_control *control;
+
+static int open_control(void **state)
+{
+    (void)state;
+    void *library = dlopen(FAKE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(library);
+    control = dlsym(library, FAKE_DEVICE_CONTROL);
+    assert_non_null(control);
+    return setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
+}
+
+static err_t create_backend(int device)
+{
+    struct backend *backend = NULL;
+    struct backend_cuda_options options = {.device = device, .n_threads = 1};
+    err_t e = backend_cuda_create(&options, &backend);
+    if (e.code == ERR_OK)
+        backend->vtable->destroy(backend);
+    return e;
+}
+
+static void assert_nothing_is_left(void)
+{
+    struct fake_device_counts counts;
+    control->counts(&counts);
+    assert_int_equal(counts.devices, 0);
+    assert_int_equal(counts.allocations, 0);
+    assert_int_equal(counts.pinned, 0);
+    assert_int_equal(counts.streams, 0);
+    assert_int_equal(counts.events, 0);
+    assert_int_equal(counts.graphs, 0);
+}
+
+static void messages_say_what_is_missing(void **state)
+{
+    (void)state;
+    assert_int_equal(create_backend(0).code, ERR_OK);
+    setenv("BANTAM_CUDA_LIBRARY", "/nowhere/libbantam_cuda.so", 1);
+    expect_error(create_backend(0), ERR_UNAVAILABLE, "/nowhere/libbantam_cuda.so", "--device cpu", NULL);
+    setenv("BANTAM_CUDA_LIBRARY", "libm.so.6", 1);
+    expect_error(create_backend(0), ERR_UNAVAILABLE, "no library of Bantam", "--device cpu", NULL);
+    setenv("BANTAM_CUDA_LIBRARY", "", 1);
+    expect_error(create_backend(0), ERR_NOT_FOUND, "BANTAM_CUDA_LIBRARY", "--device cpu", NULL);
+    setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
+    static const struct {
+        const char *fault, *says;
+    } faults[] = {{"driver", "no NVIDIA driver"}, {"old", "13.0"}, {"device", "no GPU 0"}};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        setenv("BANTAM_FAKE_FAULT", faults[i].fault, 1);
+        expect_error(create_backend(0), ERR_UNAVAILABLE, faults[i].says, "--device cpu", NULL);
+    }
+    unsetenv("BANTAM_FAKE_FAULT");
+    expect_error(create_backend(70), ERR_UNAVAILABLE, "no GPU 70", NULL);
+    assert_nothing_is_left();
+}
+
+/* Opens, makes both steps, closes. */
+static err_t load_once(const struct model_options *options)
+{
+    struct model *model;
+    err_t e = model_load(options, NULL, &model);
+    if (e.code != ERR_OK)
+        return e;
+    struct step *steps[2] = {NULL, NULL};
+    for (int i = 0; i < 2 && e.code == ERR_OK; i++)
+        e = model_step_create(model, &steps[i]);
+    for (int i = 0; i < 2; i++)
+        model_step_destroy(model, steps[i]);
+    model_destroy(model);
+    return e;
+}
+
+static void every_call_that_fails_is_an_error(void **state)
+{
+    (void)state;
+    struct model_options options = driver_options(CHECKPOINT, 2, 64);
+    options.device = "cuda";
+    options.n_threads = 1;
+    uint32_t n_failed = 0;
+    for (;;) {
+        control->fail_nth(n_failed);
+        err_t e = load_once(&options);
+        control->fail_nth(-1);
+        assert_nothing_is_left();
+        if (e.code == ERR_OK)
+            break;
+        /* How much is free decides how much is planned: not to know is little. */
+        if (strstr(e.message, "injected") == NULL)
+            expect_error(e, ERR_RESOURCE_EXHAUSTED, "not enough memory", NULL);
+        n_failed++;
+    }
+    assert_true(n_failed > 40);
+}
+
+static void too_little_memory_is_said(void **state)
+{
+    (void)state;
+    struct model_options options = driver_options(CHECKPOINT, 2, 64);
+    options.device = "cuda";
+    control->set_memory(1 << 20);
+    expect_error(load_once(&options), ERR_RESOURCE_EXHAUSTED, "not enough memory", "MiB", NULL);
+    /* A plan by hand that is beyond the card. */
+    options.memory_limit_bytes = (uint64_t)1 << 40;
+    expect_error(load_once(&options), ERR_RESOURCE_EXHAUSTED, "Emulated GPU", "--memory-limit",
+                 "--device cpu", NULL);
+    control->set_memory(0);
+    assert_nothing_is_left();
+}
+
+/* An 8B model by its shapes alone: what fits a card is planned, within it. */
+static void plans_fit_small_cards(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t gib;
+        enum model_quantization quantization;
+        uint32_t len_min; /* tokens of the longest request */
+    } cards[] = {{8, MODEL_QUANT_INT4, 4096},   {16, MODEL_QUANT_INT8, 16384},
+                 {16, MODEL_QUANT_FP8, 16384},  {24, MODEL_QUANT_NONE, 16384},
+                 {32, MODEL_QUANT_NONE, 65536}, {80, MODEL_QUANT_NONE, 131072}};
+    for (size_t i = 0; i < sizeof cards / sizeof cards[0]; i++) {
+        struct model_options options = {.directory = SOURCE_DIR "/benchmarks/shapes/llama-3.1-8b",
+                                        .dummy_weights = true,
+                                        .quantization = cards[i].quantization,
+                                        .max_num_seqs = 32,
+                                        .max_num_batched_tokens = 512,
+                                        .device = "cuda",
+                                        .n_threads = 1};
+        control->set_memory((uint64_t)cards[i].gib << 30);
+        struct memory_plan plan;
+        err_t e = model_plan_memory(&options, &plan);
+        if (e.code != ERR_OK)
+            fail_msg("%u GiB: %s", cards[i].gib, e.message);
+        assert_true(plan.total_bytes <= plan.available_bytes);
+        assert_true(plan.available_bytes < (uint64_t)cards[i].gib << 30);
+        if (plan.max_model_len < cards[i].len_min)
+            fail_msg("%u GiB: the longest request has %u tokens", cards[i].gib, plan.max_model_len);
+    }
+    control->set_memory(0);
+    assert_nothing_is_left();
+}
+
+static const uint32_t prompt[] = {5, 9, 77, 31, 8};
+enum { N_PROMPT = sizeof prompt / sizeof prompt[0], N_DRAWN = 12 };
+
+/* Greedy tokens of n_slots sequences that begin alike, in single steps; waits: of streams, once it runs. */
+static void draw_greedily(struct driver *driver, uint32_t n_slots, uint32_t drawn[N_DRAWN], uint64_t *waits)
+{
+    struct fake_device_counts before, after;
+    for (uint32_t s = 0; s < n_slots; s++)
+        driver_reset_slot(driver, s);
+    control->counts(&before);
+    for (uint32_t i = 0; i < N_DRAWN; i++) {
+        driver_begin(driver);
+        for (uint32_t s = 0; s < n_slots; s++) {
+            uint32_t n = i == 0 ? N_PROMPT : 1;
+            uint32_t row = driver_add(driver, s, i == 0 ? prompt : NULL, i == 0 ? 0 : N_PROMPT - 1 + i, n);
+            driver_want(driver, row + n - 1, STEP_OUTPUT_SAMPLE, 0, -1);
+        }
+        driver_run(driver);
+        drawn[i] = driver_result(driver, 0)->token_ids[0];
+        for (uint32_t s = 1; s < n_slots; s++)
+            assert_int_equal(driver_result(driver, s)->token_ids[0], drawn[i]);
+    }
+    control->counts(&after);
+    *waits = after.waits - before.waits;
+}
+
+/* Decode steps are captured once a bucket, then replayed, also for other numbers of rows, and give the same
+ * tokens as kernels launched one by one. */
+static void graphs_replay(void **state)
+{
+    (void)state;
+    uint32_t with_graphs[N_DRAWN], eager[N_DRAWN];
+    uint64_t waits;
+    struct fake_device_counts before, after;
+    struct model_options options = driver_options(CHECKPOINT, 4, 64);
+    options.device = "cuda";
+    struct driver driver = driver_open(&options);
+    control->counts(&before);
+    draw_greedily(&driver, 4, with_graphs, &waits);
+    assert_int_equal(waits, 0);
+    control->counts(&after);
+    assert_int_equal(after.captures - before.captures, 2); /* of 4 rows and of their outputs */
+    assert_true(after.graph_launches - before.graph_launches >= 2 * (N_DRAWN - 2));
+    draw_greedily(&driver, 3, eager, &waits); /* three rows in the graph of four */
+    assert_memory_equal(with_graphs, eager, sizeof eager);
+    control->counts(&before);
+    assert_int_equal(before.captures, after.captures);
+    driver_close(&driver);
+
+    options.enforce_eager = true;
+    driver = driver_open(&options);
+    draw_greedily(&driver, 4, eager, &waits);
+    control->counts(&after);
+    assert_int_equal(before.graph_launches, after.graph_launches);
+    assert_memory_equal(with_graphs, eager, sizeof eager);
+    driver_close(&driver);
+    assert_nothing_is_left();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(messages_say_what_is_missing),
+        cmocka_unit_test(every_call_that_fails_is_an_error),
+        cmocka_unit_test(too_little_memory_is_said),
+        cmocka_unit_test(plans_fit_small_cards),
+        cmocka_unit_test(graphs_replay),
+    };
+    return cmocka_run_group_tests_name("cuda host", tests, open_control, NULL);
+}
