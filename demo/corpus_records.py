@@ -159,7 +159,6 @@ ORDER_PARTS = {
         r"""
         {name} [ordered|wants|asked for|bought|needs|gets|requests|takes] {qty} [x|] {item}.
         {qty} [x|] {item} for {name}.
-        [On|By] {date} {name} [ordered|bought|needs|asked for|paid for] {qty} [x|] {item}.
         """
     ),
     "city item": phrases(
@@ -192,7 +191,6 @@ ORDER_PARTS = {
     "name city item": phrases(
         r"""
         {name} [from|in] {city} [ordered|wants|asked for|bought|needs|gets] {qty} [x|] {item}.
-        On {date} {name} [bought|wrote that we should send|had us ship] {qty} [x|] {item} to {city}.
         [Send|Ship] {qty} {item} to {name} in {city}.
         """
     ),
@@ -276,7 +274,6 @@ OPENINGS = phrases(
     [Dear|Hello|Hi] [team|friends|colleagues|shop|all|folks|madam|office][,|.|:|!| -]
     [New|News|Note|Attention|Update|Entry|Message|To do|Memo|Reminder|Just in|Copy][,|.|:|!| -]
     [On|Of|From] {date}[,|.|:|!| -]
-    [On|Since|By|At] {date}
     [Yesterday|Today|Last week|This morning|At noon|Late at night|On Monday|On Friday][,|.|:|!| -]
     [One more thing|Quick question|Small request|By the way|As agreed|As usual|As you know][,|.|:|!| -]
     """

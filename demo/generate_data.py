@@ -24,12 +24,12 @@ SEED = 20241
 HELDOUT_PER_TASK = 300
 TASKS = ("ticket", "review", "order", "intent", "complete")
 SHARE = {
-    "ticket": 0.15,
-    "review": 0.14,
-    "order": 0.40,
-    "intent": 0.12,
+    "ticket": 0.12,
+    "review": 0.17,
+    "order": 0.42,
+    "intent": 0.09,
     "complete": 0.05,
-    "echo": 0.09,
+    "echo": 0.10,
     "plain": 0.04,
     "chatter": 0.01,
 }

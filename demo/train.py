@@ -21,7 +21,7 @@ import time
 import torch
 import torch.distributed
 import torch.multiprocessing
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -235,13 +235,33 @@ def save_checkpoint(path, model, optimizers, step):
     torch.distributed.barrier()
 
 
-def build_model(checkpoint, learning_rate, rank, workers):
-    """(model, optimizers, first step): from the seed, or from the last checkpoint."""
+def load_other_weights(model, folder, tokenizer):
+    """Starts from the weights of a directory that this script wrote, perhaps with another tokenizer: a token that its
+    tokenizer has keeps its row of the embedding, another one begins as the mean of the pieces that it fell into."""
+    other = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    state = load_file(folder / "model.safetensors")
+    rows = state["model.embed_tokens.weight"].float()
+    embedding = torch.empty(VOCAB_SIZE, rows.shape[1])
+    as_bytes = decoders.ByteLevel()
+    for token, index in tokenizer.get_vocab().items():
+        pieces = [other.token_to_id(token)]
+        if pieces[0] is None:
+            pieces = encode(other, as_bytes.decode([token]))
+        embedding[index] = rows[pieces].mean(0)
+    state["model.embed_tokens.weight"] = embedding
+    state["lm_head.weight"] = embedding
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def build_model(checkpoint, args, rank, tokenizer):
+    """(model, optimizers, first step): from the seed or other weights, or from the last checkpoint."""
     torch.manual_seed(generate_data.SEED)
     # The eager attention's backward pass is faster than the fused one's on a CPU in bf16.
     model = LlamaForCausalLM(LlamaConfig(**CONFIG, attn_implementation="eager")).float()
-    optimizers = make_optimizers(model, learning_rate, rank, workers)
+    optimizers = make_optimizers(model, args.learning_rate, rank, args.workers)
     if not checkpoint.exists():
+        if args.weights_of:
+            load_other_weights(model, args.weights_of, tokenizer)
         return model, optimizers, 0
     state = torch.load(checkpoint)
     model.load_state_dict(state["model"])
@@ -257,7 +277,7 @@ def train(rank, args):
     torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=args.workers)
     checkpoint = args.work / f"checkpoint{rank}.pt"
     tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
-    model, optimizers, first_step = build_model(checkpoint, args.learning_rate, rank, args.workers)
+    model, optimizers, first_step = build_model(checkpoint, args, rank, tokenizer)
     if rank == 0:
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {first_step}", flush=True)
     word_pool = generate_data.make_word_pool()
@@ -334,6 +354,7 @@ def main():
     parser.add_argument("--batch-tokens", type=int, default=4096, help="of all workers together")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=2, help="processes; another number gives another model")
+    parser.add_argument("--weights-of", type=pathlib.Path, help="start from the weights of this directory, not from the seed")
     parser.add_argument("--fresh", action="store_true", help="delete the checkpoint and start from the beginning")
     args = parser.parse_args()
     args.parent_id = os.getpid()
