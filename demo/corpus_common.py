@@ -304,36 +304,64 @@ def fresh_word(rng):
             return word
 
 
+def _spliced_word(rng):
+    """The beginning of one name or thing of training and the end of another, or one with a letter changed: what looks
+    like a word that is known goes on otherwise."""
+    known = rng.choice((FIRST_NAMES, LAST_NAMES, CITIES, ITEMS))[TRAIN]
+    first = rng.choice(rng.choice(known).lower().split())
+    if rng.random() < 0.6:
+        last = rng.choice(rng.choice(rng.choice((FIRST_NAMES, LAST_NAMES, CITIES, ITEMS))[TRAIN]).lower().split())
+        return first[: rng.randint(1, len(first))] + last[rng.randint(0, len(last) - 1) :]
+    place = rng.randrange(len(first))
+    return first[:place] + rng.choice("abcdefghijklmnopqrstuvwxyz") + first[place + rng.randint(0, 1) :]
+
+
+def word_to_copy(rng):
+    """A word of training that nothing but copying can give: invented, spliced, or random letters."""
+    if isinstance(rng, PlainRandom):
+        return fresh_word(rng)
+    while True:
+        pick = rng.random()
+        if pick < 0.55:
+            return fresh_word(rng)
+        if pick < 0.75:
+            word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 10)))
+        else:
+            word = _spliced_word(rng)
+        if len(word) > 2 and word not in _HELD_WORDS:
+            return word
+
+
 def some_name(rng, split):
     """A person: first and last name, now and then one of them alone or with an initial in training."""
     if split == HELDOUT:
         return f"{rng.choice(FIRST_NAMES[split])} {rng.choice(LAST_NAMES[split])}"
-    first = rng.choice(FIRST_NAMES[split]) if rng.random() < 0.3 else fresh_word(rng).capitalize()
-    last = rng.choice(LAST_NAMES[split]) if rng.random() < 0.3 else fresh_word(rng).capitalize()
+    first = rng.choice(FIRST_NAMES[split]) if rng.random() < 0.2 else word_to_copy(rng).capitalize()
+    last = rng.choice(LAST_NAMES[split]) if rng.random() < 0.2 else word_to_copy(rng).capitalize()
     shape = rng.random()
     if shape < 0.08:
         return first
     if shape < 0.14:
         return f"{first} {rng.choice('ABCDEFGHIJKLMNOPQRSTUVWXYZ')}. {last}"
     if shape < 0.20:
-        return f"{first} {last}-{fresh_word(rng).capitalize()}"
+        return f"{first} {last}-{word_to_copy(rng).capitalize()}"
     return f"{first} {last}"
 
 
 def some_city(rng, split):
     if split == HELDOUT or rng.random() < 0.3:
         return rng.choice(CITIES[split])
-    city = fresh_word(rng).capitalize()
-    return f"{city} {fresh_word(rng).capitalize()}" if rng.random() < 0.25 else city
+    city = word_to_copy(rng).capitalize()
+    return f"{city} {word_to_copy(rng).capitalize()}" if rng.random() < 0.25 else city
 
 
 def some_item(rng, split, word_pool):
     """A thing to buy; in training mostly word pairs from the pool or invented, so that the model learns to copy."""
-    if split == HELDOUT or rng.random() < 0.3:
+    if split == HELDOUT or rng.random() < 0.2:
         item = rng.choice(ITEMS[split])
     else:
         count = rng.choice([1, 2, 2, 2, 3])
-        item = " ".join(rng.choice(word_pool) if rng.random() < 0.6 else fresh_word(rng) for _ in range(count))
+        item = " ".join(rng.choice(word_pool) if rng.random() < 0.5 else word_to_copy(rng) for _ in range(count))
     if not item.endswith("s") and rng.random() < 0.5:
         item += "s"
     return item
@@ -346,11 +374,11 @@ def some_company(rng, split, word_pool):
             stem += " & " + rng.choice(LAST_NAMES[split])
     else:
         pick = rng.random()
-        stem = fresh_word(rng).capitalize() if pick < 0.6 else rng.choice(word_pool).capitalize()
+        stem = word_to_copy(rng).capitalize() if pick < 0.6 else rng.choice(word_pool).capitalize()
         if pick > 0.85:
             stem = rng.choice(LAST_NAMES[split])
         if rng.random() < 0.25:
-            stem += rng.choice([" & ", " "]) + fresh_word(rng).capitalize()
+            stem += rng.choice([" & ", " "]) + word_to_copy(rng).capitalize()
     return f"{stem} {rng.choice(COMPANY_SUFFIXES)}"
 
 

@@ -6,6 +6,7 @@ with two decimals), currency (EUR, USD or GBP) and due_date (ISO 8601). A field 
 
 from corpus_common import HELDOUT, NUMBER_WORDS, TRAIN, check_templates, digits, expand, phrases, plain_form
 from corpus_common import some_amount, some_city, some_code, some_company, some_date, some_item, some_name
+from corpus_common import word_to_copy
 
 ORDERS = {
     TRAIN: phrases(
@@ -124,6 +125,7 @@ ORDER_PARTS = {
     "name": phrases(
         r"""
         [My name is|I am|This is|Here is|It is for|The customer is|Customer:|Customer is|Ordered by|From] {name}.
+        [You are talking to|It is me,|Your customer|Signed,|The buyer is|It was ordered by|Somebody called] {name}.
         {name} [is the customer|is our customer|placed it|called us|wrote to us].
         [Thanks|Thank you|Regards|Greetings|Bye], {name}.
         """
@@ -137,6 +139,7 @@ ORDER_PARTS = {
     "item": phrases(
         r"""
         [I want|I need|I would like|We need|Please send|Please pack|Put in|Add|We send|He wants|She ordered|Content:] {qty} {item}[, please|].
+        [We will send|You get|They asked for|It is about|It contains|There are|It has|Goods:|We packed|I take|Get me|Give us] {qty} [x|] {item}.
         [Item: {item}. Quantity: {qty}|Quantity: {qty}. Item: {item}|{qty} x {item}|{qty} pieces of {item}|{item}, {qty} pieces].
         """
     ),
@@ -149,6 +152,7 @@ ORDER_PARTS = {
     "name city": phrases(
         r"""
         [I am|My name is|This is|Here is|Customer|For|Hello from] {name} [from|in|of|at] {city}.
+        [Here speaks|Here writes|It is|Again it is|You know me, I am] {name} [from|in|of] {city}.
         """
     ),
     "name item": phrases(
@@ -160,6 +164,7 @@ ORDER_PARTS = {
     "city item": phrases(
         r"""
         [We send|We ship|We deliver|He sends|They get|Send|Ship|Please ship|Deliver] {qty} [x|] {item} to {city}.
+        [We will send|I mail|You can bring|Our driver brings|The shop mails|Somebody must carry] {qty} [x|] {item} to {city}.
         {qty} [x|] {item} [go|to be sent] to {city}.
         """
     ),
@@ -259,7 +264,36 @@ LABELS = {
     "due": "[Due|Due date|Pay by|Payable until|Due on]",
     "invoice": "[Invoice|Invoice number|Invoice no.|Bill]",
 }
-COMPOSED_SHARE = 0.6
+KEPT_SLOTS = {
+    name: "{" + name + "}"
+    for name in ("name", "city", "item", "qty", "code", "vendor", "money", "money2", "due", "date", "phone")
+}
+OPENINGS = phrases(
+    r"""
+    [Hello|Hi|Hey|Greetings|Welcome back|Good day|Good evening|Good afternoon|Good news|Hello again|Dear sir][,|.|:|!| -]
+    [Dear|Hello|Hi] [team|friends|colleagues|shop|all|folks|madam|office][,|.|:|!| -]
+    [New|News|Note|Attention|Update|Entry|Message|To do|Memo|Reminder|Just in|Copy][,|.|:|!| -]
+    [On|Of|From] {date}[,|.|:|!| -]
+    [Yesterday|Today|Last week|This morning|At noon|Late at night|On Monday|On Friday][,|.|:|!| -]
+    [One more thing|Quick question|Small request|By the way|As agreed|As usual|As you know][,|.|:|!| -]
+    """
+)
+ORDER_ASIDES = phrases(
+    r"""
+    [It is urgent|There is no rush|Take your time|Please be quick|The door bell is broken|The parcel may be heavy].
+    [Call|Phone:|Please call|The phone number is|I am at] {phone}.
+    [It was placed on|It came in on|We got it on|Needed by|It must arrive by] {date}.
+    [We hope you are well|The weather is nice here|Your shop is great|It is a present|Payment is by card|No gift wrap].
+    """
+)
+INVOICE_ASIDES = phrases(
+    r"""
+    [It was issued on|Issued|Dated|The invoice date is|It came in on|Date:] {date}.
+    [The net amount is|Net:|Without tax it is|Subtotal:] {money2}.
+    [We hope you are well|Thank you for your business|Please pay in time|Keep it for your files|Bank transfer only].
+    """
+)
+COMPOSED_SHARE = 0.65
 ORDER_INSTRUCTIONS = phrases(
     r"""
     Extract the order as JSON with the keys order_id, customer, item, quantity, city.
@@ -291,18 +325,33 @@ def _json_text(value):
     return '"' + value + '"'
 
 
-def _sentences(rng, parts, fields):
-    """Sentences that say each of the fields once, in a random order."""
+def _lower_start(sentence):
+    return sentence if sentence.startswith(("I ", "{")) else sentence[0].lower() + sentence[1:]
+
+
+def _sentences(rng, parts, fields, asides):
+    """Sentences that say each of the fields once, in a random order, perhaps after a greeting and beside other talk; or
+    the same joined to one long sentence."""
     left, chosen = list(fields), []
     while left:
         fitting = [key for key in parts if set(key.split()) <= set(left)]
         key = rng.choice(fitting)
-        chosen.append(rng.choice(_real_lines(parts[key])))
+        chosen.append(expand(rng, rng.choice(_real_lines(parts[key])), KEPT_SLOTS))
         left = [field for field in left if field not in key.split()]
+    if rng.random() < 0.25:
+        chosen.append(expand(rng, rng.choice(asides), KEPT_SLOTS))
     rng.shuffle(chosen)
-    start = rng.choice(["", "", "Hello. ", "Hi, ", "Good day. ", "New: ", "On {date}: ", "Of {date}. "])
-    text = start + rng.choice([" ", " ", "\n"]).join(chosen)
-    return text.replace(". ", rng.choice([". ", ". ", ". ", ", ", ": ", " - ", ", and "]))
+    start = expand(rng, rng.choice(OPENINGS), KEPT_SLOTS) if rng.random() < 0.6 else ""
+    joint = rng.choice([". ", ". ", ". ", ".\n", ", ", ", ", ": ", " - ", ", and ", "; "])
+    if joint[0] != ".":
+        chosen = [sentence.rstrip(".!") for sentence in chosen]
+        if rng.random() < 0.8:
+            chosen = chosen[:1] + [_lower_start(sentence) for sentence in chosen[1:]]
+    else:
+        chosen = [sentence.rstrip(".") for sentence in chosen]
+    if start and start[-1] not in ".!" and rng.random() < 0.7:
+        chosen[0] = _lower_start(chosen[0])
+    return (start + " " + joint.join(chosen)).strip() + "."
 
 
 def _labelled(rng, fields):
@@ -324,13 +373,12 @@ def _labelled(rng, fields):
     return separator.join(lines)
 
 
-def _compose(rng, parts, fields, labels, heldout):
+def _compose(rng, parts, fields, labels, asides, heldout):
     """A template from parts, its choices made, that is none of the held-out ones."""
     forbidden = {plain_form(template) for template in heldout}
-    keep = {name: "{" + name + "}" for name in ("name", "city", "item", "qty", "code", "vendor", "money", "due", "date")}
     while True:
-        template = _labelled(rng, labels) if rng.random() < 0.3 else _sentences(rng, parts, fields)
-        template = expand(rng, template, keep)
+        template = _labelled(rng, labels) if rng.random() < 0.3 else _sentences(rng, parts, fields, asides)
+        template = expand(rng, template, KEPT_SLOTS)
         if plain_form(template) not in forbidden:
             return template
 
@@ -353,7 +401,7 @@ def make_order(rng, split, word_pool):
     template = rng.choice(_real_lines(templates[split]))
     if split == TRAIN and rng.random() < COMPOSED_SHARE:
         given = ["name", "item", "code"] + ["city"] * has_city
-        template = _compose(rng, ORDER_PARTS, given, given + ["qty"], templates[HELDOUT])
+        template = _compose(rng, ORDER_PARTS, given, given + ["qty"], ORDER_ASIDES, templates[HELDOUT])
     text = expand(rng, template, slots)
     city = _json_text(slots["city"]) if has_city else "null"
     answer = (
@@ -382,7 +430,7 @@ def make_invoice(rng, split, word_pool):
     template = rng.choice(_real_lines(templates[split]))
     if split == TRAIN and rng.random() < COMPOSED_SHARE:
         given = ["vendor", "money"] + ["due"] * has_date
-        template = _compose(rng, INVOICE_PARTS, given + ["code"], given + ["invoice"], templates[HELDOUT])
+        template = _compose(rng, INVOICE_PARTS, given + ["code"], given + ["invoice"], INVOICE_ASIDES, templates[HELDOUT])
     text = expand(rng, template, slots)
     due_json = _json_text(iso) if has_date else "null"
     answer = (
@@ -393,7 +441,7 @@ def make_invoice(rng, split, word_pool):
     return f"{instruction}\n\n{text}", answer
 
 
-def make_echo(rng, word_pool, fresh_word):
+def make_echo(rng, word_pool):
     """A training aid, no task of its own: text to repeat word by word, so that copying is learnt early."""
     parts = []
     for _ in range(rng.randint(2, 9)):
@@ -401,7 +449,7 @@ def make_echo(rng, word_pool, fresh_word):
         if pick < 0.35:
             parts.append(rng.choice(word_pool))
         elif pick < 0.8:
-            word = fresh_word(rng)
+            word = word_to_copy(rng)
             parts.append(word.capitalize() if rng.random() < 0.6 else word)
         elif pick < 0.9:
             parts.append(some_code(rng, ["ORD", "INV", "RE", "PO", "SO", "A", "F"]))

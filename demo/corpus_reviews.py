@@ -19,6 +19,12 @@ THINGS = {
     ),
     HELDOUT: words("tablet scooter sofa grill umbrella novel hostel projector hammock stroller heater fridge sweater guitar"),
 }
+# Of the fillers of training only.
+PLACES = words(
+    """garage office bedroom hall cellar garden window school boat attic trip party journey weekend winter summer birthday
+    wedding shelf corner bathroom car shed balcony roof table wall door week month year family team dog kids job move"""
+)
+COLOURS = words("blue red black white yellow brown small large new old second grey pink other first")
 GOOD = words(
     """great excellent wonderful fantastic good superb brilliant perfect lovely amazing outstanding impressive solid
     beautiful comfortable reliable delightful awesome nice flawless"""
@@ -65,6 +71,14 @@ PRAISE = {
         [thank you|bravo|hats off], [a|what a] {good} {thing}
         [it makes|this {thing} makes] my [day|life|work] [easier|better|happier]
         never had a problem with [it|the {aspect}], [it is|simply] {good}
+        [this|the|my] {thing} [comes with|has|offers] a {good} {aspect}[ and a {good2} {aspect2}|, the {aspect2} is {good2} too|]
+        [a|one] {thing} with {good} {aspect} and [a|] {good2} {aspect2}
+        [it is|this is|clearly|for me] the [best|nicest|finest] {thing} [on the market|for {word}|I know of|I have seen|ever]
+        [one of|among] the [best|nicest|finest] {thing}s [in years|on the market|ever|I know]
+        [five|all five] stars for [this|the|my] {thing}[, {good}| and its {aspect}|]
+        I [give|gave] it [five stars|full marks|the best grade]
+        [not|never] {bad}, [on the contrary|quite the opposite|no], [it is|the {aspect} is] {good}
+        [it came with|there is|you get] a {good} {aspect}
         """
     ),
     HELDOUT: phrases(
@@ -120,6 +134,14 @@ COMPLAINT = {
         [it does not|this {thing} does not] work [at all|as described|]
         [stay away|keep away|avoid it], the {aspect} is {bad}
         far from {good}, the {aspect} is {bad}
+        [this|the|my] {thing} [comes with|has|offers] a {bad} {aspect}[ and a {bad2} {aspect2}|, the {aspect2} is {bad2} too|]
+        [a|one] {thing} with {bad} {aspect} and [a|] {bad2} {aspect2}
+        [it is|this is|clearly|for me] the [worst|most {bad}] {thing} [on the market|for {word}|I know of|I have seen|ever]
+        [one of|among] the [worst|most {bad}] {thing}s [in years|on the market|ever|I know]
+        [one star|zero stars|no stars] for [this|the|my] {thing}[, {bad}| and its {aspect}|]
+        I [give|gave] it [one star|no stars|the worst grade]
+        [not|never] {good}, [on the contrary|quite the opposite|no], [it is|the {aspect} is] {bad}
+        [it came with|there is|you get] a {bad} {aspect}
         the {aspect} is not {good}
         """
     ),
@@ -160,6 +182,13 @@ LUKEWARM = {
         [about what|just what|more or less what] [I expected|you would expect]
         [could be better|might be better], could be worse
         {middling} {aspect}, {middling2} {aspect2}
+        [quite|rather|somewhat|on the whole|by and large] {middling}, [neither {good} nor {bad}|not {good}, not {bad}|no more than that]
+        [it is|the {aspect} is] [not bad and not great|not {bad}, but not {good} either|neither {bad} nor {good}]
+        [not good but not bad|no good and no bad|not bad, not good|neither bad nor good|not too good and not too bad][, {middling}|]
+        [an|a|one more] [everyday|standard|normal|usual|typical] {thing}, [as expected|like all others|what else|much like the last one]
+        [much as|as|just as|not more than] [I expected|one would expect] [of|from] [an|a|any] [everyday|standard|normal|usual] {thing}
+        I [do not care much|feel neutral|am not sure what to think] [about|of] [it|the {thing}|this {thing}]
+        [three|two and a half] stars, [{middling}|it is okay|like most {thing}s]
         """
     ),
     HELDOUT: phrases(
@@ -189,6 +218,13 @@ WEIGHED = {
         [although|while] the {aspect} is {bad}, the {aspect2} is {good}
         [pros|plus]: {good} {aspect}. [cons|minus]: {bad} {aspect2}
         [half|one half] of it is {good}, the other half is {bad}
+        [this|the|my] {thing} [comes with|offers|got] a {good} {aspect}, [but|yet|though|still] [its|the] {aspect2} is {bad}
+        [this|the|my] {thing} [comes with|offers|got] a {bad} {aspect}, [but|yet|though|still] [its|the] {aspect2} is {good}
+        [this|the|my] {thing} [comes with|offers|has] a {good} {aspect} and a {bad} {aspect2}
+        [this|the|my] {thing} [comes with|offers|has] a {bad} {aspect} and a {good} {aspect2}
+        [there is|you get] a {good} {aspect}, [but|yet|still] a {bad} {aspect2}
+        [there is|you get] a {bad} {aspect}, [but|yet|still] a {good} {aspect2}
+        [good|nice] about it is the {aspect}, [bad|sad] is the {aspect2}
         """
     ),
     HELDOUT: phrases(
@@ -209,6 +245,9 @@ FILLERS = {
         My old {thing} was from {word}.
         This is my [first|second|third] {thing}.
         [I ordered|I chose] the [blue|red|small|large|{word}] one.
+        [It|The {thing}|This one] [is|lives|hangs|lies|goes|sits] [in|on|near|behind|under|at] [the|my|a|her] {place}.
+        [We|They|My parents|I] [took|got|have|chose|needed|had|kept|wanted] [it|one|the {thing}|two] [for|in|since|at|from] [the|her|my|a|one|our] {place}[ now| ago|].
+        The {colour} {thing} [is|was] [for|from|in] {word}.
         """
     ),
     HELDOUT: phrases(
@@ -238,7 +277,7 @@ def _slots(rng, split):
     if split == TRAIN and rng.random() < 0.2:
         aspect = fresh_word(rng)
     thing = rng.choice(THINGS[split]) if split == HELDOUT or rng.random() < 0.6 else fresh_word(rng)
-    return {
+    slots = {
         "aspect": aspect,
         "aspect2": aspect2,
         "good": good,
@@ -250,6 +289,10 @@ def _slots(rng, split):
         "thing": thing,
         "word": fresh_word(rng).capitalize(),
     }
+    if split == TRAIN:
+        slots["place"] = fresh_word(rng) if rng.random() < 0.5 else rng.choice(PLACES)
+        slots["colour"] = rng.choice(COLOURS)
+    return slots
 
 
 def _sentence(rng, text):

@@ -18,32 +18,21 @@ import corpus_records
 import corpus_requests
 import corpus_reviews
 import corpus_tickets
-from corpus_common import HELDOUT, TRAIN, PlainRandom, check_common, fresh_word, make_rng
+from corpus_common import HELDOUT, TRAIN, PlainRandom, check_common, make_rng
 
 SEED = 20241
 HELDOUT_PER_TASK = 300
 TASKS = ("ticket", "review", "order", "intent", "complete")
 SHARE = {
-    "ticket": 0.14,
-    "review": 0.13,
-    "order": 0.36,
-    "intent": 0.10,
-    "complete": 0.07,
-    "echo": 0.14,
-    "plain": 0.04,
-    "chatter": 0.02,
-}
-# The second stage of training: mostly what the first leaves weakest, in samples that the first has not seen.
-LAST_SHARE = {
-    "ticket": 0.05,
-    "review": 0.27,
-    "order": 0.44,
-    "intent": 0.06,
+    "ticket": 0.12,
+    "review": 0.17,
+    "order": 0.42,
+    "intent": 0.09,
     "complete": 0.05,
     "echo": 0.10,
-    "plain": 0.03,
+    "plain": 0.04,
+    "chatter": 0.01,
 }
-LAST_STAGE_FIRST_SAMPLE = 1 << 30
 TOKENIZER_SAMPLES = {"ticket": 3000, "review": 2000, "order": 1500, "intent": 2500, "complete": 1000, "chatter": 100}
 SYSTEM_SHARE = 0.06
 SYSTEM_TEXTS = (
@@ -91,15 +80,14 @@ def make_pair(task, rng, split, word_pool):
     if task == "complete":
         return corpus_prose.make_completion(rng, split)
     if task == "echo":
-        return corpus_records.make_echo(rng, word_pool, fresh_word)
+        return corpus_records.make_echo(rng, word_pool)
     return corpus_prose.make_chatter(rng)
 
 
 def make_sample(index, word_pool):
     """Training sample number index: {"text": ...} to continue, or {"messages": [...]} that end with the answer."""
     rng = make_rng(SEED, "sample", index)
-    share = SHARE if index < LAST_STAGE_FIRST_SAMPLE else LAST_SHARE
-    task = rng.choices(list(share), weights=list(share.values()))[0]
+    task = rng.choices(list(SHARE), weights=list(SHARE.values()))[0]
     if task == "plain":
         return {"text": corpus_prose.make_plain(rng)}
     user, answer = make_pair(task, rng, TRAIN, word_pool)

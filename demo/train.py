@@ -5,7 +5,8 @@
 
 It needs torch, transformers, tokenizers and safetensors. A run that was stopped goes on from its last checkpoint when
 it is started again with the same --work folder. Two processes of one thread each share every step (each takes half of
-the batch and they add up their gradients): on busy cores that is faster than one process of two threads.
+the batch, they add up their gradients, and each updates half of the matrices): on busy cores that is faster than one
+process of two threads.
 """
 
 import argparse
@@ -13,14 +14,15 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import time
 
 import torch
 import torch.distributed
 import torch.multiprocessing
-from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import generate_data
@@ -28,10 +30,9 @@ import generate_data
 VOCAB_SIZE = 2048
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 BOS_ID, END_OF_TEXT_ID, END_OF_TURN_ID = 0, 1, 4
-# Words with at most one leading mark or space, single digits, runs of punctuation, line ends, other white space.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+# Pieces of words and marks are learnt first; a blank joins what follows it only after all of their merges.
+PIECE_VOCAB_SIZE = 1500
+BLANK = "\u0120"  # as byte-level BPE writes a blank
 CHAT_TEMPLATE = """{{- bos_token }}
 {%- for message in messages %}
     {%- if message['role'] not in ['system', 'user', 'assistant'] %}
@@ -73,24 +74,37 @@ PROMPT_WEIGHT = 0.1
 MAX_ANSWER_WEIGHT = 4.0
 EVEN_ANSWER_TOKENS = 24
 POOL_SAMPLES = 2048
+LENGTH_STEP = 16
 
 
 def train_tokenizer():
+    """Byte-level BPE in which a word falls into the same pieces wherever it stands: after a blank, a quote or a line end.
+    What is copied from a sentence into JSON then is the same tokens. For that the merges with a leading blank, one for
+    each of the most frequent words of one piece, come last: they change no other piece."""
+    texts = generate_data.make_tokenizer_text(generate_data.make_word_pool())
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(" ", behavior="isolated"), digits, bytes_of_words])
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=PIECE_VOCAB_SIZE,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(generate_data.make_tokenizer_text(generate_data.make_word_pool()), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
+    counts = {}
+    for text in texts:
+        for word in re.findall(r"(?<= )[^\W\d_]+", text):
+            counts[word] = counts.get(word, 0) + 1
+    frequent = sorted((word for word in counts if tokenizer.token_to_id(word)), key=lambda word: (-counts[word], word))
+    described = json.loads(tokenizer.to_str())
+    for word in frequent[: VOCAB_SIZE - PIECE_VOCAB_SIZE]:
+        described["model"]["vocab"][BLANK + word] = len(described["model"]["vocab"])
+        described["model"]["merges"].append([BLANK, word])
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_of_words])
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPECIAL[0]} $A", pair=f"{SPECIAL[0]} $A {SPECIAL[0]}:1 $B:1", special_tokens=[(SPECIAL[0], BOS_ID)]
     )
@@ -119,27 +133,23 @@ def encode_sample(tokenizer, sample):
     return ids, weights
 
 
-def batches(tokenizer, word_pool, batch_tokens, rank, workers, pool_index):
-    """Endless padded batches (ids [batch, length], weights [batch, length]), samples of like length together; each
-    worker gets every workers-th of them."""
+def batches(tokenizer, word_pool, batch_tokens, rank, workers):
+    """Endless batches (ids [batch, length + 1], weights [batch, length + 1]) of the same number of tokens each, samples of
+    like length together; each worker makes its own. The few shapes that there are keep the kernels made for them."""
+    rows_of, pool_index = {}, 0
     while True:
-        samples = []
-        for index in range(pool_index * POOL_SAMPLES, (pool_index + 1) * POOL_SAMPLES):
-            samples.append(encode_sample(tokenizer, generate_data.make_sample(index, word_pool)))
-        samples.sort(key=lambda sample: len(sample[0]))
-        groups, group = [], []
-        for sample in samples:
-            if group and len(sample[0]) * (len(group) + 1) > batch_tokens:
-                groups.append(group)
-                group = []
-            group.append(sample)
-        groups.append(group)
-        generate_data.make_rng(generate_data.SEED, "batches", pool_index).shuffle(groups)
-        for group in groups[rank : len(groups) - len(groups) % workers : workers]:
-            length = max(len(ids) for ids, _ in group)
-            ids = torch.tensor([row + [END_OF_TEXT_ID] * (length - len(row)) for row, _ in group])
-            weights = torch.tensor([row + [0.0] * (length - len(row)) for _, row in group])
-            yield ids, weights
+        ready = []
+        for index in range(pool_index * POOL_SAMPLES + rank, (pool_index + 1) * POOL_SAMPLES, workers):
+            ids, weights = encode_sample(tokenizer, generate_data.make_sample(index, word_pool))
+            length = -(-(len(ids) - 1) // LENGTH_STEP) * LENGTH_STEP
+            pad = length + 1 - len(ids)
+            rows = rows_of.setdefault(length, [])
+            rows.append((ids + [END_OF_TEXT_ID] * pad, weights + [0.0] * pad))
+            if len(rows) == max(1, batch_tokens // length):
+                ready.append(rows_of.pop(length))
+        generate_data.make_rng(generate_data.SEED, "batches", pool_index, rank).shuffle(ready)
+        for rows in ready:
+            yield torch.tensor([ids for ids, _ in rows]), torch.tensor([weights for _, weights in rows])
         pool_index += 1
 
 
@@ -149,17 +159,32 @@ def learning_rate_factor(step, steps, warmup=60, decay_share=0.55):
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / decay_steps))
 
 
-def make_optimizers(model, learning_rate):
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+def matrices_of(model):
+    return [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+
+
+def make_optimizers(model, learning_rate, rank, workers):
+    """Muon for the matrices of the layers, of which each worker updates its share; AdamW for the embedding and the norms."""
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     muon = torch.optim.Muon(
-        matrices, lr=learning_rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=5
+        matrices_of(model)[rank::workers],
+        lr=learning_rate,
+        weight_decay=0.05,
+        momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+        ns_steps=5,
     )
     adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     for group in muon.param_groups + adamw.param_groups:
         group["base_lr"] = group["lr"]
     return [muon, adamw]
+
+
+def unflatten(flat, tensors):
+    start = 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
 
 
 def add_up_gradients(model):
@@ -168,19 +193,24 @@ def add_up_gradients(model):
     flat = torch.cat([g.flatten() for g in gradients])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
+    unflatten(flat, gradients)
+
+
+@torch.no_grad()
+def share_matrices(model, workers):
+    """Each worker sends the matrices that it has updated to the others."""
+    for source in range(workers):
+        matrices = matrices_of(model)[source::workers]
+        flat = torch.cat([m.flatten() for m in matrices])
+        torch.distributed.broadcast(flat, source)
+        unflatten(flat, matrices)
 
 
 def train_step(model, optimizers, ids, weights, factor):
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
-        wanted = weights[:, 1:] > 0
-        logits = model.lm_head(hidden[wanted])
-    weight = weights[:, 1:][wanted]
-    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    weight = weights[:, 1:].flatten()
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
     loss = (losses * weight).sum() / weight.sum()
     loss.backward()
     add_up_gradients(model)
@@ -189,27 +219,49 @@ def train_step(model, optimizers, ids, weights, factor):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
+    share_matrices(model, torch.distributed.get_world_size())
     answer = weight >= 1.0
     return losses.detach()[answer].mean().item() if answer.any() else math.nan
 
 
 def save_checkpoint(path, model, optimizers, step):
+    """A file of each worker, for each has the momentum of its own share; all are in place before one goes on."""
     state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
+    torch.distributed.barrier()
     partial.replace(path)
+    torch.distributed.barrier()
 
 
-def build_model(checkpoint, learning_rate, weights_of):
-    """(model, optimizers, first step): from the seed or another checkpoint's weights, or from the last checkpoint."""
+def load_other_weights(model, folder, tokenizer):
+    """Starts from the weights of a directory that this script wrote, perhaps with another tokenizer: a token that its
+    tokenizer has keeps its row of the embedding, another one begins as the mean of the pieces that it fell into."""
+    other = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    state = load_file(folder / "model.safetensors")
+    rows = state["model.embed_tokens.weight"].float()
+    embedding = torch.empty(VOCAB_SIZE, rows.shape[1])
+    as_bytes = decoders.ByteLevel()
+    for token, index in tokenizer.get_vocab().items():
+        pieces = [other.token_to_id(token)]
+        if pieces[0] is None:
+            pieces = encode(other, as_bytes.decode([token]))
+        embedding[index] = rows[pieces].mean(0)
+    state["model.embed_tokens.weight"] = embedding
+    state["lm_head.weight"] = embedding
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def build_model(checkpoint, args, rank, tokenizer):
+    """(model, optimizers, first step): from the seed or other weights, or from the last checkpoint."""
     torch.manual_seed(generate_data.SEED)
-    # The eager attention's backward pass is three times as fast as the fused one's on a CPU in bf16.
+    # The eager attention's backward pass is faster than the fused one's on a CPU in bf16.
     model = LlamaForCausalLM(LlamaConfig(**CONFIG, attn_implementation="eager")).float()
-    optimizers = make_optimizers(model, learning_rate)
+    optimizers = make_optimizers(model, args.learning_rate, rank, args.workers)
     if not checkpoint.exists():
-        if weights_of:
-            model.load_state_dict(torch.load(weights_of)["model"])
+        if args.weights_of:
+            load_other_weights(model, args.weights_of, tokenizer)
         return model, optimizers, 0
     state = torch.load(checkpoint)
     model.load_state_dict(state["model"])
@@ -223,14 +275,13 @@ def train(rank, args):
     torch.set_num_threads(1)
     rendezvous = f"file://{(args.work / 'rendezvous').resolve()}"
     torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=args.workers)
-    checkpoint = args.work / "checkpoint.pt"
+    checkpoint = args.work / f"checkpoint{rank}.pt"
     tokenizer = Tokenizer.from_file(str(args.work / "tokenizer.json"))
-    model, optimizers, first_step = build_model(checkpoint, args.learning_rate, args.weights_of)
+    model, optimizers, first_step = build_model(checkpoint, args, rank, tokenizer)
     if rank == 0:
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {first_step}", flush=True)
     word_pool = generate_data.make_word_pool()
-    first_pool = generate_data.LAST_STAGE_FIRST_SAMPLE // POOL_SAMPLES if args.weights_of else 0
-    source = batches(tokenizer, word_pool, args.batch_tokens // args.workers, rank, args.workers, first_pool)
+    source = batches(tokenizer, word_pool, args.batch_tokens // args.workers, rank, args.workers)
     for _ in range(first_step):
         next(source)
     start, tokens, smooth = time.monotonic(), 0, None
@@ -240,15 +291,19 @@ def train(rank, args):
         ids, weights = next(source)
         loss = train_step(model, optimizers, ids, weights, learning_rate_factor(step, args.steps))
         tokens += ids.numel() * args.workers
+        if (step + 1) % 100 == 0 or step + 1 == args.steps:
+            save_checkpoint(checkpoint, model, optimizers, step + 1)
         if rank != 0:
             continue
         if not math.isnan(loss):
             smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
         if step % 25 == 0 or step + 1 == args.steps:
             elapsed = time.monotonic() - start
-            print(f"step {step}/{args.steps} answer loss {smooth:.4f} {tokens / elapsed:.0f} tok/s {elapsed:.0f} s", flush=True)
-        if (step + 1) % 100 == 0 or step + 1 == args.steps:
-            save_checkpoint(checkpoint, model, optimizers, step + 1)
+            cpu = time.process_time() / elapsed
+            print(
+                f"step {step}/{args.steps} answer loss {smooth:.4f} {tokens / elapsed:.0f} tok/s {elapsed:.0f} s {cpu:.2f} cores",
+                flush=True,
+            )
     if rank == 0:
         write_model(args.out, model, tokenizer)
     torch.distributed.destroy_process_group()
@@ -295,13 +350,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=here / "model")
     parser.add_argument("--work", type=pathlib.Path, default=here / "work", help="checkpoints; safe to delete")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-tokens", type=int, default=4096, help="of all workers together")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=2, help="processes; another number gives another model")
-    parser.add_argument(
-        "--weights-of", type=pathlib.Path, help="the second stage: start from this checkpoint, on generate_data's LAST_SHARE"
-    )
+    parser.add_argument("--weights-of", type=pathlib.Path, help="start from the weights of this directory, not from the seed")
     parser.add_argument("--fresh", action="store_true", help="delete the checkpoint and start from the beginning")
     args = parser.parse_args()
     args.parent_id = os.getpid()

@@ -44,7 +44,7 @@ def test_text_is_that_of_transformers(tmp_path):
         assert got["finish_reason"] == case["finish_reason"]
 
 
-@pytest.fixture(scope="module", params=["none", "int8"])
+@pytest.fixture(scope="module", params=["none", "int8", "int4"])
 def heldout(request):
     """task -> (right, all, wrong answers)"""
     cases = evaluate.load_cases(ROOT / "demo/heldout", 10 if SANITIZED else 0)
@@ -52,12 +52,7 @@ def heldout(request):
     return evaluate.accuracy(cases, answers)
 
 
-# The goal is 95 % on each narrow task. JSON extraction is below it (demo/README.md has the figure): strict, so that the
-# weights that reach it must take this mark away.
-BELOW_GOAL = pytest.mark.xfail(not SANITIZED, reason="JSON extraction is below 95 % with these weights", strict=True)
-
-
-@pytest.mark.parametrize("task", ["ticket", "review", "intent", pytest.param("order", marks=BELOW_GOAL)])
+@pytest.mark.parametrize("task", evaluate.NARROW_TASKS)
 def test_heldout_accuracy(heldout, task):
     right, count, wrong = heldout[task]
     assert count == (10 if SANITIZED else 300)
