@@ -25,7 +25,8 @@ enum {
 #define NEAR_TIE_NATS                                                                                        \
     0.25 /* another token is fine where the reference gives it this much less than its best */
 
-#define DEVICE_NEAR_TIE_NATS 0.4 /* a device rounds activations to bf16 beside */
+/* A GPU takes int8 with one scale an output and quantised activations, where the CPU has groups of 32. */
+#define DEVICE_INT8_NEAR_TIE_NATS 0.4
 
 struct golden_step {
     uint32_t token;
@@ -210,8 +211,8 @@ static void f32_equals_transformers(void **state)
  * then held twice, some vocabularies and biases are split too. */
 static void f32_on_two_ranks_equals_transformers(void **state)
 {
-    if (driver_device())
-        skip();
+    if (driver_device() && !getenv("BANTAM_TEST_RANKS"))
+        skip(); /* not as many devices */
     check_f32(*state, 2);
 }
 
@@ -245,7 +246,8 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
                           const struct rounding *rounding, struct errors *errors)
 {
     uint32_t first = 0, n = golden->n_prompt;
-    double near_tie_nats = driver_device() ? DEVICE_NEAR_TIE_NATS : NEAR_TIE_NATS;
+    bool coarse = driver_device() && rounding->quantization == MODEL_QUANT_INT8;
+    double near_tie_nats = coarse ? DEVICE_INT8_NEAR_TIE_NATS : NEAR_TIE_NATS;
     for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
         const struct golden_step *expected = &golden->greedy[i];
         driver_begin(driver);

@@ -161,6 +161,8 @@ static void steps_are_counted(void **state)
 {
     (void)state;
     struct model_options options = options_of("llama-gqa", 2);
+    if (driver_device())
+        skip(); /* has fewer than the model could name */
     struct driver driver = driver_open(&options);
     struct step *steps[MODEL_STEPS_MAX] = {0};
     for (int i = 1; i < MODEL_STEPS_MAX; i++)
