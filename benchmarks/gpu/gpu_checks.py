@@ -24,14 +24,11 @@ ROUNDINGS = {
 
 def part_kernels(session, figures):
     """checkkernel on the device: every kernel against the scalar reference, rows alone against rows together."""
-    if session.device == "cuda":
-        program = session.build / "tests/kernels/checkkernel_card"
-        if not program.exists():
-            raise PartFailed(f"{program} was not built")
-        command = [program, "--device", "cuda"]
-    else:
-        command = [session.build / "tests/kernels/checkkernel", "--device", session.device]
-    done = session.must([*command, "--quick"] + (["--runs", "2"] if session.small else []))
+    folder = session.build / "tests/kernels"
+    program = folder / ("checkkernel_card" if session.device == "cuda" else "checkkernel")
+    if not program.exists():
+        raise PartFailed(f"{program} was not built")
+    done = session.must([program, "--device", session.device, "--quick"] + (["--runs", "2"] if session.small else []))
     figures["summary"] = done.lines[-1]
     say(f"    {done.lines[-1]}")
 

@@ -1,6 +1,7 @@
 /* The device table filled with the CUDA runtime: the only file beside the kernels that includes its headers.
  */
 #include <cuda_runtime.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -103,7 +104,7 @@ static err_t read_properties(int ordinal, struct device_properties *out)
 {
     struct cudaDeviceProp p;
     CUDA_TRY(cudaGetDeviceProperties(&p, ordinal), "properties of the GPU");
-    strncpy(out->name, p.name, sizeof out->name - 1);
+    (void)snprintf(out->name, sizeof out->name, "%.95s", p.name);
     out->capability = (uint32_t)(p.major * 10 + p.minor);
     out->n_multiprocessors = (uint32_t)p.multiProcessorCount;
     out->shared_bytes_max = (uint32_t)p.sharedMemPerBlockOptin;

@@ -27,6 +27,12 @@ DEVICE void act_store(uint16_t *at, float value)
     *at = to_bf16(value);
 }
 
+/* A value as the type holds it. */
+template <typename type> DEVICE float act_round(float value)
+{
+    return sizeof(type) == sizeof(uint16_t) ? from_bf16(to_bf16(value)) : value;
+}
+
 /* Four neighbours, aligned to their size together. */
 DEVICE void act_load_4(float out[4], const float *at)
 {
@@ -58,6 +64,29 @@ DEVICE void act_store_4(uint16_t *at, const float in[4])
     for (int i = 0; i < 2; i++)
         bits.w[i] = to_bf16x2(in[2 * i], in[2 * i + 1]);
     store_8(at, bits);
+}
+
+/* Up to four elements of a row from k; none past n. */
+template <typename type>
+DEVICE void load_group(float out[4], const type *row, uint32_t k, uint32_t n, bool whole)
+{
+    if (whole) {
+        act_load_4(out, row + k);
+        return;
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        out[i] = k + i < n ? act_load(row + k + i) : 0.0f;
+}
+
+template <typename type>
+DEVICE void store_group(type *row, const float in[4], uint32_t k, uint32_t n, bool whole)
+{
+    if (whole) {
+        act_store_4(row + k, in);
+        return;
+    }
+    for (uint32_t i = 0; i < 4 && k + i < n; i++)
+        act_store(row + k + i, in[i]);
 }
 
 /* ---- The step ---- */

@@ -22,6 +22,8 @@ struct cuda_kv_cache {
     K(embed, struct embed_args, "rows of the embedding table, any format, to the residual")                  \
     K(add_norm_f32, struct add_norm_args, "residual += f32, RMS norm to f32")                                \
     K(add_norm_bf16, struct add_norm_args, "residual += bf16, RMS norm to bf16")                             \
+    K(add_norm_s8, struct add_norm_args, "residual += bf16, RMS norm to bf16 and int8 rows")                 \
+    K(add_norm_e4m3, struct add_norm_args, "residual += bf16, RMS norm to bf16 and e4m3 rows")               \
     K(rope_kv_write_f32, struct rope_kv_write_args, "q/k norm, rope, KV write; f32 activations")             \
     K(rope_kv_write_bf16, struct rope_kv_write_args, "q/k norm, rope, KV write; bf16 activations")           \
     K(kv_copy, struct kv_copy_args, "copies of whole KV blocks")                                             \
@@ -29,6 +31,8 @@ struct cuda_kv_cache {
     K(attention_simple_bf16, struct attention_simple_args, "paged attention, any shape; bf16 activations")   \
     K(activation_mul_f32, struct activation_mul_args, "activation(gate) * up, f32")                          \
     K(activation_mul_bf16, struct activation_mul_args, "activation(gate) * up, bf16")                        \
+    K(activation_mul_s8, struct activation_mul_args, "activation(gate) * up, bf16, and int8 rows")           \
+    K(activation_mul_e4m3, struct activation_mul_args, "activation(gate) * up, bf16, and e4m3 rows")         \
     K(gather_outputs, struct gather_outputs_args, "rows of the step's outputs, side by side")                \
     K(soft_cap_f32, struct soft_cap_args, "cap * tanh(logit / cap)")                                         \
     K(linear_simple_f32, struct linear_simple_args, "any weight by f32 rows to f32, FMA chains over k")      \
@@ -48,6 +52,13 @@ struct embed_args {
     uint32_t out_stride;
 };
 
+/* Where a row goes in 8 bits besides, as quantize_rows would make it of the bf16 row. */
+struct quantized_rows {
+    uint8_t *q;           /* linear_layout.h */
+    float *scale;         /* [rows] */
+    uint32_t rows_stride; /* of q */
+};
+
 /* residual[r] += add[r] (NULL: nothing); out[r] = residual[r] / rms * weight. Grid (rows),
  * add_norm_threads(n): the order of the sum hangs on n alone. */
 struct add_norm_args {
@@ -60,6 +71,7 @@ struct add_norm_args {
     uint32_t n;
     float eps;
     uint32_t one_plus; /* weights are 1 + w */
+    struct quantized_rows quantized;
 };
 
 /* Threads of a row: four elements each while that is enough. */
@@ -111,8 +123,14 @@ struct attention_simple_args {
     struct cuda_kv_cache kv;
 };
 
-/* Grid (rows, width / ACTIVATION_PIECE rounded up), ACTIVATION_THREADS. */
-enum { ACTIVATION_THREADS = 128, ACTIVATION_PIECE = 1024 };
+/* Grid (rows, width / ACTIVATION_PIECE rounded up), ACTIVATION_THREADS; quantised: grid (rows),
+ * ACTIVATION_QUANTIZE_THREADS, and width at most ACTIVATION_QUANTIZE_WIDTH_MAX. */
+enum {
+    ACTIVATION_THREADS = 128,
+    ACTIVATION_PIECE = 1024,
+    ACTIVATION_QUANTIZE_THREADS = 1024,
+    ACTIVATION_QUANTIZE_WIDTH_MAX = 32768,
+};
 struct activation_mul_args {
     const struct cuda_step *step;
     const void *gate_up; /* [rows][gate_up_stride]: gate [width], up [width] */
@@ -120,6 +138,7 @@ struct activation_mul_args {
     uint32_t gate_up_stride, out_stride;
     uint32_t width;
     uint32_t kind; /* enum activation_kind */
+    struct quantized_rows quantized;
 };
 
 /* out[i] = in[row of output rows.first + i]. Grid (rows.max), GATHER_THREADS. Bytes: of a row, a multiple

@@ -134,6 +134,8 @@ enum linear_check {
     X(embed, check_embed, 0)                                                                                 \
     X(add_norm_f32, check_add_norm, CHECK_F32)                                                               \
     X(add_norm_bf16, check_add_norm, CHECK_BF16)                                                             \
+    X(add_norm_s8, check_add_norm, CHECK_BF16)                                                               \
+    X(add_norm_e4m3, check_add_norm, CHECK_BF16)                                                             \
     X(rope_kv_write_f32, check_rope_kv_write, CHECK_F32)                                                     \
     X(rope_kv_write_bf16, check_rope_kv_write, CHECK_BF16)                                                   \
     X(kv_copy, check_kv_copy, 0)                                                                             \
@@ -160,6 +162,8 @@ enum linear_check {
     X(sum_ranks_f32, check_sum_ranks, CHECK_F32)                                                             \
     X(sum_ranks_bf16, check_sum_ranks, CHECK_BF16)                                                           \
     X(join_ranks, check_join_ranks, 0)                                                                       \
+    X(activation_mul_s8, check_activation_mul, CHECK_BF16)                                                   \
+    X(activation_mul_e4m3, check_activation_mul, CHECK_BF16)                                                 \
     X(gather_outputs, check_gather_outputs, 0)                                                               \
     X(soft_cap_f32, check_soft_cap, 0)                                                                       \
     X(linear_simple_f32, check_linear_simple, 0)                                                             \

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include "kernels/cuda/linear_layout.h"
 #include "kernels/kernel_table.h"
 #include "tests/cuda/check_cuda.h"
 #include "tests/cuda/check_matrix.h"
@@ -90,6 +91,64 @@ static void embed_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out
 
 const struct cuda_check check_embed = {embed_make, embed_reference, embed_run};
 
+/* ---- Rows in 8 bits besides ---- */
+
+/* What a kernel is given to write to; NULLs when it does not. */
+struct quantized_check {
+    bool is_on, is_e4m3;
+    size_t q_bytes, scale_bytes;
+    struct quantized_rows rows;
+};
+
+static struct quantized_check quantized_make(const struct cuda_case *c, uint32_t n, uint32_t width)
+{
+    struct quantized_check check = {0};
+    check.is_e4m3 = c->kernel == CUDA_KERNEL_add_norm_e4m3 || c->kernel == CUDA_KERNEL_activation_mul_e4m3;
+    check.is_on =
+        check.is_e4m3 || c->kernel == CUDA_KERNEL_add_norm_s8 || c->kernel == CUDA_KERNEL_activation_mul_s8;
+    if (!check.is_on)
+        return check;
+    check.rows.rows_stride = (uint32_t)round_up(n, 8);
+    check.q_bytes = round_up(width, LINEAR_BLOCK_BYTES) * check.rows.rows_stride;
+    check.scale_bytes = n * sizeof(float);
+    check.rows.q = device_alloc(check.q_bytes);
+    check.rows.scale = device_alloc(check.scale_bytes);
+    return check;
+}
+
+/* The codes and scales must be those that quantize_rows makes of the rows, x: bf16 [n][stride] on the device.
+ */
+static void quantized_compare(struct cuda_case *c, const struct quantized_check *check, const void *x,
+                              uint32_t n, uint32_t width, uint32_t stride)
+{
+    if (!check->is_on)
+        return;
+    struct quantize_rows_args args = {
+        .rows = {.step = step_upload_rows(n), .count = CUDA_COUNT_ROWS, .max = n},
+        .x = x,
+        .x_stride = stride,
+        .n_in = width,
+        .q = device_alloc(check->q_bytes),
+        .scale = device_alloc(check->scale_bytes),
+        .rows_stride = check->rows.rows_stride,
+    };
+    LAUNCH(c, check->is_e4m3 ? CUDA_KERNEL_quantize_rows_e4m3 : CUDA_KERNEL_quantize_rows_s8, n, 1,
+           QUANTIZE_ROWS_THREADS, args);
+    const void *both[2][2] = {{args.q, args.scale}, {check->rows.q, check->rows.scale}};
+    uint8_t *bytes[2];
+    for (int i = 0; i < 2; i++) {
+        bytes[i] = check_alloc(c, check->q_bytes + check->scale_bytes);
+        device_read(bytes[i], both[i][0], check->q_bytes);
+        device_read(bytes[i] + check->q_bytes, both[i][1], check->scale_bytes);
+    }
+    for (size_t i = 0; i < check->q_bytes + check->scale_bytes; i++) {
+        if (bytes[0][i] != bytes[1][i])
+            check_fail(c, "%s %zu: byte %02x, quantize_rows has %02x",
+                       i < check->q_bytes ? "code" : "scale byte",
+                       i < check->q_bytes ? i : i - check->q_bytes, bytes[1][i], bytes[0][i]);
+    }
+}
+
 /* ---- add_norm ---- */
 
 struct norm_case {
@@ -166,6 +225,7 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     size_t element = check_type_bytes(c->type), at = (size_t)first * e->width;
     float *residual = device_upload_rows(CHECK_F32, e->residual + at, n, e->width, e->residual_stride);
     uint32_t out_stride = e->in_place ? e->residual_stride : e->out_stride;
+    struct quantized_check quantized = quantized_make(c, n, e->width);
     struct add_norm_args args = {
         .step = step_upload_rows(n),
         .residual = residual,
@@ -178,10 +238,12 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .n = e->width,
         .eps = e->eps,
         .one_plus = e->one_plus,
+        .quantized = quantized.rows,
     };
     LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, add_norm_threads(e->width), args);
     if (!e->in_place)
         norm_check_residual(c, first, n, residual);
+    quantized_compare(c, &quantized, args.out, n, e->width, out_stride);
     device_read_rows(args.out, n, e->width * element, out_stride * element, out);
 }
 
@@ -224,6 +286,7 @@ static void activation_run(struct cuda_case *c, uint32_t first, uint32_t n, void
 {
     struct activation_case *e = c->context;
     size_t element = check_type_bytes(c->type);
+    struct quantized_check quantized = quantized_make(c, n, e->width);
     struct activation_mul_args args = {
         .step = step_upload_rows(n),
         .gate_up =
@@ -233,9 +296,14 @@ static void activation_run(struct cuda_case *c, uint32_t first, uint32_t n, void
         .out_stride = e->out_stride,
         .width = e->width,
         .kind = e->kind,
+        .quantized = quantized.rows,
     };
-    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), (uint32_t)div_up(e->width, ACTIVATION_PIECE),
-           ACTIVATION_THREADS, args);
+    if (quantized.is_on)
+        LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, ACTIVATION_QUANTIZE_THREADS, args);
+    else
+        LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), (uint32_t)div_up(e->width, ACTIVATION_PIECE),
+               ACTIVATION_THREADS, args);
+    quantized_compare(c, &quantized, args.out, n, e->width, e->out_stride);
     device_read_rows(args.out, n, e->width * element, e->out_stride * element, out);
 }
 

@@ -76,7 +76,7 @@ static bool names_flaw(enum flaw flaw, const char *text)
 {
     if (messages[flaw] == NULL || strstr(text, messages[flaw]) != NULL)
         return true;
-    return REPORTS_ACCESSES && (strstr(text, "race:") != NULL || strstr(text, "nobody has written") != NULL);
+    return REPORTS_ACCESSES && strstr(text, "race:") != NULL;
 }
 
 /* What accesses alone show. */

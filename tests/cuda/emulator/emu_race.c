@@ -4,8 +4,8 @@
 #include <string.h>
 #include "base/assert.h"
 
-enum { NOBODY = 0xffff, READERS = 2 };
-enum { WRITTEN = 1, BY_ATOMIC = 2, BY_ASYNC = 4, UNDER_WAY = 8 };
+enum { NOBODY = 0xffff, READERS = 2, SAME_BYTES_MAX = 16 };
+enum { BY_ATOMIC = 1, BY_ASYNC = 2, UNDER_WAY = 4 };
 
 /* What happened to a byte; an epoch is the clock of the thread at the access. */
 struct cell {
@@ -19,6 +19,11 @@ struct emu_race {
     uint32_t *threads; /* [n][n]: what each thread knows of each; its own entry is its epoch */
     uint32_t *fences;  /* [n][n]: the same at its last fence_async_proxy() */
     uint32_t *clocks;  /* [EMU_CLOCKS][n] */
+    struct same_write {
+        uint32_t address, size; /* size 0: none */
+        uint16_t thread, other;
+        uint8_t bytes[SAME_BYTES_MAX]; /* before it */
+    } same;
     struct cell cells[EMU_ARENA_BYTES];
 };
 
@@ -64,6 +69,7 @@ void emu_race_begin(struct emu_worker *worker)
     memset(race->clocks, 0, EMU_CLOCKS * n * sizeof *race->clocks);
     for (size_t t = 0; t < n; t++)
         race->threads[t * n + t] = 1;
+    race->same.size = 0;
     memset(race->cells + EMU_DYNAMIC_ADDRESS, 0xff, worker->launch->shared_bytes * sizeof(struct cell));
     memset(race->cells + EMU_ARENA_BYTES - 2 * EMU_STATIC_MAX, 0xff,
            2 * EMU_STATIC_MAX * sizeof(struct cell));
@@ -154,12 +160,34 @@ static void fail_race(uint32_t address, enum emu_access access, uint16_t other, 
              access_names[access], address, other, did);
 }
 
+/* Two threads that write the same value harm nobody. An access is reported before it happens, so a write that
+ * is not in order is looked at when the next access is reported: it must not have changed anything. */
+static void same_note(struct emu_race *race, uint32_t address, size_t size, uint16_t other)
+{
+    if (size > SAME_BYTES_MAX)
+        fail_race(address, EMU_WRITE, other, "wrote");
+    race->same = (struct same_write){
+        .address = address, .size = (uint32_t)size, .thread = (uint16_t)emu_now->index, .other = other};
+    memcpy(race->same.bytes, emu_worker->arena + address, size);
+}
+
+static void same_check(struct emu_race *race)
+{
+    struct same_write *same = &race->same;
+    if (same->size > 0 && memcmp(same->bytes, emu_worker->arena + same->address, same->size) != 0) {
+        emu_now = &emu_worker->threads[same->thread].view;
+        fail_race(same->address, EMU_WRITE, same->other, "wrote");
+    }
+    same->size = 0;
+}
+
 static void check_order(const struct emu_race *race, const struct cell *cell, uint32_t address,
                         enum emu_access access)
 {
     const uint32_t *own = race->threads + (size_t)emu_now->index * race->n;
     bool both_atomic = access == EMU_ATOMIC && (cell->state & BY_ATOMIC) != 0;
-    if (!both_atomic && !knows(own, cell->writer, cell->write_epoch))
+    bool both_plain = access == EMU_WRITE && cell->state == 0;
+    if (!both_atomic && !both_plain && !knows(own, cell->writer, cell->write_epoch))
         fail_race(address, access, cell->writer, (cell->state & UNDER_WAY) != 0 ? "copies to" : "wrote");
     for (int i = 0; access != EMU_READ && i < READERS; i++)
         if (!knows(own, cell->reader[i], cell->read_epoch[i]))
@@ -187,29 +215,27 @@ static void access_bytes(struct emu_race *race, const void *at, size_t size, enu
     uint32_t address = (uint32_t)((const uint8_t *)at - emu_worker->arena);
     uint16_t thread = (uint16_t)emu_now->index;
     const uint32_t *own = race->threads + (size_t)thread * race->n;
-    size_t n_unwritten = 0;
+    same_check(race);
     for (uint32_t i = address; i < address + size && i < EMU_ARENA_BYTES; i++) {
         struct cell *cell = &race->cells[i];
         make_touched(cell);
+        if (access == EMU_WRITE && cell->state == 0 && !knows(own, cell->writer, cell->write_epoch))
+            same_note(race, address, size, cell->writer);
         check_order(race, cell, i, access);
         if (access == EMU_READ && (cell->state & UNDER_WAY) != 0)
             emu_fail("reads shared address %u, to which a copy of thread %u is under way", i, cell->writer);
-        n_unwritten += (cell->state & WRITTEN) == 0;
         if (access == EMU_READ)
             note_read(cell, own, thread);
         else
             note_write(cell, own, thread, state);
     }
-    /* Some bytes of a wide read may be nobody's business. */
-    if (access != EMU_WRITE && n_unwritten == size)
-        emu_fail("%s shared address %u, which nobody has written", access_names[access], address);
 }
 
 void emu_race_access(const void *at, size_t size, enum emu_access access)
 {
     struct emu_race *race = race_now();
     if (race != NULL && emu_now != NULL && emu_is_shared(at))
-        access_bytes(race, at, size, access, access == EMU_ATOMIC ? WRITTEN | BY_ATOMIC : WRITTEN);
+        access_bytes(race, at, size, access, access == EMU_ATOMIC ? BY_ATOMIC : 0);
 }
 
 void emu_race_copy(const void *at, size_t size)
@@ -228,7 +254,7 @@ void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchro
     for (size_t i = 0; i < size; i++) {
         if (!asynchronous)
             cells[i].write_epoch = race->threads[(size_t)thread * race->n + thread];
-        cells[i].state = WRITTEN | (asynchronous ? BY_ASYNC : 0);
+        cells[i].state = asynchronous ? BY_ASYNC : 0;
     }
 }
 
