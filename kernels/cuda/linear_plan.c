@@ -25,6 +25,20 @@ static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compu
     return kernels[layout][tile];
 }
 
+size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows)
+{
+    size_t bytes = round_up(n_out, LINEAR_TILE_OUTPUTS) * round_up(rows, 128) * sizeof(float), n;
+    if (!checked_mul(bytes, div_up(n_in, LINEAR_CHUNK_MIN), &n) || n > LINEAR_PARTIAL_BYTES_MAX)
+        return LINEAR_PARTIAL_BYTES_MAX;
+    return n;
+}
+
+size_t linear_arrivals_max(size_t partial_bytes)
+{
+    /* A tile that is split has two chunks at least, of eight rows. */
+    return partial_bytes / (2 * 8 * LINEAR_TILE_OUTPUTS * sizeof(float)) + 1;
+}
+
 /* Blocks that share a multiprocessor: registers (the kernels' launch bounds) and shared memory. */
 static uint32_t resident_blocks(uint32_t tile_rows, uint32_t shared_bytes, const struct linear_device *device)
 {
@@ -97,7 +111,7 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
             struct linear_plan plan =
                 linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);
             double cost = plan_cost(&plan, layout, n_out, n_in, rows, device);
-            if (plan.partial_bytes > LINEAR_PARTIAL_BYTES_MAX || (best.grid > 0 && cost >= best_cost))
+            if (plan.partial_bytes > device->partial_bytes || (best.grid > 0 && cost >= best_cost))
                 continue;
             best = plan;
             best_cost = cost;

@@ -188,7 +188,7 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
     uint32_t n_groups = m->n_in / m->group;
     if (c->variant == LINEAR_CHECK_BF16) {
         memcpy(values, m->values + (size_t)o * m->n_in, m->n_in * sizeof(float));
-        linear_pack_row(&e->packed, o, row, NULL);
+        linear_pack_codes(&e->packed, o, row);
         return;
     }
     for (uint32_t k = 0; k < m->n_in; k++)
@@ -197,8 +197,9 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
         size_t at = (size_t)o * n_groups + g;
         scales[g] =
             is_by_row(c->variant) ? ((float *)m->scales)[at] : f16_to_f32(((uint16_t *)m->scales)[at]);
+        linear_pack_scale(&e->packed, o, g, scales[g]);
     }
-    linear_pack_row(&e->packed, o, codes, scales);
+    linear_pack_codes(&e->packed, o, codes);
     e->channel_scales[o] = scales[0];
     for (uint32_t k = 0; k < m->n_in; k++) {
         float code = is_e4m3(c->variant) ? e4m3_to_f32((uint8_t)codes[k]) : codes[k];
@@ -225,7 +226,8 @@ static void tile_make(struct cuda_case *c)
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
     e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3 ? 89 : 80,
                                        .n_multiprocessors = 3,
-                                       .shared_bytes = 100 << 10};
+                                       .shared_bytes = 100 << 10,
+                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
     bool is_large =
         strstr(kernel_names[c->kernel], "_r64") != NULL || strstr(kernel_names[c->kernel], "_r128");
@@ -346,7 +348,7 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
             e->weight.bias == NULL ? NULL : device_upload(e->weight.bias, e->weight.n_out * sizeof(float)),
         .n_out = p->n_out,
         .n_in = p->n_in,
-        .group_shift = linear_group_shift(p),
+        .group_shift = linear_group_shift(p->n_in, p->group),
         .row_bytes = p->row_bytes,
         .out_stride = e->out_stride,
         .out_is_f32 = c->type == CHECK_F32,
