@@ -6,11 +6,8 @@
 
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc)
 {
-    bool has_tensor_cores = !cuda->f32;
-    if (desc->format == WEIGHT_FP8 && linear_e4m3_kind(cuda->properties->capability) == LINEAR_E4M3_BY_WGMMA)
-        has_tensor_cores = false; /* none by wgmma yet */
     const struct cuda_layout *layout =
-        has_tensor_cores ? linear_weight_layout(desc, cuda->properties->capability) : NULL;
+        cuda->f32 ? NULL : linear_weight_layout(desc, cuda->properties->capability);
     return layout != NULL ? layout : &cuda_layout_rows;
 }
 

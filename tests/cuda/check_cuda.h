@@ -122,6 +122,7 @@ enum linear_check {
     LINEAR_CHECK_S8,
     LINEAR_CHECK_E4M3,
     LINEAR_CHECK_E4M3_AS_BF16,
+    LINEAR_CHECK_E4M3_WGMMA,
 };
 #define LINEAR_TILE_CHECKS(X, name, variant)                                                                 \
     X(linear_##name##_r8, check_linear_tile, variant)                                                        \
@@ -177,6 +178,7 @@ enum linear_check {
     LINEAR_TILE_CHECKS(X, s8, LINEAR_CHECK_S8)                                                               \
     LINEAR_TILE_CHECKS(X, e4m3, LINEAR_CHECK_E4M3)                                                           \
     LINEAR_TILE_CHECKS(X, e4m3_as_bf16, LINEAR_CHECK_E4M3_AS_BF16)                                           \
+    LINEAR_TILE_CHECKS(X, e4m3_wgmma, LINEAR_CHECK_E4M3_WGMMA)                                               \
     X(sample_draw, check_sample, 0) /* and the kernels around it */
 
 #define X(kernel, check, variant) extern const struct cuda_check check;

@@ -22,7 +22,7 @@ struct tile_case {
 
 static bool is_by_row(int family)
 {
-    return family == LINEAR_CHECK_S8 || family == LINEAR_CHECK_E4M3 || family == LINEAR_CHECK_E4M3_AS_BF16;
+    return family >= LINEAR_CHECK_S8;
 }
 
 static bool is_e4m3(int family)
@@ -160,9 +160,10 @@ static const char *const kernel_names[] = {
 static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
 {
     static const enum weight_format formats[] = {
-        [LINEAR_CHECK_BF16] = WEIGHT_BF16, [LINEAR_CHECK_INT4] = WEIGHT_INT4,
-        [LINEAR_CHECK_INT8] = WEIGHT_INT8, [LINEAR_CHECK_S8] = WEIGHT_INT8,
-        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,  [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8};
+        [LINEAR_CHECK_BF16] = WEIGHT_BF16,     [LINEAR_CHECK_INT4] = WEIGHT_INT4,
+        [LINEAR_CHECK_INT8] = WEIGHT_INT8,     [LINEAR_CHECK_S8] = WEIGHT_INT8,
+        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,      [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
+        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
     bool fits;
     do {
         matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
@@ -224,7 +225,9 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3 ? 89 : 80,
+    e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3         ? 89
+                                                             : c->variant == LINEAR_CHECK_E4M3_WGMMA ? 90
+                                                                                                     : 80,
                                        .n_multiprocessors = 3,
                                        .shared_bytes = 100 << 10,
                                        .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
@@ -289,14 +292,16 @@ static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_
     args->x_stride = e->x_stride;
     if (!is_by_row(c->variant))
         return;
+    /* wgmma reads whole tiles. */
+    uint32_t stride = c->variant == LINEAR_CHECK_E4M3_WGMMA ? 256 : padded_rows(capacity);
     struct quantize_rows_args quantize = {
         .rows = args->rows,
         .x = x,
         .x_stride = e->x_stride,
         .n_in = e->weight.n_in,
-        .q = device_alloc(quantized_bytes(e->weight.n_in, padded_rows(capacity))),
+        .q = device_alloc(quantized_bytes(e->weight.n_in, stride)),
         .scale = device_alloc(n * sizeof(float)),
-        .rows_stride = padded_rows(capacity),
+        .rows_stride = stride,
     };
     launch_quantize(c, is_e4m3(c->variant), &quantize);
     args->x = quantize.q;
