@@ -11,6 +11,26 @@ const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
             CUDA_KERNEL_linear_##name##_r64, CUDA_KERNEL_linear_##name##_r128                                \
     }
 
+/* Whether the weight is streamed: where there are bulk copies and shared memory for three stages in three
+ * blocks. */
+static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
+{
+    return (layout == LINEAR_INT4 || layout == LINEAR_INT8) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
+           device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
+}
+
+#define STREAM_KERNELS(name)                                                                                 \
+    {                                                                                                        \
+        CUDA_KERNEL_linear_##name##_stream_r8, CUDA_KERNEL_linear_##name##_stream_r16,                       \
+            CUDA_KERNEL_linear_##name##_stream_r32                                                           \
+    }
+
+static enum cuda_kernel_id stream_kernel(enum linear_layout layout, size_t tile)
+{
+    static const enum cuda_kernel_id int4[] = STREAM_KERNELS(int4), int8[] = STREAM_KERNELS(int8);
+    return layout == LINEAR_INT4 ? int4[tile] : int8[tile];
+}
+
 static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compute_capability, size_t tile)
 {
     static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][LINEAR_TILE_SIZES] = {
@@ -67,6 +87,11 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
         .chunk_blocks = chunk / linear_block_inputs(layout),
         .is_split = is_split && n_chunks > 1,
     };
+    if (is_streamed(layout, tile_rows, device)) {
+        plan.kernel = stream_kernel(layout, tile);
+        plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
+        plan.shared_bytes = linear_stream_stages(tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
+    }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
         plan.partial_bytes = n_tiles * n_chunks * tile_rows * LINEAR_TILE_OUTPUTS * sizeof(float);

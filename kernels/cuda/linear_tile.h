@@ -453,6 +453,25 @@ template <class S, class T> DEVICE void clear_sums(T sums[SLAB_TILES][S::ROW_TIL
     }
 }
 
+/* After a stage: what becomes of the sums where it ended a chunk. */
+template <class S, class T>
+DEVICE void end_stage(const struct linear_tile_args &args, const struct linear_job &job,
+                      const struct linear_cursor &done, T acc[SLAB_TILES][S::ROW_TILES][4],
+                      T total[SLAB_TILES][S::ROW_TILES][4], uint32_t *n_arrived)
+{
+    bool unit_ends = done.block + S::BLOCKS >= done.block_end;
+    if (args.is_split && unit_ends) {
+        finish_chunk<S>(args, job, done, acc, n_arrived);
+        clear_sums<S>(acc);
+    } else if (!args.is_split && (unit_ends || (done.block + S::BLOCKS) % args.chunk_blocks == 0)) {
+        add_chunk<S>(total, acc);
+        if (unit_ends) {
+            store_tile<S>(args, job, done, total);
+            clear_sums<S>(total);
+        }
+    }
+}
+
 /* The first stages: weights before the inputs are there where the units do not hang on the number of rows.
  * Fills job; leaves `load` behind the stages asked for. */
 template <class S>
@@ -526,17 +545,7 @@ template <class S> DEVICE void linear_tile(const struct linear_tile_args &args)
                           work.block_end - work.block);
         struct linear_cursor done = work;
         cursor_advance<S>(&work, args, job);
-        bool unit_ends = done.block + S::BLOCKS >= done.block_end;
-        if (args.is_split && unit_ends) {
-            finish_chunk<S>(args, job, done, acc, n_arrived);
-            clear_sums<S>(acc);
-        } else if (!args.is_split && (unit_ends || (done.block + S::BLOCKS) % args.chunk_blocks == 0)) {
-            add_chunk<S>(total, acc);
-            if (unit_ends) {
-                store_tile<S>(args, job, done, total);
-                clear_sums<S>(total);
-            }
-        }
+        end_stage<S>(args, job, done, acc, total, n_arrived);
     }
     copy_async_wait(0);
 }

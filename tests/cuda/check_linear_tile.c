@@ -160,17 +160,18 @@ static const char *const kernel_names[] = {
 static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
 {
     static const enum weight_format formats[] = {
-        [LINEAR_CHECK_BF16] = WEIGHT_BF16,     [LINEAR_CHECK_INT4] = WEIGHT_INT4,
-        [LINEAR_CHECK_INT8] = WEIGHT_INT8,     [LINEAR_CHECK_S8] = WEIGHT_INT8,
-        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,      [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
+        [LINEAR_CHECK_INT4_STREAM] = WEIGHT_INT4, [LINEAR_CHECK_INT8_STREAM] = WEIGHT_INT8,
+        [LINEAR_CHECK_BF16] = WEIGHT_BF16,        [LINEAR_CHECK_INT4] = WEIGHT_INT4,
+        [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
+        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
         [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
     bool fits;
     do {
         matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
                     small ? 300 : 1100);
-        fits = c->variant == LINEAR_CHECK_INT8 ? e->weight.group < e->weight.n_in
-               : c->variant == LINEAR_CHECK_S8 ? e->weight.group == e->weight.n_in
-                                               : true;
+        bool has_one_group = e->weight.group == e->weight.n_in;
+        fits = c->variant == LINEAR_CHECK_S8 ? has_one_group
+                                             : formats[c->variant] != WEIGHT_INT8 || !has_one_group;
     } while (!fits);
     if (is_e4m3(c->variant))
         linear_packed_describe_e4m3(e->weight.n_out, e->weight.n_in, e->device.compute_capability,
@@ -225,11 +226,14 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3         ? 89
-                                                             : c->variant == LINEAR_CHECK_E4M3_WGMMA ? 90
-                                                                                                     : 80,
+    static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
+                                            [LINEAR_CHECK_E4M3_WGMMA] = 90,
+                                            [LINEAR_CHECK_INT4_STREAM] = 90,
+                                            [LINEAR_CHECK_INT8_STREAM] = 90};
+    uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
+    e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
-                                       .shared_bytes = 100 << 10,
+                                       .shared_bytes = (capability == 90 ? 228 : 100) << 10,
                                        .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
     bool is_large =
