@@ -127,7 +127,6 @@ void cuda_embed(struct backend *backend, const struct step *step, const struct s
                 const struct weight *table, uint32_t first_token, float scale, struct act *out)
 {
     ASSERT(out->width == table->matrix.n_in && step->n_rows <= out->max_rows && out->f32);
-    ASSERT(table->layout == &cuda_layout_rows);
     struct cuda_backend *cuda = cuda_of(backend);
     struct embed_args args = {
         .step = cuda->scratch.step,

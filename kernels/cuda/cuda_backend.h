@@ -134,6 +134,7 @@ struct cuda_backend {
 struct cuda_layout {
     const char *name;
     uint32_t panel_rows;
+    uint32_t packed; /* of the matrix: cuda_matrix.h */
     /* Of one panel; scales 0 = none. */
     void (*panel_bytes)(const struct weight_desc *desc, size_t *codes, size_t *scales);
     /* One row into its panel, which was zeroed. quantize: of the CPU, so that both have the same codes.

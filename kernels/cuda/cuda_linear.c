@@ -1,18 +1,119 @@
 /* Linear layers and logits: which layout a weight gets when it is packed, and which kernel serves it for how
  * many rows. The arithmetic of a weight is one for every number of rows; tiles may differ. */
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/linear_plan.h"
+#include "kernels/cuda/linear_weight.h"
 
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc)
 {
-    (void)cuda, (void)desc;
-    return &cuda_layout_rows;
+    const struct cuda_layout *layout =
+        cuda->f32 ? NULL : linear_weight_layout(desc, cuda->properties->capability);
+    return layout != NULL ? layout : &cuda_layout_rows;
+}
+
+/* ---- Scratch: counters, quantised rows and their scales, partial sums ---- */
+
+struct linear_scratch {
+    uint32_t *arrivals;
+    float *x_scale;    /* [rows] */
+    uint8_t *q;        /* linear_layout.h */
+    uint32_t q_stride; /* rows */
+    float *partials;
+    size_t partial_bytes, total_bytes;
+};
+
+static struct linear_scratch scratch_at(const struct cuda_backend *cuda, const struct backend_needs *needs,
+                                        void *base)
+{
+    if (cuda->f32)
+        return (struct linear_scratch){0};
+    size_t rows = needs->step.rows > needs->logits_rows ? needs->step.rows : needs->logits_rows;
+    size_t n_out = needs->widest_out > needs->vocab_size ? needs->widest_out : needs->vocab_size;
+    size_t stride = round_up(rows, 128); /* whole tiles of every kernel */
+    size_t partial_bytes = linear_partial_bytes(n_out, needs->widest_in, rows);
+    size_t arrivals = cuda_bytes(linear_arrivals_max(partial_bytes), sizeof(uint32_t));
+    size_t x_scale = cuda_bytes(stride, sizeof(float));
+    size_t q = cuda_bytes(round_up(needs->widest_in, LINEAR_BLOCK_BYTES) * stride, 1);
+    uint8_t *at = base;
+    return (struct linear_scratch){
+        .arrivals = (uint32_t *)at,
+        .x_scale = (float *)(at + arrivals),
+        .q = at + arrivals + x_scale,
+        .q_stride = (uint32_t)stride,
+        .partials = (float *)(at + arrivals + x_scale + q),
+        .partial_bytes = partial_bytes,
+        .total_bytes = arrivals + x_scale + q + partial_bytes,
+    };
 }
 
 size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs)
 {
-    (void)cuda, (void)needs;
-    return 0;
+    return scratch_at(cuda, needs, NULL).total_bytes;
 }
+
+/* ---- Kernels of tensor cores ---- */
+
+/* Rows to 8 bits, for weights that want it. */
+static void quantize_rows(struct cuda_backend *cuda, enum linear_layout layout, struct linear_tile_args *args,
+                          const struct linear_scratch *scratch)
+{
+    struct quantize_rows_args quantize = {
+        .rows = args->rows,
+        .x = args->x,
+        .x_stride = args->x_stride,
+        .n_in = args->n_in,
+        .q = scratch->q,
+        .scale = scratch->x_scale,
+        .rows_stride = scratch->q_stride,
+    };
+    if (layout == LINEAR_S8)
+        CUDA_LAUNCH(cuda, quantize_rows_s8, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
+    else
+        CUDA_LAUNCH(cuda, quantize_rows_e4m3, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
+    args->x = scratch->q;
+    args->x_scale = scratch->x_scale;
+    args->x_stride = scratch->q_stride;
+}
+
+static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
+                               const struct weight *weight, struct act *out)
+{
+    const struct cuda_matrix *m = &weight->matrix;
+    enum linear_layout layout = (enum linear_layout)(m->packed - 1);
+    struct linear_scratch scratch = scratch_at(cuda, &cuda->needs, cuda->scratch.linear);
+    struct linear_device device = {
+        .compute_capability = cuda->properties->capability,
+        .n_multiprocessors = cuda->properties->n_multiprocessors,
+        .shared_bytes = cuda->properties->shared_bytes_max + 1024, /* a block cannot have the last KB */
+        .partial_bytes = scratch.partial_bytes,
+    };
+    struct linear_plan plan = linear_plan_choose(layout, m->n_out, m->n_in, rows.max, &device);
+    struct linear_tile_args args = {
+        .rows = rows,
+        .weight = m->codes,
+        .weight_scale = m->scales,
+        .bias = m->bias,
+        .x = in->data,
+        .out = out->data,
+        .partials = scratch.partials,
+        .arrivals = scratch.arrivals,
+        .n_out = m->n_out,
+        .n_in = m->n_in,
+        .group_shift = linear_group_shift(m->n_in, m->group),
+        .row_bytes = m->row_bytes,
+        .x_stride = in->stride,
+        .out_stride = out->stride,
+        .out_is_f32 = out->f32,
+        .chunk_blocks = plan.chunk_blocks,
+        .is_split = plan.is_split,
+    };
+    if (layout >= LINEAR_S8)
+        quantize_rows(cuda, layout, &args, &scratch);
+    cuda_launch(cuda, plan.kernel, (const uint32_t[3]){plan.grid, 1, 1}, plan.block_threads,
+                plan.shared_bytes, &args, sizeof args);
+}
+
+/* ---- Ops ---- */
 
 static enum cuda_kernel_id choose_kernel(const struct act *in, const struct act *out)
 {
@@ -26,6 +127,12 @@ static void linear_rows(struct cuda_backend *cuda, struct cuda_rows rows, const 
 {
     ASSERT(in->width == weight->matrix.n_in && out->width == weight->matrix.n_out && in != out);
     ASSERT(rows.max <= in->max_rows && rows.max <= out->max_rows && (!in->f32 || out->f32));
+    if (rows.max == 0)
+        return;
+    if (weight->matrix.packed != 0) {
+        linear_packed_rows(cuda, rows, in, weight, out);
+        return;
+    }
     struct linear_simple_args args = {
         .rows = rows,
         .weight = weight->matrix,
@@ -36,8 +143,7 @@ static void linear_rows(struct cuda_backend *cuda, struct cuda_rows rows, const 
     };
     const uint32_t grid[3] = {(uint32_t)div_up(weight->matrix.n_out, LINEAR_SIMPLE_OUTPUTS),
                               (uint32_t)div_up(rows.max, LINEAR_SIMPLE_ROWS), 1};
-    if (rows.max > 0)
-        cuda_launch(cuda, choose_kernel(in, out), grid, LINEAR_SIMPLE_THREADS, 0, &args, sizeof args);
+    cuda_launch(cuda, choose_kernel(in, out), grid, LINEAR_SIMPLE_THREADS, 0, &args, sizeof args);
 }
 
 void cuda_linear(struct backend *backend, const struct step *step, struct act *in,

@@ -8,7 +8,8 @@
  *   WEIGHT_F32, BF16, F16   elements
  *   WEIGHT_INT8             int8; scales: f16 [n_out][n_in / group], or f32 [n_out] when group == n_in
  *   WEIGHT_INT4             code + 8, input 2i in the low nibble of byte i; scales: f16 [n_out][n_in / group]
- *   e4m3                    codes; scales: f32 [n_out] */
+ *   e4m3                    codes; scales: f32 [n_out]
+ * or, where `packed` says so, in a layout of the tensor-core kernels (linear_layout.h). */
 struct cuda_matrix {
     const void *codes;
     const void *scales; /* NULL: a float format */
@@ -16,6 +17,7 @@ struct cuda_matrix {
     uint32_t n_out, n_in, group;
     uint32_t format;    /* enum weight_format */
     uint32_t row_bytes; /* between rows of codes */
+    uint32_t packed;    /* 0: rows; else 1 + enum linear_layout */
 };
 
 enum { CUDA_MATRIX_ROW_ALIGN = 16 };

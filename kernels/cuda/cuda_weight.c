@@ -222,6 +222,7 @@ static err_t weight_take(struct cuda_backend *cuda, const struct weight_desc *de
         .group = desc->group,
         .format = desc->format,
         .row_bytes = cuda_matrix_row_bytes(desc->format, (uint32_t)desc->n_in),
+        .packed = weight->layout->packed,
     };
     return err_ok();
 }

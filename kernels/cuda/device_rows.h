@@ -103,12 +103,29 @@ DEVICE uint32_t count_rows(const struct cuda_rows *rows)
 
 /* ---- Weights ---- */
 
+/* The same of a matrix that lies in panels. */
+DEVICE float packed_value(const struct cuda_matrix *m, enum linear_layout layout, uint32_t o, uint32_t k)
+{
+    uint32_t inputs = linear_block_inputs(layout), panel = o / LINEAR_PANEL, in_panel = o % LINEAR_PANEL;
+    const uint8_t *block = (const uint8_t *)m->codes +
+                           linear_block_offset(layout, linear_blocks(layout, m->n_in), panel, k / inputs);
+    uint8_t byte = block[linear_code_offset(layout, in_panel, k % inputs)];
+    if (layout >= LINEAR_S8)
+        return (layout == LINEAR_S8 ? (float)(int8_t)byte : from_e4m3(byte)) * ((const float *)m->scales)[o];
+    int code = layout == LINEAR_INT4 ? (byte >> linear_int4_shift(o) & 15) - 8 : (int)(int8_t)byte;
+    uint32_t n_groups = m->group == m->n_in ? 1 : linear_groups(layout, m->n_in, m->group);
+    size_t group = (size_t)panel * n_groups + k / m->group;
+    return (float)code * from_bf16(((const uint16_t *)m->scales)[group * LINEAR_PANEL + in_panel]);
+}
+
 /* Element k of row o, as f32: code * scale. */
 DEVICE float matrix_value(const struct cuda_matrix *m, uint32_t o, uint32_t k)
 {
+    if (m->packed > 1 + LINEAR_BF16)
+        return packed_value(m, (enum linear_layout)(m->packed - 1), o, k);
     const uint8_t *row = (const uint8_t *)m->codes + (size_t)o * m->row_bytes;
     size_t group = (size_t)o * (m->n_in / m->group) + k / m->group;
-    switch (m->format) {
+    switch (m->packed != 0 ? (uint32_t)WEIGHT_BF16 : m->format) {
     case WEIGHT_F32:
         return ((const float *)row)[k];
     case WEIGHT_BF16:

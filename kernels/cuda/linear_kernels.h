@@ -18,6 +18,11 @@
     T(linear_##name##_r64, struct linear_tile_args, what ", tiles of 64 rows")                               \
     T(linear_##name##_r128, struct linear_tile_args, what ", tiles of 128 rows")
 
+#define LINEAR_STREAM_ROWS(T, name, what)                                                                    \
+    T(linear_##name##_stream_r8, struct linear_tile_args, what ", tiles of 8 rows")                          \
+    T(linear_##name##_stream_r16, struct linear_tile_args, what ", tiles of 16 rows")                        \
+    T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
+
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
     K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
@@ -26,7 +31,10 @@
     LINEAR_TILE_ROWS(K, bf16, "bf16 by bf16 rows, bf16 mma")                                                 \
     LINEAR_TILE_ROWS(K, s8, "int8 by int8 rows, int8 mma")                                                   \
     LINEAR_TILE_ROWS(K, e4m3, "e4m3 by e4m3 rows, e4m3 mma (sm_89, sm_120)")                                 \
-    LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")
+    LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")                          \
+    LINEAR_TILE_ROWS(K, e4m3_wgmma, "e4m3 by e4m3 rows, wgmma (sm_90a)")                                     \
+    LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
+    LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
 
 /* A block's tile: LINEAR_TILE_OUTPUTS by the kernel's rows, four slabs of outputs by row warps; a pipeline of
  * stages in shared memory. Where shared memory is 100 KB, two blocks of few rows fit, or one of many. */
@@ -38,6 +46,7 @@ LINEAR_INLINE uint32_t linear_row_warps(uint32_t rows)
     return rows >= 64 ? 2 : 1;
 }
 
+/* Threads that keep sums. */
 LINEAR_INLINE uint32_t linear_tile_threads(uint32_t rows)
 {
     return linear_row_warps(rows) * (LINEAR_TILE_OUTPUTS / LINEAR_SLAB) * 32;
@@ -72,8 +81,19 @@ LINEAR_INLINE uint32_t linear_stage_bytes(enum linear_layout layout, uint32_t ro
            linear_stage_groups(layout, rows) * LINEAR_TILE_PANELS * LINEAR_PANEL * 2;
 }
 
+/* wgmma: two warpgroups, a panel each, and a warp that loads. */
+enum { LINEAR_WGMMA_THREADS = 256, LINEAR_LOADER_THREADS = 32 };
+
+LINEAR_INLINE uint32_t linear_block_threads(enum linear_layout layout, uint32_t rows)
+{
+    return layout == LINEAR_E4M3_WGMMA ? LINEAR_WGMMA_THREADS + LINEAR_LOADER_THREADS
+                                       : linear_tile_threads(rows);
+}
+
 LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 {
+    if (layout == LINEAR_E4M3_WGMMA) /* two blocks of few rows in 227 KB, one of many */
+        return rows <= 16 ? 6 : rows == 32 ? 5 : rows == 64 ? 8 : 6;
     if (layout == LINEAR_INT4)
         return rows == 16 || rows == 64 ? 3 : 4;
     if (layout == LINEAR_INT8)
@@ -85,6 +105,37 @@ LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint3
 {
     return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
 }
+
+/* ---- Streamed weights: INT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
+
+enum { LINEAR_STREAM_THREADS = 128, LINEAR_STREAM_ROWS_MAX = 32 }; /* and a warp that loads */
+
+/* Blocks of K in a stage: 16 KB of codes. */
+LINEAR_INLINE uint32_t linear_stream_blocks(enum linear_layout layout)
+{
+    return layout == LINEAR_INT4 ? 4 : 2;
+}
+
+/* Between rows of activations in a stage. */
+LINEAR_INLINE uint32_t linear_stream_row_bytes(enum linear_layout layout)
+{
+    return linear_stream_blocks(layout) * LINEAR_BLOCK_BYTES + 16;
+}
+
+LINEAR_INLINE uint32_t linear_stream_stage_bytes(enum linear_layout layout, uint32_t rows)
+{
+    uint32_t blocks = linear_stream_blocks(layout);
+    return LINEAR_TILE_PANELS * (blocks * linear_block_bytes(layout) + blocks * 2 * LINEAR_PANEL * 2) +
+           rows * linear_stream_row_bytes(layout);
+}
+
+/* Three blocks of 8 rows share a multiprocessor, two of more. */
+LINEAR_INLINE uint32_t linear_stream_stages(uint32_t rows)
+{
+    return rows == 16 ? 4 : 3;
+}
+
+/* ---- The launch ---- */
 
 /* Persistent blocks walk units: unit = (output tile * row tiles + row tile) * chunks + chunk when split, else
  * (output tile * row tiles + row tile) over all chunks. Where the capacity (rows.max) is one row tile,
@@ -102,7 +153,8 @@ struct linear_tile_args {
     uint32_t n_out, n_in;
     uint32_t group_shift; /* log2 of the inputs per scale; 31: a scale per output */
     uint32_t row_bytes;   /* BF16: between rows of the weight, a multiple of 16 */
-    uint32_t x_stride;    /* bf16: elements between rows, a multiple of 8; quantised: rows_stride */
+    /* bf16: elements between rows, a multiple of 8; quantised: rows_stride, for wgmma whole tiles. */
+    uint32_t x_stride;
     uint32_t out_stride;
     uint32_t out_is_f32;
     uint32_t chunk_blocks; /* blocks of K in a chunk */

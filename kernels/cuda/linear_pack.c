@@ -69,7 +69,7 @@ size_t linear_packed_codes_bytes(const struct linear_packed *packed)
 
 static size_t count_groups(const struct linear_packed *packed)
 {
-    if (linear_group_shift(packed) == NO_GROUP_SHIFT)
+    if (packed->group == packed->n_in)
         return 1;
     return linear_groups(packed->layout, packed->n_in, packed->group);
 }
@@ -84,24 +84,21 @@ size_t linear_packed_scales_bytes(const struct linear_packed *packed)
     return panels * count_groups(packed) * LINEAR_PANEL * sizeof(uint16_t);
 }
 
-uint32_t linear_group_shift(const struct linear_packed *packed)
+uint32_t linear_group_shift(uint32_t n_in, uint32_t group)
 {
     /* A group of n_in stays one even where its last block is padded. */
-    if (packed->group == packed->n_in)
-        return NO_GROUP_SHIFT;
-    return (uint32_t)__builtin_ctz(packed->group);
+    return group == n_in ? (uint32_t)NO_GROUP_SHIFT : (uint32_t)__builtin_ctz(group);
 }
 
-static void pack_scales(const struct linear_packed *packed, uint32_t o, const float *scales)
+void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t g, float scale)
 {
+    ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->scales != NULL);
     if (!has_groups(packed->layout)) {
-        ((float *)packed->scales)[o] = scales[0];
+        ((float *)packed->scales)[o] = scale;
         return;
     }
-    size_t n_groups = count_groups(packed);
-    uint16_t *panel = (uint16_t *)packed->scales + o / LINEAR_PANEL * n_groups * LINEAR_PANEL;
-    for (size_t g = 0; g < packed->n_in / packed->group; g++)
-        panel[g * LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(scales[g]);
+    size_t panel = o / LINEAR_PANEL * count_groups(packed) * LINEAR_PANEL;
+    ((uint16_t *)packed->scales)[panel + g * LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(scale);
 }
 
 static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)
@@ -125,13 +122,11 @@ static void pack_codes(const struct linear_packed *packed, uint32_t o, const uin
     }
 }
 
-void linear_pack_row(const struct linear_packed *packed, uint32_t o, const void *codes, const float *scales)
+void linear_pack_codes(const struct linear_packed *packed, uint32_t o, const void *codes)
 {
     ASSERT(o < packed->n_out && packed->codes != NULL);
-    if (packed->layout == LINEAR_BF16) {
+    if (packed->layout == LINEAR_BF16)
         memcpy(packed->codes + (size_t)o * packed->row_bytes, codes, (size_t)packed->n_in * 2);
-        return;
-    }
-    pack_codes(packed, o, codes);
-    pack_scales(packed, o, scales);
+    else
+        pack_codes(packed, o, codes);
 }

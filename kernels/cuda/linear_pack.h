@@ -35,8 +35,10 @@ size_t linear_packed_codes_bytes(const struct linear_packed *packed);
 size_t linear_packed_scales_bytes(const struct linear_packed *packed); /* BF16: 0 */
 
 /* log2 of the group for the kernels' arguments: 31 for a scale per output. */
-uint32_t linear_group_shift(const struct linear_packed *packed);
+uint32_t linear_group_shift(uint32_t n_in, uint32_t group);
 
-/* Row `o`. codes: [n_in] bf16, int8 (INT4: -8..7), or e4m3. scales: [n_in / group]; where groups share one,
- * they are rounded to bf16. Several threads may pack rows of different panels (LINEAR_PANEL rows). */
-void linear_pack_row(const struct linear_packed *packed, uint32_t o, const void *codes, const float *scales);
+/* Row `o`; several threads may pack rows of different panels (LINEAR_PANEL rows).
+ * codes: [n_in] bf16, int8 (INT4: -8..7), or e4m3. */
+void linear_pack_codes(const struct linear_packed *packed, uint32_t o, const void *codes);
+/* The scale of its group g (0: of the whole row); where groups share one, it is rounded to bf16. */
+void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t g, float scale);

@@ -11,18 +11,51 @@ const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
             CUDA_KERNEL_linear_##name##_r64, CUDA_KERNEL_linear_##name##_r128                                \
     }
 
+/* Whether the weight is streamed: where there are bulk copies and shared memory for three stages in three
+ * blocks. */
+static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
+{
+    return (layout == LINEAR_INT4 || layout == LINEAR_INT8) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
+           device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
+}
+
+#define STREAM_KERNELS(name)                                                                                 \
+    {                                                                                                        \
+        CUDA_KERNEL_linear_##name##_stream_r8, CUDA_KERNEL_linear_##name##_stream_r16,                       \
+            CUDA_KERNEL_linear_##name##_stream_r32                                                           \
+    }
+
+static enum cuda_kernel_id stream_kernel(enum linear_layout layout, size_t tile)
+{
+    static const enum cuda_kernel_id int4[] = STREAM_KERNELS(int4), int8[] = STREAM_KERNELS(int8);
+    return layout == LINEAR_INT4 ? int4[tile] : int8[tile];
+}
+
 static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compute_capability, size_t tile)
 {
     static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][LINEAR_TILE_SIZES] = {
         [LINEAR_BF16] = TILE_KERNELS(bf16), [LINEAR_INT4] = TILE_KERNELS(int4),
         [LINEAR_INT8] = TILE_KERNELS(int8), [LINEAR_S8] = TILE_KERNELS(s8),
-        [LINEAR_E4M3] = TILE_KERNELS(e4m3),
+        [LINEAR_E4M3] = TILE_KERNELS(e4m3), [LINEAR_E4M3_WGMMA] = TILE_KERNELS(e4m3_wgmma),
     };
     static const enum cuda_kernel_id as_bf16[LINEAR_TILE_SIZES] = TILE_KERNELS(e4m3_as_bf16);
-    ASSERT(layout != LINEAR_E4M3_WGMMA);
     if (layout == LINEAR_E4M3 && linear_e4m3_kind(compute_capability) == LINEAR_E4M3_AS_BF16)
         return as_bf16[tile];
     return kernels[layout][tile];
+}
+
+size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows)
+{
+    size_t bytes = round_up(n_out, LINEAR_TILE_OUTPUTS) * round_up(rows, 128) * sizeof(float), n;
+    if (!checked_mul(bytes, div_up(n_in, LINEAR_CHUNK_MIN), &n) || n > LINEAR_PARTIAL_BYTES_MAX)
+        return LINEAR_PARTIAL_BYTES_MAX;
+    return n;
+}
+
+size_t linear_arrivals_max(size_t partial_bytes)
+{
+    /* A tile that is split has two chunks at least, of eight rows. */
+    return partial_bytes / (2 * 8 * LINEAR_TILE_OUTPUTS * sizeof(float)) + 1;
 }
 
 /* Blocks that share a multiprocessor: registers (the kernels' launch bounds) and shared memory. */
@@ -48,12 +81,17 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
     size_t n_tiles = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, tile_rows);
     struct linear_plan plan = {
         .kernel = tile_kernel(layout, device->compute_capability, tile),
-        .block_threads = linear_tile_threads(tile_rows),
+        .block_threads = linear_block_threads(layout, tile_rows),
         .shared_bytes = linear_tile_shared_bytes(layout, tile_rows),
         .tile_rows = tile_rows,
         .chunk_blocks = chunk / linear_block_inputs(layout),
         .is_split = is_split && n_chunks > 1,
     };
+    if (is_streamed(layout, tile_rows, device)) {
+        plan.kernel = stream_kernel(layout, tile);
+        plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
+        plan.shared_bytes = linear_stream_stages(tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
+    }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
         plan.partial_bytes = n_tiles * n_chunks * tile_rows * LINEAR_TILE_OUTPUTS * sizeof(float);
@@ -75,12 +113,14 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     size_t n_chunks = plan->is_split ? div_up(n_in, chunk) : 1;
     size_t units = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, plan->tile_rows) * n_chunks;
     size_t block = linear_block_inputs(layout);
-    /* 16 outputs by 8 rows by 32 bytes of a row: four instructions a multiprocessor in 8 cycles. */
+    /* 16 outputs by 8 rows by 32 bytes of a row: four instructions a multiprocessor in 8 cycles; wgmma is
+     * twice as fast. */
     size_t products = LINEAR_TILE_OUTPUTS / 16 * (plan->tile_rows / 8) * div_up(inputs, block) * 4;
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
     size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
-    double by_products = (double)products * MMA_CYCLES, by_bytes = (double)bytes / BYTES_A_CYCLE;
+    double by_products = (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
+           by_bytes = (double)bytes / BYTES_A_CYCLE;
     double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
     double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;
     return (double)div_up(units, device->n_multiprocessors) * unit +
@@ -97,7 +137,7 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
             struct linear_plan plan =
                 linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);
             double cost = plan_cost(&plan, layout, n_out, n_in, rows, device);
-            if (plan.partial_bytes > LINEAR_PARTIAL_BYTES_MAX || (best.grid > 0 && cost >= best_cost))
+            if (plan.partial_bytes > device->partial_bytes || (best.grid > 0 && cost >= best_cost))
                 continue;
             best = plan;
             best_cost = cost;

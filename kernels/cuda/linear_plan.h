@@ -13,6 +13,7 @@ struct linear_device {
     uint32_t compute_capability; /* 10 * major + minor */
     uint32_t n_multiprocessors;
     uint32_t shared_bytes; /* of a multiprocessor */
+    size_t partial_bytes;  /* scratch for partial sums: plans that need more are not split */
 };
 
 struct linear_plan {
@@ -25,8 +26,11 @@ struct linear_plan {
     size_t n_arrivals;    /* counters, zero before the first launch */
 };
 
-/* Partial sums never take more than this: a plan that would is not split. */
+/* Scratch for partial sums that is worth having for weights up to [n_out, n_in] and up to `rows` rows. */
 enum { LINEAR_PARTIAL_BYTES_MAX = 32 << 20 };
+size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows);
+/* Counters that plans with so much scratch can need. */
+size_t linear_arrivals_max(size_t partial_bytes);
 
 /* rows: the capacity of the launch, at least 1. */
 struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out, uint32_t n_in, uint32_t rows,

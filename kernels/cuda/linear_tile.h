@@ -8,7 +8,7 @@
 
 template <enum linear_layout LAYOUT_, uint32_t ROWS_, bool AS_BF16_ = false> struct linear_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
-    static constexpr bool AS_BF16 = AS_BF16_;
+    static constexpr bool AS_BF16 = AS_BF16_, HAS_LOADER = false;
     static constexpr bool HAS_GROUPS = LAYOUT == LINEAR_INT4 || LAYOUT == LINEAR_INT8;
     static constexpr bool IS_WIDE = HAS_GROUPS || LAYOUT == LINEAR_BF16; /* 16-bit inputs */
     static constexpr uint32_t ROWS = ROWS_;
@@ -61,6 +61,29 @@ DEVICE void cursor_seek(struct linear_cursor *at, const struct linear_tile_args 
     at->row_tile = tile - at->output_tile * job.n_row_tiles;
     at->block = at->chunk * args.chunk_blocks;
     at->block_end = args.is_split ? smaller(at->block + args.chunk_blocks, job.n_blocks) : job.n_blocks;
+}
+
+/* All but what hangs on the number of rows. */
+template <class S> DEVICE struct linear_job make_job(const struct linear_tile_args &args)
+{
+    struct linear_job job = {};
+    job.n_blocks = ceil_div(args.n_in, S::BLOCK_INPUTS);
+    job.n_chunks = ceil_div(job.n_blocks, args.chunk_blocks);
+    job.n_groups = ((job.n_blocks * S::BLOCK_INPUTS - 1) >> args.group_shift) + 1;
+    return job;
+}
+
+/* Where the capacity is one tile the units do not hang on the number of rows. */
+template <class S> DEVICE bool units_are_known(const struct linear_tile_args &args)
+{
+    return args.rows.max <= S::ROWS;
+}
+
+template <class S> DEVICE void count_units(const struct linear_tile_args &args, struct linear_job *job)
+{
+    job->n_row_tiles = units_are_known<S>(args) ? 1 : ceil_div(job->n_rows, S::ROWS);
+    uint32_t n_tiles = ceil_div(args.n_out, LINEAR_TILE_OUTPUTS) * job->n_row_tiles;
+    job->n_units = n_tiles * (args.is_split ? job->n_chunks : 1);
 }
 
 /* Past one stage. */
@@ -233,16 +256,38 @@ DEVICE void multiply_stage(T acc[SLAB_TILES][S::ROW_TILES][4], const uint8_t *st
     }
 }
 
-/* Four outputs of a row, from output `o` on. */
-template <class S, class T>
-DEVICE void store_outputs(const struct linear_tile_args &args, uint32_t row, uint32_t o, const T sum[4])
+/* N values (4 or 2) that lie together: 32 bits each, or bf16. */
+template <uint32_t N> DEVICE void store_words(void *to, const uint32_t words[N])
+{
+    if constexpr (N == 4) {
+        vec16 v = {{words[0], words[1], words[2], words[3]}};
+        store_16(to, v);
+    } else {
+        vec8 v = {{words[0], words[1]}};
+        store_8(to, v);
+    }
+}
+
+template <uint32_t N> DEVICE void store_bf16(void *to, const float y[N])
+{
+    if constexpr (N == 4) {
+        vec8 v = {{to_bf16x2(y[0], y[1]), to_bf16x2(y[2], y[3])}};
+        store_8(to, v);
+    } else {
+        *(uint32_t *)to = to_bf16x2(y[0], y[1]);
+    }
+}
+
+/* N outputs of a row, from output `o` on: scales, bias, the type of the output. */
+template <class S, uint32_t N, class T>
+DEVICE void store_outputs(const struct linear_tile_args &args, uint32_t row, uint32_t o, const T sum[N])
 {
     if (o >= args.n_out)
         return;
-    uint32_t n = smaller(4, args.n_out - o);
-    float y[4];
+    uint32_t n = smaller(N, args.n_out - o);
+    float y[N];
 #pragma unroll
-    for (uint32_t i = 0; i < 4; i++) {
+    for (uint32_t i = 0; i < N; i++) {
         float scale = 1.0f;
         if (!S::IS_WIDE)
             scale = args.x_scale[row] * ((const float *)args.weight_scale)[o + i]; /* padded to panels */
@@ -250,24 +295,21 @@ DEVICE void store_outputs(const struct linear_tile_args &args, uint32_t row, uin
         y[i] = args.bias != NULL ? fmaf((float)sum[i], scale, bias) : (float)sum[i] * scale;
     }
     size_t at = (size_t)row * args.out_stride + o;
-    if (args.out_is_f32) {
-        float *out = (float *)args.out + at;
-        if (n == 4) {
-            vec16 v = {{float_bits(y[0]), float_bits(y[1]), float_bits(y[2]), float_bits(y[3])}};
-            store_16(out, v);
-        } else {
-            for (uint32_t i = 0; i < n; i++)
-                out[i] = y[i];
-        }
-        return;
-    }
-    uint16_t *out = (uint16_t *)args.out + at;
-    if (n == 4) {
-        vec8 v = {{to_bf16x2(y[0], y[1]), to_bf16x2(y[2], y[3])}};
-        store_8(out, v);
+    float *out = (float *)args.out + at;
+    uint16_t *out_bf16 = (uint16_t *)args.out + at;
+    if (n == N && args.out_is_f32) {
+        uint32_t words[N];
+        memcpy(words, y, sizeof words);
+        store_words<N>(out, words);
+    } else if (n == N) {
+        store_bf16<N>(out_bf16, y);
     } else {
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = to_bf16(y[i]);
+        for (uint32_t i = 0; i < n; i++) {
+            if (args.out_is_f32)
+                out[i] = y[i];
+            else
+                out_bf16[i] = to_bf16(y[i]);
+        }
     }
 }
 
@@ -294,16 +336,9 @@ DEVICE void store_tile(const struct linear_tile_args &args, const struct linear_
             uint32_t row = at.row_tile * S::ROWS + row_of_sum<S>(j, e);
             T four[4] = {sum[0][j][e], sum[0][j][e + 2], sum[1][j][e], sum[1][j][e + 2]};
             if (row < job.n_rows)
-                store_outputs<S>(args, row, output, four);
+                store_outputs<S, 4>(args, row, output, four);
         }
     }
-}
-
-template <class T> DEVICE uint32_t sum_bits(T x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
 }
 
 /* The partial sums of a tile: [chunks][rows][LINEAR_TILE_OUTPUTS]. */
@@ -335,12 +370,39 @@ DEVICE void add_partials(const struct linear_tile_args &args, const struct linea
                 sum[o] += value;
             }
         }
-        store_outputs<S>(args, at.row_tile * S::ROWS + row, at.output_tile * LINEAR_TILE_OUTPUTS + output,
-                         sum);
+        store_outputs<S, 4>(args, at.row_tile * S::ROWS + row, at.output_tile * LINEAR_TILE_OUTPUTS + output,
+                            sum);
     }
 }
 
-/* A chunk's sums to memory; the last chunk of a tile to arrive adds them all. */
+/* The threads that keep sums: the whole block, or those that do not only load. */
+template <class S> DEVICE void tile_barrier(void)
+{
+    if constexpr (S::HAS_LOADER)
+        barrier_named(1, S::THREADS);
+    else
+        barrier();
+}
+
+/* A chunk's sums lie in memory; the last chunk of a tile to arrive adds them all. */
+template <class S, class T>
+DEVICE void arrive_chunk(const struct linear_tile_args &args, const struct linear_job &job,
+                         const struct linear_cursor &at, uint32_t *n_arrived)
+{
+    uint32_t *arrivals = args.arrivals + at.output_tile * job.n_row_tiles + at.row_tile;
+    fence_device();
+    tile_barrier<S>();
+    if (thread_x() == 0)
+        *n_arrived = atomic_add_u32(arrivals, 1);
+    tile_barrier<S>();
+    if (*n_arrived + 1 == job.n_chunks) {
+        fence_device();
+        add_partials<S, T>(args, job, at);
+        if (thread_x() == 0)
+            *arrivals = 0;
+    }
+}
+
 template <class S, class T>
 DEVICE void finish_chunk(const struct linear_tile_args &args, const struct linear_job &job,
                          const struct linear_cursor &at, const T acc[SLAB_TILES][S::ROW_TILES][4],
@@ -352,24 +414,14 @@ DEVICE void finish_chunk(const struct linear_tile_args &args, const struct linea
 #pragma unroll
         for (uint32_t e = 0; e < 2; e++) {
             uint32_t row = row_of_sum<S>(j, e);
-            vec16 v = {{sum_bits(acc[0][j][e]), sum_bits(acc[0][j][e + 2]), sum_bits(acc[1][j][e]),
-                        sum_bits(acc[1][j][e + 2])}};
+            T four[4] = {acc[0][j][e], acc[0][j][e + 2], acc[1][j][e], acc[1][j][e + 2]};
+            uint32_t words[4];
+            memcpy(words, four, sizeof words);
             if (at.row_tile * S::ROWS + row < job.n_rows)
-                store_16(partial + row * LINEAR_TILE_OUTPUTS + output_of_sum(), v);
+                store_words<4>(partial + row * LINEAR_TILE_OUTPUTS + output_of_sum(), words);
         }
     }
-    uint32_t *arrivals = args.arrivals + at.output_tile * job.n_row_tiles + at.row_tile;
-    fence_device();
-    barrier();
-    if (thread_x() == 0)
-        *n_arrived = atomic_add_u32(arrivals, 1);
-    barrier();
-    if (*n_arrived + 1 == job.n_chunks) {
-        fence_device();
-        add_partials<S, T>(args, job, at);
-        if (thread_x() == 0)
-            *arrivals = 0;
-    }
+    arrive_chunk<S, T>(args, job, at, n_arrived);
 }
 
 template <class S, class T>
@@ -401,20 +453,36 @@ template <class S, class T> DEVICE void clear_sums(T sums[SLAB_TILES][S::ROW_TIL
     }
 }
 
+/* After a stage: what becomes of the sums where it ended a chunk. */
+template <class S, class T>
+DEVICE void end_stage(const struct linear_tile_args &args, const struct linear_job &job,
+                      const struct linear_cursor &done, T acc[SLAB_TILES][S::ROW_TILES][4],
+                      T total[SLAB_TILES][S::ROW_TILES][4], uint32_t *n_arrived)
+{
+    bool unit_ends = done.block + S::BLOCKS >= done.block_end;
+    if (args.is_split && unit_ends) {
+        finish_chunk<S>(args, job, done, acc, n_arrived);
+        clear_sums<S>(acc);
+    } else if (!args.is_split && (unit_ends || (done.block + S::BLOCKS) % args.chunk_blocks == 0)) {
+        add_chunk<S>(total, acc);
+        if (unit_ends) {
+            store_tile<S>(args, job, done, total);
+            clear_sums<S>(total);
+        }
+    }
+}
+
 /* The first stages: weights before the inputs are there where the units do not hang on the number of rows.
  * Fills job; leaves `load` behind the stages asked for. */
 template <class S>
 DEVICE void start_pipeline(const struct linear_tile_args &args, struct linear_job *job,
                            struct linear_cursor *load, uint8_t *stages)
 {
-    bool rows_known = args.rows.max <= S::ROWS;
-    if (!rows_known) {
+    if (!units_are_known<S>(args)) {
         dependencies_wait();
         job->n_rows = count_rows(&args.rows);
     }
-    job->n_row_tiles = rows_known ? 1 : ceil_div(job->n_rows, S::ROWS);
-    uint32_t n_tiles = ceil_div(args.n_out, LINEAR_TILE_OUTPUTS) * job->n_row_tiles;
-    job->n_units = n_tiles * (args.is_split ? job->n_chunks : 1);
+    count_units<S>(args, job);
     struct linear_cursor first = {};
     first.unit = job->n_units;
     if (block_x() < job->n_units)
@@ -428,7 +496,7 @@ DEVICE void start_pipeline(const struct linear_tile_args &args, struct linear_jo
         copy_async_commit();
     }
     dependents_launch();
-    if (rows_known) {
+    if (units_are_known<S>(args)) {
         dependencies_wait();
         job->n_rows = count_rows(&args.rows);
     }
@@ -454,10 +522,7 @@ template <class S> DEVICE void linear_tile(const struct linear_tile_args &args)
     typedef typename linear_sum<S::LAYOUT>::type sum_t;
     SHARED(uint32_t, n_arrived, [1]);
     uint8_t *stages = shared_dynamic();
-    struct linear_job job = {};
-    job.n_blocks = ceil_div(args.n_in, S::BLOCK_INPUTS);
-    job.n_chunks = ceil_div(job.n_blocks, args.chunk_blocks);
-    job.n_groups = ((job.n_blocks * S::BLOCK_INPUTS - 1) >> args.group_shift) + 1;
+    struct linear_job job = make_job<S>(args);
     struct linear_cursor load, work = {};
     start_pipeline<S>(args, &job, &load, stages);
     work.unit = job.n_rows > 0 ? block_x() : job.n_units;
@@ -480,17 +545,7 @@ template <class S> DEVICE void linear_tile(const struct linear_tile_args &args)
                           work.block_end - work.block);
         struct linear_cursor done = work;
         cursor_advance<S>(&work, args, job);
-        bool unit_ends = done.block + S::BLOCKS >= done.block_end;
-        if (args.is_split && unit_ends) {
-            finish_chunk<S>(args, job, done, acc, n_arrived);
-            clear_sums<S>(acc);
-        } else if (!args.is_split && (unit_ends || (done.block + S::BLOCKS) % args.chunk_blocks == 0)) {
-            add_chunk<S>(total, acc);
-            if (unit_ends) {
-                store_tile<S>(args, job, done, total);
-                clear_sums<S>(total);
-            }
-        }
+        end_stage<S>(args, job, done, acc, total, n_arrived);
     }
     copy_async_wait(0);
 }

@@ -119,9 +119,12 @@ enum linear_check {
     LINEAR_CHECK_BF16,
     LINEAR_CHECK_INT4,
     LINEAR_CHECK_INT8,
+    LINEAR_CHECK_INT4_STREAM,
+    LINEAR_CHECK_INT8_STREAM,
     LINEAR_CHECK_S8,
     LINEAR_CHECK_E4M3,
     LINEAR_CHECK_E4M3_AS_BF16,
+    LINEAR_CHECK_E4M3_WGMMA,
 };
 #define LINEAR_TILE_CHECKS(X, name, variant)                                                                 \
     X(linear_##name##_r8, check_linear_tile, variant)                                                        \
@@ -129,6 +132,10 @@ enum linear_check {
     X(linear_##name##_r32, check_linear_tile, variant)                                                       \
     X(linear_##name##_r64, check_linear_tile, variant)                                                       \
     X(linear_##name##_r128, check_linear_tile, variant)
+#define LINEAR_STREAM_CHECKS(X, name, variant)                                                               \
+    X(linear_##name##_stream_r8, check_linear_tile, variant)                                                 \
+    X(linear_##name##_stream_r16, check_linear_tile, variant)                                                \
+    X(linear_##name##_stream_r32, check_linear_tile, variant)
 
 #define CUDA_CHECKS(X)                                                                                       \
     X(embed, check_embed, 0)                                                                                 \
@@ -174,9 +181,12 @@ enum linear_check {
     LINEAR_TILE_CHECKS(X, bf16, LINEAR_CHECK_BF16)                                                           \
     LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \
     LINEAR_TILE_CHECKS(X, int8, LINEAR_CHECK_INT8)                                                           \
+    LINEAR_STREAM_CHECKS(X, int4, LINEAR_CHECK_INT4_STREAM)                                                  \
+    LINEAR_STREAM_CHECKS(X, int8, LINEAR_CHECK_INT8_STREAM)                                                  \
     LINEAR_TILE_CHECKS(X, s8, LINEAR_CHECK_S8)                                                               \
     LINEAR_TILE_CHECKS(X, e4m3, LINEAR_CHECK_E4M3)                                                           \
     LINEAR_TILE_CHECKS(X, e4m3_as_bf16, LINEAR_CHECK_E4M3_AS_BF16)                                           \
+    LINEAR_TILE_CHECKS(X, e4m3_wgmma, LINEAR_CHECK_E4M3_WGMMA)                                               \
     X(sample_draw, check_sample, 0) /* and the kernels around it */
 
 #define X(kernel, check, variant) extern const struct cuda_check check;

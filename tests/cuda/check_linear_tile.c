@@ -22,7 +22,7 @@ struct tile_case {
 
 static bool is_by_row(int family)
 {
-    return family == LINEAR_CHECK_S8 || family == LINEAR_CHECK_E4M3 || family == LINEAR_CHECK_E4M3_AS_BF16;
+    return family >= LINEAR_CHECK_S8;
 }
 
 static bool is_e4m3(int family)
@@ -160,16 +160,18 @@ static const char *const kernel_names[] = {
 static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
 {
     static const enum weight_format formats[] = {
-        [LINEAR_CHECK_BF16] = WEIGHT_BF16, [LINEAR_CHECK_INT4] = WEIGHT_INT4,
-        [LINEAR_CHECK_INT8] = WEIGHT_INT8, [LINEAR_CHECK_S8] = WEIGHT_INT8,
-        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,  [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8};
+        [LINEAR_CHECK_INT4_STREAM] = WEIGHT_INT4, [LINEAR_CHECK_INT8_STREAM] = WEIGHT_INT8,
+        [LINEAR_CHECK_BF16] = WEIGHT_BF16,        [LINEAR_CHECK_INT4] = WEIGHT_INT4,
+        [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
+        [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
+        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
     bool fits;
     do {
         matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
                     small ? 300 : 1100);
-        fits = c->variant == LINEAR_CHECK_INT8 ? e->weight.group < e->weight.n_in
-               : c->variant == LINEAR_CHECK_S8 ? e->weight.group == e->weight.n_in
-                                               : true;
+        bool has_one_group = e->weight.group == e->weight.n_in;
+        fits = c->variant == LINEAR_CHECK_S8 ? has_one_group
+                                             : formats[c->variant] != WEIGHT_INT8 || !has_one_group;
     } while (!fits);
     if (is_e4m3(c->variant))
         linear_packed_describe_e4m3(e->weight.n_out, e->weight.n_in, e->device.compute_capability,
@@ -188,7 +190,7 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
     uint32_t n_groups = m->n_in / m->group;
     if (c->variant == LINEAR_CHECK_BF16) {
         memcpy(values, m->values + (size_t)o * m->n_in, m->n_in * sizeof(float));
-        linear_pack_row(&e->packed, o, row, NULL);
+        linear_pack_codes(&e->packed, o, row);
         return;
     }
     for (uint32_t k = 0; k < m->n_in; k++)
@@ -197,8 +199,9 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
         size_t at = (size_t)o * n_groups + g;
         scales[g] =
             is_by_row(c->variant) ? ((float *)m->scales)[at] : f16_to_f32(((uint16_t *)m->scales)[at]);
+        linear_pack_scale(&e->packed, o, g, scales[g]);
     }
-    linear_pack_row(&e->packed, o, codes, scales);
+    linear_pack_codes(&e->packed, o, codes);
     e->channel_scales[o] = scales[0];
     for (uint32_t k = 0; k < m->n_in; k++) {
         float code = is_e4m3(c->variant) ? e4m3_to_f32((uint8_t)codes[k]) : codes[k];
@@ -223,9 +226,15 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    e->device = (struct linear_device){.compute_capability = c->variant == LINEAR_CHECK_E4M3 ? 89 : 80,
+    static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
+                                            [LINEAR_CHECK_E4M3_WGMMA] = 90,
+                                            [LINEAR_CHECK_INT4_STREAM] = 90,
+                                            [LINEAR_CHECK_INT8_STREAM] = 90};
+    uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
+    e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
-                                       .shared_bytes = 100 << 10};
+                                       .shared_bytes = (capability == 90 ? 228 : 100) << 10,
+                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
     bool is_large =
         strstr(kernel_names[c->kernel], "_r64") != NULL || strstr(kernel_names[c->kernel], "_r128");
@@ -287,14 +296,16 @@ static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_
     args->x_stride = e->x_stride;
     if (!is_by_row(c->variant))
         return;
+    /* wgmma reads whole tiles. */
+    uint32_t stride = c->variant == LINEAR_CHECK_E4M3_WGMMA ? 256 : padded_rows(capacity);
     struct quantize_rows_args quantize = {
         .rows = args->rows,
         .x = x,
         .x_stride = e->x_stride,
         .n_in = e->weight.n_in,
-        .q = device_alloc(quantized_bytes(e->weight.n_in, padded_rows(capacity))),
+        .q = device_alloc(quantized_bytes(e->weight.n_in, stride)),
         .scale = device_alloc(n * sizeof(float)),
-        .rows_stride = padded_rows(capacity),
+        .rows_stride = stride,
     };
     launch_quantize(c, is_e4m3(c->variant), &quantize);
     args->x = quantize.q;
@@ -346,7 +357,7 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
             e->weight.bias == NULL ? NULL : device_upload(e->weight.bias, e->weight.n_out * sizeof(float)),
         .n_out = p->n_out,
         .n_in = p->n_in,
-        .group_shift = linear_group_shift(p),
+        .group_shift = linear_group_shift(p->n_in, p->group),
         .row_bytes = p->row_bytes,
         .out_stride = e->out_stride,
         .out_is_f32 = c->type == CHECK_F32,
