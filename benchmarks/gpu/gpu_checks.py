@@ -5,12 +5,13 @@ import pathlib
 import random
 
 import gpu_models
-from gpu_session import ROOT, PartFailed, PartSkipped, say
+from gpu_session import ROOT, PartFailed, PartSkipped, check, say
 
 CHECKPOINTS = ROOT / "tests/parity/checkpoints"
 TIE_NATS = 0.01  # a smaller gap between the best two decides nothing
 NEAR_TIE_NATS = 0.25  # another best token is fine where the reference gives it this much less than its own
 F32_TOLERANCE = 1e-4
+TORCH_TOLERANCE = 1e-3  # a wider model, and another order of sums on both sides
 # Flags, mean error allowed in nats (None: float32, where the worst counts), and whether the near-tie rule holds. The bounds
 # are those of tests/model/test_parity.c.
 ROUNDINGS = {
@@ -81,7 +82,7 @@ def greedy_differences(session, directory, cases, flags):
     return wrong
 
 
-def compare_with_golden(session, directory, golden, roundings):
+def compare_with_golden(session, directory, golden, roundings, f32_tolerance=F32_TOLERANCE):
     """Figures of each rounding; the list of what is out of bounds."""
     cases = [case for case in json.loads(pathlib.Path(golden).read_text())["cases"]
              if len(case["prompt"]) + len(case["greedy"]) < 256]
@@ -94,7 +95,7 @@ def compare_with_golden(session, directory, golden, roundings):
             found = figures[name] = teacher_forced(session, directory, cases, flags)
             if mean_max is None:
                 found["greedy_differences"] = greedy_differences(session, directory, cases, flags)
-                fine = found["worst_error_nats"] <= F32_TOLERANCE and found["greedy_differences"] == 0
+                fine = found["worst_error_nats"] <= f32_tolerance and found["greedy_differences"] == 0
             else:
                 fine = found["mean_error_nats"] <= mean_max and (not near_tie or found["worst_other_nats"] <= NEAR_TIE_NATS)
         except PartFailed as failure:
@@ -179,13 +180,13 @@ def part_bits(session, figures):
 def part_torch(session, figures):
     """A random Llama of a middling size against PyTorch and Transformers on the same card, where python3 has them."""
     made = session.work / "torch"
-    done = session.run(["python3", ROOT / "benchmarks/gpu/gpu_torch.py", made, session.device] + (["--small"] if session.small else []))
+    command = ["python3", ROOT / "benchmarks/gpu/gpu_torch.py", made, session.device] + (["--small"] if session.small else [])
+    done = session.run(command)
     if done.status == 3:
         raise PartSkipped(done.lines[-1] if done.lines else "python3 has no PyTorch")
-    if done.status != 0:
-        raise PartFailed("\n".join(done.lines[-5:]))
+    check(done, command)
     roundings = ["float32", "bf16"]
-    figures["figures"], bad = compare_with_golden(session, made, made / "golden.json", roundings)
+    figures["figures"], bad = compare_with_golden(session, made, made / "golden.json", roundings, TORCH_TOLERANCE)
     shown = ", ".join(f"{what} worst {found.get('worst_error_nats', float('nan')):.2g}" for what, found in figures["figures"].items())
     say(f"    errors in nats: {shown}")
     if bad:

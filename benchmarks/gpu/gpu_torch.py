@@ -13,7 +13,7 @@ except ImportError as error:
     print(f"python3 has no PyTorch and Transformers: {error}")
     sys.exit(3)
 
-GREEDY_TOKENS, TOP = 24, 8
+GREEDY_TOKENS, TOP = 16, 8
 
 
 def main():
