@@ -11,7 +11,6 @@ CHECKPOINTS = ROOT / "tests/parity/checkpoints"
 TIE_NATS = 0.01  # a smaller gap between the best two decides nothing
 NEAR_TIE_NATS = 0.25  # another best token is fine where the reference gives it this much less than its own
 F32_TOLERANCE = 1e-4
-TORCH_TOLERANCE = 1e-3  # a wider model, and another order of sums on both sides
 # Flags, mean error allowed in nats (None: float32, where the worst counts), and whether the near-tie rule holds. The bounds
 # are those of tests/model/test_parity.c.
 ROUNDINGS = {
@@ -82,7 +81,7 @@ def greedy_differences(session, directory, cases, flags):
     return wrong
 
 
-def compare_with_golden(session, directory, golden, roundings, f32_tolerance=F32_TOLERANCE):
+def compare_with_golden(session, directory, golden, roundings):
     """Figures of each rounding; the list of what is out of bounds."""
     cases = [case for case in json.loads(pathlib.Path(golden).read_text())["cases"]
              if len(case["prompt"]) + len(case["greedy"]) < 256]
@@ -95,7 +94,7 @@ def compare_with_golden(session, directory, golden, roundings, f32_tolerance=F32
             found = figures[name] = teacher_forced(session, directory, cases, flags)
             if mean_max is None:
                 found["greedy_differences"] = greedy_differences(session, directory, cases, flags)
-                fine = found["worst_error_nats"] <= f32_tolerance and found["greedy_differences"] == 0
+                fine = found["worst_error_nats"] <= F32_TOLERANCE and found["greedy_differences"] == 0
             else:
                 fine = found["mean_error_nats"] <= mean_max and (not near_tie or found["worst_other_nats"] <= NEAR_TIE_NATS)
         except PartFailed as failure:
@@ -186,7 +185,7 @@ def part_torch(session, figures):
         raise PartSkipped(done.lines[-1] if done.lines else "python3 has no PyTorch")
     check(done, command)
     roundings = ["float32", "bf16"]
-    figures["figures"], bad = compare_with_golden(session, made, made / "golden.json", roundings, TORCH_TOLERANCE)
+    figures["figures"], bad = compare_with_golden(session, made, made / "golden.json", roundings)
     shown = ", ".join(f"{what} worst {found.get('worst_error_nats', float('nan')):.2g}" for what, found in figures["figures"].items())
     say(f"    errors in nats: {shown}")
     if bad:
