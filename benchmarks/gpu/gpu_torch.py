@@ -31,7 +31,8 @@ def main():
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory, safe_serialization=True)
-    model = model.to(torch.float32).to(device).eval()
+    # Loaded anew: a conversion in place would round the rotary frequencies to bf16 as well.
+    model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
 
     generator = torch.Generator().manual_seed(2)
     cases = []

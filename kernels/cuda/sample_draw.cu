@@ -257,6 +257,7 @@ DEVICE uint64_t draw_slice(const struct sample_args &args, const struct sample_p
         uint32_t token = place->begin + 4 * (g * SAMPLE_THREADS + thread_x());
         float x[4];
         load_tempered(x, args, place, token, filter->temperature);
+#pragma unroll
         for (uint32_t j = 0; j < 4; j++) {
             if (!(x[j] >= filter->lowest))
                 continue;
