@@ -376,6 +376,9 @@ void emu_wgmma_wait(uint32_t n_pending)
     group->n_products -= n_landed;
     memmove(group->products, group->products + n_landed, group->n_products * sizeof *group->products);
     group->fenced = false; /* registers may be used now */
+    for (uint32_t warp = 0; warp < EMU_WARPGROUP_WARPS;
+         warp++) /* .sync.aligned: of a warp, not of the group */
+        emu_race_warp_sync(emu_warp_of(&group_threads()[warp * EMU_LANES]));
     group_release();
 }
 
