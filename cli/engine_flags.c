@@ -67,8 +67,9 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .kind = FLAG_CHOICE,
          .target = &v->quantization,
          .default_text = "none",
-         .choices = "none|int8|int4|fp8",
-         .help = "quantise the weights while loading: int8 and int4 in groups of 32, fp8 (GPU) by output"},
+         .choices = "none|int8|int4|w8a8|fp8",
+         .help = "quantise the weights while loading: int8 and int4 in groups of 32, w8a8 (int8) and fp8 "
+                 "(GPU) by output"},
         {.name = "kv-cache-dtype",
          .kind = FLAG_CHOICE,
          .target = &v->kv_cache_dtype,
@@ -187,6 +188,8 @@ static enum model_quantization quantization_of(const char *name)
         return MODEL_QUANT_INT8;
     if (strcmp(name, "int4") == 0)
         return MODEL_QUANT_INT4;
+    if (strcmp(name, "w8a8") == 0)
+        return MODEL_QUANT_W8A8;
     return strcmp(name, "fp8") == 0 ? MODEL_QUANT_FP8 : MODEL_QUANT_NONE;
 }
 

@@ -144,10 +144,8 @@ static const char *dtype_name(enum model_dtype dtype)
 static const char *quantization_name(enum model_quantization quantization)
 {
     static const char *const names[] = {
-        [MODEL_QUANT_NONE] = "none",
-        [MODEL_QUANT_INT8] = "int8",
-        [MODEL_QUANT_INT4] = "int4",
-        [MODEL_QUANT_FP8] = "fp8",
+        [MODEL_QUANT_NONE] = "none", [MODEL_QUANT_INT8] = "int8", [MODEL_QUANT_INT4] = "int4",
+        [MODEL_QUANT_W8A8] = "w8a8", [MODEL_QUANT_FP8] = "fp8",
     };
     return names[quantization];
 }

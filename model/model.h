@@ -17,7 +17,14 @@
 struct model;
 
 enum model_dtype { MODEL_DTYPE_AUTO, MODEL_DTYPE_F32, MODEL_DTYPE_BF16, MODEL_DTYPE_F16 };
-enum model_quantization { MODEL_QUANT_NONE, MODEL_QUANT_INT8, MODEL_QUANT_INT4, MODEL_QUANT_FP8 };
+/* INT8 and INT4: a scale per WEIGHT_GROUP inputs. W8A8: int8, a scale per output; FP8: e4m3, likewise. */
+enum model_quantization {
+    MODEL_QUANT_NONE,
+    MODEL_QUANT_INT8,
+    MODEL_QUANT_INT4,
+    MODEL_QUANT_W8A8,
+    MODEL_QUANT_FP8
+};
 enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8 };
 
 enum { MODEL_BLOCK_TOKENS = 16 };
@@ -71,7 +78,7 @@ struct memory_plan {
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
-    const char *quantization; /* "none" | "int8" | "int4" | "fp8" */
+    const char *quantization; /* "none" | "int8" | "int4" | "w8a8" | "fp8" */
     const char *backend;      /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;

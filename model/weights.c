@@ -85,7 +85,7 @@ struct weight_desc weight_source_desc(const struct weight_source *source)
         .n_out = source->n_out,
         .n_in = source->n_in,
         .format = source->format,
-        .group = source->format == WEIGHT_FP8 ? (uint32_t)source->n_in : WEIGHT_GROUP,
+        .group = source->scale_per_output ? (uint32_t)source->n_in : WEIGHT_GROUP,
         .row = source_row,
         .row_context = source,
         .bias = NULL,
@@ -192,10 +192,12 @@ struct matrix_spec {
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
 {
     struct weight_source *source = &maker->list->matrices[maker->list->n_matrices++];
+    bool by_output = maker->options->quantization == MODEL_QUANT_W8A8 && spec->format == WEIGHT_INT8;
     *source = (struct weight_source){.n_in = spec->columns.n,
                                      .first_column = spec->columns.first,
                                      .n_columns = spec->columns.all,
                                      .format = spec->format,
+                                     .scale_per_output = spec->format == WEIGHT_FP8 || by_output,
                                      .n_parts = spec->n_parts,
                                      .n_biases = spec->bias ? spec->n_parts : 0,
                                      .checkpoint = maker->checkpoint,
@@ -311,6 +313,9 @@ static err_t fill_list(const struct list_maker *maker)
     case MODEL_QUANT_INT4:
         linear = WEIGHT_INT4;
         head = WEIGHT_INT8;
+        break;
+    case MODEL_QUANT_W8A8:
+        linear = WEIGHT_INT8;
         break;
     case MODEL_QUANT_FP8:
         linear = WEIGHT_FP8;

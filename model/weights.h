@@ -38,6 +38,7 @@ struct weight_source {
     size_t first_column, n_columns; /* n_in of the tensors' n_columns, from first_column on */
     enum weight_format format;
     bool is_table;              /* the embedding */
+    bool scale_per_output;      /* quantised formats; else a scale per WEIGHT_GROUP inputs */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
     const struct checkpoint *checkpoint; /* NULL = dummy values from seed */

@@ -341,10 +341,12 @@ static err_t launch_kernel(struct device *device, struct device_stream *stream, 
 
 /* ---- Graphs ---- */
 
+/* Relaxed: a kernel that is launched for the first time is loaded meanwhile, and may ask for shared memory.
+ */
 static err_t capture_begin(struct device *device, struct device_stream *stream)
 {
     enter(device);
-    CUDA_TRY(cudaStreamBeginCapture(stream->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
+    CUDA_TRY(cudaStreamBeginCapture(stream->stream, cudaStreamCaptureModeRelaxed), "capturing a graph");
     return err_ok();
 }
 

@@ -131,7 +131,7 @@ static void batch_gives_the_same_bits(void **state)
     } formats[] = {
         {"float32", MODEL_DTYPE_F32, MODEL_QUANT_NONE}, {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE},
         {"float16", MODEL_DTYPE_F16, MODEL_QUANT_NONE}, {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8},
-        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4},   {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8},
     };
     char directory[4096];
     snprintf(directory, sizeof directory, "%s/parity/checkpoints/%s", TEST_DATA_DIR, (const char *)*state);

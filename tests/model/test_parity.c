@@ -16,7 +16,7 @@ enum {
     GREEDY_TOKENS = 64,
     TOP_MAX = 8,
     CASES_MAX = 16,
-    DEVICE_CASES = 3,
+    DEVICE_CASES = 2,
     VOCAB_MAX = 1024
 };
 
@@ -279,6 +279,7 @@ static void rounded_is_near_transformers(void **state)
         {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.02},
         {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06},
         {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6},
+        {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1},
     };
     const char *name = *state;
     char directory[4096];
