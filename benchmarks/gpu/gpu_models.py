@@ -19,7 +19,7 @@ FORMATS = {
     "W4A16": ["--quantization", "int4"],
     "FP8": ["--quantization", "fp8", "--kv-cache-dtype", "fp8"],
     "bf16": [],
-    "W8A8": ["--quantization", "int8"],
+    "W8A8": ["--quantization", "w8a8"],
 }
 
 
