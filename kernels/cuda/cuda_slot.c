@@ -42,7 +42,8 @@ static uint32_t fill_words(struct cuda_slot *slot, const struct sampler_params *
     for (size_t i = 0; i < params->n_bad_words; i++) {
         const struct sampler_word *word = &params->bad_words[i];
         ASSERT(word->n_token_ids <= CUDA_SLOT_WORD_TOKENS_MAX);
-        memcpy(slot->word_ids + end, word->token_ids, word->n_token_ids * sizeof(uint32_t));
+        if (word->n_token_ids > 0)
+            memcpy(slot->word_ids + end, word->token_ids, word->n_token_ids * sizeof(uint32_t));
         end += (uint32_t)word->n_token_ids;
         slot->word_ends[i] = end;
     }

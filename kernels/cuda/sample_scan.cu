@@ -10,10 +10,15 @@ KERNEL(slot_counts, struct slot_counts_args)
     for (uint32_t i = thread_x(); i < args.slots.vocab_size; i += block_threads())
         counts[i] = 0;
     barrier();
-    for (uint32_t i = thread_x(); i < args.n_prompt; i += block_threads())
-        atomic_or_u32(counts + args.ids[i], CUDA_COUNT_IN_PROMPT);
-    for (uint32_t i = thread_x(); i < args.n_output; i += block_threads())
-        atomic_add_u32(counts + args.ids[args.n_prompt + i], 1);
+    for (uint32_t i = thread_x(); i < args.n_prompt + args.n_output; i += block_threads()) {
+        uint32_t token = args.ids[i];
+        if (token >= args.slots.vocab_size)
+            trap();
+        if (i < args.n_prompt)
+            atomic_or_u32(counts + token, CUDA_COUNT_IN_PROMPT);
+        else
+            atomic_add_u32(counts + token, 1);
+    }
 }
 
 struct scan_shared {
