@@ -340,7 +340,7 @@ def said(role, content):
 
 
 def test_chat_remembers_until_cleared(tmp_path):
-    first, second = "Finish this: the train to", "And then?"
+    first, second = "Finish this: the train to", "Complete the sentence: The dog"
     done = chat(first, second, "", "/clear", second, "/quit", "never read")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("> ") == 6  # as many lines were asked for, /quit included
