@@ -16,6 +16,7 @@
 #endif
 
 #if FIBER_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 enum { STACK_BYTES = 256 * 1024 }; /* red zones around every array */
 #else
@@ -111,6 +112,10 @@ struct emu_fiber *emu_fiber_create(uint32_t index)
 
 void emu_fiber_destroy(struct emu_fiber *fiber)
 {
+#if FIBER_ASAN
+    /* Frames that never returned are still marked; whoever gets these addresses next must not find them so. */
+    ASAN_UNPOISON_MEMORY_REGION(fiber->stack, STACK_BYTES);
+#endif
     munmap(fiber->stack - PAGE_BYTES, STACK_BYTES + PAGE_BYTES);
     emu_fiber_leave(fiber);
     free(fiber);
