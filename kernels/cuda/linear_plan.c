@@ -116,10 +116,16 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     /* 16 outputs by 8 rows by 32 bytes of a row: four instructions a multiprocessor in 8 cycles; wgmma is
      * twice as fast. */
     size_t products = LINEAR_TILE_OUTPUTS / 16 * (plan->tile_rows / 8) * div_up(inputs, block) * 4;
+    /* Codes to bf16: 18 instructions for 16 outputs by 16 inputs, in every warp along the rows, by four
+     * schedulers. */
+    double by_codes = 0;
+    if (layout == LINEAR_INT4 || layout == LINEAR_INT8)
+        by_codes = 18.0 / 4 * (LINEAR_TILE_OUTPUTS / 16) * 4 * (double)div_up(inputs, block) *
+                   linear_row_warps(plan->tile_rows);
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
     size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
-    double by_products = (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
+    double by_products = by_codes + (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
            by_bytes = (double)bytes / BYTES_A_CYCLE;
     double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
     double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;

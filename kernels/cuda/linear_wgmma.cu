@@ -97,7 +97,7 @@ DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t
 }
 
 /* Of the sums d[4c + 2h + i]: outputs 2g + h of the warp's 16, row 8c + 2t + i. */
-DEVICE uint32_t wgmma_output(void)
+template <class S> DEVICE uint32_t wgmma_output(void)
 {
     return warp_id() * 16 + lane_id() / 4 * 2;
 }
@@ -122,7 +122,7 @@ template <class S>
 DEVICE void store_sums(const struct linear_tile_args &args, const struct linear_job &job,
                        const struct linear_cursor &at, const float (&sums)[S::SUMS])
 {
-    uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + wgmma_output();
+    uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + wgmma_output<S>();
     for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
         store_outputs<S, 2>(args, at.row_tile * S::ROWS + row, output, pair);
     });
@@ -135,7 +135,7 @@ DEVICE void finish_sums(const struct linear_tile_args &args, const struct linear
     float *partial = tile_partials<S>(args, job, at) + at.chunk * (S::ROWS * LINEAR_TILE_OUTPUTS);
     for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
         uint32_t words[2] = {float_bits(pair[0]), float_bits(pair[1])};
-        store_words<2>(partial + row * LINEAR_TILE_OUTPUTS + wgmma_output(), words);
+        store_words<2>(partial + row * LINEAR_TILE_OUTPUTS + wgmma_output<S>(), words);
     });
     arrive_chunk<S, float>(args, job, at, n_arrived);
 }
