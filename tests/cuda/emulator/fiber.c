@@ -113,7 +113,8 @@ struct emu_fiber *emu_fiber_create(uint32_t index)
 void emu_fiber_destroy(struct emu_fiber *fiber)
 {
 #if FIBER_ASAN
-    /* Frames that never returned are still marked; whoever gets these addresses next must not find them so. */
+    /* Frames that never returned are still marked; whoever gets these addresses next must not find them so.
+     */
     ASAN_UNPOISON_MEMORY_REGION(fiber->stack, STACK_BYTES);
 #endif
     munmap(fiber->stack - PAGE_BYTES, STACK_BYTES + PAGE_BYTES);
