@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/float16.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/linear_layout.h"
 
 /* The residual and the logits are f32 in any precision. */
 static bool is_f32(const struct cuda_backend *cuda, enum act_role role)
@@ -59,6 +60,7 @@ void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const floa
     ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
     struct cuda_backend *cuda = act->cuda;
     ASSERT(act->width * sizeof(float) <= cuda->stage_bytes);
+    cuda->quantized = NULL;
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *stage;
         const float *row = values + r * act->width;
@@ -165,11 +167,13 @@ void cuda_add_norm(struct backend *backend, const struct step *step, struct act 
         .eps = eps,
         .one_plus = kind == NORM_RMS_ONE_PLUS,
     };
-    uint32_t threads = add_norm_threads(args.n);
-    if (out->f32)
-        CUDA_LAUNCH(cuda, add_norm_f32, cuda->rows_max, 1, threads, args);
-    else
-        CUDA_LAUNCH(cuda, add_norm_bf16, cuda->rows_max, 1, threads, args);
+    bool quantizes = cuda_linear_wants(cuda, out, &args.quantized);
+    enum cuda_kernel_id kernel = out->f32 ? CUDA_KERNEL_add_norm_f32 : CUDA_KERNEL_add_norm_bf16;
+    if (quantizes)
+        kernel = out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_add_norm_s8 : CUDA_KERNEL_add_norm_e4m3;
+    cuda_launch(cuda, kernel, (const uint32_t[3]){cuda->rows_max, 1, 1}, add_norm_threads(args.n), 0, &args,
+                sizeof args);
+    cuda->quantized = quantizes ? out : NULL;
 }
 
 void cuda_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
@@ -187,6 +191,14 @@ void cuda_activation_mul(struct backend *backend, const struct step *step, const
         .width = (uint32_t)out->width,
         .kind = kind,
     };
+    if (out->width <= ACTIVATION_QUANTIZE_WIDTH_MAX && cuda_linear_wants(cuda, out, &args.quantized)) {
+        bool s8 = out->wanted - 1 == LINEAR_S8;
+        cuda_launch(cuda, s8 ? CUDA_KERNEL_activation_mul_s8 : CUDA_KERNEL_activation_mul_e4m3,
+                    (const uint32_t[3]){cuda->rows_max, 1, 1}, ACTIVATION_QUANTIZE_THREADS, 0, &args,
+                    sizeof args);
+        cuda->quantized = out;
+        return;
+    }
     size_t pieces = div_up(out->width, ACTIVATION_PIECE);
     if (out->f32)
         CUDA_LAUNCH(cuda, activation_mul_f32, cuda->rows_max, pieces, ACTIVATION_THREADS, args);

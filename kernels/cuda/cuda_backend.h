@@ -125,6 +125,9 @@ struct cuda_backend {
     uint32_t outputs_max;
     bool with_masks;
     bool attention_small, attention_large; /* which kernels the step's attention has work for */
+    /* The act whose rows the launch before left in 8 bits too, for the linear layer behind it; NULL = none.
+     */
+    const struct act *quantized;
 };
 
 /* ---- Handles ---- */
@@ -160,6 +163,9 @@ struct act {
     size_t max_rows, width;
     uint32_t stride; /* elements between rows, a multiple of 8 */
     void *data;      /* device: [max_rows][stride] */
+    /* How the last linear layer wanted its rows, LINEAR_S8 or later, plus 1; 0 = in bf16. What makes the
+     * act's rows then makes those in 8 bits as well: one launch less, the same bits. */
+    uint32_t wanted;
 };
 
 struct rope {
@@ -243,6 +249,8 @@ float cuda_quantize_row(enum weight_format format, const float *row, size_t n, i
 /* cuda_linear.c: which layout and kernels serve a weight. */
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc);
 size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
+/* Where the rows of an act go in 8 bits, if its next linear layer is likely to want them so. */
+bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows);
 void cuda_linear(struct backend *backend, const struct step *step, struct act *in,
                  const struct weight *weight, struct act *out);
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

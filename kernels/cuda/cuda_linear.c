@@ -53,9 +53,18 @@ size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct b
 
 /* ---- Kernels of tensor cores ---- */
 
+bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows)
+{
+    if (act->wanted == 0)
+        return false;
+    struct linear_scratch scratch = scratch_at(cuda, &cuda->needs, cuda->scratch.linear);
+    *rows = (struct quantized_rows){scratch.q, scratch.x_scale, scratch.q_stride};
+    return true;
+}
+
 /* Rows to 8 bits, for weights that want it. */
-static void quantize_rows(struct cuda_backend *cuda, enum linear_layout layout, struct linear_tile_args *args,
-                          const struct linear_scratch *scratch)
+static void quantize_rows(struct cuda_backend *cuda, enum linear_layout layout,
+                          const struct linear_tile_args *args, const struct linear_scratch *scratch)
 {
     struct quantize_rows_args quantize = {
         .rows = args->rows,
@@ -70,9 +79,6 @@ static void quantize_rows(struct cuda_backend *cuda, enum linear_layout layout, 
         CUDA_LAUNCH(cuda, quantize_rows_s8, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
     else
         CUDA_LAUNCH(cuda, quantize_rows_e4m3, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
-    args->x = scratch->q;
-    args->x_scale = scratch->x_scale;
-    args->x_stride = scratch->q_stride;
 }
 
 static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
@@ -107,8 +113,13 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         .chunk_blocks = plan.chunk_blocks,
         .is_split = plan.is_split,
     };
-    if (layout >= LINEAR_S8)
-        quantize_rows(cuda, layout, &args, &scratch);
+    if (layout >= LINEAR_S8) {
+        if (cuda->quantized != in || in->wanted != m->packed)
+            quantize_rows(cuda, layout, &args, &scratch);
+        args.x = scratch.q;
+        args.x_scale = scratch.x_scale;
+        args.x_stride = scratch.q_stride;
+    }
     cuda_launch(cuda, plan.kernel, (const uint32_t[3]){plan.grid, 1, 1}, plan.block_threads,
                 plan.shared_bytes, &args, sizeof args);
 }
@@ -152,6 +163,7 @@ void cuda_linear(struct backend *backend, const struct step *step, struct act *i
     (void)step;
     struct cuda_backend *cuda = cuda_of(backend);
     linear_rows(cuda, cuda_step_rows(cuda), in, weight, out);
+    in->wanted = weight->matrix.packed > LINEAR_S8 ? weight->matrix.packed : 0;
 }
 
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
