@@ -147,7 +147,7 @@ static err_t open_backend(const struct op_bench_options *o, struct backend **out
 {
     if (strcmp(o->device, "cpu") == 0)
         return backend_cpu_create(o->n_threads, "auto", out);
-    struct backend_cuda_options cuda = {.n_threads = o->n_threads};
+    struct backend_cuda_options cuda = {.n_threads = o->n_threads, .batch_variant = o->batch_variant};
     if (strncmp(o->device, "cuda:", 5) == 0) {
         char *end;
         cuda.device = (int)strtol(o->device + 5, &end, 10);
@@ -177,8 +177,11 @@ static err_t reserve(struct op_bench *b)
     size_t n_in[OP_MATRICES];
     struct weight_desc matrices[OP_MATRICES];
     describe_matrices(o, n_in, matrices);
-    for (int i = 0; i < OP_MATRICES && uses_weights(b->kind); i++)
+    for (int i = 0; i < OP_MATRICES && uses_weights(b->kind); i++) {
+        size_t n = matrices[i].n_out * matrices[i].n_in;
+        needs.largest_weight = n > needs.largest_weight ? n : needs.largest_weight;
         b->weight_bytes += ops->weight_bytes(b->backend, &matrices[i]);
+    }
     bytes += o->n_layers * b->weight_bytes;
     struct kv_desc kv = kv_shape(b);
     if (uses_kv(b->kind))

@@ -23,6 +23,7 @@ const char *op_kind_name(enum op_kind kind); /* "layer_linears" */
 struct op_bench_options {
     const char *device; /* "cpu", "cuda", "cuda:N" */
     int n_threads;      /* 0 = one per usable CPU */
+    bool batch_variant; /* backend_cuda_options */
     enum weight_format weights;
     enum kv_dtype kv_dtype;
     size_t hidden, intermediate; /* values a row */

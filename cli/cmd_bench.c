@@ -66,6 +66,7 @@ static const struct {
     {"serve", "a running server over gRPC, closed or open loop", bench_serve},
 #endif
     {"ops", "the ops of a layer, on a device", bench_ops},
+    {"products", "cuBLASLt against our own kernels, on a GPU: bits and speed", bench_products},
     {"loop", "the scheduling loop alone", bench_loop},
 };
 

@@ -10,7 +10,7 @@ struct ops_values {
     const char *device, *weights, *kv_dtype;
     struct flag_list rows, ops;
     int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context;
-    bool json;
+    bool batch_invariant, json;
 };
 
 enum { OPS_FLAGS_MAX = 16, OPS_ROWS_MAX = 1 << 16 };
@@ -39,6 +39,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"heads", FLAG_INT, &v->heads, "32", 1, 1024, NULL, NULL, "of queries", NULL},
         {"kv-heads", FLAG_INT, &v->kv_heads, "8", 1, 1024, NULL, NULL, "of keys and values", NULL},
         {"head-dim", FLAG_INT, &v->head_dim, "128", 16, 256, NULL, NULL, "width of a head", NULL},
+        {"batch-invariant", FLAG_BOOL, &v->batch_invariant, "true", 0, 0, NULL, NULL,
+         "on a GPU; --no-batch-invariant gives many rows to cuBLASLt", NULL},
         {"json", FLAG_BOOL, &v->json, "false", 0, 0, NULL, NULL, "print a JSON object a line", NULL},
     };
     memcpy(flags, rows, sizeof rows);
@@ -70,10 +72,12 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
     const char *weights = kind == OP_LAYER_LINEARS ? v->weights : "";
     const char *kv = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL ? v->kv_dtype : "";
     if (v->json)
-        (void)printf("{\"op\":\"%s\",\"weights\":\"%s\",\"kv\":\"%s\",\"rows\":%u,\"us\":%.3f,\"bytes\":%.0f,"
+        (void)printf("{\"op\":\"%s\",\"weights\":\"%s\",\"kv\":\"%s\",\"batch_invariant\":%s,\"rows\":%u,"
+                     "\"us\":%.3f,\"bytes\":%.0f,"
                      "\"flops\":%.0f,\"gb_s\":%.3f,\"tflop_s\":%.4f,\"footprint_bytes\":%.0f}\n",
-                     op_kind_name(kind), weights, kv, rows, r->us, r->bytes, r->flops,
-                     r->bytes / seconds / 1e9, r->flops / seconds / 1e12, r->footprint_bytes);
+                     op_kind_name(kind), weights, kv, v->batch_invariant ? "true" : "false", rows, r->us,
+                     r->bytes, r->flops, r->bytes / seconds / 1e9, r->flops / seconds / 1e12,
+                     r->footprint_bytes);
     else
         (void)printf("%-18s %-5s%-9s %5u rows %10.1f us a layer %9.1f GB/s %8.2f TFLOP/s\n",
                      op_kind_name(kind), weights, kv, rows, r->us, r->bytes / seconds / 1e9,
@@ -97,6 +101,7 @@ static err_t run_ops(const struct ops_values *v)
     const struct op_bench_options options = {
         .device = v->device,
         .n_threads = (int)v->threads,
+        .batch_variant = !v->batch_invariant,
         .weights = strcmp(v->weights, "int4") == 0   ? WEIGHT_INT4
                    : strcmp(v->weights, "int8") == 0 ? WEIGHT_INT8
                    : strcmp(v->weights, "fp8") == 0  ? WEIGHT_FP8

@@ -12,7 +12,7 @@ struct engine_flag_values {
     double stream_stall_timeout_s;
     const char *dtype, *quantization, *kv_cache_dtype, *load_format, *isa, *device, *chat_template,
         *generation_config, *served_model_name, *scheduling_policy;
-    bool enforce_eager, skip_tokenizer_init, enable_prefix_caching;
+    bool enforce_eager, batch_invariant, skip_tokenizer_init, enable_prefix_caching;
 };
 
 /* Writes the rows to flags[0..ENGINE_FLAGS_MAX) with targets in *values; returns how many. */

@@ -26,6 +26,19 @@ static const char *cpu_arithmetic(const struct backend *backend)
     return "cpu-1";
 }
 
+static const struct backend_library *cpu_library(const struct backend *backend)
+{
+    static const struct backend_library none = {.note = "the CPU has one mode, which is batch-invariant"};
+    (void)backend;
+    return &none;
+}
+
+static bool cpu_library_serves(const struct weight *weight, uint32_t rows)
+{
+    (void)weight, (void)rows;
+    return false;
+}
+
 static uint64_t cpu_memory_available(const struct backend *backend)
 {
     return available_memory_bytes() / cpu_rank_count((const struct cpu_backend *)backend);
@@ -101,6 +114,8 @@ static const struct backend_vtable cpu_vtable = {
     .destroy = cpu_destroy,
     .description = cpu_description,
     .arithmetic = cpu_arithmetic,
+    .library = cpu_library,
+    .library_serves = cpu_library_serves,
     .memory_available = cpu_memory_available,
     .steps_in_flight = cpu_steps_in_flight,
     .weight_bytes = cpu_weight_bytes,

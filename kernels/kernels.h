@@ -2,9 +2,9 @@
  * here; how (layouts, tiles, threads, fusion) is the backend's. Ops are the largest fusion that any backend
  * does; one that cannot fuse runs the parts inside.
  *
- * The same bits: row r of an op's result depends on row r of its inputs (and, for attention, on that
- * sequence's KV) and on nothing else: not on the number of rows, the neighbours, the threads. Each weight has
- * one arithmetic per device.
+ * The same bits (but for backend_cuda_options.batch_variant): row r of an op's result depends on row r of its
+ * inputs (and, for attention, on that sequence's KV) and on nothing else: not on the number of rows, the
+ * neighbours, the threads. Each weight has one arithmetic per device.
  *
  * Handles are made at start, owned by the caller, destroyed by the matching function, and never shared
  * between backends. Ops are called by one thread (the executor), in order; each sees the results of those
@@ -97,6 +97,7 @@ struct backend_needs {
     struct step_capacity step;
     struct qkv_shape qkv;
     size_t widest_in, widest_out; /* of the linear layers, in values; logits apart */
+    size_t largest_weight;        /* likewise: n_out * n_in */
     size_t vocab_size;
     uint32_t logits_rows; /* outputs that one pass through LM head and sampling takes */
 };
@@ -105,6 +106,13 @@ struct backend_needs {
 enum { BACKEND_RANKS_MAX = 8 };
 
 struct backend;
+
+/* Owned by the backend. */
+struct backend_library {
+    const char *note; /* one line for people: whether a row's bits may hang on how many rows its step has */
+    const char *card; /* as its driver names it; NULL = no card */
+    uint32_t version; /* 130100 for 13.1.0; 0 = no library is used */
+};
 
 /* A format or shape that a backend lacks: ERR_UNIMPLEMENTED at creation, with a message that says which
  * device has it.
@@ -124,6 +132,10 @@ struct backend_vtable {
     const char *(*description)(const struct backend *backend);
     /* Names the arithmetic: equal names give equal bits. */
     const char *(*arithmetic)(const struct backend *backend);
+    /* Which linear layers are not the backend's own. */
+    const struct backend_library *(*library)(const struct backend *backend);
+    /* Whether a library's product serves the weight at so many rows of a step. */
+    bool (*library_serves)(const struct weight *weight, uint32_t rows);
     /* Memory for this rank of a model that is free now; UINT64_MAX when nobody says. */
     uint64_t (*memory_available)(const struct backend *backend);
     /* Steps that may be submitted before the first is collected, for the best speed. */
@@ -251,6 +263,10 @@ struct backend_cuda_options {
     bool f32;      /* every act in f32 and plain FMA kernels; else bf16 activations and tensor cores */
     bool eager;    /* no captured graphs */
     int n_threads; /* that pack weights; 0 = one per usable CPU */
+    /* Large products by cuBLASLt, whatever it makes of a row's bits in other company; without the library as
+     * if unset. */
+    bool batch_variant;
+    uint32_t library_rows_min; /* with it: rows from which on; 0 = PRODUCT_ROWS_MIN_* of product_policy.h */
 };
 
 /* The CUDA backend of libbantam_cuda.so: from the file that BANTAM_CUDA_LIBRARY names, else beside the

@@ -60,6 +60,22 @@ struct step_capacity model_step_capacity(const struct memory_plan *plan)
     };
 }
 
+static size_t largest_weight(const struct model_config *config, const struct shard *shard,
+                             const struct memory_plan *plan)
+{
+    static const enum model_act layers[][2] = {{MODEL_ACT_NORMED, MODEL_ACT_QKV},
+                                               {MODEL_ACT_ATTENTION, MODEL_ACT_DELTA},
+                                               {MODEL_ACT_NORMED, MODEL_ACT_GATE_UP},
+                                               {MODEL_ACT_MLP, MODEL_ACT_DELTA}};
+    size_t largest = 0;
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+        size_t n_in = model_act_spec(config, shard, plan, layers[i][0]).width;
+        size_t n = n_in * model_act_spec(config, shard, plan, layers[i][1]).width;
+        largest = n > largest ? n : largest;
+    }
+    return largest;
+}
+
 struct backend_needs model_backend_needs(const struct model_config *config, const struct shard *shard,
                                          const struct memory_plan *plan)
 {
@@ -68,6 +84,7 @@ struct backend_needs model_backend_needs(const struct model_config *config, cons
         .qkv = {config->n_heads, config->n_kv_heads, config->head_dim},
         .vocab_size = config->vocab_size,
         .logits_rows = plan->logits_rows,
+        .largest_weight = largest_weight(config, shard, plan),
     };
     for (int act = 0; act < MODEL_ACT_LOGITS_PART; act++) {
         size_t width = model_act_spec(config, shard, plan, (enum model_act)act).width;

@@ -54,6 +54,8 @@ static err_t create_backend(const struct model_options *options, const struct sh
     struct backend_cuda_options cuda = {.device = (int)shard->rank,
                                         .f32 = dtype == MODEL_DTYPE_F32,
                                         .eager = options->enforce_eager,
+                                        .batch_variant = options->batch_variant,
+                                        .library_rows_min = options->library_rows_min,
                                         .n_threads = options->n_threads};
     if (strcmp(device, "auto") == 0) {
         err_t e = backend_cuda_create(&cuda, out);
@@ -244,6 +246,9 @@ err_t model_load(const struct model_options *options, void (*on_plan)(const stru
         model_destroy(model);
         return e;
     }
+    const struct backend *backend = model->ranks[0].backend;
+    if (options->batch_variant)
+        log_info("model", "--no-batch-invariant: %s", backend->vtable->library(backend)->note);
     *out = model;
     return e;
 }

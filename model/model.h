@@ -53,7 +53,10 @@ struct model_options {
     const char *device; /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
     const char *isa;    /* backend_cpu_create */
     bool enforce_eager; /* on a GPU: kernels one by one instead of captured graphs */
-    int n_threads;      /* 0 = all */
+    /* On a GPU: products of many rows by a library, at which a row's bits may hang on its neighbours. */
+    bool batch_variant;
+    uint32_t library_rows_min; /* rows from which on the library takes them; 0 = the backend's own choice */
+    int n_threads;             /* 0 = all */
     uint32_t n_ranks;   /* --tensor-parallel-size: GPUs, one after the other, or parts of the CPU; 0 = 1 */
     bool show_progress; /* a bar on a terminal */
 };

@@ -174,6 +174,7 @@ void cuda_add_norm(struct backend *backend, const struct step *step, struct act 
     cuda_launch(cuda, kernel, (const uint32_t[3]){cuda->rows_max, 1, 1}, add_norm_threads(args.n), 0, &args,
                 sizeof args);
     cuda->quantized = quantizes ? out : NULL;
+    cuda->quantized_plain_bytes = args.quantized.plain_bytes;
 }
 
 void cuda_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
@@ -197,6 +198,7 @@ void cuda_activation_mul(struct backend *backend, const struct step *step, const
                     (const uint32_t[3]){cuda->rows_max, 1, 1}, ACTIVATION_QUANTIZE_THREADS, 0, &args,
                     sizeof args);
         cuda->quantized = out;
+        cuda->quantized_plain_bytes = args.quantized.plain_bytes;
         return;
     }
     size_t pieces = div_up(out->width, ACTIVATION_PIECE);

@@ -28,8 +28,9 @@ void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const ui
         .shared_bytes = shared_bytes,
         .args = args,
         .args_bytes = args_bytes,
-        .flags = LAUNCH_PDL,
+        .flags = cuda->products.launched ? 0 : LAUNCH_PDL,
     };
+    cuda->products.launched = false;
     cuda_must(cuda->api->launch(cuda->device, cuda->stream, &launch));
 }
 
@@ -87,6 +88,7 @@ static void cuda_destroy(struct backend *backend)
         if (cuda->stream != NULL)
             (void)cuda->api->stream_wait(cuda->device, cuda->stream);
         cuda_graphs_destroy(cuda);
+        cuda_products_close(cuda);
         cuda_leave(cuda);
         cuda_memory_release(cuda);
         if (cuda->stream != NULL)
@@ -106,6 +108,8 @@ static const struct backend_vtable cuda_vtable = {
     .destroy = cuda_destroy,
     .description = cuda_description,
     .arithmetic = cuda_arithmetic,
+    .library = cuda_library,
+    .library_serves = cuda_library_serves,
     .memory_available = cuda_memory_available,
     .steps_in_flight = cuda_steps_in_flight,
     .weight_bytes = cuda_weight_bytes,
@@ -159,8 +163,13 @@ static void describe(struct cuda_backend *cuda)
     snprintf(cuda->description, sizeof cuda->description, "%s (compute capability %u.%u, %.1f GiB, %s)",
              p->name, p->capability / 10, p->capability % 10,
              (double)p->memory_bytes / (1024.0 * 1024 * 1024), cuda->f32 ? "float32" : "bfloat16");
-    snprintf(cuda->arithmetic, sizeof cuda->arithmetic, "cuda-1 sm_%u %s", p->capability,
-             cuda->f32 ? "f32" : "bf16");
+    int n = snprintf(cuda->arithmetic, sizeof cuda->arithmetic, "cuda-1 sm_%u %s", p->capability,
+                     cuda->f32 ? "f32" : "bf16");
+    const struct product_policy *policy = &cuda->products.policy;
+    if (cuda->products.is_open && policy->batch_variant)
+        snprintf(cuda->arithmetic + n, sizeof cuda->arithmetic - (size_t)n, " cublaslt %u from %u, %u",
+                 policy->library_version, product_policy_rows_min(policy, PRODUCT_BF16),
+                 product_policy_rows_min(policy, PRODUCT_E4M3));
 }
 
 static err_t open_device(struct cuda_backend *cuda, const struct backend_cuda_options *options)
@@ -170,6 +179,7 @@ static err_t open_device(struct cuda_backend *cuda, const struct backend_cuda_op
     cuda->properties = api->properties(cuda->device);
     TRY(api->stream_create(cuda->device, &cuda->stream));
     TRY(api->stream_create(cuda->device, &cuda->results_stream));
+    TRY(cuda_products_open(cuda, options));
     return thread_pool_create(options->n_threads, &cuda->pool);
 }
 

@@ -85,6 +85,7 @@ struct cuda_scratch {
     uint32_t *history;                             /* token ids of a slot being set */
     void *attention_work;                          /* cuda_attention_work_bytes */
     void *attention, *linear;                      /* cuda_attention_scratch_bytes, .. */
+    void *products;                                /* cuda_products_scratch_bytes */
     void *ranks;                                   /* cuda_ranks_scratch_bytes */
     float *sample_work;                            /* [logits_rows][logits stride] */
     uint64_t *sample_candidates;
@@ -93,6 +94,26 @@ struct cuda_scratch {
 };
 
 struct cuda_group;
+
+/* ---- Products by the library ---- */
+
+enum { CUDA_PRODUCTS_MAX = 64, CUDA_PRODUCT_WORKSPACE_BYTES = 32 << 20 };
+
+/* Of a shape, whatever number of weights has it. */
+struct cuda_product {
+    struct product_shape shape;
+    struct device_product *product;
+};
+
+struct cuda_products {
+    struct product_policy policy;
+    bool is_open; /* the library is there, and the policy has use for it */
+    struct backend_library about;
+    char note[256];
+    uint32_t n;
+    struct cuda_product list[CUDA_PRODUCTS_MAX];
+    bool launched; /* what was enqueued last is a product: no programmatic launch behind it */
+};
 
 struct cuda_backend {
     struct backend base;
@@ -118,6 +139,7 @@ struct cuda_backend {
     struct cuda_scratch scratch;
     struct cuda_flight flights[CUDA_FLIGHTS_MAX];
     struct cuda_graphs graphs;
+    struct cuda_products products;
 
     /* Of the pass being submitted. */
     struct cuda_graph *capturing; /* NULL = launches run as they come */
@@ -128,6 +150,7 @@ struct cuda_backend {
     /* The act whose rows the launch before left in 8 bits too, for the linear layer behind it; NULL = none.
      */
     const struct act *quantized;
+    uint32_t quantized_plain_bytes; /* in which form: struct quantized_rows */
 };
 
 /* ---- Handles ---- */
@@ -149,6 +172,7 @@ struct cuda_layout {
 struct weight {
     const struct cuda_layout *layout;
     struct cuda_matrix matrix;
+    const struct cuda_product *product; /* NULL = our kernels at every number of rows */
 };
 
 struct vector {
@@ -166,6 +190,7 @@ struct act {
     /* How the last linear layer wanted its rows, LINEAR_S8 or later, plus 1; 0 = in bf16. What makes the
      * act's rows then makes those in 8 bits as well: one launch less, the same bits. */
     uint32_t wanted;
+    const struct cuda_product *wanted_by; /* of that layer's weight */
 };
 
 struct rope {
@@ -255,6 +280,23 @@ void cuda_linear(struct backend *backend, const struct step *step, struct act *i
                  const struct weight *weight, struct act *out);
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                  struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
+
+/* cuda_product.c: linear layers by a library. Which: product_policy.h. */
+err_t cuda_products_open(struct cuda_backend *cuda,
+                         const struct backend_cuda_options *options) ERR_MUST_CHECK;
+void cuda_products_close(struct cuda_backend *cuda);
+size_t cuda_products_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
+/* At start, of a packed weight: the product of its shape in *out, NULL where the library does not serve it.
+ */
+err_t cuda_product_plan(struct cuda_backend *cuda, const struct cuda_matrix *matrix,
+                        const struct cuda_product **out) ERR_MUST_CHECK;
+const struct backend_library *cuda_library(const struct backend *backend);
+bool cuda_library_serves(const struct weight *weight, uint32_t rows);
+/* product may be NULL. */
+bool cuda_product_serves(const struct cuda_product *product, uint32_t rows);
+/* x: the act's rows, or e4m3 codes in plain rows with their scales. */
+void cuda_product_run(struct cuda_backend *cuda, const struct weight *weight, uint32_t rows, const void *x,
+                      const float *x_scale, struct act *out);
 
 /* cuda_attention.c */
 size_t cuda_attention_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);

@@ -53,32 +53,41 @@ size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct b
 
 /* ---- Kernels of tensor cores ---- */
 
+/* Where the rows of activations go in 8 bits: for our kernels (NULL), or plain for a product. */
+static struct quantized_rows rows_in_8_bits(const struct cuda_backend *cuda,
+                                            const struct cuda_product *product)
+{
+    struct linear_scratch scratch = scratch_at(cuda, &cuda->needs, cuda->scratch.linear);
+    return (struct quantized_rows){scratch.q, scratch.x_scale, scratch.q_stride,
+                                   product != NULL ? product->shape.x_stride : 0};
+}
+
 bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows)
 {
     if (act->wanted == 0)
         return false;
-    struct linear_scratch scratch = scratch_at(cuda, &cuda->needs, cuda->scratch.linear);
-    *rows = (struct quantized_rows){scratch.q, scratch.x_scale, scratch.q_stride};
+    *rows = rows_in_8_bits(cuda, cuda_product_serves(act->wanted_by, cuda->rows_max) ? act->wanted_by : NULL);
     return true;
 }
 
-/* Rows to 8 bits, for weights that want it. */
-static void quantize_rows(struct cuda_backend *cuda, enum linear_layout layout,
-                          const struct linear_tile_args *args, const struct linear_scratch *scratch)
+/* The rows of in to 8 bits, for weights that want it, if they are not there yet. */
+static void quantize_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
+                          const struct weight *weight, const struct quantized_rows *to)
 {
+    const struct cuda_matrix *m = &weight->matrix;
+    if (cuda->quantized == in && in->wanted == m->packed && cuda->quantized_plain_bytes == to->plain_bytes)
+        return;
     struct quantize_rows_args quantize = {
-        .rows = args->rows,
-        .x = args->x,
-        .x_stride = args->x_stride,
-        .n_in = args->n_in,
-        .q = scratch->q,
-        .scale = scratch->x_scale,
-        .rows_stride = scratch->q_stride,
+        .rows = rows,
+        .x = in->data,
+        .x_stride = in->stride,
+        .n_in = m->n_in,
+        .to = *to,
     };
-    if (layout == LINEAR_S8)
-        CUDA_LAUNCH(cuda, quantize_rows_s8, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
+    if (m->packed - 1 == LINEAR_S8)
+        CUDA_LAUNCH(cuda, quantize_rows_s8, rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
     else
-        CUDA_LAUNCH(cuda, quantize_rows_e4m3, args->rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
+        CUDA_LAUNCH(cuda, quantize_rows_e4m3, rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
 }
 
 static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
@@ -114,14 +123,27 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         .is_split = plan.is_split,
     };
     if (layout >= LINEAR_S8) {
-        if (cuda->quantized != in || in->wanted != m->packed)
-            quantize_rows(cuda, layout, &args, &scratch);
-        args.x = scratch.q;
-        args.x_scale = scratch.x_scale;
-        args.x_stride = scratch.q_stride;
+        struct quantized_rows in_8_bits = rows_in_8_bits(cuda, NULL);
+        quantize_rows(cuda, rows, in, weight, &in_8_bits);
+        args.x = in_8_bits.q;
+        args.x_scale = in_8_bits.scale;
+        args.x_stride = in_8_bits.rows_stride;
     }
     cuda_launch(cuda, plan.kernel, (const uint32_t[3]){plan.grid, 1, 1}, plan.block_threads,
                 plan.shared_bytes, &args, sizeof args);
+}
+
+/* Results go to bf16, which all but the logits are. */
+static void linear_by_library(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
+                              const struct weight *weight, struct act *out)
+{
+    if (weight->matrix.packed - 1 == LINEAR_BF16) {
+        cuda_product_run(cuda, weight, rows.max, in->data, NULL, out);
+        return;
+    }
+    struct quantized_rows in_8_bits = rows_in_8_bits(cuda, weight->product);
+    quantize_rows(cuda, rows, in, weight, &in_8_bits);
+    cuda_product_run(cuda, weight, rows.max, in_8_bits.q, in_8_bits.scale, out);
 }
 
 /* ---- Ops ---- */
@@ -140,6 +162,10 @@ static void linear_rows(struct cuda_backend *cuda, struct cuda_rows rows, const 
     ASSERT(rows.max <= in->max_rows && rows.max <= out->max_rows && (!in->f32 || out->f32));
     if (rows.max == 0)
         return;
+    if (!out->f32 && cuda_product_serves(weight->product, rows.max)) {
+        linear_by_library(cuda, rows, in, weight, out);
+        return;
+    }
     if (weight->matrix.packed != 0) {
         linear_packed_rows(cuda, rows, in, weight, out);
         return;
@@ -164,6 +190,7 @@ void cuda_linear(struct backend *backend, const struct step *step, struct act *i
     struct cuda_backend *cuda = cuda_of(backend);
     linear_rows(cuda, cuda_step_rows(cuda), in, weight, out);
     in->wanted = weight->matrix.packed > LINEAR_S8 ? weight->matrix.packed : 0;
+    in->wanted_by = weight->product;
 }
 
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

@@ -59,6 +59,7 @@ static size_t lay_out(const struct cuda_backend *cuda, const struct backend_need
         {cuda_attention_work_bytes(cuda, needs), &out->attention_work},
         {cuda_attention_scratch_bytes(cuda, needs), &out->attention},
         {cuda_linear_scratch_bytes(cuda, needs), &out->linear},
+        {cuda_products_scratch_bytes(cuda, needs), &out->products},
         {cuda_ranks_scratch_bytes(cuda, needs), &out->ranks},
         {logits * sizeof(float), (void **)&out->sample_work},
         {logits * sizeof(uint64_t), (void **)&out->sample_candidates},

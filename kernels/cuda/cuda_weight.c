@@ -253,6 +253,8 @@ err_t cuda_weight_pack(struct backend *backend, const struct weight_desc *desc, 
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for weight %s", desc->name);
     weight->layout = cuda_linear_layout(cuda, desc);
     err_t e = pack(cuda, desc, weight);
+    if (e.code == ERR_OK && !desc->is_table)
+        e = cuda_product_plan(cuda, &weight->matrix, &weight->product);
     if (e.code != ERR_OK) {
         mem_free(weight);
         return e;

@@ -11,12 +11,14 @@
 #include <stdint.h>
 #include "base/error.h"
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/product_policy.h"
 
 struct device;
 struct device_stream;
 struct device_event;
 struct device_graph;
 struct device_group;
+struct device_product;
 
 struct device_properties {
     char name[96];
@@ -41,6 +43,26 @@ struct launch {
     const void *args;      /* the kernel's args struct; copied */
     size_t args_bytes;
     uint32_t flags;
+};
+
+/* out[r][o] = sum over k of weight[o][k] * x[r][k], to bf16; e4m3: times weight_scale[o] * x_scale[r]. */
+struct product_shape {
+    enum product_kind kind;
+    uint32_t n_out, n_in;
+    uint32_t weight_stride, x_stride, out_stride; /* elements between rows; of 16 bytes each */
+    uint32_t rows_min, rows_max;                  /* that it is called with */
+    size_t workspace_bytes;                       /* that each call has */
+};
+
+/* Device memory, aligned to 16, the workspace to 256. */
+struct product_call {
+    uint32_t rows;
+    const void *weight;        /* bf16 or e4m3 [n_out][weight_stride] */
+    const float *weight_scale; /* e4m3: [n_out] */
+    const void *x;             /* [rows][x_stride], of the weight's type */
+    const float *x_scale;      /* e4m3: [rows] */
+    void *out;                 /* bf16 [rows][out_stride] */
+    void *workspace;
 };
 
 struct device_api {
@@ -84,6 +106,19 @@ struct device_api {
     err_t (*capture_end)(struct device *device, struct device_stream *stream, struct device_graph **out);
     err_t (*graph_launch)(struct device *device, struct device_graph *graph, struct device_stream *stream);
     void (*graph_destroy)(struct device *device, struct device_graph *graph);
+
+    /* A library's products (cuBLASLt). Its version, 130100 for 13.1.0; ERR_UNAVAILABLE without the library.
+     */
+    err_t (*product_library)(struct device *device, uint32_t *version);
+    /* Chooses algorithms: one for the numbers of rows up to each power of two, whatever else the process
+     * does. After product_library said OK. ERR_UNIMPLEMENTED: the library has none for this shape. */
+    err_t (*product_create)(struct device *device, const struct product_shape *shape,
+                            struct device_product **out);
+    void (*product_destroy)(struct device *device, struct device_product *product);
+    /* May be captured. Allocates nothing. The library's kernels promise nothing of programmatic launches: the
+     * one behind them is launched without LAUNCH_PDL. */
+    err_t (*product)(struct device *device, struct device_stream *stream, struct device_product *product,
+                     const struct product_call *call);
 
     /* Ranks (NCCL): devices[i] is rank i. One thread makes and destroys the group, before and after all else
      * that the devices do in it. ERR_UNAVAILABLE without the library. */

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "kernels/cuda/device_api.h"
+#include "kernels/cuda/device_cublaslt.h"
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
@@ -20,6 +21,7 @@ struct device {
     struct device_group *group;
     uint32_t rank;
     struct device_properties properties;
+    struct cublaslt *cublaslt;                /* NULL = not asked for yet */
     uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as allowed so far */
 };
 
@@ -154,6 +156,8 @@ static err_t open_device(int ordinal, struct device **out)
 /* The context stays: other devices of this process may share it. */
 static void close_device(struct device *device)
 {
+    enter(device);
+    cublaslt_destroy(device->cublaslt);
     mem_free(device);
 }
 
@@ -381,6 +385,41 @@ static void graph_destroy(struct device *device, struct device_graph *graph)
     mem_free(graph);
 }
 
+/* ---- Products ---- */
+
+static err_t product_library(struct device *device, uint32_t *version)
+{
+    enter(device);
+    if (device->cublaslt == NULL)
+        TRY(cublaslt_create(&device->cublaslt));
+    *version = cublaslt_version(device->cublaslt);
+    return err_ok();
+}
+
+static err_t product_create(struct device *device, const struct product_shape *shape,
+                            struct device_product **out)
+{
+    struct cublaslt_product *product;
+    enter(device);
+    ASSERT(device->cublaslt != NULL);
+    err_t e = cublaslt_product_create(device->cublaslt, shape, &product);
+    *out = (struct device_product *)product;
+    return e;
+}
+
+static void product_destroy(struct device *device, struct device_product *product)
+{
+    enter(device);
+    cublaslt_product_destroy((struct cublaslt_product *)product);
+}
+
+static err_t product(struct device *device, struct device_stream *stream, struct device_product *product,
+                     const struct product_call *call)
+{
+    enter(device);
+    return cublaslt_product_run((struct cublaslt_product *)product, call, stream->stream);
+}
+
 /* ---- Ranks ---- */
 
 static err_t group_create(struct device *const *devices, uint32_t n_ranks, struct device_group **out)
@@ -446,6 +485,10 @@ static const struct device_api cuda_device_api = {
     .capture_end = capture_end,
     .graph_launch = graph_launch,
     .graph_destroy = graph_destroy,
+    .product_library = product_library,
+    .product_create = product_create,
+    .product_destroy = product_destroy,
+    .product = product,
     .group_create = group_create,
     .group_destroy = group_destroy,
     .all_gather = all_gather,

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include "kernels/cuda/cuda_step.h"
 #include "kernels/cuda/linear_layout.h"
+#include "kernels/cuda/row_kernels.h"
 
 /* T(layout, arithmetic, rows of a tile): a kernel each. LINEAR_TILE_ROWS(T, ...) is the family of one. */
 #define LINEAR_TILE_ROWS(T, name, what)                                                                      \
@@ -26,6 +27,8 @@
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
     K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
+    K(unpack_e4m3_wgmma, struct unpack_weight_args,                                                          \
+      "packed e4m3 codes to plain rows, for a library's product")                                            \
     LINEAR_TILE_ROWS(K, int4, "int4 by bf16 rows, bf16 mma")                                                 \
     LINEAR_TILE_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma")                                     \
     LINEAR_TILE_ROWS(K, bf16, "bf16 by bf16 rows, bf16 mma")                                                 \
@@ -169,7 +172,15 @@ struct quantize_rows_args {
     struct cuda_rows rows;
     const void *x; /* bf16 [rows][x_stride], x_stride a multiple of 8 */
     uint32_t x_stride, n_in;
-    uint8_t *q; /* linear_layout.h */
-    float *scale;
-    uint32_t rows_stride; /* of q */
+    struct quantized_rows to;
+};
+
+/* Codes of LINEAR_E4M3_WGMMA to rows as a library wants them. Grid (linear_blocks, linear_panels),
+ * UNPACK_THREADS. */
+enum { UNPACK_THREADS = 256 };
+struct unpack_weight_args {
+    const uint8_t *codes; /* linear_layout.h */
+    uint8_t *rows;        /* [n_out][row_bytes], aligned to 16 */
+    uint32_t n_out, n_in; /* n_in a multiple of 16 */
+    uint32_t row_bytes;   /* likewise */
 };

@@ -41,9 +41,14 @@ template <bool IS_E4M3> DEVICE uint32_t quantize_4(const float x[4], float inver
     return codes;
 }
 
-/* k: a multiple of 4. */
+/* k: a multiple of 4. Plain rows have no zeros behind them. */
 DEVICE void store_codes(const struct quantized_rows *rows, uint32_t row, uint32_t k, uint32_t codes)
 {
+    if (rows->plain_bytes > 0) {
+        if (k < rows->plain_bytes)
+            memcpy(rows->q + (size_t)row * rows->plain_bytes + k, &codes, sizeof codes);
+        return;
+    }
     memcpy(rows->q + linear_activation_offset(rows->rows_stride, row, k), &codes, sizeof codes);
 }
 

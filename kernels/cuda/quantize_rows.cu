@@ -10,7 +10,6 @@ template <bool IS_E4M3> DEVICE void quantize_row(const struct quantize_rows_args
     if (r >= count_rows(&args.rows))
         return;
     const uint16_t *row = (const uint16_t *)args.x + (size_t)r * args.x_stride;
-    const struct quantized_rows rows = {args.q, args.scale, args.rows_stride};
     float amax = 0.0f, x[4];
     for (uint32_t k = 4 * thread_x(); k < n; k += 4 * QUANTIZE_ROWS_THREADS) {
         load_group(x, row, k, n, k + 4 <= n);
@@ -20,10 +19,10 @@ template <bool IS_E4M3> DEVICE void quantize_row(const struct quantize_rows_args
     struct row_scale scale = row_scale_of<IS_E4M3>(block_max(amax, amax_parts));
     for (uint32_t k = 4 * thread_x(); k < n_padded; k += 4 * QUANTIZE_ROWS_THREADS) {
         load_group(x, row, k, n, k + 4 <= n);
-        store_codes(&rows, r, k, quantize_4<IS_E4M3>(x, scale.inverse));
+        store_codes(&args.to, r, k, quantize_4<IS_E4M3>(x, scale.inverse));
     }
     if (thread_x() == 0)
-        args.scale[r] = scale.scale;
+        args.to.scale[r] = scale.scale;
 }
 
 KERNEL_BOUNDS(quantize_rows_s8, struct quantize_rows_args, QUANTIZE_ROWS_THREADS, 4)

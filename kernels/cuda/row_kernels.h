@@ -57,6 +57,7 @@ struct quantized_rows {
     uint8_t *q;           /* linear_layout.h */
     float *scale;         /* [rows] */
     uint32_t rows_stride; /* of q */
+    uint32_t plain_bytes; /* 0, or q is plain rows, so many bytes apart, for a library's product */
 };
 
 /* residual[r] += add[r] (NULL: nothing); out[r] = residual[r] / rms * weight. Grid (rows),

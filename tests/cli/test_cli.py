@@ -452,6 +452,36 @@ def test_bench_ops():
     assert_refused(run("bench", "ops", "--device", "abacus"), 2, "abacus")
 
 
+def test_bench_products():
+    fake = BIN.parent / "libbantam_cuda_fake.so"
+    assert_refused(run("bench", "products", "--device", "cpu"), 2, "--device", "cpu")
+    assert_refused(run("bench", "products", "--rows", 5, "--rows", 5), 2, "--rows", "5")
+    assert_refused(run("bench", "products", "--shape", "80by320"), 2, "--shape", "80by320")
+    assert_refused(run("bench", "products", "--weights", "int4"), 2, "--weights", "int4")
+    if not fake.exists():
+        pytest.skip("no emulated card in this build")
+    few = ["bench", "products", "--shape", "80x320", "--rows", 2, "--rows", 300]
+    card = {"BANTAM_CUDA_LIBRARY": str(fake)}
+    rows = run_json(*few, "--json", environment=card)
+    assert [(row["weights"], row["rows"], row["equal"]) for row in rows] == [(w, n, True) for w in ("bf16", "fp8") for n in (2, 300)]
+    other = run(*few, "--weights", "bf16", environment=card | {"BANTAM_FAKE_PRODUCT": "rows"})
+    assert other.returncode == 0 and "every row is equal" in other.stdout and "rows differ, from row" in other.stdout
+    assert "product_table.c" not in other.stdout
+    assert_refused(run(*few, environment=card | {"BANTAM_FAKE_PRODUCT": "absent"}), 1, "cuBLASLt")
+
+
+def test_no_batch_invariant():
+    """The CPU has one mode, and says so; the flag has its variable."""
+    plain, flag, variable = (
+        run("run", LLAMA, *IDS_ONLY, "--token-ids", "1,5,9", "--temperature", 0, "--json", *more, environment=environment)
+        for more, environment in (([], {}), (["--no-batch-invariant"], {}), ([], {"BANTAM_BATCH_INVARIANT": "false"})))
+    assert plain.returncode == flag.returncode == variable.returncode == 0
+    assert json.loads(plain.stdout)["token_ids"] == json.loads(flag.stdout)["token_ids"]
+    for done in (flag, variable):
+        assert "the CPU has one mode, which is batch-invariant" in done.stderr
+    assert "batch-invariant" not in plain.stderr
+
+
 def test_bench_loop():
     (result,) = run_json("bench", "loop", "--num-seqs", 8, "--output-len", 50)
     assert result["steps"] >= 49 and result["tokens"] == 400  # the last step is counted after its tokens are out
@@ -475,7 +505,7 @@ def commands():
 
 def test_help_of_every_command():
     assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
-            ["bench", "latency"], ["bench", "ops"], ["bench", "loop"]] == \
+            ["bench", "latency"], ["bench", "ops"], ["bench", "products"], ["bench", "loop"]] == \
         [c for c in commands() if c[-1] not in ("serve", "route", "eval", "quantize", "doctor")]
     for command in commands():
         done = run(*command, "--help")

@@ -100,7 +100,7 @@ struct quantized_check {
     struct quantized_rows rows;
 };
 
-static struct quantized_check quantized_make(const struct cuda_case *c, uint32_t n, uint32_t width)
+static struct quantized_check quantized_make(struct cuda_case *c, uint32_t n, uint32_t width)
 {
     struct quantized_check check = {0};
     check.is_e4m3 = c->kernel == CUDA_KERNEL_add_norm_e4m3 || c->kernel == CUDA_KERNEL_activation_mul_e4m3;
@@ -109,6 +109,8 @@ static struct quantized_check quantized_make(const struct cuda_case *c, uint32_t
     if (!check.is_on)
         return check;
     check.rows.rows_stride = (uint32_t)round_up(n, 8);
+    if (rng_below(&c->rng, 2))
+        check.rows.plain_bytes = (uint32_t)round_up(width, 16);
     check.q_bytes = round_up(width, LINEAR_BLOCK_BYTES) * check.rows.rows_stride;
     check.scale_bytes = n * sizeof(float);
     check.rows.q = device_alloc(check.q_bytes);
@@ -128,13 +130,12 @@ static void quantized_compare(struct cuda_case *c, const struct quantized_check 
         .x = x,
         .x_stride = stride,
         .n_in = width,
-        .q = device_alloc(check->q_bytes),
-        .scale = device_alloc(check->scale_bytes),
-        .rows_stride = check->rows.rows_stride,
+        .to = {device_alloc(check->q_bytes), device_alloc(check->scale_bytes), check->rows.rows_stride,
+               check->rows.plain_bytes},
     };
     LAUNCH(c, check->is_e4m3 ? CUDA_KERNEL_quantize_rows_e4m3 : CUDA_KERNEL_quantize_rows_s8, n, 1,
            QUANTIZE_ROWS_THREADS, args);
-    const void *both[2][2] = {{args.q, args.scale}, {check->rows.q, check->rows.scale}};
+    const void *both[2][2] = {{args.to.q, args.to.scale}, {check->rows.q, check->rows.scale}};
     uint8_t *bytes[2];
     for (int i = 0; i < 2; i++) {
         bytes[i] = check_alloc(c, check->q_bytes + check->scale_bytes);

@@ -109,25 +109,29 @@ static void quantize_run(struct cuda_case *c, uint32_t first, uint32_t n, void *
 {
     struct tile_case *e = c->context;
     uint32_t capacity = n + rng_below(&c->rng, 3), stride = padded_rows(n);
+    /* For a library's product. */
+    uint32_t plain = rng_below(&c->rng, 2) ? (uint32_t)round_up(e->packed.n_in, 16) : 0;
     size_t bytes = quantized_bytes(e->packed.n_in, stride), row_codes = c->row_values - 4;
     struct quantize_rows_args args = {
         .rows = {.step = step_upload_rows(n), .count = CUDA_COUNT_ROWS, .max = capacity},
         .x = device_upload(e->x + (size_t)first * e->x_stride, (size_t)n * e->x_stride * 2),
         .x_stride = e->x_stride,
         .n_in = e->packed.n_in,
-        .q = device_alloc(bytes),
-        .scale = device_alloc(n * sizeof(float)),
-        .rows_stride = stride,
+        .to = {device_alloc(bytes), device_alloc(n * sizeof(float)), stride, plain},
     };
     launch_quantize(c, c->variant, &args);
     uint8_t *q = check_alloc(c, bytes);
     float *scale = check_alloc(c, n * sizeof(float));
-    device_read(q, args.q, bytes);
-    device_read(scale, args.scale, n * sizeof(float));
+    device_read(q, args.to.q, bytes);
+    device_read(scale, args.to.scale, n * sizeof(float));
     for (uint32_t r = 0; r < n; r++) {
         uint8_t *row = (uint8_t *)out + (size_t)r * c->row_values;
-        for (uint32_t k = 0; k < row_codes; k++)
+        for (uint32_t k = 0; k < row_codes && plain == 0; k++)
             row[k] = q[linear_activation_offset(stride, r, k)];
+        if (plain > 0) { /* nothing stands behind its inputs but other rows */
+            memset(row, 0, row_codes);
+            memcpy(row, q + (size_t)r * plain, plain);
+        }
         memcpy(row + row_codes, &scale[r], 4);
     }
 }
@@ -303,14 +307,13 @@ static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_
         .x = x,
         .x_stride = e->x_stride,
         .n_in = e->weight.n_in,
-        .q = device_alloc(quantized_bytes(e->weight.n_in, stride)),
-        .scale = device_alloc(n * sizeof(float)),
-        .rows_stride = stride,
+        .to = {device_alloc(quantized_bytes(e->weight.n_in, stride)), device_alloc(n * sizeof(float)), stride,
+               0},
     };
     launch_quantize(c, is_e4m3(c->variant), &quantize);
-    args->x = quantize.q;
-    args->x_scale = quantize.scale;
-    args->x_stride = quantize.rows_stride;
+    args->x = quantize.to.q;
+    args->x_scale = quantize.to.scale;
+    args->x_stride = quantize.to.rows_stride;
 }
 
 static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, struct linear_tile_args *args,

@@ -8,10 +8,11 @@
 #include "base/assert.h"
 #include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/fake_memory.h"
+#include "tests/cuda/fake_product.h"
 
 enum { ARGS_BYTES_MAX = 1024, STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
 
-enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT, RUN_POST, RUN_TAKE };
+enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT, RUN_POST, RUN_TAKE, RUN_PRODUCT };
 
 struct operation {
     enum operation_kind kind;
@@ -23,6 +24,8 @@ struct operation {
     const void *from;
     size_t size_bytes;
     uint8_t byte;
+    /* RUN_PRODUCT: args is the call */
+    const struct device_product *product;
     /* RUN_RECORD, RUN_WAIT */
     struct device_event *event;
     uint64_t ticket;
@@ -38,6 +41,11 @@ struct operations {
 struct device_stream {
     struct operations queue;
     struct device_graph *capture; /* NULL = what is enqueued runs */
+    bool behind_product;          /* of what was enqueued last */
+};
+
+struct device_product {
+    struct product_shape shape;
 };
 
 struct device_event {
@@ -67,6 +75,7 @@ struct device {
     struct device_stream *streams[STREAMS_MAX];
     uint64_t random;
     bool is_sealed;
+    bool has_library; /* of products: asked for */
 };
 
 static struct {
@@ -203,6 +212,12 @@ static void run(struct device *device, struct operation *operation)
     case RUN_TAKE:
         run_take(device, operation);
         return;
+    case RUN_PRODUCT: {
+        struct product_call call;
+        memcpy(&call, operation->args, sizeof call);
+        fake_product_run(&operation->product->shape, &call);
+        return;
+    }
     }
 }
 
@@ -302,11 +317,12 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
                                  enum operation_kind kind)
 {
     if (stream->capture != NULL && (kind == RUN_COPY || kind == RUN_RECORD || kind == RUN_WAIT))
-        fail("only kernels, fills and gathering belong into a graph of this program");
+        fail("only kernels, products, fills and gathering belong into a graph of this program");
     if (stream->capture == NULL)
         run_some(device);
     struct operation *operation = append(stream->capture ? &stream->capture->body : &stream->queue);
     operation->kind = kind;
+    stream->behind_product = kind == RUN_PRODUCT;
     return operation;
 }
 
@@ -329,7 +345,6 @@ static err_t open_device(int ordinal, struct device **out)
     ASSERT(device != NULL);
     struct emu_options options = emu_get_options();
     device->properties = (struct device_properties){
-        .name = "Emulated GPU",
         .capability = options.target,
         .n_multiprocessors = 4,
         .shared_bytes_max = emu_shared_limit(options.target),
@@ -339,6 +354,9 @@ static err_t open_device(int ordinal, struct device **out)
         .driver_version = 13000,
         .runtime_version = 13000,
     };
+    const char *name = getenv("BANTAM_FAKE_NAME");
+    (void)snprintf(device->properties.name, sizeof device->properties.name, "%s",
+                   name != NULL ? name : "Emulated GPU");
     device->random = control.has_seed ? control.seed : environment("BANTAM_FAKE_SEED", 0);
     control.counts.devices++;
     *out = device;
@@ -356,8 +374,9 @@ static void close_device(struct device *device)
         mem_free(device);
         return; /* what is left may be another's */
     }
-    if (control.counts.allocations || control.counts.pinned || control.counts.events || control.counts.graphs)
-        fail("closed with memory, events or graphs");
+    if (control.counts.allocations || control.counts.pinned || control.counts.events ||
+        control.counts.graphs || control.counts.product_plans)
+        fail("closed with memory, events, graphs or products");
     control.counts.devices--;
     mem_free(device);
 }
@@ -394,7 +413,8 @@ static void check_unused(const struct device *device, const void *memory)
         const struct device_stream *stream = device->streams[i];
         for (size_t k = stream ? stream->queue.first : 0; stream && k < stream->queue.n; k++) {
             const struct operation *operation = &stream->queue.items[k];
-            if (operation->kind == RUN_KERNEL || fake_memory_is_within(memory, operation->to) ||
+            if (operation->kind == RUN_KERNEL || operation->kind == RUN_PRODUCT ||
+                fake_memory_is_within(memory, operation->to) ||
                 fake_memory_is_within(memory, operation->from))
                 fail("memory freed that enqueued work may still use");
         }
@@ -572,6 +592,8 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
         launch->grid[2] > 65535 || launch->block_threads == 0 || launch->block_threads > 1024 ||
         launch->shared_bytes > device->properties.shared_bytes_max)
         fail("a grid, block or shared memory that no device has");
+    if (stream->behind_product && (launch->flags & LAUNCH_PDL))
+        fail("a programmatic launch behind a product: the library's kernels may not have let it begin");
     struct operation *operation = enqueue(device, stream, RUN_KERNEL);
     operation->kernel = launch->kernel;
     memcpy(operation->grid, launch->grid, sizeof operation->grid);
@@ -617,6 +639,7 @@ static err_t graph_launch(struct device *device, struct device_graph *graph, str
     for (size_t i = 0; i < graph->body.n; i++) {
         struct operation *operation = enqueue(device, stream, graph->body.items[i].kind);
         *operation = graph->body.items[i];
+        control.counts.products_replayed += operation->kind == RUN_PRODUCT;
     }
     return err_ok();
 }
@@ -629,6 +652,62 @@ static void graph_destroy(struct device *device, struct device_graph *graph)
     mem_free(graph->body.items);
     mem_free(graph);
 }
+
+/* ---- Products ---- */
+
+static err_t product_library(struct device *device, uint32_t *version)
+{
+    LOCKED;
+    const char *how = getenv("BANTAM_FAKE_PRODUCT");
+    if (how != NULL && strcmp(how, "absent") == 0)
+        return err_new(ERR_UNAVAILABLE, "cuBLASLt cannot be loaded (there is none)");
+    MAY_FAIL(ERR_INTERNAL, "product_library");
+    device->has_library = true;
+    *version = FAKE_PRODUCT_VERSION;
+    return err_ok();
+}
+
+static err_t product_create(struct device *device, const struct product_shape *shape,
+                            struct device_product **out)
+{
+    LOCKED;
+    *out = NULL;
+    ASSERT(device->has_library);
+    seal(device, "product_create");
+    MAY_FAIL(ERR_INTERNAL, "product_create");
+    if (!fake_product_has(shape))
+        return err_new(ERR_UNIMPLEMENTED, "the library has no algorithm for %u x %u", shape->n_out,
+                       shape->n_in);
+    *out = mem_alloc(sizeof **out);
+    ASSERT(*out != NULL);
+    (*out)->shape = *shape;
+    control.counts.product_plans++;
+    return err_ok();
+}
+
+static void product_destroy(struct device *device, struct device_product *product)
+{
+    LOCKED;
+    (void)device;
+    control.counts.product_plans--;
+    mem_free(product);
+}
+
+static err_t product(struct device *device, struct device_stream *stream, struct device_product *product,
+                     const struct product_call *call)
+{
+    LOCKED;
+    MAY_FAIL(ERR_INTERNAL, "product");
+    device->is_sealed = true;
+    control.counts.products += stream->capture == NULL;
+    fake_product_check(&product->shape, call);
+    struct operation *operation = enqueue(device, stream, RUN_PRODUCT);
+    operation->product = product;
+    memcpy(operation->args, call, sizeof *call);
+    return err_ok();
+}
+
+/* ---- Ranks ---- */
 
 static err_t group_create(struct device *const *devices, uint32_t n_ranks, struct device_group **out)
 {
@@ -701,6 +780,10 @@ static const struct device_api fake_device_api = {
     .capture_end = capture_end,
     .graph_launch = graph_launch,
     .graph_destroy = graph_destroy,
+    .product_library = product_library,
+    .product_create = product_create,
+    .product_destroy = product_destroy,
+    .product = product,
     .group_create = group_create,
     .group_destroy = group_destroy,
     .all_gather = all_gather,

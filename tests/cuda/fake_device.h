@@ -7,7 +7,8 @@
  * Environment of libbantam_cuda_fake.so: BANTAM_FAKE_SEED (0: every stream as far as it goes, as late as
  * possible), BANTAM_FAKE_MEMORY_MIB (4096), BANTAM_FAKE_SEAL (1: after the first launch an allocation, or a
  * wait for anything but an event, aborts), BANTAM_FAKE_FAULT=driver|device|old for a machine without driver,
- * without GPU, with an old driver. */
+ * without GPU, with an old driver, BANTAM_FAKE_NAME (of the card),
+ * BANTAM_FAKE_PRODUCT=absent|ours|chain|rows|wrong: the library of products (fake_product.h). */
 #pragma once
 
 #include <stdint.h>
@@ -19,8 +20,9 @@
 struct fake_device_counts {
     uint64_t calls; /* that could have failed */
     uint64_t launches, graph_launches, captures;
-    uint64_t waits;                                                /* for a stream */
-    int64_t devices, allocations, pinned, streams, events, graphs; /* alive */
+    uint64_t products, products_replayed;
+    uint64_t waits;                                                               /* for a stream */
+    int64_t devices, allocations, pinned, streams, events, graphs, product_plans; /* alive */
 };
 
 struct fake_device_control {

@@ -48,6 +48,7 @@ static void assert_nothing_is_left(void)
     assert_int_equal(counts.streams, 0);
     assert_int_equal(counts.events, 0);
     assert_int_equal(counts.graphs, 0);
+    assert_int_equal(counts.product_plans, 0);
 }
 
 static void messages_say_what_is_missing(void **state)
@@ -89,12 +90,13 @@ static err_t load_once(const struct model_options *options)
     return e;
 }
 
-static void every_call_that_fails_is_an_error(void **state)
+static void fail_every_call(bool by_library)
 {
-    (void)state;
     struct model_options options = driver_options(CHECKPOINT, 2, 64);
     options.device = "cuda";
     options.n_threads = 1;
+    options.batch_variant = by_library;
+    options.library_rows_min = 1;
     uint32_t n_failed = 0;
     for (;;) {
         control->fail_nth(n_failed);
@@ -109,6 +111,13 @@ static void every_call_that_fails_is_an_error(void **state)
         n_failed++;
     }
     assert_true(n_failed > 40);
+}
+
+static void every_call_that_fails_is_an_error(void **state)
+{
+    (void)state;
+    fail_every_call(false);
+    fail_every_call(true);
 }
 
 static void too_little_memory_is_said(void **state)

@@ -114,6 +114,10 @@ static struct engine *open_engine(const struct setup *setup, const struct varian
     options.model.quantization = setup->quantization;
     options.model.kv_cache = setup->kv_cache;
     options.model.device = device;
+    if (getenv("BANTAM_TEST_LIBRARY_ROWS")) {
+        options.model.batch_variant = true;
+        options.model.library_rows_min = (uint32_t)strtoul(getenv("BANTAM_TEST_LIBRARY_ROWS"), NULL, 10);
+    }
     options.model.num_kv_blocks = variant->num_kv_blocks;
     options.model.n_threads = variant->n_threads ? variant->n_threads : 1;
     if (variant->isa)

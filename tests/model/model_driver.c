@@ -23,7 +23,12 @@ const char *driver_device(void)
 
 struct model_options driver_options(const char *directory, uint32_t n_slots, uint32_t max_len)
 {
-    return (struct model_options){.directory = directory,
+    /* A library's products from so many rows on; unset: none. */
+    const char *library_rows = getenv("BANTAM_TEST_LIBRARY_ROWS");
+    return (struct model_options){.batch_variant = library_rows != NULL,
+                                  .library_rows_min =
+                                      library_rows ? (uint32_t)strtoul(library_rows, NULL, 10) : 0,
+                                  .directory = directory,
                                   .max_model_len = max_len,
                                   .max_num_seqs = n_slots,
                                   .max_num_batched_tokens = 128,

@@ -224,6 +224,7 @@ struct rounding {
     enum model_quantization quantization;
     bool near_tie_rule;    /* else only the mean error is held */
     double mean_error_max; /* nats */
+    bool gpu_only;
 };
 
 struct errors {
@@ -275,17 +276,20 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
 static void rounded_is_near_transformers(void **state)
 {
     static const struct rounding roundings[] = {
-        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.02},
-        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.02},
-        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06},
-        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6},
-        {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1},
+        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.02, false},
+        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.02, false},
+        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06, false},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6, false},
+        {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1, false},
+        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0.15, true},
     };
     const char *name = *state;
     char directory[4096];
     checkpoint_path(name, "", directory, sizeof directory);
     read_golden(name);
     for (size_t r = 0; r < sizeof roundings / sizeof roundings[0]; r++) {
+        if (roundings[r].gpu_only && !driver_device())
+            continue;
         struct model_options options = driver_options(directory, 1, TOKENS_MAX);
         options.dtype = roundings[r].dtype;
         options.quantization = roundings[r].quantization;
@@ -317,5 +321,7 @@ int main(void)
                                          .test_func = rounded_is_near_transformers,
                                          .initial_state = (void *)driver_checkpoints[i]};
     }
+    if (getenv("BANTAM_TEST_ONLY"))
+        cmocka_set_test_filter(getenv("BANTAM_TEST_ONLY"));
     return cmocka_run_group_tests_name("parity", tests, NULL, NULL);
 }

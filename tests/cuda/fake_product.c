@@ -1,0 +1,126 @@
+#include "tests/cuda/fake_product.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/float16.h"
+#include "kernels/cuda/cuda_float8.h"
+#include "kernels/cuda/linear_layout.h"
+#include "tests/cuda/fake_memory.h"
+
+enum { OPERAND_ALIGN = 16, WORKSPACE_ALIGN = 256, POISONED_BYTES = 64 << 10 };
+
+static size_t element_bytes(enum product_kind kind)
+{
+    return kind == PRODUCT_BF16 ? sizeof(uint16_t) : 1;
+}
+
+bool fake_product_has(const struct product_shape *s)
+{
+    size_t element = element_bytes(s->kind);
+    return s->weight_stride * element % OPERAND_ALIGN == 0 && s->x_stride * element % OPERAND_ALIGN == 0 &&
+           s->out_stride * sizeof(uint16_t) % OPERAND_ALIGN == 0 &&
+           (s->kind == PRODUCT_BF16 || (s->n_out % 16 == 0 && s->n_in % 16 == 0));
+}
+
+static void check_memory(const void *at, size_t bytes, size_t align, const char *what)
+{
+    fake_memory_check(FAKE_MEMORY_DEVICE, at, bytes, what);
+    if ((uintptr_t)at % align == 0)
+        return;
+    (void)fprintf(stderr, "fake device: %s, at %p, is not aligned to %zu\n", what, at, align);
+    abort();
+}
+
+void fake_product_check(const struct product_shape *s, const struct product_call *call)
+{
+    size_t element = element_bytes(s->kind), rows = call->rows;
+    ASSERT(rows >= s->rows_min && rows <= s->rows_max);
+    check_memory(call->weight, (size_t)s->n_out * s->weight_stride * element, OPERAND_ALIGN,
+                 "a product's weight");
+    check_memory(call->x, rows * s->x_stride * element, OPERAND_ALIGN, "a product's activations");
+    check_memory(call->out, rows * s->out_stride * sizeof(uint16_t), OPERAND_ALIGN, "a product's result");
+    check_memory(call->workspace, s->workspace_bytes, WORKSPACE_ALIGN, "a product's workspace");
+    if (s->kind == PRODUCT_BF16)
+        return;
+    check_memory(call->weight_scale, s->n_out * sizeof(float), OPERAND_ALIGN, "the scales of its outputs");
+    check_memory(call->x_scale, rows * sizeof(float), OPERAND_ALIGN, "the scales of its rows");
+}
+
+static bool is_mode(const char *mode)
+{
+    const char *how = getenv("BANTAM_FAKE_PRODUCT");
+    return how != NULL && strcmp(how, mode) == 0;
+}
+
+/* How sums are made. */
+struct order {
+    uint32_t chain; /* inputs of one chain of additions; chains are added in ascending order */
+    bool coarse;    /* with 15 bits, as a tensor core may keep them while it adds: rows then differ soon */
+};
+
+static struct order order_of(const struct product_shape *s, uint32_t rows)
+{
+    enum linear_layout layout = s->kind == PRODUCT_BF16 ? LINEAR_BF16 : LINEAR_E4M3_WGMMA;
+    if (is_mode("chain") || (is_mode("rows") && rows >= FAKE_PRODUCT_SPLIT_ROWS))
+        return (struct order){s->n_in, true};
+    return (struct order){linear_chunk_inputs(layout, s->n_out, s->n_in), false};
+}
+
+static void widen(const struct product_shape *s, const void *rows, size_t row, uint32_t stride, float *out)
+{
+    for (uint32_t k = 0; k < s->n_in; k++)
+        out[k] = s->kind == PRODUCT_BF16 ? bf16_to_f32(((const uint16_t *)rows)[row * stride + k])
+                                         : cuda_e4m3_to_f32(((const uint8_t *)rows)[row * stride + k]);
+}
+
+static float to_15_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x100) & ~0x1ffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static float dot(const float *a, const float *b, uint32_t n, struct order order)
+{
+    float sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += order.chain) {
+        float part = 0;
+        for (uint32_t k = begin; k < n && k < begin + order.chain; k++) {
+            part += a[k] * b[k];
+            part = order.coarse ? to_15_bits(part) : part;
+        }
+        sum += part;
+    }
+    return sum;
+}
+
+void fake_product_run(const struct product_shape *s, const struct product_call *call)
+{
+    struct order order = order_of(s, call->rows);
+    bool wrong = is_mode("wrong");
+    float *x = mem_alloc_array((size_t)call->rows * s->n_in, sizeof *x);
+    float *weight = mem_alloc_array(s->n_in, sizeof *weight);
+    ASSERT(x != NULL && weight != NULL);
+    /* Whoever keeps something in the workspace loses it. */
+    memset(call->workspace, 0xa5, s->workspace_bytes < POISONED_BYTES ? s->workspace_bytes : POISONED_BYTES);
+    for (uint32_t r = 0; r < call->rows; r++)
+        widen(s, call->x, r, s->x_stride, x + (size_t)r * s->n_in);
+    for (uint32_t o = 0; o < s->n_out; o++) {
+        widen(s, call->weight, o, s->weight_stride, weight);
+        for (uint32_t r = 0; r < call->rows; r++) {
+            float sum = dot(weight, x + (size_t)r * s->n_in, s->n_in, order);
+            if (s->kind == PRODUCT_E4M3)
+                sum *= call->x_scale[wrong ? 0 : r] * call->weight_scale[o];
+            else if (wrong)
+                sum *= 1.25f;
+            ((uint16_t *)call->out)[(size_t)r * s->out_stride + o] = bf16_from_f32(sum);
+        }
+    }
+    mem_free(x);
+    mem_free(weight);
+}
