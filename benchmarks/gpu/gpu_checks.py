@@ -1,5 +1,6 @@
 """The parts of benchmarks/gpu/run that say whether the answers are right: kernels, parity, the same bits."""
 
+import itertools
 import json
 import pathlib
 import random
@@ -175,6 +176,39 @@ def part_bits(session, figures):
             say(f"    {model} {name}: {len(VARIANTS)} variants, {sum(v['differ'] for v in found.values())} answers differ")
     if wrong:
         raise PartFailed("answers differ: " + "; ".join(wrong))
+
+
+def part_products(session, figures):
+    """cuBLASLt's products against our own kernels: whether every row is bit-equal, at every number of rows, and both speeds.
+    Rows that differ are no failure: such a shape stays ours, unless --no-batch-invariant says otherwise."""
+    if session.device != "cuda":
+        raise PartSkipped("only of a GPU")
+    sizes = ["--shape", "80x320", "--rows", 1, "--rows", 17] if session.small else []
+    rows, errors = figures.setdefault("rows", []), []
+    for weights in ("bf16", "fp8"):  # each by itself: a library may lack one of them
+        try:
+            session.rows([session.bantam, "bench", "products", "--device", session.device, "--weights", weights, *sizes, "--json"], rows)
+        except PartFailed as failure:
+            errors.append(f"{weights}: {failure}")
+    shapes = {}
+    for row in rows:
+        shapes.setdefault((row["weights"], row["n_out"], row["n_in"]), []).append(row)
+    for (weights, n_out, n_in), found in shapes.items():
+        equal = sum(row["equal"] for row in found)
+        last = found[-1]
+        say(f"    {weights} {n_out} x {n_in}: every row equal at {equal} of {len(found)} numbers of rows; at {last['rows']} rows "
+            f"{last['ours_tflop_s']:.1f} TFLOP/s, the library {last['library_tflop_s']:.1f}")
+    figures["equal_shapes"] = []
+    for (weights, n_out, n_in), found in shapes.items():
+        equal = list(reversed(list(itertools.takewhile(lambda row: row["equal"], reversed(found)))))  # from so many rows on
+        faster = list(itertools.takewhile(lambda row: row["library_us"] < row["ours_us"], reversed(equal)))
+        if equal:
+            figures["equal_shapes"].append({"weights": weights, "n_out": n_out, "n_in": n_in, "rows_min": equal[0]["rows"],
+                                            "rows_max": equal[-1]["rows"], "faster_from": faster[-1]["rows"] if faster else None,
+                                            "library_version": equal[0]["library_version"]})
+    say(f"    for kernels/cuda/product_table.c: {figures['equal_shapes'] or 'nothing'}")
+    if errors:
+        raise PartFailed("; ".join(errors))
 
 
 def part_torch(session, figures):

@@ -12,6 +12,7 @@ from gpu_session import ROOT, PartFailed, PartSkipped, say
 SMALL = {"batches": [1, 2], "context": 32, "steps": 4, "rates": [50], "seconds": 0.2}
 BATCHES = [1, 8, 32, 128, 256]
 CONTEXT, STEPS = 900, 64
+VARIANT = "--no-batch-invariant"
 OFFLINE = [(1000, 1000, 512), (128, 128, 1536), (2048, 128, 256)]
 # 800 tokens in, 200 out; the second with 600 of the 800 shared by all.
 LOADS = {"800/200": (0, [10, 30, 50, 58]), "800/200, 600 shared": (600, [30, 60, 90, 120])}
@@ -42,6 +43,9 @@ def ops_commands(session):
 
     for weights in formats:
         yield weights, command(["layer_linears"], [1, 4] if session.small else [1, 16, 32, 128, 256, 2048], "--weights", weights)
+    if session.device == "cuda":
+        for weights in ("fp8", "bf16"):
+            yield f"{weights}, {VARIANT}", command(["layer_linears"], [300] if session.small else [256, 2048], "--weights", weights, VARIANT)
     for cache in caches:
         yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
     yield "others", command(["attention_prefill", "rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
@@ -62,8 +66,9 @@ def part_ops(session, figures):
         if "GEMM bf16" in ceilings:
             row["share_of_gemm"] = row["tflop_s"] / ceilings["GEMM bf16"]
         share = f"{100 * row['share_of_copy']:4.0f} % of the copy" if "share_of_copy" in row else ""
+        mode = "" if row["batch_invariant"] else " " + VARIANT
         say(f"    {row['op']:18} {row['weights'] or row['kv']:9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
-            f"{row['tflop_s']:7.2f} TFLOP/s {share}".rstrip())
+            f"{row['tflop_s']:7.2f} TFLOP/s {share}{mode}".rstrip())
     if errors:
         raise PartFailed("; ".join(errors))
 
@@ -106,17 +111,17 @@ def part_decode(session, figures):
                 (f" (spoiled: {row['preemptions']} preemptions)" if row["preemptions"] else ""))
 
 
+def offline_command(session, name, shapes, extra=()):
+    flags = [word for shape in shapes for word in ("--shape", ":".join(map(str, shape)))]
+    return [session.bantam, "bench", "throughput", *model_flags(session, name, 512 if session.small else 4096), *flags,
+            "--max-num-seqs", 8 if session.small else 512, "--max-num-batched-tokens", 8192, *extra]
+
+
 def part_offline(session, figures):
     """All prompts at once: output tokens per second, prefill included."""
     shapes = [(16, 8, 4), (24, 4, 2)] if session.small else OFFLINE
-    flags = [word for shape in shapes for word in ("--shape", ":".join(map(str, shape)))]
     names = ["FP8"] if session.device == "cuda" else ["bf16"]
-
-    def command(name):
-        return [session.bantam, "bench", "throughput", *model_flags(session, name, 512 if session.small else 4096), *flags,
-                "--max-num-seqs", 8 if session.small else 512, "--max-num-batched-tokens", 8192]
-
-    for name, rows in series(session, figures, names, command):
+    for name, rows in series(session, figures, names, lambda name: offline_command(session, name, shapes)):
         for row in rows:
             say(f"    {name} {row['input_len']}/{row['output_len']}: {row['output_tok_s']:.1f} output tok/s "
                 f"({row['num_prompts']} prompts, {row['elapsed_s']:.1f} s)")
@@ -160,14 +165,26 @@ def part_start(session, figures):
 
 
 def part_invariance_cost(session, figures):
-    """Decode with and without batch invariance, where this build has the flag."""
-    command = decode_command(session, formats_of(session)[1 if session.device == "cuda" else 0])
-    if not any("batch-invariant" in line for line in session.must([session.bantam, "bench", "decode", "--help"]).lines):
-        raise PartSkipped("this build has no --no-batch-invariant: every figure is batch-invariant")
-    for what, flag in (("batch-invariant", []), ("not", ["--no-batch-invariant"])):
-        session.rows(command + flag, figures.setdefault(what, []))
-    for with_it, without in zip(figures["batch-invariant"], figures["not"]):
-        say(f"    batch {with_it['batch']}: {with_it['decode_tok_s']:.1f} tok/s, without {without['decode_tok_s']:.1f}")
+    """What batch invariance costs: offline throughput and decode in both modes, side by side."""
+    if session.device != "cuda":
+        raise PartSkipped("the CPU has one mode, which is batch-invariant")
+    shapes = [(24, 4, 16)] if session.small else [(1000, 1000, 256), (2048, 128, 128)]
+    benches = {"offline FP8": lambda extra: offline_command(session, "FP8", shapes, extra),
+               "decode FP8": lambda extra: decode_command(session, "FP8", extra)}
+    errors = []
+    for bench, command in benches.items():
+        found = figures[bench] = {"batch-invariant": [], "not": []}
+        try:
+            session.rows(command([]), found["batch-invariant"])
+            session.rows(command([VARIANT]), found["not"])
+        except PartFailed as failure:
+            errors.append(f"{bench}: {failure}")
+        for with_it, without in zip(found["batch-invariant"], found["not"]):
+            what = f"batch {with_it['batch']}" if "batch" in with_it else f"{with_it['input_len']}/{with_it['output_len']}"
+            key = "decode_tok_s" if "batch" in with_it else "output_tok_s"
+            say(f"    {bench} {what}: {with_it[key]:.1f} tok/s, {VARIANT} {without[key]:.1f}")
+    if errors:
+        raise PartFailed("; ".join(errors))
 
 
 def write_checkpoint(directory, config):

@@ -33,14 +33,16 @@ class Done:
         self.status, self.lines, self.timed_out = status, lines, timed_out
 
     def rows(self):
-        """The JSON objects among the lines; a line cut short is none."""
+        """The JSON objects among the lines, but for those of the log; a line cut short is none."""
         found = []
         for line in self.lines:
             if line.startswith("{"):
                 try:
-                    found.append(json.loads(line))
+                    row = json.loads(line)
                 except json.JSONDecodeError:
-                    pass
+                    continue
+                if not {"ts", "level", "area", "msg"} <= set(row):
+                    found.append(row)
         return found
 
 

@@ -31,7 +31,7 @@ def test_every_part_on_the_cpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     parts = results["parts"]
     status = {name: part["status"] for name, part in parts.items()}
-    assert {name for name in status if status[name] == "skipped"} <= {"build", "ceilings", "fragments", "torch", "invariance_cost"}
+    assert {name for name in status if status[name] == "skipped"} <= {"build", "ceilings", "fragments", "torch", "products", "invariance_cost"}
     assert set(status.values()) <= {"ok", "skipped"}
     assert results["commit"] and results["machine"]["device"] == "cpu" and results["small"]
     assert parts["kernels"]["figures"]["summary"] == "all checks passed"
@@ -79,7 +79,29 @@ def test_a_run_that_is_cut_keeps_what_it_has(tmp_path):
 
 @pytest.mark.skipif(not FAKE.exists(), reason="no emulated card in this build")
 def test_the_parts_of_a_card_on_an_emulated_one(tmp_path):
-    done, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "parity,decode,offline,load,ops,start", "--minutes", "14",
+    done, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "parity,decode,offline,load,products,invariance_cost,ops,start",
+                        "--minutes", "14",
                         environment={"BANTAM_CUDA_LIBRARY": str(FAKE)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["batch"] for row in results["parts"]["decode"]["figures"]["FP8"]} == {1, 2}
+    parts = {name: part["figures"] for name, part in results["parts"].items()}
+    assert all(row["equal"] for row in parts["products"]["rows"]) and len(parts["products"]["equal_shapes"]) == 2
+    assert {row["rows"] for row in parts["ops"]["rows"] if not row["batch_invariant"]} == {300}
+    for bench in parts["invariance_cost"].values():
+        assert len(bench["batch-invariant"]) == len(bench["not"]) > 0
+    assert "--no-batch-invariant" in done.stdout
+
+
+@pytest.mark.skipif(not FAKE.exists(), reason="no emulated card in this build")
+def test_products_that_differ_are_said_and_are_no_failure(tmp_path):
+    done, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "products", "--minutes", "10",
+                        environment={"BANTAM_CUDA_LIBRARY": str(FAKE), "BANTAM_FAKE_PRODUCT": "chain"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = results["parts"]["products"]["figures"]
+    assert any(not row["equal"] and row["differing_rows"] > 0 for row in figures["rows"]) and figures["equal_shapes"] == []
+    wrong, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "products", "--minutes", "10",
+                         environment={"BANTAM_CUDA_LIBRARY": str(FAKE), "BANTAM_FAKE_PRODUCT": "wrong"})
+    assert wrong.returncode == 1 and "no rounding explains" in results["parts"]["products"]["error"]
+    absent, results = run(tmp_path / "gpu.json", "--device", "cuda", "--only", "products", "--minutes", "10",
+                          environment={"BANTAM_CUDA_LIBRARY": str(FAKE), "BANTAM_FAKE_PRODUCT": "absent"})
+    assert absent.returncode == 1 and "cuBLASLt" in results["parts"]["products"]["error"]
