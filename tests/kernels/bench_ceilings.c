@@ -143,8 +143,9 @@ __attribute__((target("avx512f"))) static uint64_t fmas_avx512(const uint8_t *da
 }
 #endif
 
-static double measure_read(struct cpu_backend *cpu, enum isa_level isa)
+double ceiling_read_gb_s(struct backend *backend, enum isa_level isa)
 {
+    struct cpu_backend *cpu = cpu_of(backend);
     uint8_t *data = cpu_memory_alloc((size_t)READ_BYTES);
     ASSERT(data != NULL);
     memset(data, 1, READ_BYTES);
@@ -170,7 +171,7 @@ static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, double macs_
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
 {
     struct cpu_backend *cpu = cpu_of(backend);
-    struct ceilings found = {.read_gb_s = measure_read(cpu, isa)};
+    struct ceilings found = {.read_gb_s = ceiling_read_gb_s(backend, isa)};
 #if BANTAM_X86
     if (isa >= ISA_AVX512VNNI)
         found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, 64.0 * CHAINS);

@@ -13,3 +13,6 @@ struct ceilings {
 
 /* Of the backend's threads with the instructions of a level that the CPU has; some seconds. */
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa);
+
+/* The first of them alone, 1e9 bytes a second: on a shared machine it changes within minutes. */
+double ceiling_read_gb_s(struct backend *backend, enum isa_level isa);

@@ -21,6 +21,7 @@ struct bench {
     const struct check_options *options;
     struct backend *backend;
     const struct backend_vtable *ops;
+    enum isa_level isa;
     struct ceilings ceilings;
 };
 
@@ -132,8 +133,11 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     double start = seconds_now();
     err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
     ASSERT(e.code == ERR_OK);
-    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight\n", name, n_out, n_in, seconds_now() - start,
-           (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in));
+    double pack_seconds = seconds_now() - start;
+    bench->ceilings.read_gb_s = ceiling_read_gb_s(bench->backend, bench->isa);
+    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight; reads %.1f GB/s\n", name, n_out, n_in,
+           pack_seconds, (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in),
+           bench->ceilings.read_gb_s);
     copy_weights(&b, first);
     e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_in, &b.in);
     ASSERT(e.code == ERR_OK);
@@ -355,8 +359,8 @@ int bench_kernels(const struct check_options *options, int n_threads)
     }
     bench.ops = bench.backend->vtable;
     enum isa_level detected = isa_detect();
-    bench.ceilings =
-        ceilings_measure(bench.backend, options->highest < detected ? options->highest : detected);
+    bench.isa = options->highest < detected ? options->highest : detected;
+    bench.ceilings = ceilings_measure(bench.backend, bench.isa);
     printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
            bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,
            bench.ceilings.f32_gflop_s);
