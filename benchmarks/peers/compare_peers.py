@@ -5,7 +5,7 @@
         [--files FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512] [--decode 1,8,32] [--context 128] [--output-len 32]
 
 BUILD/bin holds llama-bench and llama-batched-bench, already built (ik_llama.cpp's take the same flags). The files, with
-random Q4_0 weights, are made once in FOLDER by make_gguf.py. Every figure is the median of --repeat runs, each program's run
+random Q4_0 weights, are made once in FOLDER by make_random_gguf.py. Every figure is the median of --repeat runs, each program's run
 next to the other's, for the machine may slow down in between. Prefill: tokens/s of one prompt. Decode: tokens/s of all
 sequences together after their prompts of --context tokens. Writes benchmarks/results/NAME.json and .md after every
 figure. Standard library only."""
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-import make_gguf
+import make_random_gguf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -97,7 +97,7 @@ class Comparison:
         file = arguments.files / f"{shape}-q4_0.gguf"
         if not file.exists():
             config = json.loads((ROOT / "benchmarks/shapes" / shape / "config.json").read_text())
-            make_gguf.write_gguf(config, shape, "q4_0", 1, file)
+            make_random_gguf.write_gguf(config, shape, "q4_0", 1, file)
         for tokens in arguments.prefill:
             self.measure(shape, f"prefill of {tokens}", lambda peer, n=tokens: peer.prefill(file, n))
         for sequences in arguments.decode:

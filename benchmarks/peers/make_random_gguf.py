@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a GGUF file of a Llama shape with random weights, for measuring: the same file for every program.
 
-    python3 benchmarks/peers/make_gguf.py benchmarks/shapes/llama-3.2-1b OUT.gguf [--type q4_0|q8_0|f16] [--seed 1]
+    python3 benchmarks/peers/make_random_gguf.py benchmarks/shapes/llama-3.2-1b OUT.gguf [--type q4_0|q8_0|f16] [--seed 1]
 
 The shape is a directory with a config.json (rope scaling is left out: it costs nothing to compute). All matrices, the
 embedding included, are of the one type; norms are ones in f32. The tokenizer knows bytes and nothing else: prompts of a
