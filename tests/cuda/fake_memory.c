@@ -4,9 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
 #include "base/assert.h"
 #include "base/checked.h"
 
@@ -45,10 +42,6 @@ void *fake_memory_alloc(enum fake_memory_kind kind, size_t size_bytes)
     void *memory =
         mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ASSERT(memory != MAP_FAILED);
-#if defined(__SANITIZE_ADDRESS__)
-    /* The addresses may have been the stack of a thread that has ended, which stays poisoned. */
-    __asan_unpoison_memory_region(memory, mapped_bytes);
-#endif
     (void)madvise(memory, mapped_bytes, MADV_HUGEPAGE); /* opening and closing then costs little */
     memset(memory, 0xa5, size_bytes < POISONED_MAX ? size_bytes : POISONED_MAX);
     *block = (struct block){kind, memory, size_bytes, mapped_bytes};
