@@ -146,6 +146,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
     for (uint32_t i = thread_x() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
         uint32_t head = kv_head * heads + i / FORM::DIM;
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
+#pragma unroll 4
         for (uint32_t split = first; split <= last; split++) {
             size_t at = (partial + split) * args.n_heads + head;
             vec8 ml = load_8(args.partial_ml + at * 2);
