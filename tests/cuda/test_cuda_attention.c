@@ -516,6 +516,14 @@ static void count_covered(const struct attention_work *work, const struct step *
             assert_true(row < step->n_rows && (listed || step->rows[row].seq == item->seq));
             assert_true((words[group->row_partials + row] != ATTENTION_NO_PARTIAL) ==
                         ((item->flags & ATTENTION_ITEM_PARTIAL) != 0));
+            uint32_t position = step->rows[row].position;
+            assert_true(position >= item->low && position <= item->high &&
+                        (listed || position == item->low + j));
+            if (item->flags & ATTENTION_ITEM_OLD_KEYS) {
+                const struct step_seq *seq = &step->seqs[step->rows[row].seq];
+                assert_true((item->first_split + item->n_splits) * CUDA_KV_SPLIT_TOKENS <=
+                            seq->n_context - seq->n_rows);
+            }
             if ((item->flags & ATTENTION_ITEM_PARTIAL) == 0)
                 assert_true(item->first_split == 0 &&
                             item->n_splits >= attention_row_splits(step->rows[row].position));
