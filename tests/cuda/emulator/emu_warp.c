@@ -250,5 +250,11 @@ void emu_dependents_launch(void)
 
 void emu_dependencies_wait(void)
 {
+    struct emu_worker *worker = emu_worker;
     emu_thread_now()->waited_dependencies = true;
+    if (!worker->front_is_hidden)
+        return;
+    emu_async_read_early(worker);
+    worker->launch->front->show(worker->launch->front->context);
+    worker->front_is_hidden = false;
 }

@@ -213,6 +213,9 @@ static void block_begin(struct emu_worker *worker, const struct emu_launch *laun
         worker->threads[i].wait = EMU_RUNS;
         worker->threads[i].waited_dependencies = false;
     }
+    worker->front_is_hidden = launch->front != NULL;
+    if (launch->front != NULL)
+        launch->front->hide(launch->front->context);
     emu_shared_begin(worker);
     emu_async_begin(worker);
     emu_wgmma_begin(worker);
