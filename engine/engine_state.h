@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "api/validate.h"
 #include "base/event_count.h"
 #include "engine/engine.h"
 #include "engine/request_registry.h"
@@ -102,7 +103,8 @@ struct engine {
 /* Drops one of the loop's references; the loop never frees, so the last one goes to the garbage list. */
 void engine_drop_stream(struct engine *engine, struct stream *stream);
 
-/* admission.c: the vtable's submit. */
+/* admission.c: what a request may ask for, and the vtable's submit. */
+struct validate_limits engine_validate_limits(const struct engine *engine);
 err_t engine_submit(struct service *service, const struct request *request, struct stream **out);
 err_t engine_tokenize_request(struct engine *engine, const struct request *request, struct token_list *ids);
 void engine_collect_garbage(struct engine *engine);

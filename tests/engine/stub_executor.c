@@ -28,6 +28,7 @@ struct stub {
     } flights[STUB_STEPS_MAX];
     uint64_t poison_seed;
     uint32_t poison_output;
+    enum step_result_status poison;
     bool has_poison;
 
     pthread_mutex_t lock;
@@ -183,8 +184,9 @@ uint64_t stub_steps(struct stub *stub)
     return n_steps;
 }
 
-void stub_poison(struct stub *stub, uint64_t seed, uint32_t output)
+void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status)
 {
+    stub->poison = status;
     stub->poison_seed = seed;
     stub->poison_output = output;
     stub->has_poison = true;
@@ -310,7 +312,7 @@ static struct step_result answer_output(struct stub *stub, const struct step *st
     fill_logprobs(&result, hash, token, output->n_logprobs);
     size_t n_output = row->position + 2 - slot->n_prompt;
     if (stub->has_poison && slot->params.seed == stub->poison_seed && n_output >= stub->poison_output)
-        result.status = STEP_RESULT_NOT_FINITE;
+        result.status = stub->poison;
     return result;
 }
 

@@ -28,8 +28,8 @@ void stub_let_go(struct stub *stub);
 void stub_wait_steps(struct stub *stub, uint64_t n_steps);
 uint64_t stub_steps(struct stub *stub);
 
-/* Requests with this seed get results that are not finite from their n-th output on. Before any request. */
-void stub_poison(struct stub *stub, uint64_t seed, uint32_t output);
+/* Requests with this seed get results of that status from their n-th output on. Before any request. */
+void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status);
 
 /* The token after tokens[0..n): temperature 0 ignores the seed. */
 uint32_t stub_draw(const struct stub_options *options, const uint32_t *tokens, size_t n, float temperature,
