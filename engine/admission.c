@@ -62,6 +62,8 @@ static err_t queue_full(const struct engine *engine)
 
 static err_t check_request(struct engine *engine, const struct request *request)
 {
+    if (atomic_load(&engine->failed))
+        return engine->failure;
     if (atomic_load(&engine->draining))
         return err_new(ERR_UNAVAILABLE, "the server is shutting down");
     if (atomic_load(&engine->n_choices_reserved) >= engine->max_choices)

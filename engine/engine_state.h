@@ -83,6 +83,8 @@ struct engine {
     _Atomic uint32_t n_streams;          /* accepted, not yet let go by both reader and loop */
     _Atomic uint64_t next_request_number;
     _Atomic bool draining, stopping, parked;
+    _Atomic bool failed; /* the executor is lost: `failure`, written before by the loop, says why */
+    err_t failure;       /* ERR_UNAVAILABLE */
     _Atomic(struct stream *) garbage; /* streams that the loop dropped last */
     struct engine_counters counters;
 

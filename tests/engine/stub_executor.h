@@ -28,6 +28,11 @@ void stub_let_go(struct stub *stub);
 void stub_wait_steps(struct stub *stub, uint64_t n_steps);
 uint64_t stub_steps(struct stub *stub);
 
+/* Lost for good, as a device is: at the n-th call of that kind from now on (0 = the next), which says so like
+ * all after it. Aborts when anything is submitted to it afterwards. Any thread. */
+enum stub_call { STUB_FORWARD, STUB_SAMPLE, STUB_COLLECT, STUB_CALLS };
+void stub_lose(struct stub *stub, enum stub_call call, uint64_t nth);
+
 /* Requests with this seed get results of that status from their n-th output on. Before any request. */
 void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status);
 
