@@ -84,7 +84,7 @@ def test_one_gpu(start, dummy_model, where):
     check_loss(start, dummy_model, 1, where)
 
 
-@pytest.mark.parametrize("where", ["gather:20", "launch:40", "wait:6", "graph:9", "run:300"])
+@pytest.mark.parametrize("where", ["gather:8", "launch:40", "wait:6", "graph:9", "run:300"])
 def test_two_gpus(start, dummy_model, where):
     check_loss(start, dummy_model, 2, where)
 
