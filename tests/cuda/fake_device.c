@@ -275,6 +275,8 @@ static bool waits_for_ranks(const struct device *device)
 /* Some stream that can go on; NULL when none can. */
 static struct device_stream *choose_stream(struct device *device)
 {
+    if (device->is_broken || device->is_cut)
+        return NULL;
     uint32_t start = device->random ? random_below(device, STREAMS_MAX) : 0;
     for (uint32_t i = 0; i < STREAMS_MAX; i++) {
         struct device_stream *stream = device->streams[(start + i) % STREAMS_MAX];

@@ -29,6 +29,7 @@ enum emu_wait {
     EMU_IN_BARRIER_ARRIVE,
     EMU_IN_BARRIER,
     EMU_IN_MBARRIER,
+    EMU_IN_DEPENDENCIES_WAIT,
     EMU_EXITED,
 };
 
@@ -142,6 +143,8 @@ void emu_thread_ended(struct emu_thread *thread);
 void emu_async_create(struct emu_worker *worker);
 void emu_async_destroy(struct emu_worker *worker);
 void emu_async_begin(struct emu_worker *worker);
+/* The launch in front ends, if it was under way: emulator.h. */
+bool emu_front_end(struct emu_worker *worker);
 /* The cp.async under way read their sources now, and land when they are waited for. */
 void emu_async_read_early(struct emu_worker *worker);
 void emu_async_thread_end(struct emu_thread *thread);

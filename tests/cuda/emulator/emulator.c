@@ -257,7 +257,7 @@ static void block_run(struct emu_worker *worker, const struct emu_launch *launch
     while (worker->n_live > 0) {
         struct emu_warp *warp = warp_to_run(worker, last);
         if (warp == NULL) {
-            if (!emu_async_progress(worker))
+            if (!emu_front_end(worker) && !emu_async_progress(worker))
                 emu_fail_stuck("no thread can go on");
             continue;
         }

@@ -12,8 +12,8 @@ extern "C" {
 #endif
 
 /* The launch in front of a dependent one, still under way: what it is to write is hidden before each block
- * begins and shown at the block's first dependencies_wait(). Until then the block's asynchronous copies read
- * what they find, as early as they may. One OS thread. */
+ * begins and shown when no thread of the block can go on without it. By then the block's cp.async have read
+ * what they found. One OS thread. */
 struct emu_front {
     void (*hide)(void *context);
     void (*show)(void *context);
