@@ -491,6 +491,8 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
         results[i].us = median_step_us(&b) / options->n_rounds / options->n_layers;
         count_work(&b, rows[i], &results[i]);
     }
+    if (e.code == ERR_OK)
+        e = b.ops->fault(b.backend);
     close_bench(&b);
     return e;
 }

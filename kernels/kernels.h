@@ -112,7 +112,14 @@ struct backend;
  * Ops run between forward_begin and forward_end, those of sampling between sample_begin and sample_end. A
  * device may return from them before they have run: collect waits for the step, act_read for what was asked
  * before it. At most steps_in_flight steps are submitted and not collected; they run in the order of
- * submission. */
+ * submission.
+ *
+ * A device can be lost while steps run: a kernel that went wrong, memory beyond correction, a card off the
+ * bus, a rank of its group that is gone. Ops return no errors, since a device reports them late and for work
+ * that was submitted long before: whoever submits a step asks `fault` afterwards. From the call that notices
+ * on, nothing of a step does anything or waits for anything, forward_begin and sample_begin return false, and
+ * results and act_read hold anything. Nothing brings the device back; what was made on it can be destroyed as
+ * ever. The CPU is never lost, and what fails before the first step is an error of the call that failed. */
 struct backend_vtable {
     const char *name; /* "cpu" */
     /* Of the memory available, what a plan takes where nothing else is said, in percent. */
@@ -128,6 +135,9 @@ struct backend_vtable {
     uint64_t (*memory_available)(const struct backend *backend);
     /* Steps that may be submitted before the first is collected, for the best speed. */
     uint32_t (*steps_in_flight)(const struct backend *backend);
+    /* ERR_UNAVAILABLE with what the device said when it was lost, the same for every rank of a group; no call
+     * of another rank is under way. */
+    err_t (*fault)(const struct backend *backend);
 
     /* Bytes that a creation will take: the memory plan is computed, not measured. */
     size_t (*weight_bytes)(const struct backend *backend, const struct weight_desc *desc);
@@ -172,7 +182,7 @@ struct backend_vtable {
     bool (*sample_begin)(struct backend *backend, struct step *step, const uint32_t *const *masks);
     void (*sample_end)(struct backend *backend, struct step *step);
     /* Waits until the step has run; its results are then readable. Steps are collected in the order of their
-     * submission. */
+     * submission. Of a lost device it returns at once. */
     void (*collect)(struct backend *backend, struct step *step);
 
     /* Joins backends that have made nothing yet: ranks[i] is rank i. From here on each is driven by a thread

@@ -115,8 +115,10 @@ void model_step_destroy(struct model *model, struct step *step);
 
 void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
                     const struct sampler_history *history);
-void model_forward(struct model *model, struct step *step);
+/* These three: ERR_UNAVAILABLE when a device was lost, which they notice late (kernels.h). Results then hold
+ * anything, every later call says the same and waits for nothing, and the model can only be destroyed. */
+err_t model_forward(struct model *model, struct step *step) ERR_MUST_CHECK;
 /* masks: NULL, or per output NULL or a bit per token (kernels.h, sample). */
-void model_sample(struct model *model, struct step *step, const uint32_t *const *masks);
+err_t model_sample(struct model *model, struct step *step, const uint32_t *const *masks) ERR_MUST_CHECK;
 /* Waits for the step; its results are then readable. */
-void model_collect(struct model *model, struct step *step);
+err_t model_collect(struct model *model, struct step *step) ERR_MUST_CHECK;

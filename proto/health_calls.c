@@ -1,5 +1,5 @@
-/* grpc.health.v1: Check, List, Watch. The heartbeat of the service's loop decides, never a made-up request.
- */
+/* grpc.health.v1: Check, List, Watch. The heartbeat of the service's loop decides, and whether what computes
+ * is lost; never a made-up request. */
 #include <string.h>
 #include "base/alloc.h"
 #include "proto/grpc_door_internal.h"
@@ -14,6 +14,8 @@ static enum health_status status_of(struct grpc_door *door)
         return HEALTH_NOT_SERVING;
     struct loads loads;
     door->service->vtable->loads(door->service, &loads);
+    if (loads.failed)
+        return HEALTH_NOT_SERVING;
     bool alive = loads.step_running || loads.heartbeat_age_ns <= HEALTH_HEARTBEAT_LIMIT_NS;
     return alive ? HEALTH_SERVING : HEALTH_NOT_SERVING;
 }

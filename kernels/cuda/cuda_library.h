@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 
-enum { CUDA_LIBRARY_ABI = 1 }; /* of this struct, kernels.h and step.h; a change of any of them raises it */
+enum { CUDA_LIBRARY_ABI = 2 }; /* of this struct, kernels.h and step.h; a change of any of them raises it */
 
 #define CUDA_LIBRARY_SYMBOL "bantam_cuda_library"
 

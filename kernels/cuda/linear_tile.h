@@ -105,7 +105,7 @@ DEVICE void load_codes(uint8_t *stage, const struct linear_cursor &at, const str
 #pragma unroll
     for (uint32_t first = 0; first < PIECES; first += S::THREADS) {
         uint32_t i = first + thread_x();
-        if (S::LAYOUT == LINEAR_BF16) {
+        if constexpr (S::LAYOUT == LINEAR_BF16) {
             uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + i / LINEAR_PIECES;
             uint32_t byte = at.block * LINEAR_BLOCK_BYTES + i % LINEAR_PIECES * 16;
             bool is_there = output < args.n_out && byte < args.n_in * 2;
@@ -151,7 +151,7 @@ DEVICE void load_weights(uint8_t *stage, const struct linear_cursor &at, const s
                          const struct linear_job &job)
 {
     load_codes<S>(stage, at, args, job);
-    if (S::HAS_GROUPS)
+    if constexpr (S::HAS_GROUPS)
         load_stage_scales<S>(stage, at, args, job);
 }
 

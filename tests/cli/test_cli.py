@@ -270,6 +270,10 @@ def test_generation_config(tmp_path):
     assert first["token_ids"] != second["token_ids"] and len(first["token_ids"]) == 16  # temperature 1, no seed
     (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
     assert_refused(run(*arguments), 2, "generation_config.json", "temperature")
+    for name, value in (("temperature", 101), ("top_p", 0), ("repetition_penalty", 0.005)):  # no request may ask for it
+        (tmp_path / "generation_config.json").write_text(json.dumps({name: value}))
+        assert_refused(run(*arguments), 2, "generation_config.json", name, "--generation-config vllm")
+        assert len(run_json(*arguments, "--generation-config", "vllm")[0]["token_ids"]) == 16
 
 
 # ---- bantam tokenize

@@ -98,11 +98,20 @@ uint32_t driver_want(struct driver *driver, uint32_t row, enum step_output_kind 
     return step->n_outputs++;
 }
 
+void driver_run_masked(struct driver *driver, const uint32_t *const *masks)
+{
+    err_t e = model_forward(driver->model, driver->step);
+    if (e.code == ERR_OK)
+        e = model_sample(driver->model, driver->step, masks);
+    if (e.code == ERR_OK)
+        e = model_collect(driver->model, driver->step);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+}
+
 void driver_run(struct driver *driver)
 {
-    model_forward(driver->model, driver->step);
-    model_sample(driver->model, driver->step, NULL);
-    model_collect(driver->model, driver->step);
+    driver_run_masked(driver, NULL);
 }
 
 const struct step_result *driver_result(const struct driver *driver, uint32_t output)

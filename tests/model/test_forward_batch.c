@@ -245,9 +245,7 @@ static void masks_follow_their_outputs(void **state)
         driver_reset_slot(&driver, slot);
         driver_want(&driver, driver_add(&driver, slot, prompt, 0, 1), STEP_OUTPUT_SAMPLE, 0, -1);
     }
-    model_forward(driver.model, driver.step);
-    model_sample(driver.model, driver.step, masks);
-    model_collect(driver.model, driver.step);
+    driver_run_masked(&driver, masks);
     uint32_t unmasked = driver_result(&driver, 0)->token_ids[0];
     for (uint32_t slot = 0; slot < N_MASKED; slot++)
         assert_int_equal(driver_result(&driver, slot)->token_ids[0], slot % 5 ? 7 * slot + 3 : unmasked);

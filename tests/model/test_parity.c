@@ -151,9 +151,9 @@ static void check_prompt(struct driver *driver, const struct golden_case *golden
     driver_begin(driver);
     uint32_t row = driver_add(driver, 0, golden->tokens, golden->n_prompt - 1, 1);
     driver_want(driver, row, STEP_OUTPUT_SAMPLE, 0, 0);
-    model_forward(driver->model, driver->step);
+    assert_int_equal(model_forward(driver->model, driver->step).code, ERR_OK);
     assert_true(logits_error(driver, golden) < F32_TOLERANCE);
-    model_collect(driver->model, driver->step);
+    assert_int_equal(model_collect(driver->model, driver->step).code, ERR_OK);
 }
 
 /* Greedy, each token drawn by the model itself. Every other decode step reads its token from the slot. */
