@@ -195,7 +195,7 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     if (!check_selected(bench->options, name))
         return;
     struct linear_bench b = {.bench = bench};
-    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false};
+    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false, NULL};
     struct weight *first;
     double start = seconds_now();
     err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
