@@ -35,5 +35,5 @@ uint32_t driver_want(struct driver *driver, uint32_t row, enum step_output_kind 
 void driver_run(struct driver *driver);
 const struct step_result *driver_result(const struct driver *driver, uint32_t output);
 
-/* The checkpoints' names, NULL at the end. */
-extern const char *const driver_checkpoints[];
+/* Names of the checkpoints in tests/parity/checkpoints and tests/parity/quantized, NULL at the end. */
+extern const char *const driver_checkpoints[], *const driver_quantized_checkpoints[];
