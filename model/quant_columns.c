@@ -11,21 +11,25 @@ static uint32_t codes_a_word(const struct quant_tensors *tensors)
     return 32 / tensors->format.bits;
 }
 
-static uint32_t slab_word(const struct quant_slab *slab, uint64_t row, uint64_t word)
+/* Where element `index` of n rows from `first` on begins; the next row's is slab->row_bytes on. */
+static const uint8_t *slab_column(const struct quant_slab *slab, uint64_t first, uint64_t n, uint64_t index,
+                                  uint64_t element_bytes)
 {
-    ASSERT(row >= slab->first_row && row - slab->first_row < slab->n_rows);
-    uint64_t byte = word * 4 - slab->first_byte;
-    ASSERT(word * 4 >= slab->first_byte && byte < slab->row_bytes);
-    uint32_t value;
-    memcpy(&value, slab->bytes + (row - slab->first_row) * slab->row_bytes + byte, sizeof value);
-    return value;
+    ASSERT(first >= slab->first_row && first - slab->first_row + n <= slab->n_rows);
+    uint64_t byte = index * element_bytes;
+    ASSERT(byte >= slab->first_byte && byte - slab->first_byte + element_bytes <= slab->row_bytes);
+    return slab->bytes + (first - slab->first_row) * slab->row_bytes + (byte - slab->first_byte);
 }
 
-static float slab_scale(const struct quant_slab *slab, enum tensor_dtype dtype, uint64_t row, uint64_t column)
+static uint32_t word_at(const uint8_t *at)
 {
-    size_t element = tensor_dtype_bytes(dtype);
-    const uint8_t *at =
-        slab->bytes + (row - slab->first_row) * slab->row_bytes + (column * element - slab->first_byte);
+    uint32_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+static float float_at(const uint8_t *at, enum tensor_dtype dtype)
+{
     uint16_t half;
     float value;
     memcpy(&half, at, sizeof half);
@@ -33,6 +37,17 @@ static float slab_scale(const struct quant_slab *slab, enum tensor_dtype dtype, 
         return dtype == TENSOR_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
     memcpy(&value, at, sizeof value);
     return value;
+}
+
+/* Scales of groups [first, first + n) of an output. */
+static void read_scales(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
+                        float *out)
+{
+    const struct quant_slab *slab = &tensors->scale_slab;
+    enum tensor_dtype dtype = tensors->scales->info->dtype;
+    const uint8_t *at = slab_column(slab, first, n, row, tensor_dtype_bytes(dtype));
+    for (size_t g = 0; g < n; g++)
+        out[g] = float_at(at + g * slab->row_bytes, dtype);
 }
 
 static err_t check_multiple(const struct quant_tensors *tensors, const struct quant_binder *binder,
@@ -110,19 +125,22 @@ static uint32_t awq_shift(uint64_t o)
 static err_t read_codes_awq(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
                             int8_t *codes)
 {
-    for (size_t k = 0; k < n; k++)
-        codes[k] = (int8_t)(slab_word(&tensors->code_slab, first + k, row / 8) >> awq_shift(row) & 15);
+    const struct quant_slab *slab = &tensors->code_slab;
+    const uint8_t *at = slab_column(slab, first, n, row / 8, sizeof(uint32_t));
+    uint32_t shift = awq_shift(row);
+    for (size_t k = 0; k < n; k++, at += slab->row_bytes)
+        codes[k] = (int8_t)(word_at(at) >> shift & 15);
     return err_ok();
 }
 
 static err_t read_groups_awq(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
                              struct quant_row *out)
 {
-    enum tensor_dtype dtype = tensors->scales->info->dtype;
-    for (size_t g = 0; g < n; g++) {
-        out->scales[g] = slab_scale(&tensors->scale_slab, dtype, first + g, row);
-        out->zeros[g] = (int16_t)(slab_word(&tensors->zero_slab, first + g, row / 8) >> awq_shift(row) & 15);
-    }
+    const struct quant_slab *slab = &tensors->zero_slab;
+    const uint8_t *at = slab_column(slab, first, n, row / 8, sizeof(uint32_t));
+    read_scales(tensors, row, first, n, out->scales);
+    for (size_t g = 0; g < n; g++)
+        out->zeros[g] = (int16_t)(word_at(at + g * slab->row_bytes) >> awq_shift(row) & 15);
     return err_ok();
 }
 
@@ -136,10 +154,18 @@ static err_t read_codes_gptq(const struct quant_tensors *tensors, uint64_t row, 
                              int8_t *codes)
 {
     uint32_t in_word = codes_a_word(tensors), bits = tensors->format.bits, mask = (1u << bits) - 1;
+    const struct quant_slab *slab = &tensors->code_slab;
+    uint64_t first_word = first / in_word, n_words = (first + n - 1) / in_word + 1 - first_word;
+    const uint8_t *at = slab_column(slab, first_word, n_words, row, sizeof(uint32_t));
     int bias = gptq_bias(&tensors->format);
+    uint32_t shift = (uint32_t)(first % in_word) * bits;
     for (size_t k = 0; k < n; k++) {
-        uint32_t word = slab_word(&tensors->code_slab, (first + k) / in_word, row);
-        codes[k] = (int8_t)((int)(word >> (first + k) % in_word * bits & mask) - bias);
+        codes[k] = (int8_t)((int)(word_at(at) >> shift & mask) - bias);
+        shift += bits;
+        if (shift == 32) {
+            shift = 0;
+            at += slab->row_bytes;
+        }
     }
     return err_ok();
 }
@@ -162,12 +188,12 @@ static err_t read_groups_gptq(const struct quant_tensors *tensors, uint64_t row,
                               struct quant_row *out)
 {
     uint32_t in_word = codes_a_word(tensors), bits = tensors->format.bits, mask = (1u << bits) - 1;
-    enum tensor_dtype dtype = tensors->scales->info->dtype;
+    const struct quant_slab *slab = &tensors->zero_slab;
+    const uint8_t *at = slab_column(slab, first, n, row / in_word, sizeof(uint32_t));
     bool symmetric = tensors->format.offset == QUANT_SYMMETRIC, less_one = false, before = false;
+    read_scales(tensors, row, first, n, out->scales);
     for (size_t g = 0; g < n; g++) {
-        uint32_t word = slab_word(&tensors->zero_slab, first + g, row / in_word);
-        int stored = (int)(word >> row % in_word * bits & mask);
-        out->scales[g] = slab_scale(&tensors->scale_slab, dtype, first + g, row);
+        int stored = (int)(word_at(at + g * slab->row_bytes) >> row % in_word * bits & mask);
         if (symmetric) {
             TRY(check_symmetric(tensors, stored, &less_one));
             if (g > 0 && less_one != before)

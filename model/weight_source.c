@@ -88,11 +88,12 @@ static err_t quantized_values(const struct weight_source *source, const struct w
 {
     const struct quant_tensors *tensors = part->quantized;
     size_t n_groups = count_groups(source, tensors);
-    char *memory = mem_alloc_array(n_groups * (sizeof(float) + sizeof(int16_t)) + source->n_in, 1);
+    char *memory = mem_alloc_array(n_groups * (2 * sizeof(float) + sizeof(int16_t)) + source->n_in, 1);
     if (!memory)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a row of %s", part->name);
     struct quant_row read = {.scales = (float *)memory};
-    read.zeros = (int16_t *)(read.scales + n_groups);
+    read.minimums = read.scales + n_groups;
+    read.zeros = (int16_t *)(read.minimums + n_groups);
     read.codes = (int8_t *)(read.zeros + n_groups);
     err_t e = quant_tensors_read(tensors, row, source->first_column, source->n_in, &read);
     if (e.code == ERR_OK)

@@ -139,8 +139,8 @@ static bool format_of_codes(const struct weight_source *source, const struct qua
 {
     *group = format->group == 0 ? (uint32_t)source->n_in : format->group;
     if (format->code == QUANT_CODE_E4M3) {
-        *out = WEIGHT_FP8;
-        return format->group == 0;
+        *out = WEIGHT_FP8; /* where a GPU has rows in 8 bits too */
+        return format->group == 0 && format->rows_in_8_bits;
     }
     if (*group % WEIGHT_GROUP != 0 || format->offset == QUANT_MINIMUM)
         return false;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include "model/name_pattern.h"
 #include "model/quant_config.h"
+#include "model/quant_format.h"
 #include "tests/model/broken_model.h"
 
 enum { N_LAYERS = 12 };
@@ -273,12 +274,49 @@ static void patterns_match_as_re_match(void **state)
     expect_error(name_pattern_parse(longest, &pattern), ERR_RESOURCE_EXHAUSTED, "63", NULL);
 }
 
+/* What the description says, for every kind of code and offset, from the middle of a group on. */
+static void codes_stand_for_values(void **state)
+{
+    (void)state;
+    int8_t codes[] = {-8, 7, 0, 15, 3, -128};
+    float scales[] = {0.5f, 2.0f, -1.0f}, minimums[] = {10.0f, -20.0f, 30.0f}, out[6];
+    int16_t zeros[] = {8, -3, 0};
+    struct quant_row row = {.codes = codes, .scales = scales, .zeros = zeros, .minimums = minimums};
+    struct quant_format format = {.bits = 8, .group = 4};
+    assert_int_equal(quant_groups(&format, 6, 6), 2);
+    assert_int_equal(quant_groups(&format, 7, 6), 3);
+    quant_row_values(&format, &row, 7, 6, out);
+    const float symmetric[] = {-4, 14, 0, 30, 6, 128};
+    assert_memory_equal(out, symmetric, sizeof out);
+    format.offset = QUANT_ZERO_POINT;
+    quant_row_values(&format, &row, 7, 6, out);
+    const float with_zeros[] = {-8, 20, 6, 36, 12, 128};
+    assert_memory_equal(out, with_zeros, sizeof out);
+    format.offset = QUANT_MINIMUM;
+    quant_row_values(&format, &row, 7, 6, out);
+    const float with_minimums[] = {6, -6, -20, 10, -14, 158};
+    assert_memory_equal(out, with_minimums, sizeof out);
+    const uint32_t group_of[] = {9, 9, 2, 0, 1, 1, 0, 2};
+    row.group_of = group_of;
+    format.offset = QUANT_SYMMETRIC;
+    quant_row_values(&format, &row, 2, 6, out);
+    const float permuted[] = {8, 3.5f, 0, 30, 1.5f, 128};
+    assert_memory_equal(out, permuted, sizeof out);
+    row.group_of = NULL;
+    format = (struct quant_format){.code = QUANT_CODE_E4M3, .bits = 8};
+    codes[0] = 0x38, codes[1] = (int8_t)0xfe, codes[2] = 1; /* 1, -448, 2^-9 */
+    assert_int_equal(quant_groups(&format, 6, 600), 1);
+    quant_row_values(&format, &row, 100, 3, out);
+    const float e4m3[] = {0.5f, -224, 0x1p-10f};
+    assert_memory_equal(out, e4m3, sizeof e4m3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_are_understood),     cmocka_unit_test(modules_are_left_out),
         cmocka_unit_test(others_are_refused),         cmocka_unit_test(lists_have_an_end),
-        cmocka_unit_test(patterns_match_as_re_match),
+        cmocka_unit_test(patterns_match_as_re_match), cmocka_unit_test(codes_stand_for_values),
     };
     return cmocka_run_group_tests_name("quantization_config", tests, NULL, NULL);
 }

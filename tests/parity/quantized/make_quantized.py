@@ -111,7 +111,7 @@ def awq(group):
                   "modules_to_not_convert": None}
 
 
-def gptq(bits, group, symmetric, act_order=False, v2=False, stored_half=False):
+def gptq(bits, group, symmetric, act_order=False, v2=False, stored_half=False, head=False):
     def make(name, w):
         order = None
         if act_order:
@@ -123,7 +123,7 @@ def gptq(bits, group, symmetric, act_order=False, v2=False, stored_half=False):
                    "scales": scales.t().half(), "g_idx": of.to(torch.int32)}
         return tensors, value_of(codes, scales, zeros, of)
     return make, {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric, "desc_act": act_order,
-                  "checkpoint_format": "gptq_v2" if v2 else "gptq", "lm_head": False, "damp_percent": 0.01}
+                  "checkpoint_format": "gptq_v2" if v2 else "gptq", "lm_head": head, "damp_percent": 0.01}
 
 
 def compressed(format, weights, inputs, make, ignore):
@@ -184,7 +184,7 @@ def e4m3_block(side):
 CHECKPOINTS = {
     "awq-g32": (llama(), awq(32), torch.float16, []),
     "awq-g128": (llama(hidden_size=128, num_key_value_heads=1), awq(128), torch.float16, []),
-    "gptq-sym-g32": (llama(), gptq(4, 32, True), torch.float16, []),
+    "gptq-sym-g32": (llama(), gptq(4, 32, True, head=True), torch.float16, []),
     "gptq-sym-stored-half": (qwen2(tie_word_embeddings=True), gptq(4, 64, True, stored_half=True), torch.float16, []),
     "gptq-asym-g64": (llama(attention_bias=True), gptq(4, 64, False), torch.float16, []),
     "gptq-v2-act-order": (llama(), gptq(4, 32, False, act_order=True, v2=True), torch.float16, []),
@@ -231,16 +231,16 @@ def make(index, name):
         parameter.data = parameter.data.to(dtype).float()
     tensors = {}
     modules = dict(model.named_modules())
-    for layer in range(config.num_hidden_layers):
-        for linear in LINEARS:
-            module = f"model.layers.{layer}.{linear}"
-            if module in left:
-                continue
-            parts, values = quantise(module, modules[module].weight)
-            modules[module].weight.copy_(values)
-            tensors.update({f"{module}.{key}": value for key, value in parts.items()})
+    quantised = [f"model.layers.{layer}.{linear}" for layer in range(config.num_hidden_layers) for linear in LINEARS]
+    quantised = [module for module in quantised if module not in left]
+    if quantization.get("lm_head"):
+        quantised.append("lm_head")
+    for module in quantised:
+        parts, values = quantise(module, modules[module].weight)
+        modules[module].weight.copy_(values)
+        tensors.update({f"{module}.{key}": value for key, value in parts.items()})
     for key, value in model.state_dict().items():
-        if key.endswith("_proj.weight") and key[:-len(".weight")] not in left:
+        if key.removesuffix(".weight") in quantised:
             continue
         if not (config.tie_word_embeddings and key == "lm_head.weight"):
             tensors[key] = value.to(dtype)
