@@ -32,9 +32,11 @@ enum weight_format {
     WEIGHT_F32,
     WEIGHT_BF16,
     WEIGHT_F16,
-    WEIGHT_INT8, /* symmetric, one scale per `group` inputs, codes -127..127 */
-    WEIGHT_INT4, /* symmetric, one scale per `group` inputs, codes -8..7 */
-    WEIGHT_FP8,  /* e4m3, one scale per output (amax / 448); `group` is n_in */
+    WEIGHT_INT8,  /* symmetric, one scale per `group` inputs, codes -127..127 */
+    WEIGHT_INT4,  /* symmetric, one scale per `group` inputs, codes -8..7 */
+    WEIGHT_UINT4, /* codes 0..15, a scale and an integer zero point 0..15 per `group` inputs: only by `codes`
+                   */
+    WEIGHT_FP8,   /* e4m3, one scale per output (amax / 448); `group` is n_in */
 };
 enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats; n_in must be a multiple */
 
@@ -42,15 +44,26 @@ enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats
  * to whatever the checkpoint holds; stacked matrices (q, k, v) are one description. */
 typedef void weight_row_fn(const void *context, size_t row, float *out);
 
+/* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group]. They
+ * are computed with as they are; a backend may round the scales to its own type (f16 on the CPU). */
+struct weight_codes {
+    int8_t *codes;  /* [n_in]: INT8 -128..127, INT4, UINT4, FP8 as bytes that are no NaN */
+    float *scales;  /* [n_in / group], finite */
+    uint8_t *zeros; /* [n_in / group]; UINT4 */
+};
+/* Fills out's buffers for row `row`. Called from several threads at once. */
+typedef void weight_codes_fn(const void *context, size_t row, const struct weight_codes *out);
+
 struct weight_desc {
     const char *name; /* for messages */
     size_t n_out, n_in;
     enum weight_format format;
     uint32_t group; /* quantised formats */
     weight_row_fn *row;
-    const void *row_context;
-    const float *bias; /* [n_out] copied, or NULL */
-    bool is_table;     /* embed reads its rows */
+    const void *row_context; /* of row and codes */
+    const float *bias;       /* [n_out] copied, or NULL */
+    bool is_table;           /* embed reads its rows */
+    weight_codes_fn *codes;  /* quantised formats: ready codes in place of what `row` gives; NULL = none */
 };
 
 /* ---- Activations ---- */

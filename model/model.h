@@ -65,6 +65,7 @@ struct memory_plan {
     uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes;
     uint64_t engine_bytes;  /* scheduler, rings, and requests running at their longest */
     uint64_t program_bytes; /* program, libraries, tokenizer */
+    uint64_t loading_bytes; /* while weights are read, when engine_bytes are not there yet */
     uint64_t total_bytes, available_bytes;
     uint64_t kv_bytes_per_token;
     uint32_t num_kv_blocks, block_tokens;
@@ -78,8 +79,9 @@ struct memory_plan {
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
-    const char *quantization; /* "none" | "int8" | "int4" | "w8a8" | "fp8" */
-    const char *backend;      /* for people: device, instruction set, threads */
+    const char
+        *quantization;   /* "none" | "int8" | "int4" | "w8a8" | "fp8", or a checkpoint's "quant_method" */
+    const char *backend; /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;
     uint32_t n_ranks;

@@ -143,10 +143,10 @@ struct cuda_layout {
     uint32_t packed; /* of the matrix: cuda_matrix.h */
     /* Of one panel; scales 0 = none. */
     void (*panel_bytes)(const struct weight_desc *desc, size_t *codes, size_t *scales);
-    /* One row into its panel, which was zeroed. quantize: of the CPU, so that both have the same codes.
-     * buffer: [n_in] codes for the thread's own use. */
-    void (*pack_row)(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                     uint32_t row_in_panel, int8_t *buffer, uint8_t *codes, uint8_t *scales);
+    /* One row into its panel, which was zeroed: of the values, or where they are NULL of the codes in row,
+     * whose buffers are else the thread's own. quantize: of the CPU, so that both have the same codes. */
+    void (*pack_row)(const struct kernel_table *quantize, const struct weight_desc *desc, const float *values,
+                     const struct weight_codes *row, uint32_t row_in_panel, uint8_t *codes, uint8_t *scales);
 };
 
 struct weight {

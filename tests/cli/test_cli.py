@@ -450,6 +450,8 @@ def test_bench_ops():
     assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 12
     linears = [row for row in rows if row["op"] == "layer_linears"]
     assert linears[1]["flops"] == 5 * linears[0]["flops"] == 5 * 2 * (128 * 64 + 64 * 64 + 3 * 64 * 128)
+    (zeros,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "uint4", "--rows", 1, "--json")
+    assert zeros["weights"] == "uint4" and zeros["bytes"] > linears[0]["bytes"]  # int4, and zero points
     (decode,) = run_json("bench", "ops", *sizes, "--op", "attention_decode", "--rows", 3, "--json")
     assert decode["bytes"] == 3 * 50 * 2 * 2 * 16 * 2 + 3 * 2 * 2 * 64
     assert_refused(run("bench", "ops", "--rows", 5, "--rows", 1), 2, "--rows", "1")

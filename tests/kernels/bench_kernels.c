@@ -120,6 +120,18 @@ static void copy_weights(struct linear_bench *b, struct weight *first)
     }
 }
 
+/* Of WEIGHT_UINT4 in groups of WEIGHT_GROUP: some codes and zero points. */
+static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+{
+    const size_t *n_in = context;
+    for (size_t i = 0; i < *n_in; i++)
+        out->codes[i] = (int8_t)((i * 7 + row * 3 + i / 11) % 16);
+    for (size_t g = 0; g < *n_in / WEIGHT_GROUP; g++) {
+        out->scales[g] = 0.01f;
+        out->zeros[g] = (uint8_t)((row + g) % 16);
+    }
+}
+
 static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
                          size_t n_out, size_t n_in, uint32_t group)
 {
@@ -128,7 +140,9 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     if (!check_selected(bench->options, name))
         return;
     struct linear_bench b = {.bench = bench};
-    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false};
+    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false, NULL};
+    if (format == WEIGHT_UINT4)
+        desc.codes = noise_codes;
     struct weight *first;
     double start = seconds_now();
     err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
@@ -367,11 +381,8 @@ int bench_kernels(const struct check_options *options, int n_threads)
     static const struct {
         enum weight_format format;
         const char *name;
-    } formats[] = {{WEIGHT_INT4, "int4"},
-                   {WEIGHT_INT8, "int8"},
-                   {WEIGHT_BF16, "bf16"},
-                   {WEIGHT_F16, "f16"},
-                   {WEIGHT_F32, "f32"}};
+    } formats[] = {{WEIGHT_INT4, "int4"}, {WEIGHT_UINT4, "uint4"}, {WEIGHT_INT8, "int8"},
+                   {WEIGHT_BF16, "bf16"}, {WEIGHT_F16, "f16"},     {WEIGHT_F32, "f32"}};
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048,
                      WEIGHT_GROUP); /* 1B: gate and up */

@@ -16,6 +16,12 @@ const char *const driver_checkpoints[] = {"llama-gqa",
                                           "qwen2-window",
                                           NULL};
 
+const char *const driver_quantized_checkpoints[] = {
+    "awq-g32",         "awq-g128",          "gptq-sym-g32",      "gptq-sym-stored-half",
+    "gptq-asym-g64",   "gptq-v2-act-order", "gptq-int8-channel", "packed-sym-g64",
+    "packed-asym-g32", "packed-channel",    "packed-int8-asym",  "w8a8",
+    "e4m3-channel",    "e4m3-tensor",       "e4m3-block",        NULL};
+
 const char *driver_device(void)
 {
     return getenv("BANTAM_TEST_DEVICE");

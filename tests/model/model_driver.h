@@ -36,5 +36,5 @@ void driver_run(struct driver *driver);
 void driver_run_masked(struct driver *driver, const uint32_t *const *masks);
 const struct step_result *driver_result(const struct driver *driver, uint32_t output);
 
-/* The checkpoints' names, NULL at the end. */
-extern const char *const driver_checkpoints[];
+/* Names of the checkpoints in tests/parity/checkpoints and tests/parity/quantized, NULL at the end. */
+extern const char *const driver_checkpoints[], *const driver_quantized_checkpoints[];
