@@ -1,6 +1,6 @@
 # What Bantam links. jansson, utf8proc and xxHash come from Debian's packages by pkg-config or, on a machine that has
 # neither, from the folder that `scripts/bundle libraries` fills; -DBANTAM_BUNDLED=FOLDER takes them from there in any
-# case. gRPC and cmocka come by pkg-config alone.
+# case. gRPC, libevent and cmocka come by pkg-config alone.
 find_package(Threads REQUIRED)
 set(BANTAM_BUNDLED "" CACHE PATH "Folder made by scripts/bundle libraries; empty: pkg-config, then build/bundled")
 set(bundled ${BANTAM_BUNDLED})
@@ -44,6 +44,7 @@ if(BANTAM_SERVER OR BANTAM_TESTS)
 endif()
 if(BANTAM_SERVER)
   pkg_check_modules(grpc REQUIRED IMPORTED_TARGET grpc gpr)
+  pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core)
   find_program(FLATC flatc REQUIRED)
 endif()
 if(BANTAM_TESTS)
