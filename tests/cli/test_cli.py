@@ -469,7 +469,7 @@ def test_bench_loop():
 
 
 # What is not given is not there.
-WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file"}
+WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file"}
 
 
 def commands():
