@@ -48,12 +48,13 @@ struct loads {
     int64_t
         heartbeat_age_ns; /* since the loop last showed life; it does so at least every 100 ms when idle */
     bool step_running;    /* a step is being executed: a long prefill is not a dead loop */
+    bool failed;          /* what computes is lost: nothing is answered until the process is restarted */
 };
 
 struct service_vtable {
     /* Authenticated request -> stream. Copies what it keeps. On error nothing is left behind:
-     * INVALID_ARGUMENT, NOT_FOUND (model), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining),
-     * DEADLINE_EXCEEDED (already past). */
+     * INVALID_ARGUMENT, NOT_FOUND (model), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining,
+     * failed), DEADLINE_EXCEEDED (already past). */
     err_t (*submit)(struct service *service, const struct request *request, struct stream **out);
     /* Takes the next event; false when there is none yet or none to come. Never blocks. */
     bool (*stream_next)(struct stream *stream, struct event *out);

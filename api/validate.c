@@ -109,7 +109,7 @@ static err_t check_int(bool set, const char *field, int64_t value, int64_t low, 
     return err_ok();
 }
 
-static err_t validate_scalars(const struct sampling_params *p, const struct validate_limits *limits)
+err_t validate_sampling(const struct sampling_params *p, const struct validate_limits *limits)
 {
     uint32_t set = p->set;
     TRY(check_float(set & SAMPLING_TEMPERATURE, "temperature", p->temperature, 0, 100, false));
@@ -181,7 +181,7 @@ err_t validate_request(const struct request *request, const struct validate_limi
     TRY(validate_prompt(request, limits));
     TRY(validate_ids("output_prefix_ids", request->output_prefix_ids, request->n_output_prefix_ids,
                      limits->max_model_len, limits->vocab_size));
-    TRY(validate_scalars(&request->sampling, limits));
+    TRY(validate_sampling(&request->sampling, limits));
     TRY(validate_lists(&request->sampling, limits));
     if (request->n_output_prefix_ids > 0 && (request->sampling.set & SAMPLING_N) && request->sampling.n > 1)
         return INVALID("output_prefix_ids continues one choice; n is %u and must be 1", request->sampling.n);

@@ -17,6 +17,10 @@ struct validate_limits {
  * right. */
 err_t validate_request(const struct request *request, const struct validate_limits *limits) ERR_MUST_CHECK;
 
+/* The ranges of the scalars that are set, as in validate_request: for a model's own defaults. */
+err_t validate_sampling(const struct sampling_params *params,
+                        const struct validate_limits *limits) ERR_MUST_CHECK;
+
 /* After tokenising and resolving: the prompt has 1..max_model_len-1 tokens, min_tokens <= max_tokens, and so
  * on. Lowers params->max_tokens to what the model's length leaves (0 = all of it). */
 err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, size_t n_output_prefix,

@@ -5,7 +5,8 @@
 
 For each model: tokens/s offline at 1, 8 and 32 streams; start to ready; time to first token and between tokens over gRPC;
 the peak of resident memory, with every KV block in use, against the printed plan. Every figure is the median of --repeat
-runs and stands beside the command that made it. The files are written after every figure, so that an interruption loses
+runs and stands beside the command that made it; each run over gRPC has a seed of its own, for the prefix cache would know the
+prompts of the run before. The files are written after every figure, so that an interruption loses
 little; progress goes to stderr. Parts run alone by name; one that fails is reported and the others go on. Standard library
 only."""
 
@@ -66,8 +67,8 @@ class Server:
         self.port_file, self.log_path = (pathlib.Path(self.folder.name) / name for name in ("port", "log"))
         began = time.monotonic()
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen([*command, "--port", "0", "--port-file", str(self.port_file)], cwd=ROOT,
-                                            stdout=subprocess.DEVNULL, stderr=log)
+            self.process = subprocess.Popen([*command, "--port", "0", "--http-port", "0", "--port-file",
+                                             str(self.port_file)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log)
         while not self.port_file.exists():  # written whole, by a rename
             if self.process.poll() is not None or time.monotonic() - began > READY_TIMEOUT_S:
                 self.stop()
@@ -122,9 +123,12 @@ class Figures:
         self.progress.run_begins(what)
         return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
-    def run_json(self, what, command, fields):
-        """Medians of the fields over the repeats of a command that prints one JSON object."""
-        runs = [json.loads(self.run(f"{what}, run {i + 1} of {self.repeat}", command)) for i in range(self.repeat)]
+    def run_json(self, what, command, fields, first_seed=None):
+        """Medians of the fields over the repeats of a command that prints one JSON object; with --seed N, N from first_seed on."""
+        runs = []
+        for i in range(self.repeat):
+            seed = [] if first_seed is None else ["--seed", str(first_seed + i)]
+            runs.append(json.loads(self.run(f"{what}, run {i + 1} of {self.repeat}", command + seed)))
         return {field: statistics.median(run[field] for run in runs) for field in fields}
 
     def part_loop(self):
@@ -158,7 +162,7 @@ class Figures:
                            str(MODELS[part]["requests"][streams]), "--max-concurrency", str(streams), "--random-input-len",
                            str(lens[0]), "--random-output-len", str(lens[1]), "--ignore-eos", "--json"]
                 what = f"{weights}, {streams} streams, over gRPC"
-                self.add(part, what, command, **self.run_json(f"{part} {what}", command, SERVED))
+                self.add(part, what, command, **self.run_json(f"{part} {what}", command, SERVED, first_seed=1000 * streams))
             self.add(part, f"{weights}, memory of the server", serve, peak_rss_bytes=server.memory_bytes("VmHWM"),
                      planned_bytes=server.planned_bytes())
 

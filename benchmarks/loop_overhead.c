@@ -36,16 +36,18 @@ static void set_slot(void *context, uint32_t slot, const struct sampler_params *
     (void)context, (void)slot, (void)params, (void)history;
 }
 
-static void nothing(void *context, struct step *step)
+static err_t nothing(void *context, struct step *step)
 {
     (void)context, (void)step;
+    return err_ok();
 }
 
-static void sample_constant(void *context, struct step *step, const uint32_t *const *masks)
+static err_t sample_constant(void *context, struct step *step, const uint32_t *const *masks)
 {
     (void)context, (void)masks;
     for (uint32_t i = 0; i < step->n_outputs; i++)
         step->results[i] = (struct step_result){.n_tokens = 1, .token_ids = {1}};
+    return err_ok();
 }
 
 static const struct executor_vtable STUB = {

@@ -73,6 +73,30 @@ static void noise_row(const void *context, size_t row, float *out)
     }
 }
 
+/* Inputs that share a scale: of int4 with zero points as many as most checkpoints have. */
+static uint32_t scale_group(enum weight_format format, size_t n_in)
+{
+    enum { UINT4_GROUP = 128 };
+    if (format == WEIGHT_FP8)
+        return (uint32_t)n_in;
+    return format == WEIGHT_UINT4 && n_in % UINT4_GROUP == 0 ? UINT4_GROUP : WEIGHT_GROUP;
+}
+
+/* Of WEIGHT_UINT4. */
+static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+{
+    const size_t *n_in = context;
+    uint32_t state = (uint32_t)row * 2654435761u + 12345;
+    for (size_t i = 0; i < *n_in; i++) {
+        state = state * 1664525u + 1013904223u;
+        out->codes[i] = (int8_t)(state >> 28);
+    }
+    for (size_t g = 0; g < *n_in / scale_group(WEIGHT_UINT4, *n_in); g++) {
+        out->scales[g] = 0x1p-8f;
+        out->zeros[g] = (uint8_t)(7 + g % 2);
+    }
+}
+
 /* The four matrices of a layer; n_in is where their rows' length lives. */
 static void describe_matrices(const struct op_bench_options *o, size_t n_in[OP_MATRICES],
                               struct weight_desc out[OP_MATRICES])
@@ -87,9 +111,10 @@ static void describe_matrices(const struct op_bench_options *o, size_t n_in[OP_M
             .n_out = outputs[i],
             .n_in = inputs[i],
             .format = o->weights,
-            .group = o->weights == WEIGHT_FP8 ? (uint32_t)inputs[i] : WEIGHT_GROUP,
+            .group = scale_group(o->weights, inputs[i]),
             .row = noise_row,
             .row_context = &n_in[i],
+            .codes = o->weights == WEIGHT_UINT4 ? noise_codes : NULL,
         };
     }
 }
@@ -494,6 +519,8 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
         results[i].us = median_step_us(&b) / options->n_rounds / options->n_layers;
         count_work(&b, rows[i], &results[i]);
     }
+    if (e.code == ERR_OK)
+        e = b.ops->fault(b.backend);
     close_bench(&b);
     return e;
 }

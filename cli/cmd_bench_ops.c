@@ -21,8 +21,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"device", FLAG_STRING, &v->device, "cpu", 0, 0, NULL, NULL, "cpu, cuda or cuda:N", NULL},
         {"threads", FLAG_INT, &v->threads, "0", 0, 256, NULL, NULL, "of the CPU; 0 = one per usable CPU",
          NULL},
-        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|int8|fp8|bf16", NULL,
-         "format of the weights", NULL},
+        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|fp8|bf16", NULL,
+         "format of the weights; uint4: int4 with zero points, in groups of 128", NULL},
         {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8", NULL,
          "type of the KV cache", NULL},
         {"op", FLAG_LIST, &v->ops, NULL, 0, 0, NULL, "NAME", "only this op; may be given several times",
@@ -102,10 +102,11 @@ static err_t run_ops(const struct ops_values *v)
         .device = v->device,
         .n_threads = (int)v->threads,
         .batch_variant = !v->batch_invariant,
-        .weights = strcmp(v->weights, "int4") == 0   ? WEIGHT_INT4
-                   : strcmp(v->weights, "int8") == 0 ? WEIGHT_INT8
-                   : strcmp(v->weights, "fp8") == 0  ? WEIGHT_FP8
-                                                     : WEIGHT_BF16,
+        .weights = strcmp(v->weights, "int4") == 0    ? WEIGHT_INT4
+                   : strcmp(v->weights, "uint4") == 0 ? WEIGHT_UINT4
+                   : strcmp(v->weights, "int8") == 0  ? WEIGHT_INT8
+                   : strcmp(v->weights, "fp8") == 0   ? WEIGHT_FP8
+                                                      : WEIGHT_BF16,
         .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0 ? KV_FP8 : KV_BF16,
         .hidden = (size_t)v->hidden,
         .intermediate = (size_t)v->intermediate,

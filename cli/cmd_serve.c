@@ -1,18 +1,18 @@
-/* bantam serve: a model behind gRPC. */
+/* bantam serve: a model behind gRPC and HTTP. */
 #include <string.h>
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "server/serve.h"
 
-enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 16 };
+enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 20 };
 
 struct serve_values {
     struct engine_flag_values engine;
-    const char *host, *port_file, *log_level, *log_format;
-    int64_t port, max_connection_calls, max_calls, max_message_bytes;
+    const char *host, *port_file, *http_port_file, *log_level, *log_format;
+    int64_t port, http_port, max_connection_calls, max_calls, max_http_connections, max_message_bytes;
     double shutdown_timeout_s;
-    bool allow_insecure_bind;
+    bool http, allow_insecure_bind;
 };
 
 static size_t serve_flags(struct serve_values *v, struct flag *flags)
@@ -29,12 +29,28 @@ static size_t serve_flags(struct serve_values *v, struct flag *flags)
          .target = &v->port,
          .default_text = "50051",
          .max = 65535,
-         .help = "TCP port; 0 = any free one"},
+         .help = "TCP port of gRPC; 0 = any free one"},
         {.name = "port-file",
          .kind = FLAG_STRING,
          .target = &v->port_file,
          .metavar = "FILE",
          .help = "write the port here when ready, for programs"},
+        {.name = "http",
+         .kind = FLAG_BOOL,
+         .target = &v->http,
+         .default_text = "true",
+         .help = "serve OpenAI's HTTP API too"},
+        {.name = "http-port",
+         .kind = FLAG_INT,
+         .target = &v->http_port,
+         .default_text = "8000",
+         .max = 65535,
+         .help = "TCP port of HTTP; 0 = any free one"},
+        {.name = "http-port-file",
+         .kind = FLAG_STRING,
+         .target = &v->http_port_file,
+         .metavar = "FILE",
+         .help = "write the HTTP port here when ready, for programs"},
         {.name = "allow-insecure-bind",
          .kind = FLAG_BOOL,
          .target = &v->allow_insecure_bind,
@@ -53,14 +69,21 @@ static size_t serve_flags(struct serve_values *v, struct flag *flags)
          .default_text = "1024",
          .min = 1,
          .max = 1 << 20,
-         .help = "calls at once on one connection"},
+         .help = "gRPC calls at once on one connection"},
         {.name = "max-calls",
          .kind = FLAG_INT,
          .target = &v->max_calls,
          .default_text = "4096",
          .min = 1,
          .max = 1 << 20,
-         .help = "calls at once on all connections"},
+         .help = "gRPC calls at once on all connections"},
+        {.name = "max-http-connections",
+         .kind = FLAG_INT,
+         .target = &v->max_http_connections,
+         .default_text = "1024",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "HTTP connections at once"},
         {.name = "max-message-bytes",
          .kind = FLAG_INT,
          .target = &v->max_message_bytes,
@@ -102,9 +125,8 @@ int command_serve(int argc, char *argv[])
     struct flag flags[SERVE_FLAGS_MAX];
     const struct flag_command command = {
         .name = "bantam serve",
-        .summary = "Serves a model from a directory in Hugging Face's layout over gRPC, until SIGTERM or "
-                   "Ctrl-C; what is in "
-                   "flight then finishes.",
+        .summary = "Serves a model from a directory in Hugging Face's layout over gRPC and HTTP, until "
+                   "SIGTERM or Ctrl-C; what is in flight then finishes.",
         .positionals = "MODEL",
         .min_positionals = 1,
         .max_positionals = 1,
@@ -123,6 +145,10 @@ int command_serve(int argc, char *argv[])
     options.host = values.host;
     options.port = (uint16_t)values.port;
     options.port_file = values.port_file;
+    options.http = values.http;
+    options.http_port = (uint16_t)values.http_port;
+    options.http_port_file = values.http_port_file;
+    options.max_http_connections = (uint32_t)values.max_http_connections;
     options.allow_insecure_bind = values.allow_insecure_bind;
     options.shutdown_timeout_ns = (int64_t)(values.shutdown_timeout_s * 1e9);
     options.max_connection_calls = (uint32_t)values.max_connection_calls;

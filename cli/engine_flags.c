@@ -69,7 +69,7 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .default_text = "none",
          .choices = "none|int8|int4|w8a8|fp8",
          .help = "quantise the weights while loading: int8 and int4 in groups of 32, w8a8 (int8) and fp8 "
-                 "(GPU) by output"},
+                 "(GPU) by output; none for a checkpoint that is quantised already"},
         {.name = "kv-cache-dtype",
          .kind = FLAG_CHOICE,
          .target = &v->kv_cache_dtype,

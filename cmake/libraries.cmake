@@ -1,6 +1,6 @@
 # What Bantam links. jansson, utf8proc and xxHash come from Debian's packages by pkg-config or, on a machine that has
 # neither, from the folder that `scripts/bundle libraries` fills; -DBANTAM_BUNDLED=FOLDER takes them from there in any
-# case. gRPC and cmocka come by pkg-config alone.
+# case. gRPC, libevent and cmocka come by pkg-config alone.
 find_package(Threads REQUIRED)
 set(BANTAM_BUNDLED "" CACHE PATH "Folder made by scripts/bundle libraries; empty: pkg-config, then build/bundled")
 set(bundled ${BANTAM_BUNDLED})
@@ -41,6 +41,7 @@ bantam_library(utf8proc libutf8proc libutf8proc.a)
 bantam_library(xxhash libxxhash "")
 if(BANTAM_SERVER OR BANTAM_TESTS)
   find_package(PkgConfig REQUIRED)
+  pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core)
 endif()
 if(BANTAM_SERVER)
   pkg_check_modules(grpc REQUIRED IMPORTED_TARGET grpc gpr)

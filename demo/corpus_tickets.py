@@ -43,6 +43,10 @@ PROBLEMS = {
             where can I [download|find|see] [my invoices|our past invoices|the bill for {month}]
             the payment page [takes|accepts] only credit cards, can we pay by [bank transfer|invoice|direct debit]
             [there is|I see] an unknown [charge|fee|debit] of {amount} on my [invoice|statement]
+            [I see|we found|there is|there was] [one charge|three charges|a second charge] [for|of] [{amount}|the {plan} plan] on [my|our] [bank account|bank statement|card]
+            [we|I|our tax office] [need|needs|want] [the receipts|a receipt|receipts|invoices] [of|for] [all payments|each payment|the last year|{month}]
+            the [coupon|voucher|gift code|promo code] for the {plan} plan [had no effect|changed nothing] [on the price|on my bill|]
+            [bill|invoice] {code} [lists|names|shows] [a wrong|another] [company|tax number|address], [please correct it|can you change it]
             [overcharged|double charge|wrong amount] on [my account statement|invoice {code}|the {month} bill]
             """
         ),
@@ -78,6 +82,10 @@ PROBLEMS = {
             the link to reset my password [has expired|is expired|does not work|is invalid]
             I was [logged out|signed out] and now my password [is not accepted|is rejected|no longer works]
             [transfer|move|hand over] the ownership of [the workspace|our account] to {name}
+            {name} [has left us|is no longer with us|has a new job], [please|] [block|remove|close] [this|the] [login|user|account]
+            [we want|I have to|it is time] to [invite|add] [our|a] [new colleague|new trainee|assistant] {name} to the [workspace|company account]
+            [I have|I own|there are] [two|three|double] [logins|profiles|users] [and need only one|, can you merge them]
+            I [do not get|did not get|still wait for] the [code|security code|login code] [when I log in|for the login|on my phone]
             [password reset|account locked|login not possible|sign in refused] for user {word}
             """
         ),
@@ -112,6 +120,9 @@ PROBLEMS = {
             the [browser|app] [shows|displays] a timeout [error|message] [when I open the {word} page|all the time]
             data [disappears|is lost|is gone] after [saving|closing|restarting] [the app|the program|the file]
             the [printer|scanner|camera] [is not recognised|is not detected|does not connect] by [the software|your program]
+            [my|our|all the] [notes|work of today|files|entries] [vanished|are gone|are lost] [after|since] [a crash|an update|restarting the app]
+            [after|since] [the installation of|I installed] version {num} [the editor|the program|the app] [closes|crashes|freezes] [when I open|with] [a file|a table|a chart]
+            your [api|server|endpoint|backend] has [been down|returned errors|answered {num}] [to all calls|since {month}|all day]
             [crash|bug|error {num}|blank screen|timeout] in [the app|the {word} module|version {num}]
             """
         ),
@@ -147,6 +158,9 @@ PROBLEMS = {
             the carrier [can not find|does not know] the tracking number {code}
             my neighbour should [receive|accept] the [parcel|package|delivery] [while I am away|instead of me]
             why is [shipping|delivery] of order {code} [delayed|taking so long|postponed]
+            [for days|for a week|since Monday] the tracking [link|number|page] [of my parcel|of order {code}|] [says|shows|has said] [pending|the same place|nothing new]
+            [the status|the tracking status] of [my parcel|order {code}|our delivery] [has been|has stayed|is still] [pending|unknown] [for a week|since Monday|]
+            [is|would] [overnight|faster|weekend] delivery [be possible|available|an option] [for order {code}|to my city|]
             [late delivery|lost parcel|tracking problem|missing package] for order {code}
             """
         ),
@@ -181,6 +195,9 @@ PROBLEMS = {
             your [return|refund] form [asks for|wants] a number that I do not have
             I [lost|never received] the return label for the [shoes|blanket|{word}]
             the replacement [is|that you sent is|arrived] [broken|damaged|faulty] [too|again|as well]
+            [does|is] the warranty [cover|valid for] [a lamp|a phone|a {word}|my kettle] that [broke|failed|stopped working] [after a year|last week|]
+            [the refund|my refund|the money] of {amount} for [the goods|the jacket|the {word}] that [I returned|I sent back|you have back] [has not come|is late|is not here]
+            [the|your] {word} [has|arrived with] a [crack|scratch|hole], [I ask for a refund|give me my money back|I want to return it]
             [refund request|return of goods|exchange of size|damaged item] for order {code}
             """
         ),
@@ -212,6 +229,9 @@ PROBLEMS = {
             it [should|could] be possible to [rename|group|pin] [columns|tabs|folders], [please add that|that would be useful]
             [an improvement|a wish] for the [roadmap|next release]: [more colours|a {word} panel|larger icons]
             we [would pay more for|would welcome] [a {word} add-on|an api for reports|a mobile version]
+            [please|kindly] [plan|include|offer|consider] [{word} files|{word} support|support of {word}|files of type {word}] [in a later version|in the next release|some day|]
+            [opening|reading|importing] {word} files [is not possible yet, please add it|would be a good addition|is what I miss]
+            [a thing|the one thing] [I miss|that we miss] is [the chance|an option] to [pin|colour|group] [notes|lists|mails]
             [new feature|feature wish|enhancement|improvement idea]: [{word} support|a timeline|multiple windows]
             """
         ),
@@ -402,11 +422,61 @@ URGENCY_PHRASES = {
 }
 
 GREETINGS = {
-    TRAIN: phrases("Hi,\nHello,\nHi team,\nDear support,\nHello there,\nGood morning,\nGood evening,\nHey,\nTo whom it may concern,\nHi all,\nDear Sir or Madam,"),
+    TRAIN: phrases(
+        """
+        Hi,
+        Hello,
+        Hi team,
+        Hey team,
+        Dear support,
+        Hello there,
+        Good morning,
+        Good evening,
+        Good day,
+        A good day to you,
+        Hey,
+        Greetings,
+        To whom it may concern,
+        Hi all,
+        Hi everybody,
+        Hi support,
+        Hello everyone,
+        Hello colleagues,
+        Dear all,
+        Dear colleagues,
+        Dear helpers,
+        Dear Sir or Madam,
+        Dear customer service,
+        """
+    ),
     HELDOUT: phrases("Hello support team,\nGood afternoon,\nDear team,\nHi folks,"),
 }
 CLOSINGS = {
-    TRAIN: phrases("Thanks, {name}\nRegards, {name}\nThank you.\nBest, {name}\nBest regards, {name}\nThanks!\nCheers, {name}\nKind regards\n{name}"),
+    TRAIN: phrases(
+        """
+        Thanks, {name}
+        Thanks a lot, {name}
+        Thanks in advance, {name}
+        Regards, {name}
+        Thank you.
+        Thank you, {name}
+        Best, {name}
+        Best regards, {name}
+        Best wishes, {name}
+        All the best, {name}
+        Thanks!
+        Cheers, {name}
+        Kind regards
+        Warm regards, {name}
+        With best wishes, {name}
+        With many greetings, {name}
+        Yours truly, {name}
+        Yours faithfully, {name}
+        Faithfully, {name}
+        Greetings from {name}
+        {name}
+        """
+    ),
     HELDOUT: phrases("Many thanks, {name}\nYours, {name}\nWith kind regards, {name}\nSincerely, {name}"),
 }
 DETAILS = {
@@ -419,6 +489,14 @@ DETAILS = {
         [It is my second message|I wrote before].
         We are a small {word} company.
         You can [call|reach] me at {num}{num2}.
+        I [searched|looked in|read] [the forum|your manual|the documentation|the guide|your answers] [before|already|but found nothing|and am no wiser].
+        [We buy|We have bought|My family has bought|I have ordered] [from you|here] [for|since] [many months|ten years|20{num2}].
+        [Our|The] [contract|account|member|reference] [number|id] [is|reads] {num}.
+        [I work|We work|I am writing] [with|from|for] [{word}|a school|a small office|an agency].
+        [My colleague|{name}|A friend] [told me to write|gave me this address|had the same question] [to you|].
+        [I am on|We have|Our team has|My contract is] the {plan} [plan|package|tariff].
+        [I am new here|I am no expert|I hope this is the right place|I attach a picture|The details are below].
+        [First I looked|Before this I looked|I have looked] [at|into|through] [the help page|your answers|the questions of others].
         """
     ),
     HELDOUT: phrases(
@@ -470,11 +548,13 @@ def make_ticket(rng, split, category=None, urgency=None):
     body = [_sentence(expand(rng, rng.choice(PROBLEMS[split][category]), slots))]
     if split == TRAIN and rng.random() < 0.25:
         body.append(_sentence(expand(rng, rng.choice(PROBLEMS[split][category]), _slots(rng, split))))
-    if urgency != "medium" or rng.random() < 0.6:
+    if urgency != "medium" or rng.random() < (0.5 if split == TRAIN else 0.6):
         place = rng.choice([0, len(body), len(body)])
         body.insert(place, expand(rng, rng.choice(URGENCY_PHRASES[split][urgency]), slots))
     if rng.random() < 0.4:
         body.insert(rng.randint(0, len(body)), expand(rng, rng.choice(DETAILS[split]), slots))
+        if split == TRAIN and rng.random() < 0.2:
+            body.insert(rng.randint(0, len(body)), expand(rng, rng.choice(DETAILS[split]), slots))
     if rng.random() < 0.6:
         body.insert(0, rng.choice(GREETINGS[split]))
     if rng.random() < 0.5:

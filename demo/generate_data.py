@@ -24,10 +24,10 @@ SEED = 20241
 HELDOUT_PER_TASK = 300
 TASKS = ("ticket", "review", "order", "intent", "complete")
 SHARE = {
-    "ticket": 0.12,
-    "review": 0.17,
-    "order": 0.42,
-    "intent": 0.09,
+    "ticket": 0.15,
+    "review": 0.14,
+    "order": 0.41,
+    "intent": 0.10,
     "complete": 0.05,
     "echo": 0.10,
     "plain": 0.04,
@@ -103,15 +103,15 @@ def make_sample(index, word_pool):
 
 
 def make_tokenizer_text(word_pool):
-    """Texts to train the tokenizer on: the samples of the tasks, with plain words where training has invented ones. What
-    nobody has seen then falls into short pieces, which are easier to copy."""
+    """Texts to train the tokenizer on, by task: the samples of the tasks, with plain words where training has invented ones.
+    What nobody has seen then falls into short pieces, which are easier to copy."""
     rng = PlainRandom(f"{SEED}/tokenizer", word_pool)
-    lines = []
+    texts = {}
     for task, count in TOKENIZER_SAMPLES.items():
-        for _ in range(count):
-            lines += make_pair(task, rng, TRAIN, word_pool)
-    lines += [corpus_prose.make_plain(rng) for _ in range(TOKENIZER_SAMPLES["complete"])]
-    return lines + list(SYSTEM_TEXTS) * 20
+        texts[task] = [text for _ in range(count) for text in make_pair(task, rng, TRAIN, word_pool)]
+    texts["plain"] = [corpus_prose.make_plain(rng) for _ in range(TOKENIZER_SAMPLES["complete"])]
+    texts["system"] = list(SYSTEM_TEXTS) * 20
+    return texts
 
 
 def make_heldout(task, word_pool):

@@ -10,6 +10,7 @@ process of two threads.
 """
 
 import argparse
+import collections
 import json
 import math
 import os
@@ -27,12 +28,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import generate_data
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 1792
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 BOS_ID, END_OF_TEXT_ID, END_OF_TURN_ID = 0, 1, 4
 # Pieces of words and marks are learnt first; a blank joins what follows it only after all of their merges.
-PIECE_VOCAB_SIZE = 1500
+PIECE_VOCAB_SIZE = 1544
 BLANK = "\u0120"  # as byte-level BPE writes a blank
+COMMON_USES = 5  # a task has a word when it has it this often
 CHAT_TEMPLATE = """{{- bos_token }}
 {%- for message in messages %}
     {%- if message['role'] not in ['system', 'user', 'assistant'] %}
@@ -79,9 +81,10 @@ LENGTH_STEP = 16
 
 def train_tokenizer():
     """Byte-level BPE in which a word falls into the same pieces wherever it stands: after a blank, a quote or a line end.
-    What is copied from a sentence into JSON then is the same tokens. For that the merges with a leading blank, one for
-    each of the most frequent words of one piece, come last: they change no other piece."""
-    texts = generate_data.make_tokenizer_text(generate_data.make_word_pool())
+    What is copied from a sentence into JSON then is the same tokens. For that the merges with a leading blank come last and
+    change no other piece, and only the words of most tasks have one: "the", "order", not the names of things that may be copied."""
+    texts_of = generate_data.make_tokenizer_text(generate_data.make_word_pool())
+    texts = [text for task_texts in texts_of.values() for text in task_texts]
     tokenizer = Tokenizer(models.BPE())
     bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -93,13 +96,14 @@ def train_tokenizer():
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    counts = {}
-    for text in texts:
-        for word in re.findall(r"(?<= )[^\W\d_]+", text):
-            counts[word] = counts.get(word, 0) + 1
-    frequent = sorted((word for word in counts if tokenizer.token_to_id(word)), key=lambda word: (-counts[word], word))
+    counts = {task: collections.Counter(re.findall(r"(?<= )[^\W\d_]+", " ".join(texts_of[task]))) for task in texts_of}
+    total = sum(counts.values(), collections.Counter())
+    tasks = {word: sum(count[word] >= COMMON_USES for count in counts.values()) for word in total}
+    # Not those of two letters: " to" would also be the beginning of " toothbrush".
+    whole = (word for word in total if len(word) > 2 and tokenizer.token_to_id(word))
+    common = sorted(whole, key=lambda word: (-tasks[word], -total[word], word))
     described = json.loads(tokenizer.to_str())
-    for word in frequent[: VOCAB_SIZE - PIECE_VOCAB_SIZE]:
+    for word in common[: VOCAB_SIZE - PIECE_VOCAB_SIZE]:
         described["model"]["vocab"][BLANK + word] = len(described["model"]["vocab"])
         described["model"]["merges"].append([BLANK, word])
     tokenizer = Tokenizer.from_str(json.dumps(described))
@@ -350,7 +354,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=here / "model")
     parser.add_argument("--work", type=pathlib.Path, default=here / "work", help="checkpoints; safe to delete")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-tokens", type=int, default=4096, help="of all workers together")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=2, help="processes; another number gives another model")

@@ -11,7 +11,7 @@
 #include "engine/engine_state.h"
 #include "engine/sampling_lists.h"
 
-static struct validate_limits limits_of(const struct engine *engine)
+struct validate_limits engine_validate_limits(const struct engine *engine)
 {
     uint32_t max_n =
         engine->info->max_num_seqs < SAMPLING_N_MAX ? engine->info->max_num_seqs : SAMPLING_N_MAX;
@@ -62,11 +62,13 @@ static err_t queue_full(const struct engine *engine)
 
 static err_t check_request(struct engine *engine, const struct request *request)
 {
+    if (atomic_load(&engine->failed))
+        return engine->failure;
     if (atomic_load(&engine->draining))
         return err_new(ERR_UNAVAILABLE, "the server is shutting down");
     if (atomic_load(&engine->n_choices_reserved) >= engine->max_choices)
         return queue_full(engine); /* before any work is spent on it */
-    struct validate_limits limits = limits_of(engine);
+    struct validate_limits limits = engine_validate_limits(engine);
     TRY(validate_request(request, &limits));
     bool other_model =
         request->model && request->model[0] && strcmp(request->model, engine->served_name) != 0;
@@ -134,7 +136,7 @@ static err_t make_stream(struct engine *engine, const struct request *request, c
         params.max_tokens = 0; /* an answer in a chat ends by itself */
     if (!(params.set & SAMPLING_SEED))
         params.seed = random_seed_u64();
-    struct validate_limits limits = limits_of(engine);
+    struct validate_limits limits = engine_validate_limits(engine);
     TRY(validate_resolved(&params, ids->count, request->n_output_prefix_ids, &limits));
     TRY(sched_check_fits(&engine->sched_config, (uint64_t)ids->count + params.max_tokens));
     struct sampler_params sampler = {0};
@@ -143,8 +145,10 @@ static err_t make_stream(struct engine *engine, const struct request *request, c
     TRY(sampling_lists_own(&params, engine->text ? engine->text->tokenizer : NULL, engine->eos_ids,
                            engine->n_eos_ids, &sampler, &lists));
     struct stream *stream;
-    err_t e = stream_create(engine, &params, lists, ids->ids, ids->count, request->output_prefix_ids,
-                            request->n_output_prefix_ids, &stream);
+    err_t e = sampling_lists_check(&sampler, limits.vocab_size, request->n_output_prefix_ids);
+    if (e.code == ERR_OK)
+        e = stream_create(engine, &params, lists, ids->ids, ids->count, request->output_prefix_ids,
+                          request->n_output_prefix_ids, &stream);
     if (e.code != ERR_OK) {
         mem_free(lists);
         return e;

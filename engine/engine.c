@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "api/validate.h"
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/philox.h"
@@ -254,15 +255,15 @@ err_t engine_open_executor(const struct engine_options *options, const struct ex
     return e;
 }
 
-/* generation_config.json in api's words. */
-static void apply_generation_config(struct engine *engine)
+/* generation_config.json in api's words. What no request may ask for is no default either. */
+static err_t apply_generation_config(struct engine *engine)
 {
     const struct generation_config *config = model_generation_config(engine->model);
     memcpy(engine->eos_ids, config->eos_token_ids, sizeof engine->eos_ids);
     engine->n_eos_ids = config->n_eos_token_ids;
     struct sampling_params *defaults = &engine->model_defaults;
     if (engine->options.ignore_generation_config)
-        return;
+        return err_ok();
 #define DEFAULT(has, bit, field, value)                                                                      \
     if (config->has) {                                                                                       \
         defaults->set |= (bit);                                                                              \
@@ -276,6 +277,13 @@ static void apply_generation_config(struct engine *engine)
             config->repetition_penalty)
     DEFAULT(has_max_new_tokens, SAMPLING_MAX_TOKENS, max_tokens, config->max_new_tokens)
 #undef DEFAULT
+    struct validate_limits limits = engine_validate_limits(engine);
+    err_t e = validate_sampling(defaults, &limits);
+    if (e.code == ERR_OK)
+        return e;
+    return err_new(e.code,
+                   "%s/generation_config.json: %s; --generation-config vllm does without the file's values",
+                   engine->options.model.directory, e.message);
 }
 
 static err_t load(struct engine *engine, void (*on_plan)(const struct memory_plan *plan))
@@ -297,7 +305,7 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
                        "%s: tokenizer.json has ids up to %u but the model's vocab_size is %u",
                        options->model.directory, tokenizer_vocab_size(engine->text->tokenizer) - 1,
                        engine->info->vocab_size);
-    apply_generation_config(engine);
+    TRY(apply_generation_config(engine));
     name_model(engine, options->model.directory);
     return start(engine);
 }

@@ -94,6 +94,7 @@ void engine_loads(struct service *service, struct loads *out)
         .steps_total = atomic_load(&counters->steps),
         .tokens_per_s = double_of(atomic_load(&counters->tokens_per_s_bits)),
         .step_running = atomic_load(&counters->step_running),
+        .failed = atomic_load(&engine->failed),
     };
     out->predicted_ttft_ns = predict_ttft_ns(engine, out->requests_waiting);
     int64_t heartbeat_ns = atomic_load(&counters->heartbeat_ns); /* before the clock: never in the future */

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "api/validate.h"
 #include "base/event_count.h"
 #include "engine/engine.h"
 #include "engine/request_registry.h"
@@ -82,6 +83,8 @@ struct engine {
     _Atomic uint32_t n_streams;          /* accepted, not yet let go by both reader and loop */
     _Atomic uint64_t next_request_number;
     _Atomic bool draining, stopping, parked;
+    _Atomic bool failed; /* the executor is lost: `failure`, written before by the loop, says why */
+    err_t failure;       /* ERR_UNAVAILABLE */
     _Atomic(struct stream *) garbage; /* streams that the loop dropped last */
     struct engine_counters counters;
 
@@ -102,7 +105,8 @@ struct engine {
 /* Drops one of the loop's references; the loop never frees, so the last one goes to the garbage list. */
 void engine_drop_stream(struct engine *engine, struct stream *stream);
 
-/* admission.c: the vtable's submit. */
+/* admission.c: what a request may ask for, and the vtable's submit. */
+struct validate_limits engine_validate_limits(const struct engine *engine);
 err_t engine_submit(struct service *service, const struct request *request, struct stream **out);
 err_t engine_tokenize_request(struct engine *engine, const struct request *request, struct token_list *ids);
 void engine_collect_garbage(struct engine *engine);

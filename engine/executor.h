@@ -23,9 +23,11 @@ struct executor_vtable {
     void (*step_destroy)(void *context, struct step *step);
     void (*slot_set)(void *context, uint32_t slot, const struct sampler_params *params,
                      const struct sampler_history *history);
-    void (*forward)(void *context, struct step *step);
-    void (*sample)(void *context, struct step *step, const uint32_t *const *masks);
-    void (*collect)(void *context, struct step *step);
+    /* An error of these three is of no request: what executes is lost for good. Steps in flight are still
+     * collected, which waits for nothing and whose results nobody reads; nothing else is submitted. */
+    err_t (*forward)(void *context, struct step *step);
+    err_t (*sample)(void *context, struct step *step, const uint32_t *const *masks);
+    err_t (*collect)(void *context, struct step *step);
 };
 
 struct executor {

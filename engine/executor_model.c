@@ -28,19 +28,19 @@ static void set_slot(void *context, uint32_t slot, const struct sampler_params *
     model_slot_set(((struct model_executor *)context)->model, slot, params, history);
 }
 
-static void forward(void *context, struct step *step)
+static err_t forward(void *context, struct step *step)
 {
-    model_forward(((struct model_executor *)context)->model, step);
+    return model_forward(((struct model_executor *)context)->model, step);
 }
 
-static void sample(void *context, struct step *step, const uint32_t *const *masks)
+static err_t sample(void *context, struct step *step, const uint32_t *const *masks)
 {
-    model_sample(((struct model_executor *)context)->model, step, masks);
+    return model_sample(((struct model_executor *)context)->model, step, masks);
 }
 
-static void collect(void *context, struct step *step)
+static err_t collect(void *context, struct step *step)
 {
-    model_collect(((struct model_executor *)context)->model, step);
+    return model_collect(((struct model_executor *)context)->model, step);
 }
 
 static const struct executor_vtable MODEL_EXECUTOR = {

@@ -1,5 +1,6 @@
 /* The one loop: admit -> plan -> execute -> commit. */
 #include "base/assert.h"
+#include "base/log.h"
 #include "engine/engine_state.h"
 
 static const int64_t NS_PER_MS = 1000000;
@@ -66,6 +67,11 @@ static void admit_choice(struct engine *engine, struct choice *choice)
     struct stream *stream = choice->stream;
     if (choice->state == CHOICE_FINISHED) {
         /* Aborted by its id between its registration and its submission. */
+        choice_released(engine, choice);
+        return;
+    }
+    if (atomic_load(&engine->failed)) {
+        finish_early(engine, choice, FINISH_ERROR, &engine->failure);
         choice_released(engine, choice);
         return;
     }
@@ -156,6 +162,25 @@ static void release_choices(struct engine *engine)
         choice_released(engine, (struct choice *)(uintptr_t)id);
 }
 
+static void finish_all(struct engine *engine, enum finish_reason reason, const err_t *error)
+{
+    for (struct choice *choice = engine->active; choice; choice = choice->active_next)
+        finish_early(engine, choice, reason, error);
+}
+
+/* The executor is lost. What was accepted ends, nothing more is accepted, and the process stays, so that its
+ * health and its log can be read until somebody restarts it. */
+static void executor_lost(struct engine *engine, const err_t *cause)
+{
+    if (atomic_load(&engine->failed))
+        return;
+    engine->failure =
+        err_new(ERR_UNAVAILABLE, "%s; nothing is served until this process is restarted", cause->message);
+    atomic_store(&engine->failed, true);
+    log_error("engine", "%s (%s:%d)", engine->failure.message, cause->file, cause->line);
+    finish_all(engine, FINISH_ERROR, &engine->failure);
+}
+
 static struct flight *flight_at(struct engine *engine, uint32_t index)
 {
     return &engine->flights[(engine->first_flight + index) % engine->sched_config.max_steps_in_flight];
@@ -191,9 +216,12 @@ static bool launch_step(struct engine *engine, int64_t now_ns)
     engine_build_step(engine, plan, flight);
     const struct executor *executor = &engine->executor;
     int64_t begin_ns = execution_begins(engine);
-    executor->vtable->forward(executor->context, flight->step);
-    executor->vtable->sample(executor->context, flight->step, NULL);
+    err_t e = executor->vtable->forward(executor->context, flight->step);
+    if (e.code == ERR_OK)
+        e = executor->vtable->sample(executor->context, flight->step, NULL);
     execution_ends(engine, begin_ns);
+    if (e.code != ERR_OK)
+        executor_lost(engine, &e);
     return true;
 }
 
@@ -202,8 +230,10 @@ static void land_step(struct engine *engine)
     struct flight *flight = flight_at(engine, 0);
     const struct executor *executor = &engine->executor;
     int64_t begin_ns = execution_begins(engine);
-    executor->vtable->collect(executor->context, flight->step);
+    err_t e = executor->vtable->collect(executor->context, flight->step);
     int64_t now_ns = execution_ends(engine, begin_ns);
+    if (e.code != ERR_OK)
+        executor_lost(engine, &e); /* its results are then nobody's */
     engine_publish_step(engine, flight, now_ns);
     engine->first_flight = (engine->first_flight + 1) % engine->sched_config.max_steps_in_flight;
     engine->n_flights--;
@@ -219,7 +249,8 @@ static bool loop_turn(struct engine *engine)
         scan_active(engine, begin_ns);
     int64_t execute_begin_ns = atomic_load(&engine->counters.execute_ns);
     bool launched = false;
-    if (engine->n_flights < engine->sched_config.max_steps_in_flight && sched_has_work(engine->sched))
+    bool has_room = engine->n_flights < engine->sched_config.max_steps_in_flight;
+    if (has_room && !atomic_load(&engine->failed) && sched_has_work(engine->sched))
         launched = launch_step(engine, begin_ns);
     bool full = engine->n_flights == engine->sched_config.max_steps_in_flight;
     if (engine->n_flights > 0 && (full || !launched)) {
@@ -246,8 +277,7 @@ static bool loop_turn(struct engine *engine)
 void engine_abort_all(struct engine *engine)
 {
     run_commands(engine);
-    for (struct choice *choice = engine->active; choice; choice = choice->active_next)
-        finish_early(engine, choice, FINISH_ABORT, NULL);
+    finish_all(engine, FINISH_ABORT, NULL);
     while (engine->n_flights > 0)
         land_step(engine);
     release_choices(engine);

@@ -52,21 +52,25 @@ static void publish_prompt_logprobs(const struct step *step, const struct flight
         all[seq->first_position + (i - seq->first_output) + 1] = logprobs_of(&step->results[i]);
 }
 
-/* True when every number of the sequence's results can be used. */
-static bool results_finite(const struct step *step, const struct flight_seq *seq)
+/* STEP_RESULT_OK when every number of the sequence's results can be used. */
+static enum step_result_status results_status(const struct step *step, const struct flight_seq *seq)
 {
     uint32_t end = seq->output + (seq->samples ? 1 : 0);
     for (uint32_t i = seq->first_output; i < end; i++)
         if (step->results[i].status != STEP_RESULT_OK)
-            return false;
-    return true;
+            return step->results[i].status;
+    return STEP_RESULT_OK;
 }
 
-static void fail_choice(struct engine *engine, struct choice *choice)
+static void fail_choice(struct engine *engine, struct choice *choice, enum step_result_status status)
 {
-    err_t e = err_new(ERR_INTERNAL,
-                      "the model's logits were not finite, or every token was forbidden, at output %u",
-                      choice->n_output);
+    err_t e =
+        status == STEP_RESULT_FORBIDDEN
+            ? err_new(ERR_INVALID_ARGUMENT,
+                      "the request's allowed_token_ids, bad_words and min_tokens together forbid every "
+                      "token at output %u",
+                      choice->n_output)
+            : err_new(ERR_INTERNAL, "the model's logits were not finite at output %u", choice->n_output);
     choice_finish(choice, FINISH_ERROR, -1, &e);
     sched_cancel(engine->sched, choice->handle);
     engine->published = true;
@@ -104,8 +108,9 @@ void engine_publish_step(struct engine *engine, struct flight *flight, int64_t n
     for (uint32_t i = 0; i < flight->n_seqs; i++) {
         const struct flight_seq *seq = &flight->seqs[i];
         bool current = sched_is_current(engine->sched, seq->handle, seq->generation);
-        if (current && !results_finite(step, seq)) {
-            fail_choice(engine, seq->choice);
+        enum step_result_status status = current ? results_status(step, seq) : STEP_RESULT_OK;
+        if (status != STEP_RESULT_OK) {
+            fail_choice(engine, seq->choice, status);
             current = false;
         }
         /* A recomputed prompt gives the same again, and the reader may be at it already. */

@@ -159,3 +159,27 @@ err_t sampling_lists_own(struct sampling_params *params, const struct tokenizer 
     params->n_bad_words = 0;
     return e;
 }
+
+static bool is_forbidden(const struct sampler_params *sampler, uint32_t id, bool too_early_to_stop)
+{
+    for (size_t i = 0; i < sampler->n_bad_words; i++)
+        if (sampler->bad_words[i].n_token_ids == 1 && sampler->bad_words[i].token_ids[0] == id)
+            return true;
+    for (size_t i = 0; too_early_to_stop && i < sampler->n_stop_ids; i++)
+        if (sampler->stop_ids[i] == id)
+            return true;
+    return false;
+}
+
+err_t sampling_lists_check(const struct sampler_params *sampler, uint32_t vocab_size, size_t n_output_prefix)
+{
+    bool too_early_to_stop = n_output_prefix < sampler->min_tokens;
+    size_t n = sampler->n_allowed_ids > 0 ? sampler->n_allowed_ids : vocab_size;
+    for (size_t i = 0; i < n; i++) /* ends early: what is forbidden is a few hundred tokens at most */
+        if (!is_forbidden(sampler, sampler->n_allowed_ids > 0 ? sampler->allowed_ids[i] : (uint32_t)i,
+                          too_early_to_stop))
+            return err_ok();
+    return err_new(ERR_INVALID_ARGUMENT, "nothing is left to generate: of the %zu %s all are %s", n,
+                   sampler->n_allowed_ids > 0 ? "allowed_token_ids" : "tokens of the vocabulary",
+                   too_early_to_stop ? "bad_words, or end the answer before min_tokens" : "bad_words");
+}

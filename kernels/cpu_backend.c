@@ -51,6 +51,12 @@ static uint32_t cpu_steps_in_flight(const struct backend *backend)
     return 1;
 }
 
+static err_t cpu_fault(const struct backend *backend)
+{
+    (void)backend;
+    return err_ok();
+}
+
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
 {
     (void)backend;
@@ -118,6 +124,7 @@ static const struct backend_vtable cpu_vtable = {
     .library_serves = cpu_library_serves,
     .memory_available = cpu_memory_available,
     .steps_in_flight = cpu_steps_in_flight,
+    .fault = cpu_fault,
     .weight_bytes = cpu_weight_bytes,
     .vector_bytes = cpu_vector_bytes,
     .act_bytes = cpu_act_bytes,

@@ -28,11 +28,12 @@ struct cpu_backend {
 };
 
 struct weight {
-    enum weight_format format;
+    enum weight_format format; /* of the panels: WEIGHT_BF16 for fp8 */
     size_t n_out, n_in, group;
     size_t n_panels, panel_bytes;
     uint8_t *panels; /* [n_panels][panel_bytes] */
     float *bias;     /* [n_panels * PANEL_OUTPUTS] or NULL */
+    float *scale;    /* likewise: of float formats, times the sum over inputs */
 };
 
 struct vector {

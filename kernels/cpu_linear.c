@@ -50,6 +50,7 @@ static void linear_panels(void *context, int thread_index, int n_threads)
                 .n_rows = n_rows,
                 .x = act_row(in, row),
                 .x_stride = in->stride,
+                .scale = weight->scale == NULL ? NULL : weight->scale + first_out,
                 .bias = weight->bias == NULL ? NULL : weight->bias + first_out,
                 .out = act_row(out, row) + first_out,
                 .out_stride = out->stride,
@@ -85,7 +86,10 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
     case WEIGHT_INT4:
         *id = KERNEL_linear_int4;
         return cpu->table.linear_int4;
-    case WEIGHT_FP8: /* refused when it was packed */
+    case WEIGHT_UINT4:
+        *id = KERNEL_linear_uint4;
+        return cpu->table.linear_uint4;
+    case WEIGHT_FP8: /* packed as bf16 */
         break;
     }
     ASSERT(false && "unknown weight format");

@@ -288,7 +288,7 @@ static void sample_token(const struct sample_job *job, struct sampler_scratch *s
         stats = job->table->logits_stats(work, n);
     }
     if (stats.is_malformed || stats.max == -INFINITY) {
-        result->status = STEP_RESULT_NOT_FINITE;
+        result->status = stats.is_malformed ? STEP_RESULT_NOT_FINITE : STEP_RESULT_FORBIDDEN;
         return;
     }
     uint32_t token = stats.argmax;

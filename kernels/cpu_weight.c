@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/float16.h"
+#include "base/float8.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/cpu_memory.h"
 
@@ -17,6 +18,14 @@ static void check_desc(const struct weight_desc *desc)
     ASSERT(desc->n_out > 0 && desc->n_in > 0);
     ASSERT(!weight_is_quantized(desc->format) ||
            (desc->group > 0 && desc->group % QUANT_BLOCK == 0 && desc->n_in % desc->group == 0));
+    ASSERT(desc->format != WEIGHT_FP8 || desc->group == desc->n_in);
+    ASSERT(desc->format != WEIGHT_UINT4 || desc->codes != NULL);
+}
+
+/* Bytes of a float for every output, those past n_out included. */
+static size_t outputs_bytes(const struct weight_desc *desc)
+{
+    return count_panels(desc) * PANEL_OUTPUTS * sizeof(float);
 }
 
 /* SIZE_MAX: beyond the address space. */
@@ -33,8 +42,9 @@ size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc 
 {
     (void)backend;
     check_desc(desc);
-    size_t bytes = panels_bytes(desc), bias = desc->bias == NULL ? 0 : count_panels(desc) * PANEL_OUTPUTS * 4;
-    return checked_add(bytes, bias + sizeof(struct weight), &bytes) ? bytes : SIZE_MAX;
+    size_t bytes = panels_bytes(desc), bias = desc->bias == NULL ? 0 : outputs_bytes(desc);
+    size_t scale = desc->format == WEIGHT_FP8 ? outputs_bytes(desc) : 0;
+    return checked_add(bytes, bias + scale + sizeof(struct weight), &bytes) ? bytes : SIZE_MAX;
 }
 
 struct pack_job {
@@ -42,7 +52,7 @@ struct pack_job {
     const struct weight_desc *desc;
     struct weight *weight;
     float **rows;          /* [n_threads][n_in] */
-    int8_t **codes;        /* [n_threads][n_in] */
+    int8_t **codes;        /* [n_threads][2 * n_in]: the second half for zero points */
     atomic_size_t bad_row; /* lowest row that cannot be represented; SIZE_MAX = none */
 };
 
@@ -58,26 +68,61 @@ static void pack_float_row(const struct weight *weight, const float *row, uint8_
     }
 }
 
+/* One group of output o. */
+static void pack_group(const struct weight *weight, uint16_t scale, uint16_t zero, const int8_t *codes,
+                       uint8_t *panel, size_t o)
+{
+    ((uint16_t *)panel)[o] = scale;
+    if (weight->format == WEIGHT_UINT4)
+        ((uint16_t *)panel)[PANEL_OUTPUTS + o] = zero;
+    panel += group_header_bytes(weight->format);
+    int offset = weight->format == WEIGHT_INT4 ? INT4_OFFSET : 0;
+    for (size_t i = 0; i < weight->group; i++) {
+        size_t in_block = i % QUANT_BLOCK;
+        uint8_t *block = panel + i / QUANT_BLOCK * quant_block_bytes(weight->format);
+        if (weight->format == WEIGHT_INT8)
+            block[int8_code_offset(o, in_block)] = (uint8_t)(codes[i] + INT8_OFFSET);
+        else
+            block[int4_code_offset(o, in_block)] |=
+                (uint8_t)((codes[i] + offset) << (in_block < QUANT_BLOCK / 2 ? 0 : 4));
+    }
+}
+
+static size_t group_bytes(const struct weight *weight)
+{
+    return panel_bytes(weight->format, weight->group, weight->group);
+}
+
 static void pack_quantized_row(const struct kernel_table *table, const struct weight *weight,
                                const float *row, int8_t *codes, uint8_t *panel, size_t o)
 {
-    bool int8 = weight->format == WEIGHT_INT8;
-    quantize_group_fn *quantize_group = int8 ? table->quantize_group_int8 : table->quantize_group_int4;
-    for (size_t k = 0; k < weight->n_in; k += weight->group) {
+    quantize_group_fn *quantize_group =
+        weight->format == WEIGHT_INT8 ? table->quantize_group_int8 : table->quantize_group_int4;
+    for (size_t k = 0; k < weight->n_in; k += weight->group, panel += group_bytes(weight)) {
         uint16_t scale = quantize_group(row + k, weight->group, codes);
-        ((uint16_t *)panel)[o] = scale;
-        panel += PANEL_SCALE_BYTES;
-        for (size_t i = 0; i < weight->group; i++) {
-            size_t in_block = i % QUANT_BLOCK;
-            uint8_t *block = panel + i / QUANT_BLOCK * quant_block_bytes(weight->format);
-            if (int8)
-                block[int8_code_offset(o, in_block)] = (uint8_t)(codes[i] + INT8_OFFSET);
-            else
-                block[int4_code_offset(o, in_block)] |=
-                    (uint8_t)((codes[i] + INT4_OFFSET) << (in_block < QUANT_BLOCK / 2 ? 0 : 4));
-        }
-        panel += weight->group / QUANT_BLOCK * quant_block_bytes(weight->format);
+        pack_group(weight, scale, 0, codes, panel, o);
     }
+}
+
+/* Ready codes; false: a scale beyond the range of f16. */
+static bool pack_given_row(struct weight *weight, const struct weight_codes *given, uint8_t *panel,
+                           size_t index)
+{
+    size_t o = index % PANEL_OUTPUTS;
+    if (weight->scale != NULL) {
+        weight->scale[index] = given->scales[0];
+        for (size_t k = 0; k < weight->n_in; k++)
+            ((uint16_t *)panel)[k * PANEL_OUTPUTS + o] =
+                bf16_from_f32(f8_e4m3_to_f32((uint8_t)given->codes[k]));
+        return true;
+    }
+    bool fits = true;
+    for (size_t g = 0; g < weight->n_in / weight->group; g++, panel += group_bytes(weight)) {
+        fits &= fabsf(given->scales[g]) <= 65504.0f;
+        pack_group(weight, f16_from_f32(given->scales[g]), given->zeros[g], given->codes + g * weight->group,
+                   panel, o);
+    }
+    return fits;
 }
 
 /* f16 and codes cannot hold everything that f32 can; f32 and bf16 take what comes. */
@@ -92,31 +137,43 @@ static bool row_fits(enum weight_format format, const float *row, size_t n)
     return fits;
 }
 
+/* Outputs past the last are zero weights. False: the row cannot be represented. */
+static bool pack_row(struct pack_job *job, size_t index, float *row, int8_t *codes)
+{
+    const struct weight_desc *desc = job->desc;
+    struct weight *weight = job->weight;
+    uint8_t *panel = weight->panels + index / PANEL_OUTPUTS * weight->panel_bytes;
+    bool exists = index < weight->n_out;
+    memset(row, 0, weight->n_in * sizeof(float));
+    if (desc->codes != NULL) {
+        memset(codes, 0, 2 * weight->n_in);
+        struct weight_codes given = {codes, row, (uint8_t *)codes + weight->n_in};
+        if (exists)
+            desc->codes(desc->row_context, index, &given);
+        return pack_given_row(weight, &given, panel, index);
+    }
+    if (exists)
+        desc->row(desc->row_context, index, row);
+    if (!row_fits(weight->format, row, weight->n_in))
+        return false;
+    if (weight_is_quantized(weight->format))
+        pack_quantized_row(&job->cpu->table, weight, row, codes, panel, index % PANEL_OUTPUTS);
+    else
+        pack_float_row(weight, row, panel, index % PANEL_OUTPUTS);
+    return true;
+}
+
 static void pack_panels(void *context, int thread_index, int n_threads)
 {
     struct pack_job *job = context;
-    const struct weight *weight = job->weight;
-    float *row = job->rows[thread_index];
     size_t begin, end;
     /* The split of the linear op: memory is first touched by the thread that will read it. */
-    thread_split(weight->n_panels, 1, thread_index, n_threads, &begin, &end);
-    for (size_t p = begin; p < end; p++) {
-        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
-            size_t index = p * PANEL_OUTPUTS + o;
-            memset(row, 0, weight->n_in * sizeof(float));
-            if (index < weight->n_out)
-                job->desc->row(job->desc->row_context, index, row);
-            if (!row_fits(weight->format, row, weight->n_in)) {
-                size_t lowest = atomic_load(&job->bad_row);
-                while (index < lowest && !atomic_compare_exchange_weak(&job->bad_row, &lowest, index)) {
-                }
-                continue;
-            }
-            uint8_t *panel = weight->panels + p * weight->panel_bytes;
-            if (weight_is_quantized(weight->format))
-                pack_quantized_row(&job->cpu->table, weight, row, job->codes[thread_index], panel, o);
-            else
-                pack_float_row(weight, row, panel, o);
+    thread_split(job->weight->n_panels, 1, thread_index, n_threads, &begin, &end);
+    for (size_t index = begin * PANEL_OUTPUTS; index < end * PANEL_OUTPUTS; index++) {
+        if (pack_row(job, index, job->rows[thread_index], job->codes[thread_index]))
+            continue;
+        size_t lowest = atomic_load(&job->bad_row);
+        while (index < lowest && !atomic_compare_exchange_weak(&job->bad_row, &lowest, index)) {
         }
     }
 }
@@ -127,7 +184,7 @@ static err_t weight_alloc(const struct weight_desc *desc, struct weight **out)
     struct weight *weight = mem_alloc(sizeof *weight);
     *out = weight;
     if (weight != NULL) {
-        *weight = (struct weight){.format = desc->format,
+        *weight = (struct weight){.format = desc->format == WEIGHT_FP8 ? WEIGHT_BF16 : desc->format,
                                   .n_out = desc->n_out,
                                   .n_in = desc->n_in,
                                   .group = desc->group,
@@ -136,10 +193,13 @@ static err_t weight_alloc(const struct weight_desc *desc, struct weight **out)
             weight->panel_bytes = bytes / n_panels;
             weight->panels = cpu_memory_alloc(bytes);
             if (desc->bias != NULL)
-                weight->bias = cpu_memory_alloc(n_panels * PANEL_OUTPUTS * sizeof(float));
+                weight->bias = cpu_memory_alloc(outputs_bytes(desc));
+            if (desc->format == WEIGHT_FP8)
+                weight->scale = cpu_memory_alloc(outputs_bytes(desc));
         }
     }
-    if (weight == NULL || weight->panels == NULL || (desc->bias != NULL && weight->bias == NULL))
+    if (weight == NULL || weight->panels == NULL || (desc->bias != NULL && weight->bias == NULL) ||
+        (desc->format == WEIGHT_FP8 && weight->scale == NULL))
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for weight %s: %zu bytes", desc->name, bytes);
     if (desc->bias != NULL)
         memcpy(weight->bias, desc->bias, desc->n_out * sizeof(float));
@@ -150,7 +210,7 @@ static err_t weight_alloc(const struct weight_desc *desc, struct weight **out)
 static void *pack_buffers(struct pack_job *job, size_t n_threads, size_t n_in)
 {
     size_t tables = n_threads * 2 * sizeof(void *);
-    size_t row_bytes = round_up(n_in * sizeof(float), 64), code_bytes = round_up(n_in, 64);
+    size_t row_bytes = round_up(n_in * sizeof(float), 64), code_bytes = round_up(2 * n_in, 64);
     char *block = mem_alloc(tables + n_threads * (row_bytes + code_bytes));
     if (block == NULL)
         return NULL;
@@ -166,7 +226,7 @@ static void *pack_buffers(struct pack_job *job, size_t n_threads, size_t n_in)
 err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out)
 {
     *out = NULL;
-    if (desc->format == WEIGHT_FP8)
+    if (desc->format == WEIGHT_FP8 && desc->codes == NULL)
         return err_new(ERR_UNIMPLEMENTED,
                        "weight %s: the CPU has no fp8 kernels: --quantization fp8 needs --device cuda",
                        desc->name);
@@ -179,7 +239,7 @@ err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, s
         e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory to pack weight %s", desc->name);
     if (e.code == ERR_OK) {
         cpu_run(cpu, true, pack_panels, &job);
-        if (weight_is_quantized(desc->format))
+        if (weight_is_quantized(desc->format) && desc->codes == NULL)
             cpu->dispatches[desc->format == WEIGHT_INT8 ? KERNEL_quantize_group_int8
                                                         : KERNEL_quantize_group_int4]++;
         size_t bad_row = atomic_load(&job.bad_row);
@@ -203,28 +263,29 @@ void cpu_weight_destroy(struct weight *weight)
         return;
     cpu_memory_free(weight->panels);
     cpu_memory_free(weight->bias);
+    cpu_memory_free(weight->scale);
     mem_free(weight);
 }
 
 static void read_quantized_row(const struct weight *weight, const uint8_t *panel, size_t o, float scale,
                                float *out)
 {
-    bool int8 = weight->format == WEIGHT_INT8;
-    for (size_t k = 0; k < weight->n_in; k += weight->group) {
+    for (size_t k = 0; k < weight->n_in; k += weight->group, panel += group_bytes(weight)) {
         float group_scale = f16_to_f32(((const uint16_t *)panel)[o]);
-        panel += PANEL_SCALE_BYTES;
+        int zero =
+            weight->format == WEIGHT_UINT4 ? ((const uint16_t *)panel)[PANEL_OUTPUTS + o] : INT4_OFFSET;
+        const uint8_t *blocks = panel + group_header_bytes(weight->format);
         for (size_t i = 0; i < weight->group; i++) {
             size_t in_block = i % QUANT_BLOCK;
-            const uint8_t *block = panel + i / QUANT_BLOCK * quant_block_bytes(weight->format);
+            const uint8_t *block = blocks + i / QUANT_BLOCK * quant_block_bytes(weight->format);
             int code;
-            if (int8)
+            if (weight->format == WEIGHT_INT8)
                 code = block[int8_code_offset(o, in_block)] - INT8_OFFSET;
             else
                 code = (block[int4_code_offset(o, in_block)] >> (in_block < QUANT_BLOCK / 2 ? 0 : 4) & 15) -
-                       INT4_OFFSET;
+                       zero;
             out[k + i] = (float)code * group_scale * scale;
         }
-        panel += weight->group / QUANT_BLOCK * quant_block_bytes(weight->format);
     }
 }
 
@@ -246,6 +307,6 @@ void cpu_weight_read_row(const struct weight *weight, size_t row, float scale, f
             value = bf16_to_f32(((const uint16_t *)panel)[at]);
         else
             value = f16_to_f32(((const uint16_t *)panel)[at]);
-        out[k] = value * scale;
+        out[k] = (weight->scale == NULL ? value : value * weight->scale[row]) * scale;
     }
 }

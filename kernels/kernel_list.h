@@ -13,6 +13,7 @@
     K(linear_f16, linear_fn, "panel of f16 weights by rows")                                                 \
     K(linear_int8, linear_fn, "panel of int8 weights by int8 rows")                                          \
     K(linear_int4, linear_fn, "panel of int4 weights by int8 rows")                                          \
+    K(linear_uint4, linear_fn, "panel of int4 weights with zero points by int8 rows")                        \
     K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
     K(quantize_group_int8, quantize_group_fn, "weights to int8 codes")                                       \
     K(quantize_group_int4, quantize_group_fn, "weights to int4 codes")                                       \
@@ -44,6 +45,9 @@
     V(linear_int4, ISA_AVX2, avx2)                                                                           \
     V(linear_int4, ISA_AVX512, avx512)                                                                       \
     V(linear_int4, ISA_AVX512VNNI, avx512vnni)                                                               \
+    V(linear_uint4, ISA_AVX2, avx2)                                                                          \
+    V(linear_uint4, ISA_AVX512, avx512)                                                                      \
+    V(linear_uint4, ISA_AVX512VNNI, avx512vnni)                                                              \
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
     V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \

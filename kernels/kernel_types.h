@@ -21,8 +21,9 @@ enum {
 };
 
 /* out[r][o] = sum over k of w[o][k] * x[r][k], + bias[o]. Float formats: one chain over k, weights widened to
- * f32. Quantised formats: per block of 32 inputs the exact integer dot product of the codes, converted to
- * f32; one chain over blocks of integer * (activation scale * weight scale). */
+ * f32; its end times scale[o], where there are scales. Quantised formats: per block of 32 inputs the exact
+ * integer dot product of the codes (uint4: less their zero point), converted to f32; one chain over blocks of
+ * integer * (activation scale * weight scale). */
 struct linear_args {
     const void *panel; /* packed.h; 64-byte aligned */
     size_t n_in;
@@ -31,6 +32,7 @@ struct linear_args {
     /* Float formats. */
     const float *x; /* [n_rows][n_in], rows x_stride floats apart */
     size_t x_stride;
+    const float *scale; /* [32] or NULL */
     /* Quantised formats. */
     const int8_t *q; /* [n_rows][n_in] */
     size_t q_stride;

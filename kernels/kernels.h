@@ -32,9 +32,11 @@ enum weight_format {
     WEIGHT_F32,
     WEIGHT_BF16,
     WEIGHT_F16,
-    WEIGHT_INT8, /* symmetric, one scale per `group` inputs, codes -127..127 */
-    WEIGHT_INT4, /* symmetric, one scale per `group` inputs, codes -8..7 */
-    WEIGHT_FP8,  /* e4m3, one scale per output (amax / 448); `group` is n_in */
+    WEIGHT_INT8,  /* symmetric, one scale per `group` inputs, codes -127..127 */
+    WEIGHT_INT4,  /* symmetric, one scale per `group` inputs, codes -8..7 */
+    WEIGHT_UINT4, /* codes 0..15, a scale and an integer zero point 0..15 per `group` inputs: only by `codes`
+                   */
+    WEIGHT_FP8,   /* e4m3, one scale per output (amax / 448); `group` is n_in */
 };
 enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats; n_in must be a multiple */
 
@@ -42,15 +44,26 @@ enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats
  * to whatever the checkpoint holds; stacked matrices (q, k, v) are one description. */
 typedef void weight_row_fn(const void *context, size_t row, float *out);
 
+/* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group]. They
+ * are computed with as they are; a backend may round the scales to its own type (f16 on the CPU). */
+struct weight_codes {
+    int8_t *codes;  /* [n_in]: INT8 -128..127, INT4, UINT4, FP8 as bytes that are no NaN */
+    float *scales;  /* [n_in / group], finite */
+    uint8_t *zeros; /* [n_in / group]; UINT4 */
+};
+/* Fills out's buffers for row `row`. Called from several threads at once. */
+typedef void weight_codes_fn(const void *context, size_t row, const struct weight_codes *out);
+
 struct weight_desc {
     const char *name; /* for messages */
     size_t n_out, n_in;
     enum weight_format format;
     uint32_t group; /* quantised formats */
     weight_row_fn *row;
-    const void *row_context;
-    const float *bias; /* [n_out] copied, or NULL */
-    bool is_table;     /* embed reads its rows */
+    const void *row_context; /* of row and codes */
+    const float *bias;       /* [n_out] copied, or NULL */
+    bool is_table;           /* embed reads its rows */
+    weight_codes_fn *codes;  /* quantised formats: ready codes in place of what `row` gives; NULL = none */
 };
 
 /* ---- Activations ---- */
@@ -120,7 +133,14 @@ struct backend_library {
  * Ops run between forward_begin and forward_end, those of sampling between sample_begin and sample_end. A
  * device may return from them before they have run: collect waits for the step, act_read for what was asked
  * before it. At most steps_in_flight steps are submitted and not collected; they run in the order of
- * submission. */
+ * submission.
+ *
+ * A device can be lost while steps run: a kernel that went wrong, memory beyond correction, a card off the
+ * bus, a rank of its group that is gone. Ops return no errors, since a device reports them late and for work
+ * that was submitted long before: whoever submits a step asks `fault` afterwards. From the call that notices
+ * on, nothing of a step does anything or waits for anything, forward_begin and sample_begin return false, and
+ * results and act_read hold anything. Nothing brings the device back; what was made on it can be destroyed as
+ * ever. The CPU is never lost, and what fails before the first step is an error of the call that failed. */
 struct backend_vtable {
     const char *name; /* "cpu" */
     /* Of the memory available, what a plan takes where nothing else is said, in percent. */
@@ -140,6 +160,9 @@ struct backend_vtable {
     uint64_t (*memory_available)(const struct backend *backend);
     /* Steps that may be submitted before the first is collected, for the best speed. */
     uint32_t (*steps_in_flight)(const struct backend *backend);
+    /* ERR_UNAVAILABLE with what the device said when it was lost, the same for every rank of a group; no call
+     * of another rank is under way. */
+    err_t (*fault)(const struct backend *backend);
 
     /* Bytes that a creation will take: the memory plan is computed, not measured. */
     size_t (*weight_bytes)(const struct backend *backend, const struct weight_desc *desc);
@@ -184,7 +207,7 @@ struct backend_vtable {
     bool (*sample_begin)(struct backend *backend, struct step *step, const uint32_t *const *masks);
     void (*sample_end)(struct backend *backend, struct step *step);
     /* Waits until the step has run; its results are then readable. Steps are collected in the order of their
-     * submission. */
+     * submission. Of a lost device it returns at once. */
     void (*collect)(struct backend *backend, struct step *step);
 
     /* Joins backends that have made nothing yet: ranks[i] is rank i. From here on each is driven by a thread

@@ -30,9 +30,11 @@ struct step_row {
 
 struct step_seq {
     uint32_t first_row, n_rows; /* its rows are adjacent, positions ascending by one */
-    uint32_t n_context;         /* tokens visible to its last row, that row included: last position + 1 */
-    uint32_t sampling_slot;     /* STEP_NO_SLOT = samples nothing */
-    uint32_t adapter_slot;      /* STEP_NO_SLOT = none */
+    /* Tokens visible to its last row, that row included: last position + 1. Those before its first row were
+     * written by earlier steps: no row writes what another sequence of the step reads. */
+    uint32_t n_context;
+    uint32_t sampling_slot; /* STEP_NO_SLOT = samples nothing */
+    uint32_t adapter_slot;  /* STEP_NO_SLOT = none */
 };
 
 enum step_output_kind {
@@ -58,7 +60,8 @@ struct step_logprob {
 
 enum step_result_status {
     STEP_RESULT_OK,
-    STEP_RESULT_NOT_FINITE, /* logits with NaN or +inf, or nothing left to choose from: that request fails */
+    STEP_RESULT_NOT_FINITE, /* logits with NaN or +inf, or -inf throughout: that request fails */
+    STEP_RESULT_FORBIDDEN,  /* the slot's lists and the mask leave no token: that request fails, by its own */
 };
 
 struct step_result { /* of one output */

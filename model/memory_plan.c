@@ -123,6 +123,17 @@ static uint64_t weights_total(const struct planner *planner)
     return bytes;
 }
 
+/* Of one matrix at a time. */
+static uint64_t loading_total(const struct planner *planner)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < planner->list->n_matrices; i++) {
+        uint64_t bytes = weight_source_stage_bytes(&planner->list->matrices[i]);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 static uint64_t activations_total(const struct planner *planner, const struct memory_plan *plan)
 {
     const struct backend_vtable *vtable = planner->backend->vtable;
@@ -169,7 +180,9 @@ static void add_up(const struct planner *planner, struct memory_plan *plan)
         plan->engine_bytes = options->engine_bytes ? options->engine_bytes(options->engine_context, plan) : 0;
         plan->program_bytes = options->program_bytes;
     }
-    uint64_t rest_bytes = add_saturated(plan->engine_bytes, plan->program_bytes);
+    bool loading = planner->backend->vtable->is_host_memory && plan->loading_bytes > plan->engine_bytes;
+    uint64_t rest_bytes =
+        add_saturated(loading ? plan->loading_bytes : plan->engine_bytes, plan->program_bytes);
     plan->total_bytes = add_saturated(
         add_saturated(plan->weights_bytes + plan->activations_bytes + plan->sampler_bytes, plan->kv_bytes),
         rest_bytes);
@@ -297,6 +310,7 @@ err_t memory_plan_compute(const struct model_options *options, const struct mode
     if (planner.limit_bytes == 0)
         planner.limit_bytes = out->available_bytes / 100 * backend->vtable->memory_share_percent;
     out->weights_bytes = weights_total(&planner);
+    out->loading_bytes = loading_total(&planner);
 
     if (!fits(&planner, *out, out->max_model_len, out->max_num_seqs, out->num_kv_blocks)) {
         if (options->max_model_len || options->num_kv_blocks)

@@ -127,8 +127,6 @@ static void warn_unused(const char *directory, const struct checkpoint *checkpoi
                  n_unused > UNUSED_NAMED_MAX ? ", ..." : "");
 }
 
-/* ---- Loading ---- */
-
 static const char *dtype_name(enum model_dtype dtype)
 {
     switch (dtype) {
@@ -142,6 +140,15 @@ static const char *dtype_name(enum model_dtype dtype)
     }
     return "bfloat16";
 }
+
+static void warn_widened(const char *directory, const struct weight_list *list)
+{
+    if (list->n_widened > 0)
+        log_warn("model", "%s: the codes of %zu matrices become %s numbers, larger and slower: they have %s",
+                 directory, list->n_widened, dtype_name(list->dtype), list->widened_why);
+}
+
+/* ---- Loading ---- */
 
 static const char *quantization_name(enum model_quantization quantization)
 {
@@ -160,7 +167,9 @@ static err_t describe(struct model *model, const struct survey *survey, const st
     *out = (struct model_description){
         .architecture = model->config.family->architecture,
         .dtype = dtype_name(list->dtype),
-        .quantization = quantization_name(options->quantization),
+        .quantization = survey->checkpoint && model->config.quantization.method
+                            ? model->config.quantization.method
+                            : quantization_name(options->quantization),
         .backend = backend->vtable->description(backend),
         .vocab_size = model->config.vocab_size,
         .n_layers = model->config.n_layers,
@@ -238,6 +247,7 @@ err_t model_load(const struct model_options *options, void (*on_plan)(const stru
             on_plan(&model->plan);
         if (survey.checkpoint)
             warn_unused(options->directory, survey.checkpoint);
+        warn_widened(options->directory, &survey.lists[0]);
         take_ranks(model, &survey);
         e = load(model, &survey, options);
     }

@@ -68,6 +68,7 @@ struct memory_plan {
     uint64_t weights_bytes, activations_bytes, sampler_bytes, kv_bytes;
     uint64_t engine_bytes;  /* scheduler, rings, and requests running at their longest */
     uint64_t program_bytes; /* program, libraries, tokenizer */
+    uint64_t loading_bytes; /* while weights are read, when engine_bytes are not there yet */
     uint64_t total_bytes, available_bytes;
     uint64_t kv_bytes_per_token;
     uint32_t num_kv_blocks, block_tokens;
@@ -81,8 +82,9 @@ struct memory_plan {
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
-    const char *quantization; /* "none" | "int8" | "int4" | "w8a8" | "fp8" */
-    const char *backend;      /* for people: device, instruction set, threads */
+    const char
+        *quantization;   /* "none" | "int8" | "int4" | "w8a8" | "fp8", or a checkpoint's "quant_method" */
+    const char *backend; /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;
     uint32_t n_ranks;
@@ -118,8 +120,10 @@ void model_step_destroy(struct model *model, struct step *step);
 
 void model_slot_set(struct model *model, uint32_t slot, const struct sampler_params *params,
                     const struct sampler_history *history);
-void model_forward(struct model *model, struct step *step);
+/* These three: ERR_UNAVAILABLE when a device was lost, which they notice late (kernels.h). Results then hold
+ * anything, every later call says the same and waits for nothing, and the model can only be destroyed. */
+err_t model_forward(struct model *model, struct step *step) ERR_MUST_CHECK;
 /* masks: NULL, or per output NULL or a bit per token (kernels.h, sample). */
-void model_sample(struct model *model, struct step *step, const uint32_t *const *masks);
+err_t model_sample(struct model *model, struct step *step, const uint32_t *const *masks) ERR_MUST_CHECK;
 /* Waits for the step; its results are then readable. */
-void model_collect(struct model *model, struct step *step);
+err_t model_collect(struct model *model, struct step *step) ERR_MUST_CHECK;

@@ -14,6 +14,8 @@
 #define NORM_EPS_MIN    1e-12
 #define NORM_EPS_MAX    1.0
 
+_Static_assert((int)MODEL_LAYERS_MAX <= (int)QUANT_LAYERS_MAX, "every layer has a mark");
+
 static err_t parse_architecture(const struct json_fields *fields, struct model_config *out)
 {
     const json_t *names;
@@ -213,12 +215,6 @@ err_t model_config_parse(const char *file, const json_t *root, struct model_conf
     *out = (struct model_config){0};
     struct json_fields fields = {.file = file, .prefix = "", .object = root};
     TRY(parse_architecture(&fields, out));
-    if (json_has(&fields, "quantization_config"))
-        return err_new(
-            ERR_UNIMPLEMENTED,
-            "%s: \"quantization_config\": checkpoints that are already quantised are not supported; "
-            "use the f32, f16 or bf16 one with --quantization",
-            file);
     TRY(parse_shapes(&fields, out));
     out->norm_eps = 1e-6;
     TRY(json_opt_number(&fields, "rms_norm_eps", NORM_EPS_MIN, NORM_EPS_MAX, &out->norm_eps));
@@ -228,6 +224,7 @@ err_t model_config_parse(const char *file, const json_t *root, struct model_conf
     TRY(parse_dtype(&fields, out));
     TRY(parse_rope(&fields, &out->rope));
     TRY(parse_window(&fields, out));
+    TRY(quant_config_parse(&fields, &out->family->names, out->n_layers, &out->quantization));
     return fingerprint_config(file, root, &out->fingerprint);
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/kernels.h"
 #include "model/family.h"
 #include "model/model.h"
+#include "model/quant_config.h"
 
 enum {
     MODEL_VOCAB_MAX = 1 << 20,
@@ -44,6 +45,7 @@ struct model_config {
     struct rope_config rope;
     uint32_t window; /* keys that a row of a windowed layer sees, itself included; 0 = no such layers */
     bool layer_windowed[MODEL_LAYERS_MAX];
+    struct quant_config quantization;
     uint64_t fingerprint; /* over the file's contents, independent of spacing and order of keys */
 };
 

@@ -102,26 +102,28 @@ void model_slot_set(struct model *model, uint32_t slot, const struct sampler_par
     drive_all(&drive);
 }
 
-static void drive_step(struct model *model, struct step *step, const uint32_t *const *masks,
-                       void (*run)(const struct drive *drive, struct model_rank *rank, struct step *step))
+static err_t drive_step(struct model *model, struct step *step, const uint32_t *const *masks,
+                        void (*run)(const struct drive *drive, struct model_rank *rank, struct step *step))
 {
     struct drive drive = {.model = model, .run = run, .steps = find_steps(model, step), .masks = masks};
     ASSERT(drive.steps != NULL);
     drive_all(&drive);
+    const struct backend *backend = model->ranks[0].backend; /* a group's ranks are lost together */
+    return backend->vtable->fault(backend);
 }
 
-void model_forward(struct model *model, struct step *step)
+err_t model_forward(struct model *model, struct step *step)
 {
     ASSERT(step->n_rows <= model->plan.max_num_batched_tokens);
-    drive_step(model, step, NULL, run_forward);
+    return drive_step(model, step, NULL, run_forward);
 }
 
-void model_sample(struct model *model, struct step *step, const uint32_t *const *masks)
+err_t model_sample(struct model *model, struct step *step, const uint32_t *const *masks)
 {
-    drive_step(model, step, masks, run_sample);
+    return drive_step(model, step, masks, run_sample);
 }
 
-void model_collect(struct model *model, struct step *step)
+err_t model_collect(struct model *model, struct step *step)
 {
-    drive_step(model, step, NULL, run_collect);
+    return drive_step(model, step, NULL, run_collect);
 }

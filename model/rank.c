@@ -7,12 +7,12 @@ static err_t load_matrix(struct model_rank *rank, const struct rank_source *from
                          struct weight **out)
 {
     const struct weight_list *list = from->list;
-    const struct weight_source *source = &list->matrices[index];
+    struct weight_source *source = &list->matrices[index];
     struct backend *backend = rank->backend;
     if (from->checkpoint && index + 1 < list->n_matrices) {
         const struct weight_source *next = &list->matrices[index + 1];
         for (uint32_t i = 0; i < next->n_parts; i++)
-            checkpoint_prefetch(from->checkpoint, next->parts[i].tensor);
+            checkpoint_prefetch(from->checkpoint, weight_part_tensor(&next->parts[i]));
     }
     struct weight_desc desc = weight_source_desc(source);
     float *bias = NULL;
@@ -27,7 +27,10 @@ static err_t load_matrix(struct model_rank *rank, const struct rank_source *from
         }
         desc.bias = bias;
     }
-    err_t e = backend->vtable->weight_pack(backend, &desc, out);
+    err_t e = weight_source_open(source);
+    if (e.code == ERR_OK)
+        e = backend->vtable->weight_pack(backend, &desc, out);
+    weight_source_close(source);
     mem_free(bias);
     TRY(e);
     *from->done_bytes += backend->vtable->weight_bytes(backend, &desc);

@@ -4,117 +4,6 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/float16.h"
-#include "model/dummy_weights.h"
-
-#define F16_ROUNDS_TO_INFINITY 65520.0f
-
-static err_t fault_raise(struct weight_fault *fault, err_t error)
-{
-    pthread_mutex_lock(&fault->lock);
-    if (!fault->raised) {
-        fault->raised = true;
-        fault->error = error;
-    }
-    pthread_mutex_unlock(&fault->lock);
-    return error;
-}
-
-err_t weight_list_fault(struct weight_list *list)
-{
-    pthread_mutex_lock(&list->fault.lock);
-    err_t e = list->fault.raised ? list->fault.error : err_ok();
-    pthread_mutex_unlock(&list->fault.lock);
-    return e;
-}
-
-/* Values that the format cannot hold: quantising them would be undefined, computing with them useless. */
-static err_t check_values(const struct weight_source *source, const struct weight_part *part, size_t row,
-                          const float *values, size_t n)
-{
-    uint32_t largest = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t magnitude = f32_to_bits(values[i]) & 0x7fffffffu;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    const char *file = part->tensor ? checkpoint_file(source->checkpoint, part->tensor) : "dummy weights";
-    if (largest >= 0x7f800000u)
-        return err_new(ERR_DATA_LOSS, "%s: tensor \"%s\": row %zu holds NaN or infinity", file, part->name,
-                       row);
-    if (source->format == WEIGHT_F16 && largest >= f32_to_bits(F16_ROUNDS_TO_INFINITY))
-        return err_new(ERR_INVALID_ARGUMENT,
-                       "%s: tensor \"%s\": row %zu holds %g, more than float16 can; use --dtype bfloat16",
-                       file, part->name, row, (double)f32_from_bits(largest));
-    return err_ok();
-}
-
-/* n values of the tensor's row `row`, from column `first` on; n_columns: the tensor's. */
-static err_t read_values(const struct weight_source *source, const struct weight_part *part, size_t row,
-                         size_t n_columns, size_t first, size_t n, float *out)
-{
-    if (!source->checkpoint) {
-        dummy_row(source->dummy_seed, part->name, row, first, n, out);
-        return err_ok();
-    }
-    uint64_t at = (uint64_t)row * n_columns + first;
-    TRY(checkpoint_read_f32(source->checkpoint, part->tensor, at, n, out));
-    return check_values(source, part, row, out, n);
-}
-
-static void source_row(const void *context, size_t row, float *out)
-{
-    const struct weight_source *source = context;
-    ASSERT(row < source->n_out);
-    const struct weight_part *part = source->parts;
-    while (row >= part->n_rows) {
-        row -= part->n_rows;
-        part++;
-    }
-    err_t e = read_values(source, part, part->first_row + row, source->n_columns, source->first_column,
-                          source->n_in, out);
-    if (e.code == ERR_OK)
-        return;
-    (void)fault_raise(source->fault, e);
-    memset(out, 0, source->n_in * sizeof *out);
-}
-
-struct weight_desc weight_source_desc(const struct weight_source *source)
-{
-    return (struct weight_desc){
-        .name = source->name,
-        .n_out = source->n_out,
-        .n_in = source->n_in,
-        .format = source->format,
-        .group = source->scale_per_output ? (uint32_t)source->n_in : WEIGHT_GROUP,
-        .row = source_row,
-        .row_context = source,
-        .bias = NULL,
-        .is_table = source->is_table,
-    };
-}
-
-err_t weight_source_read_bias(const struct weight_source *source, float *out)
-{
-    size_t done = 0;
-    for (uint32_t i = 0; i < source->n_biases; i++) {
-        const struct weight_part *bias = &source->biases[i];
-        TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
-        done += bias->n_rows;
-    }
-    return err_ok();
-}
-
-err_t weight_source_read_vector(const struct weight_source *source, float *out)
-{
-    if (!source->checkpoint) { /* norms that do nothing, as in a freshly initialised model */
-        for (size_t i = 0; i < source->n_in; i++)
-            out[i] = 1.0f;
-        return err_ok();
-    }
-    return read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out);
-}
-
-/* ---- The list ---- */
 
 struct list_maker {
     const struct model_config *config;
@@ -129,6 +18,24 @@ static bool shape_equals(const struct tensor_info *info, const uint64_t *shape, 
     return info->n_dims == n_dims && memcmp(info->shape, shape, n_dims * sizeof *shape) == 0;
 }
 
+/* A checkpoint of codes whose configuration is not in config.json has other names. */
+static err_t missing_part(const struct list_maker *maker, const struct weight_part *part)
+{
+    static const char *const endings[] = {".qweight", ".weight_packed"};
+    int module_bytes = (int)(strlen(part->name) - strlen(".weight"));
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        char name[WEIGHT_NAME_MAX + 16];
+        snprintf(name, sizeof name, "%.*s%s", module_bytes, part->name, endings[i]);
+        if (checkpoint_find(maker->checkpoint, name))
+            return err_new(ERR_NOT_FOUND,
+                           "%s: tensor \"%s\" is missing from the checkpoint; \"%s\" is there, but "
+                           "\"quantization_config\" of config.json does not say that it is quantised",
+                           maker->options->directory, part->name, name);
+    }
+    return err_new(ERR_NOT_FOUND, "%s: tensor \"%s\" is missing from the checkpoint",
+                   maker->options->directory, part->name);
+}
+
 /* Finds the part's tensor and holds it against the shape. */
 static err_t bind_part(const struct list_maker *maker, struct weight_part *part, const uint64_t *shape,
                        uint32_t n_dims)
@@ -139,8 +46,7 @@ static err_t bind_part(const struct list_maker *maker, struct weight_part *part,
         return err_ok();
     part->tensor = checkpoint_find(maker->checkpoint, part->name);
     if (!part->tensor)
-        return err_new(ERR_NOT_FOUND, "%s: tensor \"%s\" is missing from the checkpoint",
-                       maker->options->directory, part->name);
+        return missing_part(maker, part);
     const struct tensor_info *info = part->tensor->info;
     const char *file = checkpoint_file(maker->checkpoint, part->tensor);
     char got[128], expected[128];
@@ -166,7 +72,8 @@ static void part_name(const struct list_maker *maker, struct weight_part *part, 
 
 static err_t check_quantisable(const struct list_maker *maker, const struct weight_source *source)
 {
-    if ((source->format != WEIGHT_INT8 && source->format != WEIGHT_INT4) || source->n_in % WEIGHT_GROUP == 0)
+    bool grouped = source->format == WEIGHT_INT8 || source->format == WEIGHT_INT4;
+    if (source->has_codes || !grouped || source->n_in % WEIGHT_GROUP == 0)
         return err_ok();
     return err_new(ERR_INVALID_ARGUMENT,
                    "%s: tensor \"%s\" has %zu inputs a row%s; --quantization needs a multiple of %d",
@@ -189,27 +96,135 @@ struct matrix_spec {
     struct extent rows[WEIGHT_PARTS_MAX];
 };
 
+/* ---- Quantised checkpoints ---- */
+
+static err_t bind_quantized(const struct list_maker *maker, struct weight_part *part,
+                            const struct matrix_spec *spec, uint32_t index)
+{
+    int module_bytes = (int)(strlen(part->name) - strlen(".weight"));
+    char module[WEIGHT_NAME_MAX];
+    snprintf(module, sizeof module, "%.*s", module_bytes, part->name);
+    size_t n_out = spec->rows[index].all, n_in = spec->columns.all;
+    maker->list->n_parameters += (uint64_t)n_out * n_in;
+    return quant_tensors_bind(&maker->config->quantization, maker->checkpoint, maker->options->directory,
+                              module, n_out, n_in, &part->quantized);
+}
+
+static err_t bind_weight(const struct list_maker *maker, struct weight_part *part,
+                         const struct matrix_spec *spec, uint32_t index)
+{
+    part->first_row = spec->rows[index].first;
+    part->n_rows = spec->rows[index].n;
+    part_name(maker, part, spec->layer, spec->names[index], "weight");
+    const struct model_config *config = maker->config;
+    if (maker->checkpoint &&
+        quant_config_covers(&config->quantization, &config->family->names, spec->layer, spec->names[index]))
+        return bind_quantized(maker, part, spec, index);
+    return bind_part(maker, part, (uint64_t[]){spec->rows[index].all, spec->columns.all}, 2);
+}
+
+/* The largest of the groups that every backend takes, for scales of whole rows; 0 = none. */
+static uint32_t split_group(size_t n_in)
+{
+    for (uint32_t group = 4 * WEIGHT_GROUP; group >= WEIGHT_GROUP; group /= 2) {
+        if (n_in % group == 0 && group < n_in)
+            return group;
+    }
+    return 0;
+}
+
+/* The format whose codes are those of the checkpoint, and the group; false: there is none. */
+static bool format_of_codes(const struct weight_source *source, const struct quant_format *format,
+                            enum weight_format *out, uint32_t *group)
+{
+    *group = format->group == 0 ? (uint32_t)source->n_in : format->group;
+    if (format->code == QUANT_CODE_E4M3) {
+        *out = WEIGHT_FP8; /* where a GPU has rows in 8 bits too */
+        return format->group == 0 && format->rows_in_8_bits;
+    }
+    if (*group % WEIGHT_GROUP != 0 || format->offset == QUANT_MINIMUM)
+        return false;
+    if (format->bits == 4) {
+        *out = format->offset == QUANT_SYMMETRIC ? WEIGHT_INT4 : WEIGHT_UINT4;
+        return true;
+    }
+    /* One scale for a row of int8 means rows in int8: where they are not meant to be, it stands several
+     * times. */
+    *out = WEIGHT_INT8;
+    if (*group == source->n_in && !format->rows_in_8_bits)
+        *group = split_group(source->n_in);
+    return format->bits == 8 && format->offset == QUANT_SYMMETRIC && *group > 0;
+}
+
+/* Why the parts' codes cannot stand side by side in one matrix; NULL: they can. */
+static const char *codes_obstacle(const struct weight_source *source)
+{
+    for (uint32_t i = 0; i < source->n_parts; i++) {
+        const struct quant_tensors *tensors = source->parts[i].quantized;
+        if (!tensors)
+            return "a matrix beside them that is not quantised";
+        if (tensors->group_of)
+            return "groups of inputs that are not neighbours (act-order)";
+    }
+    return NULL;
+}
+
+/* Codes are kept where a kernel computes with them. */
+static err_t choose_format(const struct list_maker *maker, struct weight_source *source)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < source->n_parts; i++)
+        any |= source->parts[i].quantized != NULL;
+    if (!any || maker->list->dtype == MODEL_DTYPE_F32)
+        return err_ok();
+    const struct quant_format *format = &maker->config->quantization.format;
+    enum weight_format of_codes;
+    uint32_t group;
+    const char *obstacle = codes_obstacle(source);
+    if (!obstacle && !format_of_codes(source, format, &of_codes, &group))
+        obstacle = "bits, groups or blocks that no kernel takes";
+    if (obstacle) {
+        maker->list->n_widened++;
+        maker->list->widened_why = obstacle;
+        return err_ok();
+    }
+    if (format->group > 0 && (source->first_column % format->group != 0 || source->n_in % format->group != 0))
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "--tensor-parallel-size %u cuts the groups of %u inputs of \"%s\": a rank would have %zu "
+            "inputs; take fewer ranks",
+            maker->shard->n_ranks, format->group, source->name, source->n_in);
+    source->format = of_codes;
+    source->group = group;
+    source->has_codes = true;
+    source->group_repeats = format->group == 0 ? (uint32_t)(source->n_in / group) : format->group / group;
+    return err_ok();
+}
+
+/* ---- The list ---- */
+
+static uint32_t group_of_options(const struct list_maker *maker, const struct matrix_spec *spec)
+{
+    bool by_output = maker->options->quantization == MODEL_QUANT_W8A8 && spec->format == WEIGHT_INT8;
+    return spec->format == WEIGHT_FP8 || by_output ? (uint32_t)spec->columns.n : WEIGHT_GROUP;
+}
+
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
 {
     struct weight_source *source = &maker->list->matrices[maker->list->n_matrices++];
-    bool by_output = maker->options->quantization == MODEL_QUANT_W8A8 && spec->format == WEIGHT_INT8;
     *source = (struct weight_source){.n_in = spec->columns.n,
                                      .first_column = spec->columns.first,
                                      .n_columns = spec->columns.all,
                                      .format = spec->format,
-                                     .scale_per_output = spec->format == WEIGHT_FP8 || by_output,
+                                     .group = group_of_options(maker, spec),
                                      .n_parts = spec->n_parts,
                                      .n_biases = spec->bias ? spec->n_parts : 0,
                                      .checkpoint = maker->checkpoint,
                                      .dummy_seed = maker->options->dummy_seed,
                                      .fault = &maker->list->fault};
     for (uint32_t i = 0; i < spec->n_parts; i++) {
-        struct weight_part *part = &source->parts[i];
-        part->first_row = spec->rows[i].first;
-        part->n_rows = spec->rows[i].n;
-        part_name(maker, part, spec->layer, spec->names[i], "weight");
-        TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all, spec->columns.all}, 2));
-        source->n_out += part->n_rows;
+        TRY(bind_weight(maker, &source->parts[i], spec, i));
+        source->n_out += source->parts[i].n_rows;
     }
     for (uint32_t i = 0; i < source->n_biases; i++) {
         struct weight_part *part = &source->biases[i];
@@ -219,6 +234,7 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
         TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all}, 1));
     }
     memcpy(source->name, source->parts[0].name, sizeof source->name);
+    TRY(choose_format(maker, source));
     return check_quantisable(maker, source);
 }
 
@@ -304,6 +320,12 @@ static err_t fill_list(const struct list_maker *maker)
     const struct model_config *config = maker->config;
     const struct family_names *names = &config->family->names;
     enum weight_format plain = plain_format(maker->list->dtype), linear = plain, head = plain;
+    if (maker->checkpoint && config->quantization.method && maker->options->quantization != MODEL_QUANT_NONE)
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "%s: the checkpoint is quantised already (\"quantization_config\" of config.json says %s): "
+            "leave --quantization out",
+            maker->options->directory, config->quantization.method);
     switch (maker->options->quantization) {
     case MODEL_QUANT_NONE:
         break;
@@ -364,6 +386,10 @@ err_t weight_list_create(const struct model_config *config, const struct shard *
 
 void weight_list_free(struct weight_list *list)
 {
+    for (size_t i = 0; list->matrices && i < list->n_matrices; i++) {
+        for (uint32_t part = 0; part < WEIGHT_PARTS_MAX; part++)
+            quant_tensors_free(list->matrices[i].parts[part].quantized);
+    }
     if (list->matrices || list->vectors)
         pthread_mutex_destroy(&list->fault.lock);
     mem_free(list->matrices);

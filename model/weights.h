@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "model/model_config.h"
+#include "model/quant_tensors.h"
 #include "model/shard.h"
 
 enum {
@@ -27,9 +28,16 @@ struct weight_fault {
 
 struct weight_part {
     char name[WEIGHT_NAME_MAX];             /* of the tensor, with ".weight" or ".bias" */
-    const struct checkpoint_tensor *tensor; /* NULL = dummy values */
+    const struct checkpoint_tensor *tensor; /* NULL = dummy values, or quantised */
+    struct quant_tensors *quantized;        /* owned; NULL = plain */
     size_t first_row, n_rows;               /* this rank's; of a bias or norm: its values */
 };
+
+/* What stands for the part in messages and hints; NULL = dummy values. */
+static inline const struct checkpoint_tensor *weight_part_tensor(const struct weight_part *part)
+{
+    return part->quantized ? part->quantized->codes : part->tensor;
+}
 
 /* One matrix: its parts' rows stacked, [n_out, n_in]. */
 struct weight_source {
@@ -38,7 +46,9 @@ struct weight_source {
     size_t first_column, n_columns; /* n_in of the tensors' n_columns, from first_column on */
     enum weight_format format;
     bool is_table;              /* the embedding */
-    bool scale_per_output;      /* quantised formats; else a scale per WEIGHT_GROUP inputs */
+    uint32_t group;             /* quantised formats: inputs that share a scale */
+    bool has_codes;             /* they come from the checkpoint */
+    uint32_t group_repeats;     /* has_codes: groups that share one scale of the checkpoint */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
     const struct checkpoint *checkpoint; /* NULL = dummy values from seed */
@@ -56,8 +66,10 @@ struct weight_list {
     struct weight_source *vectors;  /* [n_vectors]; n_out = 1 row of n_in values */
     size_t n_matrices, n_vectors;
     bool tied;
-    uint64_t n_parameters;  /* of the whole model */
-    enum model_dtype dtype; /* as computed: never AUTO */
+    size_t n_widened;        /* matrices of codes that are computed in plain numbers all the same */
+    const char *widened_why; /* the last one's reason, static */
+    uint64_t n_parameters;   /* of the whole model */
+    enum model_dtype dtype;  /* as computed: never AUTO */
     struct weight_fault fault;
 };
 
@@ -68,6 +80,12 @@ err_t weight_list_create(const struct model_config *config, const struct shard *
                          struct checkpoint *checkpoint, const struct model_options *options,
                          struct weight_list *out) ERR_MUST_CHECK;
 void weight_list_free(struct weight_list *list); /* idempotent; zeroed memory is fine */
+
+/* Memory that a source takes while its rows are read. */
+uint64_t weight_source_stage_bytes(const struct weight_source *source);
+/* Around the reading of rows. DATA_LOSS, IO, RESOURCE_EXHAUSTED. */
+err_t weight_source_open(struct weight_source *source) ERR_MUST_CHECK;
+void weight_source_close(struct weight_source *source); /* also after a failed open */
 
 /* The description that a backend packs; without bias. Its row function borrows the source. */
 struct weight_desc weight_source_desc(const struct weight_source *source);

@@ -257,6 +257,7 @@ struct codec_bytes codec_encode_loads(const struct loads *loads)
     out.add_predicted_ttft_ns(loads->predicted_ttft_ns);
     out.add_heartbeat_age_ns(loads->heartbeat_age_ns);
     out.add_step_running(loads->step_running);
+    out.add_failed(loads->failed);
     return codec_finish(builder, out.Finish());
 }
 

@@ -348,6 +348,7 @@ err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_s
     out->predicted_ttft_ns = root->predicted_ttft_ns();
     out->heartbeat_age_ns = root->heartbeat_age_ns();
     out->step_running = root->step_running();
+    out->failed = root->failed();
     return err_ok();
 }
 

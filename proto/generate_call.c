@@ -4,9 +4,8 @@
 #include "base/assert.h"
 #include "base/event_count.h"
 #include "proto/grpc_door_internal.h"
+#include "proto/service_state.h"
 #include "proto/whole_answer.h"
-
-enum { PUSHBACK_MIN_MS = 50, PUSHBACK_DEFAULT_MS = 250, PUSHBACK_MAX_MS = 5000 };
 
 struct generate_call {
     struct door_item item;
@@ -118,17 +117,6 @@ static void destroy_generation(struct door_item *item)
     mem_free(generate);
 }
 
-/* When to come back after RESOURCE_EXHAUSTED. */
-static int64_t pushback_ms(struct service *service)
-{
-    struct loads loads;
-    service->vtable->loads(service, &loads);
-    if (loads.predicted_ttft_ns < 0)
-        return PUSHBACK_DEFAULT_MS;
-    int64_t ms = loads.predicted_ttft_ns / 1000000;
-    return ms < PUSHBACK_MIN_MS ? PUSHBACK_MIN_MS : ms > PUSHBACK_MAX_MS ? PUSHBACK_MAX_MS : ms;
-}
-
 static int64_t deadline_of(struct service *service, const struct rpc_call *call)
 {
     int64_t left_ns = rpc_call_remaining_ns(call), now_ns = service->vtable->now_ns(service), deadline_ns;
@@ -138,7 +126,8 @@ static int64_t deadline_of(struct service *service, const struct rpc_call *call)
 }
 
 /* Decodes and submits; what the request borrowed is free again afterwards. */
-static err_t submit_call(struct grpc_door *door, struct rpc_call *call, struct generate_call *generate)
+static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
+                         struct generate_call *generate)
 {
     struct codec_scratch scratch = {0};
     struct generate_options options;
@@ -146,6 +135,8 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, struct g
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
     err_t e = codec_decode_generate(bytes, size_bytes, &scratch, &request, &options);
+    if (e.code == ERR_OK && whole)
+        e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
@@ -162,11 +153,8 @@ static err_t open_generation(struct grpc_door *door, struct rpc_call *call, bool
     struct generate_call *generate = mem_alloc(sizeof *generate);
     if (!generate)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
-    err_t e = whole ? whole_answer_create(&generate->whole) : err_ok();
-    if (e.code == ERR_OK) {
-        generate->deadline_ns = deadline_of(door->service, call);
-        e = submit_call(door, call, generate);
-    }
+    generate->deadline_ns = deadline_of(door->service, call);
+    err_t e = submit_call(door, call, whole, generate);
     if (e.code != ERR_OK) {
         whole_answer_destroy(generate->whole);
         mem_free(generate);
@@ -182,7 +170,8 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
     atomic_fetch_add(&door->n_active, 1);
     err_t e = open_generation(door, call, whole, &generate);
     if (e.code != ERR_OK) {
-        int64_t pushback = e.code == ERR_RESOURCE_EXHAUSTED ? pushback_ms(door->service) : RPC_NO_PUSHBACK;
+        int64_t pushback =
+            e.code == ERR_RESOURCE_EXHAUSTED ? service_pushback_ms(door->service) : RPC_NO_PUSHBACK;
         rpc_call_refuse(call, &e, pushback);
         leave_active(door);
         return;

@@ -5,13 +5,11 @@
 #include "base/clock.h"
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_door.h"
-#include "proto/grpc_flusher.h"
+#include "proto/flusher.h"
 #include "proto/grpc_server.h"
 #include "proto/whole_answer.h"
 
-/* The service's answers to this are called dead: the loop shows life every 100 ms. */
-#define HEALTH_HEARTBEAT_LIMIT_NS INT64_C(1000000000)
-#define HEALTH_WATCH_INTERVAL_NS  INT64_C(100000000)
+#define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)
 
 struct grpc_door {
     struct service *service;

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/event_count.h"
 #include "base/log.h"
+#include "base/work_queue.h"
 #include "proto/grpc_runtime.h"
 #include "proto/listen_address.h"
 
@@ -47,7 +48,7 @@ struct rpc_call {
     bool headers_sent, finishing; /* of the one sender */
     grpc_byte_buffer *sending;
     grpc_metadata pushback;
-    struct rpc_call *next_work; /* in the workers' queue */
+    struct work_item work;
 };
 
 struct rpc_server {
@@ -63,12 +64,9 @@ struct rpc_server {
     _Atomic size_t pending_bytes;          /* of payloads */
     _Atomic uint32_t n_calls, n_allocated; /* under way; with those that wait to be accepted */
 
-    pthread_t queue_threads[RPC_THREADS_MAX], workers[RPC_THREADS_MAX];
-    int n_queue_threads, n_workers;
-    pthread_mutex_t work_mutex;
-    pthread_cond_t work_ready;
-    struct rpc_call *work_first, *work_last;
-    bool work_ends;
+    pthread_t queue_threads[RPC_THREADS_MAX];
+    int n_queue_threads;
+    struct work_queue *workers; /* NULL = none */
 };
 
 static void post_call(struct rpc_server *server, int method);
@@ -312,17 +310,9 @@ static void run_handler(struct rpc_call *call)
     rpc_call_unref(call);
 }
 
-static void give_to_worker(struct rpc_call *call)
+static void run_on_worker(struct work_item *item)
 {
-    struct rpc_server *server = call->server;
-    pthread_mutex_lock(&server->work_mutex);
-    if (server->work_last)
-        server->work_last->next_work = call;
-    else
-        server->work_first = call;
-    server->work_last = call;
-    pthread_cond_signal(&server->work_ready);
-    pthread_mutex_unlock(&server->work_mutex);
+    run_handler((struct rpc_call *)((char *)item - offsetof(struct rpc_call, work)));
 }
 
 /* A refusal before any handler ran. */
@@ -363,10 +353,12 @@ static void on_accepted(struct rpc_call *call, bool ok)
         return;
     bool heavy =
         server->options.methods[call->method].heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES;
-    if (heavy && server->n_workers > 0)
-        give_to_worker(call);
-    else
+    if (heavy && server->workers) {
+        call->work.run = run_on_worker;
+        work_queue_add(server->workers, &call->work);
+    } else {
         run_handler(call);
+    }
 }
 
 static void on_closed(struct rpc_call *call)
@@ -415,29 +407,6 @@ static void *queue_main(void *argument)
             break;
         }
     }
-}
-
-static void *worker_main(void *argument)
-{
-    struct rpc_server *server = argument;
-    pthread_mutex_lock(&server->work_mutex);
-    for (;;) {
-        struct rpc_call *call = server->work_first;
-        if (!call && server->work_ends)
-            break;
-        if (!call) {
-            pthread_cond_wait(&server->work_ready, &server->work_mutex);
-            continue;
-        }
-        server->work_first = call->next_work;
-        if (!server->work_first)
-            server->work_last = NULL;
-        pthread_mutex_unlock(&server->work_mutex);
-        run_handler(call);
-        pthread_mutex_lock(&server->work_mutex);
-    }
-    pthread_mutex_unlock(&server->work_mutex);
-    return NULL;
 }
 
 /* --- opening and closing */
@@ -495,15 +464,12 @@ static err_t listen_on(struct rpc_server *server)
 
 static err_t start_threads(struct rpc_server *server)
 {
+    if (server->options.n_worker_threads > 0)
+        TRY(work_queue_create(server->options.n_worker_threads, &server->workers));
     for (int i = 0; i < server->options.n_queue_threads; i++) {
         if (pthread_create(&server->queue_threads[i], NULL, queue_main, server) != 0)
             return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start a gRPC queue thread");
         server->n_queue_threads++;
-    }
-    for (int i = 0; i < server->options.n_worker_threads; i++) {
-        if (pthread_create(&server->workers[i], NULL, worker_main, server) != 0)
-            return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start a gRPC worker thread");
-        server->n_workers++;
     }
     return err_ok();
 }
@@ -518,8 +484,6 @@ err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_serve
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the gRPC server");
     server->options = *options;
     server->shutdown_tag.kind = TAG_SHUT_DOWN;
-    pthread_mutex_init(&server->work_mutex, NULL);
-    pthread_cond_init(&server->work_ready, NULL);
     grpc_runtime_init();
     server->queue = grpc_completion_queue_create_for_next(NULL);
     server->server = create_core_server(options);
@@ -570,16 +534,6 @@ void rpc_server_cancel_calls(struct rpc_server *server)
     grpc_server_cancel_all_calls(server->server);
 }
 
-static void end_workers(struct rpc_server *server)
-{
-    pthread_mutex_lock(&server->work_mutex);
-    server->work_ends = true;
-    pthread_cond_broadcast(&server->work_ready);
-    pthread_mutex_unlock(&server->work_mutex);
-    for (int i = 0; i < server->n_workers; i++)
-        pthread_join(server->workers[i], NULL);
-}
-
 void rpc_server_stop(struct rpc_server *server)
 {
     if (server->stopped)
@@ -593,7 +547,7 @@ void rpc_server_stop(struct rpc_server *server)
     ASSERT(server->n_queue_threads > 0);
     while (!rpc_server_wait(server, -1))
         continue;
-    end_workers(server);
+    work_queue_destroy(server->workers);
     grpc_completion_queue_shutdown(server->queue);
     for (int i = 0; i < server->n_queue_threads; i++)
         pthread_join(server->queue_threads[i], NULL);
@@ -607,8 +561,6 @@ void rpc_server_close(struct rpc_server *server)
     ASSERT(atomic_load(&server->n_allocated) == 0);
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
-    pthread_cond_destroy(&server->work_ready);
-    pthread_mutex_destroy(&server->work_mutex);
     mem_free(server);
     grpc_runtime_shutdown();
 }

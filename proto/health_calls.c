@@ -1,9 +1,10 @@
-/* grpc.health.v1: Check, List, Watch. The heartbeat of the service's loop decides, never a made-up request.
- */
+/* grpc.health.v1: Check, List, Watch. The heartbeat of the service's loop decides, and whether what computes
+ * is lost; never a made-up request. */
 #include <string.h>
 #include "base/alloc.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_health.h"
+#include "proto/service_state.h"
 
 static const char *const services[] = {"", "bantam.Bantam"};
 enum { N_SERVICES = sizeof services / sizeof services[0] };
@@ -12,10 +13,7 @@ static enum health_status status_of(struct grpc_door *door)
 {
     if (atomic_load(&door->draining))
         return HEALTH_NOT_SERVING;
-    struct loads loads;
-    door->service->vtable->loads(door->service, &loads);
-    bool alive = loads.step_running || loads.heartbeat_age_ns <= HEALTH_HEARTBEAT_LIMIT_NS;
-    return alive ? HEALTH_SERVING : HEALTH_NOT_SERVING;
+    return service_is_alive(door->service) ? HEALTH_SERVING : HEALTH_NOT_SERVING;
 }
 
 static bool is_known(const char *service)

@@ -14,16 +14,30 @@ struct whole_choice {
 struct whole_answer {
     size_t size_bytes;
     struct buffer prompt_token_ids, prompt_logprobs;
-    struct whole_choice choices[SAMPLING_N_MAX];
-    struct event events[SAMPLING_N_MAX];
-    size_t n_choices;
+    struct whole_choice *choices; /* [max_choices] owned */
+    struct event *events;         /* [max_choices] owned */
+    size_t n_choices, max_choices;
 };
 
-err_t whole_answer_create(struct whole_answer **out)
+uint32_t whole_answer_choices(const struct request *request)
 {
+    uint32_t n = request->sampling.set & SAMPLING_N ? request->sampling.n : 1;
+    return n < 1 ? 1 : n > SAMPLING_N_MAX ? SAMPLING_N_MAX : n;
+}
+
+err_t whole_answer_create(uint32_t n_choices, struct whole_answer **out)
+{
+    ASSERT(n_choices >= 1 && n_choices <= SAMPLING_N_MAX);
     struct whole_answer *answer = mem_alloc(sizeof *answer);
-    if (!answer)
+    if (answer) {
+        answer->choices = mem_alloc_array(n_choices, sizeof *answer->choices);
+        answer->events = mem_alloc_array(n_choices, sizeof *answer->events);
+        answer->max_choices = n_choices;
+    }
+    if (!answer || !answer->choices || !answer->events) {
+        whole_answer_destroy(answer);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+    }
     *out = answer;
     return err_ok();
 }
@@ -34,13 +48,20 @@ void whole_answer_destroy(struct whole_answer *answer)
         return;
     buffer_free(&answer->prompt_token_ids);
     buffer_free(&answer->prompt_logprobs);
-    for (size_t i = 0; i < SAMPLING_N_MAX; i++) {
+    for (size_t i = 0; answer->choices && i < answer->max_choices; i++) {
         buffer_free(&answer->choices[i].token_ids);
         buffer_free(&answer->choices[i].text);
         buffer_free(&answer->choices[i].logprobs);
         mem_free(answer->choices[i].stop_string);
     }
+    mem_free(answer->choices);
+    mem_free(answer->events);
     mem_free(answer);
+}
+
+size_t whole_answer_bytes(const struct whole_answer *answer)
+{
+    return answer->size_bytes;
 }
 
 static err_t add_bytes(struct whole_answer *answer, struct buffer *to, const void *data, size_t size_bytes)
@@ -59,7 +80,7 @@ static err_t add_bytes(struct whole_answer *answer, struct buffer *to, const voi
 
 err_t whole_answer_add(struct whole_answer *answer, const struct event *event, bool with_prompt_ids)
 {
-    ASSERT(event->choice_index < SAMPLING_N_MAX);
+    ASSERT(event->choice_index < answer->max_choices);
     struct whole_choice *choice = &answer->choices[event->choice_index];
     if (event->choice_index >= answer->n_choices)
         answer->n_choices = event->choice_index + 1;

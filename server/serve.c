@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/event_count.h"
 #include "base/log.h"
 #include "proto/grpc_door.h"
 #include "proto/grpc_runtime.h"
+#include "proto/http_door.h"
 #include "proto/listen_address.h"
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
@@ -17,12 +19,22 @@
  */
 static struct event_count changed;
 
+/* What clients come in by. */
+struct doors {
+    struct grpc_door *grpc;
+    struct http_door *http; /* NULL = not wanted */
+};
+
 struct serve_options serve_options_default(void)
 {
     struct grpc_door_options door = grpc_door_options_default();
+    struct http_door_options http = http_door_options_default();
     return (struct serve_options){
         .host = door.host,
         .port = door.port,
+        .http = true,
+        .http_port = http.port,
+        .max_http_connections = http.max_connections,
         .shutdown_timeout_ns = INT64_C(30000000000),
         .max_connection_calls = door.max_streams,
         .max_calls = door.max_calls,
@@ -52,32 +64,38 @@ static err_t check_bind(const struct serve_options *options)
 }
 
 /* Written aside and renamed, so that a reader sees all of it or nothing. */
-static err_t write_port_file(const char *path, uint16_t port)
+static err_t write_port_file(const char *flag, const char *path, uint16_t port)
 {
     char aside[4096];
     int length = snprintf(aside, sizeof aside, "%s.%ld", path, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof aside)
-        return err_new(ERR_INVALID_ARGUMENT, "--port-file: the path is too long");
+        return err_new(ERR_INVALID_ARGUMENT, "%s: the path is too long", flag);
     FILE *file = fopen(aside, "we");
     if (!file)
-        return err_new(ERR_IO, "--port-file %s: %s", path, strerror(errno));
+        return err_new(ERR_IO, "%s %s: %s", flag, path, strerror(errno));
     bool written = fprintf(file, "%u\n", port) > 0;
     if (fclose(file) != 0 || !written || rename(aside, path) != 0) {
-        err_t e = err_new(ERR_IO, "--port-file %s: %s", path, strerror(errno));
+        err_t e = err_new(ERR_IO, "%s %s: %s", flag, path, strerror(errno));
         (void)unlink(aside);
         return e;
     }
     return err_ok();
 }
 
-static err_t announce(const struct serve_options *options, const struct grpc_door *door)
+static err_t announce(const struct serve_options *options, const struct doors *doors)
 {
-    uint16_t port = grpc_door_port(door);
+    uint16_t port = grpc_door_port(doors->grpc);
     char address[LISTEN_HOST_BYTES_MAX + 16];
-    listen_format_address(options->host, port, address, sizeof address);
+    if (doors->http && options->http_port_file)
+        TRY(write_port_file("--http-port-file", options->http_port_file, http_door_port(doors->http)));
     if (options->port_file)
-        TRY(write_port_file(options->port_file, port));
+        TRY(write_port_file("--port-file", options->port_file, port));
+    listen_format_address(options->host, port, address, sizeof address);
     (void)printf("listening on %s\n", address);
+    if (doors->http) {
+        listen_format_address(options->host, http_door_port(doors->http), address, sizeof address);
+        (void)printf("listening on http://%s\n", address);
+    }
     (void)fflush(stdout);
     service_notify("READY=1");
     return err_ok();
@@ -92,53 +110,97 @@ static void wait_for_signal(void)
     }
 }
 
+static uint32_t active_in(const struct doors *doors)
+{
+    return grpc_door_active(doors->grpc) + (doors->http ? http_door_active(doors->http) : 0);
+}
+
 /* Until nothing is in flight, the time is over, or a second signal came. */
-static void wait_until_drained(const struct grpc_door *door, int64_t timeout_ns)
+static void wait_until_drained(const struct doors *doors, int64_t timeout_ns)
 {
     const struct clock *clock = clock_monotonic();
     int64_t end_ns = clock_now_ns(clock) + timeout_ns;
     for (;;) {
         uint32_t seen = event_count_read(&changed);
         int64_t left_ns = end_ns - clock_now_ns(clock);
-        if (grpc_door_active(door) == 0 || left_ns <= 0 || stop_signals_seen() > 1)
+        if (active_in(doors) == 0 || left_ns <= 0 || stop_signals_seen() > 1)
             return;
         event_count_wait(&changed, seen, left_ns);
     }
 }
 
-static void drain(struct grpc_door *door, const struct serve_options *options)
+static void drain(const struct doors *doors, const struct serve_options *options)
 {
     service_notify("STOPPING=1");
     log_info("serve",
              "stopping: waiting up to %lld s for %u requests in flight; a second signal ends the wait",
-             (long long)(options->shutdown_timeout_ns / 1000000000), grpc_door_active(door));
-    grpc_door_drain(door, &changed);
-    wait_until_drained(door, options->shutdown_timeout_ns);
-    uint32_t left = grpc_door_active(door);
+             (long long)(options->shutdown_timeout_ns / 1000000000), active_in(doors));
+    if (doors->http)
+        http_door_drain(doors->http, &changed);
+    grpc_door_drain(doors->grpc, &changed);
+    wait_until_drained(doors, options->shutdown_timeout_ns);
+    uint32_t left = active_in(doors);
     if (left > 0)
         log_warn("serve", "%u requests are cut off", left);
     else
         log_info("serve", "drained");
 }
 
-static err_t serve_engine(struct engine *engine, const struct serve_options *options)
+static err_t open_grpc(struct engine *engine, const struct serve_options *options, struct doors *doors)
 {
-    struct grpc_door_options door_options = grpc_door_options_default();
-    door_options.host = options->host;
-    door_options.port = options->port;
-    door_options.version = options->version;
-    door_options.max_message_bytes = options->max_message_bytes;
-    door_options.max_streams = options->max_connection_calls;
-    door_options.max_calls = options->max_calls;
-    struct grpc_door *door;
-    TRY(grpc_door_open(engine_service(engine), &door_options, &door));
-    stop_signals_arm();
-    err_t e = announce(options, door);
+    struct grpc_door_options door = grpc_door_options_default();
+    door.host = options->host;
+    door.port = options->port;
+    door.version = options->version;
+    door.max_message_bytes = options->max_message_bytes;
+    door.max_streams = options->max_connection_calls;
+    door.max_calls = options->max_calls;
+    return grpc_door_open(engine_service(engine), &door, &doors->grpc);
+}
+
+static err_t open_http(struct engine *engine, const struct serve_options *options, int64_t stall_timeout_ns,
+                       struct doors *doors)
+{
+    struct http_door_options door = http_door_options_default();
+    door.host = options->host;
+    door.port = options->http_port;
+    door.version = options->version;
+    door.max_message_bytes = options->max_message_bytes;
+    door.max_connections = options->max_http_connections;
+    if (stall_timeout_ns > 0)
+        door.write_timeout_ms = stall_timeout_ns / 1000000 + 1;
+    err_t e = http_door_open(engine_service(engine), &door, &doors->http);
+    return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
+}
+
+/* Each connection is a file: the soft limit of many systems, 1024, is meant for programs of another kind. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= files.rlim_max)
+        return;
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
+static err_t serve_engine(struct engine *engine, const struct serve_options *options,
+                          int64_t stall_timeout_ns)
+{
+    struct doors doors = {0};
+    raise_file_limit();
+    err_t e = open_grpc(engine, options, &doors);
+    if (e.code == ERR_OK && options->http)
+        e = open_http(engine, options, stall_timeout_ns, &doors);
+    if (e.code == ERR_OK) {
+        stop_signals_arm();
+        e = announce(options, &doors);
+    }
     if (e.code == ERR_OK) {
         wait_for_signal();
-        drain(door, options);
+        drain(&doors, options);
     }
-    grpc_door_close(door);
+    http_door_close(doors.http);
+    grpc_door_close(doors.grpc);
     return e;
 }
 
@@ -148,12 +210,14 @@ err_t serve_run(const struct engine_options *engine_options, const struct serve_
     TRY(check_bind(options));
     TRY(stop_signals_start(&changed));
     struct engine_options planned = *engine_options;
-    planned.caller_bytes += GRPC_DOOR_BYTES;
+    planned.caller_bytes += GRPC_DOOR_BYTES + (options->http ? HTTP_DOOR_BYTES : 0);
     struct engine *engine;
     TRY(engine_open(&planned, on_plan, &engine));
-    err_t e = serve_engine(engine, options);
+    err_t e = serve_engine(engine, options, engine_options->stream_stall_timeout_ns);
     engine_close(engine);
     if (options->port_file && e.code == ERR_OK)
         (void)unlink(options->port_file);
+    if (options->http && options->http_port_file && e.code == ERR_OK)
+        (void)unlink(options->http_port_file);
     return e;
 }

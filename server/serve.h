@@ -8,22 +8,29 @@
 #include "engine/engine.h"
 
 struct serve_options {
-    const char *host;         /* name or address to listen on */
-    uint16_t port;            /* 0 = any free one */
-    const char *port_file;    /* the port is written there when ready, for programs; NULL = not */
+    const char *host;      /* name or address to listen on */
+    uint16_t port;         /* of gRPC; 0 = any free one */
+    const char *port_file; /* the port is written there when ready, for programs; NULL = not */
+    bool http;             /* open the HTTP door too */
+    uint16_t http_port;    /* 0 = any free one */
+    const char *http_port_file;
     bool allow_insecure_bind; /* host may be reachable from other machines, without TLS or authentication */
     int64_t shutdown_timeout_ns;   /* how long a drain waits for what is in flight */
-    uint32_t max_connection_calls; /* at once on one connection */
+    uint32_t max_connection_calls; /* of gRPC: at once on one connection */
     uint32_t max_calls;            /* at once on all; more than the engine queues is refused by the engine */
-    size_t max_message_bytes;      /* of a request */
-    const char *version;           /* of this program; static */
+    uint32_t max_http_connections;
+    size_t max_message_bytes; /* of a request */
+    const char *version;      /* of this program; static */
 };
 
-/* 127.0.0.1, port 50051, 30 s, 1,024 calls a connection, 4,096 in all, 4 MiB. */
+/* 127.0.0.1, ports 50051 and 8000, 30 s, 1,024 calls a connection, 4,096 in all, 1,024 HTTP connections, 4
+ * MiB.
+ */
 struct serve_options serve_options_default(void);
 
-/* Loads the model, opens the door, prints "listening on HOST:PORT" to stdout, and serves until SIGTERM or
- * SIGINT. Then it drains: health NOT_SERVING, no new requests, what is in flight finishes within
+/* Loads the model, opens the doors, prints "listening on HOST:PORT" and "listening on http://HOST:PORT" to
+ * stdout, and serves until SIGTERM or SIGINT. Then it drains: health NOT_SERVING, no new requests, what is in
+ * flight finishes within
  * shutdown_timeout_ns; a second signal ends that wait. Requests that had to be cut off are counted in the
  * log. OK after a stop by signal. Call it before other threads exist: it blocks those signals for the whole
  * process. on_plan: see engine_open. */

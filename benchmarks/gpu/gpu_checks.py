@@ -9,6 +9,8 @@ import gpu_models
 from gpu_session import ROOT, PartFailed, PartSkipped, check, say
 
 CHECKPOINTS = ROOT / "tests/parity/checkpoints"
+QUANTIZED = ROOT / "tests/parity/quantized"
+QUANTIZED_NAMES = ["awq-g128", "gptq-sym-g32", "packed-asym-g32", "w8a8", "e4m3-channel"]  # a kind of codes each
 TIE_NATS = 0.01  # a smaller gap between the best two decides nothing
 NEAR_TIE_NATS = 0.25  # another best token is fine where the reference gives it this much less than its own
 F32_TOLERANCE = 1e-4
@@ -21,6 +23,7 @@ ROUNDINGS = {
     "W8A8": (gpu_models.FORMATS["W8A8"], 0.06, True),
     "FP8": (gpu_models.FORMATS["FP8"], 0.15, False),
     "W4A16": (gpu_models.FORMATS["W4A16"], 0.6, False),
+    "codes": ([], 0.12, False),  # of a quantised checkpoint
 }
 
 
@@ -109,14 +112,14 @@ def compare_with_golden(session, directory, golden, roundings, f32_tolerance=F32
 def part_parity(session, figures):
     """Tiny checkpoints against what Transformers computed in float32, stored beside them."""
     names = sorted(path.name for path in CHECKPOINTS.iterdir() if (path / "golden.json").exists())
-    roundings = list(ROUNDINGS)
+    roundings = [name for name in ROUNDINGS if name != "codes"]
     if session.device == "cpu":
         roundings.remove("FP8")  # the CPU has no FP8 weights
-    if session.small:
-        names = names[:1]
+    todo = [(name, CHECKPOINTS / name, roundings) for name in names[:1 if session.small else None]]
+    todo += [(name, QUANTIZED / name, ["codes"]) for name in QUANTIZED_NAMES[:1 if session.small else None]]
     bad = []
-    for name in names:
-        figures[name], wrong = compare_with_golden(session, CHECKPOINTS / name, CHECKPOINTS / name / "golden.json", roundings)
+    for name, directory, wanted in todo:
+        figures[name], wrong = compare_with_golden(session, directory, directory / "golden.json", wanted)
         bad += [f"{name} in {what}" for what in wrong]
         shown = ", ".join(f"{what} {found.get('mean_error_nats', float('nan')):.2g}" for what, found in figures[name].items())
         say(f"    {name}: mean error in nats: {shown}")

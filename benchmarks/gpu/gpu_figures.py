@@ -35,7 +35,7 @@ def ops_commands(session):
     """Weights by their format, attention by the KV's, the rest once."""
     small = ["--hidden", 128, "--intermediate", 256, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2, "--rounds", 2,
              "--context", 64] if session.small else []
-    formats, caches = (["int4", "fp8", "bf16", "int8"], ["bfloat16", "fp8"]) if session.device == "cuda" else (["int4", "bf16"], ["bfloat16"])
+    formats, caches = (["int4", "uint4", "fp8", "bf16", "int8"], ["bfloat16", "fp8"]) if session.device == "cuda" else (["int4", "bf16"], ["bfloat16"])
 
     def command(ops, rows, *flags):
         return [session.bantam, "bench", "ops", "--device", session.device, *small, *flags, "--json",

@@ -146,6 +146,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
     for (uint32_t i = thread_x() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
         uint32_t head = kv_head * heads + i / FORM::DIM;
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
+#pragma unroll 4
         for (uint32_t split = first; split <= last; split++) {
             size_t at = (partial + split) * args.n_heads + head;
             vec8 ml = load_8(args.partial_ml + at * 2);
@@ -172,7 +173,6 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
         (uint32_t *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS] rows of the step, or NO_PARTIAL */
     uint32_t heads = piece.heads_per_kv, first_row = piece.first_pair / heads;
     uint32_t n_rows = (piece.first_pair + piece.n_pairs - 1) / heads - first_row + 1;
-    fence_device();
     barrier();
     for (uint32_t i = thread_x(); i < n_rows; i += FORM::THREADS) {
         uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
@@ -185,13 +185,14 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
             n_splits += attention_sees_split(args.window, position, piece.item.first_split + split);
         uint32_t *count = args.arrivals + (size_t)row * args.kv.n_kv_heads + piece.kv_head;
         uint32_t arrived = n_splits * (end - begin);
+        fence_device(); /* what the block kept is seen before the count, what others kept after it */
         bool is_complete = atomic_add_u32(count, arrived) + arrived == (last - first + 1) * heads;
+        fence_device();
         complete[i] = is_complete && arrived > 0 ? row : (uint32_t)ATTENTION_NO_PARTIAL;
         if (is_complete && arrived > 0)
             *count = 0;
     }
     barrier();
-    fence_device();
     for (uint32_t i = 0; i < n_rows; i++) {
         if (complete[i] != ATTENTION_NO_PARTIAL)
             attention_merge_row<FORM>(args, complete[i], piece.kv_head);

@@ -32,6 +32,9 @@ enum attention_item_flags {
     /* The sums of each split are kept as the rows' partial results; whoever completes a row merges them.
      * Without it the item holds all splits of its rows and writes the output. */
     ATTENTION_ITEM_PARTIAL = 1u << 1,
+    /* No row of the step writes keys of these splits: they may be read before the kernel in front has ended.
+     */
+    ATTENTION_ITEM_OLD_KEYS = 1u << 2,
 };
 
 /* Not listed: rows of one sequence, one after the other. Listed: rows of sequences that have these splits in
@@ -40,6 +43,7 @@ struct attention_item {
     uint32_t seq; /* whose block table */
     uint32_t first_row, n_rows;
     uint32_t first_split, n_splits; /* those that no row sees do nothing */
+    uint32_t low, high; /* positions of the rows: the first's and the last's; listed: the extremes */
     uint32_t flags;
 };
 
@@ -62,23 +66,23 @@ struct attention_work {
  * share rows, slots of K and V tiles, shared memory in bytes, blocks that the registers of a multiprocessor
  * hold). */
 #define ATTENTION_FORMS_BF16(F, x)                                                                           \
-    F(x, m16, bf16, 64, 2, 1, 4, 4, 37120, 4)                                                                \
-    F(x, m16, bf16, 96, 2, 1, 2, 4, 54400, 5)                                                                \
-    F(x, m16, bf16, 128, 2, 1, 4, 4, 71936, 3)                                                               \
-    F(x, m16, bf16, 256, 2, 1, 4, 2, 76032, 2)                                                               \
-    F(x, m64, bf16, 64, 2, 4, 1, 4, 41216, 2)                                                                \
+    F(x, m16, bf16, 64, 2, 1, 4, 4, 35072, 4)                                                                \
+    F(x, m16, bf16, 96, 2, 1, 2, 4, 51328, 5)                                                                \
+    F(x, m16, bf16, 128, 2, 1, 4, 4, 67840, 3)                                                               \
+    F(x, m16, bf16, 256, 2, 1, 4, 2, 67840, 2)                                                               \
+    F(x, m64, bf16, 64, 2, 4, 1, 4, 33024, 2)                                                                \
     F(x, m64, bf16, 96, 2, 4, 1, 4, 73984, 2)                                                                \
     F(x, m64, bf16, 128, 2, 4, 1, 3, 82176, 2)                                                               \
-    F(x, m32, bf16, 256, 2, 2, 4, 2, 86528, 1)
+    F(x, m32, bf16, 256, 2, 2, 4, 2, 70144, 1)
 #define ATTENTION_FORMS_E4M3(F, x)                                                                           \
-    F(x, m16, e4m3, 64, 1, 1, 4, 4, 20736, 4)                                                                \
-    F(x, m16, e4m3, 96, 1, 1, 2, 4, 29824, 5)                                                                \
-    F(x, m16, e4m3, 128, 1, 1, 4, 4, 39168, 3)                                                               \
-    F(x, m16, e4m3, 256, 1, 1, 4, 4, 76032, 2)                                                               \
-    F(x, m64, e4m3, 64, 1, 4, 1, 4, 24832, 2)                                                                \
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 18688, 4)                                                                \
+    F(x, m16, e4m3, 96, 1, 1, 2, 4, 26752, 5)                                                                \
+    F(x, m16, e4m3, 128, 1, 1, 4, 4, 35072, 3)                                                               \
+    F(x, m16, e4m3, 256, 1, 1, 4, 4, 67840, 2)                                                               \
+    F(x, m64, e4m3, 64, 1, 4, 1, 4, 16640, 2)                                                                \
     F(x, m64, e4m3, 96, 1, 4, 1, 4, 49408, 2)                                                                \
     F(x, m64, e4m3, 128, 1, 4, 1, 4, 65792, 2)                                                               \
-    F(x, m32, e4m3, 256, 1, 2, 4, 4, 86528, 1)
+    F(x, m32, e4m3, 256, 1, 2, 4, 4, 70144, 1)
 
 #define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
     K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")
@@ -86,7 +90,10 @@ struct attention_work {
     ATTENTION_FORMS_BF16(ATTENTION_KERNEL_LINE, K)                                                           \
     ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)
 
-/* Grid: any number of blocks, which take the pieces of the items in turn; threads: 32 a warp. */
+/* Grid: any number of blocks, which take the pieces of the items in turn; threads: 32 a warp. Block tables
+ * are read by four entries: rows of them begin at multiples of 16 bytes, and entries behind the last are
+ * there. The kernel in front may write q and the keys of this step's rows and nothing else that is read here.
+ */
 struct attention_tile_args {
     const struct cuda_step *step;
     const struct attention_work *work;

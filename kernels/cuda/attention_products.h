@@ -206,7 +206,7 @@ DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_
         uint32_t a[4];
         attention_read_p<FORM>(step, s, a);
         mma_bf16_16816(state->l, a, ones);
-        const uint8_t *block = row + step * FORM::BLOCK_PIECES * 16;
+        const uint8_t *block = row + step * FORM::BLOCK_BYTES;
 #pragma unroll
         for (uint32_t j = 0; j + 1 < FORM::VALUE_PIECES; j += 2) {
             uint32_t b[4];

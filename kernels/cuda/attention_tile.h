@@ -20,25 +20,25 @@ struct attention_form {
     static constexpr uint32_t SPLIT_TILES = CUDA_KV_SPLIT_TOKENS / KEYS;
     static constexpr uint32_t TILE_BLOCKS = KEYS / CUDA_KV_BLOCK_TOKENS;
     static constexpr uint32_t K_STEPS = DIM / 16;
-    static constexpr uint32_t Q_PIECES = DIM / 8; /* of 16 bytes, of a row */
     static constexpr uint32_t KV_PIECES = DIM * KV_BYTES / 16;
-    static constexpr uint32_t BLOCK_PIECES = CUDA_KV_BLOCK_TOKENS * KV_PIECES;
+    static constexpr uint32_t BLOCK_PIECES = CUDA_KV_BLOCK_TOKENS * KV_PIECES; /* of K or V of one head */
+    static constexpr uint32_t BLOCK_BYTES = BLOCK_PIECES * 16;
     static constexpr uint32_t KEY_TILES = KEYS / 8 / WARPS_N;  /* 8 columns of scores each, of a warp */
     static constexpr uint32_t VALUE_TILES = DIM / 8 / WARPS_N; /* 8 columns of the output each, of a warp */
     static constexpr uint32_t VALUE_PIECES = KV_PIECES / WARPS_N;
     static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > 8; /* too many registers for two accumulators */
 
-    /* Shared memory. The merged splits take the place of q, which is in registers by then. */
+    /* Shared memory: merged splits, slots, probabilities, maxima. */
     static constexpr uint32_t SLOT_BYTES = KEYS * KV_PIECES * 16;
-    static constexpr uint32_t Q_BYTES = ROWS * DIM * 2;
     static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED ? VALUE_TILES * THREADS * 16 : 0;
-    static constexpr uint32_t SLOTS_AT = TOTAL_BYTES > Q_BYTES ? TOTAL_BYTES : Q_BYTES;
+    static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
     static constexpr uint32_t P_BYTES = WARPS_N > 1 ? ROWS *KEYS * 2 : 0;
     static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
     static constexpr uint32_t MAX_BYTES = ROWS * WARPS_N * 4;
     static constexpr uint32_t SHARED_BYTES = MAX_AT + MAX_BYTES;
 
+    static_assert(TILE_BLOCKS == 4, "entries of a block table are read by four");
     static_assert(DIM % 32 == 0 && KEY_TILES % 2 == 0 && VALUE_TILES % 2 == 0, "ldmatrix takes pairs");
     static_assert(SHARED_BYTES <= 99 * 1024, "of a block on cards other than A100 and Hopper");
 };
@@ -132,22 +132,6 @@ DEVICE uint32_t attention_first_key(uint32_t window, uint32_t position)
     return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
-/* Lowest and highest position of the piece's rows, which ascend but in a list. */
-DEVICE void attention_find_positions(const struct attention_tile_args &args,
-                                     const struct attention_piece &piece, uint32_t *low, uint32_t *high)
-{
-    *low = args.step->rows[attention_row(args, piece, 0)].position;
-    *high = args.step->rows[attention_row(args, piece, piece.n_pairs - 1)].position;
-    if ((piece.item.flags & ATTENTION_ITEM_LISTED) == 0)
-        return;
-    uint32_t last = (piece.first_pair + piece.n_pairs - 1) / piece.heads_per_kv;
-    for (uint32_t i = piece.first_pair / piece.heads_per_kv; i <= last; i++) {
-        uint32_t position = args.step->rows[attention_item_row(args, piece.item, i)].position;
-        *low = position < *low ? position : *low;
-        *high = position > *high ? position : *high;
-    }
-}
-
 /* Piece `index` of those that the items make: parts of the pairs outermost, since most items have but one.
  * False: it is empty. */
 template <class FORM>
@@ -164,8 +148,11 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, const s
     if (piece->first_pair >= n_pairs)
         return false;
     piece->n_pairs = n_pairs - piece->first_pair < FORM::ROWS ? n_pairs - piece->first_pair : FORM::ROWS;
-    uint32_t low, high;
-    attention_find_positions(args, *piece, &low, &high);
+    uint32_t low = piece->item.low, high = piece->item.high;
+    if ((piece->item.flags & ATTENTION_ITEM_LISTED) == 0) {
+        low += piece->first_pair / piece->heads_per_kv;
+        high = piece->item.low + (piece->first_pair + piece->n_pairs - 1) / piece->heads_per_kv;
+    }
     uint32_t item_first = piece->item.first_split * CUDA_KV_SPLIT_TOKENS;
     uint32_t item_last = item_first + piece->item.n_splits * CUDA_KV_SPLIT_TOKENS - 1;
     uint32_t first = attention_first_key(args.window, low);
@@ -180,77 +167,71 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, const s
 
 /* ---- Loads ---- */
 
-DEVICE uint32_t attention_q_offset(uint32_t row_pieces, uint32_t row, uint32_t piece)
-{
-    return (row * row_pieces + (piece ^ cuda_kv_swizzle(row_pieces, row))) * 16;
-}
-
-/* Starts the copy of q to shared memory; rows that are missing are zeros. */
-template <class FORM>
-DEVICE void attention_load_q(const struct attention_tile_args &args, const struct attention_piece &piece)
-{
-    for (uint32_t i = thread_x(); i < FORM::ROWS * FORM::Q_PIECES; i += FORM::THREADS) {
-        uint32_t pair = i / FORM::Q_PIECES, part = i % FORM::Q_PIECES;
-        bool exists = pair < piece.n_pairs;
-        uint32_t source = exists ? pair : 0;
-        const uint16_t *from = args.qkv + (size_t)attention_row(args, piece, source) * args.qkv_stride +
-                               attention_head(piece, source) * FORM::DIM + part * 8;
-        copy_async_16(shared_dynamic() + attention_q_offset(FORM::Q_PIECES, pair, part), from,
-                      exists ? 16 : 0);
-    }
-}
-
 /* The copies of K and V tiles: K of a tile, V of it, K of the next. */
 template <class FORM> struct attention_loader {
     uint32_t tile, slot;
     bool is_v;
-    uint32_t blocks[FORM::TILE_BLOCKS]; /* of the tile */
+    vec16 blocks; /* of the tile */
     const uint32_t *table;
+    const uint8_t *keys; /* of the KV head in block 0, the piece that this thread begins with */
+    uint32_t block_bytes;
 };
 
-/* Entries that no row sees may name anything: their nearest neighbour stands for them. */
-template <class FORM>
-DEVICE void attention_look_up_blocks(const struct attention_piece &piece,
-                                     struct attention_loader<FORM> *loader)
+template <class FORM> DEVICE void attention_look_up_blocks(attention_loader<FORM> *loader)
 {
-    uint32_t low = piece.seen_first / CUDA_KV_BLOCK_TOKENS, high = piece.seen_last / CUDA_KV_BLOCK_TOKENS;
+    loader->blocks = load_cached_16(loader->table + loader->tile * FORM::TILE_BLOCKS);
+}
+
+template <class FORM>
+DEVICE void attention_start_loader(const struct attention_tile_args &args,
+                                   const struct attention_piece &piece, attention_loader<FORM> *loader)
+{
+    loader->tile = piece.tile;
+    loader->slot = 0;
+    loader->is_v = false;
+    loader->table =
+        args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
+    loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + thread_x() * 16;
+    loader->block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
+    attention_look_up_blocks<FORM>(loader);
+}
+
+/* The tile's copies of this thread. whole: every key is seen by some row; else those that no row sees become
+ * zeros, since whatever lies there must not reach a sum. */
+template <class FORM, bool whole>
+DEVICE void attention_copy_tile(const struct attention_piece &piece, const attention_loader<FORM> *loader)
+{
+    uint8_t *to = shared_dynamic() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES + thread_x() * 16;
+    const uint8_t *part = loader->keys + (loader->is_v ? FORM::BLOCK_BYTES : 0);
+    uint32_t first_key = loader->tile * FORM::KEYS - piece.seen_first;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
-        uint32_t entry = loader->tile * FORM::TILE_BLOCKS + i;
-        entry = entry < low ? low : entry > high ? high : entry;
-        loader->blocks[i] = load_cached_4(loader->table + entry);
+        const uint8_t *from = part + (size_t)loader->blocks.w[i] * loader->block_bytes;
+#pragma unroll
+        for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += FORM::THREADS) {
+            if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && j + thread_x() >= FORM::BLOCK_PIECES)
+                break;
+            uint32_t key = first_key + i * CUDA_KV_BLOCK_TOKENS + (j + thread_x()) / FORM::KV_PIECES;
+            bool seen = whole || key <= piece.seen_last - piece.seen_first;
+            copy_async_16(to + i * FORM::BLOCK_BYTES + j * 16, from + j * 16, seen ? 16 : 0);
+        }
     }
 }
 
-/* Starts the copy of the next tile; past the last one only the count of groups moves. Keys that no row sees
- * become zeros, since whatever lies there must not reach a sum. */
+/* Starts the copy of the next tile; past the last one only the count of groups moves. */
 template <class FORM>
-DEVICE void attention_load_next(const struct attention_tile_args &args, const struct attention_piece &piece,
-                                struct attention_loader<FORM> *loader)
+DEVICE void attention_load_next(const struct attention_piece &piece, attention_loader<FORM> *loader)
 {
     if (loader->tile < piece.tile_end) {
-        uint8_t *to = shared_dynamic() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES;
         uint32_t first = loader->tile * FORM::KEYS;
-        uint32_t n_seen = piece.seen_last - piece.seen_first;
-#pragma unroll
-        for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
-            const uint8_t *from =
-                args.kv.blocks + cuda_kv_tile_offset(args.kv.n_kv_heads, FORM::BLOCK_PIECES * 16,
-                                                     loader->blocks[i], piece.kv_head,
-                                                     loader->is_v ? CUDA_KV_V : CUDA_KV_K);
-#pragma unroll
-            for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += FORM::THREADS) {
-                uint32_t at = j + thread_x();
-                if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && at >= FORM::BLOCK_PIECES)
-                    break;
-                uint32_t key = first + i * CUDA_KV_BLOCK_TOKENS + at / FORM::KV_PIECES;
-                bool seen = key - piece.seen_first <= n_seen;
-                copy_async_16(to + (i * FORM::BLOCK_PIECES + at) * 16, from + at * 16, seen ? 16 : 0);
-            }
-        }
+        if (first >= piece.seen_first && first + FORM::KEYS - 1 <= piece.seen_last)
+            attention_copy_tile<FORM, true>(piece, loader);
+        else
+            attention_copy_tile<FORM, false>(piece, loader);
         if (loader->is_v) {
             loader->tile++;
-            attention_look_up_blocks<FORM>(piece, loader);
+            if (loader->tile < piece.tile_end)
+                attention_look_up_blocks<FORM>(loader);
         }
         loader->is_v = !loader->is_v;
         loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
@@ -258,25 +239,29 @@ DEVICE void attention_load_next(const struct attention_tile_args &args, const st
     copy_async_commit();
 }
 
-/* q of the warp's rows as operand A. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + 2 (k % 2) +
- * k / 8: so the four codes of a register of keys are split in even and odd ones, which costs least. */
-template <class FORM> DEVICE void attention_read_q(struct attention_state<FORM> *state)
+/* q of one row of the warp as operand A, half 0: row lane / 4, half 1: the row 8 below; NULL: a row that is
+ * missing. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + 2 (k % 2) + k / 8: so the four codes
+ * of a register of keys are split in even and odd ones, which costs least. */
+template <class FORM>
+DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state<FORM> *state)
 {
-    uint32_t lane = lane_id(), row = warp_id() / FORM::WARPS_N * 16;
-    const uint8_t *q = shared_dynamic();
+    uint32_t t = lane_id() & 3;
 #pragma unroll
     for (uint32_t k = 0; k < FORM::K_STEPS; k++) {
+        vec8 four = {{0, 0}};
+        if (row != NULL) {
+            const uint16_t *step = row + 16 * k;
+            if constexpr (FORM::KV_BYTES == 2)
+                four = {{*(const uint32_t *)(step + 2 * t), *(const uint32_t *)(step + 2 * t + 8)}};
+            else
+                four = load_8(step + 4 * t);
+        }
         if constexpr (FORM::KV_BYTES == 2) {
-            uint32_t r = row + (lane & 15);
-            ldmatrix_x4(state->q[k], q + attention_q_offset(FORM::Q_PIECES, r, 2 * k + (lane >> 4)));
+            state->q[k][half] = four.w[0];
+            state->q[k][half + 2] = four.w[1];
         } else {
-#pragma unroll
-            for (uint32_t half = 0; half < 2; half++) {
-                uint32_t r = row + half * 8 + lane / 4, piece = 2 * k + (lane >> 1 & 1);
-                vec8 four = load_8(q + attention_q_offset(FORM::Q_PIECES, r, piece) + (lane & 1) * 8);
-                state->q[k][half] = (four.w[0] & 0xffffu) | four.w[1] << 16;
-                state->q[k][half + 2] = four.w[0] >> 16 | (four.w[1] & 0xffff0000u);
-            }
+            state->q[k][half] = (four.w[0] & 0xffffu) | four.w[1] << 16;
+            state->q[k][half + 2] = four.w[0] >> 16 | (four.w[1] & 0xffff0000u);
         }
     }
 }

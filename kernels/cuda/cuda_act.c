@@ -64,14 +64,15 @@ void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const floa
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *stage;
         const float *row = values + r * act->width;
-        cuda_must(cuda_stage_begin(cuda, &stage));
+        if (!CUDA_STEP(cuda, cuda_stage_begin(cuda, &stage)))
+            return;
         if (act->f32)
             memcpy(stage, row, act->width * sizeof(float));
         for (size_t i = 0; i < act->width && !act->f32; i++)
             ((uint16_t *)stage)[i] = bf16_from_f32(row[i]);
-        cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, act_at(act, first_row + r), stage,
-                                            act->width * act_element_bytes(act)));
-        cuda_must(cuda_stage_end(cuda));
+        if (CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream, act_at(act, first_row + r),
+                                                      stage, act->width * act_element_bytes(act))))
+            (void)CUDA_STEP(cuda, cuda_stage_end(cuda));
     }
 }
 
@@ -82,11 +83,14 @@ void cuda_act_read(const struct act *act, size_t first_row, size_t n_rows, float
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *stage;
         float *row = values + r * act->width;
-        cuda_must(cuda_stage_begin(cuda, &stage));
-        cuda_must(cuda->api->copy_to_host(cuda->device, cuda->stream, stage, act_at(act, first_row + r),
-                                          act->width * act_element_bytes(act)));
-        cuda_must(cuda_stage_end(cuda));
-        cuda_must(cuda->api->stream_wait(cuda->device, cuda->stream));
+        bool is_read = CUDA_STEP(cuda, cuda_stage_begin(cuda, &stage)) &&
+                       CUDA_STEP(cuda, cuda->api->copy_to_host(cuda->device, cuda->stream, stage,
+                                                               act_at(act, first_row + r),
+                                                               act->width * act_element_bytes(act))) &&
+                       CUDA_STEP(cuda, cuda_stage_end(cuda)) &&
+                       CUDA_STEP(cuda, cuda->api->stream_wait(cuda->device, cuda->stream));
+        if (!is_read)
+            return;
         if (act->f32)
             memcpy(row, stage, act->width * sizeof(float));
         for (size_t i = 0; i < act->width && !act->f32; i++)

@@ -175,6 +175,27 @@ static uint32_t find_shared_splits(struct plan *plan)
     return n_listed;
 }
 
+/* Listed rows [first_row, first_row + n_rows) by a split that a sequence has in common with all of them. */
+static void add_shared_item(struct plan *plan, uint32_t s, uint32_t first_row, uint32_t n_rows,
+                            uint32_t split)
+{
+    struct attention_item item = {
+        .seq = s,
+        .first_row = first_row,
+        .n_rows = n_rows,
+        .first_split = split,
+        .n_splits = 1,
+        .low = UINT32_MAX,
+        .flags = ATTENTION_ITEM_LISTED | ATTENTION_ITEM_PARTIAL | ATTENTION_ITEM_OLD_KEYS,
+    };
+    for (uint32_t i = 0; i < n_rows; i++) {
+        uint32_t position = plan->step->rows[plan->listed_rows[first_row + i]].position;
+        item.low = position < item.low ? position : item.low;
+        item.high = position > item.high ? position : item.high;
+    }
+    add_item(plan, item);
+}
+
 /* Items of the runs of sequences that have split `split` in common, of those for the small kernels or of the
  * others; returns whether there was any run. */
 static bool add_shared_split(struct plan *plan, uint32_t split, bool small)
@@ -191,14 +212,8 @@ static bool add_shared_split(struct plan *plan, uint32_t split, bool small)
         if (attention_is_small(plan->limits, end - row) != small)
             continue;
         for (; row < end; row += ATTENTION_LARGE_ROWS) {
-            add_item(plan, (struct attention_item){
-                               .seq = plan->sharers[begin],
-                               .first_row = row,
-                               .n_rows = end - row < ATTENTION_LARGE_ROWS ? end - row : ATTENTION_LARGE_ROWS,
-                               .first_split = split,
-                               .n_splits = 1,
-                               .flags = ATTENTION_ITEM_LISTED | ATTENTION_ITEM_PARTIAL,
-                           });
+            uint32_t n_rows = end - row < ATTENTION_LARGE_ROWS ? end - row : ATTENTION_LARGE_ROWS;
+            add_shared_item(plan, plan->sharers[begin], row, n_rows, split);
         }
     }
     return found;
@@ -215,16 +230,23 @@ static void add_shared_splits(struct plan *plan, bool small)
 /* Rows [first_row, first_row + n_rows) of the step by the splits from first_split on that they see. */
 static void add_rows(struct plan *plan, uint32_t s, uint32_t first_row, uint32_t n_rows, uint32_t first_split)
 {
-    uint32_t n_splits = attention_row_splits(plan->step->rows[first_row + n_rows - 1].position);
-    struct attention_item item = {.seq = s, .first_row = first_row, .n_rows = n_rows, .n_splits = n_splits};
+    const struct step_row *rows = plan->step->rows + first_row;
+    struct attention_item item = {.seq = s,
+                                  .first_row = first_row,
+                                  .n_rows = n_rows,
+                                  .n_splits = attention_row_splits(rows[n_rows - 1].position),
+                                  .low = rows[0].position,
+                                  .high = rows[n_rows - 1].position};
     if (!has_partials(plan, &plan->step->seqs[s])) {
         add_item(plan, item);
         return;
     }
+    uint32_t end = item.n_splits, n_old = count_whole_splits(&plan->step->seqs[s]);
     item.n_splits = 1;
-    item.flags = ATTENTION_ITEM_PARTIAL;
-    for (item.first_split = first_split; item.first_split < n_splits; item.first_split++)
+    for (item.first_split = first_split; item.first_split < end; item.first_split++) {
+        item.flags = ATTENTION_ITEM_PARTIAL | (item.first_split < n_old ? ATTENTION_ITEM_OLD_KEYS : 0);
         add_item(plan, item);
+    }
 }
 
 static void add_small_items(struct plan *plan)

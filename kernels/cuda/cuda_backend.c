@@ -7,14 +7,6 @@
 /* What graphs, lazily loaded kernels and the libraries take of the device beside the plan. */
 enum { CUDA_HELD_BACK_BYTES = 384 << 20 };
 
-void cuda_must(err_t e)
-{
-    if (e.code == ERR_OK)
-        return;
-    (void)fprintf(stderr, "the GPU failed while a step ran: %s (%s:%d)\n", e.message, e.file, e.line);
-    ASSERT(!"the GPU failed");
-}
-
 void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const uint32_t grid[3],
                  uint32_t block_threads, uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
@@ -31,7 +23,7 @@ void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const ui
         .flags = cuda->products.launched ? 0 : LAUNCH_PDL,
     };
     cuda->products.launched = false;
-    cuda_must(cuda->api->launch(cuda->device, cuda->stream, &launch));
+    (void)CUDA_STEP(cuda, cuda->api->launch(cuda->device, cuda->stream, &launch));
 }
 
 static const char *cuda_description(const struct backend *backend)
@@ -85,7 +77,7 @@ static void cuda_destroy(struct backend *backend)
         ASSERT(cuda->flights[i].step == NULL);
     if (cuda->device != NULL) {
         /* Uploads may still be under way. */
-        if (cuda->stream != NULL)
+        if (cuda->stream != NULL && cuda_is_alive(cuda))
             (void)cuda->api->stream_wait(cuda->device, cuda->stream);
         cuda_graphs_destroy(cuda);
         cuda_products_close(cuda);
@@ -112,6 +104,7 @@ static const struct backend_vtable cuda_vtable = {
     .library_serves = cuda_library_serves,
     .memory_available = cuda_memory_available,
     .steps_in_flight = cuda_steps_in_flight,
+    .fault = cuda_fault,
     .weight_bytes = cuda_weight_bytes,
     .vector_bytes = cuda_vector_bytes,
     .act_bytes = cuda_act_bytes,
@@ -192,6 +185,7 @@ err_t cuda_backend_create(const struct device_api *api, const struct backend_cud
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
     cuda->base.vtable = &cuda_vtable;
     cuda->api = api;
+    cuda->ordinal = options->device;
     cuda->f32 = options->f32;
     cuda->eager = options->eager;
     kernel_table_fill(&cuda->table, isa_detect());

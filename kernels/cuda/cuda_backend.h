@@ -1,8 +1,8 @@
 /* Inside of the CUDA backend: its handles and what its files share. All device work of a step goes to one
  * stream, in order; only results leave by another. Nothing here calls CUDA but through device_api.h.
  *
- * An error of the device while a step runs (a lost GPU, a kernel that went wrong) cannot be undone: cuda_must
- * prints it and aborts. Errors of creation are returned. */
+ * An error of the device while a step runs (a lost GPU, a kernel that went wrong) cannot be undone:
+ * cuda_fault.c keeps it, and nothing is asked of the device any more. Errors of creation are returned. */
 #pragma once
 
 #include "base/assert.h"
@@ -121,12 +121,15 @@ struct cuda_backend {
     uint32_t n_ranks;         /* 0 or 1 = no group */
     const struct device_api *api;
     struct device *device;
+    int ordinal; /* of the device, as CUDA counts */
     const struct device_properties *properties;
     bool f32;   /* precision: every act in f32 */
     bool eager; /* no graphs */
     struct thread_pool *pool;
     struct kernel_table table; /* the CPU's: quantisation of weights */
     char description[192], arithmetic[64];
+    bool is_lost; /* the device, or another of the group; `fault` says why */
+    err_t fault;
 
     struct device_stream *stream, *results_stream;
     struct cuda_stage stages[CUDA_STAGES];
@@ -163,10 +166,10 @@ struct cuda_layout {
     uint32_t packed; /* of the matrix: cuda_matrix.h */
     /* Of one panel; scales 0 = none. */
     void (*panel_bytes)(const struct weight_desc *desc, size_t *codes, size_t *scales);
-    /* One row into its panel, which was zeroed. quantize: of the CPU, so that both have the same codes.
-     * buffer: [n_in] codes for the thread's own use. */
-    void (*pack_row)(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                     uint32_t row_in_panel, int8_t *buffer, uint8_t *codes, uint8_t *scales);
+    /* One row into its panel, which was zeroed: of the values, or where they are NULL of the codes in row,
+     * whose buffers are else the thread's own. quantize: of the CPU, so that both have the same codes. */
+    void (*pack_row)(const struct kernel_table *quantize, const struct weight_desc *desc, const float *values,
+                     const struct weight_codes *row, uint32_t row_in_panel, uint8_t *codes, uint8_t *scales);
 };
 
 struct weight {
@@ -240,9 +243,15 @@ static inline size_t act_element_bytes(const struct act *act)
 err_t cuda_backend_create(const struct device_api *api, const struct backend_cuda_options *options,
                           struct backend **out) ERR_MUST_CHECK;
 
-/* cuda_backend.c: an error of the device while a step runs is the end. */
-void cuda_must(err_t e);
-/* Enqueues a kernel on the backend's stream. args: the kernel's args struct. */
+/* cuda_fault.c: whether the device can still be asked for anything; of a group, whether all of them can. */
+bool cuda_is_alive(struct cuda_backend *cuda);
+/* e: what the device answered. An error means that it is lost; true without one. */
+bool cuda_worked(struct cuda_backend *cuda, err_t e);
+/* cuda_worked of a call, which is not made when the device is lost. */
+#define CUDA_STEP(cuda, call) (cuda_is_alive(cuda) && cuda_worked((cuda), (call)))
+err_t cuda_fault(const struct backend *backend);
+
+/* cuda_backend.c: enqueues a kernel on the backend's stream. args: the kernel's args struct. */
 void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const uint32_t grid[3],
                  uint32_t block_threads, uint32_t shared_bytes, const void *args, size_t args_bytes);
 #define CUDA_LAUNCH(cuda, name, x, y, threads, args)                                                         \
@@ -355,6 +364,12 @@ void cuda_sample(struct backend *backend, struct step *step, uint32_t first_outp
 /* cuda_ranks.c */
 err_t cuda_join(struct backend *const *ranks, uint32_t n_ranks);
 void cuda_leave(struct cuda_backend *cuda);
+/* The first of its ranks that is lost says why; every one that hears of it ends its own part. */
+void cuda_group_lose(struct cuda_backend *cuda, const err_t *fault);
+/* NULL: no rank is lost, or there is no group. */
+const err_t *cuda_group_fault(const struct cuda_backend *cuda);
+/* Set when a rank is lost; NULL without a group. */
+const _Atomic bool *cuda_group_given_up(const struct cuda_backend *cuda);
 size_t cuda_ranks_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
 /* Whether these ranks can share a model of such needs. */
 err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_needs *needs) ERR_MUST_CHECK;
@@ -380,8 +395,9 @@ struct cuda_rows cuda_output_rows(const struct cuda_backend *cuda, uint32_t firs
 
 /* cuda_graph.c */
 void cuda_graphs_plan(struct cuda_graphs *graphs, uint32_t max_rows);
-/* How a pass over n rows or outputs goes. *covers: what grids are made for. */
-enum cuda_pass_plan { PASS_RUNS, PASS_IS_CAPTURED, PASS_WAS_REPLAYED };
+/* How a pass over n rows or outputs goes. *covers: what grids are made for. PASS_IS_DONE: it was replayed, or
+ * the device is lost. */
+enum cuda_pass_plan { PASS_RUNS, PASS_IS_CAPTURED, PASS_IS_DONE };
 enum cuda_pass_plan cuda_pass_begin(struct cuda_backend *cuda, enum cuda_pass pass, uint32_t n,
                                     uint32_t *covers);
 void cuda_pass_end(struct cuda_backend *cuda);

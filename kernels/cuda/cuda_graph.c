@@ -50,10 +50,11 @@ enum cuda_pass_plan cuda_pass_begin(struct cuda_backend *cuda, enum cuda_pass pa
     }
     *covers = bucket;
     if (graph->graph != NULL) {
-        cuda_must(cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
-        return PASS_WAS_REPLAYED;
+        (void)CUDA_STEP(cuda, cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
+        return PASS_IS_DONE;
     }
-    cuda_must(cuda->api->capture_begin(cuda->device, cuda->stream));
+    if (!CUDA_STEP(cuda, cuda->api->capture_begin(cuda->device, cuda->stream)))
+        return PASS_IS_DONE;
     cuda->capturing = graph;
     return PASS_IS_CAPTURED;
 }
@@ -64,8 +65,9 @@ void cuda_pass_end(struct cuda_backend *cuda)
     cuda->capturing = NULL;
     if (graph == NULL)
         return;
-    cuda_must(cuda->api->capture_end(cuda->device, cuda->stream, &graph->graph));
-    cuda_must(cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
+    /* Also of a lost device: a stream is not destroyed in the middle of a capture. */
+    if (cuda_worked(cuda, cuda->api->capture_end(cuda->device, cuda->stream, &graph->graph)))
+        (void)CUDA_STEP(cuda, cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
 }
 
 void cuda_graphs_destroy(struct cuda_backend *cuda)

@@ -67,7 +67,7 @@ err_t cuda_stage_begin(struct cuda_backend *cuda, uint8_t **memory)
 {
     struct cuda_stage *stage = &cuda->stages[cuda->next_stage];
     *memory = stage->memory;
-    return cuda->api->event_wait(cuda->device, stage->uploaded);
+    return cuda->api->event_wait(cuda->device, stage->uploaded, NULL);
 }
 
 err_t cuda_stage_end(struct cuda_backend *cuda)

@@ -187,7 +187,7 @@ void cuda_product_run(struct cuda_backend *cuda, const struct weight *weight, ui
         call.weight_scale = matrix->scales;
         call.x_scale = x_scale;
     }
-    cuda_must(cuda->api->product(cuda->device, cuda->stream, weight->product->product, &call));
+    (void)CUDA_STEP(cuda, cuda->api->product(cuda->device, cuda->stream, weight->product->product, &call));
     cuda->quantized = NULL;
     cuda->products.launched = true;
 }

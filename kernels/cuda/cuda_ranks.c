@@ -1,12 +1,16 @@
 /* Ranks of one model on several GPUs. Parts are gathered from all ranks and added by every one of them in
  * rank order: a library's reduction would choose its order by the size. */
+#include <stdatomic.h>
 #include "base/alloc.h"
 #include "kernels/cuda/cuda_backend.h"
 
 struct cuda_group {
     const struct device_api *api;
     struct device_group *devices;
-    uint32_t n_members; /* backends that still refer to it */
+    uint32_t n_members;      /* backends that still refer to it */
+    _Atomic bool is_claimed; /* by the rank that writes `fault`, */
+    _Atomic bool is_lost;    /* which others read from here on */
+    err_t fault;
 };
 
 err_t cuda_join(struct backend *const *ranks, uint32_t n_ranks)
@@ -43,6 +47,26 @@ void cuda_leave(struct cuda_backend *cuda)
     mem_free(group);
 }
 
+void cuda_group_lose(struct cuda_backend *cuda, const err_t *fault)
+{
+    struct cuda_group *group = cuda->group;
+    if (!atomic_exchange(&group->is_claimed, true)) {
+        group->fault = *fault;
+        atomic_store(&group->is_lost, true);
+    }
+    group->api->group_abort(cuda->device);
+}
+
+const err_t *cuda_group_fault(const struct cuda_backend *cuda)
+{
+    return cuda->group != NULL && atomic_load(&cuda->group->is_lost) ? &cuda->group->fault : NULL;
+}
+
+const _Atomic bool *cuda_group_given_up(const struct cuda_backend *cuda)
+{
+    return cuda->group != NULL ? &cuda->group->is_lost : NULL;
+}
+
 /* The largest of what is gathered: a step's rows of the widest act, or logits. */
 size_t cuda_ranks_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs)
 {
@@ -70,7 +94,9 @@ void cuda_all_reduce(struct backend *backend, const struct step *step, struct ac
     struct cuda_backend *cuda = cuda_of(backend);
     ASSERT(cuda->n_ranks > 1 && step->n_rows <= act->max_rows);
     size_t part_bytes = (size_t)cuda->rows_max * act->stride * act_element_bytes(act);
-    cuda_must(cuda->api->all_gather(cuda->device, cuda->stream, act->data, cuda->scratch.ranks, part_bytes));
+    if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, act->data, cuda->scratch.ranks,
+                                               part_bytes)))
+        return;
     struct sum_ranks_args args = {
         .rows = cuda_step_rows(cuda),
         .gathered = cuda->scratch.ranks,
@@ -101,7 +127,9 @@ void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t 
         .whole_stride = whole->stride,
     };
     size_t part_bytes = (size_t)args.rows.max * part->stride * sizeof(float);
-    cuda_must(cuda->api->all_gather(cuda->device, cuda->stream, part->data, cuda->scratch.ranks, part_bytes));
+    if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, part->data, cuda->scratch.ranks,
+                                               part_bytes)))
+        return;
     const uint32_t grid[3] = {args.rows.max, (uint32_t)div_up(part->width, RANK_PIECE), cuda->n_ranks};
     cuda_launch(cuda, CUDA_KERNEL_join_ranks, grid, RANK_THREADS, 0, &args, sizeof args);
 }

@@ -106,9 +106,9 @@ static void count_history(struct sampler *sampler, uint32_t slot_index, const st
         memcpy(pinned_ids, history->prompt_ids, history->n_prompt * sizeof(uint32_t));
     if (history->n_output > 0)
         memcpy(pinned_ids + history->n_prompt, history->output_ids, history->n_output * sizeof(uint32_t));
-    if (n > 0)
-        cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.history, pinned_ids,
-                                            n * sizeof(uint32_t)));
+    if (n > 0 && !CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.history,
+                                                            pinned_ids, n * sizeof(uint32_t))))
+        return;
     struct slot_counts_args args = {
         .slots = sampler->slots,
         .slot = slot_index,
@@ -132,14 +132,17 @@ void cuda_slot_set(struct sampler *sampler, uint32_t slot_index, const struct sa
     struct cuda_slot *slot = (struct cuda_slot *)pinned;
     uint32_t *allowed = (uint32_t *)(pinned + layout.allowed);
     size_t bytes = cuda_slot_fill(slot, allowed, slots->vocab_size, params, history);
-    cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, &slots->slots[slot_index], slot, bytes));
-    if (slot->flags & CUDA_SLOT_ALLOWED)
-        cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream,
-                                            slots->allowed + (size_t)slot_index * slots->mask_words, allowed,
-                                            slots->mask_words * sizeof(uint32_t)));
+    sampler->is_set[slot_index] = true;
+    if (!CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream, &slots->slots[slot_index],
+                                                   slot, bytes)))
+        return;
+    if ((slot->flags & CUDA_SLOT_ALLOWED) &&
+        !CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream,
+                                                   slots->allowed + (size_t)slot_index * slots->mask_words,
+                                                   allowed, slots->mask_words * sizeof(uint32_t))))
+        return;
     if (slot->flags & CUDA_SLOT_COUNTS)
         count_history(sampler, slot_index, history, (uint32_t *)(pinned + layout.ids));
-    sampler->is_set[slot_index] = true;
 }
 
 /* The masks went up in sample_begin. */

@@ -233,7 +233,7 @@ static void check_step(const struct step *step)
     }
 }
 
-static void upload_step(struct cuda_backend *cuda, struct cuda_flight *flight)
+static bool upload_step(struct cuda_backend *cuda, struct cuda_flight *flight)
 {
     const struct step *step = flight->step;
     struct upload upload = {flight->upload, (uint8_t *)cuda->scratch.step, 0};
@@ -254,12 +254,13 @@ static void upload_step(struct cuda_backend *cuda, struct cuda_flight *flight)
     out->copies = upload_array(&upload, step->copies, step->n_copies, sizeof step->copies[0]);
     for (uint32_t g = 0; g < step->capacity.kv_groups; g++)
         out->block_tables[g] = upload_tables(&upload, step, g, out->blocks_per_seq);
-    cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.step, flight->upload,
-                                        upload.used_bytes));
+    if (!CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.step,
+                                                   flight->upload, upload.used_bytes)))
+        return false;
     size_t work_bytes = cuda_attention_work_fill(cuda, step, flight->attention_upload);
-    if (work_bytes > 0)
-        cuda_must(cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.attention_work,
-                                            flight->attention_upload, work_bytes));
+    return work_bytes == 0 ||
+           CUDA_STEP(cuda, cuda->api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.attention_work,
+                                                     flight->attention_upload, work_bytes));
 }
 
 /* ---- Passes ---- */
@@ -277,13 +278,14 @@ bool cuda_forward_begin(struct backend *backend, struct step *step)
     struct cuda_flight *flight = flight_of(cuda, step);
     ASSERT(flight->state == FLIGHT_IDLE);
     check_step(step);
-    upload_step(cuda, flight);
+    if (!upload_step(cuda, flight))
+        return false;
     flight->state = FLIGHT_FORWARD;
     cuda->rows_max = step->n_rows;
     if (!is_decode(step))
         return true;
     enum cuda_pass pass = cuda->attention_large ? PASS_FORWARD_LARGE : PASS_FORWARD;
-    return cuda_pass_begin(cuda, pass, step->n_rows, &cuda->rows_max) != PASS_WAS_REPLAYED;
+    return cuda_pass_begin(cuda, pass, step->n_rows, &cuda->rows_max) != PASS_IS_DONE;
 }
 
 void cuda_forward_end(struct backend *backend, struct step *step)
@@ -292,7 +294,7 @@ void cuda_forward_end(struct backend *backend, struct step *step)
     cuda_pass_end(cuda_of(backend));
 }
 
-static void upload_masks(struct cuda_backend *cuda, struct cuda_flight *flight, const uint32_t *const *masks)
+static bool upload_masks(struct cuda_backend *cuda, struct cuda_flight *flight, const uint32_t *const *masks)
 {
     const struct step *step = flight->step;
     size_t words = mask_words(&cuda->needs);
@@ -306,11 +308,12 @@ static void upload_masks(struct cuda_backend *cuda, struct cuda_flight *flight, 
         flight->mask_of_output[i] = n_masks++;
     }
     const struct device_api *api = cuda->api;
-    if (n_masks > 0)
-        cuda_must(api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.masks, flight->masks,
-                                      (size_t)n_masks * words * sizeof(uint32_t)));
-    cuda_must(api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.mask_of_output,
-                                  flight->mask_of_output, step->n_outputs * sizeof(int32_t)));
+    if (n_masks > 0 &&
+        !CUDA_STEP(cuda, api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.masks, flight->masks,
+                                             (size_t)n_masks * words * sizeof(uint32_t))))
+        return false;
+    return CUDA_STEP(cuda, api->copy_to_device(cuda->device, cuda->stream, cuda->scratch.mask_of_output,
+                                               flight->mask_of_output, step->n_outputs * sizeof(int32_t)));
 }
 
 /* Behind everything that the step has on the main stream. */
@@ -318,27 +321,32 @@ static void send_results(struct cuda_backend *cuda, struct cuda_flight *flight)
 {
     const struct device_api *api = cuda->api;
     const struct step *step = flight->step;
-    cuda_must(api->event_record(cuda->device, flight->computed, cuda->stream));
-    cuda_must(api->stream_wait_event(cuda->device, cuda->results_stream, flight->computed));
-    if (step->n_outputs > 0)
-        cuda_must(api->copy_to_host(cuda->device, cuda->results_stream, step->results, flight->device_results,
-                                    step->n_outputs * sizeof step->results[0]));
-    cuda_must(api->event_record(cuda->device, flight->done, cuda->results_stream));
     flight->state = FLIGHT_SAMPLED;
+    bool is_ordered =
+        CUDA_STEP(cuda, api->event_record(cuda->device, flight->computed, cuda->stream)) &&
+        CUDA_STEP(cuda, api->stream_wait_event(cuda->device, cuda->results_stream, flight->computed));
+    if (!is_ordered)
+        return;
+    if (step->n_outputs > 0 && !CUDA_STEP(cuda, api->copy_to_host(cuda->device, cuda->results_stream,
+                                                                  step->results, flight->device_results,
+                                                                  step->n_outputs * sizeof step->results[0])))
+        return;
+    (void)CUDA_STEP(cuda, api->event_record(cuda->device, flight->done, cuda->results_stream));
 }
 
 bool cuda_sample_begin(struct backend *backend, struct step *step, const uint32_t *const *masks)
 {
     struct cuda_backend *cuda = cuda_of(backend);
     struct cuda_flight *flight = flight_of(cuda, step);
+    if (!cuda_is_alive(cuda))
+        return false;
     ASSERT(flight->state == FLIGHT_FORWARD);
     cuda->with_masks = masks != NULL && step->n_outputs > 0;
-    if (cuda->with_masks)
-        upload_masks(cuda, flight, masks);
+    if (cuda->with_masks && !upload_masks(cuda, flight, masks))
+        return false;
     enum cuda_pass pass = cuda->with_masks ? PASS_SAMPLE_MASKED : PASS_SAMPLE;
     cuda->outputs_max = step->n_outputs;
-    if (is_decode(step) &&
-        cuda_pass_begin(cuda, pass, step->n_outputs, &cuda->outputs_max) == PASS_WAS_REPLAYED) {
+    if (is_decode(step) && cuda_pass_begin(cuda, pass, step->n_outputs, &cuda->outputs_max) == PASS_IS_DONE) {
         send_results(cuda, flight);
         return false;
     }
@@ -356,11 +364,13 @@ void cuda_collect(struct backend *backend, struct step *step)
 {
     struct cuda_backend *cuda = cuda_of(backend);
     struct cuda_flight *flight = flight_of(cuda, step);
-    if (flight->state == FLIGHT_IDLE)
+    if (flight->state == FLIGHT_IDLE || !cuda_is_alive(cuda)) {
+        flight->state = FLIGHT_IDLE;
         return;
+    }
     if (flight->state == FLIGHT_FORWARD)
         send_results(cuda, flight); /* nobody sampled: there is only the forward pass to wait for */
-    cuda_must(cuda->api->event_wait(cuda->device, flight->done));
+    (void)CUDA_STEP(cuda, cuda->api->event_wait(cuda->device, flight->done, cuda_group_given_up(cuda)));
     flight->state = FLIGHT_IDLE;
 }
 

@@ -5,14 +5,15 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/float16.h"
+#include "base/float8.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/cuda_float8.h"
 
 static void check_desc(const struct weight_desc *desc)
 {
     ASSERT(desc->n_out > 0 && desc->n_in > 0 && desc->n_out <= UINT32_MAX && desc->n_in <= UINT32_MAX);
-    bool grouped = desc->format == WEIGHT_INT8 || desc->format == WEIGHT_INT4;
-    ASSERT(!grouped || (desc->group > 0 && desc->n_in % desc->group == 0));
+    bool int4 = desc->format == WEIGHT_INT4 || desc->format == WEIGHT_UINT4;
+    ASSERT((desc->format != WEIGHT_INT8 && !int4) || (desc->group > 0 && desc->n_in % desc->group == 0));
+    ASSERT(desc->format != WEIGHT_UINT4 || desc->codes != NULL);
 }
 
 static size_t count_panels(const struct cuda_layout *layout, const struct weight_desc *desc)
@@ -40,6 +41,8 @@ static void rows_bytes(const struct weight_desc *desc, size_t *codes, size_t *sc
     *scales = 0;
     if (desc->format == WEIGHT_INT4 || desc->format == WEIGHT_INT8)
         *scales = desc->n_in / desc->group * sizeof(uint16_t);
+    if (desc->format == WEIGHT_UINT4)
+        *scales = desc->n_in / desc->group * 2 * sizeof(uint16_t);
     if (desc->format == WEIGHT_FP8 || (desc->format == WEIGHT_INT8 && desc->group == desc->n_in))
         *scales = sizeof(float);
 }
@@ -54,57 +57,72 @@ static float greatest_magnitude(const float *row, size_t n)
 
 float cuda_quantize_row(enum weight_format format, const float *row, size_t n, int8_t *codes)
 {
-    float limit = format == WEIGHT_FP8 ? CUDA_E4M3_MAX : 127.0f;
+    float limit = format == WEIGHT_FP8 ? F8_E4M3_MAX : 127.0f;
     float greatest = greatest_magnitude(row, n), inverse = greatest > 0 ? limit / greatest : 0;
     for (size_t k = 0; k < n; k++) {
         float code = row[k] * inverse;
-        codes[k] = format == WEIGHT_FP8 ? (int8_t)cuda_e4m3_from_f32(code) : (int8_t)lrintf(code);
+        codes[k] = format == WEIGHT_FP8 ? (int8_t)f8_e4m3_from_f32(code) : (int8_t)lrintf(code);
     }
     return greatest / limit;
 }
 
-static void pack_groups(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                        int8_t *buffer, uint8_t *codes, uint16_t *scales)
+static void pack_groups(const struct kernel_table *quantize, const struct weight_desc *desc,
+                        const float *values, const struct weight_codes *row, uint8_t *codes, uint16_t *scales)
 {
-    bool int4 = desc->format == WEIGHT_INT4;
-    quantize_group_fn *group = int4 ? quantize->quantize_group_int4 : quantize->quantize_group_int8;
-    for (size_t k = 0; k < desc->n_in; k += desc->group)
-        scales[k / desc->group] = group(row + k, desc->group, buffer + k);
-    if (!int4) {
-        memcpy(codes, buffer, desc->n_in);
+    quantize_group_fn *group =
+        desc->format == WEIGHT_INT8 ? quantize->quantize_group_int8 : quantize->quantize_group_int4;
+    bool has_zeros = desc->format == WEIGHT_UINT4;
+    for (size_t g = 0; g < desc->n_in / desc->group; g++) {
+        size_t k = g * desc->group;
+        uint16_t scale =
+            values == NULL ? f16_from_f32(row->scales[g]) : group(values + k, desc->group, row->codes + k);
+        scales[has_zeros ? 2 * g : g] = scale;
+        if (has_zeros)
+            scales[2 * g + 1] = row->zeros[g];
+    }
+    if (desc->format == WEIGHT_INT8) {
+        memcpy(codes, row->codes, desc->n_in);
         return;
     }
+    int offset = has_zeros ? 0 : INT4_OFFSET;
     for (size_t k = 0; k < desc->n_in; k++)
-        codes[k / 2] |= (uint8_t)((buffer[k] + INT4_OFFSET) << (k % 2 * 4));
+        codes[k / 2] |= (uint8_t)((row->codes[k] + offset) << (k % 2 * 4));
 }
 
-static void rows_pack(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                      uint32_t row_in_panel, int8_t *buffer, uint8_t *codes, uint8_t *scales)
+static void rows_pack(const struct kernel_table *quantize, const struct weight_desc *desc,
+                      const float *values, const struct weight_codes *row, uint32_t row_in_panel,
+                      uint8_t *codes, uint8_t *scales)
 {
     (void)row_in_panel;
     switch (desc->format) {
     case WEIGHT_F32:
-        memcpy(codes, row, desc->n_in * sizeof(float));
+        memcpy(codes, values, desc->n_in * sizeof(float));
         return;
     case WEIGHT_BF16:
         for (size_t k = 0; k < desc->n_in; k++)
-            ((uint16_t *)codes)[k] = bf16_from_f32(row[k]);
+            ((uint16_t *)codes)[k] = bf16_from_f32(values[k]);
         return;
     case WEIGHT_F16:
         for (size_t k = 0; k < desc->n_in; k++)
-            ((uint16_t *)codes)[k] = f16_from_f32(row[k]);
+            ((uint16_t *)codes)[k] = f16_from_f32(values[k]);
         return;
     case WEIGHT_INT8:
     case WEIGHT_INT4:
-        if (desc->format == WEIGHT_INT4 || desc->group < desc->n_in) {
-            pack_groups(quantize, desc, row, buffer, codes, (uint16_t *)scales);
+    case WEIGHT_UINT4:
+        if (desc->format != WEIGHT_INT8 || desc->group < desc->n_in) {
+            pack_groups(quantize, desc, values, row, codes, (uint16_t *)scales);
             return;
         }
         break;
     case WEIGHT_FP8:
         break;
     }
-    *(float *)scales = cuda_quantize_row(desc->format, row, desc->n_in, (int8_t *)codes);
+    if (values != NULL) {
+        *(float *)scales = cuda_quantize_row(desc->format, values, desc->n_in, (int8_t *)codes);
+        return;
+    }
+    *(float *)scales = row->scales[0];
+    memcpy(codes, row->codes, desc->n_in);
 }
 
 const struct cuda_layout cuda_layout_rows = {
@@ -123,8 +141,8 @@ struct pack_job {
     size_t first_panel, n_panels; /* of this chunk */
     size_t codes_bytes, scales_bytes;
     uint8_t *codes, *scales; /* of the chunk */
-    float *rows;             /* [threads][n_in] */
-    int8_t *buffers;         /* [threads][n_in] */
+    float *rows;             /* [threads][2 * n_in]: values, scales */
+    int8_t *buffers;         /* [threads][2 * n_in]: codes, zero points */
     atomic_size_t bad_row;   /* lowest row that cannot be represented; SIZE_MAX = none */
 };
 
@@ -140,20 +158,35 @@ static bool row_fits(enum weight_format format, const float *row, size_t n)
     return fits;
 }
 
-static void pack_panel(struct pack_job *job, size_t panel, float *row, int8_t *buffer)
+/* The values of a row, or its codes; false: it cannot be represented. */
+static bool take_row(const struct weight_desc *desc, size_t row, float *values,
+                     const struct weight_codes *codes)
+{
+    if (desc->codes == NULL) {
+        desc->row(desc->row_context, row, values);
+        return row_fits(desc->format, values, desc->n_in);
+    }
+    desc->codes(desc->row_context, row, codes);
+    bool by_output = desc->format == WEIGHT_FP8 || (desc->format == WEIGHT_INT8 && desc->group == desc->n_in);
+    bool fits = true;
+    for (size_t g = 0; !by_output && g < desc->n_in / desc->group; g++)
+        fits &= fabsf(codes->scales[g]) <= 65504.0f; /* f16 */
+    return fits;
+}
+
+static void pack_panel(struct pack_job *job, size_t panel, float *values, const struct weight_codes *row)
 {
     const struct weight_desc *desc = job->desc;
     size_t first = (job->first_panel + panel) * job->layout->panel_rows;
     for (uint32_t r = 0; r < job->layout->panel_rows && first + r < desc->n_out; r++) {
-        desc->row(desc->row_context, first + r, row);
-        if (!row_fits(desc->format, row, desc->n_in)) {
+        if (!take_row(desc, first + r, values, row)) {
             size_t lowest = atomic_load(&job->bad_row);
             while (first + r < lowest && !atomic_compare_exchange_weak(&job->bad_row, &lowest, first + r)) {
             }
             continue;
         }
-        job->layout->pack_row(&job->cuda->table, desc, row, r, buffer, job->codes + panel * job->codes_bytes,
-                              job->scales + panel * job->scales_bytes);
+        job->layout->pack_row(&job->cuda->table, desc, desc->codes == NULL ? values : NULL, row, r,
+                              job->codes + panel * job->codes_bytes, job->scales + panel * job->scales_bytes);
     }
 }
 
@@ -162,9 +195,11 @@ static void pack_panels(void *context, int thread_index, int n_threads)
     struct pack_job *job = context;
     size_t begin, end, n_in = job->desc->n_in;
     thread_split(job->n_panels, 1, thread_index, n_threads, &begin, &end);
+    float *values = job->rows + (size_t)thread_index * 2 * n_in;
+    int8_t *buffer = job->buffers + (size_t)thread_index * 2 * n_in;
+    struct weight_codes row = {buffer, values + n_in, (uint8_t *)buffer + n_in};
     for (size_t p = begin; p < end; p++)
-        pack_panel(job, p, job->rows + (size_t)thread_index * n_in,
-                   job->buffers + (size_t)thread_index * n_in);
+        pack_panel(job, p, values, &row);
 }
 
 /* Panels in chunks that fill a stage. */
@@ -233,11 +268,11 @@ static err_t pack(struct cuda_backend *cuda, const struct weight_desc *desc, str
     size_t n_threads = (size_t)thread_pool_size(cuda->pool);
     struct pack_job job = {.cuda = cuda, .desc = desc, .layout = weight->layout, .bad_row = SIZE_MAX};
     weight->layout->panel_bytes(desc, &job.codes_bytes, &job.scales_bytes);
-    float *buffers = mem_alloc_array(n_threads * desc->n_in, sizeof(float) + 1);
+    float *buffers = mem_alloc_array(n_threads * 2 * desc->n_in, sizeof(float) + 1);
     if (buffers == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory to pack weight %s", desc->name);
     job.rows = buffers;
-    job.buffers = (int8_t *)(buffers + n_threads * desc->n_in);
+    job.buffers = (int8_t *)(buffers + n_threads * 2 * desc->n_in);
     err_t e = pack_chunks(cuda, &job, weight);
     mem_free(buffers);
     return e;

@@ -2,8 +2,10 @@
  * runtime by device_cuda.c and with a device that does not exist by tests/cuda/fake_device.c. What is
  * enqueued on a stream runs later, in the order of that stream; a copy reads its source when it runs.
  *
- * Thread: that which opened the device, unless said. Errors name what CUDA said; those of launches, copies
- * and events may belong to work enqueued earlier and mean that the device is lost. */
+ * Thread: that which opened the device, unless said. Errors name what CUDA said; those of launches, copies,
+ * graphs, gathering and events may belong to work enqueued earlier and mean that the device is lost: what is
+ * called on it from there on returns, with an error where it can, and destroying and freeing go on as ever.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -89,8 +91,9 @@ struct device_api {
     err_t (*event_create)(struct device *device, struct device_event **out);
     void (*event_destroy)(struct device *device, struct device_event *event);
     err_t (*event_record)(struct device *device, struct device_event *event, struct device_stream *stream);
-    err_t (*event_wait)(struct device *device,
-                        struct device_event *event); /* blocks; at once if never recorded */
+    /* Blocks; returns at once if never recorded. given_up (may be NULL): ERR_UNAVAILABLE soon after another
+     * thread has set it and called group_abort, for what a rank that is lost will never bring. */
+    err_t (*event_wait)(struct device *device, struct device_event *event, const _Atomic bool *given_up);
 
     /* Host memory is pinned. */
     err_t (*copy_to_device)(struct device *device, struct device_stream *stream, void *to, const void *from,
@@ -128,6 +131,9 @@ struct device_api {
      * in the same order. May be captured. */
     err_t (*all_gather)(struct device *device, struct device_stream *stream, const void *part, void *whole,
                         size_t part_bytes);
+    /* This rank's part in the group ends, by its own thread: what of it waits for other ranks does so no
+     * longer, and nothing more is gathered. Idempotent. */
+    void (*group_abort)(struct device *device);
 };
 
 /* The table of the device that this library is linked with. */

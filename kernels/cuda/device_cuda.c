@@ -1,6 +1,7 @@
 /* The device table filled with the CUDA runtime: the only file beside the kernels that includes its headers.
  */
 #include <cuda_runtime.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -10,7 +11,7 @@
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
-enum { SHARED_WITHOUT_ASKING = 48 << 10, PDL_CAPABILITY = 90 };
+enum { SHARED_WITHOUT_ASKING = 48 << 10, PDL_CAPABILITY = 90, NCCL_LOOKS = 256 };
 
 struct device_group {
     struct nccl_group *nccl;
@@ -271,11 +272,26 @@ static err_t event_record(struct device *device, struct device_event *event, str
     return err_ok();
 }
 
-static err_t event_wait(struct device *device, struct device_event *event)
+/* Of a group the event may stand behind a gathering that another rank never joins: so it is looked at and not
+ * waited for, which costs no more, since CUDA's own waiting spins as well. */
+static err_t event_wait(struct device *device, struct device_event *event, const _Atomic bool *given_up)
 {
     enter(device);
-    CUDA_TRY(cudaEventSynchronize(event->event), "work on the GPU");
-    return err_ok();
+    if (given_up == NULL) {
+        CUDA_TRY(cudaEventSynchronize(event->event), "work on the GPU");
+        return err_ok();
+    }
+    for (uint32_t i = 1;; i++) {
+        cudaError_t code = cudaEventQuery(event->event);
+        if (code == cudaSuccess)
+            return err_ok();
+        if (code != cudaErrorNotReady)
+            return error_of(code, "work on the GPU");
+        if (atomic_load(given_up))
+            return err_new(ERR_UNAVAILABLE, "another GPU of the group was lost");
+        if (device->group != NULL && i % NCCL_LOOKS == 0)
+            TRY(nccl_check(device->group->nccl, device->rank));
+    }
 }
 
 /* ---- Work ---- */
@@ -460,6 +476,12 @@ static err_t all_gather(struct device *device, struct device_stream *stream, con
     return nccl_all_gather(device->group->nccl, device->rank, stream->stream, part, whole, part_bytes);
 }
 
+static void group_abort(struct device *device)
+{
+    enter(device);
+    nccl_abort(device->group->nccl, device->rank);
+}
+
 static const struct device_api cuda_device_api = {
     .open = open_device,
     .close = close_device,
@@ -492,6 +514,7 @@ static const struct device_api cuda_device_api = {
     .group_create = group_create,
     .group_destroy = group_destroy,
     .all_gather = all_gather,
+    .group_abort = group_abort,
 };
 
 const struct device_api *device_api(void)

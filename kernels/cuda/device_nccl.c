@@ -7,22 +7,24 @@
 #include "base/assert.h"
 
 /* Of NCCL's header, which is not needed to build: the types and the functions that are called. Source: nccl.h
- * of version 2; these have kept their form since 2.0. */
+ * of version 2; these have kept their form since 2.4. */
 typedef struct ncclComm *nccl_comm;
-enum { NCCL_SUCCESS = 0, NCCL_UINT8 = 1, NCCL_VERSION_MIN = 21000, NCCL_RANKS_MAX = 8 };
+enum { NCCL_SUCCESS = 0, NCCL_IN_PROGRESS = 7, NCCL_UINT8 = 1, NCCL_VERSION_MIN = 21000, NCCL_RANKS_MAX = 8 };
 
 struct nccl_functions {
     int (*get_version)(int *version);
     const char *(*error_string)(int code);
     int (*comm_init_all)(nccl_comm *comms, int n_devices, const int *devices);
     int (*comm_destroy)(nccl_comm comm);
+    int (*comm_abort)(nccl_comm comm);
+    int (*comm_async_error)(nccl_comm comm, int *code);
     int (*all_gather)(const void *send, void *receive, size_t n, int type, nccl_comm comm, void *stream);
 };
 
 struct nccl_group {
     const struct nccl_functions *nccl;
     uint32_t n_ranks;
-    nccl_comm comms[NCCL_RANKS_MAX];
+    nccl_comm comms[NCCL_RANKS_MAX]; /* NULL = ended by nccl_abort */
 };
 
 static err_t load_symbols(void *library, struct nccl_functions *out)
@@ -35,6 +37,8 @@ static err_t load_symbols(void *library, struct nccl_functions *out)
         {"ncclGetErrorString", (void **)&out->error_string},
         {"ncclCommInitAll", (void **)&out->comm_init_all},
         {"ncclCommDestroy", (void **)&out->comm_destroy},
+        {"ncclCommAbort", (void **)&out->comm_abort},
+        {"ncclCommGetAsyncError", (void **)&out->comm_async_error},
         {"ncclAllGather", (void **)&out->all_gather},
     };
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
@@ -100,8 +104,10 @@ err_t nccl_group_create(const int *ordinals, uint32_t n_ranks, struct nccl_group
 
 void nccl_group_destroy(struct nccl_group *group)
 {
-    for (uint32_t i = 0; group != NULL && i < group->n_ranks; i++)
-        (void)group->nccl->comm_destroy(group->comms[i]);
+    for (uint32_t i = 0; group != NULL && i < group->n_ranks; i++) {
+        if (group->comms[i] != NULL)
+            (void)group->nccl->comm_destroy(group->comms[i]);
+    }
     mem_free(group);
 }
 
@@ -109,9 +115,28 @@ err_t nccl_all_gather(struct nccl_group *group, uint32_t rank, void *stream, con
                       size_t part_bytes)
 {
     ASSERT(rank < group->n_ranks);
+    if (group->comms[rank] == NULL)
+        return err_new(ERR_UNAVAILABLE, "this GPU has left its group");
     int code = group->nccl->all_gather(part, whole, part_bytes, NCCL_UINT8, group->comms[rank], stream);
     if (code == NCCL_SUCCESS)
         return err_ok();
     return err_new(ERR_INTERNAL, "NCCL's all-gather of %zu bytes: %s", part_bytes,
                    group->nccl->error_string(code));
+}
+
+err_t nccl_check(struct nccl_group *group, uint32_t rank)
+{
+    int code = NCCL_SUCCESS;
+    if (group->comms[rank] != NULL)
+        (void)group->nccl->comm_async_error(group->comms[rank], &code);
+    if (code == NCCL_SUCCESS || code == NCCL_IN_PROGRESS)
+        return err_ok();
+    return err_new(ERR_INTERNAL, "NCCL: %s", group->nccl->error_string(code));
+}
+
+void nccl_abort(struct nccl_group *group, uint32_t rank)
+{
+    if (group->comms[rank] != NULL)
+        (void)group->nccl->comm_abort(group->comms[rank]);
+    group->comms[rank] = NULL;
 }

@@ -17,3 +17,7 @@ void nccl_group_destroy(struct nccl_group *group);
  * Each rank's own thread. */
 err_t nccl_all_gather(struct nccl_group *group, uint32_t rank, void *stream, const void *part, void *whole,
                       size_t part_bytes) ERR_MUST_CHECK;
+/* ERR_INTERNAL when NCCL noticed in the background that a peer is gone. The rank's own thread. */
+err_t nccl_check(struct nccl_group *group, uint32_t rank) ERR_MUST_CHECK;
+/* Ends the rank's communicator and what it has under way on the GPU. The rank's own thread; idempotent. */
+void nccl_abort(struct nccl_group *group, uint32_t rank);

@@ -112,10 +112,16 @@ DEVICE float packed_value(const struct cuda_matrix *m, enum linear_layout layout
     uint8_t byte = block[linear_code_offset(layout, in_panel, k % inputs)];
     if (layout >= LINEAR_S8)
         return (layout == LINEAR_S8 ? (float)(int8_t)byte : from_e4m3(byte)) * ((const float *)m->scales)[o];
-    int code = layout == LINEAR_INT4 ? (byte >> linear_int4_shift(o) & 15) - 8 : (int)(int8_t)byte;
     uint32_t n_groups = m->group == m->n_in ? 1 : linear_groups(layout, m->n_in, m->group);
     size_t group = (size_t)panel * n_groups + k / m->group;
-    return (float)code * from_bf16(((const uint16_t *)m->scales)[group * LINEAR_PANEL + in_panel]);
+    const uint16_t *scales =
+        (const uint16_t *)m->scales + group * (linear_group_bytes(layout) / 2) + in_panel;
+    float code = (float)(int8_t)byte;
+    if (layout == LINEAR_INT4)
+        code = (float)((byte >> linear_int4_shift(o) & 15) - 8);
+    if (layout == LINEAR_UINT4)
+        code = (float)((byte >> linear_int4_shift(o) & 15) + 128) + from_bf16(scales[LINEAR_PANEL]);
+    return code * from_bf16(scales[0]);
 }
 
 /* Element k of row o, as f32: code * scale. */
@@ -140,6 +146,10 @@ DEVICE float matrix_value(const struct cuda_matrix *m, uint32_t o, uint32_t k)
     case WEIGHT_INT4: {
         int code = (row[k / 2] >> (k % 2 * 4) & 15) - 8;
         return (float)code * from_f16(((const uint16_t *)m->scales)[group]);
+    }
+    case WEIGHT_UINT4: {
+        const uint16_t *pair = (const uint16_t *)m->scales + 2 * group;
+        return (float)((row[k / 2] >> (k % 2 * 4) & 15) - pair[1]) * from_f16(pair[0]);
     }
     case WEIGHT_FP8:
         return from_e4m3(row[k]) * ((const float *)m->scales)[o];

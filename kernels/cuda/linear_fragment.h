@@ -13,7 +13,7 @@ typedef uint32_t slab_fragments[HALF_STEPS][SLAB_TILES][4];
 /* The stage that a warp reads. */
 struct linear_stage_view {
     const uint8_t *codes;  /* of the slab: [blocks] as linear_layout.h, BF16: [128 outputs][128 bytes] */
-    const uint8_t *scales; /* of the lane's four outputs, bf16; next group LINEAR_PANEL * 2 bytes on */
+    const uint8_t *scales; /* of the lane's four outputs, bf16; next group linear_group_bytes on */
 };
 
 DEVICE uint32_t bf16x2_low(uint32_t pair)
@@ -53,6 +53,26 @@ DEVICE void fragments_int4(slab_fragments a, const uint8_t *codes, const uint32_
 #pragma unroll
         for (int tile = 0; tile < SLAB_TILES; tile++) {
             int4x8_to_bf16(a[step][tile], words.w[step * 2 + tile]);
+            scale_fragment(a[step][tile], scales + 2 * tile);
+        }
+    }
+}
+
+/* minus: -(128 + zero point) of the lane's four outputs, as load_scales has them. The difference is exact. */
+DEVICE void fragments_uint4(slab_fragments a, const uint8_t *codes, const uint32_t scales[4],
+                            const uint32_t minus[4])
+{
+    vec16 words = load_16(codes);
+#pragma unroll
+    for (int step = 0; step < HALF_STEPS; step++) {
+#pragma unroll
+        for (int tile = 0; tile < SLAB_TILES; tile++) {
+#pragma unroll
+            for (int r = 0; r < 4; r++) {
+                uint32_t biased = bits_select_or(words.w[step * 2 + tile] >> 4 * r, 0x000f000fu,
+                                                 0x43004300u); /* 128 + code */
+                a[step][tile][r] = bf16x2_fma(biased, 0x3f803f80u, minus[2 * tile + (r & 1)]);
+            }
             scale_fragment(a[step][tile], scales + 2 * tile);
         }
     }

@@ -30,6 +30,7 @@
     K(unpack_e4m3_wgmma, struct unpack_weight_args,                                                          \
       "packed e4m3 codes to plain rows, for a library's product")                                            \
     LINEAR_TILE_ROWS(K, int4, "int4 by bf16 rows, bf16 mma")                                                 \
+    LINEAR_TILE_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma")                               \
     LINEAR_TILE_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma")                                     \
     LINEAR_TILE_ROWS(K, bf16, "bf16 by bf16 rows, bf16 mma")                                                 \
     LINEAR_TILE_ROWS(K, s8, "int8 by int8 rows, int8 mma")                                                   \
@@ -37,6 +38,7 @@
     LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")                          \
     LINEAR_TILE_ROWS(K, e4m3_wgmma, "e4m3 by e4m3 rows, wgmma (sm_90a)")                                     \
     LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
+    LINEAR_STREAM_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma, streamed (sm_90)")           \
     LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
 
 /* A block's tile: LINEAR_TILE_OUTPUTS by the kernel's rows, four slabs of outputs by row warps; a pipeline of
@@ -58,7 +60,7 @@ LINEAR_INLINE uint32_t linear_tile_threads(uint32_t rows)
 /* Blocks of K in a stage. */
 LINEAR_INLINE uint32_t linear_stage_blocks(enum linear_layout layout, uint32_t rows)
 {
-    return layout == LINEAR_INT4 && rows <= 16 ? 2 : 1;
+    return linear_is_int4(layout) && rows <= 16 ? 2 : 1;
 }
 
 LINEAR_INLINE uint32_t linear_stage_codes_bytes(enum linear_layout layout, uint32_t rows)
@@ -75,13 +77,13 @@ LINEAR_INLINE uint32_t linear_stage_x_bytes(enum linear_layout layout, uint32_t 
 /* Groups of inputs that a stage can touch: of 32 inputs at least. */
 LINEAR_INLINE uint32_t linear_stage_groups(enum linear_layout layout, uint32_t rows)
 {
-    return layout == LINEAR_INT4 || layout == LINEAR_INT8 ? linear_stage_blocks(layout, rows) * 2 : 0;
+    return linear_has_groups(layout) ? linear_stage_blocks(layout, rows) * 2 : 0;
 }
 
 LINEAR_INLINE uint32_t linear_stage_bytes(enum linear_layout layout, uint32_t rows)
 {
     return linear_stage_codes_bytes(layout, rows) + linear_stage_x_bytes(layout, rows) +
-           linear_stage_groups(layout, rows) * LINEAR_TILE_PANELS * LINEAR_PANEL * 2;
+           linear_stage_groups(layout, rows) * LINEAR_TILE_PANELS * linear_group_bytes(layout);
 }
 
 /* wgmma: two warpgroups, a panel each, and a warp that loads. */
@@ -97,7 +99,7 @@ LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 {
     if (layout == LINEAR_E4M3_WGMMA) /* two blocks of few rows in 227 KB, one of many */
         return rows <= 16 ? 6 : rows == 32 ? 5 : rows == 64 ? 8 : 6;
-    if (layout == LINEAR_INT4)
+    if (linear_is_int4(layout))
         return rows == 16 || rows == 64 ? 3 : 4;
     if (layout == LINEAR_INT8)
         return rows <= 16 ? 4 : 3;
@@ -109,14 +111,14 @@ LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint3
     return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
 }
 
-/* ---- Streamed weights: INT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
+/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
 
 enum { LINEAR_STREAM_THREADS = 128, LINEAR_STREAM_ROWS_MAX = 32 }; /* and a warp that loads */
 
 /* Blocks of K in a stage: 16 KB of codes. */
 LINEAR_INLINE uint32_t linear_stream_blocks(enum linear_layout layout)
 {
-    return layout == LINEAR_INT4 ? 4 : 2;
+    return linear_is_int4(layout) ? 4 : 2;
 }
 
 /* Between rows of activations in a stage. */
@@ -128,14 +130,15 @@ LINEAR_INLINE uint32_t linear_stream_row_bytes(enum linear_layout layout)
 LINEAR_INLINE uint32_t linear_stream_stage_bytes(enum linear_layout layout, uint32_t rows)
 {
     uint32_t blocks = linear_stream_blocks(layout);
-    return LINEAR_TILE_PANELS * (blocks * linear_block_bytes(layout) + blocks * 2 * LINEAR_PANEL * 2) +
+    return LINEAR_TILE_PANELS *
+               (blocks * linear_block_bytes(layout) + blocks * 2 * linear_group_bytes(layout)) +
            rows * linear_stream_row_bytes(layout);
 }
 
 /* Three blocks of 8 rows share a multiprocessor, two of more. */
-LINEAR_INLINE uint32_t linear_stream_stages(uint32_t rows)
+LINEAR_INLINE uint32_t linear_stream_stages(enum linear_layout layout, uint32_t rows)
 {
-    return rows == 16 ? 4 : 3;
+    return rows == 16 && layout != LINEAR_UINT4 ? 4 : 3;
 }
 
 /* ---- The launch ---- */

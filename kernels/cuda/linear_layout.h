@@ -9,18 +9,22 @@
  * of packed codes: [panels][blocks][bytes of a block], what a lane needs for one block in pieces of 16 bytes:
  *   INT4  64 inputs, 2 KB: [2 of 32 inputs][2 slabs][32 lanes][2 steps of 16 inputs][2 tiles] words of 8
  *         nibbles, code + 8: nibble r: register r of the fragment, even input; nibble r + 4: odd input
+ *   UINT4 likewise, the code as it is
  *   INT8  64 inputs, 4 KB: [2 of 32][2 slabs][2 steps][32 lanes][2 tiles][2] words: registers 2i and 2i + 1,
  *         bytes: even input of the first, of the second, odd input of the first, of the second
  *   S8, E4M3  128 inputs, 8 KB: [2 of 64][2 slabs][2 steps of 32][2 tiles][32 lanes][4 registers] of 4 bytes
  *   E4M3_WGMMA  128 inputs, 8 KB: [64 outputs][128 inputs], 128-byte swizzle; in 16 outputs, output 2g + h
  *         is row g + 8h
- * Scales: INT4, INT8: bf16 [panels][groups][64 outputs]; S8, E4M3: f32 [panels][64 outputs].
+ * Scales: INT4, INT8: bf16 [panels][groups][64 outputs]; UINT4: bf16 [panels][groups][2][64 outputs], scales
+ * and then
+ * -(128 + zero point); S8, E4M3: f32 [panels][64 outputs].
  * BF16: [n_out][row_bytes], rows as they are (cuda_matrix.h): the library's product and embed read them too.
  * Outputs past n_out are never stored, and inputs past n_in multiply zeros: what stands there does not count.
  *
  * Quantised activations: [blocks][rows_stride rows][128 bytes], 16-byte piece p of row r at p ^ (r & 7). */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "base/host_device.h"
@@ -34,6 +38,7 @@
 enum linear_layout {
     LINEAR_BF16,
     LINEAR_INT4,
+    LINEAR_UINT4,      /* int4 whose groups have a zero point beside their scale */
     LINEAR_INT8,       /* groups of inputs share a scale; activations bf16 */
     LINEAR_S8,         /* a scale per output; activations int8, a scale per row */
     LINEAR_E4M3,       /* likewise e4m3, for mma */
@@ -54,16 +59,34 @@ enum {
     LINEAR_CHUNK_OUTPUTS = 128,
 };
 
+/* Codes of four bits. */
+LINEAR_INLINE bool linear_is_int4(enum linear_layout layout)
+{
+    return layout == LINEAR_INT4 || layout == LINEAR_UINT4;
+}
+
+/* Groups of inputs share a scale; activations are bf16. */
+LINEAR_INLINE bool linear_has_groups(enum linear_layout layout)
+{
+    return linear_is_int4(layout) || layout == LINEAR_INT8;
+}
+
+/* Bytes of a panel's scales of one group. */
+LINEAR_INLINE uint32_t linear_group_bytes(enum linear_layout layout)
+{
+    return LINEAR_PANEL * (layout == LINEAR_UINT4 ? 4 : 2);
+}
+
 /* Inputs of a block. */
 LINEAR_INLINE uint32_t linear_block_inputs(enum linear_layout layout)
 {
-    return layout == LINEAR_BF16 || layout == LINEAR_INT4 || layout == LINEAR_INT8 ? 64 : 128;
+    return layout == LINEAR_BF16 || linear_has_groups(layout) ? 64 : 128;
 }
 
 /* Bytes of a block of a panel; 0: BF16, whose rows stay whole. */
 LINEAR_INLINE uint32_t linear_block_bytes(enum linear_layout layout)
 {
-    return layout == LINEAR_BF16 ? 0 : layout == LINEAR_INT4 ? 2048 : layout == LINEAR_INT8 ? 4096 : 8192;
+    return layout == LINEAR_BF16 ? 0 : linear_is_int4(layout) ? 2048 : layout == LINEAR_INT8 ? 4096 : 8192;
 }
 
 LINEAR_INLINE uint32_t linear_blocks(enum linear_layout layout, uint32_t n_in)
@@ -98,6 +121,7 @@ LINEAR_INLINE uint32_t linear_code_offset(enum linear_layout layout, uint32_t o,
     uint32_t lane8 = group * 4 + k % 16 / 4, reg8 = half + k % 32 / 16 * 2; /* 8-bit inputs */
     switch (layout) {
     case LINEAR_INT4:
+    case LINEAR_UINT4:
         return (wide * 2 + slab) * 512 + lane * 16 + (step * 2 + tile) * 4 + (reg + k % 2 * 4) / 2;
     case LINEAR_INT8:
         return ((wide * 2 + slab) * 2 + step) * 512 + lane * 16 + (tile * 2 + reg / 2) * 4 + reg % 2 +
@@ -116,7 +140,7 @@ LINEAR_INLINE uint32_t linear_code_offset(enum linear_layout layout, uint32_t o,
     return 0;
 }
 
-/* INT4: bits that the code is shifted by in its byte, which it shares with output o ^ 1. */
+/* INT4, UINT4: bits that the code is shifted by in its byte, which it shares with output o ^ 1. */
 LINEAR_INLINE uint32_t linear_int4_shift(uint32_t o)
 {
     return o % 2 * 4; /* the fragment's register is odd in the lower half of a tile */

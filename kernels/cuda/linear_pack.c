@@ -17,11 +17,6 @@ enum linear_e4m3_kind linear_e4m3_kind(uint32_t compute_capability)
     return LINEAR_E4M3_AS_BF16;
 }
 
-static bool has_groups(enum linear_layout layout)
-{
-    return layout == LINEAR_INT4 || layout == LINEAR_INT8;
-}
-
 static bool is_power_of_two(uint32_t x)
 {
     return x != 0 && (x & (x - 1)) == 0;
@@ -43,6 +38,9 @@ bool linear_packed_describe(enum weight_format format, uint32_t n_out, uint32_t 
         break;
     case WEIGHT_INT4:
         out->layout = LINEAR_INT4;
+        break;
+    case WEIGHT_UINT4:
+        out->layout = LINEAR_UINT4;
         break;
     default:
         return false;
@@ -79,9 +77,9 @@ size_t linear_packed_scales_bytes(const struct linear_packed *packed)
     size_t panels = linear_panels(packed->n_out);
     if (packed->layout == LINEAR_BF16)
         return 0;
-    if (!has_groups(packed->layout))
+    if (!linear_has_groups(packed->layout))
         return panels * LINEAR_PANEL * sizeof(float);
-    return panels * count_groups(packed) * LINEAR_PANEL * sizeof(uint16_t);
+    return panels * count_groups(packed) * linear_group_bytes(packed->layout);
 }
 
 uint32_t linear_group_shift(uint32_t n_in, uint32_t group)
@@ -90,15 +88,27 @@ uint32_t linear_group_shift(uint32_t n_in, uint32_t group)
     return group == n_in ? (uint32_t)NO_GROUP_SHIFT : (uint32_t)__builtin_ctz(group);
 }
 
+/* What the panel of output o has for its group g. */
+static uint16_t *group_of(const struct linear_packed *packed, uint32_t o, uint32_t g)
+{
+    size_t group = o / LINEAR_PANEL * count_groups(packed) + g;
+    return (uint16_t *)packed->scales + group * linear_group_bytes(packed->layout) / sizeof(uint16_t);
+}
+
 void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t g, float scale)
 {
     ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->scales != NULL);
-    if (!has_groups(packed->layout)) {
+    if (linear_has_groups(packed->layout))
+        group_of(packed, o, g)[o % LINEAR_PANEL] = bf16_from_f32(scale);
+    else
         ((float *)packed->scales)[o] = scale;
-        return;
-    }
-    size_t panel = o / LINEAR_PANEL * count_groups(packed) * LINEAR_PANEL;
-    ((uint16_t *)packed->scales)[panel + g * LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(scale);
+}
+
+void linear_pack_zero(const struct linear_packed *packed, uint32_t o, uint32_t g, uint8_t zero)
+{
+    ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->layout == LINEAR_UINT4 &&
+           zero < 128);
+    group_of(packed, o, g)[LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(-128.0f - (float)zero);
 }
 
 static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)
@@ -112,9 +122,10 @@ static void pack_codes(const struct linear_packed *packed, uint32_t o, const uin
     for (uint32_t b = 0; b < n_blocks; b++) {
         uint8_t *block = packed->codes + linear_block_offset(packed->layout, n_blocks, o / LINEAR_PANEL, b);
         uint32_t n = packed->n_in - b * inputs < inputs ? packed->n_in - b * inputs : inputs;
-        if (packed->layout == LINEAR_INT4) {
+        if (linear_is_int4(packed->layout)) {
+            uint32_t offset = packed->layout == LINEAR_INT4 ? 8 : 0;
             for (uint32_t k = 0; k < n; k++)
-                block[at[k]] |= (uint8_t)(((codes[b * inputs + k] + 8) & 15) << shift);
+                block[at[k]] |= (uint8_t)(((codes[b * inputs + k] + offset) & 15) << shift);
         } else {
             for (uint32_t k = 0; k < n; k++)
                 block[at[k]] = codes[b * inputs + k];

@@ -18,7 +18,7 @@ struct linear_packed {
     uint32_t n_out, n_in;
     uint32_t group;     /* inputs per scale; n_in: a scale per output */
     uint32_t row_bytes; /* BF16: between rows, a multiple of 16 */
-    uint8_t *codes;     /* [linear_packed_codes_bytes], INT4 zeroed before packing */
+    uint8_t *codes;     /* [linear_packed_codes_bytes], INT4 and UINT4 zeroed before packing */
     void *scales;       /* [linear_packed_scales_bytes], zeroed before packing */
 };
 
@@ -38,7 +38,9 @@ size_t linear_packed_scales_bytes(const struct linear_packed *packed); /* BF16: 
 uint32_t linear_group_shift(uint32_t n_in, uint32_t group);
 
 /* Row `o`; several threads may pack rows of different panels (LINEAR_PANEL rows).
- * codes: [n_in] bf16, int8 (INT4: -8..7), or e4m3. */
+ * codes: [n_in] bf16, int8 (INT4: -8..7, UINT4: 0..15), or e4m3. */
 void linear_pack_codes(const struct linear_packed *packed, uint32_t o, const void *codes);
 /* The scale of its group g (0: of the whole row); where groups share one, it is rounded to bf16. */
 void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t g, float scale);
+/* UINT4: the zero point of group g, below 128. */
+void linear_pack_zero(const struct linear_packed *packed, uint32_t o, uint32_t g, uint8_t zero);

@@ -15,7 +15,7 @@ const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
  * blocks. */
 static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
 {
-    return (layout == LINEAR_INT4 || layout == LINEAR_INT8) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
+    return linear_has_groups(layout) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
            device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
 }
 
@@ -27,16 +27,21 @@ static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const str
 
 static enum cuda_kernel_id stream_kernel(enum linear_layout layout, size_t tile)
 {
-    static const enum cuda_kernel_id int4[] = STREAM_KERNELS(int4), int8[] = STREAM_KERNELS(int8);
-    return layout == LINEAR_INT4 ? int4[tile] : int8[tile];
+    static const enum cuda_kernel_id int4[] = STREAM_KERNELS(int4), uint4[] = STREAM_KERNELS(uint4),
+                                     int8[] = STREAM_KERNELS(int8);
+    return layout == LINEAR_INT4 ? int4[tile] : layout == LINEAR_UINT4 ? uint4[tile] : int8[tile];
 }
 
 static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compute_capability, size_t tile)
 {
     static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][LINEAR_TILE_SIZES] = {
-        [LINEAR_BF16] = TILE_KERNELS(bf16), [LINEAR_INT4] = TILE_KERNELS(int4),
-        [LINEAR_INT8] = TILE_KERNELS(int8), [LINEAR_S8] = TILE_KERNELS(s8),
-        [LINEAR_E4M3] = TILE_KERNELS(e4m3), [LINEAR_E4M3_WGMMA] = TILE_KERNELS(e4m3_wgmma),
+        [LINEAR_BF16] = TILE_KERNELS(bf16),
+        [LINEAR_INT4] = TILE_KERNELS(int4),
+        [LINEAR_UINT4] = TILE_KERNELS(uint4),
+        [LINEAR_INT8] = TILE_KERNELS(int8),
+        [LINEAR_S8] = TILE_KERNELS(s8),
+        [LINEAR_E4M3] = TILE_KERNELS(e4m3),
+        [LINEAR_E4M3_WGMMA] = TILE_KERNELS(e4m3_wgmma),
     };
     static const enum cuda_kernel_id as_bf16[LINEAR_TILE_SIZES] = TILE_KERNELS(e4m3_as_bf16);
     if (layout == LINEAR_E4M3 && linear_e4m3_kind(compute_capability) == LINEAR_E4M3_AS_BF16)
@@ -90,7 +95,8 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
     if (is_streamed(layout, tile_rows, device)) {
         plan.kernel = stream_kernel(layout, tile);
         plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
-        plan.shared_bytes = linear_stream_stages(tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
+        plan.shared_bytes =
+            linear_stream_stages(layout, tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
     }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
@@ -119,7 +125,7 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     /* Codes to bf16: 18 instructions for 16 outputs by 16 inputs, in every warp along the rows, by four
      * schedulers. */
     double by_codes = 0;
-    if (layout == LINEAR_INT4 || layout == LINEAR_INT8)
+    if (linear_has_groups(layout))
         by_codes = 18.0 / 4 * (LINEAR_TILE_OUTPUTS / 16) * 4 * (double)div_up(inputs, block) *
                    linear_row_warps(plan->tile_rows);
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);

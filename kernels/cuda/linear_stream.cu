@@ -15,10 +15,11 @@ template <enum linear_layout LAYOUT_, uint32_t ROWS_> struct stream_shape {
     static constexpr uint32_t BLOCK_BYTES = linear_block_bytes(LAYOUT);
     static constexpr uint32_t BLOCKS = linear_stream_blocks(LAYOUT);
     static constexpr uint32_t GROUPS = BLOCKS * 2; /* of a stage, at most */
+    static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     static constexpr uint32_t ROW_BYTES = linear_stream_row_bytes(LAYOUT);
     static constexpr uint32_t SCALES_AT = BLOCKS * LINEAR_TILE_PANELS * BLOCK_BYTES;
-    static constexpr uint32_t X_AT = SCALES_AT + GROUPS * LINEAR_TILE_PANELS * LINEAR_PANEL * 2;
-    static constexpr uint32_t STAGES = linear_stream_stages(ROWS);
+    static constexpr uint32_t X_AT = SCALES_AT + GROUPS * LINEAR_TILE_PANELS * GROUP_BYTES;
+    static constexpr uint32_t STAGES = linear_stream_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_stream_stage_bytes(LAYOUT, ROWS);
 };
 
@@ -35,7 +36,7 @@ DEVICE void stream_weights(const struct stream_pipeline &p, uint32_t stage, cons
     uint32_t n_blocks = smaller(S::BLOCKS, at.block_end - at.block);
     uint32_t first = at.block * S::BLOCK_INPUTS >> args.group_shift;
     uint32_t last = ((at.block + n_blocks) * S::BLOCK_INPUTS - 1) >> args.group_shift;
-    uint32_t codes_bytes = n_blocks * S::BLOCK_BYTES, scales_bytes = (last - first + 1) * LINEAR_PANEL * 2;
+    uint32_t codes_bytes = n_blocks * S::BLOCK_BYTES, scales_bytes = (last - first + 1) * S::GROUP_BYTES;
     uint8_t *to = p.stages + stage * S::STAGE_BYTES;
     mbarrier_expect(&p.full[stage], LINEAR_TILE_PANELS * (codes_bytes + scales_bytes));
     for (uint32_t i = 0; i < LINEAR_TILE_PANELS; i++) {
@@ -44,9 +45,9 @@ DEVICE void stream_weights(const struct stream_pipeline &p, uint32_t stage, cons
                             (const uint8_t *)args.weight +
                                 linear_block_offset(S::LAYOUT, job.n_blocks, panel, at.block),
                             codes_bytes, &p.full[stage]);
-        bulk_copy_streaming(to + S::SCALES_AT + i * (S::GROUPS * LINEAR_PANEL * 2),
+        bulk_copy_streaming(to + S::SCALES_AT + i * (S::GROUPS * S::GROUP_BYTES),
                             (const uint8_t *)args.weight_scale +
-                                ((size_t)panel * job.n_groups + first) * (LINEAR_PANEL * 2),
+                                ((size_t)panel * job.n_groups + first) * S::GROUP_BYTES,
                             scales_bytes, &p.full[stage]);
     }
 }
@@ -207,6 +208,9 @@ template <class S> DEVICE void linear_stream(const struct linear_tile_args &args
 STREAM_KERNEL(int4, 8, 3, LINEAR_INT4)
 STREAM_KERNEL(int4, 16, 2, LINEAR_INT4)
 STREAM_KERNEL(int4, 32, 2, LINEAR_INT4)
+STREAM_KERNEL(uint4, 8, 3, LINEAR_UINT4)
+STREAM_KERNEL(uint4, 16, 2, LINEAR_UINT4)
+STREAM_KERNEL(uint4, 32, 2, LINEAR_UINT4)
 STREAM_KERNEL(int8, 8, 3, LINEAR_INT8)
 STREAM_KERNEL(int8, 16, 2, LINEAR_INT8)
 STREAM_KERNEL(int8, 32, 2, LINEAR_INT8)

@@ -9,13 +9,14 @@
 template <enum linear_layout LAYOUT_, uint32_t ROWS_, bool AS_BF16_ = false> struct linear_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
     static constexpr bool AS_BF16 = AS_BF16_, HAS_LOADER = false;
-    static constexpr bool HAS_GROUPS = LAYOUT == LINEAR_INT4 || LAYOUT == LINEAR_INT8;
+    static constexpr bool HAS_GROUPS = linear_has_groups(LAYOUT);
     static constexpr bool IS_WIDE = HAS_GROUPS || LAYOUT == LINEAR_BF16; /* 16-bit inputs */
     static constexpr uint32_t ROWS = ROWS_;
     static constexpr uint32_t ROW_TILES = ROWS / 8 / linear_row_warps(ROWS); /* of a warp */
     static constexpr uint32_t THREADS = linear_tile_threads(ROWS);
     static constexpr uint32_t BLOCKS = linear_stage_blocks(LAYOUT, ROWS);
     static constexpr uint32_t GROUPS = linear_stage_groups(LAYOUT, ROWS);
+    static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     static constexpr uint32_t STAGES = linear_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_stage_bytes(LAYOUT, ROWS);
     static constexpr uint32_t X_AT = linear_stage_codes_bytes(LAYOUT, ROWS);
@@ -105,7 +106,7 @@ DEVICE void load_codes(uint8_t *stage, const struct linear_cursor &at, const str
 #pragma unroll
     for (uint32_t first = 0; first < PIECES; first += S::THREADS) {
         uint32_t i = first + thread_x();
-        if (S::LAYOUT == LINEAR_BF16) {
+        if constexpr (S::LAYOUT == LINEAR_BF16) {
             uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + i / LINEAR_PIECES;
             uint32_t byte = at.block * LINEAR_BLOCK_BYTES + i % LINEAR_PIECES * 16;
             bool is_there = output < args.n_out && byte < args.n_in * 2;
@@ -131,7 +132,7 @@ template <class S>
 DEVICE void load_stage_scales(uint8_t *stage, const struct linear_cursor &at,
                               const struct linear_tile_args &args, const struct linear_job &job)
 {
-    constexpr uint32_t ROW_PIECES = LINEAR_PANEL * 2 / 16;
+    constexpr uint32_t ROW_PIECES = S::GROUP_BYTES / 16;
     uint32_t i = thread_x();
     if (i >= LINEAR_TILE_PANELS * S::GROUPS * ROW_PIECES)
         return;
@@ -142,7 +143,7 @@ DEVICE void load_stage_scales(uint8_t *stage, const struct linear_cursor &at,
     if (panel >= linear_panels(args.n_out) || group > last)
         return;
     const uint8_t *from = (const uint8_t *)args.weight_scale +
-                          ((size_t)panel * job.n_groups + group) * (LINEAR_PANEL * 2) + i % ROW_PIECES * 16;
+                          ((size_t)panel * job.n_groups + group) * S::GROUP_BYTES + i % ROW_PIECES * 16;
     copy_async_16(stage + S::SCALES_AT + i * 16, from, 16);
 }
 
@@ -151,7 +152,7 @@ DEVICE void load_weights(uint8_t *stage, const struct linear_cursor &at, const s
                          const struct linear_job &job)
 {
     load_codes<S>(stage, at, args, job);
-    if (S::HAS_GROUPS)
+    if constexpr (S::HAS_GROUPS)
         load_stage_scales<S>(stage, at, args, job);
 }
 
@@ -213,13 +214,18 @@ DEVICE void load_fragments(slab_fragments a, const uint8_t *stage, const struct 
             uint32_t first = stage_block * S::BLOCK_INPUTS >> args.group_shift;
             uint32_t k = (stage_block + in_stage) * S::BLOCK_INPUTS + half * 32;
             uint32_t group = slab / 2 * S::GROUPS + (k >> args.group_shift) - first;
-            uint32_t scales[4];
-            load_scales(scales, stage + S::SCALES_AT + group * (LINEAR_PANEL * 2) +
-                                    (slab % 2 * LINEAR_SLAB + lane / 4 * 4) * 2);
-            if (S::LAYOUT == LINEAR_INT4)
+            const uint8_t *of_lane =
+                stage + S::SCALES_AT + group * S::GROUP_BYTES + (slab % 2 * LINEAR_SLAB + lane / 4 * 4) * 2;
+            uint32_t scales[4], minus[4];
+            load_scales(scales, of_lane);
+            if constexpr (S::LAYOUT == LINEAR_UINT4) {
+                load_scales(minus, of_lane + LINEAR_PANEL * 2);
+                fragments_uint4(a, codes, scales, minus);
+            } else if constexpr (S::LAYOUT == LINEAR_INT4) {
                 fragments_int4(a, codes, scales);
-            else
+            } else {
                 fragments_int8(a, codes, scales);
+            }
         } else {
             fragments_ready(a, codes);
         }

@@ -33,31 +33,33 @@ static void sizes_of_panel(const struct weight_desc *desc, enum linear_layout la
     *scales = linear_packed_scales_bytes(&packed);
 }
 
-static void pack_groups(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                        int8_t *buffer, const struct linear_packed *packed, uint32_t o)
+static void quantize_groups(const struct kernel_table *quantize, const struct weight_desc *desc,
+                            const float *values, const struct weight_codes *out)
 {
     quantize_group_fn *group =
         desc->format == WEIGHT_INT4 ? quantize->quantize_group_int4 : quantize->quantize_group_int8;
-    for (size_t g = 0; g < desc->n_in / desc->group; g++) {
-        uint16_t scale = group(row + g * desc->group, desc->group, buffer + g * desc->group);
-        linear_pack_scale(packed, o, (uint32_t)g, f16_to_f32(scale));
-    }
-    linear_pack_codes(packed, o, buffer);
+    for (size_t g = 0; g < desc->n_in / desc->group; g++)
+        out->scales[g] =
+            f16_to_f32(group(values + g * desc->group, desc->group, out->codes + g * desc->group));
 }
 
 static void pack_row(const struct kernel_table *quantize, const struct weight_desc *desc,
-                     enum linear_layout layout, const float *row, uint32_t o, int8_t *buffer, uint8_t *codes,
-                     uint8_t *scales)
+                     enum linear_layout layout, const float *values, const struct weight_codes *row,
+                     uint32_t o, uint8_t *codes, uint8_t *scales)
 {
     struct linear_packed packed = describe_panel(desc, layout);
     packed.codes = codes;
     packed.scales = scales;
-    if (layout == LINEAR_INT4 || layout == LINEAR_INT8) {
-        pack_groups(quantize, desc, row, buffer, &packed, o);
-        return;
+    if (values != NULL && linear_has_groups(layout))
+        quantize_groups(quantize, desc, values, row);
+    else if (values != NULL)
+        row->scales[0] = cuda_quantize_row(desc->format, values, desc->n_in, row->codes);
+    for (uint32_t g = 0; g < packed.n_in / packed.group; g++) {
+        linear_pack_scale(&packed, o, g, row->scales[g]);
+        if (layout == LINEAR_UINT4)
+            linear_pack_zero(&packed, o, g, row->zeros[g]);
     }
-    linear_pack_scale(&packed, o, 0, cuda_quantize_row(desc->format, row, desc->n_in, buffer));
-    linear_pack_codes(&packed, o, buffer);
+    linear_pack_codes(&packed, o, row->codes);
 }
 
 #define PANEL_LAYOUT(which, linear)                                                                          \
@@ -66,9 +68,10 @@ static void pack_row(const struct kernel_table *quantize, const struct weight_de
         sizes_of_panel(desc, linear, codes, scales);                                                         \
     }                                                                                                        \
     static void which##_pack(const struct kernel_table *quantize, const struct weight_desc *desc,            \
-                             const float *row, uint32_t o, int8_t *buffer, uint8_t *codes, uint8_t *scales)  \
+                             const float *values, const struct weight_codes *row, uint32_t o,                \
+                             uint8_t *codes, uint8_t *scales)                                                \
     {                                                                                                        \
-        pack_row(quantize, desc, linear, row, o, buffer, codes, scales);                                     \
+        pack_row(quantize, desc, linear, values, row, o, codes, scales);                                     \
     }                                                                                                        \
     static const struct cuda_layout layout_##which = {                                                       \
         .name = #which,                                                                                      \
@@ -78,6 +81,7 @@ static void pack_row(const struct kernel_table *quantize, const struct weight_de
         .pack_row = which##_pack,                                                                            \
     };
 PANEL_LAYOUT(int4, LINEAR_INT4)
+PANEL_LAYOUT(uint4, LINEAR_UINT4)
 PANEL_LAYOUT(int8, LINEAR_INT8)
 PANEL_LAYOUT(s8, LINEAR_S8)
 PANEL_LAYOUT(e4m3, LINEAR_E4M3)
@@ -90,12 +94,13 @@ static void bf16_bytes(const struct weight_desc *desc, size_t *codes, size_t *sc
     *scales = 0;
 }
 
-static void bf16_pack(const struct kernel_table *quantize, const struct weight_desc *desc, const float *row,
-                      uint32_t o, int8_t *buffer, uint8_t *codes, uint8_t *scales)
+static void bf16_pack(const struct kernel_table *quantize, const struct weight_desc *desc,
+                      const float *values, const struct weight_codes *row, uint32_t o, uint8_t *codes,
+                      uint8_t *scales)
 {
-    (void)quantize, (void)o, (void)buffer, (void)scales;
+    (void)quantize, (void)o, (void)row, (void)scales;
     for (size_t k = 0; k < desc->n_in; k++)
-        ((uint16_t *)codes)[k] = bf16_from_f32(row[k]);
+        ((uint16_t *)codes)[k] = bf16_from_f32(values[k]);
 }
 
 static const struct cuda_layout layout_bf16 = {
@@ -109,8 +114,13 @@ static const struct cuda_layout layout_bf16 = {
 const struct cuda_layout *linear_weight_layout(const struct weight_desc *desc, uint32_t capability)
 {
     static const struct cuda_layout *const layouts[LINEAR_LAYOUTS] = {
-        [LINEAR_BF16] = &layout_bf16, [LINEAR_INT4] = &layout_int4, [LINEAR_INT8] = &layout_int8,
-        [LINEAR_S8] = &layout_s8,     [LINEAR_E4M3] = &layout_e4m3, [LINEAR_E4M3_WGMMA] = &layout_e4m3_wgmma,
+        [LINEAR_BF16] = &layout_bf16,
+        [LINEAR_INT4] = &layout_int4,
+        [LINEAR_UINT4] = &layout_uint4,
+        [LINEAR_INT8] = &layout_int8,
+        [LINEAR_S8] = &layout_s8,
+        [LINEAR_E4M3] = &layout_e4m3,
+        [LINEAR_E4M3_WGMMA] = &layout_e4m3_wgmma,
     };
     struct linear_packed packed;
     return describe(desc->format, desc->n_out, desc, capability, &packed) ? layouts[packed.layout] : NULL;

@@ -205,9 +205,11 @@ DEVICE void settle_row(const struct sample_args &args, const struct sample_place
     result->n_tokens = 0;
     result->rank = 0;
     result->n_top = 0;
-    if (raw.malformed || row->raw_max == -INFINITY ||
-        (samples && (stats.malformed || row->max == -INFINITY))) {
+    if (raw.malformed || row->raw_max == -INFINITY || (samples && stats.malformed)) {
         result->status = STEP_RESULT_NOT_FINITE;
+        row->state = SAMPLE_FAILED;
+    } else if (samples && row->max == -INFINITY) {
+        result->status = STEP_RESULT_FORBIDDEN;
         row->state = SAMPLE_FAILED;
     } else if (!samples) {
         row->token = place->output->target;

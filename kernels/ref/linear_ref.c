@@ -11,6 +11,11 @@ static void check_args(const struct linear_args *a)
     ASSERT(a->n_rows == 0 || a->out != NULL);
 }
 
+static float scale_sum(const struct linear_args *a, size_t o, float sum)
+{
+    return a->scale == NULL ? sum : sum * a->scale[o];
+}
+
 static float add_bias(const struct linear_args *a, size_t o, float sum)
 {
     return a->bias == NULL ? sum : sum + a->bias[o];
@@ -29,7 +34,7 @@ static inline void linear_float(const struct linear_args *a, float (*widen)(cons
                 sum[o] = fmaf(widen(a->panel, k * PANEL_OUTPUTS + o), x[k], sum[o]);
         }
         for (size_t o = 0; o < a->n_out; o++)
-            a->out[r * a->out_stride + o] = add_bias(a, o, sum[o]);
+            a->out[r * a->out_stride + o] = add_bias(a, o, scale_sum(a, o, sum[o]));
     }
 }
 
@@ -64,24 +69,25 @@ void linear_f16_ref(const struct linear_args *a)
 }
 
 /* code: of output o and input i of a block. */
-static inline void linear_quantized(const struct linear_args *a, size_t block_bytes,
+static inline void linear_quantized(const struct linear_args *a, enum weight_format format,
                                     int (*code)(const uint8_t *block, size_t o, size_t i))
 {
+    const size_t block_bytes = quant_block_bytes(format);
     check_args(a);
     ASSERT(a->group % QUANT_BLOCK == 0 && a->group > 0 && a->n_in % a->group == 0);
     for (size_t r = 0; r < a->n_rows; r++) {
         const uint8_t *at = a->panel;
         float sum[PANEL_OUTPUTS] = {0};
         for (size_t k = 0; k < a->n_in; k += a->group) {
-            const uint16_t *scales = (const uint16_t *)at;
-            at += PANEL_SCALE_BYTES;
+            const uint16_t *scales = (const uint16_t *)at, *zeros = scales + PANEL_OUTPUTS;
+            at += group_header_bytes(format);
             for (size_t j = k; j < k + a->group; j += QUANT_BLOCK, at += block_bytes) {
                 const int8_t *q = a->q + r * a->q_stride + j;
                 float q_scale = a->q_scale[r * a->q_block_stride + j / QUANT_BLOCK];
                 for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
-                    int dot = 0;
+                    int dot = 0, zero = format == WEIGHT_UINT4 ? zeros[o] : 0;
                     for (size_t i = 0; i < QUANT_BLOCK; i++)
-                        dot += code(at, o, i) * q[i];
+                        dot += (code(at, o, i) - zero) * q[i];
                     sum[o] = fmaf((float)dot, q_scale * f16_to_f32(scales[o]), sum[o]);
                 }
             }
@@ -96,18 +102,28 @@ static inline int code_int8(const uint8_t *block, size_t o, size_t i)
     return block[int8_code_offset(o, i)] - INT8_OFFSET;
 }
 
-static inline int code_int4(const uint8_t *block, size_t o, size_t i)
+static inline int code_uint4(const uint8_t *block, size_t o, size_t i)
 {
     int byte = block[int4_code_offset(o, i)];
-    return (i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4) - INT4_OFFSET;
+    return i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4;
+}
+
+static inline int code_int4(const uint8_t *block, size_t o, size_t i)
+{
+    return code_uint4(block, o, i) - INT4_OFFSET;
 }
 
 void linear_int8_ref(const struct linear_args *a)
 {
-    linear_quantized(a, INT8_BLOCK_BYTES, code_int8);
+    linear_quantized(a, WEIGHT_INT8, code_int8);
 }
 
 void linear_int4_ref(const struct linear_args *a)
 {
-    linear_quantized(a, INT4_BLOCK_BYTES, code_int4);
+    linear_quantized(a, WEIGHT_INT4, code_int4);
+}
+
+void linear_uint4_ref(const struct linear_args *a)
+{
+    linear_quantized(a, WEIGHT_UINT4, code_uint4);
 }

@@ -2,7 +2,7 @@
  * that one tile covers) and INT_ROWS_MAX (of a tile) defined, and the dot product of the instruction set: a
  * block's accumulator begins as dot_start, takes eight quads by dot_step, and dot_finish gives the exact
  * integers. The panel's offset codes are unsigned; q_sum corrects for the offset where the product needs it.
- */
+ * Zero points are offsets of their own: dot_start_zeros and dot_finish_zeros. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_store_x86.h"
 
@@ -62,15 +62,19 @@ static inline __attribute__((always_inline)) void int_block(const struct linear_
 
 static inline __attribute__((always_inline)) void int_tile(const struct linear_args *a, size_t row,
                                                            const int ROWS, size_t first_half,
-                                                           const int N_HALVES, const bool IS_INT8)
+                                                           const int N_HALVES,
+                                                           const enum weight_format FORMAT)
 {
+    const bool IS_INT8 = FORMAT == WEIGHT_INT8, HAS_ZEROS = FORMAT == WEIGHT_UINT4;
     const size_t block_bytes = IS_INT8 ? INT8_BLOCK_BYTES : INT4_BLOCK_BYTES;
+    const size_t header_bytes = PANEL_SCALE_BYTES + (HAS_ZEROS ? PANEL_ZERO_BYTES : 0);
     const uint8_t *at = a->panel;
     const int8_t *q = a->q + row * a->q_stride;
     const float *q_scale = a->q_scale + row * a->q_block_stride;
     const int32_t *q_sum = a->q_sum + row * a->q_block_stride;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
     vf sums[INT_ROWS_MAX][2], scales[2];
+    vi zeros[2] = {vi_zero(), vi_zero()};
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
@@ -79,17 +83,23 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
     }
     for (size_t b = 0; b < n_blocks;) {
 #pragma GCC unroll 2
-        for (int h = 0; h < N_HALVES; h++)
-            scales[h] = vf_load_f16((const uint16_t *)at + (first_half + (size_t)h) * HALF_OUTPUTS);
-        at += PANEL_SCALE_BYTES;
+        for (int h = 0; h < N_HALVES; h++) {
+            const uint16_t *header = (const uint16_t *)at + (first_half + (size_t)h) * HALF_OUTPUTS;
+            scales[h] = vf_load_f16(header);
+            if (HAS_ZEROS)
+                zeros[h] = vi_load_u16(header + PANEL_OUTPUTS);
+        }
+        at += header_bytes;
         for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
             vi acc[INT_ROWS_MAX][2];
-            prefetch_weights(at, block_bytes + PANEL_SCALE_BYTES);
+            prefetch_weights(at, block_bytes + header_bytes);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
-                for (int h = 0; h < N_HALVES; h++)
-                    acc[r][h] = dot_start(q_sum[(size_t)r * a->q_block_stride + b], IS_INT8);
+                for (int h = 0; h < N_HALVES; h++) {
+                    int32_t row_sum = q_sum[(size_t)r * a->q_block_stride + b];
+                    acc[r][h] = HAS_ZEROS ? dot_start_zeros(row_sum, zeros[h]) : dot_start(row_sum, IS_INT8);
+                }
             }
             int_block(a, at, q + b * QUANT_BLOCK, ROWS, first_half, N_HALVES, IS_INT8, acc);
 #pragma GCC unroll 8
@@ -97,7 +107,9 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
                 vf scale = vf_set1(q_scale[(size_t)r * a->q_block_stride + b]);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
-                    vi dot = dot_finish(acc[r][h], q_sum[(size_t)r * a->q_block_stride + b], IS_INT8);
+                    int32_t row_sum = q_sum[(size_t)r * a->q_block_stride + b];
+                    vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], row_sum, zeros[h])
+                                       : dot_finish(acc[r][h], row_sum, IS_INT8);
                     sums[r][h] = vf_fma(vi_to_float(dot), vf_mul(scale, scales[h]), sums[r][h]);
                 }
             }
@@ -108,23 +120,24 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
         store_outputs(a, row + (size_t)r, first_half, N_HALVES, sums[r]);
 }
 
-static inline __attribute__((always_inline)) void linear_int(const struct linear_args *a, const bool IS_INT8)
+static inline __attribute__((always_inline)) void linear_int(const struct linear_args *a,
+                                                             const enum weight_format FORMAT)
 {
     size_t row = 0;
     for (size_t left = a->n_rows; left > 0; left = a->n_rows - row) {
         if (left == 1) { /* one pass over the panel, whatever the width of the registers */
-            int_tile(a, row, 1, 0, 2, IS_INT8);
+            int_tile(a, row, 1, 0, 2, FORMAT);
             row += 1;
             continue;
         }
         size_t rows = left >= INT_ROWS_MAX ? INT_ROWS_MAX : left >= 4 ? 4 : 2;
         for (size_t half = 0; half < 2; half += HALVES) {
             if (rows == INT_ROWS_MAX)
-                int_tile(a, row, INT_ROWS_MAX, half, HALVES, IS_INT8);
+                int_tile(a, row, INT_ROWS_MAX, half, HALVES, FORMAT);
             else if (rows == 4)
-                int_tile(a, row, 4, half, HALVES, IS_INT8);
+                int_tile(a, row, 4, half, HALVES, FORMAT);
             else
-                int_tile(a, row, 2, half, HALVES, IS_INT8);
+                int_tile(a, row, 2, half, HALVES, FORMAT);
         }
         row += rows;
     }
@@ -132,10 +145,15 @@ static inline __attribute__((always_inline)) void linear_int(const struct linear
 
 void KERNEL(linear_int8)(const struct linear_args *a)
 {
-    linear_int(a, true);
+    linear_int(a, WEIGHT_INT8);
 }
 
 void KERNEL(linear_int4)(const struct linear_args *a)
 {
-    linear_int(a, false);
+    linear_int(a, WEIGHT_INT4);
+}
+
+void KERNEL(linear_uint4)(const struct linear_args *a)
+{
+    linear_int(a, WEIGHT_UINT4);
 }

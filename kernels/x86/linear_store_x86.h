@@ -23,6 +23,8 @@ store_outputs(const struct linear_args *a, size_t row, size_t first_half, int n_
         if (first >= a->n_out)
             return;
         vf sum = sums[h];
+        if (a->scale != NULL)
+            sum = vf_mul(sum, vf_load(a->scale + first));
         if (a->bias != NULL)
             sum = vf_add(sum, vf_load(a->bias + first));
         float *out = a->out + row * a->out_stride + first;

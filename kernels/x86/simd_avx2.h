@@ -176,6 +176,11 @@ static inline vi vi_load(const void *p)
 {
     return (vi){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
 }
+static inline vi vi_load_u16(const uint16_t *p)
+{
+    return (vi){_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
 static inline void vi_store(void *p, vi x)
 {
     _mm256_storeu_si256(p, x.a);
@@ -296,10 +301,11 @@ static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_i
 {
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
         return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x));
-    /* |x| times sign(x) w: at most 2 * 127 * 127 = 32258; an unsigned w would reach twice that and saturate.
+    /* |code| times sign(code) x: at most 2 * 128 * 127 = 32512; an unsigned w would reach twice that and
+     * saturate.
      */
     __m256i code = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(code, x));
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 static inline vi dot_start(int32_t q_sum, int is_int8)
@@ -318,4 +324,16 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi32(8 * q_sum);
     return (vi){_mm256_sub_epi32(_mm256_madd_epi16(acc.a, ones), offset),
                 _mm256_sub_epi32(_mm256_madd_epi16(acc.b, ones), offset)};
+}
+static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
+{
+    (void)q_sum, (void)zeros;
+    return vi_zero();
+}
+/* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
+static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
+{
+    const __m256i ones = _mm256_set1_epi16(1), sum = _mm256_set1_epi32(q_sum & 0xffff);
+    return (vi){_mm256_sub_epi32(_mm256_madd_epi16(acc.a, ones), _mm256_madd_epi16(zeros.a, sum)),
+                _mm256_sub_epi32(_mm256_madd_epi16(acc.b, ones), _mm256_madd_epi16(zeros.b, sum))};
 }

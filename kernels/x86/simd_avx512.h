@@ -148,6 +148,10 @@ static inline vi vi_load(const void *p)
 {
     return _mm512_loadu_si512(p);
 }
+static inline vi vi_load_u16(const uint16_t *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+}
 static inline void vi_store(void *p, vi x)
 {
     _mm512_storeu_si512(p, x);
@@ -259,6 +263,16 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     (void)q_sum, (void)is_int8;
     return acc;
 }
+/* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
+static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
+{
+    return _mm512_madd_epi16(zeros, _mm512_set1_epi32(-q_sum & 0xffff));
+}
+static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
+{
+    (void)q_sum, (void)zeros;
+    return acc;
+}
 #else
 static inline vi dot_start(int32_t q_sum, int is_int8)
 {
@@ -269,11 +283,12 @@ static inline vi dot_step(vi acc, vi w, vi x, int is_int8)
 {
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
         return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x));
-    /* |x| times sign(x) w: at most 2 * 127 * 127 = 32258; an unsigned w would reach twice that and saturate.
+    /* |code| times sign(code) x: at most 2 * 128 * 127 = 32512; an unsigned w would reach twice that and
+     * saturate.
      */
     __m512i code = _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
-    code = _mm512_mask_sub_epi8(code, _mm512_movepi8_mask(x), _mm512_setzero_si512(), code);
-    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(x), code);
+    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(code), _mm512_setzero_si512(), x);
+    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(code), x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
@@ -281,5 +296,16 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     if (is_int8)
         return acc;
     return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(8 * q_sum));
+}
+static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
+{
+    (void)q_sum, (void)zeros;
+    return vi_zero();
+}
+/* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
+static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
+{
+    return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)),
+                            _mm512_madd_epi16(zeros, _mm512_set1_epi32(q_sum & 0xffff)));
 }
 #endif

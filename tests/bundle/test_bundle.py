@@ -24,8 +24,8 @@ pytestmark = [
 
 # What a bare machine lacks: headers, libraries and programs of the packages that the project uses. (Shared libraries
 # stay: the linker itself needs jansson's. What the program links is checked below.)
-HIDDEN = ("/usr/include/{jansson,jansson_config,utf8proc,xxhash,xxh3,cmocka}.h /usr/include/{grpc,flatbuffers,absl} "
-          "/usr/lib/*/lib{jansson,utf8proc,xxhash,cmocka,grpc,gpr,flatbuffers}.a /usr/lib/*/pkgconfig /usr/share/pkgconfig "
+HIDDEN = ("/usr/include/{jansson,jansson_config,utf8proc,xxhash,xxh3,cmocka}.h /usr/include/{grpc,flatbuffers,absl,event2} "
+          "/usr/lib/*/lib{jansson,utf8proc,xxhash,cmocka,grpc,gpr,flatbuffers,event,event_core}.a /usr/lib/*/pkgconfig /usr/share/pkgconfig "
           "/usr/bin/{pkg-config,pkgconf,flatc,ninja,git,clang-format} /usr/bin/*-pkg-config /usr/local/bin/*")
 
 
@@ -94,7 +94,9 @@ def test_program_runs_with_glibc_alone(tmp_path):
         in_root() {{ chroot {shlex.quote(str(root))} /bantam/bantam "$@"; }}
         in_root --version
         in_root run /bantam/demo-model --prompt 'The train to' --max-tokens 5 --temperature 0 --json
-        coproc SERVER {{ exec chroot {shlex.quote(str(root))} /bantam/bantam serve /bantam/demo-model --port 0 2>/dev/null; }}
+        coproc SERVER {{
+            exec chroot {shlex.quote(str(root))} /bantam/bantam serve /bantam/demo-model --port 0 --http-port 0 2>/dev/null
+        }}
         server=$SERVER_PID
         read -r line <&"${{SERVER[0]}}"
         echo "$line"

@@ -253,7 +253,7 @@ def test_tokenizer_of_another_model(tmp_path):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(LLAMA / name, tmp_path)
     shutil.copy(DEMO / "tokenizer.json", tmp_path)
-    assert_refused(run("run", tmp_path, "--prompt", "a"), 2, "tokenizer.json", "2047", "384")
+    assert_refused(run("run", tmp_path, "--prompt", "a"), 2, "tokenizer.json", "1791", "384")
 
 
 def test_generation_config(tmp_path):
@@ -270,6 +270,10 @@ def test_generation_config(tmp_path):
     assert first["token_ids"] != second["token_ids"] and len(first["token_ids"]) == 16  # temperature 1, no seed
     (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
     assert_refused(run(*arguments), 2, "generation_config.json", "temperature")
+    for name, value in (("temperature", 101), ("top_p", 0), ("repetition_penalty", 0.005)):  # no request may ask for it
+        (tmp_path / "generation_config.json").write_text(json.dumps({name: value}))
+        assert_refused(run(*arguments), 2, "generation_config.json", name, "--generation-config vllm")
+        assert len(run_json(*arguments, "--generation-config", "vllm")[0]["token_ids"]) == 16
 
 
 # ---- bantam tokenize
@@ -446,6 +450,8 @@ def test_bench_ops():
     assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 12
     linears = [row for row in rows if row["op"] == "layer_linears"]
     assert linears[1]["flops"] == 5 * linears[0]["flops"] == 5 * 2 * (128 * 64 + 64 * 64 + 3 * 64 * 128)
+    (zeros,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "uint4", "--rows", 1, "--json")
+    assert zeros["weights"] == "uint4" and zeros["bytes"] > linears[0]["bytes"]  # int4, and zero points
     (decode,) = run_json("bench", "ops", *sizes, "--op", "attention_decode", "--rows", 3, "--json")
     assert decode["bytes"] == 3 * 50 * 2 * 2 * 16 * 2 + 3 * 2 * 2 * 64
     assert_refused(run("bench", "ops", "--rows", 5, "--rows", 1), 2, "--rows", "1")
@@ -493,7 +499,7 @@ def test_bench_loop():
 
 
 # What is not given is not there.
-WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file"}
+WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file"}
 
 
 def commands():

@@ -118,8 +118,10 @@ uint8_t e4m3_from_f32(float value);
 enum linear_check {
     LINEAR_CHECK_BF16,
     LINEAR_CHECK_INT4,
+    LINEAR_CHECK_UINT4,
     LINEAR_CHECK_INT8,
     LINEAR_CHECK_INT4_STREAM,
+    LINEAR_CHECK_UINT4_STREAM,
     LINEAR_CHECK_INT8_STREAM,
     LINEAR_CHECK_S8,
     LINEAR_CHECK_E4M3,
@@ -181,8 +183,10 @@ enum linear_check {
     X(unpack_e4m3_wgmma, check_unpack_weight, 0)                                                             \
     LINEAR_TILE_CHECKS(X, bf16, LINEAR_CHECK_BF16)                                                           \
     LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \
+    LINEAR_TILE_CHECKS(X, uint4, LINEAR_CHECK_UINT4)                                                         \
     LINEAR_TILE_CHECKS(X, int8, LINEAR_CHECK_INT8)                                                           \
     LINEAR_STREAM_CHECKS(X, int4, LINEAR_CHECK_INT4_STREAM)                                                  \
+    LINEAR_STREAM_CHECKS(X, uint4, LINEAR_CHECK_UINT4_STREAM)                                                \
     LINEAR_STREAM_CHECKS(X, int8, LINEAR_CHECK_INT8_STREAM)                                                  \
     LINEAR_TILE_CHECKS(X, s8, LINEAR_CHECK_S8)                                                               \
     LINEAR_TILE_CHECKS(X, e4m3, LINEAR_CHECK_E4M3)                                                           \

@@ -166,6 +166,7 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
     static const enum weight_format formats[] = {
         [LINEAR_CHECK_INT4_STREAM] = WEIGHT_INT4, [LINEAR_CHECK_INT8_STREAM] = WEIGHT_INT8,
         [LINEAR_CHECK_BF16] = WEIGHT_BF16,        [LINEAR_CHECK_INT4] = WEIGHT_INT4,
+        [LINEAR_CHECK_UINT4] = WEIGHT_UINT4,      [LINEAR_CHECK_UINT4_STREAM] = WEIGHT_UINT4,
         [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
         [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
         [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
@@ -197,18 +198,24 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
         linear_pack_codes(&e->packed, o, row);
         return;
     }
-    for (uint32_t k = 0; k < m->n_in; k++)
-        codes[k] = m->format == WEIGHT_INT4 ? (int8_t)((row[k / 2] >> k % 2 * 4 & 15) - 8) : (int8_t)row[k];
+    bool has_zeros = m->format == WEIGHT_UINT4;
+    const uint16_t *halves = (const uint16_t *)m->scales + (size_t)o * n_groups * (has_zeros ? 2 : 1);
+    for (uint32_t k = 0; k < m->n_in; k++) {
+        bool int4 = m->format == WEIGHT_INT4 || has_zeros;
+        codes[k] = int4 ? (int8_t)((row[k / 2] >> k % 2 * 4 & 15) - (has_zeros ? 0 : 8)) : (int8_t)row[k];
+    }
     for (uint32_t g = 0; g < n_groups; g++) {
-        size_t at = (size_t)o * n_groups + g;
-        scales[g] =
-            is_by_row(c->variant) ? ((float *)m->scales)[at] : f16_to_f32(((uint16_t *)m->scales)[at]);
+        scales[g] = is_by_row(c->variant) ? ((float *)m->scales)[(size_t)o * n_groups + g]
+                                          : f16_to_f32(halves[has_zeros ? 2 * g : g]);
         linear_pack_scale(&e->packed, o, g, scales[g]);
+        if (has_zeros)
+            linear_pack_zero(&e->packed, o, g, (uint8_t)halves[2 * g + 1]);
     }
     linear_pack_codes(&e->packed, o, codes);
     e->channel_scales[o] = scales[0];
     for (uint32_t k = 0; k < m->n_in; k++) {
-        float code = is_e4m3(c->variant) ? e4m3_to_f32((uint8_t)codes[k]) : codes[k];
+        int zero = has_zeros ? halves[2 * (k / m->group) + 1] : 0;
+        float code = is_e4m3(c->variant) ? e4m3_to_f32((uint8_t)codes[k]) : (float)(codes[k] - zero);
         float scale = bf16_to_f32(bf16_from_f32(scales[k / m->group]));
         values[k] = is_by_row(c->variant) ? code : bf16_to_f32(bf16_from_f32(code * scale));
     }
@@ -233,6 +240,7 @@ static void tile_make(struct cuda_case *c)
     static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
                                             [LINEAR_CHECK_E4M3_WGMMA] = 90,
                                             [LINEAR_CHECK_INT4_STREAM] = 90,
+                                            [LINEAR_CHECK_UINT4_STREAM] = 90,
                                             [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,

@@ -7,7 +7,7 @@ static uint32_t draw_inputs(struct cuda_case *c, struct check_matrix *m, uint32_
 {
     uint32_t step = 1u << rng_below(&c->rng, 6);
     m->group = 1;
-    if (m->format == WEIGHT_INT4 || m->format == WEIGHT_INT8) {
+    if (m->format == WEIGHT_INT4 || m->format == WEIGHT_UINT4 || m->format == WEIGHT_INT8) {
         m->group = 32u << rng_below(&c->rng, 3);
         step = m->group;
     }
@@ -31,7 +31,7 @@ static float draw_code(struct cuda_case *c, struct check_matrix *m, uint32_t o, 
     case WEIGHT_F16:
         return f16_to_f32(((uint16_t *)row)[k] = f16_from_f32(value));
     case WEIGHT_INT8: {
-        int8_t code = ((int8_t *)row)[k] = (int8_t)((int)rng_below(&c->rng, 255) - 127);
+        int8_t code = ((int8_t *)row)[k] = (int8_t)((int)rng_below(&c->rng, 256) - 128);
         return (float)code *
                (m->group == m->n_in ? ((float *)m->scales)[o] : f16_to_f32(((uint16_t *)m->scales)[group]));
     }
@@ -39,6 +39,12 @@ static float draw_code(struct cuda_case *c, struct check_matrix *m, uint32_t o, 
         uint32_t code = rng_below(&c->rng, 16);
         row[k / 2] |= (uint8_t)(code << k % 2 * 4);
         return (float)((int)code - 8) * f16_to_f32(((uint16_t *)m->scales)[group]);
+    }
+    case WEIGHT_UINT4: {
+        uint32_t code = rng_below(&c->rng, 16);
+        const uint16_t *pair = (const uint16_t *)m->scales + 2 * group;
+        row[k / 2] |= (uint8_t)(code << k % 2 * 4);
+        return (float)((int)code - pair[1]) * f16_to_f32(pair[0]);
     }
     case WEIGHT_FP8:
         row[k] = e4m3_from_f32(value * 100);
@@ -57,16 +63,20 @@ void matrix_make(struct cuda_case *c, struct check_matrix *m, enum weight_format
     m->codes = check_alloc(c, (size_t)n_out * m->row_bytes);
     m->values = check_alloc(c, (size_t)n_out * m->n_in * sizeof(float));
     if (format >= WEIGHT_INT8) {
-        bool channel = m->group == m->n_in && format != WEIGHT_INT4;
+        bool int4 = format == WEIGHT_INT4 || format == WEIGHT_UINT4, channel = m->group == m->n_in && !int4;
         size_t n_scales = (size_t)n_out * (m->n_in / m->group);
-        m->scales_bytes = n_scales * (channel ? 4 : 2);
+        m->scales_bytes = n_scales * (channel || format == WEIGHT_UINT4 ? 4 : 2);
         m->scales = check_alloc(c, m->scales_bytes);
         for (size_t i = 0; i < n_scales; i++) {
             float scale = ldexpf(1.0f + rng_uniform(&c->rng), -7);
-            if (channel)
+            if (channel) {
                 ((float *)m->scales)[i] = scale;
-            else
-                ((uint16_t *)m->scales)[i] = f16_from_f32(scale);
+                continue;
+            }
+            bool has_zeros = format == WEIGHT_UINT4;
+            ((uint16_t *)m->scales)[has_zeros ? 2 * i : i] = f16_from_f32(scale);
+            if (has_zeros)
+                ((uint16_t *)m->scales)[2 * i + 1] = (uint16_t)rng_below(&c->rng, 16);
         }
     }
     for (uint32_t o = 0; o < n_out; o++) {

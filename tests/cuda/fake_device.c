@@ -1,12 +1,14 @@
 #include "tests/cuda/fake_device.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "tests/cuda/emulator/emulator.h"
+#include "tests/cuda/fake_break.h"
 #include "tests/cuda/fake_memory.h"
 #include "tests/cuda/fake_product.h"
 
@@ -60,6 +62,7 @@ struct device_graph {
  * posts the part after next only when it has taken this one, so two places are enough. */
 struct device_group {
     uint32_t n_ranks;
+    bool is_cut; /* some rank left it */
     struct post {
         uint8_t *parts; /* [n_ranks][part_bytes] */
         size_t part_bytes;
@@ -76,6 +79,10 @@ struct device {
     uint64_t random;
     bool is_sealed;
     bool has_library; /* of products: asked for */
+    int ordinal;
+    bool is_broken;   /* whatever can fail does, and nothing runs any more */
+    bool is_reported; /* and somebody was told */
+    bool is_cut;      /* left its group: what it still had to do is dropped */
 };
 
 static struct {
@@ -85,6 +92,7 @@ static struct {
     uint64_t memory_bytes; /* 0 = from the environment */
     uint64_t seed;
     bool has_seed;
+    bool has_break; /* by the test; else from the environment */
 } control;
 
 /* Ranks are driven by threads of their own, and what a device does is done by whoever waits for it: one
@@ -115,6 +123,13 @@ static uint64_t environment(const char *name, uint64_t otherwise)
     return text == NULL || *text == '\0' ? otherwise : strtoull(text, NULL, 10);
 }
 
+static void drop_work(struct device *device)
+{
+    for (int i = 0; i < STREAMS_MAX; i++)
+        if (device->streams[i] != NULL)
+            device->streams[i]->queue.first = device->streams[i]->queue.n = 0;
+}
+
 /* Whether this call is the one that fails. */
 static bool must_fail(void)
 {
@@ -129,6 +144,29 @@ static bool must_fail(void)
     do {                                                                                                     \
         if (must_fail())                                                                                     \
             return err_new((code), "%s: injected by the test", (what));                                      \
+    } while (0)
+
+/* Whether the device is broken, or breaks at this call. */
+static bool is_broken(struct device *device, enum fake_break_kind kind)
+{
+    if (!device->is_broken && device->is_sealed && fake_break_now(kind, device->ordinal)) {
+        device->is_broken = true;
+        drop_work(device);
+    }
+    return device->is_broken;
+}
+
+static err_t broken(struct device *device, const char *what)
+{
+    device->is_reported = true;
+    return err_new(ERR_INTERNAL, "%s: an illegal memory access was encountered", what);
+}
+
+#define MAY_BREAK(kind, what)                                                                                \
+    do {                                                                                                     \
+        if (is_broken(device, (kind)))                                                                       \
+            return broken(device, (what));                                                                   \
+        MAY_FAIL(ERR_INTERNAL, (what));                                                                      \
     } while (0)
 
 static uint32_t random_below(struct device *device, uint32_t n)
@@ -183,6 +221,8 @@ static void run(struct device *device, struct operation *operation)
 {
     switch (operation->kind) {
     case RUN_KERNEL: {
+        if (is_broken(device, FAKE_BREAK_RUN))
+            return;
         struct emu_launch launch = {
             .kernel = emulated_kernel(operation->kernel),
             .grid = {operation->grid[0], operation->grid[1], operation->grid[2]},
@@ -250,6 +290,8 @@ static bool waits_for_ranks(const struct device *device)
 /* Some stream that can go on; NULL when none can. */
 static struct device_stream *choose_stream(struct device *device)
 {
+    if (device->is_broken || device->is_cut)
+        return NULL;
     uint32_t start = device->random ? random_below(device, STREAMS_MAX) : 0;
     for (uint32_t i = 0; i < STREAMS_MAX; i++) {
         struct device_stream *stream = device->streams[(start + i) % STREAMS_MAX];
@@ -271,12 +313,14 @@ static bool event_completed(const void *event)
            ((const struct device_event *)event)->n_recorded;
 }
 
-static void run_until(struct device *device, bool (*reached)(const void *what), const void *what)
+/* Until then, or until the device breaks, or until *given_up (may be NULL). */
+static void run_until(struct device *device, bool (*reached)(const void *what), const void *what,
+                      const _Atomic bool *given_up)
 {
     if (reached(what))
         return;
     fake_memory_open();
-    while (!reached(what)) {
+    while (!reached(what) && !device->is_broken && (given_up == NULL || !atomic_load(given_up))) {
         struct device_stream *stream = choose_stream(device);
         if (stream != NULL) {
             run_next(device, stream);
@@ -357,6 +401,9 @@ static err_t open_device(int ordinal, struct device **out)
     const char *name = getenv("BANTAM_FAKE_NAME");
     (void)snprintf(device->properties.name, sizeof device->properties.name, "%s",
                    name != NULL ? name : "Emulated GPU");
+    device->ordinal = ordinal;
+    if (!control.has_break)
+        fake_break_set(getenv("BANTAM_FAKE_BREAK"));
     device->random = control.has_seed ? control.seed : environment("BANTAM_FAKE_SEED", 0);
     control.counts.devices++;
     *out = device;
@@ -409,6 +456,8 @@ static err_t memory_alloc(struct device *device, size_t size_bytes, void **out)
 /* No operation that is still to run touches the block. */
 static void check_unused(const struct device *device, const void *memory)
 {
+    if (device->is_broken || device->is_cut)
+        return;
     for (int i = 0; i < STREAMS_MAX; i++) {
         const struct device_stream *stream = device->streams[i];
         for (size_t k = stream ? stream->queue.first : 0; stream && k < stream->queue.n; k++) {
@@ -466,7 +515,8 @@ static err_t stream_create(struct device *device, struct device_stream **out)
 static void stream_destroy(struct device *device, struct device_stream *stream)
 {
     LOCKED;
-    if (!stream_idle(stream) || stream->capture != NULL)
+    bool is_gone = device->is_broken || device->is_cut;
+    if ((!stream_idle(stream) && !is_gone) || stream->capture != NULL)
         fail("a stream destroyed with work that has not run");
     for (int i = 0; i < STREAMS_MAX; i++)
         if (device->streams[i] == stream)
@@ -482,7 +532,9 @@ static err_t stream_wait(struct device *device, struct device_stream *stream)
     if (!stream_idle(stream))
         seal(device, "stream_wait");
     control.counts.waits++;
-    run_until(device, stream_idle, stream); /* of a lost device too nothing runs on */
+    if (device->is_reported || device->is_cut)
+        fail("a wait for a device that is lost");
+    run_until(device, stream_idle, stream, NULL); /* where waiting fails too nothing runs on */
     MAY_FAIL(ERR_INTERNAL, "stream_wait");
     return err_ok();
 }
@@ -491,7 +543,7 @@ static err_t stream_wait_event(struct device *device, struct device_stream *stre
                                struct device_event *event)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "stream_wait_event");
+    MAY_BREAK(FAKE_BREAK_RECORD, "stream_wait_event");
     struct operation *operation = enqueue(device, stream, RUN_WAIT);
     operation->event = event;
     operation->ticket = event->n_recorded;
@@ -512,8 +564,7 @@ static err_t event_create(struct device *device, struct device_event **out)
 static void event_destroy(struct device *device, struct device_event *event)
 {
     LOCKED;
-    (void)device;
-    if (!event_completed(event))
+    if (!event_completed(event) && !device->is_broken && !device->is_cut)
         fail("an event destroyed before it completed");
     control.counts.events--;
     mem_free(event);
@@ -522,18 +573,24 @@ static void event_destroy(struct device *device, struct device_event *event)
 static err_t event_record(struct device *device, struct device_event *event, struct device_stream *stream)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "event_record");
+    MAY_BREAK(FAKE_BREAK_RECORD, "event_record");
     struct operation *operation = enqueue(device, stream, RUN_RECORD);
     operation->event = event;
     operation->ticket = ++event->n_recorded;
     return err_ok();
 }
 
-static err_t event_wait(struct device *device, struct device_event *event)
+static err_t event_wait(struct device *device, struct device_event *event, const _Atomic bool *given_up)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "event_wait");
-    run_until(device, event_completed, event);
+    if (device->is_reported || device->is_cut)
+        fail("a wait for a device that is lost");
+    MAY_BREAK(FAKE_BREAK_WAIT, "event_wait");
+    run_until(device, event_completed, event, given_up);
+    if (device->is_broken)
+        return broken(device, "work on the GPU");
+    if (!event_completed(event))
+        return err_new(ERR_UNAVAILABLE, "another GPU of the group was lost");
     return err_ok();
 }
 
@@ -551,7 +608,7 @@ static err_t copy_to_device(struct device *device, struct device_stream *stream,
                             size_t size_bytes)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "copy_to_device");
+    MAY_BREAK(FAKE_BREAK_COPY, "copy_to_device");
     fake_memory_check(FAKE_MEMORY_DEVICE, to, size_bytes, "copy_to_device: the destination");
     fake_memory_check(FAKE_MEMORY_PINNED, from, size_bytes, "copy_to_device: the source");
     return copy(device, stream, to, from, size_bytes);
@@ -561,7 +618,7 @@ static err_t copy_to_host(struct device *device, struct device_stream *stream, v
                           size_t size_bytes)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "copy_to_host");
+    MAY_BREAK(FAKE_BREAK_COPY, "copy_to_host");
     fake_memory_check(FAKE_MEMORY_PINNED, to, size_bytes, "copy_to_host: the destination");
     fake_memory_check(FAKE_MEMORY_DEVICE, from, size_bytes, "copy_to_host: the source");
     return copy(device, stream, to, from, size_bytes);
@@ -583,8 +640,8 @@ static err_t fill(struct device *device, struct device_stream *stream, void *to,
 static err_t launch(struct device *device, struct device_stream *stream, const struct launch *launch)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "launch");
     device->is_sealed = true;
+    MAY_BREAK(FAKE_BREAK_LAUNCH, "launch");
     control.counts.launches += stream->capture == NULL;
     if (launch->kernel >= CUDA_KERNEL_COUNT || launch->args_bytes > ARGS_BYTES_MAX)
         fail("a kernel that is not in the list, or with too large arguments");
@@ -608,8 +665,7 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
 static err_t capture_begin(struct device *device, struct device_stream *stream)
 {
     LOCKED;
-    (void)device;
-    MAY_FAIL(ERR_INTERNAL, "capture_begin");
+    MAY_BREAK(FAKE_BREAK_GRAPH, "capture_begin");
     if (stream->capture != NULL)
         fail("a capture within a capture");
     stream->capture = mem_alloc(sizeof(struct device_graph));
@@ -620,12 +676,19 @@ static err_t capture_begin(struct device *device, struct device_stream *stream)
 static err_t capture_end(struct device *device, struct device_stream *stream, struct device_graph **out)
 {
     LOCKED;
-    (void)device;
-    MAY_FAIL(ERR_INTERNAL, "capture_end");
-    if (stream->capture == NULL || stream->capture->body.n == 0)
-        fail("the end of a capture that has nothing in it");
-    *out = stream->capture;
+    if (stream->capture == NULL)
+        fail("the end of a capture that did not begin");
+    struct device_graph *graph = stream->capture;
     stream->capture = NULL;
+    if (is_broken(device, FAKE_BREAK_GRAPH) || device->is_cut) { /* something is missing in it */
+        mem_free(graph->body.items);
+        mem_free(graph);
+        return broken(device, "capture_end");
+    }
+    MAY_FAIL(ERR_INTERNAL, "capture_end");
+    if (graph->body.n == 0)
+        fail("the end of a capture that has nothing in it");
+    *out = graph;
     control.counts.captures++;
     control.counts.graphs++;
     return err_ok();
@@ -634,7 +697,7 @@ static err_t capture_end(struct device *device, struct device_stream *stream, st
 static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "graph_launch");
+    MAY_BREAK(FAKE_BREAK_GRAPH, "graph_launch");
     control.counts.graph_launches++;
     for (size_t i = 0; i < graph->body.n; i++) {
         struct operation *operation = enqueue(device, stream, graph->body.items[i].kind);
@@ -697,7 +760,7 @@ static err_t product(struct device *device, struct device_stream *stream, struct
                      const struct product_call *call)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "product");
+    MAY_BREAK(FAKE_BREAK_LAUNCH, "product");
     device->is_sealed = true;
     control.counts.products += stream->capture == NULL;
     fake_product_check(&product->shape, call);
@@ -730,7 +793,7 @@ static void group_destroy(struct device_group *group)
 {
     LOCKED;
     for (int i = 0; i < 2; i++) {
-        if (group->posts[i].n_posted > 0)
+        if (group->posts[i].n_posted > 0 && !group->is_cut)
             fail("a group destroyed while ranks wait for each other");
         mem_free(group->posts[i].parts);
     }
@@ -741,7 +804,9 @@ static err_t all_gather(struct device *device, struct device_stream *stream, con
                         size_t part_bytes)
 {
     LOCKED;
-    MAY_FAIL(ERR_INTERNAL, "all_gather");
+    if (device->is_cut)
+        fail("a gathering in a group that was left");
+    MAY_BREAK(FAKE_BREAK_GATHER, "all_gather");
     ASSERT(device->group != NULL && part_bytes > 0);
     fake_memory_check(FAKE_MEMORY_DEVICE, part, part_bytes, "all_gather: the part");
     fake_memory_check(FAKE_MEMORY_DEVICE, whole, device->group->n_ranks * part_bytes,
@@ -753,6 +818,15 @@ static err_t all_gather(struct device *device, struct device_stream *stream, con
     operation->to = whole;
     operation->size_bytes = device->group->n_ranks * part_bytes;
     return err_ok();
+}
+
+/* Of the rest of its work nothing is needed, and garbage gathered would lead it astray: it is dropped. */
+static void group_abort(struct device *device)
+{
+    LOCKED;
+    device->is_cut = device->group->is_cut = true;
+    drop_work(device);
+    pthread_cond_broadcast(&posted);
 }
 
 static const struct device_api fake_device_api = {
@@ -787,6 +861,7 @@ static const struct device_api fake_device_api = {
     .group_create = group_create,
     .group_destroy = group_destroy,
     .all_gather = all_gather,
+    .group_abort = group_abort,
 };
 
 const struct device_api *device_api(void)
@@ -818,10 +893,17 @@ static void set_seed(uint64_t seed)
     control.seed = seed;
 }
 
+static void break_at(const char *spec)
+{
+    control.has_break = spec != NULL;
+    fake_break_set(spec);
+}
+
 extern const struct fake_device_control bantam_fake_device_control;
 __attribute__((visibility("default"))) const struct fake_device_control bantam_fake_device_control = {
     .fail_nth = fail_nth,
     .counts = counts,
     .set_memory = set_memory,
     .set_seed = set_seed,
+    .break_at = break_at,
 };

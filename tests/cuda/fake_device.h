@@ -8,7 +8,9 @@
  * possible), BANTAM_FAKE_MEMORY_MIB (4096), BANTAM_FAKE_SEAL (1: after the first launch an allocation, or a
  * wait for anything but an event, aborts), BANTAM_FAKE_FAULT=driver|device|old for a machine without driver,
  * without GPU, with an old driver, BANTAM_FAKE_NAME (of the card),
- * BANTAM_FAKE_PRODUCT=absent|ours|chain|rows|wrong: the library of products (fake_product.h). */
+ * BANTAM_FAKE_PRODUCT=absent|ours|chain|rows|wrong: the library of products (fake_product.h),
+ * BANTAM_FAKE_BREAK=launch:100@1 for a device that is lost while steps run (fake_break.h): that nobody waits
+ * for it afterwards is checked. */
 #pragma once
 
 #include <stdint.h>
@@ -31,4 +33,6 @@ struct fake_device_control {
     void (*counts)(struct fake_device_counts *out);
     void (*set_memory)(uint64_t bytes);
     void (*set_seed)(uint64_t seed);
+    /* fake_break.h; NULL: what the environment says. */
+    void (*break_at)(const char *spec);
 };

@@ -1,280 +1,16 @@
 /* Attention on tensor cores, in the emulator: against the CPU's reference within a bound, and against itself
  * bit for bit: however the rows of a sequence are cut into steps, beside whomever, by whatever list of work.
  */
+#include "tests/cuda/attention_world.h"
+
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/float16.h"
 #include "base/philox.h"
-#include "kernels/cuda/cuda_attention_plan.h"
 #include "kernels/kernel_table.h"
-#include "tests/cuda/emulator/emu_numbers.h"
-#include "tests/cuda/emulator/emulator.h"
-
-enum {
-    SEQS_MAX = 16,
-    POSITIONS_MAX = 1024,
-    BLOCKS_PER_SEQ = POSITIONS_MAX / CUDA_KV_BLOCK_TOKENS,
-    ROWS_MAX = 1024,
-    BLOCKS_MAX = SEQS_MAX * BLOCKS_PER_SEQ,
-    FILL_NAN = 0xff, /* every byte: NaN in bf16 and e4m3 */
-};
-/* What e4m3 codes stand for; bf16 values have no scale. */
-static const float K_SCALE = 0.7f, V_SCALE = 1.7f;
-
-struct shape {
-    uint32_t n_heads, n_kv_heads, head_dim, element_bytes, window;
-    float soft_cap;
-};
-
-/* Sequences with random keys, values and queries at every position, in the CUDA cache and, as f32, in the
- * CPU's. */
-struct world {
-    struct shape shape;
-    uint32_t n_seqs, n_context[SEQS_MAX];
-    uint32_t tables[SEQS_MAX][BLOCKS_PER_SEQ];
-    uint8_t *kv;
-    float *cpu_kv, *cpu_magnitudes; /* the second: |v| for v */
-    uint16_t *q;                    /* [n_seqs][POSITIONS_MAX][n_heads][head_dim] */
-};
-
-static uint32_t width_of(const struct shape *shape)
-{
-    return shape->n_heads * shape->head_dim;
-}
-
-/* Random numbers as bf16 and as e4m3: drawing millions anew would take longer than the kernels do. */
-enum { RANDOM_VALUES = 4096 };
-static struct {
-    uint16_t bf16;
-    uint8_t e4m3;
-} random_values[RANDOM_VALUES];
-
-static int set_up(void **state)
-{
-    (void)state;
-    struct rng rng = rng_make(1);
-    for (uint32_t i = 0; i < RANDOM_VALUES; i++) {
-        float value = rng_normal(&rng);
-        random_values[i].bf16 = bf16_from_f32(value);
-        for (uint32_t code = 0; code < 256; code++) { /* the nearest */
-            if (fabsf(emu_e4m3_values[code] - value) < fabsf(emu_e4m3_values[random_values[i].e4m3] - value))
-                random_values[i].e4m3 = (uint8_t)code;
-        }
-    }
-    return 0;
-}
-
-static uint32_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(*state >> 40) % RANDOM_VALUES;
-}
-
-static float random_element(uint64_t *state, const struct shape *shape, uint16_t *code)
-{
-    uint32_t i = next_random(state);
-    *code = shape->element_bytes == 2 ? random_values[i].bf16 : random_values[i].e4m3;
-    return shape->element_bytes == 2 ? bf16_to_f32(*code) : emu_e4m3_values[*code];
-}
-
-static void fill_token(struct world *w, uint64_t *random, uint32_t block, uint32_t token)
-{
-    const struct shape *shape = &w->shape;
-    uint32_t d = shape->head_dim, row_pieces = cuda_kv_row_pieces(d, shape->element_bytes);
-    uint32_t tile_bytes = cuda_kv_tile_bytes(d, shape->element_bytes);
-    for (uint32_t head = 0; head < shape->n_kv_heads; head++) {
-        for (int part = CUDA_KV_K; part <= CUDA_KV_V; part++) {
-            uint8_t *tile = w->kv + cuda_kv_tile_offset(shape->n_kv_heads, tile_bytes, block, head,
-                                                        (enum cuda_kv_part)part);
-            size_t cpu = ((size_t)block * shape->n_kv_heads + head) * kv_head_elements(d);
-            for (uint32_t i = 0; i < d; i++) {
-                uint16_t code;
-                float value = random_element(random, shape, &code);
-                if (shape->element_bytes == 1)
-                    value *= part == CUDA_KV_K ? K_SCALE : V_SCALE;
-                memcpy(tile + cuda_kv_element_offset(row_pieces, shape->element_bytes, token, i), &code,
-                       shape->element_bytes);
-                size_t at = part == CUDA_KV_K ? cpu + i * KV_BLOCK_TOKENS + token
-                                              : cpu + d * KV_BLOCK_TOKENS + token * round_up(d, LANES) + i;
-                w->cpu_kv[at] = value;
-                w->cpu_magnitudes[at] = part == CUDA_KV_K ? value : fabsf(value);
-            }
-        }
-    }
-}
-
-/* n_shared[s]: blocks at the beginning that sequence s has in common with sequence 0. */
-static void world_create(struct world *w, const struct shape *shape, uint32_t n_seqs,
-                         const uint32_t *n_context, const uint32_t *n_shared, uint64_t seed)
-{
-    *w = (struct world){.shape = *shape, .n_seqs = n_seqs};
-    struct rng rng = rng_make(seed);
-    uint64_t random = seed;
-    size_t kv_bytes =
-        BLOCKS_MAX * cuda_kv_block_bytes(shape->n_kv_heads, shape->head_dim, shape->element_bytes);
-    size_t cpu_elements = BLOCKS_MAX * shape->n_kv_heads * kv_head_elements(shape->head_dim);
-    size_t n_q = (size_t)n_seqs * POSITIONS_MAX * width_of(shape);
-    w->kv = mem_alloc(kv_bytes);
-    w->cpu_kv = mem_alloc(cpu_elements * sizeof(float));
-    w->cpu_magnitudes = mem_alloc(cpu_elements * sizeof(float));
-    w->q = mem_alloc(n_q * sizeof(uint16_t));
-    assert_true(w->kv != NULL && w->cpu_kv != NULL && w->cpu_magnitudes != NULL && w->q != NULL);
-    memset(w->kv, FILL_NAN, kv_bytes);
-    for (size_t i = 0; i < n_q; i++)
-        w->q[i] = random_values[next_random(&random)].bf16;
-    uint32_t free_blocks[BLOCKS_MAX], n_free = 0;
-    for (uint32_t i = 0; i < BLOCKS_MAX; i++) {
-        uint32_t other = rng_below(&rng, i + 1);
-        free_blocks[i] = free_blocks[other];
-        free_blocks[other] = i;
-    }
-    for (uint32_t s = 0; s < n_seqs; s++) {
-        w->n_context[s] = n_context[s];
-        for (uint32_t b = 0; b < BLOCKS_PER_SEQ; b++) {
-            bool shared = s > 0 && n_shared != NULL && b < n_shared[s];
-            w->tables[s][b] = shared ? w->tables[0][b] : UINT32_MAX; /* unused: read by nobody */
-            if (shared || b * CUDA_KV_BLOCK_TOKENS >= n_context[s])
-                continue;
-            w->tables[s][b] = free_blocks[n_free++];
-            for (uint32_t t = 0; t < CUDA_KV_BLOCK_TOKENS && b * CUDA_KV_BLOCK_TOKENS + t < n_context[s]; t++)
-                fill_token(w, &random, w->tables[s][b], t);
-        }
-    }
-}
-
-static void world_destroy(struct world *w)
-{
-    mem_free(w->kv), mem_free(w->cpu_kv), mem_free(w->cpu_magnitudes), mem_free(w->q);
-}
-
-/* ---- Running a step ---- */
-
-struct rows { /* of one sequence in a step */
-    uint32_t seq, first, n;
-};
-
-struct run_options {
-    uint32_t n_partials, blocks_wanted, n_blocks;
-    bool shares_prefixes;
-    uint64_t emulator_seed;
-    uint32_t emulator_threads;
-};
-
-static void fill_step(const struct world *w, const struct rows *rows, uint32_t n, struct step *step)
-{
-    step->n_rows = 0;
-    step->n_seqs = n;
-    for (uint32_t i = 0; i < n; i++) {
-        step->seqs[i] = (struct step_seq){
-            .first_row = step->n_rows, .n_rows = rows[i].n, .n_context = rows[i].first + rows[i].n};
-        memcpy(step_block_table(step, 0, i), w->tables[rows[i].seq], sizeof w->tables[0]);
-        for (uint32_t r = 0; r < rows[i].n; r++)
-            step->rows[step->n_rows++] = (struct step_row){.position = rows[i].first + r, .seq = i};
-    }
-    assert_true(step->n_rows <= ROWS_MAX);
-}
-
-static uint32_t blocks_of(const struct run_options *options, uint32_t n)
-{
-    return options->n_blocks > 0 ? options->n_blocks : n;
-}
-
-static void launch(const struct run_options *options, const struct shape *shape, bool is_small,
-                   uint32_t n_items, const struct attention_tile_args *args)
-{
-    if (n_items == 0)
-        return;
-    const struct attention_kernel *kernel =
-        attention_kernel_find(shape->head_dim, shape->element_bytes, is_small);
-    assert_non_null(kernel);
-    emu_launch(&(struct emu_launch){.kernel = emulated_kernel(kernel->id),
-                                    .grid = {blocks_of(options, n_items * shape->n_kv_heads), 1, 1},
-                                    .block_threads = kernel->threads,
-                                    .shared_bytes = kernel->shared_bytes,
-                                    .args = args,
-                                    .args_bytes = sizeof *args,
-                                    .dependent = true});
-}
-
-/* out: [rows of the step][width] bf16. Returns the work list's counts. */
-static struct attention_group run(const struct world *w, const struct rows *rows, uint32_t n,
-                                  const struct run_options *options, uint16_t *out)
-{
-    const struct shape *shape = &w->shape;
-    struct step *step;
-    struct step_capacity capacity = {.rows = ROWS_MAX,
-                                     .seqs = SEQS_MAX,
-                                     .outputs = 1,
-                                     .copies = 1,
-                                     .blocks_per_seq = BLOCKS_PER_SEQ,
-                                     .kv_groups = 1};
-    assert_int_equal(step_create(&capacity, &step).code, ERR_OK);
-    fill_step(w, rows, n, step);
-    struct attention_limits limits = {.heads_per_kv = shape->n_heads / shape->n_kv_heads,
-                                      .n_kv_heads = shape->n_kv_heads,
-                                      .n_partials = options->n_partials,
-                                      .blocks_wanted = options->blocks_wanted,
-                                      .shares_prefixes = options->shares_prefixes};
-    struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
-    assert_non_null(work);
-    attention_plan(&limits, step, work);
-    struct cuda_step cuda_step = {.n_rows = step->n_rows,
-                                  .n_seqs = step->n_seqs,
-                                  .blocks_per_seq = BLOCKS_PER_SEQ,
-                                  .rows = step->rows,
-                                  .seqs = step->seqs,
-                                  .block_tables = {step->block_tables[0]}};
-    uint32_t width = width_of(shape), stride = width + 2 * shape->n_kv_heads * shape->head_dim;
-    uint16_t *qkv = mem_alloc((size_t)step->n_rows * stride * 2);
-    memset(qkv, FILL_NAN, (size_t)step->n_rows * stride * 2);
-    for (uint32_t r = 0; r < step->n_rows; r++) {
-        size_t at = (size_t)rows[step->rows[r].seq].seq * POSITIONS_MAX + step->rows[r].position;
-        memcpy(qkv + (size_t)r * stride, w->q + at * width, width * 2);
-    }
-    memset(out, FILL_NAN, (size_t)step->n_rows * width * 2);
-    size_t n_arrivals = (size_t)ROWS_MAX * shape->n_kv_heads;
-    struct attention_tile_args args = {
-        .step = &cuda_step,
-        .work = work,
-        .qkv = qkv,
-        .out = out,
-        .qkv_stride = stride,
-        .out_stride = width,
-        .n_heads = shape->n_heads,
-        .scale = 1.0f / sqrtf((float)shape->head_dim),
-        .window = shape->window,
-        .soft_cap = shape->soft_cap,
-        .kv = {.blocks = w->kv,
-               .n_blocks = BLOCKS_MAX,
-               .n_kv_heads = shape->n_kv_heads,
-               .head_dim = shape->head_dim,
-               .element_bytes = shape->element_bytes,
-               .k_scale = K_SCALE,
-               .v_scale = V_SCALE},
-        .partial_o = mem_alloc((size_t)options->n_partials * width * 4 + 16),
-        .partial_ml = mem_alloc((size_t)options->n_partials * shape->n_heads * 8 + 16),
-        .arrivals = mem_alloc(n_arrivals * sizeof(uint32_t)),
-    };
-    emu_set_options(
-        &(struct emu_options){.seed = options->emulator_seed,
-                              .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
-                              .target = 80});
-    struct attention_group group = work->groups[0];
-    launch(options, shape, true, group.n_small, &args);
-    launch(options, shape, false, group.n_large, &args);
-    for (size_t i = 0; i < n_arrivals; i++)
-        assert_int_equal(args.arrivals[i], 0);
-    mem_free(args.partial_o), mem_free(args.partial_ml), mem_free(args.arrivals), mem_free(qkv),
-        mem_free(work);
-    step_destroy(step);
-    return group;
-}
 
 /* ---- The reference ---- */
 
@@ -335,7 +71,7 @@ static void check_shape(const struct shape *shape, uint64_t seed)
     for (uint32_t s = 0; s < N; s++)
         rows[s] = (struct rows){s, contexts[s] - 1, 1};
     rows[N - 1] = (struct rows){N - 1, contexts[N - 1] - CHUNK, CHUNK};
-    run(&w, rows, N, &plain, out);
+    attention_run(&w, rows, N, &plain, out);
     for (uint32_t s = 0; s < N; s++) {
         for (uint32_t i = 0; i < rows[s].n; i += STRIDE)
             check_rows(&w, s, rows[s].first + i, 1, out + (size_t)(s + i) * width);
@@ -366,7 +102,7 @@ static void run_alone(const struct world *w, struct rows rows, const struct run_
 {
     for (uint32_t i = 0; i < rows.n; i++) {
         struct rows one = {rows.seq, rows.first + i, 1};
-        run(w, &one, 1, options, out + (size_t)i * width_of(&w->shape));
+        attention_run(w, &one, 1, options, out + (size_t)i * width_of(&w->shape));
     }
 }
 
@@ -397,7 +133,7 @@ static void run_in_chunks(const struct world *w, uint32_t chunk, const struct ru
     for (uint32_t first = 0; first < CUT_CONTEXT; first += chunk) {
         uint32_t n = CUT_CONTEXT - first < chunk ? CUT_CONTEXT - first : chunk;
         struct rows rows[] = {{1, first / 3, 1 + chunk % 5}, {0, first, n}, {2, 299, 1}};
-        run(w, rows, 3, options, step_out);
+        attention_run(w, rows, 3, options, step_out);
         memcpy(out + (size_t)first * width, step_out + (size_t)rows[0].n * width, (size_t)n * width * 2);
     }
     mem_free(step_out);
@@ -479,9 +215,9 @@ static void test_shared_prefixes(void **state)
                                           .emulator_seed = seed,
                                           .emulator_threads = 1 + seed % 2,
                                           .n_blocks = 7};
-            struct attention_group with = run(&w, rows, N, &options, shared);
+            struct attention_group with = attention_run(&w, rows, N, &options, shared);
             options.shares_prefixes = false;
-            struct attention_group without = run(&w, rows, N, &options, unshared);
+            struct attention_group without = attention_run(&w, rows, N, &options, unshared);
             assert_true(with.n_large > 0 && without.n_large == 0);
             assert_true(with.n_large + with.n_small + 8 < without.n_small);
             assert_same_rows(&w, unshared, shared, N + N / 2, 0, "shared prefixes");
@@ -516,6 +252,14 @@ static void count_covered(const struct attention_work *work, const struct step *
             assert_true(row < step->n_rows && (listed || step->rows[row].seq == item->seq));
             assert_true((words[group->row_partials + row] != ATTENTION_NO_PARTIAL) ==
                         ((item->flags & ATTENTION_ITEM_PARTIAL) != 0));
+            uint32_t position = step->rows[row].position;
+            assert_true(position >= item->low && position <= item->high &&
+                        (listed || position == item->low + j));
+            if (item->flags & ATTENTION_ITEM_OLD_KEYS) {
+                const struct step_seq *seq = &step->seqs[step->rows[row].seq];
+                assert_true((item->first_split + item->n_splits) * CUDA_KV_SPLIT_TOKENS <=
+                            seq->n_context - seq->n_rows);
+            }
             if ((item->flags & ATTENTION_ITEM_PARTIAL) == 0)
                 assert_true(item->first_split == 0 &&
                             item->n_splits >= attention_row_splits(step->rows[row].position));
@@ -591,5 +335,5 @@ int main(void)
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_shared_prefixes),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, attention_set_up, NULL);
 }

@@ -50,17 +50,22 @@ DUMMY_CONFIG = {
 class Server:
     """A running `bantam serve`."""
 
-    def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str):
+    def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str, env: dict[str, str] | None = None):
         self.port_file = directory / f"port-{time.monotonic_ns()}"
+        self.http_port_file = directory / f"http-{self.port_file.name}"
         self.log_path = directory / f"{self.port_file.name}.log"
-        arguments = [str(BIN), "serve", str(model), "--port", "0", "--port-file", str(self.port_file), "--threads", "1"]
+        arguments = [str(BIN), "serve", str(model), "--port", "0", "--port-file", str(self.port_file), "--http-port", "0",
+                     "--http-port-file", str(self.http_port_file), "--threads", "1"]
         self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen([*arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT)
+        environment = {**os.environ, **(env or {})}
+        self.process = subprocess.Popen([*arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT, env=environment)
         try:
             self.port = self.wait_for_port()
         except BaseException:
             self.kill()
             raise
+        # Written before the other one; absent with --no-http.
+        self.http_port = int(self.http_port_file.read_text()) if self.http_port_file.exists() else None
         self.client = self.connect()
 
     def wait_for_port(self) -> int:
@@ -146,11 +151,11 @@ DUMMY_FLAGS = ("--load-format", "dummy", "--skip-tokenizer-init", "--dtype", "fl
 
 @pytest.fixture
 def start(directory):
-    """start(model, *flags) -> Server, stopped at the end of the test."""
+    """start(model, *flags, env=None) -> Server, stopped at the end of the test."""
     servers = []
 
-    def start_server(model: pathlib.Path, *flags: str) -> Server:
-        servers.append(Server(directory, model, *flags))
+    def start_server(model: pathlib.Path, *flags: str, env: dict[str, str] | None = None) -> Server:
+        servers.append(Server(directory, model, *flags, env=env))
         return servers[-1]
 
     yield start_server

@@ -289,7 +289,7 @@ def run_serve(*arguments):
 
 def test_port_in_use(start, dummy_model):
     server = start(dummy_model, *DUMMY_FLAGS)
-    second = run_serve(str(dummy_model), *DUMMY_FLAGS, "--port", str(server.port))
+    second = run_serve(str(dummy_model), *DUMMY_FLAGS, "--http-port", "0", "--port", str(server.port))
     assert second.returncode != 0
     assert "in use" in second.stderr and str(server.port) in second.stderr
     assert server.client.health() == "SERVING"
@@ -297,7 +297,7 @@ def test_port_in_use(start, dummy_model):
 
 def test_open_bind_is_refused(dummy_model):
     for host in ("0.0.0.0", "::"):
-        result = run_serve(str(dummy_model), *DUMMY_FLAGS, "--port", "0", "--host", host)
+        result = run_serve(str(dummy_model), *DUMMY_FLAGS, "--port", "0", "--http-port", "0", "--host", host)
         assert result.returncode != 0
         assert "--allow-insecure-bind" in result.stderr
 
@@ -306,7 +306,7 @@ def test_signal_while_loading(directory, dummy_model):
     """Before there is anything to drain a signal ends the program like any other."""
     fifo = directory / "template.fifo"
     os.mkfifo(fifo)
-    child = subprocess.Popen([BIN, "serve", str(dummy_model), *DUMMY_FLAGS, "--port", "0", "--port-file", str(fifo)],
+    child = subprocess.Popen([BIN, "serve", str(dummy_model), *DUMMY_FLAGS, "--port", "0", "--no-http", "--port-file", str(fifo)],
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     child.send_signal(signal.SIGTERM)
     status = child.wait(STOP_LIMIT_S)

@@ -28,12 +28,16 @@ struct stub {
     } flights[STUB_STEPS_MAX];
     uint64_t poison_seed;
     uint32_t poison_output;
+    enum step_result_status poison;
     bool has_poison;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
     uint64_t n_steps, n_permits;
     bool held;
+    bool will_be_lost, is_lost;
+    enum stub_call lost_at;
+    uint64_t calls_left; /* before that one */
 };
 
 static uint64_t mix(uint64_t a, uint64_t b)
@@ -183,8 +187,29 @@ uint64_t stub_steps(struct stub *stub)
     return n_steps;
 }
 
-void stub_poison(struct stub *stub, uint64_t seed, uint32_t output)
+void stub_lose(struct stub *stub, enum stub_call call, uint64_t nth)
 {
+    pthread_mutex_lock(&stub->lock);
+    stub->will_be_lost = true;
+    stub->lost_at = call;
+    stub->calls_left = nth;
+    pthread_mutex_unlock(&stub->lock);
+}
+
+static err_t call_result(struct stub *stub, enum stub_call call)
+{
+    pthread_mutex_lock(&stub->lock);
+    ASSERT(call == STUB_COLLECT || !stub->is_lost);
+    if (stub->will_be_lost && stub->lost_at == call && stub->calls_left-- == 0)
+        stub->is_lost = true;
+    bool is_lost = stub->is_lost;
+    pthread_mutex_unlock(&stub->lock);
+    return is_lost ? err_new(ERR_UNAVAILABLE, "the stub was lost") : err_ok();
+}
+
+void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status)
+{
+    stub->poison = status;
     stub->poison_seed = seed;
     stub->poison_output = output;
     stub->has_poison = true;
@@ -266,14 +291,16 @@ static uint64_t read_context(struct stub *stub, const struct step *step, uint32_
     return hash;
 }
 
-static void forward(void *context, struct step *step)
+static err_t forward(void *context, struct step *step)
 {
     struct stub *stub = context;
     wait_for_permit(stub);
+    TRY(call_result(stub, STUB_FORWARD));
     ASSERT(step->n_rows > 0 && step->n_rows <= step->capacity.rows && step->n_seqs <= step->capacity.seqs);
     ASSERT(step->n_outputs <= step->capacity.outputs && step->n_copies == 0);
     for (uint32_t seq = 0; seq < step->n_seqs; seq++)
         write_rows(stub, step, seq);
+    return err_ok();
 }
 
 static void fill_logprobs(struct step_result *result, uint64_t hash, uint32_t target, int32_t n_logprobs)
@@ -310,29 +337,33 @@ static struct step_result answer_output(struct stub *stub, const struct step *st
     fill_logprobs(&result, hash, token, output->n_logprobs);
     size_t n_output = row->position + 2 - slot->n_prompt;
     if (stub->has_poison && slot->params.seed == stub->poison_seed && n_output >= stub->poison_output)
-        result.status = STEP_RESULT_NOT_FINITE;
+        result.status = stub->poison;
     return result;
 }
 
-static void sample(void *context, struct step *step, const uint32_t *const *masks)
+static err_t sample(void *context, struct step *step, const uint32_t *const *masks)
 {
     struct stub *stub = context;
     (void)masks;
+    TRY(call_result(stub, STUB_SAMPLE));
     int flight = stub->flights[0].step == NULL ? 0 : 1;
     ASSERT(stub->flights[flight].step == NULL);
     stub->flights[flight].step = step;
     for (uint32_t i = 0; i < step->n_outputs; i++)
         stub->flights[flight].results[i] = answer_output(stub, step, &step->outputs[i]);
     memset(step->results, 0xee, step->n_outputs * sizeof *step->results);
+    return err_ok();
 }
 
-static void collect(void *context, struct step *step)
+static err_t collect(void *context, struct step *step)
 {
     struct stub *stub = context;
+    TRY(call_result(stub, STUB_COLLECT)); /* results stay what sample made of them */
     int flight = stub->flights[0].step == step ? 0 : 1;
     ASSERT(stub->flights[flight].step == step);
     memcpy(step->results, stub->flights[flight].results, step->n_outputs * sizeof *step->results);
     stub->flights[flight].step = NULL;
+    return err_ok();
 }
 
 static const struct executor_vtable STUB_VTABLE = {

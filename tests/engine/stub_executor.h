@@ -28,8 +28,13 @@ void stub_let_go(struct stub *stub);
 void stub_wait_steps(struct stub *stub, uint64_t n_steps);
 uint64_t stub_steps(struct stub *stub);
 
-/* Requests with this seed get results that are not finite from their n-th output on. Before any request. */
-void stub_poison(struct stub *stub, uint64_t seed, uint32_t output);
+/* Lost for good, as a device is: at the n-th call of that kind from now on (0 = the next), which says so like
+ * all after it. Aborts when anything is submitted to it afterwards. Any thread. */
+enum stub_call { STUB_FORWARD, STUB_SAMPLE, STUB_COLLECT, STUB_CALLS };
+void stub_lose(struct stub *stub, enum stub_call call, uint64_t nth);
+
+/* Requests with this seed get results of that status from their n-th output on. Before any request. */
+void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status);
 
 /* The token after tokens[0..n): temperature 0 ignores the seed. */
 uint32_t stub_draw(const struct stub_options *options, const uint32_t *tokens, size_t n, float temperature,

@@ -480,12 +480,13 @@ static void test_deadlines(uint32_t depth)
 
 /* ---- Faults ---- */
 
-static void test_not_finite(uint32_t depth)
+static void check_poisoned(uint32_t depth, enum step_result_status status, enum err_code code,
+                           const char *says)
 {
     struct world world;
     struct world_options options = world_options_default(depth);
     world_open(&world, &options);
-    stub_poison(world.stub, 666, 4);
+    stub_poison(world.stub, 666, 4, status);
     struct request good = request_of(ids_a, PROMPT, OUTPUT), bad = request_of(ids_b, PROMPT, OUTPUT);
     bad.sampling.set |= SAMPLING_SEED;
     bad.sampling.seed = 666;
@@ -498,12 +499,40 @@ static void test_not_finite(uint32_t depth)
     assert_answered(&world, &good, &replies[0]);
     assert_answered(&world, &good, &replies[2]);
     assert_int_equal(replies[1].choice[0].reason, FINISH_ERROR);
-    assert_int_equal(replies[1].choice[0].error.code, ERR_INTERNAL);
+    assert_int_equal(replies[1].choice[0].error.code, code);
+    assert_non_null(strstr(replies[1].choice[0].error.message, says));
     assert_int_equal(replies[1].choice[0].n, 3);
     for (int i = 0; i < 3; i++) {
         world.vtable->stream_release(streams[i]);
         replies_free(&replies[i]);
     }
+    world_close(&world);
+}
+
+static void test_not_finite(uint32_t depth)
+{
+    check_poisoned(depth, STEP_RESULT_NOT_FINITE, ERR_INTERNAL, "not finite at output 3");
+    check_poisoned(depth, STEP_RESULT_FORBIDDEN, ERR_INVALID_ARGUMENT, "forbid every token at output 3");
+}
+
+static void test_nothing_allowed(uint32_t depth)
+{
+    struct world world;
+    struct world_options options = world_options_default(depth);
+    world_open(&world, &options);
+    struct request request = request_of(ids_a, PROMPT, OUTPUT);
+    const uint32_t ends[] = {7, 9};
+    request.sampling.set |= SAMPLING_MIN_TOKENS;
+    request.sampling.min_tokens = 2;
+    request.sampling.stop_token_ids = request.sampling.allowed_token_ids = ends;
+    request.sampling.n_stop_token_ids = request.sampling.n_allowed_token_ids = 2;
+    struct stream *stream = NULL;
+    err_t e = world.vtable->submit(world.service, &request, &stream);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "min_tokens"));
+    request.sampling.min_tokens = 0;
+    stream = submit(&world, &request);
+    world.vtable->stream_release(stream);
     world_close(&world);
 }
 
@@ -711,6 +740,7 @@ BOTH_DEPTHS(test_never_fits)
 BOTH_DEPTHS(test_drain)
 BOTH_DEPTHS(test_deadlines)
 BOTH_DEPTHS(test_not_finite)
+BOTH_DEPTHS(test_nothing_allowed)
 BOTH_DEPTHS(test_submit_without_memory)
 BOTH_DEPTHS(test_open_without_memory)
 BOTH_DEPTHS(test_heartbeat)
@@ -739,6 +769,7 @@ int main(void)
         cmocka_unit_test(test_drain_at_both_depths),
         cmocka_unit_test(test_deadlines_at_both_depths),
         cmocka_unit_test(test_not_finite_at_both_depths),
+        cmocka_unit_test(test_nothing_allowed_at_both_depths),
         cmocka_unit_test(test_submit_without_memory_at_both_depths),
         cmocka_unit_test(test_open_without_memory_at_both_depths),
         cmocka_unit_test(test_heartbeat_at_both_depths),

@@ -166,7 +166,7 @@ static void run_stress(uint32_t depth, uint64_t seed, uint32_t num_kv_blocks)
     options.engine.policy = seed % 2 ? ENGINE_PRIORITY : ENGINE_FCFS;
     struct world world;
     world_open(&world, &options);
-    stub_poison(world.stub, POISON, 7);
+    stub_poison(world.stub, POISON, 7, STEP_RESULT_NOT_FINITE);
     static struct worker workers[N_THREADS];
     pthread_t threads[N_THREADS];
     for (uint32_t i = 0; i < N_THREADS; i++) {

@@ -150,6 +150,38 @@ static void test_bad_words_limits(void **state)
     assert_null(lists);
 }
 
+/* What leaves nothing to generate, and what leaves something. */
+static void test_check(void **state)
+{
+    (void)state;
+    const uint32_t allowed[] = {3, 5, 9}, ends[] = {5, 9}, pair[] = {3, 3};
+    const struct sampler_word words[] = {{allowed, 1}, {pair, 2}};
+    struct sampler_params sampler = {.allowed_ids = allowed, .n_allowed_ids = 3, .bad_words = words};
+    assert_int_equal(sampling_lists_check(&sampler, 100, 0).code, ERR_OK);
+    sampler.n_bad_words = 2;
+    assert_int_equal(sampling_lists_check(&sampler, 100, 0).code, ERR_OK);
+    sampler.stop_ids = ends;
+    sampler.n_stop_ids = 2;
+    assert_int_equal(sampling_lists_check(&sampler, 100, 0).code, ERR_OK);
+    sampler.min_tokens = 4;
+    err_t e = sampling_lists_check(&sampler, 100, 3);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "3 allowed_token_ids"));
+    assert_non_null(strstr(e.message, "min_tokens"));
+    assert_int_equal(sampling_lists_check(&sampler, 100, 4).code, ERR_OK); /* a handed-over answer */
+    sampler.n_allowed_ids = 1;
+    e = sampling_lists_check(&sampler, 100, 4);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_null(strstr(e.message, "min_tokens"));
+    sampler.n_allowed_ids = 0;
+    assert_int_equal(sampling_lists_check(&sampler, 100, 0).code, ERR_OK);
+    const uint32_t all[] = {0, 1};
+    const struct sampler_word both[] = {{all, 1}, {all + 1, 1}};
+    sampler = (struct sampler_params){.bad_words = both, .n_bad_words = 2};
+    assert_int_equal(sampling_lists_check(&sampler, 2, 0).code, ERR_INVALID_ARGUMENT);
+    assert_int_equal(sampling_lists_check(&sampler, 3, 0).code, ERR_OK);
+}
+
 static void test_without_memory(void **state)
 {
     (void)state;
@@ -181,7 +213,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing),          cmocka_unit_test(test_copies),
         cmocka_unit_test(test_ignore_eos),       cmocka_unit_test(test_bad_words),
-        cmocka_unit_test(test_bad_words_limits), cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_bad_words_limits), cmocka_unit_test(test_check),
+        cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, load_tokenizer, free_tokenizer);
 }

@@ -19,6 +19,12 @@ static void check_config(const struct model_config *config)
     ASSERT(config->n_kv_heads >= 1 && config->n_heads % config->n_kv_heads == 0);
     ASSERT(config->head_dim >= 2 && config->head_dim <= MODEL_HEAD_DIM_MAX && config->head_dim % 2 == 0);
     ASSERT(config->norm_eps > 0 && config->norm_eps <= 1);
+    const struct quant_config *quantization = &config->quantization;
+    ASSERT((quantization->method != NULL) == (quantization->storage != QUANT_STORED_PLAIN));
+    ASSERT(quantization->storage == QUANT_STORED_PLAIN || quantization->format.bits == 4 ||
+           quantization->format.bits == 8);
+    ASSERT(quantization->format.group <= QUANT_GROUP_MAX && quantization->block_outputs <= QUANT_GROUP_MAX);
+    ASSERT(!quant_config_covers(quantization, &config->family->names, -1, config->family->names.embedding));
     float inv_freq[MODEL_HEAD_DIM_MAX / 2];
     rope_frequencies(&config->rope, config->head_dim, inv_freq);
     for (uint32_t i = 0; i < config->head_dim / 2; i++)

@@ -1,5 +1,5 @@
-/* checkkernel --bench: the ops as the engine calls them, on shapes of 1B and 8B models, against the read
- * bandwidth that this machine shows in the same run (the best of its samples; of the ops the median). */
+/* checkkernel --bench: the ops as the engine calls them, on shapes of 1B and 8B models, against the ceilings
+ * that this machine shows in the same run (the best of their samples; of the ops the median). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,11 +7,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "kernels/cpu_memory.h"
+#include "tests/kernels/bench_ceilings.h"
 #include "tests/kernels/checkkernel.h"
-
-#if BANTAM_X86
-#include <immintrin.h>
-#endif
 
 enum {
     /* Weights are read round robin from this many bytes of copies, more than a cache holds. */
@@ -24,7 +21,8 @@ struct bench {
     const struct check_options *options;
     struct backend *backend;
     const struct backend_vtable *ops;
-    double read_gb_s;
+    enum isa_level isa;
+    struct ceilings ceilings;
 };
 
 /* One timed call; what it does per call is the caller's business. */
@@ -41,8 +39,8 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Seconds of a call, each sample long enough for the clock: the median, and the best in *best. */
-static double time_call(bench_fn *fn, void *context, double *best)
+/* Seconds of a call, each sample long enough for the clock: the median. */
+static double time_call(bench_fn *fn, void *context)
 {
     fn(context);
     double start = seconds_now();
@@ -57,87 +55,22 @@ static double time_call(bench_fn *fn, void *context, double *best)
         samples[i] = (seconds_now() - start) / calls;
     }
     qsort(samples, BENCH_REPEATS, sizeof samples[0], compare_doubles);
-    *best = samples[0];
     return samples[BENCH_REPEATS / 2];
 }
 
-/* ---- Read bandwidth ---- */
-
-struct read_job {
-    struct cpu_backend *cpu;
-    const uint8_t *data;
-    size_t size_bytes;
-    volatile uint64_t sink[THREAD_POOL_MAX];
-};
-
-#if BANTAM_X86
-__attribute__((target("avx2"))) static uint64_t read_avx2(const uint8_t *data, size_t size_bytes)
-{
-    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                      _mm256_setzero_si256()};
-    for (size_t i = 0; i + 128 <= size_bytes; i += 128) {
-        for (size_t j = 0; j < 4; j++)
-            sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256((const __m256i *)(data + i + 32 * j)));
-    }
-    uint64_t words[4];
-    _mm256_storeu_si256((__m256i *)words,
-                        _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3])));
-    return words[0] ^ words[1] ^ words[2] ^ words[3];
-}
-#endif
-
-static uint64_t read_plain(const uint8_t *data, size_t size_bytes)
-{
-    uint64_t sum[4] = {0};
-    for (size_t i = 0; i + 32 <= size_bytes; i += 32) {
-        for (size_t j = 0; j < 4; j++)
-            sum[j] ^= *(const uint64_t *)(data + i + 8 * j);
-    }
-    return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
-}
-
-static void read_part(void *context, int thread_index, int n_threads)
-{
-    struct read_job *job = context;
-    size_t begin, end;
-    thread_split(job->size_bytes, 4096, thread_index, n_threads, &begin, &end);
-#if BANTAM_X86
-    if (isa_detect() >= ISA_AVX2) {
-        job->sink[thread_index] = read_avx2(job->data + begin, end - begin);
-        return;
-    }
-#endif
-    job->sink[thread_index] = read_plain(job->data + begin, end - begin);
-}
-
-static void read_all(void *context)
-{
-    struct read_job *job = context;
-    cpu_run(job->cpu, true, read_part, job);
-}
-
-static double measure_read(struct backend *backend)
-{
-    struct read_job *job = mem_alloc(sizeof *job);
-    uint8_t *data = cpu_memory_alloc((size_t)BENCH_WEIGHT_BYTES);
-    ASSERT(job != NULL && data != NULL);
-    memset(data, 1, BENCH_WEIGHT_BYTES);
-    job->cpu = cpu_of(backend);
-    job->data = data;
-    job->size_bytes = BENCH_WEIGHT_BYTES;
-    double best;
-    (void)time_call(read_all, job, &best);
-    cpu_memory_free(data);
-    mem_free(job);
-    return BENCH_WEIGHT_BYTES / best * 1e-9;
-}
-
+/* peak_gop_s: the ceiling of the arithmetic, 1e9 operations a second; 0 = none. */
 static void measure(const struct bench *bench, const char *name, bench_fn *fn, void *context, double bytes,
-                    double flops)
+                    double ops, double peak_gop_s)
 {
-    double best, seconds = time_call(fn, context, &best);
-    printf("%-40s %10.1f us %8.1f GB/s %4.0f %% of read %9.1f GFLOP/s\n", name, seconds * 1e6,
-           bytes / seconds * 1e-9, 100 * bytes / seconds * 1e-9 / bench->read_gb_s, flops / seconds * 1e-9);
+    double seconds = time_call(fn, context);
+    double gb_s = bytes / seconds * 1e-9, gop_s = ops / seconds * 1e-9;
+    printf("%-40s %10.1f us %8.1f GB/s %4.0f %% of read", name, seconds * 1e6, gb_s,
+           100 * gb_s / bench->ceilings.read_gb_s);
+    if (ops > 0)
+        printf(" %9.1f GOP/s", gop_s);
+    if (peak_gop_s > 0)
+        printf(" %4.0f %% of peak", 100 * gop_s / peak_gop_s);
+    printf("\n");
     fflush(stdout);
 }
 
@@ -187,6 +120,18 @@ static void copy_weights(struct linear_bench *b, struct weight *first)
     }
 }
 
+/* Of WEIGHT_UINT4 in groups of WEIGHT_GROUP: some codes and zero points. */
+static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+{
+    const size_t *n_in = context;
+    for (size_t i = 0; i < *n_in; i++)
+        out->codes[i] = (int8_t)((i * 7 + row * 3 + i / 11) % 16);
+    for (size_t g = 0; g < *n_in / WEIGHT_GROUP; g++) {
+        out->scales[g] = 0.01f;
+        out->zeros[g] = (uint8_t)((row + g) % 16);
+    }
+}
+
 static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
                          size_t n_out, size_t n_in, uint32_t group)
 {
@@ -195,13 +140,18 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     if (!check_selected(bench->options, name))
         return;
     struct linear_bench b = {.bench = bench};
-    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false};
+    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false, NULL};
+    if (format == WEIGHT_UINT4)
+        desc.codes = noise_codes;
     struct weight *first;
     double start = seconds_now();
     err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
     ASSERT(e.code == ERR_OK);
-    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight\n", name, n_out, n_in, seconds_now() - start,
-           (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in));
+    double pack_seconds = seconds_now() - start;
+    bench->ceilings.read_gb_s = ceiling_read_gb_s(bench->backend, bench->isa);
+    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight; reads %.1f GB/s\n", name, n_out, n_in,
+           pack_seconds, (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in),
+           bench->ceilings.read_gb_s);
     copy_weights(&b, first);
     e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_in, &b.in);
     ASSERT(e.code == ERR_OK);
@@ -214,7 +164,8 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
         b.step.n_rows = rows[i];
         snprintf(name, sizeof name, "linear_%s %zux%zu, %u rows", format_name, n_out, n_in, rows[i]);
         measure(bench, name, run_linear, &b, (double)(first->n_panels * first->panel_bytes),
-                2.0 * (double)n_out * (double)n_in * rows[i]);
+                2.0 * (double)n_out * (double)n_in * rows[i],
+                weight_is_quantized(format) ? bench->ceilings.int8_gop_s : bench->ceilings.f32_gflop_s);
     }
     for (size_t i = 0; i < b.n_weights; i++)
         bench->ops->weight_destroy(b.weights[i]);
@@ -278,7 +229,8 @@ static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n
     double keys = 0;
     for (uint32_t r = 0; r < n_rows; r++)
         keys += (double)(n_seqs * (context - n_rows + r + 1));
-    measure(bench, name, run_attention, &b, (double)b.kv->block_bytes * desc.n_blocks, 4.0 * keys * width);
+    measure(bench, name, run_attention, &b, (double)b.kv->block_bytes * desc.n_blocks, 4.0 * keys * width,
+            bench->ceilings.f32_gflop_s);
     ops->act_destroy(b.qkv);
     ops->act_destroy(b.out);
     ops->kv_destroy(b.kv);
@@ -351,7 +303,7 @@ static void bench_sampling(struct rows_bench *b)
         b->params = &cases[i].params;
         char name[96];
         snprintf(name, sizeof name, "%s, %d outputs", cases[i].name, BENCH_SLOTS);
-        measure(b->bench, name, run_sample, b, (double)BENCH_SLOTS * BENCH_VOCAB * 4, 0);
+        measure(b->bench, name, run_sample, b, (double)BENCH_SLOTS * BENCH_VOCAB * 4, 0, 0);
     }
 }
 
@@ -398,9 +350,9 @@ static void bench_rows(struct bench *bench)
         b->seqs[s] = (struct step_seq){s, 1, 3, s, STEP_NO_SLOT};
     }
     if (check_selected(bench->options, "norm"))
-        measure(bench, "norm 2 rows of 4096", run_norm, b, 2.0 * BENCH_WIDTH * 12, 0);
+        measure(bench, "norm 2 rows of 4096", run_norm, b, 2.0 * BENCH_WIDTH * 12, 0, 0);
     if (check_selected(bench->options, "silu"))
-        measure(bench, "silu 2 rows of 14336", run_activation, b, 2.0 * BENCH_FEED * 12, 0);
+        measure(bench, "silu 2 rows of 14336", run_activation, b, 2.0 * BENCH_FEED * 12, 0, 0);
     bench_sampling(b);
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
         ops->act_destroy(*acts[i].act);
@@ -420,16 +372,17 @@ int bench_kernels(const struct check_options *options, int n_threads)
         return 1;
     }
     bench.ops = bench.backend->vtable;
-    bench.read_gb_s = measure_read(bench.backend);
-    printf("%s; reads %.1f GB/s\n", bench.ops->description(bench.backend), bench.read_gb_s);
+    enum isa_level detected = isa_detect();
+    bench.isa = options->highest < detected ? options->highest : detected;
+    bench.ceilings = ceilings_measure(bench.backend, bench.isa);
+    printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
+           bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,
+           bench.ceilings.f32_gflop_s);
     static const struct {
         enum weight_format format;
         const char *name;
-    } formats[] = {{WEIGHT_INT4, "int4"},
-                   {WEIGHT_INT8, "int8"},
-                   {WEIGHT_BF16, "bf16"},
-                   {WEIGHT_F16, "f16"},
-                   {WEIGHT_F32, "f32"}};
+    } formats[] = {{WEIGHT_INT4, "int4"}, {WEIGHT_UINT4, "uint4"}, {WEIGHT_INT8, "int8"},
+                   {WEIGHT_BF16, "bf16"}, {WEIGHT_F16, "f16"},     {WEIGHT_F32, "f32"}};
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048,
                      WEIGHT_GROUP); /* 1B: gate and up */

@@ -15,6 +15,7 @@ struct shape {
 
 struct random_matrix {
     const struct shape *shape;
+    enum weight_format format;
     uint64_t seed;
 };
 
@@ -26,9 +27,23 @@ static void matrix_row(const void *context, size_t row, float *out)
         out[i] = rng_normal(&rng) * 0.05f;
 }
 
+/* Ready codes, for the formats that nothing is quantised to. */
+static void matrix_codes(const void *context, size_t row, const struct weight_codes *out)
+{
+    const struct random_matrix *matrix = context;
+    const struct shape *shape = matrix->shape;
+    struct rng rng = rng_make(matrix->seed * 1000003 + row);
+    for (size_t i = 0; i < shape->n_in; i++)
+        out->codes[i] = (int8_t)rng_below(&rng, matrix->format == WEIGHT_FP8 ? 0x7f : 16); /* no NaN */
+    for (size_t g = 0; g < shape->n_in / shape->group; g++) {
+        out->scales[g] = 0.01f + 0.01f * rng_uniform(&rng);
+        out->zeros[g] = (uint8_t)rng_below(&rng, 16);
+    }
+}
+
 static const char *format_name(enum weight_format format)
 {
-    static const char *const names[] = {"f32", "bf16", "f16", "int8", "int4"};
+    static const char *const names[] = {"f32", "bf16", "f16", "int8", "int4", "uint4", "fp8"};
     return names[format];
 }
 
@@ -90,9 +105,11 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, int n
     float *bias = mem_alloc_array(c->shape.n_out, sizeof(float));
     for (size_t o = 0; o < c->shape.n_out; o++)
         bias[o] = (float)o * 0.01f - 0.3f;
-    struct random_matrix matrix = {&c->shape, c->options->seed};
+    struct random_matrix matrix = {&c->shape, c->format, c->options->seed};
     struct weight_desc desc = {"check",    c->shape.n_out, c->shape.n_in, c->format, c->shape.group,
-                               matrix_row, &matrix,        bias,          false};
+                               matrix_row, &matrix,        bias,          false,     NULL};
+    if (c->format == WEIGHT_UINT4 || c->format == WEIGHT_FP8)
+        desc.codes = matrix_codes;
     struct weight *weight;
     struct act *in, *out;
     e = ops->weight_pack(backend, &desc, &weight);
@@ -162,7 +179,7 @@ static int check_linears(const struct check_options *options, dispatch_counts co
      * and above the threshold of sharing. */
     static const struct shape shapes[] = {{32, 8, 32}, {64, 32, 64}, {128, 200, 32}, {4096, 72, 128}};
     int failures = 0;
-    for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
+    for (int format = WEIGHT_F32; format <= WEIGHT_FP8; format++) {
         char name[64];
         snprintf(name, sizeof name, "dispatch_linear_%s", format_name((enum weight_format)format));
         if (!check_selected(options, name))
@@ -172,6 +189,8 @@ static int check_linears(const struct check_options *options, dispatch_counts co
             struct shape shape = shapes[i];
             if (options->quick && shape.n_in > 1000)
                 shape.n_in = 1024;
+            if (format == WEIGHT_FP8)
+                shape.group = (uint32_t)shape.n_in;
             failures += !check_linear_shape(options, (enum weight_format)format, shape, counts);
         }
         if (failures == before)

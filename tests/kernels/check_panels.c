@@ -29,12 +29,15 @@ static void fill_quantized_panel(struct rng *rng, enum weight_format format, str
     bool extreme = rng_below(rng, 4) == 0;
     uint8_t *at = panel->data, *end = panel->data + panel->size_bytes;
     while (at < end) {
-        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
             ((uint16_t *)at)[o] = random_f16(rng);
-        at += PANEL_SCALE_BYTES;
+            if (format == WEIGHT_UINT4)
+                ((uint16_t *)at)[PANEL_OUTPUTS + o] = (uint16_t)rng_below(rng, 16);
+        }
+        at += group_header_bytes(format);
         for (size_t i = 0; i < group / QUANT_BLOCK * quant_block_bytes(format); i++, at++) {
             if (format == WEIGHT_INT8)
-                *at = extreme ? (rng_below(rng, 2) ? 255 : 1) : (uint8_t)rng_between(rng, 1, 255);
+                *at = extreme ? (rng_below(rng, 2) ? 255 : 0) : (uint8_t)rng_below(rng, 256);
             else
                 *at = extreme ? (rng_below(rng, 2) ? 0xff : 0) : (uint8_t)rng_below(rng, 256);
         }
@@ -62,12 +65,13 @@ static void fill_codes(struct rng *rng, struct linear_args *args, int8_t *q, flo
 bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
                      char failure[FAILURE_MAX])
 {
-    bool quantized = id == KERNEL_linear_int8 || id == KERNEL_linear_int4;
     enum weight_format format = id == KERNEL_linear_f32    ? WEIGHT_F32
                                 : id == KERNEL_linear_bf16 ? WEIGHT_BF16
                                 : id == KERNEL_linear_f16  ? WEIGHT_F16
                                 : id == KERNEL_linear_int8 ? WEIGHT_INT8
-                                                           : WEIGHT_INT4;
+                                : id == KERNEL_linear_int4 ? WEIGHT_INT4
+                                                           : WEIGHT_UINT4;
+    bool quantized = weight_is_quantized(format);
     struct linear_args args = {.n_rows = rng_between(rng, 1, 27),
                                .group = QUANT_BLOCK * rng_between(rng, 1, 4)};
     args.n_in = quantized ? args.group * rng_between(rng, 1, 5) : rng_between(rng, 1, 150);
@@ -81,7 +85,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     struct guarded q = guarded_alloc((args.n_rows - 1) * args.q_stride + args.n_in);
     size_t n_blocks = (args.n_rows - 1) * args.q_block_stride + args.n_in / QUANT_BLOCK;
     struct guarded scale = guarded_alloc(n_blocks * 4), sum = guarded_alloc(n_blocks * 4);
-    struct guarded bias = guarded_alloc(PANEL_OUTPUTS * 4);
+    struct guarded bias = guarded_alloc(PANEL_OUTPUTS * 4), factor = guarded_alloc(PANEL_OUTPUTS * 4);
     size_t out_bytes = ((args.n_rows - 1) * args.out_stride + args.n_out) * 4;
     struct guarded want = guarded_alloc(out_bytes), got = guarded_alloc(out_bytes);
     if (quantized) {
@@ -92,6 +96,8 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
         fill_normal(rng, (float *)x.data, x.size_bytes / 4);
     }
     fill_normal(rng, (float *)bias.data, PANEL_OUTPUTS);
+    fill_normal(rng, (float *)factor.data, PANEL_OUTPUTS);
+    args.scale = !quantized && rng_below(rng, 2) ? (const float *)factor.data : NULL;
     args.panel = panel.data;
     args.x = (const float *)x.data;
     args.q = (const int8_t *)q.data;
@@ -107,7 +113,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
              args.group, args.n_out);
     bool same = compare_outputs(&want, &got, what, failure);
     guarded_free(&panel), guarded_free(&x), guarded_free(&q), guarded_free(&scale), guarded_free(&sum);
-    guarded_free(&bias), guarded_free(&want), guarded_free(&got);
+    guarded_free(&bias), guarded_free(&factor), guarded_free(&want), guarded_free(&got);
     return same;
 }
 

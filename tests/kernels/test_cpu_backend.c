@@ -93,8 +93,8 @@ static void test_pack_and_read_back(void **state)
     for (uint32_t r = 0; r < OUT; r++)
         rows[r] = (struct step_row){.token = OUT - 1 - r};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-        struct weight_desc desc = {"w",     OUT,  IN,   cases[c].format, cases[c].group, matrix_row,
-                                   &matrix, NULL, false};
+        struct weight_desc desc = {"w",        OUT,     IN,   cases[c].format, cases[c].group,
+                                   matrix_row, &matrix, NULL, false,           NULL};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         size_t held = sizeof *weight + weight->n_panels * weight->panel_bytes;
@@ -114,6 +114,91 @@ static void test_pack_and_read_back(void **state)
     mem_free(values);
 }
 
+/* Codes of a checkpoint: (row + i) % 16 and the like, less a zero point of (row + group) % 16. */
+static void given_codes(const void *context, size_t row, const struct weight_codes *out)
+{
+    const struct weight_desc *desc = context;
+    for (size_t i = 0; i < desc->n_in; i++) {
+        int code = (int)((row * 5 + i * 3) % 16);
+        out->codes[i] = (int8_t)(desc->format == WEIGHT_INT4   ? code - 8
+                                 : desc->format == WEIGHT_INT8 ? code * 17 - 128
+                                                               : code);
+    }
+    for (size_t g = 0; g < desc->n_in / desc->group; g++) {
+        out->scales[g] = 0.125f * (float)(1 + (row + g) % 7);
+        if (desc->format == WEIGHT_UINT4)
+            out->zeros[g] = (uint8_t)((row + g) % 16);
+    }
+}
+
+static float given_value(const struct weight_desc *desc, size_t row, size_t i)
+{
+    size_t g = i / desc->group;
+    float scale = 0.125f * (float)(1 + (row + g) % 7);
+    int code = (int)((row * 5 + i * 3) % 16);
+    if (desc->format == WEIGHT_FP8) /* 0..7 are multiples of 2^-9, the others begin at 2^-6 */
+        return (code < 8 ? (float)code : (float)(8 + code % 8)) * 0x1p-9f * scale;
+    if (desc->format == WEIGHT_INT8)
+        return (float)(code * 17 - 128) * scale;
+    return (float)(code - (desc->format == WEIGHT_INT4 ? 8 : (int)((row + g) % 16))) * scale;
+}
+
+/* What comes as codes is kept: the values that are read back are those, and so is every output for a row that
+ * is one at one place. */
+static void test_given_codes(void **state)
+{
+    (void)state;
+    enum { OUT = 70, IN = 128 };
+    static const struct {
+        enum weight_format format;
+        uint32_t group;
+    } cases[] = {{WEIGHT_INT8, 32},  {WEIGHT_INT8, IN},  {WEIGHT_INT4, 64},
+                 {WEIGHT_UINT4, 32}, {WEIGHT_UINT4, IN}, {WEIGHT_FP8, IN}};
+    struct act *in, *out, *table;
+    OK(ops->act_create(backend, ACT_HIDDEN, IN, IN, &in));
+    OK(ops->act_create(backend, ACT_HIDDEN, IN, OUT, &out));
+    OK(ops->act_create(backend, ACT_HIDDEN, OUT, IN, &table));
+    struct step_row rows[IN] = {{0}};
+    for (uint32_t r = 0; r < OUT; r++)
+        rows[r].token = r;
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct weight_desc desc = {.name = "w", .n_out = OUT, .n_in = IN, .codes = given_codes};
+        desc.format = cases[c].format;
+        desc.group = cases[c].group;
+        desc.row_context = &desc;
+        struct weight *weight;
+        OK(ops->weight_pack(backend, &desc, &weight));
+        assert_true(ops->weight_bytes(backend, &desc) ==
+                    sizeof *weight + weight->n_panels * (weight->panel_bytes + (weight->scale ? 32 * 4 : 0)));
+        struct step step = {.n_rows = OUT, .rows = rows};
+        ops->embed(backend, &step, NULL, weight, 0, 1.0f, table);
+        for (size_t r = 0; r < OUT; r++) {
+            float got[IN];
+            ops->act_read(table, r, 1, got);
+            for (size_t i = 0; i < IN; i++)
+                assert_float_equal(got[i], given_value(&desc, r, i), 0);
+        }
+        step.n_rows = IN;
+        for (size_t i = 0; i < IN; i++) {
+            float x[IN] = {0}, got[OUT];
+            x[i] = 127.0f; /* an activation scale of one */
+            ops->act_write(in, i, 1, x);
+            if (i + 1 < IN)
+                continue;
+            ops->linear(backend, &step, in, weight, out);
+            for (size_t k = 0; k < IN; k++) {
+                ops->act_read(out, k, 1, got);
+                for (size_t o = 0; o < OUT; o++)
+                    assert_float_equal(got[o], 127.0f * given_value(&desc, o, k), 0);
+            }
+        }
+        ops->weight_destroy(weight);
+    }
+    ops->act_destroy(in);
+    ops->act_destroy(out);
+    ops->act_destroy(table);
+}
+
 /* Quantised products against the unquantised ones: the error is that of two roundings, not of a mistake. */
 static void test_linear_close_to_double(void **state)
 {
@@ -130,8 +215,8 @@ static void test_linear_close_to_double(void **state)
     struct step step = {.n_rows = ROWS};
     static const double tolerance[] = {1e-5, 0.015, 0.002, 0.08, 0.8}; /* |product| is about 1.1 */
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {"w",     OUT,  IN,   (enum weight_format)format, WEIGHT_GROUP, matrix_row,
-                                   &matrix, bias, false};
+        struct weight_desc desc = {
+            "w", OUT, IN, (enum weight_format)format, WEIGHT_GROUP, matrix_row, &matrix, bias, false, NULL};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         ops->act_write(in, 0, ROWS, x);
@@ -164,7 +249,7 @@ static void test_quantised_rows_follow_writes(void **state)
     enum { OUT = 32, IN = 64 };
     float *w = random_values(4, OUT * IN, 0.1f), *x = random_values(5, 2 * IN, 1.0f), first[OUT], again[OUT];
     struct matrix matrix = {OUT, IN, w};
-    struct weight_desc desc = {"w", OUT, IN, WEIGHT_INT8, 32, matrix_row, &matrix, NULL, false};
+    struct weight_desc desc = {"w", OUT, IN, WEIGHT_INT8, 32, matrix_row, &matrix, NULL, false, NULL};
     struct weight *weight;
     struct act *in, *out;
     OK(ops->weight_pack(backend, &desc, &weight));
@@ -196,8 +281,8 @@ static void test_bad_weights(void **state)
     struct weight *weight;
     values[64 + 5] = NAN;
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {"layers.0.q", 3,    32,   (enum weight_format)format, 32, matrix_row,
-                                   &matrix,      NULL, false};
+        struct weight_desc desc = {
+            "layers.0.q", 3, 32, (enum weight_format)format, 32, matrix_row, &matrix, NULL, false, NULL};
         err_t e = ops->weight_pack(backend, &desc, &weight);
         if (format == WEIGHT_F32 || format == WEIGHT_BF16) {
             OK(e);
@@ -209,7 +294,7 @@ static void test_bad_weights(void **state)
         assert_null(weight);
     }
     values[64 + 5] = 70000.0f;
-    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL, false};
+    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL, false, NULL};
     assert_int_equal(ops->weight_pack(backend, &desc, &weight).code, ERR_DATA_LOSS);
 }
 
@@ -290,7 +375,7 @@ static void test_creation_without_memory(void **state)
     (void)state;
     float values[64 * 32] = {0}, inv_freq[4] = {1};
     struct matrix matrix = {64, 32, values};
-    struct weight_desc desc = {"w", 64, 32, WEIGHT_INT4, 32, matrix_row, &matrix, values, false};
+    struct weight_desc desc = {"w", 64, 32, WEIGHT_INT4, 32, matrix_row, &matrix, values, false, NULL};
     struct kv_desc kv_desc = {KV_BF16, 300, KV_BLOCK_TOKENS, 2, 64, 0}; /* large enough to be mapped */
     struct step_capacity capacity = {5, 3, 5, 2, 7, 2};
     for (int what = 0; what < 8; what++) {
@@ -342,8 +427,8 @@ static void test_ops_do_not_allocate(void **state)
     enum { DIM = 16, HEADS = 2, VOCAB = 200 };
     float *values = random_values(8, VOCAB * 64, 0.2f), inv_freq[DIM / 2] = {1, 0.5f};
     struct matrix matrix = {VOCAB, 64, values};
-    struct weight_desc desc = {"w", VOCAB, 64, WEIGHT_INT4, 32, matrix_row, &matrix, NULL, false};
-    struct weight_desc qkv_desc = {"qkv", 64, 64, WEIGHT_BF16, 0, matrix_row, &matrix, NULL, false};
+    struct weight_desc desc = {"w", VOCAB, 64, WEIGHT_INT4, 32, matrix_row, &matrix, NULL, false, NULL};
+    struct weight_desc qkv_desc = {"qkv", 64, 64, WEIGHT_BF16, 0, matrix_row, &matrix, NULL, false, NULL};
     struct kv_desc kv_desc = {KV_BF16, 4, KV_BLOCK_TOKENS, 1, DIM, 0};
     struct weight *table, *qkv_weight;
     struct act *hidden, *normed, *qkv, *mixed, *gate_up, *logits;
@@ -420,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backend_create),
         cmocka_unit_test(test_pack_and_read_back),
+        cmocka_unit_test(test_given_codes),
         cmocka_unit_test(test_linear_close_to_double),
         cmocka_unit_test(test_quantised_rows_follow_writes),
         cmocka_unit_test(test_bad_weights),

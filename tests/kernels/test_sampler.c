@@ -122,7 +122,7 @@ static void test_allowed_and_masks(void **state)
     set_slot(0, &params, NULL, 0, NULL, 0);
     assert_int_equal(draw(x, 1, -1, mask).token_ids[0], 3); /* both must allow it */
     mask[0] = 1u << 20;
-    assert_int_equal(draw(x, 1, -1, mask).status, STEP_RESULT_NOT_FINITE);
+    assert_int_equal(draw(x, 1, -1, mask).status, STEP_RESULT_FORBIDDEN);
     mask[0] = 0;
     mask[1] = 1u << 7;
     params.n_allowed_ids = 0;

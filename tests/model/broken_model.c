@@ -11,19 +11,25 @@
 #include "base/alloc.h"
 #include "base/mapped_file.h"
 
-#define GOOD_MODEL TEST_DATA_DIR "/parity/checkpoints/llama-gqa"
-
 void broken_model_make(struct broken_model *model)
 {
+    broken_model_make_of(model, "checkpoints/llama-gqa");
+}
+
+void broken_model_make_of(struct broken_model *model, const char *checkpoint)
+{
+    char path[512];
     *model = (struct broken_model){0};
     const char *folder = getenv("TMPDIR");
     snprintf(model->directory, sizeof model->directory, "%s/bantam-model-XXXXXX", folder ? folder : "/tmp");
     assert_non_null(mkdtemp(model->directory));
-    model->config = json_load_file(GOOD_MODEL "/config.json", 0, NULL);
+    snprintf(path, sizeof path, TEST_DATA_DIR "/parity/%s/config.json", checkpoint);
+    model->config = json_load_file(path, 0, NULL);
     assert_non_null(model->config);
     char *file;
     size_t file_bytes;
-    assert_int_equal(file_read(GOOD_MODEL "/model.safetensors", 1 << 20, &file, &file_bytes).code, ERR_OK);
+    snprintf(path, sizeof path, TEST_DATA_DIR "/parity/%s/model.safetensors", checkpoint);
+    assert_int_equal(file_read(path, 1 << 20, &file, &file_bytes).code, ERR_OK);
     uint64_t header_bytes;
     memcpy(&header_bytes, file, sizeof header_bytes);
     model->header = json_loadb(file + 8, header_bytes, 0, NULL);

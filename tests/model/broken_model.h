@@ -17,6 +17,8 @@ struct broken_model {
 
 /* Loads tests/parity/checkpoints/llama-gqa; nothing is written yet. */
 void broken_model_make(struct broken_model *model);
+/* The same of another one of tests/parity: "quantized/awq-g32". */
+void broken_model_make_of(struct broken_model *model, const char *checkpoint);
 /* Removes the folder. */
 void broken_model_remove(struct broken_model *model);
 

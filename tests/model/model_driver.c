@@ -16,6 +16,12 @@ const char *const driver_checkpoints[] = {"llama-gqa",
                                           "qwen2-window",
                                           NULL};
 
+const char *const driver_quantized_checkpoints[] = {
+    "awq-g32",         "awq-g128",          "gptq-sym-g32",      "gptq-sym-stored-half",
+    "gptq-asym-g64",   "gptq-v2-act-order", "gptq-int8-channel", "packed-sym-g64",
+    "packed-asym-g32", "packed-channel",    "packed-int8-asym",  "w8a8",
+    "e4m3-channel",    "e4m3-tensor",       "e4m3-block",        NULL};
+
 const char *driver_device(void)
 {
     return getenv("BANTAM_TEST_DEVICE");
@@ -103,11 +109,20 @@ uint32_t driver_want(struct driver *driver, uint32_t row, enum step_output_kind 
     return step->n_outputs++;
 }
 
+void driver_run_masked(struct driver *driver, const uint32_t *const *masks)
+{
+    err_t e = model_forward(driver->model, driver->step);
+    if (e.code == ERR_OK)
+        e = model_sample(driver->model, driver->step, masks);
+    if (e.code == ERR_OK)
+        e = model_collect(driver->model, driver->step);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+}
+
 void driver_run(struct driver *driver)
 {
-    model_forward(driver->model, driver->step);
-    model_sample(driver->model, driver->step, NULL);
-    model_collect(driver->model, driver->step);
+    driver_run_masked(driver, NULL);
 }
 
 const struct step_result *driver_result(const struct driver *driver, uint32_t output)

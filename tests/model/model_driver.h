@@ -33,7 +33,8 @@ uint32_t driver_add(struct driver *driver, uint32_t slot, const uint32_t *tokens
 uint32_t driver_want(struct driver *driver, uint32_t row, enum step_output_kind kind, uint32_t target,
                      int32_t n_logprobs);
 void driver_run(struct driver *driver);
+void driver_run_masked(struct driver *driver, const uint32_t *const *masks);
 const struct step_result *driver_result(const struct driver *driver, uint32_t output);
 
-/* The checkpoints' names, NULL at the end. */
-extern const char *const driver_checkpoints[];
+/* Names of the checkpoints in tests/parity/checkpoints and tests/parity/quantized, NULL at the end. */
+extern const char *const driver_checkpoints[], *const driver_quantized_checkpoints[];

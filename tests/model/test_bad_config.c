@@ -147,8 +147,8 @@ static void things_not_known(void **state)
     expect_error(load_config_with("hidden_act", "\"relu\""), ERR_UNIMPLEMENTED, "hidden_act", "relu", "silu",
                  NULL);
     expect_error(load_config_with("dtype", "\"float8\""), ERR_UNIMPLEMENTED, "float8", "bfloat16", NULL);
-    expect_error(load_config_with("quantization_config", "{\"quant_method\":\"awq\"}"), ERR_UNIMPLEMENTED,
-                 "quantization_config", NULL);
+    expect_error(load_config_with("quantization_config", "{\"quant_method\":\"aqlm\"}"), ERR_UNIMPLEMENTED,
+                 "config.json", "quantization_config.quant_method", "aqlm", "gptq", "--quantization", NULL);
 }
 
 static void rope_scalings(void **state)

@@ -122,6 +122,20 @@ static void compare_traces(const char *what, uint64_t seed)
     }
 }
 
+static void compare_alone_and_together(const struct model_options *options, const char *what)
+{
+    struct driver driver = driver_open(options);
+    make_tokens(model_describe(driver.model)->vocab_size);
+    memset(alone, 0, sizeof alone);
+    run_alone(&driver);
+    for (uint64_t seed = 0; seed < (driver_device() ? 2 : 5); seed++) { /* an emulated device is slow */
+        memset(together, 0xff, sizeof together);
+        run_together(&driver, seed);
+        compare_traces(what, seed);
+    }
+    driver_close(&driver);
+}
+
 static void batch_gives_the_same_bits(void **state)
 {
     static const struct {
@@ -139,17 +153,17 @@ static void batch_gives_the_same_bits(void **state)
         struct model_options options = driver_options(directory, N_SLOTS, MAX_LEN);
         options.dtype = formats[f].dtype;
         options.quantization = formats[f].quantization;
-        struct driver driver = driver_open(&options);
-        make_tokens(model_describe(driver.model)->vocab_size);
-        memset(alone, 0, sizeof alone);
-        run_alone(&driver);
-        for (uint64_t seed = 0; seed < (driver_device() ? 2 : 5); seed++) { /* an emulated device is slow */
-            memset(together, 0xff, sizeof together);
-            run_together(&driver, seed);
-            compare_traces(formats[f].name, seed);
-        }
-        driver_close(&driver);
+        compare_alone_and_together(&options, formats[f].name);
     }
+}
+
+/* The same on the codes of a checkpoint. */
+static void codes_give_the_same_bits(void **state)
+{
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%s/parity/quantized/%s", TEST_DATA_DIR, (const char *)*state);
+    struct model_options options = driver_options(directory, N_SLOTS, MAX_LEN);
+    compare_alone_and_together(&options, *state);
 }
 
 /* Seeded draws at temperature 1 beside others, and alone: the same tokens. */
@@ -245,9 +259,7 @@ static void masks_follow_their_outputs(void **state)
         driver_reset_slot(&driver, slot);
         driver_want(&driver, driver_add(&driver, slot, prompt, 0, 1), STEP_OUTPUT_SAMPLE, 0, -1);
     }
-    model_forward(driver.model, driver.step);
-    model_sample(driver.model, driver.step, masks);
-    model_collect(driver.model, driver.step);
+    driver_run_masked(&driver, masks);
     uint32_t unmasked = driver_result(&driver, 0)->token_ids[0];
     for (uint32_t slot = 0; slot < N_MASKED; slot++)
         assert_int_equal(driver_result(&driver, slot)->token_ids[0], slot % 5 ? 7 * slot + 3 : unmasked);
@@ -259,6 +271,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         {"llama batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "llama-tied-llama3-rope"},
         {"qwen2 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "qwen2-window"},
+        {"awq codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "awq-g128"},
+        {"packed codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "packed-asym-g32"},
+        {"w8a8 codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "w8a8"},
+        {"e4m3 codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "e4m3-tensor"},
         cmocka_unit_test(draws_do_not_depend_on_the_batch),
         cmocka_unit_test(copied_blocks_continue_the_sequence),
         cmocka_unit_test(masks_follow_their_outputs),

@@ -41,7 +41,7 @@ struct fake_service {
     pthread_t thread;
     pthread_mutex_t mutex;
     struct stream *streams;
-    bool held, ends, draining, step_running;
+    bool held, ends, draining, step_running, failed;
     int64_t heartbeat_age_ns;
     enum err_code submit_failure;
     uint32_t fail_at;
@@ -376,7 +376,8 @@ static void fake_loads(struct service *service, struct loads *out)
                           .steps_total = fake->counts.steps,
                           .predicted_ttft_ns = 123000000,
                           .heartbeat_age_ns = fake->heartbeat_age_ns,
-                          .step_running = fake->step_running};
+                          .step_running = fake->step_running,
+                          .failed = fake->failed};
     pthread_mutex_unlock(&fake->mutex);
 }
 
@@ -485,6 +486,13 @@ void fake_service_set_heartbeat(struct fake_service *fake, int64_t age_ns, bool 
     pthread_mutex_lock(&fake->mutex);
     fake->heartbeat_age_ns = age_ns;
     fake->step_running = step_running;
+    pthread_mutex_unlock(&fake->mutex);
+}
+
+void fake_service_set_failed(struct fake_service *fake)
+{
+    pthread_mutex_lock(&fake->mutex);
+    fake->failed = true;
     pthread_mutex_unlock(&fake->mutex);
 }
 

@@ -30,6 +30,8 @@ struct service *fake_service_of(struct fake_service *fake);
 void fake_service_hold(struct fake_service *fake, bool held);
 /* What loads reports: a loop that died so long ago, or is in a step. */
 void fake_service_set_heartbeat(struct fake_service *fake, int64_t age_ns, bool step_running);
+/* What loads reports: the device is lost. */
+void fake_service_set_failed(struct fake_service *fake);
 /* The next submit fails with this code. */
 void fake_service_fail_submit(struct fake_service *fake, enum err_code code);
 /* Streams fail at this position with ERR_INTERNAL; UINT32_MAX = never. */

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include "base/assert.h"
 #include "base/ring.h"
-#include "proto/grpc_flusher.h"
+#include "proto/flusher.h"
 
 enum { N_ITEMS = 64, N_MESSAGES = 300, N_SENDERS = 3, RING_CAPACITY = 256 };
 

@@ -153,6 +153,34 @@ static void watch_tells_changes(void **state)
     wait_done(fixture, &unknown);
 }
 
+/* A lost device: no service serves, however lively the loop, and watchers of each hear of it. */
+static void a_lost_device_serves_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    struct reply all = {0}, named = {0}, list = {0};
+    start_raw(fixture, WATCH, "", 0, &all);
+    start_raw(fixture, WATCH,
+              "\x0a\x0d"
+              "bantam.Bantam",
+              15, &named);
+    wait_messages(fixture, &all, 1);
+    wait_messages(fixture, &named, 1);
+    fake_service_set_heartbeat(fixture->fake, 0, true);
+    fake_service_set_failed(fixture->fake);
+    wait_messages(fixture, &all, 2);
+    wait_messages(fixture, &named, 2);
+    assert_int_equal(all.last_bytes[1], HEALTH_NOT_SERVING);
+    assert_int_equal(named.last_bytes[1], HEALTH_NOT_SERVING);
+    expect_status(fixture, "", 0, HEALTH_NOT_SERVING);
+    start_raw(fixture, LIST, "", 0, &list);
+    wait_done(fixture, &list);
+    assert_memory_equal(list.last_bytes, "\x0a\x06\x0a\x00\x12\x02\x08\x02", 8);
+    grpc_client_cancel(all.call);
+    grpc_client_cancel(named.call);
+    wait_done(fixture, &all);
+    wait_done(fixture, &named);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +188,7 @@ int main(void)
         cmocka_unit_test(answers_are_protobuf),
         cmocka_unit_test_setup_teardown(check_follows_the_heartbeat, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_tells_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_device_serves_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 #include <string.h>
+#include <unistd.h>
 #include "proto/listen_address.h"
 
 static void addresses_are_formatted(void **state)
@@ -56,13 +57,36 @@ static void failures_are_explained(void **state)
     assert_non_null(strstr(e.message, "203.0.113.7"));
 }
 
+static void sockets_share_a_free_port(void **state)
+{
+    (void)state;
+    static const char *const hosts[] = {"127.0.0.1", "localhost"};
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        int fds[4], again[4];
+        size_t n_fds = 0, n_again = 1;
+        uint16_t port = 0, second_port;
+        assert_int_equal(listen_open(hosts[i], 0, fds, 4, &n_fds, &port).code, ERR_OK);
+        assert_true(n_fds >= 1 && port > 0);
+        err_t e = listen_open(hosts[i], port, again, 4, &n_again, &second_port);
+        assert_int_equal(e.code, ERR_IO);
+        assert_non_null(strstr(e.message, "in use"));
+        assert_int_equal(n_again, 0);
+        for (size_t k = 0; k < n_fds; k++)
+            (void)close(fds[k]);
+    }
+    int fd;
+    size_t n_fds;
+    uint16_t port;
+    assert_int_equal(listen_open("203.0.113.7", 0, &fd, 1, &n_fds, &port).code, ERR_IO);
+    assert_int_equal(listen_open("no such host", 0, &fd, 1, &n_fds, &port).code, ERR_INVALID_ARGUMENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses_are_formatted),
-        cmocka_unit_test(only_this_machine_is_loopback),
-        cmocka_unit_test(bad_hosts_are_refused),
-        cmocka_unit_test(failures_are_explained),
+        cmocka_unit_test(addresses_are_formatted),   cmocka_unit_test(only_this_machine_is_loopback),
+        cmocka_unit_test(bad_hosts_are_refused),     cmocka_unit_test(failures_are_explained),
+        cmocka_unit_test(sockets_share_a_free_port),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,8 @@ struct copy16 {
     uint8_t *to;
     const uint8_t *from;
     uint32_t n_valid, group;
+    bool is_read; /* into `bytes` */
+    uint8_t bytes[16];
 };
 
 /* Of one thread: a queue that grows to what the kernel needs. */
@@ -113,7 +115,8 @@ void emu_copy_async_16(void *to, const void *from, uint32_t n_valid)
         }
         copies->first = 0;
     }
-    copies->items[copies->first + copies->n++] = (struct copy16){to, from, n_valid, copies->n_groups};
+    copies->items[copies->first + copies->n++] =
+        (struct copy16){.to = to, .from = from, .n_valid = n_valid, .group = copies->n_groups};
     emu_race_copy(to, 16);
     emu_poison(to, 16);
 }
@@ -130,7 +133,7 @@ void emu_copy_async_wait(uint32_t n_pending)
         const struct copy16 *copy = &copies->items[copies->first];
         if (copy->group + n_pending >= copies->n_groups)
             break;
-        memcpy(copy->to, copy->from, copy->n_valid);
+        memcpy(copy->to, copy->is_read ? copy->bytes : copy->from, copy->n_valid);
         memset(copy->to + copy->n_valid, 0, 16 - copy->n_valid);
         emu_race_landed(emu_now->index, copy->to, 16, false);
         copies->first++;
@@ -138,6 +141,19 @@ void emu_copy_async_wait(uint32_t n_pending)
     }
     if (copies->n == 0)
         copies->first = 0;
+}
+
+void emu_async_read_early(struct emu_worker *worker)
+{
+    for (uint32_t t = 0; t < worker->view.n_threads; t++) {
+        struct copies *copies = &worker->async->copies[t];
+        for (uint32_t i = copies->first; i < copies->first + copies->n; i++) {
+            struct copy16 *copy = &copies->items[i];
+            if (!copy->is_read)
+                memcpy(copy->bytes, copy->from, copy->n_valid);
+            copy->is_read = true;
+        }
+    }
 }
 
 void emu_async_thread_end(struct emu_thread *thread)

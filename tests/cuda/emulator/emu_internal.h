@@ -29,6 +29,7 @@ enum emu_wait {
     EMU_IN_BARRIER_ARRIVE,
     EMU_IN_BARRIER,
     EMU_IN_MBARRIER,
+    EMU_IN_DEPENDENCIES_WAIT,
     EMU_EXITED,
 };
 
@@ -87,6 +88,7 @@ struct emu_worker {
     struct emu_async *async; /* copies and mbarriers, emu_copy.c */
     struct emu_race *race;   /* NULL until a kernel reports its accesses, emu_race.c */
     bool checks_races;       /* the kernel under way does */
+    bool front_is_hidden;    /* what the launch in front is to write */
     struct emu_wgmma *wgmma; /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
 };
 
@@ -141,6 +143,10 @@ void emu_thread_ended(struct emu_thread *thread);
 void emu_async_create(struct emu_worker *worker);
 void emu_async_destroy(struct emu_worker *worker);
 void emu_async_begin(struct emu_worker *worker);
+/* The launch in front ends, if it was under way: emulator.h. */
+bool emu_front_end(struct emu_worker *worker);
+/* The cp.async under way read their sources now, and land when they are waited for. */
+void emu_async_read_early(struct emu_worker *worker);
 void emu_async_thread_end(struct emu_thread *thread);
 void emu_async_end(struct emu_worker *worker);
 /* Nobody can go on: lets a bulk copy land. False when none is under way that a thread waits for. */

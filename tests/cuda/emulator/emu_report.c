@@ -17,6 +17,7 @@ const char *emu_wait_name(enum emu_wait wait)
         [EMU_IN_BARRIER_ARRIVE] = "barrier_arrive",
         [EMU_IN_BARRIER] = "barrier",
         [EMU_IN_MBARRIER] = "mbarrier_wait",
+        [EMU_IN_DEPENDENCIES_WAIT] = "dependencies_wait",
         [EMU_EXITED] = "has ended",
     };
     return names[wait];

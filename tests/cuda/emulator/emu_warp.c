@@ -250,5 +250,26 @@ void emu_dependents_launch(void)
 
 void emu_dependencies_wait(void)
 {
-    emu_thread_now()->waited_dependencies = true;
+    struct emu_thread *thread = emu_thread_now();
+    thread->waited_dependencies = true;
+    if (!emu_worker->front_is_hidden)
+        return;
+    thread->wait = EMU_IN_DEPENDENCIES_WAIT;
+    emu_suspend(thread);
+    thread->wait = EMU_RUNS;
+}
+
+bool emu_front_end(struct emu_worker *worker)
+{
+    if (!worker->front_is_hidden)
+        return false;
+    worker->front_is_hidden = false;
+    emu_async_read_early(worker);
+    worker->launch->front->show(worker->launch->front->context);
+    for (uint32_t i = 0; i < worker->view.n_threads; i++) {
+        const struct emu_thread *thread = &worker->threads[i];
+        if (thread->wait == EMU_IN_DEPENDENCIES_WAIT)
+            worker->warps[thread->view.warp].runnable |= 1u << thread->view.lane;
+    }
+    return true;
 }

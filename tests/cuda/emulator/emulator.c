@@ -213,6 +213,9 @@ static void block_begin(struct emu_worker *worker, const struct emu_launch *laun
         worker->threads[i].wait = EMU_RUNS;
         worker->threads[i].waited_dependencies = false;
     }
+    worker->front_is_hidden = launch->front != NULL;
+    if (launch->front != NULL)
+        launch->front->hide(launch->front->context);
     emu_shared_begin(worker);
     emu_async_begin(worker);
     emu_wgmma_begin(worker);
@@ -254,7 +257,7 @@ static void block_run(struct emu_worker *worker, const struct emu_launch *launch
     while (worker->n_live > 0) {
         struct emu_warp *warp = warp_to_run(worker, last);
         if (warp == NULL) {
-            if (!emu_async_progress(worker))
+            if (!emu_front_end(worker) && !emu_async_progress(worker))
                 emu_fail_stuck("no thread can go on");
             continue;
         }

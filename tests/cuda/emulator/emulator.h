@@ -11,6 +11,15 @@
 extern "C" {
 #endif
 
+/* The launch in front of a dependent one, still under way: what it is to write is hidden before each block
+ * begins and shown when no thread of the block can go on without it. By then the block's cp.async have read
+ * what they found. One OS thread. */
+struct emu_front {
+    void (*hide)(void *context);
+    void (*show)(void *context);
+    void *context;
+};
+
 struct emu_launch {
     const struct emu_kernel *kernel;
     uint32_t grid[3];
@@ -20,6 +29,7 @@ struct emu_launch {
     size_t args_bytes;
     bool
         dependent; /* launched with programmatic dependent launch: the kernel must call dependencies_wait() */
+    const struct emu_front *front; /* NULL: it has ended */
 };
 
 /* Runs the grid and returns when it has ended. Thread-safe. */

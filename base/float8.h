@@ -1,19 +1,19 @@
-/* e4m3 on the host, as the device converts: 1 sign, 4 exponent, 3 mantissa bits, no infinity, NaN 0x7f;
+/* e4m3 on the host: 1 sign, 4 exponent, 3 mantissa bits, no infinity, NaN 0x7f;
  * round to nearest even, beyond 448 to 448. Source: OCP 8-bit Floating Point Specification (OFP8) 1.0. */
 #pragma once
 
 #include <math.h>
 #include <stdint.h>
 
-#define CUDA_E4M3_MAX 448.0f
+#define F8_E4M3_MAX 448.0f
 
-static inline uint8_t cuda_e4m3_from_f32(float x)
+static inline uint8_t f8_e4m3_from_f32(float x)
 {
     uint8_t sign = signbit(x) ? 0x80 : 0;
     float magnitude = fabsf(x);
     if (isnan(x))
         return sign | 0x7f;
-    if (magnitude >= CUDA_E4M3_MAX)
+    if (magnitude >= F8_E4M3_MAX)
         return sign | 0x7e;
     if (magnitude < 0x1p-6f) /* subnormals are multiples of 2^-9; the carry into 2^-6 is right as it is */
         return sign | (uint8_t)lrintf(magnitude * 0x1p9f);
@@ -24,7 +24,7 @@ static inline uint8_t cuda_e4m3_from_f32(float x)
     return sign | (uint8_t)(code > 0x7e ? 0x7e : code);
 }
 
-static inline float cuda_e4m3_to_f32(uint8_t code)
+static inline float f8_e4m3_to_f32(uint8_t code)
 {
     float sign = code & 0x80 ? -1.0f : 1.0f;
     int exponent = code >> 3 & 15, mantissa = code & 7;

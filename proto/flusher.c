@@ -1,4 +1,4 @@
-#include "proto/grpc_flusher.h"
+#include "proto/flusher.h"
 
 #include <pthread.h>
 #include "base/alloc.h"

@@ -1,0 +1,390 @@
+#include "proto/http_door.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "proto/http_door_internal.h"
+#include "proto/service_state.h"
+#include "proto/whole_answer.h"
+
+#define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last bytes to reach clients that read */
+enum { SMALL_ANSWER_BYTES_MAX = 64 << 10, ALLOW_BYTES_MAX = 64 };
+
+struct http_door_options http_door_options_default(void)
+{
+    return (struct http_door_options){
+        .host = "127.0.0.1",
+        .port = 8000,
+        .version = "",
+        .n_loop_threads = 2,
+        .n_worker_threads = 2,
+        .max_connections = 1024,
+        .max_message_bytes = 4 << 20,
+        .max_head_bytes = 16 << 10,
+        .max_pending_bytes = 256 << 20,
+        .max_stream_bytes = 64 << 10,
+        .max_output_bytes = 256 << 20,
+        .head_timeout_ms = 10000,
+        .body_timeout_ms = 60000,
+        .idle_timeout_ms = 75000,
+        .write_timeout_ms = 60000,
+    };
+}
+
+/* --- refusals */
+
+void http_refuse(struct http_door *door, struct http_exchange *exchange, const err_t *error,
+                 enum openai_kind kind, const char *param)
+{
+    int status = openai_status_of(error->code);
+    if (status == 429 || status == 503) {
+        char value[24];
+        int64_t ms = service_pushback_ms(door->service);
+        (void)snprintf(value, sizeof value, "%lld", (long long)((ms + 999) / 1000));
+        http_exchange_header(exchange, "retry-after", value);
+        (void)snprintf(value, sizeof value, "%lld", (long long)ms);
+        http_exchange_header(exchange, "retry-after-ms", value);
+    }
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    (void)openai_encode_error(error, kind, param, &body);
+    http_exchange_respond(exchange, status, HTTP_JSON, body.data, body.size);
+    buffer_free(&body);
+}
+
+void http_refuse_with(struct http_exchange *exchange, int status, const char *message)
+{
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    (void)openai_encode_fault(status, message, &body);
+    http_exchange_respond(exchange, status, HTTP_JSON, body.data, body.size);
+    buffer_free(&body);
+}
+
+static void describe_fault(int status, const char *why, struct buffer *body)
+{
+    (void)openai_encode_fault(status, why, body);
+}
+
+/* Answers with what was encoded, or with the reason why it could not be. */
+static void answer(struct http_door *door, struct http_exchange *exchange, bool encoded, struct buffer *body)
+{
+    err_t e = err_new(ERR_INTERNAL, "the answer is too large");
+    if (encoded)
+        http_exchange_respond(exchange, 200, HTTP_JSON, body->data, body->size);
+    else
+        http_refuse(door, exchange, &e, OPENAI_COMPLETION, NULL);
+    buffer_free(body);
+}
+
+/* --- the small routes */
+
+typedef void route_fn(struct http_door *door, struct http_exchange *exchange);
+
+static void get_health(struct http_door *door, struct http_exchange *exchange)
+{
+    static const char alive[] = "{\"status\":\"ok\"}";
+    if (service_is_alive(door->service))
+        http_exchange_respond(exchange, 200, HTTP_JSON, alive, sizeof alive - 1);
+    else
+        http_refuse_with(exchange, 503, "the engine's loop shows no life");
+}
+
+static void get_ready(struct http_door *door, struct http_exchange *exchange)
+{
+    if (atomic_load(&door->draining))
+        http_refuse_with(exchange, 503, "the server is shutting down");
+    else
+        get_health(door, exchange);
+}
+
+static void get_version(struct http_door *door, struct http_exchange *exchange)
+{
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    answer(door, exchange, buffer_append_format(&body, "{\"version\":\"%s\"}", door->options.version), &body);
+}
+
+static void get_models(struct http_door *door, struct http_exchange *exchange)
+{
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    const struct model_info *model = door->service->vtable->model_info(door->service);
+    answer(door, exchange, openai_encode_models(model, door->opened_unix_s, &body), &body);
+}
+
+static err_t check_model(struct http_door *door, const char *name)
+{
+    const char *served = door->service->vtable->model_info(door->service)->model;
+    if (!name || !name[0] || strcmp(name, served) == 0)
+        return err_ok();
+    return err_new(ERR_NOT_FOUND, "model \"%.256s\" is not served here; \"%s\" is", name, served);
+}
+
+static int hex_value(char c)
+{
+    const char *digits = "0123456789abcdef", *found = c ? strchr(digits, c | 0x20) : NULL;
+    return found ? (int)(found - digits) : -1;
+}
+
+/* %41 -> A; false when it does not fit or is none. */
+static bool decode_percent(struct http_text text, char *out, size_t out_bytes)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i];
+        if (c == '%') {
+            int high = i + 2 < text.size ? hex_value(text.data[i + 1]) : -1;
+            int low = high >= 0 ? hex_value(text.data[i + 2]) : -1;
+            if (low < 0)
+                return false;
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (c == '\0' || n + 1 == out_bytes)
+            return false;
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    return true;
+}
+
+static const char models_prefix[] = "/v1/models/";
+
+static void get_model(struct http_door *door, struct http_exchange *exchange)
+{
+    struct http_text path = http_exchange_head(exchange)->path;
+    size_t skip = sizeof models_prefix - 1;
+    char name[REQUEST_MODEL_BYTES_MAX + 1];
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    if (!decode_percent((struct http_text){path.data + skip, path.size - skip}, name, sizeof name)) {
+        http_refuse_with(exchange, 400, "the model's name in the path is not well-formed");
+        return;
+    }
+    err_t e = check_model(door, name);
+    if (e.code != ERR_OK) {
+        http_refuse(door, exchange, &e, OPENAI_COMPLETION, NULL);
+        return;
+    }
+    const struct model_info *model = door->service->vtable->model_info(door->service);
+    answer(door, exchange, openai_encode_model(model, door->opened_unix_s, &body), &body);
+}
+
+static void post_tokenize(struct http_door *door, struct http_exchange *exchange)
+{
+    struct openai_scratch scratch = {0};
+    struct openai_tokenize tokenize;
+    struct buffer body = {.limit_bytes = WHOLE_ANSWER_BYTES_MAX};
+    size_t size_bytes, n_ids = 0;
+    uint32_t *ids = NULL;
+    const char *bytes = http_exchange_body(exchange, &size_bytes);
+    err_t e = openai_decode_tokenize(bytes, size_bytes, &scratch, &tokenize);
+    if (e.code == ERR_OK)
+        e = check_model(door, tokenize.request.model);
+    if (e.code == ERR_OK)
+        e = door->service->vtable->tokenize(door->service, &tokenize.request, &ids, &n_ids);
+    if (e.code == ERR_OK)
+        answer(door, exchange,
+               openai_encode_tokens(door->service, ids, n_ids, tokenize.return_token_strs, &body), &body);
+    else
+        http_refuse(door, exchange, &e, OPENAI_COMPLETION, scratch.param);
+    mem_free(ids);
+    openai_scratch_free(&scratch);
+}
+
+static void post_detokenize(struct http_door *door, struct http_exchange *exchange)
+{
+    struct openai_scratch scratch = {0};
+    struct openai_detokenize detokenize;
+    struct buffer text = {.limit_bytes = WHOLE_ANSWER_BYTES_MAX}, body = text;
+    size_t size_bytes;
+    const char *bytes = http_exchange_body(exchange, &size_bytes);
+    err_t e = openai_decode_detokenize(bytes, size_bytes, &scratch, &detokenize);
+    if (e.code == ERR_OK)
+        e = check_model(door, detokenize.model);
+    if (e.code == ERR_OK)
+        e = door->service->vtable->detokenize(door->service, detokenize.token_ids, detokenize.n_token_ids,
+                                              false, &text);
+    if (e.code == ERR_OK)
+        answer(door, exchange, openai_encode_text(text.data ? text.data : "", text.size, &body), &body);
+    else
+        http_refuse(door, exchange, &e, OPENAI_COMPLETION, scratch.param);
+    buffer_free(&text);
+    openai_scratch_free(&scratch);
+}
+
+static void post_chat(struct http_door *door, struct http_exchange *exchange)
+{
+    http_generate(door, exchange, OPENAI_CHAT);
+}
+
+static void post_completion(struct http_door *door, struct http_exchange *exchange)
+{
+    http_generate(door, exchange, OPENAI_COMPLETION);
+}
+
+/* --- routing */
+
+static const struct http_route {
+    const char *path;
+    bool posts; /* POST with a JSON body; else GET and HEAD */
+    route_fn *handle;
+} routes[] = {
+    {"/v1/chat/completions", true, post_chat},
+    {"/v1/completions", true, post_completion},
+    {"/v1/models", false, get_models},
+    {"/tokenize", true, post_tokenize},
+    {"/detokenize", true, post_detokenize},
+    {"/health", false, get_health},
+    {"/ready", false, get_ready},
+    {"/version", false, get_version},
+};
+static const struct http_route model_route = {models_prefix, false, get_model};
+
+static const struct http_route *find_route(struct http_text path)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        if (http_text_is(path, routes[i].path))
+            return &routes[i];
+    size_t size = sizeof models_prefix - 1;
+    bool names_model = path.size > size && memcmp(path.data, models_prefix, size) == 0;
+    return names_model ? &model_route : NULL;
+}
+
+/* A page in a browser can send anything but this without asking first. */
+static bool is_json(const struct http_head *head)
+{
+    struct http_text type = http_head_find(head, "content-type");
+    size_t size = 0;
+    while (size < type.size && type.data[size] != ';' && type.data[size] != ' ')
+        size++;
+    type.size = size;
+    return type.data && http_text_is_ignoring_case(type, HTTP_JSON);
+}
+
+/* The client's name for the request goes back to it, whatever becomes of the request. */
+static void echo_request_id(struct http_exchange *exchange, const struct http_head *head)
+{
+    struct http_text id = http_head_find(head, "x-request-id");
+    char value[REQUEST_ID_BYTES_MAX + 1];
+    if (id.size == 0 || id.size > REQUEST_ID_BYTES_MAX)
+        return;
+    (void)snprintf(value, sizeof value, "%.*s", (int)id.size, id.data);
+    http_exchange_header(exchange, "x-request-id", value);
+}
+
+static void handle(void *context, struct http_exchange *exchange)
+{
+    struct http_door *door = context;
+    const struct http_head *head = http_exchange_head(exchange);
+    const struct http_route *route = find_route(head->path);
+    echo_request_id(exchange, head);
+    if (!route) {
+        char message[128];
+        (void)snprintf(message, sizeof message, "there is nothing at %.*s",
+                       (int)(head->path.size < 64 ? head->path.size : 64), head->path.data);
+        http_refuse_with(exchange, 404, message);
+        return;
+    }
+    bool posts = http_text_is(head->method, "POST");
+    bool gets = http_text_is(head->method, "GET") || http_text_is(head->method, "HEAD");
+    if (route->posts ? !posts : !gets) {
+        http_exchange_header(exchange, "allow", route->posts ? "POST" : "GET, HEAD");
+        http_refuse_with(exchange, 405, route->posts ? "this path takes POST" : "this path takes GET");
+    } else if (route->posts && !is_json(head)) {
+        http_refuse_with(exchange, 415,
+                         "the body must be JSON, with the header Content-Type: application/json");
+    } else {
+        route->handle(door, exchange);
+    }
+}
+
+static void pump(void *context, struct http_exchange *exchange)
+{
+    http_generate_pump(context, exchange);
+}
+
+static void ended(void *context, struct http_exchange *exchange)
+{
+    http_generate_ended(context, exchange);
+}
+
+/* --- opening, draining, closing */
+
+static err_t check_options(const struct http_door_options *options)
+{
+    if (options->n_loop_threads < 1 || options->n_loop_threads > HTTP_THREADS_MAX ||
+        options->n_worker_threads < 1 || options->n_worker_threads > HTTP_THREADS_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "the HTTP door takes 1 to %d threads of each kind",
+                       HTTP_THREADS_MAX);
+    if (options->max_message_bytes < 1024 || options->max_message_bytes > 1 << 30)
+        return err_new(ERR_INVALID_ARGUMENT, "a limit of %zu bytes a message; it must be 1 KiB to 1 GiB",
+                       options->max_message_bytes);
+    return err_ok();
+}
+
+err_t http_door_open(struct service *service, const struct http_door_options *options, struct http_door **out)
+{
+    TRY(check_options(options));
+    struct http_door *door = mem_alloc(sizeof *door);
+    if (!door)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the HTTP door");
+    door->service = service;
+    door->options = *options;
+    door->opened_unix_s = (int64_t)time(NULL);
+    struct http_server_options server = {
+        .host = options->host,
+        .port = options->port,
+        .n_loop_threads = options->n_loop_threads,
+        .n_worker_threads = options->n_worker_threads,
+        .max_connections = options->max_connections,
+        .max_head_bytes = options->max_head_bytes,
+        .max_body_bytes = options->max_message_bytes,
+        .max_pending_bytes = options->max_pending_bytes,
+        .max_stream_bytes = options->max_stream_bytes,
+        .max_output_bytes = options->max_output_bytes,
+        .head_timeout_ms = options->head_timeout_ms,
+        .body_timeout_ms = options->body_timeout_ms,
+        .idle_timeout_ms = options->idle_timeout_ms,
+        .write_timeout_ms = options->write_timeout_ms,
+        .progress = service->vtable->progress(service),
+        .context = door,
+        .handle = handle,
+        .pump = pump,
+        .ended = ended,
+        .describe_fault = describe_fault,
+    };
+    err_t e = http_server_open(&server, &door->server);
+    if (e.code != ERR_OK) {
+        mem_free(door);
+        return e;
+    }
+    *out = door;
+    return e;
+}
+
+uint16_t http_door_port(const struct http_door *door)
+{
+    return http_server_port(door->server);
+}
+
+uint32_t http_door_active(const struct http_door *door)
+{
+    return atomic_load(&((struct http_door *)door)->n_active);
+}
+
+void http_door_drain(struct http_door *door, struct event_count *idle)
+{
+    atomic_store(&door->idle, idle);
+    atomic_store(&door->draining, true);
+    http_server_drain(door->server);
+}
+
+void http_door_close(struct http_door *door)
+{
+    if (!door)
+        return;
+    atomic_store(&door->draining, true);
+    atomic_store(&door->closing, true);
+    http_server_close(door->server, CLOSE_GRACE_NS);
+    ASSERT(atomic_load(&door->n_active) == 0);
+    mem_free(door);
+}

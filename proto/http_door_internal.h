@@ -1,0 +1,31 @@
+/* What the HTTP door's files share. */
+#pragma once
+
+#include <stdatomic.h>
+#include "base/event_count.h"
+#include "proto/codec_openai.h"
+#include "proto/http_door.h"
+#include "proto/http_server.h"
+
+struct http_door {
+    struct service *service;
+    struct http_door_options options;
+    struct http_server *server;
+    int64_t opened_unix_s;
+    _Atomic uint32_t n_active;      /* generations */
+    _Atomic bool draining, closing; /* closing: whatever is pumped ends */
+    struct event_count *_Atomic idle;
+};
+
+#define HTTP_JSON "application/json"
+
+/* Answers with a refusal: status, body, and when to come back. */
+void http_refuse(struct http_door *door, struct http_exchange *exchange, const err_t *error,
+                 enum openai_kind kind, const char *param);
+/* The same without an err_t. */
+void http_refuse_with(struct http_exchange *exchange, int status, const char *message);
+
+/* http_generate.c: the two that generate. The user pointer of their exchanges is theirs. */
+void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind);
+void http_generate_pump(struct http_door *door, struct http_exchange *exchange);
+void http_generate_ended(struct http_door *door, struct http_exchange *exchange);

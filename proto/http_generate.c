@@ -1,0 +1,420 @@
+/* Chat completions and completions: a request from its bytes to the last byte of its answer. A completion
+ * with several prompts is as many requests to the service. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "proto/http_door_internal.h"
+#include "proto/whole_answer.h"
+
+enum {
+    INLINE_ANSWER_BYTES = 64 << 10, /* larger whole answers are written by a worker */
+    CHUNK_BYTES_MAX = 32 << 20,     /* of what one pump encodes: an event with a long prompt's logprobs */
+    CHUNK_BYTES_ENOUGH = 64 << 10,  /* then it is sent before the next event is taken */
+};
+
+/* One prompt. */
+struct prompt_part {
+    struct stream *stream;         /* NULL when released */
+    struct whole_answer *whole;    /* when not streamed */
+    struct openai_choice *choices; /* [n_choices] owned */
+    struct buffer echo;            /* the prompt's text */
+};
+
+struct generation {
+    struct http_door *door;
+    struct openai_request request; /* its pointers are gone once submitted */
+    struct openai_answer answer;
+    struct prompt_part *parts; /* [n_parts] owned */
+    size_t n_parts, n_left;    /* n_left: streams that have not ended */
+    size_t next_part;          /* round robin */
+    uint32_t n_choices;        /* of each part */
+    struct openai_usage usage;
+    struct buffer chunk; /* what is sent next */
+    size_t whole_bytes;
+    char param[OPENAI_PARAM_BYTES_MAX];
+};
+
+static const struct service_vtable *vtable_of(const struct generation *generation)
+{
+    return generation->door->service->vtable;
+}
+
+static void release_part(struct generation *generation, struct prompt_part *part)
+{
+    if (!part->stream)
+        return;
+    vtable_of(generation)->stream_release(part->stream);
+    part->stream = NULL;
+    generation->n_left--;
+}
+
+static void free_generation(struct generation *generation)
+{
+    for (size_t i = 0; generation->parts && i < generation->n_parts; i++) {
+        release_part(generation, &generation->parts[i]);
+        whole_answer_destroy(generation->parts[i].whole);
+        buffer_free(&generation->parts[i].echo);
+        mem_free(generation->parts[i].choices);
+    }
+    mem_free(generation->parts);
+    buffer_free(&generation->chunk);
+    openai_answer_free(&generation->answer);
+    struct http_door *door = generation->door;
+    mem_free(generation);
+    struct event_count *idle = atomic_load(&door->idle);
+    if (atomic_fetch_sub(&door->n_active, 1) == 1 && idle)
+        event_count_bump(idle);
+}
+
+void http_generate_ended(struct http_door *door, struct http_exchange *exchange)
+{
+    (void)door;
+    struct generation *generation = http_exchange_user(exchange);
+    if (generation)
+        free_generation(generation);
+}
+
+/* --- submitting */
+
+static err_t no_memory(void)
+{
+    return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+}
+
+/* What echo repeats: a text as it came, ids as the tokenizer writes them. */
+static err_t keep_echo(struct generation *generation, const struct request *request, struct prompt_part *part)
+{
+    struct service *service = generation->door->service;
+    part->echo.limit_bytes = WHOLE_ANSWER_BYTES_MAX;
+    if (request->prompt_kind == PROMPT_TEXT)
+        return buffer_append(&part->echo, request->text, request->text_bytes) ? err_ok() : no_memory();
+    if (!generation->answer.model->has_tokenizer)
+        return err_ok();
+    return vtable_of(generation)
+        ->detokenize(service, request->token_ids, request->n_token_ids, false, &part->echo);
+}
+
+/* The service's name for part i: the client's, numbered when there are several. */
+static const char *name_part(const struct generation *generation, const char *id, size_t i, char *out,
+                             size_t out_bytes)
+{
+    if (!id || generation->n_parts == 1)
+        return id;
+    (void)snprintf(out, out_bytes, "%s-%zu", id, i);
+    return out;
+}
+
+static err_t submit_part(struct generation *generation, size_t index)
+{
+    struct prompt_part *part = &generation->parts[index];
+    struct request request = openai_request_of_prompt(&generation->request, index);
+    char name[REQUEST_ID_BYTES_MAX + 32];
+    request.request_id = name_part(generation, request.request_id, index, name, sizeof name);
+    part->choices = mem_alloc_array(generation->n_choices, sizeof *part->choices);
+    if (!part->choices)
+        return no_memory();
+    if (!generation->request.stream)
+        TRY(whole_answer_create(generation->n_choices, &part->whole));
+    TRY(vtable_of(generation)->submit(generation->door->service, &request, &part->stream));
+    generation->n_left++;
+    if (generation->request.echo) /* after the validator has seen the ids */
+        TRY(keep_echo(generation, &request, part));
+    for (uint32_t i = 0; i < generation->n_choices; i++)
+        part->choices[i] = (struct openai_choice){
+            .index = (uint32_t)index * generation->n_choices + i,
+            .echo_text = part->echo.data ? part->echo.data : "",
+            .echo_bytes = part->echo.size,
+        };
+    return err_ok();
+}
+
+/* x-request-id, else the body's request_id, else what the service makes up. */
+static const char *request_id_of(const struct http_head *head, const char *from_body, char *out,
+                                 size_t out_bytes)
+{
+    struct http_text id = http_head_find(head, "x-request-id");
+    if (id.size == 0)
+        return from_body && from_body[0] ? from_body : NULL;
+    (void)snprintf(out, out_bytes, "%.*s", (int)id.size, id.data);
+    return out;
+}
+
+static err_t name_answer(struct generation *generation, struct http_exchange *exchange, const char *id)
+{
+    struct openai_answer *answer = &generation->answer;
+    bool named = id != NULL;
+    if (!named)
+        id = vtable_of(generation)->stream_request_id(generation->parts[0].stream);
+    (void)snprintf(answer->id, sizeof answer->id, "%s-%s",
+                   generation->request.kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", id);
+    if (http_head_find(http_exchange_head(exchange), "x-request-id").size == 0)
+        http_exchange_header(exchange, "x-request-id", id);
+    return openai_answer_prepare(answer) ? err_ok() : no_memory();
+}
+
+static err_t submit_all(struct generation *generation, struct http_exchange *exchange)
+{
+    char id_bytes[REQUEST_ID_BYTES_MAX + 2]; /* one past what the validator lets through */
+    const char *id = request_id_of(http_exchange_head(exchange), generation->request.request.request_id,
+                                   id_bytes, sizeof id_bytes);
+    generation->request.request.request_id = id;
+    generation->n_choices = whole_answer_choices(&generation->request.request);
+    generation->parts = mem_alloc_array(generation->request.n_prompts, sizeof *generation->parts);
+    if (!generation->parts)
+        return no_memory();
+    generation->n_parts = generation->request.n_prompts;
+    for (size_t i = 0; i < generation->n_parts; i++)
+        TRY(submit_part(generation, i));
+    return name_answer(generation, exchange, id);
+}
+
+static err_t open_generation(struct generation *generation, struct http_exchange *exchange,
+                             enum openai_kind kind)
+{
+    struct service *service = generation->door->service;
+    struct openai_scratch scratch = {0};
+    size_t size_bytes;
+    const char *body = http_exchange_body(exchange, &size_bytes);
+    err_t e = openai_decode_request(kind, body, size_bytes, &scratch, &generation->request);
+    generation->answer.request = &generation->request;
+    generation->answer.service = service;
+    generation->answer.model = service->vtable->model_info(service);
+    generation->answer.created_unix_s = (int64_t)time(NULL);
+    if (e.code == ERR_OK)
+        e = submit_all(generation, exchange);
+    if (e.code != ERR_OK)
+        memcpy(generation->param, scratch.param, sizeof scratch.param);
+    openai_scratch_free(&scratch);
+    http_exchange_drop_body(exchange);
+    return e;
+}
+
+void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind)
+{
+    struct generation *generation = mem_alloc(sizeof *generation);
+    err_t e = no_memory();
+    if (!generation) {
+        http_refuse(door, exchange, &e, kind, NULL);
+        return;
+    }
+    atomic_fetch_add(&door->n_active, 1);
+    generation->door = door;
+    e = open_generation(generation, exchange, kind);
+    if (e.code != ERR_OK) {
+        http_refuse(door, exchange, &e, kind, generation->param);
+        free_generation(generation);
+        return;
+    }
+    http_exchange_set_user(exchange, generation);
+}
+
+/* --- answering */
+
+/* An error before the answer has begun is one of HTTP, later it is an event of the stream. */
+static void fail(struct generation *generation, struct http_exchange *exchange, const err_t *error)
+{
+    for (size_t i = 0; i < generation->n_parts; i++)
+        release_part(generation, &generation->parts[i]);
+    if (!http_exchange_begun(exchange)) {
+        http_refuse(generation->door, exchange, error, generation->request.kind, NULL);
+        return;
+    }
+    struct buffer body = {.limit_bytes = CHUNK_BYTES_ENOUGH};
+    bool good = buffer_append_text(&body, "data: ") &&
+                openai_encode_error(error, generation->request.kind, NULL, &body) &&
+                buffer_append_text(&body, "\n\n");
+    if (good)
+        http_exchange_send(exchange, body.data, body.size);
+    buffer_free(&body);
+    http_exchange_close_after(exchange);
+    http_exchange_end(exchange);
+}
+
+static void count_usage(struct generation *generation, const struct event *event)
+{
+    struct openai_usage *usage = &generation->usage;
+    if (event->n_prompt_token_ids > 0)
+        usage->prompt_tokens += event->n_prompt_token_ids;
+    if (!generation->request.prompt_only)
+        usage->completion_tokens += event->n_token_ids;
+    if (event->kind == EVENT_FINISHED && event->choice_index == 0)
+        usage->cached_tokens += event->usage.cached_tokens;
+}
+
+/* Takes one event of any part; false when there is none now. */
+static bool next_event(struct generation *generation, struct event *event, struct prompt_part **out)
+{
+    for (size_t i = 0; i < generation->n_parts; i++) {
+        struct prompt_part *part = &generation->parts[(generation->next_part + i) % generation->n_parts];
+        if (!part->stream || !vtable_of(generation)->stream_next(part->stream, event))
+            continue;
+        ASSERT(event->choice_index < generation->n_choices);
+        generation->next_part = (size_t)(part - generation->parts) + 1;
+        *out = part;
+        return true;
+    }
+    return false;
+}
+
+static err_t too_long(void)
+{
+    return err_new(ERR_INVALID_ARGUMENT,
+                   "the answer exceeds %d bytes; stream it, or ask for fewer choices or "
+                   "logprobs",
+                   WHOLE_ANSWER_BYTES_MAX);
+}
+
+/* --- streams */
+
+static void begin_stream(struct http_exchange *exchange)
+{
+    if (http_exchange_begun(exchange))
+        return;
+    http_exchange_header(exchange, "cache-control", "no-cache");
+    http_exchange_header(exchange, "x-accel-buffering", "no"); /* nginx would gather tokens */
+    http_exchange_begin(exchange, 200, "text/event-stream; charset=utf-8");
+}
+
+static void send_chunk(struct generation *generation, struct http_exchange *exchange)
+{
+    if (generation->chunk.size == 0)
+        return;
+    begin_stream(exchange);
+    http_exchange_send(exchange, generation->chunk.data, generation->chunk.size);
+    if (generation->chunk.capacity > CHUNK_BYTES_ENOUGH)
+        buffer_free(&generation->chunk);
+    else
+        buffer_clear(&generation->chunk);
+}
+
+static err_t encode_event(struct generation *generation, struct prompt_part *part, const struct event *event)
+{
+    if (event->kind == EVENT_FINISHED && event->finish_reason == FINISH_ERROR)
+        return event->error;
+    count_usage(generation, event);
+    const struct openai_usage *usage = generation->request.continuous_usage ? &generation->usage : NULL;
+    generation->chunk.limit_bytes = CHUNK_BYTES_MAX;
+    if (!openai_encode_chunk(&generation->answer, &part->choices[event->choice_index], event, usage,
+                             &generation->chunk))
+        return too_long();
+    return err_ok();
+}
+
+static void finish_stream(struct generation *generation, struct http_exchange *exchange)
+{
+    bool good = !generation->request.include_usage ||
+                openai_encode_usage_chunk(&generation->answer, &generation->usage, &generation->chunk);
+    if (good && openai_encode_done(&generation->chunk))
+        send_chunk(generation, exchange);
+    http_exchange_end(exchange);
+}
+
+static void pump_stream(struct generation *generation, struct http_exchange *exchange)
+{
+    struct event event;
+    struct prompt_part *part;
+    while (generation->n_left > 0 && http_exchange_can_send(exchange) &&
+           next_event(generation, &event, &part)) {
+        err_t e = encode_event(generation, part, &event);
+        if (e.code != ERR_OK) {
+            send_chunk(generation, exchange);
+            fail(generation, exchange, &e);
+            return;
+        }
+        if (event.last)
+            release_part(generation, part);
+        if (generation->chunk.size >= CHUNK_BYTES_ENOUGH)
+            send_chunk(generation, exchange);
+    }
+    send_chunk(generation, exchange);
+    if (generation->n_left == 0)
+        finish_stream(generation, exchange);
+}
+
+/* --- wholes */
+
+static bool encode_part(struct generation *generation, struct prompt_part *part, struct buffer *out)
+{
+    size_t n_events;
+    const struct event *events = whole_answer_events(part->whole, &n_events);
+    bool good = true;
+    for (size_t i = 0; good && i < n_events; i++) {
+        struct event event = events[i];
+        /* The prompt's part belongs to each choice of it. */
+        event.prompt_logprobs = events[0].prompt_logprobs;
+        event.n_prompt_logprobs = events[0].n_prompt_logprobs;
+        event.prompt_token_ids = events[0].prompt_token_ids;
+        event.n_prompt_token_ids = events[0].n_prompt_token_ids;
+        good = openai_encode_choice(&generation->answer, &part->choices[i], &event, out);
+    }
+    return good;
+}
+
+static void write_whole(void *context, struct http_exchange *exchange)
+{
+    (void)context;
+    struct generation *generation = http_exchange_user(exchange);
+    struct buffer body = {.limit_bytes = WHOLE_ANSWER_BYTES_MAX};
+    bool good = openai_encode_begin(&generation->answer, &body);
+    for (size_t i = 0; good && i < generation->n_parts; i++)
+        good = encode_part(generation, &generation->parts[i], &body);
+    size_t n_events;
+    const struct event *first = whole_answer_events(generation->parts[0].whole, &n_events);
+    good = good && openai_encode_end(&generation->answer, first, &generation->usage, &body);
+    err_t e = too_long();
+    if (good)
+        http_exchange_respond(exchange, 200, HTTP_JSON, body.data, body.size);
+    else
+        http_refuse(generation->door, exchange, &e, generation->request.kind, NULL);
+    buffer_free(&body);
+}
+
+static err_t keep_event(struct generation *generation, struct prompt_part *part, const struct event *event)
+{
+    if (event->kind == EVENT_FINISHED && event->finish_reason == FINISH_ERROR)
+        return event->error;
+    count_usage(generation, event);
+    size_t before = whole_answer_bytes(part->whole);
+    err_t e = whole_answer_add(part->whole, event, generation->request.return_token_ids);
+    generation->whole_bytes += whole_answer_bytes(part->whole) - before;
+    if (e.code == ERR_RESOURCE_EXHAUSTED || generation->whole_bytes > WHOLE_ANSWER_BYTES_MAX)
+        return too_long();
+    return e;
+}
+
+static void pump_whole(struct generation *generation, struct http_exchange *exchange)
+{
+    struct event event;
+    struct prompt_part *part;
+    while (generation->n_left > 0 && next_event(generation, &event, &part)) {
+        err_t e = keep_event(generation, part, &event);
+        if (e.code != ERR_OK) {
+            fail(generation, exchange, &e);
+            return;
+        }
+        if (event.last)
+            release_part(generation, part);
+    }
+    if (generation->n_left > 0)
+        return;
+    if (generation->whole_bytes > INLINE_ANSWER_BYTES)
+        http_exchange_offload(exchange, write_whole);
+    else
+        write_whole(generation->door, exchange);
+}
+
+void http_generate_pump(struct http_door *door, struct http_exchange *exchange)
+{
+    struct generation *generation = http_exchange_user(exchange);
+    ASSERT(generation);
+    if (atomic_load(&door->closing)) {
+        err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
+        fail(generation, exchange, &e);
+    } else if (generation->request.stream) {
+        pump_stream(generation, exchange);
+    } else {
+        pump_whole(generation, exchange);
+    }
+}

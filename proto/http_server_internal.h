@@ -1,0 +1,114 @@
+/* What the transport's files share: http_server.c (threads), http_connection.c (what a client sends) and
+ * http_exchange.c (what it is answered). */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include "base/work_queue.h"
+#include "proto/flusher.h"
+#include "proto/http_server.h"
+
+enum {
+    HTTP_LINGER_MS = 2000,           /* a refused client may go on sending for so long and still hear why */
+    HTTP_ACCEPT_PAUSE_MS = 100,      /* when the process has no file descriptor left */
+    HTTP_HEADER_LINES_MAX = 4 << 10, /* bytes of an answer's own headers */
+    HTTP_READ_BYTES = 64 << 10,      /* of one system call, as of one write */
+};
+
+enum exchange_state {
+    EXCHANGE_HEAD,   /* the next request's head is awaited */
+    EXCHANGE_BODY,   /* and its body */
+    EXCHANGE_WORKER, /* a worker has the exchange */
+    EXCHANGE_OPEN,   /* handled, the answer is not complete */
+    EXCHANGE_FLUSH,  /* the answer is complete and on its way */
+    EXCHANGE_LINGER, /* everything was said; what still comes is dropped */
+};
+
+/* A connection, and the request that it has under way. */
+struct http_exchange {
+    struct http_server *server;
+    struct http_loop *loop;
+    struct bufferevent *stream; /* NULL: the client has gone, and a worker still has the exchange */
+    struct event *timer;
+    enum exchange_state state;
+    LIST_ENTRY(http_exchange) all_link;  /* of the loop's connections */
+    LIST_ENTRY(http_exchange) open_link; /* of those in EXCHANGE_OPEN */
+    size_t output_counted;               /* this connection's share of the server's output_bytes */
+
+    /* The request. */
+    bool receiving;   /* its first byte has come */
+    size_t head_seen; /* bytes in which no end of the head was found */
+    char *head_bytes; /* owned: what head points into */
+    struct http_head head;
+    struct http_chunks chunks;
+    struct buffer body;
+    size_t reserved_bytes; /* this request's share of the server's pending_bytes */
+
+    /* The answer. */
+    struct evbuffer *out;  /* what was not handed to the stream yet */
+    struct buffer headers; /* lines besides the transport's own */
+    bool handled;          /* `handle` was called, `ended` is owed */
+    bool begun, complete, failed, is_chunked, close_after;
+    void *user;
+    struct work_item work_item;
+    void (*work)(void *context, struct http_exchange *exchange); /* to be done, or being done */
+    struct http_exchange *next_returned;
+};
+
+LIST_HEAD(exchange_list, http_exchange);
+
+struct http_loop {
+    struct flush_item wake_item; /* first: the flusher bumps it at each progress */
+    struct http_server *server;
+    pthread_t thread;
+    bool thread_started;
+    struct event_base *base;
+    int wake_fd; /* an eventfd: wakes the loop */
+    struct event *wake_event, *resume_event, *grace_event;
+    struct evconnlistener *listeners[HTTP_LISTEN_ADDRESSES_MAX];
+    struct exchange_list all, open;
+    _Atomic uint32_t n_open;
+    pthread_mutex_t mutex; /* of `returned` */
+    struct http_exchange *returned;
+    bool stop_begun, grace_over;
+    _Atomic bool ended;
+};
+
+struct http_server {
+    struct http_server_options options;
+    uint16_t port;
+    int listen_fds[HTTP_LISTEN_ADDRESSES_MAX];
+    size_t n_listen_fds;
+    struct http_loop loops[HTTP_THREADS_MAX];
+    int n_loops;
+    struct work_queue *workers;
+    struct flusher *flusher;
+    _Atomic uint32_t n_connections;
+    _Atomic size_t pending_bytes, output_bytes;
+    _Atomic bool draining, stopping;
+    _Atomic int64_t grace_ms;
+    _Atomic uint32_t n_stopping; /* loops that have heard of it */
+    struct event_count stop_heard;
+};
+
+/* http_server.c */
+void http_loop_wake(struct http_loop *loop);
+/* When stopping: leaves the loop after the last connection. */
+void http_loop_check_end(struct http_loop *loop);
+
+/* http_connection.c: on the loop's thread. */
+void http_connection_open(struct http_loop *loop, int fd, bool refused);
+/* The exchange may be gone afterwards, as after each of the following. */
+void http_connection_pump(struct http_exchange *exchange);
+void http_connection_returned(struct http_exchange *exchange); /* from a worker */
+void http_connection_close(struct http_exchange *exchange);
+/* The server stops: connections without a request end, the others are pumped and then cut. */
+void http_connection_stop(struct http_exchange *exchange);
+
+/* http_exchange.c */
+void http_exchange_respond_fault(struct http_exchange *exchange, int status, const char *why);

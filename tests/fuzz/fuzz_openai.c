@@ -1,0 +1,106 @@
+/* OpenAI's JSON as it comes: decode, validate, and the error's way back. The first byte picks the message, so
+ * that one corpus covers all. */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include "api/validate.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/utf8.h"
+#include "proto/codec_openai.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static uint64_t touch(const void *data, size_t size_bytes)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < size_bytes; i++)
+        sum += ((const uint8_t *)data)[i];
+    return sum;
+}
+
+/* Reads every byte that a decoded request claims to have: what lies outside, the sanitizer sees. */
+static uint64_t touch_request(const struct request *request)
+{
+    const struct sampling_params *s = &request->sampling;
+    uint64_t sum = touch(request->text, request->text_bytes);
+    sum += touch(request->token_ids, request->n_token_ids * sizeof(uint32_t));
+    sum += touch(request->output_prefix_ids, request->n_output_prefix_ids * sizeof(uint32_t));
+    for (size_t i = 0; i < request->n_messages; i++)
+        sum += strlen(request->messages[i].role) +
+               touch(request->messages[i].content, request->messages[i].content_bytes);
+    for (size_t i = 0; i < s->n_stop; i++)
+        sum += strlen(s->stop[i]);
+    for (size_t i = 0; i < s->n_bad_words; i++)
+        sum += strlen(s->bad_words[i]);
+    sum += touch(s->stop_token_ids, s->n_stop_token_ids * sizeof(uint32_t));
+    sum += touch(s->allowed_token_ids, s->n_allowed_token_ids * sizeof(uint32_t));
+    return sum + touch(s->logit_bias, s->n_logit_bias * sizeof *s->logit_bias);
+}
+
+static void check_error(const err_t *e, enum openai_kind kind, const char *param)
+{
+    struct buffer out = {.limit_bytes = 16 << 10};
+    ASSERT(e->code == ERR_INVALID_ARGUMENT || e->code == ERR_UNIMPLEMENTED);
+    bool encoded = openai_encode_error(e, kind, param, &out);
+    ASSERT(encoded && utf8_valid(out.data, out.size));
+    ASSERT(strlen(param) < OPENAI_PARAM_BYTES_MAX);
+    buffer_free(&out);
+}
+
+static void fuzz_request(enum openai_kind kind, const char *bytes, size_t size)
+{
+    static const struct validate_limits limits = {.vocab_size = 1000,
+                                                  .max_model_len = 512,
+                                                  .max_n = 8,
+                                                  .has_tokenizer = true,
+                                                  .has_chat_template = true};
+    struct openai_scratch scratch = {0};
+    struct openai_request request;
+    err_t e = openai_decode_request(kind, bytes, size, &scratch, &request);
+    if (e.code != ERR_OK)
+        check_error(&e, kind, scratch.param);
+    for (size_t i = 0; e.code == ERR_OK && i < request.n_prompts; i++) {
+        struct request one = openai_request_of_prompt(&request, i);
+        (void)touch_request(&one);
+        err_t invalid = validate_request(&one, &limits);
+        if (invalid.code != ERR_OK)
+            check_error(&invalid, kind, "");
+        else
+            ASSERT(request.n_choices >= 1 && request.n_choices <= limits.max_n);
+    }
+    openai_scratch_free(&scratch);
+}
+
+static void fuzz_texts(uint8_t kind, const char *bytes, size_t size)
+{
+    struct openai_scratch scratch = {0};
+    struct openai_tokenize tokenize;
+    struct openai_detokenize detokenize;
+    err_t e = kind == 2 ? openai_decode_tokenize(bytes, size, &scratch, &tokenize)
+                        : openai_decode_detokenize(bytes, size, &scratch, &detokenize);
+    if (e.code != ERR_OK)
+        check_error(&e, OPENAI_COMPLETION, scratch.param);
+    else if (kind == 2)
+        (void)touch_request(&tokenize.request);
+    else
+        (void)touch(detokenize.token_ids, detokenize.n_token_ids * sizeof(uint32_t));
+    openai_scratch_free(&scratch);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    uint8_t kind = data[0] % 4;
+    /* Of the exact size, so that reading past the end is seen. */
+    char *bytes = mem_alloc(size);
+    ASSERT(bytes);
+    memcpy(bytes, data + 1, size - 1);
+    if (kind < 2)
+        fuzz_request(kind == 0 ? OPENAI_COMPLETION : OPENAI_CHAT, bytes, size - 1);
+    else
+        fuzz_texts(kind, bytes, size - 1);
+    mem_free(bytes);
+    return 0;
+}

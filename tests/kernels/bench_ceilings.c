@@ -1,0 +1,186 @@
+/* What this machine can do at most, on the threads of a backend: the ceilings that the kernels are held
+ * against. The best of several samples counts, for whatever else the machine does only makes it slower. */
+#include "tests/kernels/bench_ceilings.h"
+
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/clock.h"
+#include "kernels/cpu_memory.h"
+
+#if BANTAM_X86
+#include <immintrin.h>
+#endif
+
+enum {
+    CEILING_SAMPLES = 9,
+    READ_BYTES = 768 << 20, /* more than a cache holds */
+    OPS_LOOPS = 1 << 20,    /* of a sample of an arithmetic ceiling: some milliseconds */
+    CHAINS = 12,            /* independent accumulators: latency times throughput, within 16 registers */
+};
+
+/* One thread's part of a sample; returns what keeps the compiler from leaving it out. */
+typedef uint64_t ceiling_fn(const uint8_t *data, size_t n);
+
+struct ceiling_job {
+    ceiling_fn *fn;
+    const uint8_t *data; /* NULL: every thread does n loops; else the threads share n bytes */
+    size_t n;
+    volatile uint64_t sink[THREAD_POOL_MAX];
+};
+
+static void run_part(void *context, int thread_index, int n_threads)
+{
+    struct ceiling_job *job = context;
+    size_t begin = 0, end = job->n;
+    if (job->data != NULL)
+        thread_split(job->n, 4096, thread_index, n_threads, &begin, &end);
+    job->sink[thread_index] = job->fn(job->data == NULL ? NULL : job->data + begin, end - begin);
+}
+
+static double best_seconds(struct cpu_backend *cpu, struct ceiling_job *job)
+{
+    double best = 1e30;
+    for (int i = 0; i < CEILING_SAMPLES + 1; i++) { /* the first one warms up */
+        uint64_t start_ns = clock_now_ns(clock_monotonic());
+        cpu_run(cpu, true, run_part, job);
+        double seconds = (double)(clock_now_ns(clock_monotonic()) - start_ns) * 1e-9;
+        if (i > 0 && seconds < best)
+            best = seconds;
+    }
+    return best;
+}
+
+static uint64_t read_plain(const uint8_t *data, size_t n)
+{
+    uint64_t sum[4] = {0};
+    for (size_t i = 0; i + 32 <= n; i += 32) {
+        for (size_t j = 0; j < 4; j++)
+            sum[j] ^= *(const uint64_t *)(data + i + 8 * j);
+    }
+    return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+}
+
+#if BANTAM_X86
+__attribute__((target("avx2"))) static uint64_t read_avx2(const uint8_t *data, size_t n)
+{
+    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                      _mm256_setzero_si256()};
+    for (size_t i = 0; i + 128 <= n; i += 128) {
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256((const __m256i *)(data + i + 32 * j)));
+    }
+    uint64_t words[4];
+    _mm256_storeu_si256((__m256i *)words,
+                        _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3])));
+    return words[0] ^ words[1] ^ words[2] ^ words[3];
+}
+
+/* 32 multiply-adds of 8 bits an instruction; the sums of 16 bits are the next one's operand. */
+__attribute__((target("avx2"))) static uint64_t dots_avx2(const uint8_t *data, size_t n)
+{
+    (void)data;
+    __m256i x[CHAINS], w = _mm256_set1_epi8(1);
+    for (int c = 0; c < CHAINS; c++)
+        x[c] = _mm256_set1_epi8((char)c);
+    for (size_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            x[c] = _mm256_maddubs_epi16(x[c], w);
+    }
+    for (int c = 1; c < CHAINS; c++)
+        x[0] = _mm256_xor_si256(x[0], x[c]);
+    return (uint64_t)_mm256_extract_epi64(x[0], 0);
+}
+
+/* 64 multiply-adds of 8 bits an instruction. */
+__attribute__((target("avx512f,avx512vnni"))) static uint64_t dots_avx512vnni(const uint8_t *data, size_t n)
+{
+    (void)data;
+    __m512i sums[CHAINS], x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(1);
+    for (int c = 0; c < CHAINS; c++)
+        sums[c] = _mm512_set1_epi32(c);
+    for (size_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            sums[c] = _mm512_dpbusd_epi32(sums[c], x, w);
+    }
+    for (int c = 1; c < CHAINS; c++)
+        sums[0] = _mm512_xor_si512(sums[0], sums[c]);
+    return (uint64_t)_mm512_reduce_add_epi32(sums[0]);
+}
+
+__attribute__((target("avx2,fma"))) static uint64_t fmas_avx2(const uint8_t *data, size_t n)
+{
+    (void)data;
+    __m256 sums[CHAINS], x = _mm256_set1_ps(0.5f), w = _mm256_set1_ps(0.25f);
+    for (int c = 0; c < CHAINS; c++)
+        sums[c] = _mm256_set1_ps((float)c);
+    for (size_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            sums[c] = _mm256_fmadd_ps(sums[c], x, w);
+    }
+    for (int c = 1; c < CHAINS; c++)
+        sums[0] = _mm256_add_ps(sums[0], sums[c]);
+    return (uint64_t)_mm256_cvtss_f32(sums[0]);
+}
+
+__attribute__((target("avx512f"))) static uint64_t fmas_avx512(const uint8_t *data, size_t n)
+{
+    (void)data;
+    __m512 sums[CHAINS], x = _mm512_set1_ps(0.5f), w = _mm512_set1_ps(0.25f);
+    for (int c = 0; c < CHAINS; c++)
+        sums[c] = _mm512_set1_ps((float)c);
+    for (size_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            sums[c] = _mm512_fmadd_ps(sums[c], x, w);
+    }
+    for (int c = 1; c < CHAINS; c++)
+        sums[0] = _mm512_add_ps(sums[0], sums[c]);
+    return (uint64_t)_mm512_reduce_add_ps(sums[0]);
+}
+#endif
+
+double ceiling_read_gb_s(struct backend *backend, enum isa_level isa)
+{
+    struct cpu_backend *cpu = cpu_of(backend);
+    uint8_t *data = cpu_memory_alloc((size_t)READ_BYTES);
+    ASSERT(data != NULL);
+    memset(data, 1, READ_BYTES);
+    struct ceiling_job job = {.fn = read_plain, .data = data, .n = READ_BYTES};
+#if BANTAM_X86
+    if (isa >= ISA_AVX2)
+        job.fn = read_avx2;
+#else
+    (void)isa;
+#endif
+    double seconds = best_seconds(cpu, &job);
+    cpu_memory_free(data);
+    return READ_BYTES / seconds * 1e-9;
+}
+
+/* 1e9 operations a second of all threads, of a function that does macs_a_loop multiply-adds a loop. */
+static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, double macs_a_loop)
+{
+    struct ceiling_job job = {.fn = fn, .n = OPS_LOOPS};
+    return 2 * macs_a_loop * OPS_LOOPS * cpu->n_threads / best_seconds(cpu, &job) * 1e-9;
+}
+
+struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
+{
+    struct cpu_backend *cpu = cpu_of(backend);
+    struct ceilings found = {.read_gb_s = ceiling_read_gb_s(backend, isa)};
+#if BANTAM_X86
+    if (isa >= ISA_AVX512VNNI)
+        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, 64.0 * CHAINS);
+    else if (isa >= ISA_AVX2)
+        found.int8_gop_s = measure_macs(cpu, dots_avx2, 32.0 * CHAINS);
+    if (isa >= ISA_AVX512)
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx512, 16.0 * CHAINS);
+    else if (isa >= ISA_AVX2)
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx2, 8.0 * CHAINS);
+#endif
+    return found;
+}

@@ -1,0 +1,18 @@
+/* The ceilings of this machine that `checkkernel --bench` holds the kernels against, measured in the same
+ * run. */
+#pragma once
+
+#include "kernels/cpu_backend.h"
+
+struct ceilings {
+    double read_gb_s; /* from memory, all threads */
+    double
+        int8_gop_s; /* products of 8 bits (2 operations each) by the level's instruction; 0 = no such one */
+    double f32_gflop_s; /* fused multiply-adds (2 operations each); 0 = not measured */
+};
+
+/* Of the backend's threads with the instructions of a level that the CPU has; some seconds. */
+struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa);
+
+/* The first of them alone, 1e9 bytes a second: on a shared machine it changes within minutes. */
+double ceiling_read_gb_s(struct backend *backend, enum isa_level isa);
