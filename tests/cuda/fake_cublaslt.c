@@ -10,7 +10,7 @@
 #include "base/alloc.h"
 #include "base/float16.h"
 #include "kernels/cuda/cublaslt_types.h"
-#include "kernels/cuda/cuda_float8.h"
+#include "base/float8.h"
 #include "tests/cuda/fake_cublaslt.h"
 
 enum { INVALID = 7, VERSION = 130100, WORKSPACE_WANTED = 4096 };
@@ -222,7 +222,7 @@ EXPORT int cublasLtMatmulAlgoCheck(cublaslt_handle handle, cublaslt_operation o,
 
 static float element(const void *values, int type, size_t i)
 {
-    return type == CUBLASLT_TYPE_E4M3 ? cuda_e4m3_to_f32(((const uint8_t *)values)[i])
+    return type == CUBLASLT_TYPE_E4M3 ? f8_e4m3_to_f32(((const uint8_t *)values)[i])
                                       : bf16_to_f32(((const uint16_t *)values)[i]);
 }
 

@@ -10,35 +10,10 @@
 #include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/fake_break.h"
 #include "tests/cuda/fake_memory.h"
+#include "tests/cuda/fake_operation.h"
 #include "tests/cuda/fake_product.h"
 
-enum { ARGS_BYTES_MAX = 1024, STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
-
-enum operation_kind { RUN_KERNEL, RUN_COPY, RUN_FILL, RUN_RECORD, RUN_WAIT, RUN_POST, RUN_TAKE, RUN_PRODUCT };
-
-struct operation {
-    enum operation_kind kind;
-    /* RUN_KERNEL */
-    uint32_t kernel, grid[3], block_threads, shared_bytes, args_bytes;
-    bool dependent;
-    /* RUN_COPY, RUN_FILL, RUN_POST, RUN_TAKE */
-    void *to;
-    const void *from;
-    size_t size_bytes;
-    uint8_t byte;
-    /* RUN_PRODUCT: args is the call */
-    const struct device_product *product;
-    /* RUN_RECORD, RUN_WAIT */
-    struct device_event *event;
-    uint64_t ticket;
-    _Alignas(16) uint8_t args[ARGS_BYTES_MAX];
-};
-
-/* A growing list; [first, n) is still to run. */
-struct operations {
-    struct operation *items;
-    size_t first, n, room;
-};
+enum { STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
 
 struct device_stream {
     struct operations queue;
@@ -347,16 +322,6 @@ static void run_some(struct device *device)
     fake_memory_close();
 }
 
-static struct operation *append(struct operations *list)
-{
-    if (list->n == list->room) {
-        list->room = list->room ? 2 * list->room : 64;
-        list->items = mem_realloc(list->items, list->room * sizeof *list->items);
-        ASSERT(list->items != NULL);
-    }
-    return memset(&list->items[list->n++], 0, sizeof *list->items);
-}
-
 static struct operation *enqueue(struct device *device, struct device_stream *stream,
                                  enum operation_kind kind)
 {
@@ -364,7 +329,8 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
         fail("only kernels, products, fills and gathering belong into a graph of this program");
     if (stream->capture == NULL)
         run_some(device);
-    struct operation *operation = append(stream->capture ? &stream->capture->body : &stream->queue);
+    struct operation *operation =
+        operations_append(stream->capture ? &stream->capture->body : &stream->queue);
     operation->kind = kind;
     stream->behind_product = kind == RUN_PRODUCT;
     return operation;

@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/float16.h"
-#include "kernels/cuda/cuda_float8.h"
+#include "base/float8.h"
 #include "kernels/cuda/linear_layout.h"
 #include "tests/cuda/fake_memory.h"
 
@@ -73,7 +73,7 @@ static void widen(const struct product_shape *s, const void *rows, size_t row, u
 {
     for (uint32_t k = 0; k < s->n_in; k++)
         out[k] = s->kind == PRODUCT_BF16 ? bf16_to_f32(((const uint16_t *)rows)[row * stride + k])
-                                         : cuda_e4m3_to_f32(((const uint8_t *)rows)[row * stride + k]);
+                                         : f8_e4m3_to_f32(((const uint8_t *)rows)[row * stride + k]);
 }
 
 static float to_15_bits(float x)

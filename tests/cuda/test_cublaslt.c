@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include "base/float16.h"
 #include "base/philox.h"
-#include "kernels/cuda/cuda_float8.h"
+#include "base/float8.h"
 #include "kernels/cuda/device_cublaslt.h"
 #include "tests/cuda/fake_cublaslt.h"
 #include "tests/model/broken_model.h"
@@ -84,7 +84,7 @@ static void draw(enum product_kind kind, struct operands *o)
 
 static float value_of(enum product_kind kind, const uint8_t *values, size_t i)
 {
-    return kind == PRODUCT_BF16 ? bf16_to_f32(((const uint16_t *)values)[i]) : cuda_e4m3_to_f32(values[i]);
+    return kind == PRODUCT_BF16 ? bf16_to_f32(((const uint16_t *)values)[i]) : f8_e4m3_to_f32(values[i]);
 }
 
 static uint16_t expected(enum product_kind kind, const struct operands *o, size_t row, size_t output)
