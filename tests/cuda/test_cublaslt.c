@@ -74,7 +74,7 @@ static void draw(enum product_kind kind, struct operands *o)
         if (kind == PRODUCT_BF16)
             ((uint16_t *)to)[at] = bf16_from_f32(value);
         else
-            to[at] = cuda_e4m3_from_f32(value);
+            to[at] = f8_e4m3_from_f32(value);
     }
     for (size_t i = 0; i < OUT; i++)
         o->weight_scale[i] = 1.0f + (float)i;

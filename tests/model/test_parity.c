@@ -319,7 +319,7 @@ static const struct rounding *codes_rounding(const char *name)
 {
     static const struct rounding
         by_block = {"codes", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.03, 0, false},
-        by_row = {"codes and rows of 8 bits", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.12, 0.4};
+        by_row = {"codes and rows of 8 bits", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.12, 0.4, false};
     bool is_by_row = strcmp(name, "w8a8") == 0 || strncmp(name, "e4m3", 4) == 0;
     return driver_device() && is_by_row ? &by_row : &by_block;
 }
