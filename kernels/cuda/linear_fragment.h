@@ -27,9 +27,8 @@ DEVICE uint32_t bf16x2_high(uint32_t pair)
 }
 
 /* Scales of the lane's four outputs, each twice; [tile * 2 + half of the tile]. */
-DEVICE void load_scales(uint32_t out[4], const uint8_t *scales)
+DEVICE void spread_scales(uint32_t out[4], vec8 pairs)
 {
-    vec8 pairs = load_8(scales);
     for (int i = 0; i < 2; i++) {
         out[2 * i] = bf16x2_low(pairs.w[i]);
         out[2 * i + 1] = bf16x2_high(pairs.w[i]);
@@ -44,10 +43,9 @@ DEVICE void scale_fragment(uint32_t fragment[4], const uint32_t scales[2])
         fragment[r] = bf16x2_mul(fragment[r], scales[r & 1]);
 }
 
-/* codes: of the half block, at the lane's piece. */
-DEVICE void fragments_int4(slab_fragments a, const uint8_t *codes, const uint32_t scales[4])
+/* words: the lane's piece of the half block. */
+DEVICE void fragments_int4(slab_fragments a, vec16 words, const uint32_t scales[4])
 {
-    vec16 words = load_16(codes);
 #pragma unroll
     for (int step = 0; step < HALF_STEPS; step++) {
 #pragma unroll
@@ -58,11 +56,9 @@ DEVICE void fragments_int4(slab_fragments a, const uint8_t *codes, const uint32_
     }
 }
 
-/* minus: -(128 + zero point) of the lane's four outputs, as load_scales has them. The difference is exact. */
-DEVICE void fragments_uint4(slab_fragments a, const uint8_t *codes, const uint32_t scales[4],
-                            const uint32_t minus[4])
+/* minus: -(128 + zero point) of the lane's four outputs, as spread_scales has them. The difference is exact. */
+DEVICE void fragments_uint4(slab_fragments a, vec16 words, const uint32_t scales[4], const uint32_t minus[4])
 {
-    vec16 words = load_16(codes);
 #pragma unroll
     for (int step = 0; step < HALF_STEPS; step++) {
 #pragma unroll
@@ -87,15 +83,15 @@ DEVICE uint32_t int8_even_to_bf16(uint32_t codes)
     return bf16x2_fma(low, 0x3f803f80u, minus);
 }
 
-DEVICE void fragments_int8(slab_fragments a, const uint8_t *codes, const uint32_t scales[4])
+/* words: the lane's piece of each step. */
+DEVICE void fragments_int8(slab_fragments a, const vec16 words[HALF_STEPS], const uint32_t scales[4])
 {
 #pragma unroll
     for (int step = 0; step < HALF_STEPS; step++) {
-        vec16 words = load_16(codes + step * 512);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            a[step][i / 2][i % 2 * 2] = int8_even_to_bf16(words.w[i]);
-            a[step][i / 2][i % 2 * 2 + 1] = int8_even_to_bf16(words.w[i] >> 8);
+            a[step][i / 2][i % 2 * 2] = int8_even_to_bf16(words[step].w[i]);
+            a[step][i / 2][i % 2 * 2 + 1] = int8_even_to_bf16(words[step].w[i] >> 8);
         }
 #pragma unroll
         for (int tile = 0; tile < SLAB_TILES; tile++)

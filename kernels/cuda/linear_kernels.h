@@ -111,35 +111,10 @@ LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint3
     return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
 }
 
-/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
+/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows ---- */
 
-enum { LINEAR_STREAM_THREADS = 128, LINEAR_STREAM_ROWS_MAX = 32 }; /* and a warp that loads */
-
-/* Blocks of K in a stage: 16 KB of codes. */
-LINEAR_INLINE uint32_t linear_stream_blocks(enum linear_layout layout)
-{
-    return linear_is_int4(layout) ? 4 : 2;
-}
-
-/* Between rows of activations in a stage. */
-LINEAR_INLINE uint32_t linear_stream_row_bytes(enum linear_layout layout)
-{
-    return linear_stream_blocks(layout) * LINEAR_BLOCK_BYTES + 16;
-}
-
-LINEAR_INLINE uint32_t linear_stream_stage_bytes(enum linear_layout layout, uint32_t rows)
-{
-    uint32_t blocks = linear_stream_blocks(layout);
-    return LINEAR_TILE_PANELS *
-               (blocks * linear_block_bytes(layout) + blocks * 2 * linear_group_bytes(layout)) +
-           rows * linear_stream_row_bytes(layout);
-}
-
-/* Three blocks of 8 rows share a multiprocessor, two of more. */
-LINEAR_INLINE uint32_t linear_stream_stages(enum linear_layout layout, uint32_t rows)
-{
-    return rows == 16 && layout != LINEAR_UINT4 ? 4 : 3;
-}
+/* A warp for each chunk of K. */
+enum { LINEAR_STREAM_THREADS = LINEAR_STREAM_CHUNKS * 32, LINEAR_STREAM_ROWS_MAX = 32 };
 
 /* ---- The launch ---- */
 

@@ -57,6 +57,7 @@ enum {
     LINEAR_CHUNK_MAX_E4M3 = 512,
     LINEAR_CHUNK_UNITS = 192, /* pieces of work that a weight should fall into */
     LINEAR_CHUNK_OUTPUTS = 128,
+    LINEAR_STREAM_CHUNKS = 8, /* at most, of a weight whose groups share a scale */
 };
 
 /* Codes of four bits. */
@@ -104,6 +105,11 @@ LINEAR_INLINE uint32_t linear_panels(uint32_t n_out)
  * hang on how many rows there are: small weights fall into more chunks, to occupy a device with few rows. */
 LINEAR_INLINE uint32_t linear_chunk_inputs(enum linear_layout layout, uint32_t n_out, uint32_t n_in)
 {
+    /* A warp each of the kernel for few rows, in whole steps of it. */
+    if (linear_has_groups(layout)) {
+        uint32_t steps = (n_in + LINEAR_CHUNK_MIN - 1) / LINEAR_CHUNK_MIN;
+        return (steps + LINEAR_STREAM_CHUNKS - 1) / LINEAR_STREAM_CHUNKS * LINEAR_CHUNK_MIN;
+    }
     uint32_t panels = (n_out + LINEAR_CHUNK_OUTPUTS - 1) / LINEAR_CHUNK_OUTPUTS;
     uint32_t chunk = layout >= LINEAR_E4M3 ? (uint32_t)LINEAR_CHUNK_MAX_E4M3 : (uint32_t)LINEAR_CHUNK_MAX;
     while (chunk > LINEAR_CHUNK_MIN && panels * ((n_in + chunk - 1) / chunk) < LINEAR_CHUNK_UNITS)

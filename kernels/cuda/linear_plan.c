@@ -11,12 +11,11 @@ const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
             CUDA_KERNEL_linear_##name##_r64, CUDA_KERNEL_linear_##name##_r128                                \
     }
 
-/* Whether the weight is streamed: where there are bulk copies and shared memory for three stages in three
- * blocks. */
+/* Whether the weight is streamed through registers by slabs, whose chunks of K are warps of one block. */
 static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
 {
     return linear_has_groups(layout) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
-           device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
+           device->compute_capability >= 90;
 }
 
 #define STREAM_KERNELS(name)                                                                                 \
@@ -93,10 +92,15 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
         .is_split = is_split && n_chunks > 1,
     };
     if (is_streamed(layout, tile_rows, device)) {
+        size_t units = div_up(n_out, LINEAR_SLAB) * div_up(rows, tile_rows),
+               slots = 2 * device->n_multiprocessors;
+        ASSERT(n_chunks <= LINEAR_STREAM_CHUNKS);
         plan.kernel = stream_kernel(layout, tile);
-        plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
-        plan.shared_bytes =
-            linear_stream_stages(layout, tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
+        plan.block_threads = LINEAR_STREAM_THREADS;
+        plan.shared_bytes = 0;
+        plan.is_split = false;
+        plan.grid = (uint32_t)(units < slots ? units : slots);
+        return plan;
     }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
@@ -144,6 +148,10 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
 {
     struct linear_plan best = {0};
     double best_cost = 0;
+    if (is_streamed(layout, rows, device)) {
+        size_t tile = rows <= 8 ? 0 : rows <= 16 ? 1 : 2;
+        return linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], false);
+    }
     for (size_t tile = 0; tile < LINEAR_TILE_SIZES; tile++) {
         for (int is_split = 0; is_split < 2; is_split++) {
             struct linear_plan plan =

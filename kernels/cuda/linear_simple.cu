@@ -38,8 +38,8 @@ template <typename in_type, typename out_type>
 DEVICE void linear_simple(const struct linear_simple_args &args)
 {
     SHARED(struct linear_shared, shared, );
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t n_rows = count_rows(&args.rows), n_in = args.weight.n_in;
     uint32_t o0 = block_x() * LINEAR_SIMPLE_OUTPUTS, r0 = block_y() * LINEAR_SIMPLE_ROWS;
     if (r0 >= n_rows)

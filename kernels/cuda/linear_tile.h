@@ -217,14 +217,15 @@ DEVICE void load_fragments(slab_fragments a, const uint8_t *stage, const struct 
             const uint8_t *of_lane =
                 stage + S::SCALES_AT + group * S::GROUP_BYTES + (slab % 2 * LINEAR_SLAB + lane / 4 * 4) * 2;
             uint32_t scales[4], minus[4];
-            load_scales(scales, of_lane);
+            spread_scales(scales, load_8(of_lane));
             if constexpr (S::LAYOUT == LINEAR_UINT4) {
-                load_scales(minus, of_lane + LINEAR_PANEL * 2);
-                fragments_uint4(a, codes, scales, minus);
+                spread_scales(minus, load_8(of_lane + LINEAR_PANEL * 2));
+                fragments_uint4(a, load_16(codes), scales, minus);
             } else if constexpr (S::LAYOUT == LINEAR_INT4) {
-                fragments_int4(a, codes, scales);
+                fragments_int4(a, load_16(codes), scales);
             } else {
-                fragments_int8(a, codes, scales);
+                vec16 words[HALF_STEPS] = {load_16(codes), load_16(codes + 512)};
+                fragments_int8(a, words, scales);
             }
         } else {
             fragments_ready(a, codes);
@@ -396,13 +397,14 @@ DEVICE void arrive_chunk(const struct linear_tile_args &args, const struct linea
                          const struct linear_cursor &at, uint32_t *n_arrived)
 {
     uint32_t *arrivals = args.arrivals + at.output_tile * job.n_row_tiles + at.row_tile;
-    fence_device();
     tile_barrier<S>();
-    if (thread_x() == 0)
+    if (thread_x() == 0) {
+        fence_device(); /* one thread's, behind the barrier, counts for all: causality is transitive */
         *n_arrived = atomic_add_u32(arrivals, 1);
+        fence_device();
+    }
     tile_barrier<S>();
     if (*n_arrived + 1 == job.n_chunks) {
-        fence_device();
         add_partials<S, T>(args, job, at);
         if (thread_x() == 0)
             *arrivals = 0;

@@ -308,6 +308,10 @@ DEVICE vec16 load_streaming_16(const void *at)
 {
     return load_16(at);
 }
+DEVICE vec16 load_once_16(const void *at)
+{
+    return load_16(at);
+}
 DEVICE vec16 load_cached_16(const void *at)
 {
     return load_16(at);

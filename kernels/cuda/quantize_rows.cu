@@ -11,6 +11,7 @@ template <bool IS_E4M3> DEVICE void quantize_row(const struct quantize_rows_args
         return;
     const uint16_t *row = (const uint16_t *)args.x + (size_t)r * args.x_stride;
     float amax = 0.0f, x[4];
+#pragma unroll 4
     for (uint32_t k = 4 * thread_x(); k < n; k += 4 * QUANTIZE_ROWS_THREADS) {
         load_group(x, row, k, n, k + 4 <= n);
         for (int i = 0; i < 4; i++)

@@ -4,8 +4,8 @@
 /* Rank 0's value plus rank 1's and so on, whatever the number of rows: every rank gets the same bits. */
 template <typename type> DEVICE void sum_ranks(const struct sum_ranks_args &args)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t r = block_x(), begin = block_y() * RANK_PIECE;
     if (r >= count_rows(&args.rows))
         return;
@@ -33,8 +33,8 @@ KERNEL_BOUNDS(sum_ranks_bf16, struct sum_ranks_args, RANK_THREADS, 1)
 
 KERNEL_BOUNDS(join_ranks, struct join_ranks_args, RANK_THREADS, 1)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t r = block_x(), begin = block_y() * RANK_PIECE, rank = block_z();
     if (r >= count_rows(&args.rows))
         return;

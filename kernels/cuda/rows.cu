@@ -5,8 +5,8 @@
 
 KERNEL_BOUNDS(embed, struct embed_args, EMBED_THREADS, 1)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t r = block_x();
     if (r >= args.step->n_rows)
         return;
@@ -27,8 +27,8 @@ KERNEL_BOUNDS(embed, struct embed_args, EMBED_THREADS, 1)
 
 KERNEL_BOUNDS(gather_outputs, struct gather_outputs_args, GATHER_THREADS, 1)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t i = block_x();
     if (i >= count_rows(&args.rows))
         return;
@@ -47,8 +47,8 @@ KERNEL_BOUNDS(gather_outputs, struct gather_outputs_args, GATHER_THREADS, 1)
 
 KERNEL_BOUNDS(soft_cap_f32, struct soft_cap_args, ACTIVATION_THREADS, 1)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t r = block_x(), begin = block_y() * ACTIVATION_PIECE;
     if (r >= count_rows(&args.rows))
         return;

@@ -126,16 +126,15 @@ DEVICE void load_logits(float out[4], const float *row, uint32_t token, uint32_t
 /* Whether this block is the last of the row: it then sees what the others wrote before. is_last: shared. */
 DEVICE bool arrive(const struct sample_place *place, uint32_t *is_last)
 {
-    fence_device();
     barrier();
     if (thread_x() == 0) {
+        fence_device(); /* one thread's, behind the barrier, counts for all: causality is transitive */
         *is_last = atomic_add_u32(&place->row->n_arrived, 1) == place->n_slices - 1;
         if (*is_last)
             place->row->n_arrived = 0;
+        fence_device();
     }
     barrier();
-    if (*is_last)
-        fence_device();
     return *is_last != 0;
 }
 

@@ -56,8 +56,8 @@ KERNEL_BOUNDS(sample_histogram, struct sample_args, SAMPLE_THREADS, 2)
 {
     SHARED(uint32_t, counts, [SAMPLE_BINS]);
     SHARED(uint64_t, masses, [SAMPLE_BINS]);
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     struct sample_place place;
     if (!place_find(args, &place) || place.row->state != SAMPLE_DRAW)
         return;
@@ -300,8 +300,8 @@ DEVICE uint64_t draw_candidates(const struct sample_args &args, const struct sam
 KERNEL_BOUNDS(sample_draw, struct sample_args, SAMPLE_THREADS, 2)
 {
     SHARED(struct draw_shared, shared, );
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     struct sample_place place;
     if (!place_find(args, &place) || place.row->state != SAMPLE_DRAW)
         return;

@@ -67,8 +67,8 @@ DEVICE void merge_top(const struct sample_place *place, uint32_t n_top, double n
 KERNEL_BOUNDS(sample_logprobs, struct sample_args, SAMPLE_THREADS, 2)
 {
     SHARED(struct logprobs_shared, shared, );
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     struct sample_place place;
     if (!place_find(args, &place) || place.output->n_logprobs < 0 || place.row->state != SAMPLE_DONE)
         return;

@@ -4,8 +4,8 @@
 
 KERNEL(slot_counts, struct slot_counts_args)
 {
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     uint32_t *counts = args.slots.counts + (size_t)args.slot * args.slots.vocab_size;
     for (uint32_t i = thread_x(); i < args.slots.vocab_size; i += block_threads())
         counts[i] = 0;
@@ -224,8 +224,8 @@ DEVICE void settle_row(const struct sample_args &args, const struct sample_place
 KERNEL_BOUNDS(sample_scan, struct sample_args, SAMPLE_THREADS, 2)
 {
     SHARED(struct scan_shared, shared, );
-    dependencies_wait();
     dependents_launch();
+    dependencies_wait();
     struct sample_place place;
     if (!place_find(args, &place))
         return;
