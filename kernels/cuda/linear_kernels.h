@@ -20,7 +20,7 @@
     T(linear_##name##_r128, struct linear_tile_args, what ", tiles of 128 rows")
 
 #define LINEAR_STREAM_ROWS(T, name, what)                                                                    \
-    T(linear_##name##_stream_r8, struct linear_tile_args, what ", tiles of 8 rows")                          \
+    T(linear_##name##_slab_r8, struct linear_tile_args, what ", slabs by 8 rows")                            \
     T(linear_##name##_stream_r16, struct linear_tile_args, what ", tiles of 16 rows")                        \
     T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
 
@@ -97,8 +97,9 @@ LINEAR_INLINE uint32_t linear_block_threads(enum linear_layout layout, uint32_t 
 
 LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 {
-    if (layout == LINEAR_E4M3_WGMMA) /* two blocks of few rows in 227 KB, one of many */
-        return rows <= 16 ? 6 : rows == 32 ? 5 : rows == 64 ? 8 : 6;
+    if (layout == LINEAR_E4M3_WGMMA) /* half of 227 KB, so that the next kernel's first stages find room; many
+                                        rows: all */
+        return rows <= 8 ? 6 : rows == 16 ? 5 : 4;
     if (linear_is_int4(layout))
         return rows == 16 || rows == 64 ? 3 : 4;
     if (layout == LINEAR_INT8)
@@ -108,13 +109,49 @@ LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 
 LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint32_t rows)
 {
-    return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
+    /* wgmma: a set of sums behind the stages. */
+    return linear_stages(layout, rows) * linear_stage_bytes(layout, rows) +
+           (layout == LINEAR_E4M3_WGMMA ? rows * LINEAR_TILE_OUTPUTS * 4 : 0);
 }
 
-/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows ---- */
+/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
+
+enum { LINEAR_STREAM_THREADS = 128, LINEAR_STREAM_ROWS_MAX = 32 }; /* and a warp that loads */
+
+/* Blocks of K in a stage: 16 KB of codes. */
+LINEAR_INLINE uint32_t linear_stream_blocks(enum linear_layout layout)
+{
+    return linear_is_int4(layout) ? 4 : 2;
+}
+
+/* Between rows of activations in a stage. */
+LINEAR_INLINE uint32_t linear_stream_row_bytes(enum linear_layout layout)
+{
+    return linear_stream_blocks(layout) * LINEAR_BLOCK_BYTES + 16;
+}
+
+LINEAR_INLINE uint32_t linear_stream_stage_bytes(enum linear_layout layout, uint32_t rows)
+{
+    uint32_t blocks = linear_stream_blocks(layout);
+    return LINEAR_TILE_PANELS *
+               (blocks * linear_block_bytes(layout) + blocks * 2 * linear_group_bytes(layout)) +
+           rows * linear_stream_row_bytes(layout);
+}
+
+/* Two blocks share a multiprocessor. */
+LINEAR_INLINE uint32_t linear_stream_stages(enum linear_layout layout, uint32_t rows)
+{
+    return rows == 16 && layout != LINEAR_UINT4 ? 4 : 3;
+}
+
+/* ---- The same by at most 8 rows: slabs, through registers ---- */
 
 /* A warp for each chunk of K. */
-enum { LINEAR_STREAM_THREADS = LINEAR_STREAM_CHUNKS * 32, LINEAR_STREAM_ROWS_MAX = 32 };
+enum {
+    LINEAR_SLAB_THREADS = LINEAR_GROUP_CHUNKS * 32,
+    LINEAR_SLAB_ROWS = 8,
+    LINEAR_SLAB_BLOCKS = 2 /* of a multiprocessor */
+};
 
 /* ---- The launch ---- */
 

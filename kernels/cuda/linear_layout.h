@@ -53,11 +53,13 @@ enum {
     LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
     LINEAR_CHUNK_MAX = 1024, /* inputs */
     LINEAR_CHUNK_MIN = 256,
-    /* wgmma keeps about 14 bits while it adds e4m3 products: shorter chains. */
-    LINEAR_CHUNK_MAX_E4M3 = 512,
+    /* wgmma keeps about 14 bits while it adds e4m3 products: shorter chains, of which a chunk of it is a sum.
+     */
+    LINEAR_CHAIN_E4M3 = 512,
+    LINEAR_WGMMA_CHUNKS = 4,  /* at most, of a weight for wgmma */
     LINEAR_CHUNK_UNITS = 192, /* pieces of work that a weight should fall into */
     LINEAR_CHUNK_OUTPUTS = 128,
-    LINEAR_STREAM_CHUNKS = 8, /* at most, of a weight whose groups share a scale */
+    LINEAR_GROUP_CHUNKS = 8, /* at most, of a weight whose groups share a scale */
 };
 
 /* Codes of four bits. */
@@ -108,10 +110,14 @@ LINEAR_INLINE uint32_t linear_chunk_inputs(enum linear_layout layout, uint32_t n
     /* A warp each of the kernel for few rows, in whole steps of it. */
     if (linear_has_groups(layout)) {
         uint32_t steps = (n_in + LINEAR_CHUNK_MIN - 1) / LINEAR_CHUNK_MIN;
-        return (steps + LINEAR_STREAM_CHUNKS - 1) / LINEAR_STREAM_CHUNKS * LINEAR_CHUNK_MIN;
+        return (steps + LINEAR_GROUP_CHUNKS - 1) / LINEAR_GROUP_CHUNKS * LINEAR_CHUNK_MIN;
+    }
+    if (layout == LINEAR_E4M3_WGMMA) {
+        uint32_t chains = (n_in + LINEAR_CHAIN_E4M3 - 1) / LINEAR_CHAIN_E4M3;
+        return (chains + LINEAR_WGMMA_CHUNKS - 1) / LINEAR_WGMMA_CHUNKS * LINEAR_CHAIN_E4M3;
     }
     uint32_t panels = (n_out + LINEAR_CHUNK_OUTPUTS - 1) / LINEAR_CHUNK_OUTPUTS;
-    uint32_t chunk = layout >= LINEAR_E4M3 ? (uint32_t)LINEAR_CHUNK_MAX_E4M3 : (uint32_t)LINEAR_CHUNK_MAX;
+    uint32_t chunk = layout == LINEAR_E4M3 ? (uint32_t)LINEAR_CHAIN_E4M3 : (uint32_t)LINEAR_CHUNK_MAX;
     while (chunk > LINEAR_CHUNK_MIN && panels * ((n_in + chunk - 1) / chunk) < LINEAR_CHUNK_UNITS)
         chunk /= 2;
     return chunk;

@@ -11,16 +11,17 @@ const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
             CUDA_KERNEL_linear_##name##_r64, CUDA_KERNEL_linear_##name##_r128                                \
     }
 
-/* Whether the weight is streamed through registers by slabs, whose chunks of K are warps of one block. */
+/* Whether the weight is streamed: where there are bulk copies and shared memory for three stages in two
+ * blocks. */
 static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
 {
     return linear_has_groups(layout) && tile_rows <= LINEAR_STREAM_ROWS_MAX &&
-           device->compute_capability >= 90;
+           device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
 }
 
 #define STREAM_KERNELS(name)                                                                                 \
     {                                                                                                        \
-        CUDA_KERNEL_linear_##name##_stream_r8, CUDA_KERNEL_linear_##name##_stream_r16,                       \
+        CUDA_KERNEL_linear_##name##_slab_r8, CUDA_KERNEL_linear_##name##_stream_r16,                         \
             CUDA_KERNEL_linear_##name##_stream_r32                                                           \
     }
 
@@ -71,6 +72,19 @@ static uint32_t resident_blocks(uint32_t tile_rows, uint32_t shared_bytes, const
     return n > 0 ? n : 1;
 }
 
+/* Chunks are warps of one block. */
+static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out, uint32_t rows,
+                                        const struct linear_device *device)
+{
+    size_t units = div_up(n_out, LINEAR_SLAB) * div_up(rows, LINEAR_SLAB_ROWS);
+    size_t slots = (size_t)device->n_multiprocessors * LINEAR_SLAB_BLOCKS;
+    plan.block_threads = LINEAR_SLAB_THREADS;
+    plan.shared_bytes = 0;
+    plan.is_split = false;
+    plan.grid = (uint32_t)(units < slots ? units : slots);
+    return plan;
+}
+
 struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out, uint32_t n_in,
                                        uint32_t rows, const struct linear_device *device, uint32_t tile_rows,
                                        bool is_split)
@@ -92,15 +106,12 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
         .is_split = is_split && n_chunks > 1,
     };
     if (is_streamed(layout, tile_rows, device)) {
-        size_t units = div_up(n_out, LINEAR_SLAB) * div_up(rows, tile_rows),
-               slots = 2 * device->n_multiprocessors;
-        ASSERT(n_chunks <= LINEAR_STREAM_CHUNKS);
         plan.kernel = stream_kernel(layout, tile);
-        plan.block_threads = LINEAR_STREAM_THREADS;
-        plan.shared_bytes = 0;
-        plan.is_split = false;
-        plan.grid = (uint32_t)(units < slots ? units : slots);
-        return plan;
+        plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
+        plan.shared_bytes =
+            linear_stream_stages(layout, tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
+        if (tile_rows == LINEAR_SLAB_ROWS)
+            return plan_of_slabs(plan, n_out, rows, device);
     }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
@@ -117,7 +128,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
 static double plan_cost(const struct linear_plan *plan, enum linear_layout layout, uint32_t n_out,
                         uint32_t n_in, uint32_t rows, const struct linear_device *device)
 {
-    enum { MMA_CYCLES = 2, BYTES_A_CYCLE = 32, UNIT_CYCLES = 300 };
+    enum { MMA_CYCLES = 2, BYTES_A_CYCLE = 38, UNIT_CYCLES = 800, SPLIT_CYCLES = 2500 };
     size_t chunk = (size_t)plan->chunk_blocks * linear_block_inputs(layout);
     size_t inputs = plan->is_split && chunk < n_in ? chunk : n_in;
     size_t n_chunks = plan->is_split ? div_up(n_in, chunk) : 1;
@@ -137,7 +148,8 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
     double by_products = by_codes + (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
            by_bytes = (double)bytes / BYTES_A_CYCLE;
-    double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
+    double unit =
+        (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES + (plan->is_split ? SPLIT_CYCLES : 0);
     double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;
     return (double)div_up(units, device->n_multiprocessors) * unit +
            sums / (BYTES_A_CYCLE * (double)device->n_multiprocessors);
@@ -148,10 +160,8 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
 {
     struct linear_plan best = {0};
     double best_cost = 0;
-    if (is_streamed(layout, rows, device)) {
-        size_t tile = rows <= 8 ? 0 : rows <= 16 ? 1 : 2;
-        return linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], false);
-    }
+    if (rows <= LINEAR_SLAB_ROWS && is_streamed(layout, LINEAR_SLAB_ROWS, device))
+        return linear_plan_of_tile(layout, n_out, n_in, rows, device, LINEAR_SLAB_ROWS, false);
     for (size_t tile = 0; tile < LINEAR_TILE_SIZES; tile++) {
         for (int is_split = 0; is_split < 2; is_split++) {
             struct linear_plan plan =

@@ -19,6 +19,7 @@ template <uint32_t ROWS_> struct wgmma_shape {
     static constexpr uint32_t STAGES = linear_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_stage_bytes(LAYOUT, ROWS);
     static constexpr uint32_t SUMS = ROWS / 2; /* of a thread */
+    static constexpr uint32_t CHAIN_BLOCKS = LINEAR_CHAIN_E4M3 / linear_block_inputs(LAYOUT);
 };
 
 /* The stages that the loader and the warpgroups hand each other. */
@@ -140,10 +141,10 @@ DEVICE void finish_sums(const struct linear_tile_args &args, const struct linear
     arrive_chunk<S, float>(args, job, at, n_arrived);
 }
 
-/* Blocks [at.block, end) into acc. A stage is given back when the products after it are under way. *n: stages
+/* n_blocks as one chain into acc. A stage is given back when the products after it are under way. *n: stages
  * so far. */
 template <class S>
-DEVICE void multiply_chunk(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
+DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
                            uint32_t n_blocks, uint32_t *n)
 {
     for (uint32_t i = 0; i < n_blocks; i++) {
@@ -161,6 +162,42 @@ DEVICE void multiply_chunk(float (&acc)[S::SUMS], const struct wgmma_pipeline &p
         mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
 }
 
+/* Blocks of a chunk: the sum of its chains in ascending order. */
+template <class S>
+DEVICE void multiply_chunk(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
+                           uint32_t n_blocks, uint32_t *n)
+{
+    multiply_chain<S>(sum, p, warpgroup, smaller(S::CHAIN_BLOCKS, n_blocks), n);
+    for (uint32_t done = S::CHAIN_BLOCKS; done < n_blocks; done += S::CHAIN_BLOCKS) {
+        float acc[S::SUMS];
+        multiply_chain<S>(acc, p, warpgroup, smaller(S::CHAIN_BLOCKS, n_blocks - done), n);
+#pragma unroll
+        for (uint32_t i = 0; i < S::SUMS; i++)
+            sum[i] += acc[i];
+    }
+}
+
+/* Registers hold two sets of sums, a chain's and a chunk's; that of the chunks before waits in shared memory,
+ * a column for each thread. */
+template <class S> DEVICE float *kept_total(const struct wgmma_pipeline &p)
+{
+    return (float *)(p.stages + S::STAGES * S::STAGE_BYTES) + thread_x();
+}
+
+template <class S> DEVICE void keep_total(const struct wgmma_pipeline &p, const float (&total)[S::SUMS])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < S::SUMS; i++)
+        kept_total<S>(p)[i * S::THREADS] = total[i];
+}
+
+template <class S> DEVICE void add_total(const struct wgmma_pipeline &p, float (&sum)[S::SUMS])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < S::SUMS; i++)
+        sum[i] = kept_total<S>(p)[i * S::THREADS] + sum[i];
+}
+
 /* The two warpgroups. */
 template <class S>
 DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
@@ -172,15 +209,12 @@ DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_t
     for (uint32_t unit = block_x(); unit < job.n_units; unit += grid_x()) {
         struct linear_cursor at = {};
         cursor_seek(&at, args, job, unit);
-        float acc[S::SUMS], total[S::SUMS];
-        bool is_first = true;
-        for (; at.block < at.block_end; at.block += args.chunk_blocks) {
-            uint32_t n_blocks = smaller(args.chunk_blocks, at.block_end - at.block);
-            multiply_chunk<S>(acc, p, warpgroup, n_blocks, &n);
-#pragma unroll
-            for (uint32_t i = 0; i < S::SUMS; i++)
-                total[i] = is_first ? acc[i] : total[i] + acc[i];
-            is_first = false;
+        float total[S::SUMS];
+        multiply_chunk<S>(total, p, warpgroup, smaller(args.chunk_blocks, at.block_end - at.block), &n);
+        for (at.block += args.chunk_blocks; at.block < at.block_end; at.block += args.chunk_blocks) {
+            keep_total<S>(p, total);
+            multiply_chunk<S>(total, p, warpgroup, smaller(args.chunk_blocks, at.block_end - at.block), &n);
+            add_total<S>(p, total);
         }
         if (args.is_split)
             finish_sums<S>(args, job, at, total, n_arrived);

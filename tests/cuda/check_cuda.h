@@ -135,7 +135,7 @@ enum linear_check {
     X(linear_##name##_r64, check_linear_tile, variant)                                                       \
     X(linear_##name##_r128, check_linear_tile, variant)
 #define LINEAR_STREAM_CHECKS(X, name, variant)                                                               \
-    X(linear_##name##_stream_r8, check_linear_tile, variant)                                                 \
+    X(linear_##name##_slab_r8, check_linear_tile, variant)                                                   \
     X(linear_##name##_stream_r16, check_linear_tile, variant)                                                \
     X(linear_##name##_stream_r32, check_linear_tile, variant)
 

@@ -170,10 +170,16 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
         [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
         [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
-    bool fits;
+    bool fits, is_deep = rng_below(&c->rng, 4) == 0; /* chunks of several steps and chains */
     do {
-        matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
-                    small ? 300 : 1100);
+        matrix_make(c, &e->weight, formats[c->variant],
+                    rng_between(&c->rng, 1,
+                                is_deep ? 40
+                                : small ? 140
+                                        : 300),
+                    is_deep ? 5000
+                    : small ? 300
+                            : 1100);
         bool has_one_group = e->weight.group == e->weight.n_in;
         fits = c->variant == LINEAR_CHECK_S8 ? has_one_group
                                              : formats[c->variant] != WEIGHT_INT8 || !has_one_group;
