@@ -56,7 +56,8 @@ DEVICE void fragments_int4(slab_fragments a, vec16 words, const uint32_t scales[
     }
 }
 
-/* minus: -(128 + zero point) of the lane's four outputs, as spread_scales has them. The difference is exact. */
+/* minus: -(128 + zero point) of the lane's four outputs, as spread_scales has them. The difference is exact.
+ */
 DEVICE void fragments_uint4(slab_fragments a, vec16 words, const uint32_t scales[4], const uint32_t minus[4])
 {
 #pragma unroll

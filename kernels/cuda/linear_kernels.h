@@ -97,9 +97,8 @@ LINEAR_INLINE uint32_t linear_block_threads(enum linear_layout layout, uint32_t 
 
 LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 {
-    if (layout == LINEAR_E4M3_WGMMA) /* half of 227 KB, so that the next kernel's first stages find room; many
-                                        rows: all */
-        return rows <= 8 ? 6 : rows == 16 ? 5 : 4;
+    if (layout == LINEAR_E4M3_WGMMA) /* of few rows two blocks in 227 KB */
+        return rows <= 8 ? 6 : rows == 16 || rows == 128 ? 5 : 4;
     if (linear_is_int4(layout))
         return rows == 16 || rows == 64 ? 3 : 4;
     if (layout == LINEAR_INT8)

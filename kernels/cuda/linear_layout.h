@@ -53,9 +53,10 @@ enum {
     LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
     LINEAR_CHUNK_MAX = 1024, /* inputs */
     LINEAR_CHUNK_MIN = 256,
-    /* wgmma keeps about 14 bits while it adds e4m3 products: shorter chains, of which a chunk of it is a sum.
-     */
+    /* wgmma keeps about 14 bits while it adds e4m3 products: a chunk that is longer than LINEAR_CHAIN_WHOLE
+     * is a sum of chains. */
     LINEAR_CHAIN_E4M3 = 512,
+    LINEAR_CHAIN_WHOLE = 1024,
     LINEAR_WGMMA_CHUNKS = 4,  /* at most, of a weight for wgmma */
     LINEAR_CHUNK_UNITS = 192, /* pieces of work that a weight should fall into */
     LINEAR_CHUNK_OUTPUTS = 128,
@@ -113,14 +114,22 @@ LINEAR_INLINE uint32_t linear_chunk_inputs(enum linear_layout layout, uint32_t n
         return (steps + LINEAR_GROUP_CHUNKS - 1) / LINEAR_GROUP_CHUNKS * LINEAR_CHUNK_MIN;
     }
     if (layout == LINEAR_E4M3_WGMMA) {
-        uint32_t chains = (n_in + LINEAR_CHAIN_E4M3 - 1) / LINEAR_CHAIN_E4M3;
-        return (chains + LINEAR_WGMMA_CHUNKS - 1) / LINEAR_WGMMA_CHUNKS * LINEAR_CHAIN_E4M3;
+        uint32_t blocks = linear_blocks(layout, n_in);
+        uint32_t chunk =
+            (blocks + LINEAR_WGMMA_CHUNKS - 1) / LINEAR_WGMMA_CHUNKS * linear_block_inputs(layout);
+        return chunk < LINEAR_CHAIN_E4M3 ? (uint32_t)LINEAR_CHAIN_E4M3 : chunk;
     }
     uint32_t panels = (n_out + LINEAR_CHUNK_OUTPUTS - 1) / LINEAR_CHUNK_OUTPUTS;
     uint32_t chunk = layout == LINEAR_E4M3 ? (uint32_t)LINEAR_CHAIN_E4M3 : (uint32_t)LINEAR_CHUNK_MAX;
     while (chunk > LINEAR_CHUNK_MIN && panels * ((n_in + chunk - 1) / chunk) < LINEAR_CHUNK_UNITS)
         chunk /= 2;
     return chunk;
+}
+
+/* Inputs of a chain of e4m3 products, of a chunk of so many. */
+LINEAR_INLINE uint32_t linear_chain_inputs(uint32_t chunk)
+{
+    return chunk <= LINEAR_CHAIN_WHOLE ? chunk : (uint32_t)LINEAR_CHAIN_E4M3;
 }
 
 /* Byte of a panel's block that holds output o (0..63) of input k (0..inputs of a block - 1). */

@@ -128,7 +128,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
 static double plan_cost(const struct linear_plan *plan, enum linear_layout layout, uint32_t n_out,
                         uint32_t n_in, uint32_t rows, const struct linear_device *device)
 {
-    enum { MMA_CYCLES = 2, BYTES_A_CYCLE = 38, UNIT_CYCLES = 800, SPLIT_CYCLES = 2500 };
+    enum { MMA_CYCLES = 2, BYTES_A_CYCLE = 38, UNIT_CYCLES = 800, SPLIT_CYCLES = 2500, SUM_COSTS = 8 };
     size_t chunk = (size_t)plan->chunk_blocks * linear_block_inputs(layout);
     size_t inputs = plan->is_split && chunk < n_in ? chunk : n_in;
     size_t n_chunks = plan->is_split ? div_up(n_in, chunk) : 1;
@@ -150,7 +150,7 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
            by_bytes = (double)bytes / BYTES_A_CYCLE;
     double unit =
         (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES + (plan->is_split ? SPLIT_CYCLES : 0);
-    double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;
+    double sums = plan->is_split ? SUM_COSTS * (double)n_chunks * rows * n_out * sizeof(float) : 0;
     return (double)div_up(units, device->n_multiprocessors) * unit +
            sums / (BYTES_A_CYCLE * (double)device->n_multiprocessors);
 }

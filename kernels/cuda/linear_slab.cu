@@ -5,6 +5,8 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_tile.h"
 
+enum { X_AHEAD = 3 }; /* halves, fewer than a step has; a step is a multiple of X_AHEAD + 1 */
+
 /* HALVES: of a block, 32 inputs each, that share a group: 4, or 1. */
 template <enum linear_layout LAYOUT_, uint32_t HALVES_> struct slab_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
@@ -144,26 +146,29 @@ DEVICE void multiply_chunk(float acc[SLAB_TILES][4], slab_ahead<S> *ahead,
                            const uint16_t *x)
 {
     x += chunk.first * 32 + lane_id() % 4 * 2;
-    uint32_t b[2][4], first = 0;
+    uint32_t b[X_AHEAD + 1][4], first = 0;
     const uint16_t *x_step = x;
     const uint8_t *codes = chunk.codes;
-    if (chunk.n >= S::AHEAD)
-        load_x(b[0], x, 0);
+#pragma unroll
+    for (uint32_t i = 0; i < X_AHEAD; i++) {
+        if (chunk.n >= S::AHEAD)
+            load_x(b[i], x, i);
+    }
     for (; first + S::AHEAD <= chunk.n; first += S::AHEAD) {
         bool is_more = first + 2 * S::AHEAD <= chunk.n;
         struct slab_scales scales;
         codes += S::AHEAD * S::HALF_BYTES;
 #pragma unroll
         for (uint32_t i = 0; i < S::AHEAD; i++) {
-            if (i + 1 < S::AHEAD || is_more)
-                load_x(b[(i + 1) % 2], x_step, i + 1);
+            if (i + X_AHEAD < S::AHEAD || is_more)
+                load_x(b[(i + X_AHEAD) % (X_AHEAD + 1)], x_step, i + X_AHEAD);
             if (i % S::HALVES == 0) {
                 spread_group<S>(&scales, ahead->scales[i / S::HALVES]);
                 if (is_more)
                     load_group_of<S>(ahead->scales[i / S::HALVES], args, chunk.scales,
                                      chunk.first + first + S::AHEAD + i);
             }
-            multiply_half<S>(acc, ahead->codes[i], scales, b[i % 2]);
+            multiply_half<S>(acc, ahead->codes[i], scales, b[i % (X_AHEAD + 1)]);
             if (is_more)
                 load_half<S>(ahead->codes[i], codes, i);
         }

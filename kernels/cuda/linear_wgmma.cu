@@ -19,7 +19,6 @@ template <uint32_t ROWS_> struct wgmma_shape {
     static constexpr uint32_t STAGES = linear_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_stage_bytes(LAYOUT, ROWS);
     static constexpr uint32_t SUMS = ROWS / 2; /* of a thread */
-    static constexpr uint32_t CHAIN_BLOCKS = LINEAR_CHAIN_E4M3 / linear_block_inputs(LAYOUT);
 };
 
 /* The stages that the loader and the warpgroups hand each other. */
@@ -162,15 +161,15 @@ DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p
         mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
 }
 
-/* Blocks of a chunk: the sum of its chains in ascending order. */
+/* n_blocks in chains of at most `chain`: their sum in ascending order. */
 template <class S>
-DEVICE void multiply_chunk(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
-                           uint32_t n_blocks, uint32_t *n)
+DEVICE void multiply_chains(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
+                            uint32_t chain, uint32_t n_blocks, uint32_t *n)
 {
-    multiply_chain<S>(sum, p, warpgroup, smaller(S::CHAIN_BLOCKS, n_blocks), n);
-    for (uint32_t done = S::CHAIN_BLOCKS; done < n_blocks; done += S::CHAIN_BLOCKS) {
+    multiply_chain<S>(sum, p, warpgroup, smaller(chain, n_blocks), n);
+    for (uint32_t done = chain; done < n_blocks; done += chain) {
         float acc[S::SUMS];
-        multiply_chain<S>(acc, p, warpgroup, smaller(S::CHAIN_BLOCKS, n_blocks - done), n);
+        multiply_chain<S>(acc, p, warpgroup, smaller(chain, n_blocks - done), n);
 #pragma unroll
         for (uint32_t i = 0; i < S::SUMS; i++)
             sum[i] += acc[i];
@@ -205,15 +204,17 @@ DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_t
 {
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
-    uint32_t n = 0;
+    uint32_t n = 0, chain = linear_chain_inputs(args.chunk_blocks * S::BLOCK_INPUTS) / S::BLOCK_INPUTS;
     for (uint32_t unit = block_x(); unit < job.n_units; unit += grid_x()) {
         struct linear_cursor at = {};
         cursor_seek(&at, args, job, unit);
+        /* Where a chunk is one chain, the sum of the chunks is that of their chains. */
+        uint32_t span = chain == args.chunk_blocks ? at.block_end - at.block : args.chunk_blocks;
         float total[S::SUMS];
-        multiply_chunk<S>(total, p, warpgroup, smaller(args.chunk_blocks, at.block_end - at.block), &n);
-        for (at.block += args.chunk_blocks; at.block < at.block_end; at.block += args.chunk_blocks) {
+        multiply_chains<S>(total, p, warpgroup, chain, smaller(span, at.block_end - at.block), &n);
+        for (at.block += span; at.block < at.block_end; at.block += span) {
             keep_total<S>(p, total);
-            multiply_chunk<S>(total, p, warpgroup, smaller(args.chunk_blocks, at.block_end - at.block), &n);
+            multiply_chains<S>(total, p, warpgroup, chain, smaller(span, at.block_end - at.block), &n);
             add_total<S>(p, total);
         }
         if (args.is_split)
