@@ -152,6 +152,12 @@ enum {
     LINEAR_SLAB_BLOCKS = 2 /* of a multiprocessor */
 };
 
+/* Whether a unit can be a panel, two slabs. */
+LINEAR_INLINE bool linear_slabs_pair(enum linear_layout layout, uint32_t group_shift)
+{
+    return linear_is_int4(layout) && group_shift >= 7;
+}
+
 /* ---- The launch ---- */
 
 /* Persistent blocks walk units: unit = (output tile * row tiles + row tile) * chunks + chunk when split, else
@@ -175,6 +181,7 @@ struct linear_tile_args {
     uint32_t out_stride;
     uint32_t out_is_f32;
     uint32_t chunk_blocks; /* blocks of K in a chunk */
+    uint32_t unit_outputs; /* of slab kernels: LINEAR_SLAB, or LINEAR_PANEL where linear_slabs_pair */
     uint32_t is_split;
 };
 
