@@ -237,11 +237,9 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
-                                            [LINEAR_CHECK_E4M3_WGMMA] = 90,
-                                            [LINEAR_CHECK_INT4_STREAM] = 90,
-                                            [LINEAR_CHECK_UINT4_STREAM] = 90,
-                                            [LINEAR_CHECK_INT8_STREAM] = 90};
+    static const uint32_t capabilities[] = {
+        [LINEAR_CHECK_E4M3] = 89,        [LINEAR_CHECK_E4M3_AS_BF16] = 86, [LINEAR_CHECK_E4M3_WGMMA] = 90,
+        [LINEAR_CHECK_INT4_STREAM] = 90, [LINEAR_CHECK_UINT4_STREAM] = 90, [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
