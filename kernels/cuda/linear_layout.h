@@ -53,7 +53,7 @@ enum {
     LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
     LINEAR_CHUNK_MAX = 1024, /* inputs */
     LINEAR_CHUNK_MIN = 256,
-    /* wgmma keeps about 14 bits while it adds e4m3 products: shorter chains. */
+    /* wgmma keeps 13 bits of fraction while it adds e4m3 products: shorter chains. */
     LINEAR_CHUNK_MAX_E4M3 = 512,
     LINEAR_CHUNK_UNITS = 192, /* pieces of work that a weight should fall into */
     LINEAR_CHUNK_OUTPUTS = 128,

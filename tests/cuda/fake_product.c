@@ -9,6 +9,7 @@
 #include "base/float8.h"
 #include "kernels/cuda/linear_layout.h"
 #include "tests/cuda/fake_memory.h"
+#include "tests/cuda/wgmma_sum.h"
 
 enum { OPERAND_ALIGN = 16, WORKSPACE_ALIGN = 256, POISONED_BYTES = 64 << 10 };
 
@@ -58,6 +59,7 @@ static bool is_mode(const char *mode)
 /* How sums are made. */
 struct order {
     uint32_t chain; /* inputs of one chain of additions; chains are added in ascending order */
+    bool by_wgmma;  /* as our kernel of e4m3 adds */
     bool coarse;    /* with 15 bits, as a tensor core may keep them while it adds: rows then differ soon */
 };
 
@@ -65,8 +67,9 @@ static struct order order_of(const struct product_shape *s, uint32_t rows)
 {
     enum linear_layout layout = s->kind == PRODUCT_BF16 ? LINEAR_BF16 : LINEAR_E4M3_WGMMA;
     if (is_mode("chain") || (is_mode("rows") && rows >= FAKE_PRODUCT_SPLIT_ROWS))
-        return (struct order){s->n_in, true};
-    return (struct order){linear_chunk_inputs(layout, s->n_out, s->n_in), false};
+        return (struct order){.chain = s->n_in, .coarse = true};
+    return (struct order){.chain = linear_chunk_inputs(layout, s->n_out, s->n_in),
+                          .by_wgmma = s->kind == PRODUCT_E4M3};
 }
 
 static void widen(const struct product_shape *s, const void *rows, size_t row, uint32_t stride, float *out)
@@ -85,11 +88,29 @@ static float to_15_bits(float x)
     return x;
 }
 
+/* n inputs of e4m3 by wgmma. */
+static float chain_e4m3(const float *a, const float *b, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t k = 0; k < n; k += WGMMA_E4M3_INPUTS) {
+        float a_step[WGMMA_E4M3_INPUTS] = {0}, b_step[WGMMA_E4M3_INPUTS] = {0};
+        size_t bytes = (n - k < WGMMA_E4M3_INPUTS ? n - k : WGMMA_E4M3_INPUTS) * sizeof *a;
+        memcpy(a_step, a + k, bytes);
+        memcpy(b_step, b + k, bytes);
+        sum = wgmma_e4m3_add(sum, a_step, b_step);
+    }
+    return (float)sum;
+}
+
 static float dot(const float *a, const float *b, uint32_t n, struct order order)
 {
     float sum = 0;
     for (uint32_t begin = 0; begin < n; begin += order.chain) {
         float part = 0;
+        if (order.by_wgmma) {
+            sum += chain_e4m3(a + begin, b + begin, n - begin < order.chain ? n - begin : order.chain);
+            continue;
+        }
         for (uint32_t k = begin; k < n && k < begin + order.chain; k++) {
             part += a[k] * b[k];
             part = order.coarse ? to_15_bits(part) : part;
