@@ -2,20 +2,22 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdint.h>
+#include "base/float16.h"
 
 enum { FRACTION_BITS = 13, E4M3_EXPONENT_MIN = -6 };
 
-/* Of a value that is not 0. */
-static int exponent_of(double value, int least)
+/* Of a value of e4m3 that is not 0. */
+static int exponent_e4m3(float value)
 {
-    int exponent = ilogb(value);
-    return exponent > least ? exponent : least;
+    int exponent = (int)(f32_to_bits(value) >> 23 & 0xffu) - 127;
+    return exponent > E4M3_EXPONENT_MIN ? exponent : E4M3_EXPONENT_MIN;
 }
 
-/* To a multiple of 2^(exponent - FRACTION_BITS), towards zero. */
-static double cut(double value, int exponent)
+/* In units of 1 / scale, towards zero. */
+static int64_t cut(double value, double scale)
 {
-    return ldexp(trunc(ldexp(value, FRACTION_BITS - exponent)), exponent - FRACTION_BITS);
+    return (int64_t)(value * scale);
 }
 
 double wgmma_e4m3_add(double sum, const float *a, const float *b)
@@ -24,14 +26,17 @@ double wgmma_e4m3_add(double sum, const float *a, const float *b)
     for (int k = 0; k < WGMMA_E4M3_INPUTS; k++) {
         if (a[k] == 0 || b[k] == 0)
             continue;
-        int exponent =
-            exponent_of((double)a[k], E4M3_EXPONENT_MIN) + exponent_of((double)b[k], E4M3_EXPONENT_MIN);
+        int exponent = exponent_e4m3(a[k]) + exponent_e4m3(b[k]);
         greatest = exponent > greatest ? exponent : greatest;
     }
     if (greatest == INT_MIN)
         return 0;
-    double result = cut(sum, greatest);
+    double scale = ldexp(1, FRACTION_BITS - greatest);
+    int64_t units = cut(sum, scale);
     for (int k = 0; k < WGMMA_E4M3_INPUTS; k++)
-        result += cut((double)a[k] * (double)b[k], greatest);
-    return result == 0 ? 0 : cut(result, ilogb(result));
+        units += cut((double)a[k] * (double)b[k], scale);
+    if (units == 0)
+        return 0;
+    double result = (double)units / scale, result_scale = ldexp(1, FRACTION_BITS - ilogb(result));
+    return (double)cut(result, result_scale) / result_scale;
 }
