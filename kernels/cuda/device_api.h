@@ -47,6 +47,14 @@ struct launch {
     uint32_t flags;
 };
 
+/* Whether CUDA must be asked for a launch's dynamic shared memory, where allowed_bytes were asked for before.
+ * Without asking a block has 48 KB, static and dynamic; how much of that is static the compiler alone knows,
+ * so all of it is asked for. */
+static inline bool launch_asks_shared(const struct launch *launch, uint32_t allowed_bytes)
+{
+    return launch->shared_bytes > allowed_bytes;
+}
+
 /* out[r][o] = sum over k of weight[o][k] * x[r][k], to bf16; e4m3: times weight_scale[o] * x_scale[r]. */
 struct product_shape {
     enum product_kind kind;

@@ -11,7 +11,7 @@
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
-enum { SHARED_WITHOUT_ASKING = 48 << 10, PDL_CAPABILITY = 90, NCCL_LOOKS = 256 };
+enum { PDL_CAPABILITY = 90, NCCL_LOOKS = 256 };
 
 struct device_group {
     struct nccl_group *nccl;
@@ -322,11 +322,11 @@ static err_t fill(struct device *device, struct device_stream *stream, void *to,
     return err_ok();
 }
 
-/* More than 48 KB must be asked for, once per kernel and size. */
+/* Once per kernel and size. */
 static err_t allow_shared(struct device *device, const struct launch *launch)
 {
     uint32_t *allowed = &device->shared_bytes[launch->kernel];
-    if (launch->shared_bytes <= SHARED_WITHOUT_ASKING || launch->shared_bytes <= *allowed)
+    if (!launch_asks_shared(launch, *allowed))
         return err_ok();
     CUDA_TRY(cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   (int)launch->shared_bytes),

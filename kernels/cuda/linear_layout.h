@@ -53,8 +53,8 @@ enum {
     LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
     LINEAR_CHUNK_MAX = 1024, /* inputs */
     LINEAR_CHUNK_MIN = 256,
-    /* wgmma keeps about 14 bits while it adds e4m3 products: a chunk that is longer than LINEAR_CHAIN_WHOLE
-     * is a sum of chains. */
+    /* wgmma keeps 13 bits of fraction while it adds e4m3 products: a chunk that is longer than
+     * LINEAR_CHAIN_WHOLE is a sum of chains. */
     LINEAR_CHAIN_E4M3 = 512,
     LINEAR_CHAIN_WHOLE = 1024,
     LINEAR_WGMMA_CHUNKS = 4,  /* at most, of a weight for wgmma */

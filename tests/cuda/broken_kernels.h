@@ -21,6 +21,7 @@
     F(NO_INIT_FENCE, bulk, "no fence_mbarrier_init")                                                         \
     F(NO_INIT, bulk, "no mbarrier_init of the second barrier")                                               \
     F(MISALIGNED, bulk, "a bulk copy to an address that is no multiple of 16")                               \
+    F(NOT_ASKED, bulk, "48 KB of dynamic shared memory beside static ones, which nobody asked for")          \
     F(NOT_FREED, bulk, "consumers do not arrive at the barrier that frees a stage")                          \
     F(GROUP_SOUND, group, "nothing")                                                                         \
     F(NO_WGMMA_FENCE, group, "no wgmma_fence")                                                               \

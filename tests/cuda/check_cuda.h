@@ -61,8 +61,9 @@ struct check_launch {
     uint32_t threads, shared_bytes;
     const void *args;
     size_t args_bytes;
-    uint32_t
-        target; /* compute capability that the kernel is for: 80 and 0 = any, 89 = mma of e4m3, 90 = wgmma */
+    /* Compute capability that the kernel is for: 80 and 0 = any, 86 = none that multiplies e4m3, 89 = mma of
+     * e4m3, 90 = wgmma. */
+    uint32_t target;
 };
 /* Runs it, in a random order of blocks and warps that the seed of the case gives. */
 void device_launch(struct cuda_case *c, const struct check_launch *launch);

@@ -7,6 +7,7 @@
 #include "kernels/cuda/linear_plan.h"
 #include "tests/cuda/check_cuda.h"
 #include "tests/cuda/check_matrix.h"
+#include "tests/cuda/wgmma_sum.h"
 
 struct tile_case {
     struct check_matrix weight;
@@ -243,11 +244,9 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
-                                            [LINEAR_CHECK_E4M3_WGMMA] = 90,
-                                            [LINEAR_CHECK_INT4_STREAM] = 90,
-                                            [LINEAR_CHECK_UINT4_STREAM] = 90,
-                                            [LINEAR_CHECK_INT8_STREAM] = 90};
+    static const uint32_t capabilities[] = {
+        [LINEAR_CHECK_E4M3] = 89,        [LINEAR_CHECK_E4M3_AS_BF16] = 86, [LINEAR_CHECK_E4M3_WGMMA] = 90,
+        [LINEAR_CHECK_INT4_STREAM] = 90, [LINEAR_CHECK_UINT4_STREAM] = 90, [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
@@ -284,6 +283,41 @@ static double row_value(const struct cuda_case *c, uint32_t row, uint32_t k)
     return is_e4m3(c->variant) ? e4m3_to_f32(code) : (int8_t)code;
 }
 
+/* By wgmma, which keeps 13 bits: a chain of instructions. */
+static float wgmma_chain(const float *values, const uint8_t *codes, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t k = 0; k < n; k += WGMMA_E4M3_INPUTS) {
+        float a[WGMMA_E4M3_INPUTS] = {0}, b[WGMMA_E4M3_INPUTS] = {0};
+        for (uint32_t i = 0; i < WGMMA_E4M3_INPUTS && k + i < n; i++) {
+            a[i] = values[k + i];
+            b[i] = e4m3_to_f32(codes[k + i]);
+        }
+        sum = wgmma_e4m3_add(sum, a, b);
+    }
+    return (float)sum;
+}
+
+/* Chunks are sums of chains, added in f32 like them. */
+static float wgmma_sum(const struct cuda_case *c, uint32_t row, uint32_t o)
+{
+    const struct tile_case *e = c->context;
+    uint32_t n_in = e->weight.n_in, chunk = linear_chunk_inputs(e->packed.layout, e->weight.n_out, n_in);
+    uint32_t chain = linear_chain_inputs(chunk);
+    const uint8_t *codes = e->codes + (size_t)row * n_in;
+    const float *values = e->values + (size_t)o * n_in;
+    float total = 0;
+    for (uint32_t begin = 0; begin < n_in; begin += chunk) {
+        float sum = 0;
+        for (uint32_t k = begin; k < n_in && k < begin + chunk; k += chain) {
+            uint32_t end = k + chain < begin + chunk ? k + chain : begin + chunk;
+            sum += wgmma_chain(values + k, codes + k, (end < n_in ? end : n_in) - k);
+        }
+        total += sum;
+    }
+    return total;
+}
+
 static void tile_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
 {
     const struct tile_case *e = c->context;
@@ -296,6 +330,8 @@ static void tile_reference(const struct cuda_case *c, uint32_t row, void *out, f
             sum += product;
             magnitude += fabs(product);
         }
+        if (c->variant == LINEAR_CHECK_E4M3_WGMMA)
+            sum = (double)wgmma_sum(c, row, o);
         float factor = is_by_row(c->variant) ? e->scales[row] * e->channel_scales[o] : 1.0f;
         float bias = m->bias == NULL ? 0.0f : m->bias[o];
         ((float *)out)[o] = m->bias == NULL ? (float)sum * factor : fmaf((float)sum, factor, bias);

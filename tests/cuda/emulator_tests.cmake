@@ -25,7 +25,7 @@ if(NOT BANTAM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_test(NAME checkkernel_races COMMAND checkkernel_races --device cuda --quick)
 endif()
 
-# Layouts of fragments: the emulator's against the ISA's formulas and, where there is one, a card's dump.
+# Layouts of fragments: the emulator's against the ISA's formulas and the dumps of cards.
 add_library(fragments_emulated STATIC fragments_emulated.c fragment_dump.c)
 cuda_emulated_sources(fragments_emulated fragment_kernels.cu)
 target_link_libraries(fragments_emulated PUBLIC cuda_emulator stdc++)

@@ -49,7 +49,8 @@ struct device {
     struct device_properties properties;
     struct device_group *group;
     uint32_t rank;
-    uint64_t n_posted, n_taken; /* of this rank */
+    uint64_t n_posted, n_taken;               /* of this rank */
+    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as asked for so far */
     struct device_stream *streams[STREAMS_MAX];
     uint64_t random;
     bool is_sealed;
@@ -206,6 +207,7 @@ static void run(struct device *device, struct operation *operation)
             .args = operation->args,
             .args_bytes = operation->args_bytes,
             .dependent = operation->dependent,
+            .shared_not_asked = !operation->shared_is_asked,
         };
         emu_launch(&launch);
         return;
@@ -622,6 +624,9 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
     memcpy(operation->grid, launch->grid, sizeof operation->grid);
     operation->block_threads = launch->block_threads;
     operation->shared_bytes = launch->shared_bytes;
+    if (launch_asks_shared(launch, device->shared_bytes[launch->kernel]))
+        device->shared_bytes[launch->kernel] = launch->shared_bytes;
+    operation->shared_is_asked = launch->shared_bytes <= device->shared_bytes[launch->kernel];
     operation->args_bytes = (uint32_t)launch->args_bytes;
     operation->dependent = launch->flags & LAUNCH_PDL;
     memcpy(operation->args, launch->args, launch->args_bytes);

@@ -19,7 +19,7 @@ struct operation {
     enum operation_kind kind;
     /* RUN_KERNEL */
     uint32_t kernel, grid[3], block_threads, shared_bytes, args_bytes;
-    bool dependent;
+    bool dependent, shared_is_asked;
     /* RUN_COPY, RUN_FILL, RUN_POST, RUN_TAKE */
     void *to;
     const void *from;

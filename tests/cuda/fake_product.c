@@ -9,6 +9,7 @@
 #include "base/float8.h"
 #include "kernels/cuda/linear_layout.h"
 #include "tests/cuda/fake_memory.h"
+#include "tests/cuda/wgmma_sum.h"
 
 enum { OPERAND_ALIGN = 16, WORKSPACE_ALIGN = 256, POISONED_BYTES = 64 << 10 };
 
@@ -57,7 +58,9 @@ static bool is_mode(const char *mode)
 
 /* How sums are made. */
 struct order {
-    uint32_t chain; /* inputs of one chain of additions; chains are added in ascending order */
+    uint32_t chunk; /* inputs of which sums are made on their own, and added in ascending order */
+    uint32_t chain; /* of a chunk, likewise: one chain of additions */
+    bool by_wgmma;  /* as our kernel of e4m3 adds */
     bool coarse;    /* with 15 bits, as a tensor core may keep them while it adds: rows then differ soon */
 };
 
@@ -65,8 +68,11 @@ static struct order order_of(const struct product_shape *s, uint32_t rows)
 {
     enum linear_layout layout = s->kind == PRODUCT_BF16 ? LINEAR_BF16 : LINEAR_E4M3_WGMMA;
     if (is_mode("chain") || (is_mode("rows") && rows >= FAKE_PRODUCT_SPLIT_ROWS))
-        return (struct order){s->n_in, true};
-    return (struct order){linear_chunk_inputs(layout, s->n_out, s->n_in), false};
+        return (struct order){.chunk = s->n_in, .chain = s->n_in, .coarse = true};
+    uint32_t chunk = linear_chunk_inputs(layout, s->n_out, s->n_in);
+    bool by_wgmma = s->kind == PRODUCT_E4M3;
+    return (struct order){
+        .chunk = chunk, .chain = by_wgmma ? linear_chain_inputs(chunk) : chunk, .by_wgmma = by_wgmma};
 }
 
 static void widen(const struct product_shape *s, const void *rows, size_t row, uint32_t stride, float *out)
@@ -85,18 +91,44 @@ static float to_15_bits(float x)
     return x;
 }
 
-static float dot(const float *a, const float *b, uint32_t n, struct order order)
+/* n inputs of e4m3 by wgmma. */
+static float chain_e4m3(const float *a, const float *b, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t k = 0; k < n; k += WGMMA_E4M3_INPUTS) {
+        float a_step[WGMMA_E4M3_INPUTS] = {0}, b_step[WGMMA_E4M3_INPUTS] = {0};
+        size_t bytes = (n - k < WGMMA_E4M3_INPUTS ? n - k : WGMMA_E4M3_INPUTS) * sizeof *a;
+        memcpy(a_step, a + k, bytes);
+        memcpy(b_step, b + k, bytes);
+        sum = wgmma_e4m3_add(sum, a_step, b_step);
+    }
+    return (float)sum;
+}
+
+static float chain_plain(const float *a, const float *b, uint32_t n, bool coarse)
 {
     float sum = 0;
-    for (uint32_t begin = 0; begin < n; begin += order.chain) {
-        float part = 0;
-        for (uint32_t k = begin; k < n && k < begin + order.chain; k++) {
-            part += a[k] * b[k];
-            part = order.coarse ? to_15_bits(part) : part;
-        }
-        sum += part;
+    for (uint32_t k = 0; k < n; k++) {
+        sum += a[k] * b[k];
+        sum = coarse ? to_15_bits(sum) : sum;
     }
     return sum;
+}
+
+static float dot(const float *a, const float *b, uint32_t n, struct order order)
+{
+    float total = 0;
+    for (uint32_t begin = 0; begin < n; begin += order.chunk) {
+        uint32_t end = n - begin < order.chunk ? n : begin + order.chunk;
+        float sum = 0;
+        for (uint32_t k = begin; k < end; k += order.chain) {
+            uint32_t inputs = end - k < order.chain ? end - k : order.chain;
+            sum += order.by_wgmma ? chain_e4m3(a + k, b + k, inputs)
+                                  : chain_plain(a + k, b + k, inputs, order.coarse);
+        }
+        total += sum;
+    }
+    return total;
 }
 
 void fake_product_run(const struct product_shape *s, const struct product_call *call)

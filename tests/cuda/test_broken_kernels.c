@@ -45,6 +45,7 @@ static const char *const messages[FLAWS] = {
     [NO_INIT_FENCE] = "without fence_mbarrier_init()",
     [NO_INIT] = "has not been initialised",
     [MISALIGNED] = "all must be multiples of 16",
+    [NOT_ASKED] = "has 49152 unless more is asked for",
     [NOT_FREED] = "no thread can go on",
     [NO_WGMMA_FENCE] = "wgmma without wgmma_fence",
     [NO_WGMMA_COMMIT] = "no wgmma_commit or wgmma_wait",
@@ -140,7 +141,8 @@ static enum end run(enum flaw flaw)
     emu_launch(&(struct emu_launch){.kernel = flaws[flaw].kernel,
                                     .grid = {1, 1, 1},
                                     .block_threads = n_threads[shape],
-                                    .shared_bytes = shared_bytes[shape],
+                                    .shared_bytes = flaw == NOT_ASKED ? 48 * 1024 : shared_bytes[shape],
+                                    .shared_not_asked = flaw == NOT_ASKED,
                                     .args = &args,
                                     .args_bytes = sizeof args,
                                     .dependent = flaw == NO_DEPENDENCIES_WAIT});

@@ -12,6 +12,7 @@
 #include "base/philox.h"
 #include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/emulator_kernels.h"
+#include "tests/cuda/wgmma_sum.h"
 
 enum { ROWS_MAX = 256, K_MAX = 128 };
 enum element { ELEMENT_BF16, ELEMENT_F16, ELEMENT_S8, ELEMENT_E4M3 };
@@ -163,6 +164,32 @@ static void test_mma_integers(void **state)
     }
 }
 
+/* Of four instructions, in units of the sum of magnitudes: see wgmma_sum.h. */
+#define WGMMA_E4M3_ERROR (4 * 34 * 0x1p-13)
+
+static double add_codes(double sum, const uint8_t *a, const uint8_t *b)
+{
+    float a_values[WGMMA_E4M3_INPUTS], b_values[WGMMA_E4M3_INPUTS];
+    for (size_t k = 0; k < WGMMA_E4M3_INPUTS; k++) {
+        a_values[k] = (float)value_of(ELEMENT_E4M3, a, k);
+        b_values[k] = (float)value_of(ELEMENT_E4M3, b, k);
+    }
+    return wgmma_e4m3_add(sum, a_values, b_values);
+}
+
+/* The chain of the four instructions, as the card adds. */
+static void check_sums_e4m3(const struct shape *shape)
+{
+    for (uint32_t i = 0; i < shape->m; i++) {
+        for (uint32_t j = 0; j < shape->n; j++) {
+            double sum = 0;
+            for (uint32_t k = 0; k < shape->k; k += WGMMA_E4M3_INPUTS)
+                sum = add_codes(sum, a_codes + i * shape->k + k, b_codes + j * shape->k + k);
+            assert_true((double)d[i * shape->n + j] == sum);
+        }
+    }
+}
+
 static void check_wgmma(const struct emu_kernel *kernel, enum element element, uint32_t n)
 {
     struct rng rng = rng_make(9 + n);
@@ -171,10 +198,12 @@ static void check_wgmma(const struct emu_kernel *kernel, enum element element, u
     fill(&rng, element, a_codes, 64 * shape.k);
     fill(&rng, element, b_codes, n * shape.k);
     run(kernel, 128, (64 + n) * row_bytes, 90);
-    double error = error_of(&shape, NULL);
-    if (error >= 1e-5)
+    if (element == ELEMENT_E4M3)
+        check_sums_e4m3(&shape);
+    double error = error_of(&shape, NULL), bound = element == ELEMENT_E4M3 ? WGMMA_E4M3_ERROR : 1e-5;
+    if (error >= bound)
         print_error("%s: error %g\n", kernel->name, error);
-    assert_true(error < 1e-5);
+    assert_true(error < bound);
 }
 
 static void test_wgmma(void **state)
@@ -192,6 +221,40 @@ static void test_wgmma(void **state)
     check_wgmma(&emu_kernel_test_wgmma_bf16_256, ELEMENT_BF16, 256);
 }
 
+/* Codes in hexadecimal behind the letter; their number. */
+static size_t read_codes(FILE *golden, char letter, uint8_t *codes, size_t room)
+{
+    char name;
+    size_t n = 0;
+    if (fscanf(golden, " %c ", &name) != 1)
+        return 0;
+    assert_int_equal(name, letter);
+    memset(codes, 0, room);
+    while (n < room && fscanf(golden, "%2hhx", &codes[n]) == 1)
+        n++;
+    return n;
+}
+
+/* What a card gave for rows of any length. */
+static void test_wgmma_of_a_card(void **state)
+{
+    (void)state;
+    FILE *golden = fopen(TEST_DATA_DIR "/cuda/golden/wgmma_e4m3_sm90.txt", "r");
+    assert_non_null(golden);
+    assert_int_equal(fscanf(golden, "#%*[^\n]"), 0);
+    int n_rows = 0;
+    for (size_t n; (n = read_codes(golden, 'x', a_codes, ROWS_MAX)) > 0; n_rows++) {
+        double sum = 0, expected;
+        assert_int_equal(read_codes(golden, 'w', b_codes, ROWS_MAX), n);
+        assert_int_equal(fscanf(golden, " sum %lf", &expected), 1);
+        for (size_t k = 0; k < n; k += WGMMA_E4M3_INPUTS)
+            sum = add_codes(sum, a_codes + k, b_codes + k);
+        assert_true(sum == expected);
+    }
+    assert_int_equal(n_rows, 2);
+    fclose(golden);
+}
+
 static void test_wgmma_by_k(void **state)
 {
     (void)state;
@@ -206,9 +269,8 @@ static void test_wgmma_by_k(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mma_floats),
-        cmocka_unit_test(test_mma_integers),
-        cmocka_unit_test(test_wgmma),
+        cmocka_unit_test(test_mma_floats), cmocka_unit_test(test_mma_integers),
+        cmocka_unit_test(test_wgmma),      cmocka_unit_test(test_wgmma_of_a_card),
         cmocka_unit_test(test_wgmma_by_k),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

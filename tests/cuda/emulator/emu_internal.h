@@ -13,7 +13,8 @@ enum {
     EMU_ARENA_BYTES = 256 * 1024, /* of shared memory's addresses */
     EMU_DYNAMIC_ADDRESS = 1024,   /* where dynamic shared memory begins */
     EMU_STATIC_MAX = 48 * 1024,
-    EMU_RED_ZONE = 256, /* after dynamic shared memory; 32 after a static variable */
+    EMU_NOT_ASKED_MAX = 48 * 1024, /* static and dynamic, unless the host asks */
+    EMU_RED_ZONE = 256,            /* after dynamic shared memory; 32 after a static variable */
     EMU_STATIC_RED_ZONE = 32,
 };
 

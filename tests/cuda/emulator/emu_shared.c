@@ -73,10 +73,12 @@ void *emu_shared_static(struct emu_shared_slot *slot, size_t size, const char *n
     if (worker->static_bytes > EMU_STATIC_MAX)
         emu_fail("%u bytes of static shared memory with %s: at most %u", worker->static_bytes, name,
                  EMU_STATIC_MAX);
-    uint32_t limit = emu_shared_limit(worker->options.target);
+    bool not_asked = worker->launch->shared_not_asked;
+    uint32_t limit = not_asked ? EMU_NOT_ASKED_MAX : emu_shared_limit(worker->options.target);
     if (worker->static_bytes + worker->launch->shared_bytes > limit)
-        emu_fail("%u bytes of static and %u of dynamic shared memory: a block of sm_%u has %u",
-                 worker->static_bytes, worker->launch->shared_bytes, worker->options.target, limit);
+        emu_fail("%u bytes of static and %u of dynamic shared memory: a block of sm_%u has %u%s",
+                 worker->static_bytes, worker->launch->shared_bytes, worker->options.target, limit,
+                 not_asked ? " unless more is asked for" : "");
     ASSERT(worker->n_static < sizeof worker->statics / sizeof worker->statics[0]);
     worker->static_low -= rounded + EMU_STATIC_RED_ZONE;
     uint8_t *at = worker->arena + worker->static_low;

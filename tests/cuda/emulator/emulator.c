@@ -328,9 +328,10 @@ static void launch_check(const struct emu_launch *launch, const struct emu_optio
     if (launch->block_threads == 0 || launch->block_threads > kernel->max_threads)
         emu_launch_fail(launch, "%u threads a block, at most %u (KERNEL_BOUNDS)", launch->block_threads,
                         kernel->max_threads);
-    if (launch->shared_bytes > emu_shared_limit(options->target))
-        emu_launch_fail(launch, "%u bytes of shared memory, a block of sm_%u has %u", launch->shared_bytes,
-                        options->target, emu_shared_limit(options->target));
+    uint32_t limit = launch->shared_not_asked ? EMU_NOT_ASKED_MAX : emu_shared_limit(options->target);
+    if (launch->shared_bytes > limit)
+        emu_launch_fail(launch, "%u bytes of shared memory, a block of sm_%u has %u%s", launch->shared_bytes,
+                        options->target, limit, launch->shared_not_asked ? " unless more is asked for" : "");
     if (launch->grid[0] == 0 || launch->grid[1] == 0 || launch->grid[2] == 0 ||
         launch->grid[0] > 0x7fffffffu || launch->grid[1] > 65535 || launch->grid[2] > 65535)
         emu_launch_fail(launch, "a grid of %u x %u x %u: at least 1, at most 2^31 - 1 x 65535 x 65535",

@@ -29,6 +29,7 @@ struct emu_launch {
     size_t args_bytes;
     bool
         dependent; /* launched with programmatic dependent launch: the kernel must call dependencies_wait() */
+    bool shared_not_asked;         /* as the host may: static and dynamic are at most 48 KB */
     const struct emu_front *front; /* NULL: it has ended */
 };
 
