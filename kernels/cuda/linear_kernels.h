@@ -24,6 +24,10 @@
     T(linear_##name##_stream_r16, struct linear_tile_args, what ", tiles of 16 rows")                        \
     T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
 
+#define LINEAR_WIDE_ROWS(T, name, what)                                                                      \
+    T(linear_##name##_wgmma_r64, struct linear_tile_args, what ", tiles of 64 rows")                         \
+    T(linear_##name##_wgmma_r128, struct linear_tile_args, what ", tiles of 128 rows")
+
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
     K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
@@ -37,6 +41,7 @@
     LINEAR_TILE_ROWS(K, e4m3, "e4m3 by e4m3 rows, e4m3 mma (sm_89, sm_120)")                                 \
     LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")                          \
     LINEAR_TILE_ROWS(K, e4m3_wgmma, "e4m3 by e4m3 rows, wgmma (sm_90a)")                                     \
+    LINEAR_WIDE_ROWS(K, bf16, "bf16 by bf16 rows, wgmma (sm_90a)")                                           \
     LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
     LINEAR_STREAM_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma, streamed (sm_90)")           \
     LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
@@ -109,6 +114,24 @@ LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint32_t rows)
 {
     return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
+}
+
+/* ---- wgmma by bf16 rows: BF16, INT4, UINT4 and INT8 by 64 rows and more, sm_90a ---- */
+
+enum { LINEAR_WIDE_ROWS_MIN = 64, LINEAR_WIDE_LOADER_THREADS = 128 }; /* beside LINEAR_WGMMA_THREADS */
+
+/* Tiles of wgmma begin at multiples of 1024. */
+LINEAR_INLINE uint32_t linear_wide_stage_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return (linear_stage_bytes(layout, rows) + 1023) / 1024 * 1024;
+}
+
+/* One block a multiprocessor. */
+LINEAR_INLINE uint32_t linear_wide_stages(enum linear_layout layout, uint32_t rows)
+{
+    if (layout == LINEAR_BF16)
+        return rows == 64 ? 8 : 6;
+    return rows == 64 ? 12 : 8;
 }
 
 /* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */

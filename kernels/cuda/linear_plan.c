@@ -49,6 +49,25 @@ static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compu
     return kernels[layout][tile];
 }
 
+/* Whether many bf16 rows are multiplied by wgmma. */
+static bool is_wide_wgmma(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
+{
+    return layout == LINEAR_BF16 && tile_rows >= LINEAR_WIDE_ROWS_MIN && device->compute_capability == 90;
+}
+
+#define WIDE_KERNELS(name)                                                                                   \
+    {                                                                                                        \
+        CUDA_KERNEL_linear_##name##_wgmma_r64, CUDA_KERNEL_linear_##name##_wgmma_r128                        \
+    }
+
+static enum cuda_kernel_id wide_kernel(enum linear_layout layout, uint32_t tile_rows)
+{
+    static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][2] = {
+        [LINEAR_BF16] = WIDE_KERNELS(bf16),
+    };
+    return kernels[layout][tile_rows > LINEAR_WIDE_ROWS_MIN];
+}
+
 size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows)
 {
     size_t bytes = round_up(n_out, LINEAR_TILE_OUTPUTS) * round_up(rows, 128) * sizeof(float), n;
@@ -98,6 +117,12 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
         plan.shared_bytes =
             linear_stream_stages(layout, tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
     }
+    if (is_wide_wgmma(layout, tile_rows, device)) {
+        plan.kernel = wide_kernel(layout, tile_rows);
+        plan.block_threads = LINEAR_WGMMA_THREADS + LINEAR_WIDE_LOADER_THREADS;
+        plan.shared_bytes =
+            linear_wide_stages(layout, tile_rows) * linear_wide_stage_bytes(layout, tile_rows);
+    }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
         plan.partial_bytes = n_tiles * n_chunks * tile_rows * LINEAR_TILE_OUTPUTS * sizeof(float);
@@ -131,7 +156,8 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
     size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
-    double by_products = by_codes + (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
+    bool is_wgmma = layout == LINEAR_E4M3_WGMMA || is_wide_wgmma(layout, plan->tile_rows, device);
+    double by_products = by_codes + (double)products * (is_wgmma ? 1 : MMA_CYCLES),
            by_bytes = (double)bytes / BYTES_A_CYCLE;
     double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
     double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;

@@ -169,7 +169,7 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         [LINEAR_CHECK_UINT4] = WEIGHT_UINT4,      [LINEAR_CHECK_UINT4_STREAM] = WEIGHT_UINT4,
         [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
         [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
-        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
+        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8,   [LINEAR_CHECK_BF16_WGMMA] = WEIGHT_BF16};
     bool fits;
     do {
         matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
@@ -193,7 +193,7 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
     const uint8_t *row = m->codes + (size_t)o * m->row_bytes;
     float *values = e->values + (size_t)o * m->n_in;
     uint32_t n_groups = m->n_in / m->group;
-    if (c->variant == LINEAR_CHECK_BF16) {
+    if (m->format == WEIGHT_BF16) {
         memcpy(values, m->values + (size_t)o * m->n_in, m->n_in * sizeof(float));
         linear_pack_codes(&e->packed, o, row);
         return;
@@ -237,11 +237,9 @@ static void pack_weight(struct cuda_case *c, struct tile_case *e)
 static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    static const uint32_t capabilities[] = {[LINEAR_CHECK_E4M3] = 89,
-                                            [LINEAR_CHECK_E4M3_WGMMA] = 90,
-                                            [LINEAR_CHECK_INT4_STREAM] = 90,
-                                            [LINEAR_CHECK_UINT4_STREAM] = 90,
-                                            [LINEAR_CHECK_INT8_STREAM] = 90};
+    static const uint32_t capabilities[] = {
+        [LINEAR_CHECK_E4M3] = 89,        [LINEAR_CHECK_E4M3_WGMMA] = 90,   [LINEAR_CHECK_BF16_WGMMA] = 90,
+        [LINEAR_CHECK_INT4_STREAM] = 90, [LINEAR_CHECK_UINT4_STREAM] = 90, [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
