@@ -42,6 +42,9 @@
     LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")                          \
     LINEAR_TILE_ROWS(K, e4m3_wgmma, "e4m3 by e4m3 rows, wgmma (sm_90a)")                                     \
     LINEAR_WIDE_ROWS(K, bf16, "bf16 by bf16 rows, wgmma (sm_90a)")                                           \
+    LINEAR_WIDE_ROWS(K, int4, "int4 by bf16 rows, wgmma (sm_90a)")                                           \
+    LINEAR_WIDE_ROWS(K, uint4, "int4 with zero points by bf16 rows, wgmma (sm_90a)")                         \
+    LINEAR_WIDE_ROWS(K, int8, "int8 with groups by bf16 rows, wgmma (sm_90a)")                               \
     LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
     LINEAR_STREAM_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma, streamed (sm_90)")           \
     LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
@@ -131,7 +134,9 @@ LINEAR_INLINE uint32_t linear_wide_stages(enum linear_layout layout, uint32_t ro
 {
     if (layout == LINEAR_BF16)
         return rows == 64 ? 8 : 6;
-    return rows == 64 ? 12 : 8;
+    if (layout == LINEAR_INT8)
+        return rows == 64 ? 10 : 8;
+    return rows == 64 ? 12 : 9;
 }
 
 /* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */

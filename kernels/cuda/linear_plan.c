@@ -52,7 +52,8 @@ static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compu
 /* Whether many bf16 rows are multiplied by wgmma. */
 static bool is_wide_wgmma(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
 {
-    return layout == LINEAR_BF16 && tile_rows >= LINEAR_WIDE_ROWS_MIN && device->compute_capability == 90;
+    return (layout == LINEAR_BF16 || linear_has_groups(layout)) && tile_rows >= LINEAR_WIDE_ROWS_MIN &&
+           device->compute_capability == 90;
 }
 
 #define WIDE_KERNELS(name)                                                                                   \
@@ -64,6 +65,9 @@ static enum cuda_kernel_id wide_kernel(enum linear_layout layout, uint32_t tile_
 {
     static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][2] = {
         [LINEAR_BF16] = WIDE_KERNELS(bf16),
+        [LINEAR_INT4] = WIDE_KERNELS(int4),
+        [LINEAR_UINT4] = WIDE_KERNELS(uint4),
+        [LINEAR_INT8] = WIDE_KERNELS(int8),
     };
     return kernels[layout][tile_rows > LINEAR_WIDE_ROWS_MIN];
 }
@@ -150,15 +154,19 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     /* Codes to bf16: 18 instructions for 16 outputs by 16 inputs, in every warp along the rows, by four
      * schedulers. */
     double by_codes = 0;
+    bool is_wide = is_wide_wgmma(layout, plan->tile_rows, device);
     if (linear_has_groups(layout))
         by_codes = 18.0 / 4 * (LINEAR_TILE_OUTPUTS / 16) * 4 * (double)div_up(inputs, block) *
-                   linear_row_warps(plan->tile_rows);
+                   (is_wide ? 1 : linear_row_warps(plan->tile_rows));
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
     size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
-    bool is_wgmma = layout == LINEAR_E4M3_WGMMA || is_wide_wgmma(layout, plan->tile_rows, device);
-    double by_products = by_codes + (double)products * (is_wgmma ? 1 : MMA_CYCLES),
+    double by_products = (double)products * (layout == LINEAR_E4M3_WGMMA || is_wide ? 1 : MMA_CYCLES),
            by_bytes = (double)bytes / BYTES_A_CYCLE;
+    if (!is_wide) /* wgmma runs while codes become bf16 */
+        by_products += by_codes;
+    else if (by_products < by_codes)
+        by_products = by_codes;
     double unit = (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES;
     double sums = plan->is_split ? 2.0 * (double)n_chunks * rows * n_out * sizeof(float) : 0;
     return (double)div_up(units, device->n_multiprocessors) * unit +

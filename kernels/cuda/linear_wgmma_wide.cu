@@ -189,6 +189,99 @@ DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_
     copy_async_wait(0);
 }
 
+/* Where a warp of a warpgroup finds its 16 outputs: tile `tile` of slab `slab` of panel `panel`. */
+struct warp_tile {
+    uint32_t panel, slab, tile;
+};
+
+/* What a lane needs of half a block for its fragments: codes, scales. */
+struct half_codes {
+    uint32_t words[HALF_STEPS][2];
+    uint32_t scales, minus; /* of the lane's pair of outputs; minus: UINT4 */
+};
+
+/* group: of those in the stage. */
+template <class S>
+DEVICE struct half_codes load_half(const uint8_t *stage, const struct warp_tile &warp, uint32_t half,
+                                   uint32_t group)
+{
+    constexpr uint32_t HALF_BYTES = S::PANEL_BYTES / 2, SLAB_BYTES = HALF_BYTES / 2;
+    const uint8_t *codes =
+        stage + warp.panel * S::PANEL_BYTES + half * HALF_BYTES + warp.slab * SLAB_BYTES + lane_id() * 16;
+    struct half_codes out = {};
+    if constexpr (linear_is_int4(S::LAYOUT)) {
+        vec16 words = load_16(codes);
+        for (uint32_t step = 0; step < HALF_STEPS; step++)
+            out.words[step][0] = warp.tile == 0 ? words.w[2 * step] : words.w[2 * step + 1];
+    } else {
+        for (uint32_t step = 0; step < HALF_STEPS; step++) {
+            vec8 words = load_8(codes + step * 512 + warp.tile * 8);
+            memcpy(out.words[step], words.w, sizeof words.w);
+        }
+    }
+    const uint8_t *scales = stage + S::SCALES_AT + (warp.panel * S::GROUPS + group) * S::GROUP_BYTES +
+                            (warp.slab * LINEAR_SLAB + lane_id() / 4 * 4 + warp.tile * 2) * 2;
+    out.scales = *(const uint32_t *)scales;
+    if constexpr (S::LAYOUT == LINEAR_UINT4)
+        out.minus = *(const uint32_t *)(scales + LINEAR_PANEL * 2);
+    return out;
+}
+
+template <class S> DEVICE void make_fragments(uint32_t (&a)[HALF_STEPS][4], const struct half_codes &codes)
+{
+    uint32_t scales[2], minus[2];
+    spread_scales(scales, codes.scales);
+    spread_scales(minus, codes.minus);
+#pragma unroll
+    for (uint32_t step = 0; step < HALF_STEPS; step++) {
+        if constexpr (S::LAYOUT == LINEAR_INT4)
+            fragment_int4(a[step], codes.words[step][0], scales);
+        else if constexpr (S::LAYOUT == LINEAR_UINT4)
+            fragment_uint4(a[step], codes.words[step][0], scales, minus);
+        else
+            fragment_int8(a[step], codes.words[step], scales);
+    }
+}
+
+/* n_blocks from `block` on into acc, half a block at a time: its fragments are made while the products of the
+ * half before run, in registers that those before that have left. *n: stages so far. */
+template <class S>
+DEVICE void multiply_groups(float (&acc)[S::SUMS], const struct wgmma_pipeline &p,
+                            const struct linear_tile_args &args, uint32_t block, uint32_t n_blocks,
+                            uint32_t *n)
+{
+    uint32_t warp = shuffle(warp_id(), 0);
+    struct warp_tile tile = {warp / 4, warp / 2 % 2, warp % 2};
+    uint32_t a[2][HALF_STEPS][4];
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const uint8_t *stage = p.stages + *n % S::STAGES * S::STAGE_BYTES;
+        uint32_t k = (block + i) * S::BLOCK_INPUTS, first = k >> args.group_shift;
+        mbarrier_wait(&p.full[*n % S::STAGES], *n / S::STAGES & 1);
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++) {
+            struct half_codes codes =
+                load_half<S>(stage, tile, half, ((k + half * 32) >> args.group_shift) - first);
+            wgmma_wait<1>();
+            if (half == 1 && i > 0 && lane_id() == 0)
+                mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
+            make_fragments<S>(a[half], codes);
+            wgmma_fence();
+#pragma unroll
+            for (uint32_t step = 0; step < HALF_STEPS; step++) {
+                const uint8_t *x = stage + S::X_AT + (half * HALF_STEPS + step) * 32;
+                uint64_t b = shared_descriptor(x, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
+                wgmma_bf16_m64k16<(int)S::ROWS>(acc, a[half][step], b, i + half + step > 0);
+            }
+            wgmma_commit();
+        }
+        ++*n;
+    }
+    wgmma_wait<0>();
+    wgmma_hold(acc);
+    if (lane_id() == 0)
+        mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
+}
+
 template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
 {
     SHARED(uint64_t, full, [S::STAGES]);
@@ -207,8 +300,11 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     registers_raise<CONSUMER_REGISTERS>();
     uint32_t n = 0;
     run_warpgroups<S>(args, job, n_arrived,
-                      [&](float(&acc)[S::SUMS], const struct linear_cursor &, uint32_t n_blocks) {
-                          multiply_chunk<S>(acc, p, warp / 4, n_blocks, &n);
+                      [&](float(&acc)[S::SUMS], const struct linear_cursor &at, uint32_t n_blocks) {
+                          if constexpr (S::HAS_GROUPS)
+                              multiply_groups<S>(acc, p, args, at.block, n_blocks, &n);
+                          else
+                              multiply_chunk<S>(acc, p, warp / 4, n_blocks, &n);
                       });
 }
 
@@ -226,3 +322,9 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
 
 WIDE_KERNEL(bf16, 64, LINEAR_BF16)
 WIDE_KERNEL(bf16, 128, LINEAR_BF16)
+WIDE_KERNEL(int4, 64, LINEAR_INT4)
+WIDE_KERNEL(int4, 128, LINEAR_INT4)
+WIDE_KERNEL(uint4, 64, LINEAR_UINT4)
+WIDE_KERNEL(uint4, 128, LINEAR_UINT4)
+WIDE_KERNEL(int8, 64, LINEAR_INT8)
+WIDE_KERNEL(int8, 128, LINEAR_INT8)

@@ -169,7 +169,9 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         [LINEAR_CHECK_UINT4] = WEIGHT_UINT4,      [LINEAR_CHECK_UINT4_STREAM] = WEIGHT_UINT4,
         [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
         [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
-        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8,   [LINEAR_CHECK_BF16_WGMMA] = WEIGHT_BF16};
+        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8,   [LINEAR_CHECK_BF16_WGMMA] = WEIGHT_BF16,
+        [LINEAR_CHECK_INT4_WGMMA] = WEIGHT_INT4,  [LINEAR_CHECK_UINT4_WGMMA] = WEIGHT_UINT4,
+        [LINEAR_CHECK_INT8_WGMMA] = WEIGHT_INT8};
     bool fits;
     do {
         matrix_make(c, &e->weight, formats[c->variant], rng_between(&c->rng, 1, small ? 140 : 300),
@@ -239,6 +241,7 @@ static void tile_make(struct cuda_case *c)
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
     static const uint32_t capabilities[] = {
         [LINEAR_CHECK_E4M3] = 89,        [LINEAR_CHECK_E4M3_WGMMA] = 90,   [LINEAR_CHECK_BF16_WGMMA] = 90,
+        [LINEAR_CHECK_INT4_WGMMA] = 90,  [LINEAR_CHECK_UINT4_WGMMA] = 90,  [LINEAR_CHECK_INT8_WGMMA] = 90,
         [LINEAR_CHECK_INT4_STREAM] = 90, [LINEAR_CHECK_UINT4_STREAM] = 90, [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,
