@@ -26,7 +26,8 @@
 
 #define LINEAR_WIDE_ROWS(T, name, what)                                                                      \
     T(linear_##name##_wgmma_r64, struct linear_tile_args, what ", tiles of 64 rows")                         \
-    T(linear_##name##_wgmma_r128, struct linear_tile_args, what ", tiles of 128 rows")
+    T(linear_##name##_wgmma_r128, struct linear_tile_args, what ", tiles of 128 rows")                       \
+    T(linear_##name##_wgmma_r256, struct linear_tile_args, what ", tiles of 256 rows")
 
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
@@ -133,10 +134,23 @@ LINEAR_INLINE uint32_t linear_wide_stage_bytes(enum linear_layout layout, uint32
 LINEAR_INLINE uint32_t linear_wide_stages(enum linear_layout layout, uint32_t rows)
 {
     if (layout == LINEAR_BF16)
-        return rows == 64 ? 8 : 6;
+        return rows == 64 ? 8 : rows == 128 ? 6 : 3;
     if (layout == LINEAR_INT8)
-        return rows == 64 ? 10 : 8;
-    return rows == 64 ? 12 : 9;
+        return rows == 64 ? 10 : rows == 128 ? 8 : 3;
+    return rows == 64 ? 12 : rows == 128 ? 9 : 4;
+}
+
+/* Sums of chunks that a thread keeps in shared memory, of rows / 2: registers hold two for each output of a
+ * tile up to 128 rows. */
+LINEAR_INLINE uint32_t linear_wide_shared_sums(uint32_t rows)
+{
+    return rows > 128 ? rows / 4 : 0;
+}
+
+LINEAR_INLINE uint32_t linear_wide_shared_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return linear_wide_stages(layout, rows) * linear_wide_stage_bytes(layout, rows) +
+           linear_wide_shared_sums(rows) * LINEAR_WGMMA_THREADS * 4;
 }
 
 /* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */

@@ -3,7 +3,7 @@
 #include "base/checked.h"
 #include "kernels/cuda/linear_plan.h"
 
-const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
+const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128, 256};
 
 #define TILE_KERNELS(name)                                                                                   \
     {                                                                                                        \
@@ -56,20 +56,26 @@ static bool is_wide_wgmma(enum linear_layout layout, uint32_t tile_rows, const s
            device->compute_capability == 90;
 }
 
+size_t linear_tile_sizes_of(enum linear_layout layout, const struct linear_device *device)
+{
+    return is_wide_wgmma(layout, 256, device) ? LINEAR_TILE_SIZES : LINEAR_TILE_SIZES - 1;
+}
+
 #define WIDE_KERNELS(name)                                                                                   \
     {                                                                                                        \
-        CUDA_KERNEL_linear_##name##_wgmma_r64, CUDA_KERNEL_linear_##name##_wgmma_r128                        \
+        CUDA_KERNEL_linear_##name##_wgmma_r64, CUDA_KERNEL_linear_##name##_wgmma_r128,                       \
+            CUDA_KERNEL_linear_##name##_wgmma_r256                                                           \
     }
 
 static enum cuda_kernel_id wide_kernel(enum linear_layout layout, uint32_t tile_rows)
 {
-    static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][2] = {
+    static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][3] = {
         [LINEAR_BF16] = WIDE_KERNELS(bf16),
         [LINEAR_INT4] = WIDE_KERNELS(int4),
         [LINEAR_UINT4] = WIDE_KERNELS(uint4),
         [LINEAR_INT8] = WIDE_KERNELS(int8),
     };
-    return kernels[layout][tile_rows > LINEAR_WIDE_ROWS_MIN];
+    return kernels[layout][tile_rows / LINEAR_WIDE_ROWS_MIN / 2];
 }
 
 size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows)
@@ -103,7 +109,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
     size_t tile = 0;
     while (tile < LINEAR_TILE_SIZES && linear_tile_sizes[tile] != tile_rows)
         tile++;
-    ASSERT(tile < LINEAR_TILE_SIZES);
+    ASSERT(tile < linear_tile_sizes_of(layout, device));
     uint32_t chunk = linear_chunk_inputs(layout, n_out, n_in);
     size_t n_chunks = div_up(n_in, chunk);
     size_t n_tiles = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, tile_rows);
@@ -124,8 +130,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
     if (is_wide_wgmma(layout, tile_rows, device)) {
         plan.kernel = wide_kernel(layout, tile_rows);
         plan.block_threads = LINEAR_WGMMA_THREADS + LINEAR_WIDE_LOADER_THREADS;
-        plan.shared_bytes =
-            linear_wide_stages(layout, tile_rows) * linear_wide_stage_bytes(layout, tile_rows);
+        plan.shared_bytes = linear_wide_shared_bytes(layout, tile_rows);
     }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
@@ -178,7 +183,7 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
 {
     struct linear_plan best = {0};
     double best_cost = 0;
-    for (size_t tile = 0; tile < LINEAR_TILE_SIZES; tile++) {
+    for (size_t tile = 0; tile < linear_tile_sizes_of(layout, device); tile++) {
         for (int is_split = 0; is_split < 2; is_split++) {
             struct linear_plan plan =
                 linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);

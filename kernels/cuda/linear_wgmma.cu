@@ -14,7 +14,7 @@ template <uint32_t ROWS_> struct wgmma_shape {
     static constexpr uint32_t STAGES = linear_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_stage_bytes(LAYOUT, ROWS);
     static constexpr uint32_t SUMS = ROWS / 2; /* of a thread */
-    static constexpr uint32_t FULL_ARRIVALS = 1;
+    static constexpr uint32_t SHARED_SUMS = 0, FULL_ARRIVALS = 1;
 };
 
 /* A tile past the last panel takes that one twice: both warpgroups do the same work, and outputs past n_out
@@ -87,7 +87,7 @@ template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
         return;
     }
     uint32_t n = 0;
-    run_warpgroups<S>(args, job, n_arrived,
+    run_warpgroups<S>(p, args, job, n_arrived,
                       [&](float(&acc)[S::SUMS], const struct linear_cursor &, uint32_t n_blocks) {
                           multiply_chunk<S>(acc, p, warp / 4, n_blocks, &n);
                       });

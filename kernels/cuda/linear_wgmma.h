@@ -61,16 +61,57 @@ template <class S> DEVICE uint32_t wgmma_output(void)
     return S::HAS_GROUPS ? warp / 2 * LINEAR_SLAB + warp % 2 * 2 + group * 4 : warp * 16 + group * 2;
 }
 
+/* The sums of a thread over chunks. Of the largest tiles the last SHARED_SUMS lie in shared memory behind the
+ * stages, [pieces of four][threads]. */
+template <class S> struct tile_sums {
+    static constexpr uint32_t KEPT = S::SUMS - S::SHARED_SUMS;
+    float kept[KEPT];
+    uint8_t *shared; /* of the thread */
+};
+
+/* Sums 4c .. 4c + 3. */
+template <class S> DEVICE void four_sums(float (&four)[4], const tile_sums<S> &sums, uint32_t c)
+{
+    constexpr uint32_t KEPT = tile_sums<S>::KEPT;
+    vec16 words = {};
+    if (4 * c >= KEPT)
+        words = load_16(sums.shared + (c - KEPT / 4) * (S::THREADS * 16));
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        four[i] = 4 * c < KEPT ? sums.kept[(4 * c + i) % KEPT] : bits_float(words.w[i]);
+}
+
+/* sums += acc, in the order of the chunks. */
+template <class S> DEVICE void add_sums(tile_sums<S> &sums, const float (&acc)[S::SUMS], bool is_first)
+{
+    constexpr uint32_t KEPT = tile_sums<S>::KEPT;
+#pragma unroll
+    for (uint32_t i = 0; i < KEPT; i++)
+        sums.kept[i] = is_first ? acc[i] : sums.kept[i] + acc[i];
+#pragma unroll
+    for (uint32_t c = KEPT / 4; c < S::SUMS / 4; c++) {
+        float four[4];
+        four_sums<S>(four, sums, c);
+        vec16 words;
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            words.w[i] = float_bits(is_first ? acc[4 * c + i] : four[i] + acc[4 * c + i]);
+        store_16(sums.shared + (c - KEPT / 4) * (S::THREADS * 16), words);
+    }
+}
+
 template <class S, class F>
 DEVICE void for_each_pair(const struct linear_job &job, const struct linear_cursor &at,
-                          const float (&sums)[S::SUMS], F store)
+                          const tile_sums<S> &sums, F store)
 {
 #pragma unroll
     for (uint32_t c = 0; c < S::ROWS / 8; c++) {
+        float four[4];
+        four_sums<S>(four, sums, c);
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
             uint32_t row = c * 8 + lane_id() % 4 * 2 + i;
-            float pair[2] = {sums[4 * c + i], sums[4 * c + 2 + i]};
+            float pair[2] = {four[i], four[2 + i]};
             if (at.row_tile * S::ROWS + row < job.n_rows)
                 store(row, pair);
         }
@@ -79,7 +120,7 @@ DEVICE void for_each_pair(const struct linear_job &job, const struct linear_curs
 
 template <class S>
 DEVICE void store_sums(const struct linear_tile_args &args, const struct linear_job &job,
-                       const struct linear_cursor &at, const float (&sums)[S::SUMS])
+                       const struct linear_cursor &at, const tile_sums<S> &sums)
 {
     uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + wgmma_output<S>();
     for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
@@ -89,7 +130,7 @@ DEVICE void store_sums(const struct linear_tile_args &args, const struct linear_
 
 template <class S>
 DEVICE void finish_sums(const struct linear_tile_args &args, const struct linear_job &job,
-                        const struct linear_cursor &at, const float (&sums)[S::SUMS], uint32_t *n_arrived)
+                        const struct linear_cursor &at, const tile_sums<S> &sums, uint32_t *n_arrived)
 {
     float *partial = tile_partials<S>(args, job, at) + at.chunk * (S::ROWS * LINEAR_TILE_OUTPUTS);
     for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
@@ -101,21 +142,21 @@ DEVICE void finish_sums(const struct linear_tile_args &args, const struct linear
 
 /* The two warpgroups. multiply(acc, at, n_blocks): a chunk, from zero. */
 template <class S, class F>
-DEVICE void run_warpgroups(const struct linear_tile_args &args, struct linear_job job, uint32_t *n_arrived,
-                           F multiply)
+DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                           struct linear_job job, uint32_t *n_arrived, F multiply)
 {
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     for (uint32_t unit = block_x(); unit < job.n_units; unit += grid_x()) {
         struct linear_cursor at = {};
         cursor_seek(&at, args, job, unit);
-        float acc[S::SUMS], total[S::SUMS];
+        float acc[S::SUMS];
+        tile_sums<S> total;
+        total.shared = p.stages + S::STAGES * S::STAGE_BYTES + thread_x() * 16;
         bool is_first = true;
         for (; at.block < at.block_end; at.block += args.chunk_blocks) {
             multiply(acc, at, smaller(args.chunk_blocks, at.block_end - at.block));
-#pragma unroll
-            for (uint32_t i = 0; i < S::SUMS; i++)
-                total[i] = is_first ? acc[i] : total[i] + acc[i];
+            add_sums<S>(total, acc, is_first);
             is_first = false;
         }
         if (args.is_split)

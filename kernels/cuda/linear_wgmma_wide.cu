@@ -24,6 +24,7 @@ template <enum linear_layout LAYOUT_, uint32_t ROWS_> struct wide_shape {
     static constexpr uint32_t STAGES = linear_wide_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_wide_stage_bytes(LAYOUT, ROWS);
     static constexpr uint32_t SUMS = ROWS / 2; /* of a thread */
+    static constexpr uint32_t SHARED_SUMS = linear_wide_shared_sums(ROWS);
 };
 
 /* A lane of a loader's warp: it brings piece `piece` (16 bytes) of rows first, first + 4, .. of a tile. */
@@ -299,7 +300,7 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     }
     registers_raise<CONSUMER_REGISTERS>();
     uint32_t n = 0;
-    run_warpgroups<S>(args, job, n_arrived,
+    run_warpgroups<S>(p, args, job, n_arrived,
                       [&](float(&acc)[S::SUMS], const struct linear_cursor &at, uint32_t n_blocks) {
                           if constexpr (S::HAS_GROUPS)
                               multiply_groups<S>(acc, p, args, at.block, n_blocks, &n);
@@ -322,9 +323,16 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
 
 WIDE_KERNEL(bf16, 64, LINEAR_BF16)
 WIDE_KERNEL(bf16, 128, LINEAR_BF16)
+WIDE_KERNEL(bf16, 256, LINEAR_BF16)
+
 WIDE_KERNEL(int4, 64, LINEAR_INT4)
 WIDE_KERNEL(int4, 128, LINEAR_INT4)
+WIDE_KERNEL(int4, 256, LINEAR_INT4)
+
 WIDE_KERNEL(uint4, 64, LINEAR_UINT4)
 WIDE_KERNEL(uint4, 128, LINEAR_UINT4)
+WIDE_KERNEL(uint4, 256, LINEAR_UINT4)
+
 WIDE_KERNEL(int8, 64, LINEAR_INT8)
 WIDE_KERNEL(int8, 128, LINEAR_INT8)
+WIDE_KERNEL(int8, 256, LINEAR_INT8)

@@ -144,7 +144,8 @@ enum linear_check {
     X(linear_##name##_stream_r32, check_linear_tile, variant)
 #define LINEAR_WIDE_CHECKS(X, name, variant)                                                                 \
     X(linear_##name##_wgmma_r64, check_linear_tile, variant)                                                 \
-    X(linear_##name##_wgmma_r128, check_linear_tile, variant)
+    X(linear_##name##_wgmma_r128, check_linear_tile, variant)                                                \
+    X(linear_##name##_wgmma_r256, check_linear_tile, variant)
 
 #define CUDA_CHECKS(X)                                                                                       \
     X(embed, check_embed, 0)                                                                                 \

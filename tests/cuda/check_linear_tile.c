@@ -143,7 +143,7 @@ const struct cuda_check check_quantize_rows = {quantize_make, quantize_row_refer
 static uint32_t tile_of_kernel(const struct cuda_case *c)
 {
     const struct tile_case *e = c->context;
-    for (size_t i = 0; i < LINEAR_TILE_SIZES; i++) {
+    for (size_t i = 0; i < linear_tile_sizes_of(e->packed.layout, &e->device); i++) {
         struct linear_plan plan = linear_plan_of_tile(e->packed.layout, e->packed.n_out, e->packed.n_in, 1,
                                                       &e->device, linear_tile_sizes[i], false);
         if (plan.kernel == c->kernel)
@@ -249,8 +249,9 @@ static void tile_make(struct cuda_case *c)
                                        .shared_bytes = (capability == 90 ? 228 : 100) << 10,
                                        .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
-    bool is_large =
-        strstr(kernel_names[c->kernel], "_r64") != NULL || strstr(kernel_names[c->kernel], "_r128");
+    bool is_large = strstr(kernel_names[c->kernel], "_r64") != NULL ||
+                    strstr(kernel_names[c->kernel], "_r128") != NULL ||
+                    strstr(kernel_names[c->kernel], "_r256") != NULL;
     make_weight(c, e, is_large || (c->n_rows > 20 && rng_below(&c->rng, 2)));
     pack_weight(c, e);
     uint32_t n_in = e->weight.n_in, most = tile_of_kernel(c) * (is_large ? 1 : 2) + 3;
@@ -380,11 +381,11 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     launch_plan(c, &plan, &args, n, out);
     if (n == 1 && rng_below(&c->rng, 4) != 0)
         return;
+    uint32_t n_sizes = (uint32_t)linear_tile_sizes_of(p->layout, &e->device);
     struct linear_plan other = linear_plan_choose(p->layout, p->n_out, p->n_in, capacity, &e->device);
     if (rng_below(&c->rng, 2))
         other = linear_plan_of_tile(p->layout, p->n_out, p->n_in, capacity, &e->device,
-                                    linear_tile_sizes[rng_below(&c->rng, LINEAR_TILE_SIZES)],
-                                    rng_below(&c->rng, 2));
+                                    linear_tile_sizes[rng_below(&c->rng, n_sizes)], rng_below(&c->rng, 2));
     size_t bytes = n * c->row_values * check_type_bytes(c->type);
     void *again = check_alloc(c, bytes);
     launch_plan(c, &other, &args, n, again);
