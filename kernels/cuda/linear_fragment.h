@@ -26,14 +26,21 @@ DEVICE uint32_t bf16x2_high(uint32_t pair)
     return pair >> 16 | (pair & 0xffff0000u);
 }
 
+/* A pair of outputs' scales, each twice. */
+DEVICE void spread_pair(uint32_t out[2], uint32_t pair)
+{
+    out[0] = bf16x2_low(pair);
+    out[1] = bf16x2_high(pair);
+}
+
 /* Scales of the lane's four outputs, each twice; [tile * 2 + half of the tile]. */
 DEVICE void spread_scales(uint32_t out[4], vec8 pairs)
 {
-    for (int i = 0; i < 2; i++) {
-        out[2 * i] = bf16x2_low(pairs.w[i]);
-        out[2 * i + 1] = bf16x2_high(pairs.w[i]);
-    }
+    for (int i = 0; i < 2; i++)
+        spread_pair(out + 2 * i, pairs.w[i]);
 }
+
+/* ---- A fragment: one tile, one step ---- */
 
 /* code * scale, rounded once. Register r of a fragment belongs to half r % 2 of its tile. */
 DEVICE void scale_fragment(uint32_t fragment[4], const uint32_t scales[2])
@@ -43,36 +50,22 @@ DEVICE void scale_fragment(uint32_t fragment[4], const uint32_t scales[2])
         fragment[r] = bf16x2_mul(fragment[r], scales[r & 1]);
 }
 
-/* words: the lane's piece of the half block. */
-DEVICE void fragments_int4(slab_fragments a, vec16 words, const uint32_t scales[4])
+DEVICE void fragment_int4(uint32_t fragment[4], uint32_t codes, const uint32_t scales[2])
 {
-#pragma unroll
-    for (int step = 0; step < HALF_STEPS; step++) {
-#pragma unroll
-        for (int tile = 0; tile < SLAB_TILES; tile++) {
-            int4x8_to_bf16(a[step][tile], words.w[step * 2 + tile]);
-            scale_fragment(a[step][tile], scales + 2 * tile);
-        }
-    }
+    int4x8_to_bf16(fragment, codes);
+    scale_fragment(fragment, scales);
 }
 
-/* minus: -(128 + zero point) of the lane's four outputs, as spread_scales has them. The difference is exact.
- */
-DEVICE void fragments_uint4(slab_fragments a, vec16 words, const uint32_t scales[4], const uint32_t minus[4])
+/* minus: -(128 + zero point) of the two outputs, as spread_scales has them. The difference is exact. */
+DEVICE void fragment_uint4(uint32_t fragment[4], uint32_t codes, const uint32_t scales[2],
+                           const uint32_t minus[2])
 {
 #pragma unroll
-    for (int step = 0; step < HALF_STEPS; step++) {
-#pragma unroll
-        for (int tile = 0; tile < SLAB_TILES; tile++) {
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                uint32_t biased = bits_select_or(words.w[step * 2 + tile] >> 4 * r, 0x000f000fu,
-                                                 0x43004300u); /* 128 + code */
-                a[step][tile][r] = bf16x2_fma(biased, 0x3f803f80u, minus[2 * tile + (r & 1)]);
-            }
-            scale_fragment(a[step][tile], scales + 2 * tile);
-        }
+    for (int r = 0; r < 4; r++) {
+        uint32_t biased = bits_select_or(codes >> 4 * r, 0x000f000fu, 0x43004300u); /* 128 + code */
+        fragment[r] = bf16x2_fma(biased, 0x3f803f80u, minus[r & 1]);
     }
+    scale_fragment(fragment, scales);
 }
 
 /* Two of four int8 codes (even: bytes 0 and 2) to bf16, exactly: 128 + the low seven bits, less 128 or, for
@@ -84,19 +77,45 @@ DEVICE uint32_t int8_even_to_bf16(uint32_t codes)
     return bf16x2_fma(low, 0x3f803f80u, minus);
 }
 
-/* words: the lane's piece of each step. */
+DEVICE void fragment_int8(uint32_t fragment[4], const uint32_t codes[2], const uint32_t scales[2])
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        fragment[2 * i] = int8_even_to_bf16(codes[i]);
+        fragment[2 * i + 1] = int8_even_to_bf16(codes[i] >> 8);
+    }
+    scale_fragment(fragment, scales);
+}
+
+/* ---- A slab's. words: the lane's piece of the half block; int8: of each step ---- */
+
+DEVICE void fragments_int4(slab_fragments a, vec16 words, const uint32_t scales[4])
+{
+#pragma unroll
+    for (int step = 0; step < HALF_STEPS; step++) {
+#pragma unroll
+        for (int tile = 0; tile < SLAB_TILES; tile++)
+            fragment_int4(a[step][tile], words.w[step * 2 + tile], scales + 2 * tile);
+    }
+}
+
+DEVICE void fragments_uint4(slab_fragments a, vec16 words, const uint32_t scales[4], const uint32_t minus[4])
+{
+#pragma unroll
+    for (int step = 0; step < HALF_STEPS; step++) {
+#pragma unroll
+        for (int tile = 0; tile < SLAB_TILES; tile++)
+            fragment_uint4(a[step][tile], words.w[step * 2 + tile], scales + 2 * tile, minus + 2 * tile);
+    }
+}
+
 DEVICE void fragments_int8(slab_fragments a, const vec16 words[HALF_STEPS], const uint32_t scales[4])
 {
 #pragma unroll
     for (int step = 0; step < HALF_STEPS; step++) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            a[step][i / 2][i % 2 * 2] = int8_even_to_bf16(words[step].w[i]);
-            a[step][i / 2][i % 2 * 2 + 1] = int8_even_to_bf16(words[step].w[i] >> 8);
-        }
-#pragma unroll
         for (int tile = 0; tile < SLAB_TILES; tile++)
-            scale_fragment(a[step][tile], scales + 2 * tile);
+            fragment_int8(a[step][tile], words[step].w + 2 * tile, scales + 2 * tile);
     }
 }
 

@@ -24,6 +24,11 @@
     T(linear_##name##_stream_r16, struct linear_tile_args, what ", tiles of 16 rows")                        \
     T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
 
+#define LINEAR_WIDE_ROWS(T, name, what)                                                                      \
+    T(linear_##name##_wgmma_r64, struct linear_tile_args, what ", tiles of 64 rows")                         \
+    T(linear_##name##_wgmma_r128, struct linear_tile_args, what ", tiles of 128 rows")                       \
+    T(linear_##name##_wgmma_r256, struct linear_tile_args, what ", tiles of 256 rows")
+
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
     K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
@@ -37,6 +42,10 @@
     LINEAR_TILE_ROWS(K, e4m3, "e4m3 by e4m3 rows, e4m3 mma (sm_89, sm_120)")                                 \
     LINEAR_TILE_ROWS(K, e4m3_as_bf16, "e4m3 by e4m3 rows, bf16 mma (sm_80, sm_86)")                          \
     LINEAR_TILE_ROWS(K, e4m3_wgmma, "e4m3 by e4m3 rows, wgmma (sm_90a)")                                     \
+    LINEAR_WIDE_ROWS(K, bf16, "bf16 by bf16 rows, wgmma (sm_90a)")                                           \
+    LINEAR_WIDE_ROWS(K, int4, "int4 by bf16 rows, wgmma (sm_90a)")                                           \
+    LINEAR_WIDE_ROWS(K, uint4, "int4 with zero points by bf16 rows, wgmma (sm_90a)")                         \
+    LINEAR_WIDE_ROWS(K, int8, "int8 with groups by bf16 rows, wgmma (sm_90a)")                               \
     LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
     LINEAR_STREAM_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma, streamed (sm_90)")           \
     LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
@@ -89,16 +98,24 @@ LINEAR_INLINE uint32_t linear_stage_bytes(enum linear_layout layout, uint32_t ro
 /* wgmma: two warpgroups, a panel each, and a warp that loads. */
 enum { LINEAR_WGMMA_THREADS = 256, LINEAR_LOADER_THREADS = 32 };
 
+/* A warpgroup that loads and leaves its registers to the others. */
+LINEAR_INLINE bool linear_e4m3_moves_registers(uint32_t rows)
+{
+    return rows >= 128;
+}
+
 LINEAR_INLINE uint32_t linear_block_threads(enum linear_layout layout, uint32_t rows)
 {
-    return layout == LINEAR_E4M3_WGMMA ? LINEAR_WGMMA_THREADS + LINEAR_LOADER_THREADS
-                                       : linear_tile_threads(rows);
+    if (layout != LINEAR_E4M3_WGMMA)
+        return linear_tile_threads(rows);
+    return LINEAR_WGMMA_THREADS +
+           (linear_e4m3_moves_registers(rows) ? 128u : (uint32_t)LINEAR_LOADER_THREADS);
 }
 
 LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 {
     if (layout == LINEAR_E4M3_WGMMA) /* of few rows two blocks in 227 KB */
-        return rows <= 8 ? 6 : rows == 16 || rows == 128 ? 5 : 4;
+        return rows <= 16 || rows == 128 ? 6 : 5;
     if (linear_is_int4(layout))
         return rows == 16 || rows == 64 ? 3 : 4;
     if (layout == LINEAR_INT8)
@@ -108,9 +125,40 @@ LINEAR_INLINE uint32_t linear_stages(enum linear_layout layout, uint32_t rows)
 
 LINEAR_INLINE uint32_t linear_tile_shared_bytes(enum linear_layout layout, uint32_t rows)
 {
-    /* wgmma: a set of sums behind the stages. */
-    return linear_stages(layout, rows) * linear_stage_bytes(layout, rows) +
-           (layout == LINEAR_E4M3_WGMMA ? rows * LINEAR_TILE_OUTPUTS * 4 : 0);
+    return linear_stages(layout, rows) * linear_stage_bytes(layout, rows);
+}
+
+/* ---- wgmma by bf16 rows: BF16, INT4, UINT4 and INT8 by 64 rows and more, sm_90a ---- */
+
+enum { LINEAR_WIDE_ROWS_MIN = 64, LINEAR_WIDE_LOADER_THREADS = 128 }; /* beside LINEAR_WGMMA_THREADS */
+
+/* Tiles of wgmma begin at multiples of 1024. */
+LINEAR_INLINE uint32_t linear_wide_stage_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return (linear_stage_bytes(layout, rows) + 1023) / 1024 * 1024;
+}
+
+/* One block a multiprocessor. */
+LINEAR_INLINE uint32_t linear_wide_stages(enum linear_layout layout, uint32_t rows)
+{
+    if (layout == LINEAR_BF16)
+        return rows == 64 ? 8 : rows == 128 ? 6 : 3;
+    if (layout == LINEAR_INT8)
+        return rows == 64 ? 10 : rows == 128 ? 8 : 3;
+    return rows == 64 ? 12 : rows == 128 ? 9 : 4;
+}
+
+/* Sums of chunks that a thread keeps in shared memory, of rows / 2: registers hold two for each output of a
+ * tile up to 128 rows. */
+LINEAR_INLINE uint32_t linear_wide_shared_sums(uint32_t rows)
+{
+    return rows > 128 ? rows / 4 : 0;
+}
+
+LINEAR_INLINE uint32_t linear_wide_shared_bytes(enum linear_layout layout, uint32_t rows)
+{
+    return linear_wide_stages(layout, rows) * linear_wide_stage_bytes(layout, rows) +
+           linear_wide_shared_sums(rows) * LINEAR_WGMMA_THREADS * 4;
 }
 
 /* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */

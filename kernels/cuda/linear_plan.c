@@ -3,7 +3,7 @@
 #include "base/checked.h"
 #include "kernels/cuda/linear_plan.h"
 
-const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128};
+const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES] = {8, 16, 32, 64, 128, 256};
 
 #define TILE_KERNELS(name)                                                                                   \
     {                                                                                                        \
@@ -47,6 +47,35 @@ static enum cuda_kernel_id tile_kernel(enum linear_layout layout, uint32_t compu
     if (layout == LINEAR_E4M3 && linear_e4m3_kind(compute_capability) == LINEAR_E4M3_AS_BF16)
         return as_bf16[tile];
     return kernels[layout][tile];
+}
+
+/* Whether many bf16 rows are multiplied by wgmma. */
+static bool is_wide_wgmma(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
+{
+    return (layout == LINEAR_BF16 || linear_has_groups(layout)) && tile_rows >= LINEAR_WIDE_ROWS_MIN &&
+           device->compute_capability == 90;
+}
+
+size_t linear_tile_sizes_of(enum linear_layout layout, const struct linear_device *device)
+{
+    return is_wide_wgmma(layout, 256, device) ? LINEAR_TILE_SIZES : LINEAR_TILE_SIZES - 1;
+}
+
+#define WIDE_KERNELS(name)                                                                                   \
+    {                                                                                                        \
+        CUDA_KERNEL_linear_##name##_wgmma_r64, CUDA_KERNEL_linear_##name##_wgmma_r128,                       \
+            CUDA_KERNEL_linear_##name##_wgmma_r256                                                           \
+    }
+
+static enum cuda_kernel_id wide_kernel(enum linear_layout layout, uint32_t tile_rows)
+{
+    static const enum cuda_kernel_id kernels[LINEAR_LAYOUTS][3] = {
+        [LINEAR_BF16] = WIDE_KERNELS(bf16),
+        [LINEAR_INT4] = WIDE_KERNELS(int4),
+        [LINEAR_UINT4] = WIDE_KERNELS(uint4),
+        [LINEAR_INT8] = WIDE_KERNELS(int8),
+    };
+    return kernels[layout][tile_rows / LINEAR_WIDE_ROWS_MIN / 2];
 }
 
 size_t linear_partial_bytes(size_t n_out, size_t n_in, size_t rows)
@@ -96,7 +125,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
     size_t tile = 0;
     while (tile < LINEAR_TILE_SIZES && linear_tile_sizes[tile] != tile_rows)
         tile++;
-    ASSERT(tile < LINEAR_TILE_SIZES);
+    ASSERT(tile < linear_tile_sizes_of(layout, device));
     uint32_t chunk = linear_chunk_inputs(layout, n_out, n_in);
     size_t n_chunks = div_up(n_in, chunk);
     size_t n_tiles = div_up(n_out, LINEAR_TILE_OUTPUTS) * div_up(rows, tile_rows);
@@ -115,6 +144,11 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
             linear_stream_stages(layout, tile_rows) * linear_stream_stage_bytes(layout, tile_rows);
         if (tile_rows == LINEAR_SLAB_ROWS)
             return plan_of_slabs(plan, n_out, rows, device);
+    }
+    if (is_wide_wgmma(layout, tile_rows, device)) {
+        plan.kernel = wide_kernel(layout, tile_rows);
+        plan.block_threads = LINEAR_WGMMA_THREADS + LINEAR_WIDE_LOADER_THREADS;
+        plan.shared_bytes = linear_wide_shared_bytes(layout, tile_rows);
     }
     if (plan.is_split) {
         plan.n_arrivals = n_tiles;
@@ -143,14 +177,19 @@ static double plan_cost(const struct linear_plan *plan, enum linear_layout layou
     /* Codes to bf16: 18 instructions for 16 outputs by 16 inputs, in every warp along the rows, by four
      * schedulers. */
     double by_codes = 0;
+    bool is_wide = is_wide_wgmma(layout, plan->tile_rows, device);
     if (linear_has_groups(layout))
         by_codes = 18.0 / 4 * (LINEAR_TILE_OUTPUTS / 16) * 4 * (double)div_up(inputs, block) *
-                   linear_row_warps(plan->tile_rows);
+                   (is_wide ? 1 : linear_row_warps(plan->tile_rows));
     size_t codes = layout == LINEAR_BF16 ? LINEAR_PANEL * LINEAR_BLOCK_BYTES : linear_block_bytes(layout);
     size_t live_rows = rows < plan->tile_rows ? rows : plan->tile_rows;
     size_t bytes = div_up(inputs, block) * (LINEAR_TILE_PANELS * codes + live_rows * LINEAR_BLOCK_BYTES);
-    double by_products = by_codes + (double)products * (layout == LINEAR_E4M3_WGMMA ? 1 : MMA_CYCLES),
+    double by_products = (double)products * (layout == LINEAR_E4M3_WGMMA || is_wide ? 1 : MMA_CYCLES),
            by_bytes = (double)bytes / BYTES_A_CYCLE;
+    if (!is_wide) /* wgmma runs while codes become bf16 */
+        by_products += by_codes;
+    else if (by_products < by_codes)
+        by_products = by_codes;
     double unit =
         (by_products > by_bytes ? by_products : by_bytes) + UNIT_CYCLES + (plan->is_split ? SPLIT_CYCLES : 0);
     double sums = plan->is_split ? SUM_COSTS * (double)n_chunks * rows * n_out * sizeof(float) : 0;
@@ -165,7 +204,7 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
     double best_cost = 0;
     if (rows <= LINEAR_SLAB_ROWS && is_streamed(layout, LINEAR_SLAB_ROWS, device))
         return linear_plan_of_tile(layout, n_out, n_in, rows, device, LINEAR_SLAB_ROWS, false);
-    for (size_t tile = 0; tile < LINEAR_TILE_SIZES; tile++) {
+    for (size_t tile = 0; tile < linear_tile_sizes_of(layout, device); tile++) {
         for (int is_split = 0; is_split < 2; is_split++) {
             struct linear_plan plan =
                 linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);

@@ -41,5 +41,7 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
                                        uint32_t rows, const struct linear_device *device, uint32_t tile_rows,
                                        bool is_split);
 
-enum { LINEAR_TILE_SIZES = 5 };
+enum { LINEAR_TILE_SIZES = 6 };
 extern const uint32_t linear_tile_sizes[LINEAR_TILE_SIZES];
+/* How many of them, from the first on, a layout has kernels for. */
+size_t linear_tile_sizes_of(enum linear_layout layout, const struct linear_device *device);

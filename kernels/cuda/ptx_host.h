@@ -344,6 +344,10 @@ DEVICE void copy_async_16(void *to, const void *from, uint32_t n_valid = 16)
 {
     emu_copy_async_16(to, from, n_valid);
 }
+DEVICE void copy_async_16_if(void *to, const void *from, bool is_there)
+{
+    copy_async_16(to, from, is_there ? 16 : 0);
+}
 DEVICE void copy_async_commit(void)
 {
     emu_copy_async_commit();

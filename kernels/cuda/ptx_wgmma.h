@@ -37,6 +37,19 @@ template <int n_pending> DEVICE void wgmma_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n_pending) : "memory");
 #endif
 }
+/* Registers a thread of this warpgroup: fewer, or, once others gave theirs, more. A multiple of 8. */
+template <int n> DEVICE void registers_lower(void)
+{
+#if PTX_HAS_WGMMA
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(n));
+#endif
+}
+template <int n> DEVICE void registers_raise(void)
+{
+#if PTX_HAS_WGMMA
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
+#endif
+}
 template <int n> DEVICE void wgmma_hold(float (&d)[n])
 {
 #pragma unroll
@@ -155,6 +168,14 @@ DEVICE void wgmma_commit(void)
 template <int n_pending> DEVICE void wgmma_wait(void)
 {
     emu_wgmma_wait(n_pending);
+}
+template <int n> DEVICE void registers_lower(void)
+{
+    static_assert(n % 8 == 0 && n >= 24 && n <= 256);
+}
+template <int n> DEVICE void registers_raise(void)
+{
+    static_assert(n % 8 == 0 && n >= 24 && n <= 256);
 }
 template <int n> DEVICE void wgmma_hold(float (&d)[n])
 {

@@ -124,6 +124,10 @@ enum linear_check {
     LINEAR_CHECK_INT4_STREAM,
     LINEAR_CHECK_UINT4_STREAM,
     LINEAR_CHECK_INT8_STREAM,
+    LINEAR_CHECK_BF16_WGMMA,
+    LINEAR_CHECK_INT4_WGMMA,
+    LINEAR_CHECK_UINT4_WGMMA,
+    LINEAR_CHECK_INT8_WGMMA,
     LINEAR_CHECK_S8,
     LINEAR_CHECK_E4M3,
     LINEAR_CHECK_E4M3_AS_BF16,
@@ -139,6 +143,10 @@ enum linear_check {
     X(linear_##name##_slab_r8, check_linear_tile, variant)                                                   \
     X(linear_##name##_stream_r16, check_linear_tile, variant)                                                \
     X(linear_##name##_stream_r32, check_linear_tile, variant)
+#define LINEAR_WIDE_CHECKS(X, name, variant)                                                                 \
+    X(linear_##name##_wgmma_r64, check_linear_tile, variant)                                                 \
+    X(linear_##name##_wgmma_r128, check_linear_tile, variant)                                                \
+    X(linear_##name##_wgmma_r256, check_linear_tile, variant)
 
 #define CUDA_CHECKS(X)                                                                                       \
     X(embed, check_embed, 0)                                                                                 \
@@ -189,6 +197,10 @@ enum linear_check {
     LINEAR_STREAM_CHECKS(X, int4, LINEAR_CHECK_INT4_STREAM)                                                  \
     LINEAR_STREAM_CHECKS(X, uint4, LINEAR_CHECK_UINT4_STREAM)                                                \
     LINEAR_STREAM_CHECKS(X, int8, LINEAR_CHECK_INT8_STREAM)                                                  \
+    LINEAR_WIDE_CHECKS(X, bf16, LINEAR_CHECK_BF16_WGMMA)                                                     \
+    LINEAR_WIDE_CHECKS(X, int4, LINEAR_CHECK_INT4_WGMMA)                                                     \
+    LINEAR_WIDE_CHECKS(X, uint4, LINEAR_CHECK_UINT4_WGMMA)                                                   \
+    LINEAR_WIDE_CHECKS(X, int8, LINEAR_CHECK_INT8_WGMMA)                                                     \
     LINEAR_TILE_CHECKS(X, s8, LINEAR_CHECK_S8)                                                               \
     LINEAR_TILE_CHECKS(X, e4m3, LINEAR_CHECK_E4M3)                                                           \
     LINEAR_TILE_CHECKS(X, e4m3_as_bf16, LINEAR_CHECK_E4M3_AS_BF16)                                           \

@@ -144,7 +144,7 @@ const struct cuda_check check_quantize_rows = {quantize_make, quantize_row_refer
 static uint32_t tile_of_kernel(const struct cuda_case *c)
 {
     const struct tile_case *e = c->context;
-    for (size_t i = 0; i < LINEAR_TILE_SIZES; i++) {
+    for (size_t i = 0; i < linear_tile_sizes_of(e->packed.layout, &e->device); i++) {
         struct linear_plan plan = linear_plan_of_tile(e->packed.layout, e->packed.n_out, e->packed.n_in, 1,
                                                       &e->device, linear_tile_sizes[i], false);
         if (plan.kernel == c->kernel)
@@ -170,7 +170,9 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         [LINEAR_CHECK_UINT4] = WEIGHT_UINT4,      [LINEAR_CHECK_UINT4_STREAM] = WEIGHT_UINT4,
         [LINEAR_CHECK_INT8] = WEIGHT_INT8,        [LINEAR_CHECK_S8] = WEIGHT_INT8,
         [LINEAR_CHECK_E4M3] = WEIGHT_FP8,         [LINEAR_CHECK_E4M3_AS_BF16] = WEIGHT_FP8,
-        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8};
+        [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8,   [LINEAR_CHECK_BF16_WGMMA] = WEIGHT_BF16,
+        [LINEAR_CHECK_INT4_WGMMA] = WEIGHT_INT4,  [LINEAR_CHECK_UINT4_WGMMA] = WEIGHT_UINT4,
+        [LINEAR_CHECK_INT8_WGMMA] = WEIGHT_INT8};
     bool fits, is_deep = rng_below(&c->rng, 4) == 0; /* chunks of several steps and chains */
     do {
         matrix_make(c, &e->weight, formats[c->variant],
@@ -200,7 +202,7 @@ static void pack_row(struct cuda_case *c, struct tile_case *e, uint32_t o, int8_
     const uint8_t *row = m->codes + (size_t)o * m->row_bytes;
     float *values = e->values + (size_t)o * m->n_in;
     uint32_t n_groups = m->n_in / m->group;
-    if (c->variant == LINEAR_CHECK_BF16) {
+    if (m->format == WEIGHT_BF16) {
         memcpy(values, m->values + (size_t)o * m->n_in, m->n_in * sizeof(float));
         linear_pack_codes(&e->packed, o, row);
         return;
@@ -245,16 +247,19 @@ static void tile_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
     static const uint32_t capabilities[] = {
-        [LINEAR_CHECK_E4M3] = 89,        [LINEAR_CHECK_E4M3_AS_BF16] = 86, [LINEAR_CHECK_E4M3_WGMMA] = 90,
-        [LINEAR_CHECK_INT4_STREAM] = 90, [LINEAR_CHECK_UINT4_STREAM] = 90, [LINEAR_CHECK_INT8_STREAM] = 90};
+        [LINEAR_CHECK_E4M3] = 89,       [LINEAR_CHECK_E4M3_AS_BF16] = 86, [LINEAR_CHECK_E4M3_WGMMA] = 90,
+        [LINEAR_CHECK_BF16_WGMMA] = 90, [LINEAR_CHECK_INT4_WGMMA] = 90,   [LINEAR_CHECK_UINT4_WGMMA] = 90,
+        [LINEAR_CHECK_INT8_WGMMA] = 90, [LINEAR_CHECK_INT4_STREAM] = 90,  [LINEAR_CHECK_UINT4_STREAM] = 90,
+        [LINEAR_CHECK_INT8_STREAM] = 90};
     uint32_t capability = capabilities[c->variant] == 0 ? 80 : capabilities[c->variant];
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
                                        .shared_bytes = (capability == 90 ? 228 : 100) << 10,
                                        .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
-    bool is_large =
-        strstr(kernel_names[c->kernel], "_r64") != NULL || strstr(kernel_names[c->kernel], "_r128");
+    bool is_large = strstr(kernel_names[c->kernel], "_r64") != NULL ||
+                    strstr(kernel_names[c->kernel], "_r128") != NULL ||
+                    strstr(kernel_names[c->kernel], "_r256") != NULL;
     make_weight(c, e, is_large || (c->n_rows > 20 && rng_below(&c->rng, 2)));
     pack_weight(c, e);
     uint32_t n_in = e->weight.n_in, most = tile_of_kernel(c) * (is_large ? 1 : 2) + 3;
@@ -424,11 +429,11 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     launch_plan(c, &plan, &args, n, out);
     if (n == 1 && rng_below(&c->rng, 4) != 0)
         return;
+    uint32_t n_sizes = (uint32_t)linear_tile_sizes_of(p->layout, &e->device);
     struct linear_plan other = linear_plan_choose(p->layout, p->n_out, p->n_in, capacity, &e->device);
     if (rng_below(&c->rng, 2))
         other = linear_plan_of_tile(p->layout, p->n_out, p->n_in, capacity, &e->device,
-                                    linear_tile_sizes[rng_below(&c->rng, LINEAR_TILE_SIZES)],
-                                    rng_below(&c->rng, 2));
+                                    linear_tile_sizes[rng_below(&c->rng, n_sizes)], rng_below(&c->rng, 2));
     size_t bytes = n * c->row_values * check_type_bytes(c->type);
     void *again = check_alloc(c, bytes);
     launch_plan(c, &other, &args, n, again);

@@ -1,0 +1,212 @@
+/* What the wgmma linear kernels (sm_90a) share: two warpgroups with a panel of 64 outputs each, warps that
+ * only load, and the stages that they hand each other. Weights are operand A at every number of rows. A shape
+ * S says where a stage keeps what, and how many arrivals fill it. */
+#pragma once
+
+#include "kernels/cuda/linear_tile.h"
+#include "kernels/cuda/ptx_wgmma.h"
+
+/* Of 65,536, where a warpgroup loads and two multiply. */
+enum { LOADER_REGISTERS = 40, CONSUMER_REGISTERS = 232 };
+enum { CONSUMER_WARPS = LINEAR_WGMMA_THREADS / 32, BLOCK_STEPS = 4 /* of 32 bytes of a row */ };
+
+/* A stage is full when its bytes have landed and empty when all eight warps have read it. */
+struct wgmma_pipeline {
+    uint8_t *stages;
+    uint64_t *full, *empty; /* [STAGES] */
+};
+
+/* One stage: the warpgroup's panel by the rows, asynchronously. is_first: of a chunk. */
+template <class S>
+DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup, bool is_first)
+{
+    const uint8_t *panel = stage + warpgroup * S::PANEL_BYTES;
+    wgmma_fence();
+#pragma unroll
+    for (uint32_t step = 0; step < BLOCK_STEPS; step++) {
+        uint64_t a = shared_descriptor(panel + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
+        uint64_t b = shared_descriptor(stage + S::X_AT + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
+        bool accumulate = !is_first || step > 0;
+        if constexpr (S::IS_WIDE)
+            wgmma_bf16_m64k16<(int)S::ROWS>(acc, a, b, accumulate);
+        else
+            wgmma_e4m3_m64k32<(int)S::ROWS>(acc, a, b, accumulate);
+    }
+    wgmma_commit();
+}
+
+/* n_blocks as one chain into acc. A stage is given back when the products after it are under way. *n: stages
+ * so far. */
+template <class S>
+DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
+                           uint32_t n_blocks, uint32_t *n)
+{
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        uint32_t stage = *n % S::STAGES;
+        mbarrier_wait(&p.full[stage], *n / S::STAGES & 1);
+        multiply_block<S>(acc, p.stages + stage * S::STAGE_BYTES, warpgroup, i == 0);
+        wgmma_wait<1>();
+        if (i > 0 && lane_id() == 0)
+            mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
+        ++*n;
+    }
+    wgmma_wait<0>();
+    wgmma_hold(acc);
+    if (lane_id() == 0)
+        mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
+}
+
+/* n_blocks in chains of at most `chain`: their sum in ascending order. */
+template <class S>
+DEVICE void multiply_chains(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
+                            uint32_t chain, uint32_t n_blocks, uint32_t *n)
+{
+    multiply_chain<S>(sum, p, warpgroup, smaller(chain, n_blocks), n);
+    for (uint32_t done = chain; done < n_blocks; done += chain) {
+        float acc[S::SUMS];
+        multiply_chain<S>(acc, p, warpgroup, smaller(chain, n_blocks - done), n);
+#pragma unroll
+        for (uint32_t i = 0; i < S::SUMS; i++)
+            sum[i] += acc[i];
+    }
+}
+
+/* Of the sums d[4c + 2h + i]: row 8c + 2t + i, outputs wgmma_output + h. In shared memory 16 outputs of a
+ * panel lie with 2g + h at row g + 8h; codes of fragments are a warp's tile of a slab (linear_layout.h). */
+template <class S> DEVICE uint32_t wgmma_output(void)
+{
+    uint32_t warp = warp_id(), group = lane_id() / 4;
+    return S::HAS_GROUPS ? warp / 2 * LINEAR_SLAB + warp % 2 * 2 + group * 4 : warp * 16 + group * 2;
+}
+
+/* The sums of a thread over chunks. Of the largest tiles the last SHARED_SUMS lie in shared memory behind the
+ * stages, [pieces of four][threads]. */
+template <class S> struct tile_sums {
+    static constexpr uint32_t KEPT = S::SUMS - S::SHARED_SUMS;
+    float kept[KEPT];
+    uint8_t *shared; /* of the thread */
+};
+
+/* Sums 4c .. 4c + 3. */
+template <class S> DEVICE void four_sums(float (&four)[4], const tile_sums<S> &sums, uint32_t c)
+{
+    constexpr uint32_t KEPT = tile_sums<S>::KEPT;
+    vec16 words = {};
+    if (4 * c >= KEPT)
+        words = load_16(sums.shared + (c - KEPT / 4) * (S::THREADS * 16));
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        four[i] = 4 * c < KEPT ? sums.kept[(4 * c + i) % KEPT] : bits_float(words.w[i]);
+}
+
+/* sums += acc, in the order of the chunks. */
+template <class S> DEVICE void add_sums(tile_sums<S> &sums, const float (&acc)[S::SUMS], bool is_first)
+{
+    constexpr uint32_t KEPT = tile_sums<S>::KEPT;
+#pragma unroll
+    for (uint32_t i = 0; i < KEPT; i++)
+        sums.kept[i] = is_first ? acc[i] : sums.kept[i] + acc[i];
+#pragma unroll
+    for (uint32_t c = KEPT / 4; c < S::SUMS / 4; c++) {
+        float four[4];
+        four_sums<S>(four, sums, c);
+        vec16 words;
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+            words.w[i] = float_bits(is_first ? acc[4 * c + i] : four[i] + acc[4 * c + i]);
+        store_16(sums.shared + (c - KEPT / 4) * (S::THREADS * 16), words);
+    }
+}
+
+template <class S, class F>
+DEVICE void for_each_pair(const struct linear_job &job, const struct linear_cursor &at,
+                          const tile_sums<S> &sums, F store)
+{
+#pragma unroll
+    for (uint32_t c = 0; c < S::ROWS / 8; c++) {
+        float four[4];
+        four_sums<S>(four, sums, c);
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t row = c * 8 + lane_id() % 4 * 2 + i;
+            float pair[2] = {four[i], four[2 + i]};
+            if (at.row_tile * S::ROWS + row < job.n_rows)
+                store(row, pair);
+        }
+    }
+}
+
+template <class S>
+DEVICE void store_sums(const struct linear_tile_args &args, const struct linear_job &job,
+                       const struct linear_cursor &at, const tile_sums<S> &sums)
+{
+    uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + wgmma_output<S>();
+    for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
+        store_outputs<S, 2>(args, at.row_tile * S::ROWS + row, output, pair);
+    });
+}
+
+template <class S>
+DEVICE void finish_sums(const struct linear_tile_args &args, const struct linear_job &job,
+                        const struct linear_cursor &at, const tile_sums<S> &sums, uint32_t *n_arrived)
+{
+    float *partial = tile_partials<S>(args, job, at) + at.chunk * (S::ROWS * LINEAR_TILE_OUTPUTS);
+    for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
+        uint32_t words[2] = {float_bits(pair[0]), float_bits(pair[1])};
+        store_words<2>(partial + row * LINEAR_TILE_OUTPUTS + wgmma_output<S>(), words);
+    });
+    arrive_chunk<S, float>(args, job, at, n_arrived);
+}
+
+/* The two warpgroups. multiply(acc, at, n_blocks): the sum of a span, from zero; spans are added in ascending
+ * order, and no longer than a unit. */
+template <class S, class F>
+DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                           struct linear_job job, uint32_t *n_arrived, uint32_t span, F multiply)
+{
+    dependencies_wait();
+    job.n_rows = count_rows(&args.rows);
+    for (uint32_t unit = block_x(); unit < job.n_units; unit += grid_x()) {
+        struct linear_cursor at = {};
+        cursor_seek(&at, args, job, unit);
+        float acc[S::SUMS];
+        tile_sums<S> total;
+        total.shared = p.stages + S::STAGES * S::STAGE_BYTES + thread_x() * 16;
+        bool is_first = true;
+        for (; at.block < at.block_end; at.block += span) {
+            multiply(acc, at, smaller(span, at.block_end - at.block));
+            add_sums<S>(total, acc, is_first);
+            is_first = false;
+        }
+        if (args.is_split)
+            finish_sums<S>(args, job, at, total, n_arrived);
+        else
+            store_sums<S>(args, job, at, total);
+    }
+}
+
+/* The whole block: barriers, and the units where they are known. false: none for this block. */
+template <class S>
+DEVICE bool start_wgmma(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                        struct linear_job *job)
+{
+    if (thread_x() == 0) {
+        for (uint32_t i = 0; i < S::STAGES; i++) {
+            mbarrier_init(&p.full[i], S::FULL_ARRIVALS);
+            mbarrier_init(&p.empty[i], CONSUMER_WARPS);
+        }
+        fence_mbarrier_init();
+    }
+    *job = make_job<S>(args);
+    if (!units_are_known<S>(args)) {
+        dependencies_wait();
+        job->n_rows = count_rows(&args.rows);
+    }
+    count_units<S>(args, job);
+    if (block_x() >= job->n_units) {
+        dependencies_wait();
+        return false;
+    }
+    barrier();
+    return true;
+}
