@@ -6,7 +6,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_wgmma.h"
 
-enum { LOADERS = LINEAR_WIDE_LOADER_THREADS / 32 };
+static constexpr uint32_t LOADER_WARPS = LINEAR_WIDE_LOADER_THREADS / 32;
 
 template <enum linear_layout LAYOUT_, uint32_t ROWS_> struct wide_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
@@ -21,6 +21,9 @@ template <enum linear_layout LAYOUT_, uint32_t ROWS_> struct wide_shape {
     static constexpr uint32_t SCALES_AT = X_AT + linear_stage_x_bytes(LAYOUT, ROWS);
     static constexpr uint32_t STAGES = linear_wide_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_wide_stage_bytes(LAYOUT, ROWS);
+    /* Warps that load. No more than stages: one then never waits for a phase of `empty` two ahead, whose
+     * parity would be that of one long over. */
+    static constexpr uint32_t LOADERS = STAGES < LOADER_WARPS ? STAGES : LOADER_WARPS;
     static constexpr uint32_t SUMS = ROWS / 2; /* of a thread */
     static constexpr uint32_t SHARED_SUMS = linear_wide_shared_sums(ROWS);
 };
@@ -162,15 +165,15 @@ DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_
     cursor_seek(&first, args, job, block_x());
     advance_loader<S>(&first, args, job, loader);
     struct linear_cursor at = first;
-    for (uint32_t n = loader; n < S::STAGES && at.unit < job.n_units; n += LOADERS) {
+    for (uint32_t n = loader; n < S::STAGES && at.unit < job.n_units; n += S::LOADERS) {
         load_weight_block<S>(p, n, lane, at, args, job);
-        advance_loader<S>(&at, args, job, LOADERS);
+        advance_loader<S>(&at, args, job, S::LOADERS);
     }
     dependents_launch();
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     at = first;
-    for (uint32_t n = loader; at.unit < job.n_units; n += LOADERS) {
+    for (uint32_t n = loader; at.unit < job.n_units; n += S::LOADERS) {
         uint32_t stage = n % S::STAGES;
         if (n >= S::STAGES) {
             mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
@@ -178,7 +181,7 @@ DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_
         }
         load_row_block<S>(p.stages + stage * S::STAGE_BYTES + S::X_AT, lane, at, args, job);
         copy_async_commit();
-        advance_loader<S>(&at, args, job, LOADERS);
+        advance_loader<S>(&at, args, job, S::LOADERS);
         copy_async_wait(0);
         fence_async_proxy();
         warp_sync();
@@ -293,7 +296,8 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     uint32_t warp = shuffle(warp_id(), 0); /* the compiler sees that it is one for the warp */
     if (warp >= CONSUMER_WARPS) {
         registers_lower<LOADER_REGISTERS>();
-        run_wide_loader<S>(p, args, job, warp - CONSUMER_WARPS);
+        if (warp - CONSUMER_WARPS < S::LOADERS)
+            run_wide_loader<S>(p, args, job, warp - CONSUMER_WARPS);
         return;
     }
     registers_raise<CONSUMER_REGISTERS>();

@@ -260,7 +260,8 @@ static void tile_make(struct cuda_case *c)
     bool is_large = strstr(kernel_names[c->kernel], "_r64") != NULL ||
                     strstr(kernel_names[c->kernel], "_r128") != NULL ||
                     strstr(kernel_names[c->kernel], "_r256") != NULL;
-    make_weight(c, e, is_large || (c->n_rows > 20 && rng_below(&c->rng, 2)));
+    bool is_small = is_large ? rng_below(&c->rng, 8) > 0 : c->n_rows > 20 && rng_below(&c->rng, 2);
+    make_weight(c, e, is_small);
     pack_weight(c, e);
     uint32_t n_in = e->weight.n_in, most = tile_of_kernel(c) * (is_large ? 1 : 2) + 3;
     c->n_rows = c->n_rows < most ? c->n_rows : most;
