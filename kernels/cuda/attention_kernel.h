@@ -33,30 +33,95 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
     }
 }
 
+/* The next tile of the ring: it is there, the next copy is under way, and all threads are behind what they
+ * did before. */
+template <class FORM>
+DEVICE const uint8_t *attention_next_slot(const struct attention_piece &piece, attention_loader<FORM> *loader,
+                                          uint32_t *slot)
+{
+    const uint8_t *tile = shared_dynamic() + FORM::SLOTS_AT + *slot * FORM::SLOT_BYTES;
+    copy_async_wait(FORM::SLOTS - 2);
+    barrier();
+    attention_load_next<FORM>(piece, loader);
+    *slot = *slot + 1 == FORM::SLOTS ? 0 : *slot + 1;
+    return tile;
+}
+
+/* Scores of a tile, as attention_softmax takes them. */
+template <class FORM>
+DEVICE void attention_tile_scores(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                  const attention_state<FORM> *state, uint32_t tile, const uint8_t *keys,
+                                  float s[FORM::KEY_TILES][4])
+{
+    uint32_t first_key = tile * FORM::KEYS;
+    bool masked = first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last;
+    attention_scores<FORM>(state, keys, s);
+    attention_cap_and_mask<FORM>(args, state, first_key, masked, s);
+}
+
+template <class FORM> DEVICE float attention_softmax_factor(const struct attention_tile_args &args)
+{
+    return (args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args)) * 1.4426950408889634f;
+}
+
 template <class FORM>
 DEVICE void attention_tile(const struct attention_tile_args &args, const struct attention_piece &piece,
                            attention_loader<FORM> *loader, attention_state<FORM> *state, uint32_t tile,
                            uint32_t *slot)
 {
-    const uint8_t *slots = shared_dynamic() + FORM::SLOTS_AT;
-    float s[FORM::KEY_TILES][4];
-    copy_async_wait(FORM::SLOTS - 2);
-    barrier(); /* the keys are there, and nobody reads the values of the tile before */
-    attention_load_next<FORM>(piece, loader);
-    attention_scores<FORM>(state, slots + *slot * FORM::SLOT_BYTES, s);
-    *slot = *slot + 1 == FORM::SLOTS ? 0 : *slot + 1;
-    uint32_t first_key = tile * FORM::KEYS;
-    bool masked = first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last;
-    attention_cap_and_mask<FORM>(args, state, first_key, masked, s);
-    float c = (args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args)) * 1.4426950408889634f;
-    attention_softmax<FORM>(state, c, s);
+    float s[FORM::KEY_TILES][4], max[2], decay[2];
+    const uint8_t *keys = attention_next_slot<FORM>(piece, loader, slot);
+    attention_tile_scores<FORM>(args, piece, state, tile, keys, s);
+    attention_warp_max<FORM>(s, max);
+    if constexpr (FORM::WARPS_N > 1) {
+        attention_write_max<FORM>(0, max);
+        barrier();
+        attention_read_max<FORM>(0, max);
+    }
+    attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay, s);
+    attention_decay<FORM>(state, decay);
     if constexpr (FORM::WARPS_N > 1)
-        attention_write_p<FORM>(s);
-    copy_async_wait(FORM::SLOTS - 2);
-    barrier(); /* the values and the probabilities are there, and nobody reads the keys */
-    attention_load_next<FORM>(piece, loader);
-    attention_add_values<FORM>(state, slots + *slot * FORM::SLOT_BYTES, s);
-    *slot = *slot + 1 == FORM::SLOTS ? 0 : *slot + 1;
+        attention_write_p<FORM>(0, s);
+    const uint8_t *values = attention_next_slot<FORM>(piece, loader, slot);
+    attention_add_values<FORM>(state, values, 0, s);
+}
+
+/* Tiles [tile, tile_end) of one split, for several warps that share rows. */
+template <class FORM>
+DEVICE void attention_split(const struct attention_tile_args &args, const struct attention_piece &piece,
+                            attention_loader<FORM> *loader, attention_state<FORM> *state, uint32_t tile,
+                            uint32_t tile_end, uint32_t *slot)
+{
+    float s[FORM::SPLIT_TILES][FORM::KEY_TILES][4], decay[FORM::SPLIT_TILES][2];
+    uint32_t first = tile % FORM::SPLIT_TILES, end = first + tile_end - tile;
+#pragma unroll
+    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
+        if (i < first || i >= end)
+            continue;
+        float max[2];
+        const uint8_t *keys = attention_next_slot<FORM>(piece, loader, slot);
+        attention_tile_scores<FORM>(args, piece, state, tile - first + i, keys, s[i]);
+        attention_warp_max<FORM>(s[i], max);
+        attention_write_max<FORM>(i, max);
+    }
+    barrier(); /* the maxima are there, and nobody reads the probabilities of the split before */
+#pragma unroll
+    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
+        if (i < first || i >= end)
+            continue;
+        float max[2];
+        attention_read_max<FORM>(i, max);
+        attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay[i], s[i]);
+        attention_write_p<FORM>(i, s[i]);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
+        if (i < first || i >= end)
+            continue;
+        const uint8_t *values = attention_next_slot<FORM>(piece, loader, slot);
+        attention_decay<FORM>(state, decay[i]);
+        attention_add_values<FORM>(state, values, i, s[i]);
+    }
 }
 
 /* The kernel in front has ended; the next one may start. Once in a block. */
@@ -86,15 +151,21 @@ DEVICE void attention_run_piece(const struct attention_tile_args &args, const st
     attention_clear<FORM>(&state);
     bool is_partial = piece.item.flags & ATTENTION_ITEM_PARTIAL;
     uint32_t slot = 0, first_split = piece.tile / FORM::SPLIT_TILES;
-    for (uint32_t tile = piece.tile; tile < piece.tile_end; tile++) {
-        attention_tile<FORM>(args, piece, &loader, &state, tile, &slot);
-        bool is_last = tile + 1 == piece.tile_end;
-        if (!is_last && (tile + 1) % FORM::SPLIT_TILES != 0)
-            continue;
+    for (uint32_t tile = piece.tile; tile < piece.tile_end;) {
+        uint32_t split = tile / FORM::SPLIT_TILES, split_end = (split + 1) * FORM::SPLIT_TILES;
+        split_end = split_end < piece.tile_end ? split_end : piece.tile_end;
+        if constexpr (FORM::SPLIT_AT_ONCE) {
+            attention_split<FORM>(args, piece, &loader, &state, tile, split_end, &slot);
+        } else {
+            for (uint32_t i = tile; i < split_end; i++)
+                attention_tile<FORM>(args, piece, &loader, &state, i, &slot);
+        }
+        tile = split_end;
+        bool is_last = tile == piece.tile_end;
         if (is_partial)
-            attention_keep_split<FORM>(args, piece, &state, tile / FORM::SPLIT_TILES);
+            attention_keep_split<FORM>(args, piece, &state, split);
         else
-            attention_end_split<FORM>(&state, tile / FORM::SPLIT_TILES == first_split, is_last);
+            attention_end_split<FORM>(&state, split == first_split, is_last);
         if (!is_last)
             attention_clear<FORM>(&state);
     }

@@ -3,8 +3,9 @@
  *
  * WARPS_M x WARPS_N warps: a warp has 16 of the pairs; those that share them (WARPS_N) divide the keys of a
  * tile for the scores, exchange maxima and probabilities through shared memory, and divide the values'
- * elements. Neither division changes the bits. K and V tiles go through a ring of slots: K of a tile, V of
- * it, K of the next, ... */
+ * elements. Neither division changes the bits. K and V tiles go through a ring of slots. The m16 kernels
+ * take a split at once (SPLIT_AT_ONCE): K of all its tiles, one exchange, V of all of them, which leaves few
+ * waits in a row; the others tile by tile: K of a tile, V of it, K of the next. The numbers are the same. */
 #pragma once
 
 #include "kernels/cuda/attention_kernels.h"
@@ -27,15 +28,18 @@ struct attention_form {
     static constexpr uint32_t VALUE_TILES = DIM / 8 / WARPS_N; /* 8 columns of the output each, of a warp */
     static constexpr uint32_t VALUE_PIECES = KV_PIECES / WARPS_N;
     static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > 8; /* too many registers for two accumulators */
+    static constexpr bool SPLIT_AT_ONCE = WARPS_M == 1;
+    static constexpr uint32_t TURN_TILES = SPLIT_AT_ONCE ? SPLIT_TILES : 1; /* K of so many, then V */
 
     /* Shared memory: merged splits, slots, probabilities, maxima. */
     static constexpr uint32_t SLOT_BYTES = KEYS * KV_PIECES * 16;
     static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED ? VALUE_TILES * THREADS * 16 : 0;
     static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
-    static constexpr uint32_t P_BYTES = WARPS_N > 1 ? ROWS *KEYS * 2 : 0;
+    static constexpr uint32_t P_TILE_BYTES = ROWS * KEYS * 2;
+    static constexpr uint32_t P_BYTES = WARPS_N > 1 ? TURN_TILES *P_TILE_BYTES : 0;
     static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
-    static constexpr uint32_t MAX_BYTES = ROWS * WARPS_N * 4;
+    static constexpr uint32_t MAX_BYTES = TURN_TILES * ROWS * WARPS_N * 4;
     static constexpr uint32_t SHARED_BYTES = MAX_AT + MAX_BYTES;
 
     static_assert(TILE_BLOCKS == 4, "entries of a block table are read by four");
@@ -167,7 +171,7 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, const s
 
 /* ---- Loads ---- */
 
-/* The copies of K and V tiles: K of a tile, V of it, K of the next. */
+/* The copies of K and V tiles: K of a turn's tiles, V of them, K of the next ones. */
 template <class FORM> struct attention_loader {
     uint32_t tile, slot;
     bool is_v;
@@ -218,6 +222,34 @@ DEVICE void attention_copy_tile(const struct attention_piece &piece, const atten
     }
 }
 
+/* The first tile of the turn that a tile belongs to, and the one behind its last. */
+template <class FORM> DEVICE uint32_t attention_turn_begin(const struct attention_piece &piece, uint32_t tile)
+{
+    uint32_t begin = tile / FORM::TURN_TILES * FORM::TURN_TILES;
+    return begin > piece.tile ? begin : piece.tile;
+}
+
+template <class FORM> DEVICE uint32_t attention_turn_end(const struct attention_piece &piece, uint32_t tile)
+{
+    uint32_t end = (tile / FORM::TURN_TILES + 1) * FORM::TURN_TILES;
+    return end < piece.tile_end ? end : piece.tile_end;
+}
+
+/* To the next tile to copy. */
+template <class FORM>
+DEVICE void attention_move_loader(const struct attention_piece &piece, attention_loader<FORM> *loader)
+{
+    loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
+    if (loader->tile + 1 == attention_turn_end<FORM>(piece, loader->tile)) {
+        loader->tile = loader->is_v ? loader->tile + 1 : attention_turn_begin<FORM>(piece, loader->tile);
+        loader->is_v = !loader->is_v;
+    } else {
+        loader->tile++;
+    }
+    if (loader->tile < piece.tile_end)
+        attention_look_up_blocks<FORM>(loader);
+}
+
 /* Starts the copy of the next tile; past the last one only the count of groups moves. */
 template <class FORM>
 DEVICE void attention_load_next(const struct attention_piece &piece, attention_loader<FORM> *loader)
@@ -228,13 +260,7 @@ DEVICE void attention_load_next(const struct attention_piece &piece, attention_l
             attention_copy_tile<FORM, true>(piece, loader);
         else
             attention_copy_tile<FORM, false>(piece, loader);
-        if (loader->is_v) {
-            loader->tile++;
-            if (loader->tile < piece.tile_end)
-                attention_look_up_blocks<FORM>(loader);
-        }
-        loader->is_v = !loader->is_v;
-        loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
+        attention_move_loader<FORM>(piece, loader);
     }
     copy_async_commit();
 }
