@@ -36,13 +36,13 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
 /* The next tile of the ring: it is there, the next copy is under way, and all threads are behind what they
  * did before. */
 template <class FORM>
-DEVICE const uint8_t *attention_next_slot(const struct attention_piece &piece, attention_loader<FORM> *loader,
-                                          uint32_t *slot)
+DEVICE const uint8_t *attention_next_slot(const struct attention_tile_args &args,
+                                          attention_loader<FORM> *loader, uint32_t *slot)
 {
     const uint8_t *tile = shared_dynamic() + FORM::SLOTS_AT + *slot * FORM::SLOT_BYTES;
     copy_async_wait(FORM::SLOTS - 2);
     barrier();
-    attention_load_next<FORM>(piece, loader);
+    attention_load_next<FORM>(args, loader);
     *slot = *slot + 1 == FORM::SLOTS ? 0 : *slot + 1;
     return tile;
 }
@@ -70,7 +70,7 @@ DEVICE void attention_tile(const struct attention_tile_args &args, const struct 
                            uint32_t *slot)
 {
     float s[FORM::KEY_TILES][4], max[2], decay[2];
-    const uint8_t *keys = attention_next_slot<FORM>(piece, loader, slot);
+    const uint8_t *keys = attention_next_slot<FORM>(args, loader, slot);
     attention_tile_scores<FORM>(args, piece, state, tile, keys, s);
     attention_warp_max<FORM>(s, max);
     if constexpr (FORM::WARPS_N > 1) {
@@ -82,83 +82,75 @@ DEVICE void attention_tile(const struct attention_tile_args &args, const struct 
     attention_decay<FORM>(state, decay);
     if constexpr (FORM::WARPS_N > 1)
         attention_write_p<FORM>(0, s);
-    const uint8_t *values = attention_next_slot<FORM>(piece, loader, slot);
+    const uint8_t *values = attention_next_slot<FORM>(args, loader, slot);
     attention_add_values<FORM>(state, values, 0, s);
 }
 
-/* Tiles [tile, tile_end) of one split, for several warps that share rows. */
+/* Tiles [tile, tile_end) of one split, for several warps that share rows. Rolled loops: much of what a single
+ * sequence waits for is instructions that come for the first time. */
 template <class FORM>
 DEVICE void attention_split(const struct attention_tile_args &args, const struct attention_piece &piece,
                             attention_loader<FORM> *loader, attention_state<FORM> *state, uint32_t tile,
                             uint32_t tile_end, uint32_t *slot)
 {
     float s[FORM::SPLIT_TILES][FORM::KEY_TILES][4], decay[FORM::SPLIT_TILES][2];
-    uint32_t first = tile % FORM::SPLIT_TILES, end = first + tile_end - tile;
-#pragma unroll
-    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
-        if (i < first || i >= end)
-            continue;
-        float max[2];
-        const uint8_t *keys = attention_next_slot<FORM>(piece, loader, slot);
-        attention_tile_scores<FORM>(args, piece, state, tile - first + i, keys, s[i]);
-        attention_warp_max<FORM>(s[i], max);
+    uint32_t n_tiles = tile_end - tile;
+#pragma unroll 1
+    for (uint32_t i = 0; i < n_tiles; i++) {
+        float now[FORM::KEY_TILES][4], max[2];
+        const uint8_t *keys = attention_next_slot<FORM>(args, loader, slot);
+        attention_tile_scores<FORM>(args, piece, state, tile + i, keys, now);
+        attention_warp_max<FORM>(now, max);
         attention_write_max<FORM>(i, max);
+#pragma unroll
+        for (uint32_t t = 0; t < FORM::SPLIT_TILES; t++) {
+#pragma unroll
+            for (uint32_t j = 0; j < FORM::KEY_TILES * 4; j++)
+                s[t][j / 4][j % 4] = t == i ? now[j / 4][j % 4] : s[t][j / 4][j % 4];
+        }
     }
     barrier(); /* the maxima are there, and nobody reads the probabilities of the split before */
 #pragma unroll
-    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
-        if (i < first || i >= end)
-            continue;
+    for (uint32_t t = 0; t < FORM::SPLIT_TILES; t++) {
+        if (t >= n_tiles)
+            break;
         float max[2];
-        attention_read_max<FORM>(i, max);
-        attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay[i], s[i]);
-        attention_write_p<FORM>(i, s[i]);
+        attention_read_max<FORM>(t, max);
+        attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay[t], s[t]);
+        attention_write_p<FORM>(t, s[t]);
     }
+#pragma unroll 1
+    for (uint32_t i = 0; i < n_tiles; i++) {
+        float now[2] = {decay[0][0], decay[0][1]};
 #pragma unroll
-    for (uint32_t i = 0; i < FORM::SPLIT_TILES; i++) {
-        if (i < first || i >= end)
-            continue;
-        const uint8_t *values = attention_next_slot<FORM>(piece, loader, slot);
-        attention_decay<FORM>(state, decay[i]);
-        attention_add_values<FORM>(state, values, i, s[i]);
+        for (uint32_t t = 1; t < FORM::SPLIT_TILES; t++) {
+            now[0] = t == i ? decay[t][0] : now[0];
+            now[1] = t == i ? decay[t][1] : now[1];
+        }
+        const uint8_t *values = attention_next_slot<FORM>(args, loader, slot);
+        attention_decay<FORM>(state, now);
+        attention_add_values<FORM>(state, values, i, s[0]);
     }
 }
 
-/* The kernel in front has ended; the next one may start. Once in a block. */
-DEVICE void attention_wait_for_q(bool *is_ready)
-{
-    if (!*is_ready) {
-        dependencies_wait();
-        dependents_launch();
-    }
-    *is_ready = true;
-}
-
-/* is_ready: whether the kernel in front is known to have ended. */
 template <class FORM>
 DEVICE void attention_run_piece(const struct attention_tile_args &args, const struct attention_piece &piece,
-                                bool *is_ready)
+                                attention_loader<FORM> *loader, uint32_t *slot)
 {
     attention_state<FORM> state;
-    attention_loader<FORM> loader;
-    attention_start_loader<FORM>(args, piece, &loader);
-    if ((piece.item.flags & ATTENTION_ITEM_OLD_KEYS) == 0)
-        attention_wait_for_q(is_ready);
-    for (uint32_t i = 0; i + 1 < FORM::SLOTS; i++)
-        attention_load_next<FORM>(piece, &loader);
-    attention_wait_for_q(is_ready);
+    attention_wait_for_q(&loader->is_ready);
     attention_find_rows<FORM>(args, piece, &state);
     attention_clear<FORM>(&state);
     bool is_partial = piece.item.flags & ATTENTION_ITEM_PARTIAL;
-    uint32_t slot = 0, first_split = piece.tile / FORM::SPLIT_TILES;
+    uint32_t first_split = piece.tile / FORM::SPLIT_TILES;
     for (uint32_t tile = piece.tile; tile < piece.tile_end;) {
         uint32_t split = tile / FORM::SPLIT_TILES, split_end = (split + 1) * FORM::SPLIT_TILES;
         split_end = split_end < piece.tile_end ? split_end : piece.tile_end;
         if constexpr (FORM::SPLIT_AT_ONCE) {
-            attention_split<FORM>(args, piece, &loader, &state, tile, split_end, &slot);
+            attention_split<FORM>(args, piece, loader, &state, tile, split_end, slot);
         } else {
             for (uint32_t i = tile; i < split_end; i++)
-                attention_tile<FORM>(args, piece, &loader, &state, i, &slot);
+                attention_tile<FORM>(args, piece, loader, &state, i, slot);
         }
         tile = split_end;
         bool is_last = tile == piece.tile_end;
@@ -173,8 +165,6 @@ DEVICE void attention_run_piece(const struct attention_tile_args &args, const st
         attention_arrive<FORM>(args, piece);
     else
         attention_write_out<FORM>(args, piece, &state);
-    copy_async_wait(0);
-    barrier(); /* shared memory is the next piece's */
 }
 
 /* The items that this form is for. */
@@ -187,14 +177,15 @@ template <class FORM> DEVICE void attention_run(const struct attention_tile_args
     uint32_t n_items = is_small ? group->n_small : group->n_large;
     uint32_t rows_max = is_small ? group->small_rows : group->large_rows;
     uint32_t n_parts = ceil_div(rows_max * (args.n_heads / args.kv.n_kv_heads), FORM::ROWS);
-    uint32_t n_pieces = n_parts * n_items * args.kv.n_kv_heads;
-    bool is_ready = false;
-    for (uint32_t i = block_x(); i < n_pieces; i += grid_x()) {
-        struct attention_piece piece;
-        if (attention_find_piece<FORM>(args, items, n_items, i, &piece))
-            attention_run_piece<FORM>(args, piece, &is_ready);
+    struct attention_queue queue = {items, n_items, n_parts * n_items * args.kv.n_kv_heads, block_x()};
+    attention_loader<FORM> loader;
+    attention_start_loader<FORM>(args, queue, &loader);
+    uint32_t slot = 0;
+    for (uint32_t i = 0; i < loader.n_found; i++) { /* whose end the loader has seen before the products */
+        barrier();                                  /* the piece is there */
+        attention_run_piece<FORM>(args, *attention_found_piece<FORM>(i), &loader, &slot);
     }
-    attention_wait_for_q(&is_ready);
+    attention_wait_for_q(&loader.is_ready);
 }
 
 #define ATTENTION_KERNEL(x, size, type, dim, kv_bytes, warps_m, warps_n, slots, shared_bytes, blocks)        \

@@ -28,7 +28,8 @@ DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *
         s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
-        const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
+        /* The swizzle is of a piece's lowest three bits: four places, the others a constant further. */
+        const uint8_t *at = row + (((2 * i % 8 + odd_piece) ^ swizzle) + 2 * i / 8 * 8) * 16;
 #pragma unroll
         for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2) {
             uint32_t b[4];
