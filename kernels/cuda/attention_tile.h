@@ -203,11 +203,10 @@ template <class FORM> struct attention_loader {
     struct attention_queue queue;
     uint32_t tile, slot; /* the next to copy */
     bool is_v;
-    bool is_ready;                  /* the kernel in front is known to have ended */
-    uint32_t n_found;               /* pieces */
-    uint32_t tile_begin, tile_end;  /* of the piece; tile == tile_end: no piece is left */
-    uint32_t seen_first, seen_last; /* keys that some row sees */
-    vec16 blocks;                   /* of the tile */
+    bool is_ready;     /* the kernel in front is known to have ended */
+    uint32_t n_found;  /* pieces */
+    uint32_t tile_end; /* of the piece; tile == tile_end: no piece is left */
+    vec16 blocks;      /* of the tile */
     const uint32_t *table;
     const uint8_t *keys; /* of the KV head in block 0, the piece that this thread begins with */
     uint32_t block_bytes;
@@ -245,11 +244,9 @@ DEVICE void attention_load_piece(const struct attention_tile_args &args, attenti
     if (thread_x() == 0)
         *attention_found_piece<FORM>(loader->n_found) = piece;
     loader->n_found++;
-    loader->tile = loader->tile_begin = piece.tile;
+    loader->tile = piece.tile;
     loader->tile_end = piece.tile_end;
     loader->is_v = false;
-    loader->seen_first = piece.seen_first;
-    loader->seen_last = piece.seen_last;
     loader->table =
         args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
     loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + thread_x() * 16;
@@ -261,11 +258,12 @@ DEVICE void attention_load_piece(const struct attention_tile_args &args, attenti
 
 /* The tile's copies of this thread. whole: every key is seen by some row; else those that no row sees become
  * zeros, since whatever lies there must not reach a sum. */
-template <class FORM, bool whole> DEVICE void attention_copy_tile(const attention_loader<FORM> *loader)
+template <class FORM, bool whole>
+DEVICE void attention_copy_tile(const struct attention_piece &piece, const attention_loader<FORM> *loader)
 {
     uint8_t *to = shared_dynamic() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES + thread_x() * 16;
     const uint8_t *part = loader->keys + (loader->is_v ? FORM::BLOCK_BYTES : 0);
-    uint32_t first_key = loader->tile * FORM::KEYS - loader->seen_first;
+    uint32_t first_key = loader->tile * FORM::KEYS - piece.seen_first;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
         const uint8_t *from = part + (size_t)loader->blocks.w[i] * loader->block_bytes;
@@ -274,14 +272,15 @@ template <class FORM, bool whole> DEVICE void attention_copy_tile(const attentio
             if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && j + thread_x() >= FORM::BLOCK_PIECES)
                 break;
             uint32_t key = first_key + i * CUDA_KV_BLOCK_TOKENS + (j + thread_x()) / FORM::KV_PIECES;
-            bool seen = whole || key <= loader->seen_last - loader->seen_first;
+            bool seen = whole || key <= piece.seen_last - piece.seen_first;
             copy_async_16(to + i * FORM::BLOCK_BYTES + j * 16, from + j * 16, seen ? 16 : 0);
         }
     }
 }
 
 /* To the next tile: V of the turn's first one behind K of its last one. */
-template <class FORM> DEVICE void attention_move_loader(attention_loader<FORM> *loader)
+template <class FORM>
+DEVICE void attention_move_loader(const struct attention_piece &piece, attention_loader<FORM> *loader)
 {
     uint32_t turn = loader->tile / FORM::TURN_TILES * FORM::TURN_TILES;
     loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
@@ -289,21 +288,23 @@ template <class FORM> DEVICE void attention_move_loader(attention_loader<FORM> *
     if (loader->tile < loader->tile_end && loader->tile < turn + FORM::TURN_TILES)
         return;
     if (!loader->is_v)
-        loader->tile = turn > loader->tile_begin ? turn : loader->tile_begin;
+        loader->tile = turn > piece.tile ? turn : piece.tile;
     loader->is_v = !loader->is_v;
 }
 
-/* Starts the copy of the next tile; past the last one only the count of groups moves. */
+/* Starts the copy of the next tile; past the last one only the count of groups moves.
+ * A barrier is between two of these. */
 template <class FORM>
 DEVICE void attention_load_next(const struct attention_tile_args &args, attention_loader<FORM> *loader)
 {
     if (loader->tile < loader->tile_end) {
+        const struct attention_piece &piece = *attention_found_piece<FORM>(loader->n_found - 1);
         uint32_t first = loader->tile * FORM::KEYS;
-        if (first >= loader->seen_first && first + FORM::KEYS - 1 <= loader->seen_last)
-            attention_copy_tile<FORM, true>(loader);
+        if (first >= piece.seen_first && first + FORM::KEYS - 1 <= piece.seen_last)
+            attention_copy_tile<FORM, true>(piece, loader);
         else
-            attention_copy_tile<FORM, false>(loader);
-        attention_move_loader<FORM>(loader);
+            attention_copy_tile<FORM, false>(piece, loader);
+        attention_move_loader<FORM>(piece, loader);
         if (loader->tile < loader->tile_end)
             attention_look_up_blocks<FORM>(loader);
         else
@@ -322,8 +323,10 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
     loader->is_ready = false;
     attention_load_piece<FORM>(args, loader);
 #pragma unroll 1
-    for (uint32_t i = 0; i + 1 < FORM::SLOTS; i++)
+    for (uint32_t i = 0; i + 1 < FORM::SLOTS; i++) {
+        barrier();
         attention_load_next<FORM>(args, loader);
+    }
 }
 
 /* q of one row of the warp as operand A, half 0: row lane / 4, half 1: the row 8 below; NULL: a row that is
