@@ -4,8 +4,8 @@
 #include "kernels/cuda/attention_finish.h"
 #include "kernels/cuda/attention_products.h"
 
-/* The thread's two rows: which keys they see, and q. Rows that are missing see all: the least work, and
- * nobody reads them. */
+/* The thread's two rows: which keys they see, and q. Nobody reads rows that are missing. Without a
+ * window listed rows see all keys of their splits: their position is not looked up. */
 template <class FORM>
 DEVICE void attention_find_rows(const struct attention_tile_args &args, const struct attention_piece &piece,
                                 attention_state<FORM> *state)
@@ -15,17 +15,15 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
     for (uint32_t h = 0; h < 2; h++) {
         uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         const uint16_t *q = NULL;
-        state->first[h] = 0;
-        state->n_seen[h] = 0xffffffffu;
+        state->position[h] = 0xffffffffu;
+        state->partial[h] = 0;
         if (pair < piece.n_pairs) {
             uint32_t row = attention_row(args, piece, pair);
             q = args.qkv + (size_t)row * args.qkv_stride + attention_head(piece, pair) * FORM::DIM;
-            if (!listed || args.window > 0) {
-                uint32_t position =
-                    listed ? args.step->rows[row].position : row - piece.item.first_row + piece.item.low;
-                state->first[h] = attention_first_key(args.window, position);
-                state->n_seen[h] = position - state->first[h] + 1;
-            }
+            if (piece.item.flags & ATTENTION_ITEM_PARTIAL)
+                state->partial[h] = attention_row_partial(args, row);
+            if (!listed || args.window > 0)
+                state->position[h] = attention_position(args, piece, row);
         }
         attention_load_q<FORM>(q, h, state);
         state->total_m[h] = -INFINITY;

@@ -73,11 +73,15 @@ DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const
     if (!masked)
         return;
     uint32_t key = first_key + warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + 2 * (lane_id() & 3);
+    uint32_t first[2];
+    for (uint32_t h = 0; h < 2; h++)
+        first[h] = attention_first_key(args.window, state->position[h]);
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
         for (uint32_t c = 0; c < 4; c++) {
-            bool seen = key + 8 * j + (c & 1) - state->first[c / 2] < state->n_seen[c / 2];
+            uint32_t at = key + 8 * j + (c & 1);
+            bool seen = at >= first[c / 2] && at <= state->position[c / 2];
             s[j][c] = seen ? s[j][c] : -INFINITY;
         }
     }

@@ -45,7 +45,8 @@ struct attention_form {
     static constexpr uint32_t P_TILE_BYTES = ROWS * KEYS * 2;
     static constexpr uint32_t P_BYTES = WARPS_N > 1 ? TURN_TILES *P_TILE_BYTES : 0;
     static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
-    static constexpr uint32_t MAX_BYTES = TURN_TILES * ROWS * WARPS_N * 4;
+    /* Maxima, [TURN_TILES][ROWS][WARPS_N]; later the complete rows of the piece, 12 bytes each. */
+    static constexpr uint32_t MAX_BYTES = ROWS * (TURN_TILES * WARPS_N > 3 ? TURN_TILES * WARPS_N : 3) * 4;
     static constexpr uint32_t PIECES_AT = MAX_AT + MAX_BYTES;
     static constexpr uint32_t SHARED_BYTES = PIECES_AT + ATTENTION_PIECES * ATTENTION_PIECE_BYTES;
 
@@ -72,7 +73,13 @@ template <class FORM> struct attention_state {
     float m[2]; /* in units of log 2 */
     float total_o[FORM::TOTAL_IN_SHARED ? 1 : FORM::VALUE_TILES][4];
     float total_l[2], total_m[2];
-    uint32_t first[2], n_seen[2]; /* keys that the two rows see */
+    uint32_t position[2]; /* of the two rows, as far as the keys that they see hang on it */
+    uint32_t partial[2];  /* their first partial results, if the item has any */
+};
+
+/* A row whose partial results are all there; row is NO_PARTIAL: some are not. */
+struct attention_complete_row {
+    uint32_t row, position, partial;
 };
 
 /* ---- Merging splits ---- */
@@ -131,6 +138,15 @@ DEVICE uint32_t attention_row(const struct attention_tile_args &args, const stru
                               uint32_t pair)
 {
     return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
+}
+
+/* Of a row of the step that the piece has. */
+DEVICE uint32_t attention_position(const struct attention_tile_args &args,
+                                   const struct attention_piece &piece, uint32_t row)
+{
+    if (piece.item.flags & ATTENTION_ITEM_LISTED)
+        return args.step->rows[row].position;
+    return row - piece.item.first_row + piece.item.low;
 }
 
 DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)
