@@ -197,7 +197,8 @@ LINEAR_INLINE uint32_t linear_stream_stages(enum linear_layout layout, uint32_t 
 enum {
     LINEAR_SLAB_THREADS = LINEAR_GROUP_CHUNKS * 32,
     LINEAR_SLAB_ROWS = 8,
-    LINEAR_SLAB_BLOCKS = 2 /* of a multiprocessor */
+    LINEAR_SLAB_BLOCKS = 2, /* of a multiprocessor */
+    LINEAR_SLAB_SHARED_BYTES = LINEAR_GROUP_CHUNKS * LINEAR_SLAB_ROWS * LINEAR_PANEL * 4, /* f32 sums */
 };
 
 /* Whether a unit can be a panel, two slabs. */

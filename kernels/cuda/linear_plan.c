@@ -110,7 +110,7 @@ static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out,
     size_t units = div_up(n_out, LINEAR_SLAB) * div_up(rows, LINEAR_SLAB_ROWS);
     size_t slots = (size_t)device->n_multiprocessors * LINEAR_SLAB_BLOCKS;
     plan.block_threads = LINEAR_SLAB_THREADS;
-    plan.shared_bytes = 0;
+    plan.shared_bytes = LINEAR_SLAB_SHARED_BYTES;
     plan.is_split = false;
     plan.unit_outputs = n_out >= PAIR_OUTPUTS_MIN ? LINEAR_PANEL : LINEAR_SLAB;
     plan.grid = (uint32_t)(units < slots ? units : slots);

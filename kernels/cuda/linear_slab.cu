@@ -258,7 +258,7 @@ template <class S> DEVICE void run_slabs(const struct linear_tile_args &args, fl
 
 template <enum linear_layout LAYOUT> DEVICE void linear_slab(const struct linear_tile_args &args)
 {
-    SHARED(float, sums, [LINEAR_GROUP_CHUNKS * LINEAR_SLAB_ROWS * LINEAR_PANEL]);
+    float *sums = (float *)shared_dynamic();
     if constexpr (linear_is_int4(LAYOUT)) {
         if (args.unit_outputs == LINEAR_PANEL) {
             run_slabs<slab_shape<LAYOUT, 4, 2>>(args, sums);

@@ -75,10 +75,8 @@ DEVICE void run_loader(const struct wgmma_pipeline &p, const struct linear_tile_
 
 template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
 {
-    SHARED(uint64_t, full, [S::STAGES]);
-    SHARED(uint64_t, empty, [S::STAGES]);
-    SHARED(uint32_t, n_arrived, [1]);
-    struct wgmma_pipeline p = {shared_dynamic(), full, empty};
+    SHARED(wgmma_shared<S::STAGES>, shared, );
+    struct wgmma_pipeline p = {shared_dynamic(), shared.full, shared.empty};
     struct linear_job job;
     if (!start_wgmma<S>(p, args, &job))
         return;
@@ -95,7 +93,7 @@ template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
     uint32_t n = 0, chain = linear_chain_inputs(args.chunk_blocks * S::BLOCK_INPUTS) / S::BLOCK_INPUTS;
     /* Where a chunk is one chain, the sum of the chunks is that of their chains. */
     uint32_t span = chain == args.chunk_blocks ? job.n_blocks : args.chunk_blocks;
-    run_warpgroups<S>(p, args, job, n_arrived, span,
+    run_warpgroups<S>(p, args, job, &shared.n_arrived, span,
                       [&](float(&sum)[S::SUMS], const struct linear_cursor &, uint32_t n_blocks) {
                           multiply_chains<S>(sum, p, warp / 4, chain, n_blocks, &n);
                       });

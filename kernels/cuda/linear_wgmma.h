@@ -16,9 +16,14 @@ struct wgmma_pipeline {
     uint64_t *full, *empty; /* [STAGES] */
 };
 
-/* One stage: the warpgroup's panel by the rows, asynchronously. is_first: of a chunk. */
-template <class S>
-DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup, bool is_first)
+/* What lies in static shared memory. */
+template <uint32_t STAGES> struct wgmma_shared {
+    uint64_t full[STAGES], empty[STAGES];
+    uint32_t n_arrived;
+};
+
+/* acc += one stage: the warpgroup's panel by the rows, asynchronously. */
+template <class S> DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup)
 {
     const uint8_t *panel = stage + warpgroup * S::PANEL_BYTES;
     wgmma_fence();
@@ -26,11 +31,10 @@ DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t
     for (uint32_t step = 0; step < BLOCK_STEPS; step++) {
         uint64_t a = shared_descriptor(panel + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
         uint64_t b = shared_descriptor(stage + S::X_AT + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
-        bool accumulate = !is_first || step > 0;
         if constexpr (S::IS_WIDE)
-            wgmma_bf16_m64k16<(int)S::ROWS>(acc, a, b, accumulate);
+            wgmma_bf16_m64k16<(int)S::ROWS>(acc, a, b, true);
         else
-            wgmma_e4m3_m64k32<(int)S::ROWS>(acc, a, b, accumulate);
+            wgmma_e4m3_m64k32<(int)S::ROWS>(acc, a, b, true);
     }
     wgmma_commit();
 }
@@ -41,10 +45,15 @@ template <class S>
 DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
                            uint32_t n_blocks, uint32_t *n)
 {
+#pragma unroll
+    for (uint32_t i = 0; i < S::SUMS; i++)
+        acc[i] = 0;
+    wgmma_hold(acc);
+#pragma unroll 1
     for (uint32_t i = 0; i < n_blocks; i++) {
         uint32_t stage = *n % S::STAGES;
         mbarrier_wait(&p.full[stage], *n / S::STAGES & 1);
-        multiply_block<S>(acc, p.stages + stage * S::STAGE_BYTES, warpgroup, i == 0);
+        multiply_block<S>(acc, p.stages + stage * S::STAGE_BYTES, warpgroup);
         wgmma_wait<1>();
         if (i > 0 && lane_id() == 0)
             mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
@@ -61,13 +70,13 @@ template <class S>
 DEVICE void multiply_chains(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
                             uint32_t chain, uint32_t n_blocks, uint32_t *n)
 {
-    multiply_chain<S>(sum, p, warpgroup, smaller(chain, n_blocks), n);
-    for (uint32_t done = chain; done < n_blocks; done += chain) {
-        float acc[S::SUMS];
+    float acc[S::SUMS];
+#pragma unroll 1
+    for (uint32_t done = 0; done < n_blocks; done += chain) {
         multiply_chain<S>(acc, p, warpgroup, smaller(chain, n_blocks - done), n);
 #pragma unroll
         for (uint32_t i = 0; i < S::SUMS; i++)
-            sum[i] += acc[i];
+            sum[i] = done == 0 ? acc[i] : sum[i] + acc[i];
     }
 }
 

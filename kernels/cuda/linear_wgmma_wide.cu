@@ -286,10 +286,8 @@ DEVICE void multiply_groups(float (&acc)[S::SUMS], const struct wgmma_pipeline &
 
 template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
 {
-    SHARED(uint64_t, full, [S::STAGES]);
-    SHARED(uint64_t, empty, [S::STAGES]);
-    SHARED(uint32_t, n_arrived, [1]);
-    struct wgmma_pipeline p = {shared_dynamic(), full, empty};
+    SHARED(wgmma_shared<S::STAGES>, shared, );
+    struct wgmma_pipeline p = {shared_dynamic(), shared.full, shared.empty};
     struct linear_job job;
     if (!start_wgmma<S>(p, args, &job))
         return;
@@ -302,7 +300,7 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     }
     registers_raise<CONSUMER_REGISTERS>();
     uint32_t n = 0;
-    run_warpgroups<S>(p, args, job, n_arrived, args.chunk_blocks,
+    run_warpgroups<S>(p, args, job, &shared.n_arrived, args.chunk_blocks,
                       [&](float(&acc)[S::SUMS], const struct linear_cursor &at, uint32_t n_blocks) {
                           if constexpr (S::HAS_GROUPS)
                               multiply_groups<S>(acc, p, args, at.block, n_blocks, &n);
