@@ -35,7 +35,7 @@ struct wide_lane {
 };
 enum { LANE_ROWS = WARP_LANES / LINEAR_PIECES };
 
-DEVICE struct wide_lane make_lane(void)
+template <class S> DEVICE struct wide_lane make_lane(void)
 {
     struct wide_lane lane = {lane_id() / LINEAR_PIECES, lane_id() % LINEAR_PIECES, {0, 0}};
     for (uint32_t i = 0; i < 2; i++) {
@@ -53,11 +53,13 @@ template <bool IS_WEIGHT> DEVICE constexpr uint32_t row_of_step(uint32_t i)
 }
 
 /* N rows of a block to a tile. from: the lane's piece of row `first`, n_rows: that are there from this one
- * on, row_bytes: between them. Other rows, and inputs past n_in, become zeros. */
+ * on, row_bytes: between them, n_bytes: of inputs from the piece on. Other rows and what is no input become
+ * zeros. */
 template <uint32_t N, bool IS_WEIGHT>
 DEVICE void copy_rows(uint8_t *tile, const struct wide_lane &lane, const uint8_t *from, uint32_t n_rows,
-                      uint32_t row_bytes, uint32_t n_valid)
+                      uint32_t row_bytes, uint32_t n_bytes)
 {
+    uint32_t n_valid = smaller(16, n_bytes);
     if (n_valid % 16 == 0) {
         n_rows = n_valid == 0 ? 0 : n_rows;
 #pragma unroll
@@ -77,26 +79,17 @@ DEVICE void copy_rows(uint8_t *tile, const struct wide_lane &lane, const uint8_t
     }
 }
 
-/* Bytes of the lane's piece that are inputs. */
-DEVICE uint32_t piece_bytes(uint32_t byte, const struct linear_tile_args &args)
-{
-    return byte < args.n_in * 2 ? smaller(16, args.n_in * 2 - byte) : 0;
-}
-
-DEVICE uint32_t rows_from(uint32_t first, uint32_t n)
-{
-    return first < n ? n - first : 0;
-}
-
 /* The tile's outputs of a bf16 weight. */
+template <class S>
 DEVICE void load_outputs(uint8_t *tile, const struct wide_lane &lane, const struct linear_cursor &at,
                          const struct linear_tile_args &args)
 {
     uint32_t first = at.output_tile * LINEAR_TILE_OUTPUTS + lane.first * 2;
     uint32_t byte = at.block * LINEAR_BLOCK_BYTES + lane.piece * 16;
-    copy_rows<LINEAR_TILE_OUTPUTS, true>(
-        tile, lane, (const uint8_t *)args.weight + first * (size_t)args.row_bytes + byte,
-        rows_from(first, args.n_out), args.row_bytes, piece_bytes(byte, args));
+    copy_rows<LINEAR_TILE_OUTPUTS, true>(tile, lane,
+                                         (const uint8_t *)args.weight + first * (size_t)args.row_bytes + byte,
+                                         args.n_out - smaller(first, args.n_out), args.row_bytes,
+                                         args.n_in * 2 - smaller(byte, args.n_in * 2));
 }
 
 template <class S>
@@ -106,7 +99,8 @@ DEVICE void load_row_block(uint8_t *tile, const struct wide_lane &lane, const st
     uint32_t first = at.row_tile * S::ROWS + lane.first;
     uint32_t byte = at.block * LINEAR_BLOCK_BYTES + lane.piece * 16;
     copy_rows<S::ROWS, false>(tile, lane, (const uint8_t *)args.x + first * (size_t)args.x_stride * 2 + byte,
-                              rows_from(first, job.n_rows), args.x_stride * 2, piece_bytes(byte, args));
+                              job.n_rows - smaller(first, job.n_rows), args.x_stride * 2,
+                              args.n_in * 2 - smaller(byte, args.n_in * 2));
 }
 
 /* One thread: codes and scales of a block. A tile past the last panel takes that one twice. */
@@ -139,7 +133,7 @@ DEVICE void load_weight_block(const struct wgmma_pipeline &p, uint32_t stage, co
                               const struct linear_job &job)
 {
     if constexpr (!S::HAS_GROUPS)
-        load_outputs(p.stages + stage * S::STAGE_BYTES, lane, at, args);
+        load_outputs<S>(p.stages + stage * S::STAGE_BYTES, lane, at, args);
     else if (lane_id() == 0)
         load_codes_of_groups<S>(p, stage, at, args, job);
 }
@@ -160,7 +154,7 @@ template <class S>
 DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
                             struct linear_job job, uint32_t loader)
 {
-    struct wide_lane lane = make_lane();
+    struct wide_lane lane = make_lane<S>();
     struct linear_cursor first = {};
     cursor_seek(&first, args, job, block_x());
     advance_loader<S>(&first, args, job, loader);
