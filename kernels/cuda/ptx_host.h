@@ -32,12 +32,8 @@ struct emu_kernel {
     bool checked;         /* compiled to report its accesses to the emulator */
 };
 
-/* The address of a static shared variable in this block; slot: one per variable and OS thread. */
-struct emu_shared_slot {
-    uint64_t block_serial;
-    void *at;
-};
-void *emu_shared_static(struct emu_shared_slot *slot, size_t size, const char *name);
+/* The address of a static shared variable in this block; key: an address of its own. */
+void *emu_shared_static(const void *key, size_t size, const char *name);
 uint32_t emu_shared_address(const void *pointer);
 
 enum emu_shuffle { EMU_SHUFFLE_LANE, EMU_SHUFFLE_XOR, EMU_SHUFFLE_UP, EMU_SHUFFLE_DOWN };
@@ -101,8 +97,8 @@ uint32_t emu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c);
 
 #define SHARED(type, name, ...)                                                                              \
     typedef type name##_shared __VA_ARGS__;                                                                  \
-    static __thread struct emu_shared_slot name##_slot;                                                      \
-    name##_shared &name = *(name##_shared *)emu_shared_static(&name##_slot, sizeof(name##_shared), #name)
+    static const char name##_key = 0;                                                                        \
+    name##_shared &name = *(name##_shared *)emu_shared_static(&name##_key, sizeof(name##_shared), #name)
 
 DEVICE uint8_t *shared_dynamic(void)
 {

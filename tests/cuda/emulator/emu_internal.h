@@ -84,6 +84,7 @@ struct emu_worker {
     uint32_t static_low; /* static variables lie from here to the arena's end */
     struct emu_static {
         uint32_t address, size;
+        const void *key;
         const char *name;
     } statics[64];
     struct emu_async *async; /* copies and mbarriers, emu_copy.c */

@@ -63,11 +63,12 @@ void emu_shared_begin(struct emu_worker *worker)
     worker->static_low = EMU_ARENA_BYTES;
 }
 
-void *emu_shared_static(struct emu_shared_slot *slot, size_t size, const char *name)
+void *emu_shared_static(const void *key, size_t size, const char *name)
 {
     struct emu_worker *worker = emu_worker;
-    if (slot->block_serial == worker->block_serial)
-        return slot->at;
+    for (uint32_t i = 0; i < worker->n_static; i++)
+        if (worker->statics[i].key == key)
+            return worker->arena + worker->statics[i].address;
     uint32_t rounded = ((uint32_t)size + 15u) & ~15u;
     worker->static_bytes += rounded;
     if (worker->static_bytes > EMU_STATIC_MAX)
@@ -84,9 +85,7 @@ void *emu_shared_static(struct emu_shared_slot *slot, size_t size, const char *n
     uint8_t *at = worker->arena + worker->static_low;
     emu_poison(at, rounded);
     memset(at + size, RED, rounded - size + EMU_STATIC_RED_ZONE);
-    worker->statics[worker->n_static++] = (struct emu_static){worker->static_low, (uint32_t)size, name};
-    slot->block_serial = worker->block_serial;
-    slot->at = at;
+    worker->statics[worker->n_static++] = (struct emu_static){worker->static_low, (uint32_t)size, key, name};
     return at;
 }
 
