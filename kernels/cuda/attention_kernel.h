@@ -57,6 +57,11 @@ DEVICE void attention_tile_scores(const struct attention_tile_args &args, const 
     attention_cap_and_mask<FORM>(args, state, first_key, masked, s);
 }
 
+template <class FORM> DEVICE float attention_softmax_factor(const struct attention_tile_args &args)
+{
+    return (args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args)) * 1.4426950408889634f;
+}
+
 template <class FORM>
 DEVICE void attention_tile(const struct attention_tile_args &args, const struct attention_piece &piece,
                            attention_loader<FORM> *loader, attention_state<FORM> *state, uint32_t tile,
@@ -71,7 +76,7 @@ DEVICE void attention_tile(const struct attention_tile_args &args, const struct 
         barrier();
         attention_read_max<FORM>(0, max);
     }
-    attention_softmax<FORM>(args, state, max, decay, s);
+    attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay, s);
     attention_decay<FORM>(state, decay);
     if constexpr (FORM::WARPS_N > 1)
         attention_write_p<FORM>(0, s);
@@ -109,7 +114,7 @@ DEVICE void attention_split(const struct attention_tile_args &args, const struct
             break;
         float max[2];
         attention_read_max<FORM>(t, max);
-        attention_softmax<FORM>(args, state, max, decay[t], s[t]);
+        attention_softmax<FORM>(state, attention_softmax_factor<FORM>(args), max, decay[t], s[t]);
         attention_write_p<FORM>(t, s[t]);
     }
 #pragma unroll 1

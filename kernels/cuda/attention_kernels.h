@@ -11,7 +11,7 @@
  * o) * 2^(m - m') + p . (1, v) (the same chain, 16 keys a link; the row sum is a column of ones) then the
  * splits in ascending order by attention_merge. A tile that a row does not see changes nothing of it: p is 0
  * and the factor 1, exactly. So a row has the same bits as decode, in any chunk of a prompt and beside any
- * others. With e4m3 keys f16 stands for bf16, and q is scaled by a power of two per row. */
+ * others. */
 #pragma once
 
 #include <stdint.h>
@@ -75,7 +75,7 @@ struct attention_work {
     F(x, m64, bf16, 128, 2, 4, 1, 3, 83008, 2)                                                               \
     F(x, m32, bf16, 256, 2, 2, 4, 2, 70464, 1)
 #define ATTENTION_FORMS_E4M3(F, x)                                                                           \
-    F(x, m16, e4m3, 64, 1, 1, 4, 5, 30016, 3)                                                                \
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 25920, 4)                                                                \
     F(x, m16, e4m3, 96, 1, 1, 2, 4, 39744, 4)                                                                \
     F(x, m16, e4m3, 128, 1, 1, 4, 4, 42304, 3)                                                               \
     F(x, m16, e4m3, 256, 1, 1, 4, 4, 91456, 2)                                                               \

@@ -4,19 +4,13 @@
 
 #include "kernels/cuda/attention_tile.h"
 
-/* The products' 16-bit type: bf16, and f16 for keys and values in e4m3, which it holds exactly and which cost
- * the fewest instructions that way. */
-template <uint32_t KV_BYTES> DEVICE void attention_mma(float d[4], const uint32_t a[4], const uint32_t b[2])
+/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3. Exact; a NaN's code (0x7f) becomes 480: the
+ * row that wrote it is not finite itself. */
+DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
 {
-    if constexpr (KV_BYTES == 2)
-        mma_bf16_16816(d, a, b);
-    else
-        mma_f16_16816(d, a, b);
-}
-
-template <uint32_t KV_BYTES> DEVICE uint32_t attention_to_16x2(float low, float high)
-{
-    return KV_BYTES == 2 ? to_bf16x2(low, high) : to_f16x2(low, high);
+    /* Exponent and mantissa to the lowest of their places; 2^120 moves the bias from 7 to 127. */
+    *even = bf16x2_mul((codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u), 0x7b807b80u);
+    *odd = bf16x2_mul((codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u), 0x7b807b80u);
 }
 
 /* Scores of the warp's 16 rows by its keys of the tile. */
@@ -47,21 +41,18 @@ DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *
 #pragma unroll
                 for (uint32_t n = 0; n < 4; n++) {
                     uint32_t pair[2];
-                    e4m3x4_to_f16(pair, b[n]);
-                    attention_mma<1>(s[j + n / 2], state->q[2 * i + n % 2], pair);
+                    attention_split_e4m3(b[n], &pair[0], &pair[1]);
+                    mma_bf16_16816(s[j + n / 2], state->q[2 * i + n % 2], pair);
                 }
             }
         }
     }
 }
 
-/* Of q . k as the products have it, half 0 or 1 of the thread's rows: e4m3 keys are codes, and q is scaled.
- */
-template <class FORM>
-DEVICE float attention_scale(const struct attention_tile_args &args, const attention_state<FORM> *state,
-                             uint32_t half)
+/* Of q . k as the products have it: e4m3 keys are codes. */
+template <class FORM> DEVICE float attention_scale(const struct attention_tile_args &args)
 {
-    return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale * state->unscale[half] : args.scale;
+    return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale : args.scale;
 }
 
 /* s to what it is before the softmax, in units that the factor c of attention_softmax makes base-2 logarithms
@@ -71,14 +62,12 @@ DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const
                                    uint32_t first_key, bool masked, float s[FORM::KEY_TILES][4])
 {
     if (args.soft_cap > 0.0f) { /* tanh x = 1 - 2 / (1 + e^2x) */
-        float twice[2];         /* 2 log2(e) of what tanh is taken of */
-        for (uint32_t h = 0; h < 2; h++)
-            twice[h] = attention_scale<FORM>(args, state, h) / args.soft_cap * 2.8853900817779268f;
+        float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f; /* 2 log2(e) */
 #pragma unroll
         for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
             for (uint32_t c = 0; c < 4; c++)
-                s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice[c / 2]));
+                s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));
         }
     }
     if (!masked)
@@ -143,17 +132,15 @@ template <class FORM> DEVICE void attention_read_max(uint32_t tile_of_turn, floa
 }
 
 /* The new maxima, max being the tile's; s becomes probabilities. decay: what brings sums so far to the new
- * maxima. */
+ * maxima. c > 0: from the units of s. */
 template <class FORM>
-DEVICE void attention_softmax(const struct attention_tile_args &args, attention_state<FORM> *state,
-                              const float max[2], float decay[2], float s[FORM::KEY_TILES][4])
+DEVICE void attention_softmax(attention_state<FORM> *state, float c, const float max[2], float decay[2],
+                              float s[FORM::KEY_TILES][4])
 {
-    float base[2], c[2]; /* c > 0: from the units of s */
+    float base[2];
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        c[h] = args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args, state, h);
-        c[h] *= 1.4426950408889634f;
-        float m = fmaxf(state->m[h], max[h] * c[h]);
+        float m = fmaxf(state->m[h], max[h] * c);
         base[h] = m == -INFINITY ? 0.0f : m; /* nothing seen yet: probabilities of 0, not NaN */
         decay[h] = fast_exp2(state->m[h] - base[h]);
         state->m[h] = m;
@@ -162,7 +149,7 @@ DEVICE void attention_softmax(const struct attention_tile_args &args, attention_
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            s[j][i] = fast_exp2(fmaf(s[j][i], c[i / 2], -base[i / 2]));
+            s[j][i] = fast_exp2(fmaf(s[j][i], c, -base[i / 2]));
     }
 }
 
@@ -179,7 +166,7 @@ template <class FORM> DEVICE void attention_decay(attention_state<FORM> *state, 
     }
 }
 
-/* Probabilities of a tile, [ROWS][KEYS] of 16 bits in shared memory, where several warps share rows. */
+/* Probabilities of a tile, [ROWS][KEYS] bf16 in shared memory, where several warps share rows. */
 DEVICE uint32_t attention_p_offset(uint32_t row, uint32_t piece)
 {
     return (row * (ATTENTION_TILE_KEYS / 8) + (piece ^ (row & 7))) * 16;
@@ -192,10 +179,8 @@ template <class FORM> DEVICE void attention_write_p(uint32_t tile_of_turn, const
     uint32_t first_piece = warp_id() % FORM::WARPS_N * FORM::KEY_TILES;
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
-        *(uint32_t *)(p + attention_p_offset(row, first_piece + j)) =
-            attention_to_16x2<FORM::KV_BYTES>(s[j][0], s[j][1]);
-        *(uint32_t *)(p + attention_p_offset(row + 8, first_piece + j)) =
-            attention_to_16x2<FORM::KV_BYTES>(s[j][2], s[j][3]);
+        *(uint32_t *)(p + attention_p_offset(row, first_piece + j)) = to_bf16x2(s[j][0], s[j][1]);
+        *(uint32_t *)(p + attention_p_offset(row + 8, first_piece + j)) = to_bf16x2(s[j][2], s[j][3]);
     }
 }
 
@@ -209,10 +194,10 @@ DEVICE void attention_read_p(uint32_t tile_of_turn, uint32_t step, const float s
         ldmatrix_x4(a, shared_dynamic() + FORM::P_AT + tile_of_turn * FORM::P_TILE_BYTES +
                            attention_p_offset(row, 2 * step + (lane_id() >> 4)));
     } else {
-        a[0] = attention_to_16x2<FORM::KV_BYTES>(s[2 * step][0], s[2 * step][1]);
-        a[1] = attention_to_16x2<FORM::KV_BYTES>(s[2 * step][2], s[2 * step][3]);
-        a[2] = attention_to_16x2<FORM::KV_BYTES>(s[2 * step + 1][0], s[2 * step + 1][1]);
-        a[3] = attention_to_16x2<FORM::KV_BYTES>(s[2 * step + 1][2], s[2 * step + 1][3]);
+        a[0] = to_bf16x2(s[2 * step][0], s[2 * step][1]);
+        a[1] = to_bf16x2(s[2 * step][2], s[2 * step][3]);
+        a[2] = to_bf16x2(s[2 * step + 1][0], s[2 * step + 1][1]);
+        a[3] = to_bf16x2(s[2 * step + 1][2], s[2 * step + 1][3]);
     }
 }
 
@@ -224,14 +209,10 @@ DEVICE void attention_add_value_piece(float (*o)[4], const uint32_t a[4], const 
         mma_bf16_16816(o[0], a, b);
     } else { /* a register holds elements 2 n, 2 n + 1 of one key, then of the next */
         uint32_t even[2], odd[2];
-        for (uint32_t i = 0; i < 2; i++) {
-            uint32_t both[2];
-            e4m3x4_to_f16(both, swap_middle_bytes(b[i]));
-            even[i] = both[0];
-            odd[i] = both[1];
-        }
-        attention_mma<1>(o[0], a, even);
-        attention_mma<1>(o[1], a, odd);
+        attention_split_e4m3(b[0], &even[0], &odd[0]);
+        attention_split_e4m3(b[1], &even[1], &odd[1]);
+        mma_bf16_16816(o[0], a, even);
+        mma_bf16_16816(o[1], a, odd);
     }
 }
 
@@ -241,7 +222,7 @@ DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_
                                  const float s[FORM::KEY_TILES][4])
 {
     constexpr uint32_t PIECE_TILES = FORM::VALUE_TILES / FORM::VALUE_PIECES;
-    const uint32_t one = attention_to_16x2<FORM::KV_BYTES>(1.0f, 1.0f), ones[2] = {one, one};
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
     uint32_t lane = lane_id(), first_piece = warp_id() % FORM::WARPS_N * FORM::VALUE_PIECES;
     /* Matrices of a load: keys 0..7 and 8..15 of a piece, then of the next piece. */
     const uint8_t *row = v_tile + (lane & 15) * FORM::KV_PIECES * 16;
@@ -250,7 +231,7 @@ DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_
     for (uint32_t step = 0; step < FORM::TILE_BLOCKS; step++) {
         uint32_t a[4];
         attention_read_p<FORM>(tile_of_turn, step, s, a);
-        attention_mma<FORM::KV_BYTES>(state->l, a, ones);
+        mma_bf16_16816(state->l, a, ones);
         const uint8_t *block = row + step * FORM::BLOCK_BYTES;
 #pragma unroll
         for (uint32_t j = 0; j + 1 < FORM::VALUE_PIECES; j += 2) {

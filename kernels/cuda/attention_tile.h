@@ -68,7 +68,6 @@ static_assert(sizeof(struct attention_piece) <= ATTENTION_PIECE_BYTES, "shared m
 /* Of a warp's thread: accumulator elements 0, 1 belong to row lane / 4, elements 2, 3 to the row 8 below. */
 template <class FORM> struct attention_state {
     uint32_t q[FORM::K_STEPS][4];
-    float unscale[2]; /* e4m3 keys: of the rows' scores */
     float o[FORM::VALUE_TILES][4];
     float l[4]; /* every column of it the same */
     float m[2]; /* in units of log 2 */
@@ -346,35 +345,9 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
     }
 }
 
-/* Keys of 8 bits: q as f16, times the power of two that brings the row's greatest element to 2^14 .. 2^15:
- * f16 holds it whatever the row's range, and elements that lose bits are 2^-28 of that one. unscale: what
- * undoes it in a score. */
-template <class FORM> DEVICE void attention_scale_q(uint32_t half, attention_state<FORM> *state)
-{
-    uint32_t max = 0;
-#pragma unroll
-    for (uint32_t k = 0; k < 2 * FORM::K_STEPS; k++) {
-        uint32_t pair = state->q[k / 2][half + k % 2 * 2], high = pair >> 16 & 0x7fffu, low = pair & 0x7fffu;
-        max = high > max ? high : max;
-        max = low > max ? low : max;
-    }
-    for (uint32_t step = 1; step < 4; step *= 2) {
-        uint32_t other = shuffle_xor(max, step);
-        max = other > max ? other : max;
-    }
-    uint32_t exponent = max >> 7 > 15 ? max >> 7 : 15; /* no power of two below is needed or can be undone */
-    float scale = bits_float((268 - exponent) << 23);
-    state->unscale[half] = bits_float((exponent - 14) << 23);
-#pragma unroll
-    for (uint32_t k = 0; k < 2 * FORM::K_STEPS; k++) {
-        uint32_t *pair = &state->q[k / 2][half + k % 2 * 2];
-        *pair = to_f16x2(from_bf16_low(*pair) * scale, from_bf16_high(*pair) * scale);
-    }
-}
-
 /* q of one row of the warp as operand A, half 0: row lane / 4, half 1: the row 8 below; NULL: a row that is
- * missing. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + k % 2 + 2 (k / 8): so the four codes
- * of a register of keys are two pairs. */
+ * missing. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + 2 (k % 2) + k / 8: so the four codes
+ * of a register of keys are split in even and odd ones, which costs least. */
 template <class FORM>
 DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state<FORM> *state)
 {
@@ -389,9 +362,12 @@ DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state
             else
                 four = load_8(step + 4 * t);
         }
-        state->q[k][half] = four.w[0];
-        state->q[k][half + 2] = four.w[1];
+        if constexpr (FORM::KV_BYTES == 2) {
+            state->q[k][half] = four.w[0];
+            state->q[k][half + 2] = four.w[1];
+        } else {
+            state->q[k][half] = (four.w[0] & 0xffffu) | four.w[1] << 16;
+            state->q[k][half + 2] = four.w[0] >> 16 | (four.w[1] & 0xffff0000u);
+        }
     }
-    if constexpr (FORM::KV_BYTES == 1)
-        attention_scale_q<FORM>(half, state);
 }

@@ -597,12 +597,6 @@ DEVICE uint16_t to_f16(float x)
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(code) : "f"(x));
     return code;
 }
-DEVICE uint32_t to_f16x2(float low, float high)
-{
-    uint32_t pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
 DEVICE float from_f16(uint16_t code)
 {
     float x;
@@ -622,38 +616,6 @@ DEVICE uint16_t to_e4m3x2(float low, float high)
     return codes;
 #else
     return (uint16_t)(e4m3_encode(low) | e4m3_encode(high) << 8);
-#endif
-}
-
-/* Bytes 0, 2, 1, 3 of a register. */
-DEVICE uint32_t swap_middle_bytes(uint32_t bytes)
-{
-    uint32_t out;
-    asm("prmt.b32 %0, %1, 0, 0x3120;" : "=r"(out) : "r"(bytes));
-    return out;
-}
-
-/* Four codes to f16, exactly: out[0] holds codes 0 and 1, out[1] 2 and 3. A NaN is a NaN, or 480 where there
- * are no instructions for it. */
-DEVICE void e4m3x4_to_f16(uint32_t out[2], uint32_t codes)
-{
-#if PTX_HAS_E4M3
-    asm("{\n.reg .b16 low, high;\n"
-        "mov.b32 {low, high}, %2;\n"
-        "cvt.rn.f16x2.e4m3x2 %0, low;\n"
-        "cvt.rn.f16x2.e4m3x2 %1, high;\n}"
-        : "=r"(out[0]), "=r"(out[1])
-        : "r"(codes));
-#else
-    /* A code in the upper byte of each half; exponent and mantissa to the lowest of their places; 2^8 moves
-     * the bias from 7 to 15. */
-    uint32_t pairs[2];
-    asm("prmt.b32 %0, %1, 0, 0x1404;" : "=r"(pairs[0]) : "r"(codes));
-    asm("prmt.b32 %0, %1, 0, 0x3424;" : "=r"(pairs[1]) : "r"(codes));
-    for (int i = 0; i < 2; i++) {
-        uint32_t small = (pairs[i] & 0x80008000u) | (pairs[i] >> 1 & 0x3f803f80u);
-        asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(out[i]) : "r"(small), "r"(0x5c005c00u));
-    }
 #endif
 }
 DEVICE uint8_t to_e4m3(float x)

@@ -470,10 +470,6 @@ DEVICE uint16_t to_f16(float x)
 {
     return emu_to_f16(x);
 }
-DEVICE uint32_t to_f16x2(float low, float high)
-{
-    return to_f16(low) | (uint32_t)to_f16(high) << 16;
-}
 DEVICE float from_f16(uint16_t code)
 {
     return emu_from_f16(code);
@@ -484,17 +480,6 @@ DEVICE float e4m3_decode(uint8_t code);
 DEVICE uint16_t to_e4m3x2(float low, float high)
 {
     return (uint16_t)(e4m3_encode(low) | e4m3_encode(high) << 8);
-}
-DEVICE uint32_t swap_middle_bytes(uint32_t bytes)
-{
-    return (bytes & 0xff0000ffu) | (bytes >> 8 & 0xff00u) | (bytes & 0xff00u) << 8;
-}
-DEVICE void e4m3x4_to_f16(uint32_t out[2], uint32_t codes)
-{
-    for (int i = 0; i < 2; i++) {
-        out[i] =
-            to_f16x2(e4m3_decode((uint8_t)(codes >> 16 * i)), e4m3_decode((uint8_t)(codes >> (16 * i + 8))));
-    }
 }
 DEVICE uint8_t to_e4m3(float x)
 {
