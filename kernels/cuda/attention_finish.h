@@ -96,10 +96,11 @@ DEVICE void attention_write_out(const struct attention_tile_args &args, const st
     }
 }
 
-/* Whether a row that sees the keys [first, last] sees some of the split. */
-DEVICE bool attention_sees_split(uint32_t first, uint32_t last, uint32_t split)
+/* Whether a row at that position sees some key of the split. */
+DEVICE bool attention_sees_split(uint32_t window, uint32_t position, uint32_t split)
 {
-    return split >= first / CUDA_KV_SPLIT_TOKENS && split <= last / CUDA_KV_SPLIT_TOKENS;
+    return split >= attention_first_key(window, position) / CUDA_KV_SPLIT_TOKENS &&
+           split <= position / CUDA_KV_SPLIT_TOKENS;
 }
 
 /* Keeps the split's sums of the warp's rows. */
@@ -112,10 +113,11 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
         uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         if (pair >= piece.n_pairs)
             continue;
-        uint32_t first = attention_first_key(args.window, state->position[h]);
-        if (!attention_sees_split(first, state->position[h], split))
+        uint32_t row = attention_row(args, piece, pair);
+        if (!attention_sees_split(args.window, args.step->rows[row].position, split))
             continue;
-        size_t at = (size_t)(state->partial[h] + split) * args.n_heads + attention_head(piece, pair);
+        size_t at =
+            (size_t)(attention_row_partial(args, row) + split) * args.n_heads + attention_head(piece, pair);
         if (warp_id() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
             store_8(args.partial_ml + at * 2, {{float_bits(state->m[h]), float_bits(state->l[2 * h])}});
 #pragma unroll
@@ -135,13 +137,12 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
 
 /* Merges the partial results of a row's heads that share the KV head; all threads of the block. */
 template <class FORM>
-DEVICE void attention_merge_row(const struct attention_tile_args &args,
-                                struct attention_complete_row complete, uint32_t kv_head)
+DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head)
 {
-    uint32_t heads = args.n_heads / args.kv.n_kv_heads, row = complete.row;
-    uint32_t first = attention_first_key(args.window, complete.position) / CUDA_KV_SPLIT_TOKENS;
-    uint32_t last = complete.position / CUDA_KV_SPLIT_TOKENS;
-    size_t partial = complete.partial;
+    uint32_t heads = args.n_heads / args.kv.n_kv_heads, position = args.step->rows[row].position;
+    uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
+    uint32_t last = position / CUDA_KV_SPLIT_TOKENS;
+    size_t partial = attention_row_partial(args, row);
     for (uint32_t i = thread_x() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
         uint32_t head = kv_head * heads + i / FORM::DIM;
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
@@ -168,8 +169,8 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args,
 template <class FORM>
 DEVICE void attention_arrive(const struct attention_tile_args &args, const struct attention_piece &piece)
 {
-    struct attention_complete_row *complete =
-        (struct attention_complete_row *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS] */
+    uint32_t *complete =
+        (uint32_t *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS] rows of the step, or NO_PARTIAL */
     uint32_t heads = piece.heads_per_kv, first_row = piece.first_pair / heads;
     uint32_t n_rows = (piece.first_pair + piece.n_pairs - 1) / heads - first_row + 1;
     barrier();
@@ -177,23 +178,23 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
         uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
         uint32_t end = (first_row + i + 1) * heads - piece.first_pair;
         end = end < piece.n_pairs ? end : piece.n_pairs;
-        uint32_t row = attention_row(args, piece, begin);
-        uint32_t position = attention_position(args, piece, row), partial = attention_row_partial(args, row);
-        uint32_t first = attention_first_key(args.window, position), n_splits = 0;
+        uint32_t row = attention_row(args, piece, begin), position = args.step->rows[row].position;
+        uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
+        uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n_splits = 0;
         for (uint32_t split = 0; split < piece.item.n_splits; split++)
-            n_splits += attention_sees_split(first, position, piece.item.first_split + split);
+            n_splits += attention_sees_split(args.window, position, piece.item.first_split + split);
         uint32_t *count = args.arrivals + (size_t)row * args.kv.n_kv_heads + piece.kv_head;
         uint32_t arrived = n_splits * (end - begin);
-        uint32_t wanted = (position / CUDA_KV_SPLIT_TOKENS - first / CUDA_KV_SPLIT_TOKENS + 1) * heads;
-        /* What the block kept is seen before the count, what others kept after it. */
-        bool is_complete = atomic_add_acq_rel_u32(count, arrived) + arrived == wanted && arrived > 0;
-        complete[i] = {is_complete ? row : (uint32_t)ATTENTION_NO_PARTIAL, position, partial};
-        if (is_complete)
+        fence_device(); /* what the block kept is seen before the count, what others kept after it */
+        bool is_complete = atomic_add_u32(count, arrived) + arrived == (last - first + 1) * heads;
+        fence_device();
+        complete[i] = is_complete && arrived > 0 ? row : (uint32_t)ATTENTION_NO_PARTIAL;
+        if (is_complete && arrived > 0)
             *count = 0;
     }
     barrier();
     for (uint32_t i = 0; i < n_rows; i++) {
-        if (complete[i].row != ATTENTION_NO_PARTIAL)
+        if (complete[i] != ATTENTION_NO_PARTIAL)
             attention_merge_row<FORM>(args, complete[i], piece.kv_head);
     }
 }

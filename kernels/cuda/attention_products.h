@@ -28,8 +28,7 @@ DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *
         s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
-        /* The swizzle is of a piece's lowest three bits: four places, the others a constant further. */
-        const uint8_t *at = row + (((2 * i % 8 + odd_piece) ^ swizzle) + 2 * i / 8 * 8) * 16;
+        const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
 #pragma unroll
         for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2) {
             uint32_t b[4];
@@ -73,22 +72,18 @@ DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const
     if (!masked)
         return;
     uint32_t key = first_key + warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + 2 * (lane_id() & 3);
-    uint32_t first[2];
-    for (uint32_t h = 0; h < 2; h++)
-        first[h] = attention_first_key(args.window, state->position[h]);
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
         for (uint32_t c = 0; c < 4; c++) {
-            uint32_t at = key + 8 * j + (c & 1);
-            bool seen = at >= first[c / 2] && at <= state->position[c / 2];
+            bool seen = key + 8 * j + (c & 1) - state->first[c / 2] < state->n_seen[c / 2];
             s[j][c] = seen ? s[j][c] : -INFINITY;
         }
     }
 }
 
-/* The greatest of each of the warp's rows over its keys of the tile. */
-template <class FORM> DEVICE void attention_warp_max(const float s[FORM::KEY_TILES][4], float max[2])
+/* The greatest of each of the warp's rows over all keys of the tile. */
+template <class FORM> DEVICE void attention_row_max(const float s[FORM::KEY_TILES][4], float max[2])
 {
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
@@ -99,45 +94,30 @@ template <class FORM> DEVICE void attention_warp_max(const float s[FORM::KEY_TIL
         max[h] = fmaxf(max[h], shuffle_xor(max[h], 1));
         max[h] = fmaxf(max[h], shuffle_xor(max[h], 2));
     }
-}
-
-/* Maxima of a tile, [ROWS][WARPS_N] in shared memory, where several warps share rows. */
-template <class FORM> DEVICE float *attention_maxima(uint32_t tile_of_turn)
-{
-    return (float *)(shared_dynamic() + FORM::MAX_AT) + tile_of_turn * (FORM::ROWS * FORM::WARPS_N);
-}
-
-template <class FORM> DEVICE void attention_write_max(uint32_t tile_of_turn, const float max[2])
-{
-    float *maxima = attention_maxima<FORM>(tile_of_turn) + warp_id() % FORM::WARPS_N;
-    uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
-    if ((lane_id() & 3) == 0) {
-        maxima[row * FORM::WARPS_N] = max[0];
-        maxima[(row + 8) * FORM::WARPS_N] = max[1];
+    if constexpr (FORM::WARPS_N > 1) {
+        float *maxima = (float *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS][WARPS_N] */
+        uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
+        if ((lane_id() & 3) == 0) {
+            maxima[row * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[0];
+            maxima[(row + 8) * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[1];
+        }
+        barrier();
+#pragma unroll
+        for (uint32_t h = 0; h < 2; h++) {
+#pragma unroll
+            for (uint32_t w = 0; w < FORM::WARPS_N; w++)
+                max[h] = fmaxf(max[h], maxima[(row + 8 * h) * FORM::WARPS_N + w]);
+        }
     }
 }
 
-/* The greatest of the thread's rows over all keys of the tile; behind a barrier. */
-template <class FORM> DEVICE void attention_read_max(uint32_t tile_of_turn, float max[2])
-{
-    const float *maxima = attention_maxima<FORM>(tile_of_turn);
-    uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
-#pragma unroll
-    for (uint32_t h = 0; h < 2; h++) {
-        max[h] = maxima[(row + 8 * h) * FORM::WARPS_N];
-#pragma unroll
-        for (uint32_t w = 1; w < FORM::WARPS_N; w++)
-            max[h] = fmaxf(max[h], maxima[(row + 8 * h) * FORM::WARPS_N + w]);
-    }
-}
-
-/* The new maxima, max being the tile's; s becomes probabilities. decay: what brings sums so far to the new
- * maxima. c > 0: from the units of s. */
+/* The new maxima; what was summed so far is brought to them; s becomes probabilities. c > 0: from the units
+ * of s. */
 template <class FORM>
-DEVICE void attention_softmax(attention_state<FORM> *state, float c, const float max[2], float decay[2],
-                              float s[FORM::KEY_TILES][4])
+DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
 {
-    float base[2];
+    float max[2], decay[2], base[2];
+    attention_row_max<FORM>(s, max);
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
         float m = fmaxf(state->m[h], max[h] * c);
@@ -151,10 +131,6 @@ DEVICE void attention_softmax(attention_state<FORM> *state, float c, const float
         for (uint32_t i = 0; i < 4; i++)
             s[j][i] = fast_exp2(fmaf(s[j][i], c, -base[i / 2]));
     }
-}
-
-template <class FORM> DEVICE void attention_decay(attention_state<FORM> *state, const float decay[2])
-{
     if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
         return; /* times 1 */
 #pragma unroll
@@ -166,15 +142,15 @@ template <class FORM> DEVICE void attention_decay(attention_state<FORM> *state, 
     }
 }
 
-/* Probabilities of a tile, [ROWS][KEYS] bf16 in shared memory, where several warps share rows. */
+/* Probabilities [ROWS][KEYS] bf16 in shared memory, where several warps share rows. */
 DEVICE uint32_t attention_p_offset(uint32_t row, uint32_t piece)
 {
     return (row * (ATTENTION_TILE_KEYS / 8) + (piece ^ (row & 7))) * 16;
 }
 
-template <class FORM> DEVICE void attention_write_p(uint32_t tile_of_turn, const float s[FORM::KEY_TILES][4])
+template <class FORM> DEVICE void attention_write_p(const float s[FORM::KEY_TILES][4])
 {
-    uint8_t *p = shared_dynamic() + FORM::P_AT + tile_of_turn * FORM::P_TILE_BYTES + (lane_id() & 3) * 4;
+    uint8_t *p = shared_dynamic() + FORM::P_AT + (lane_id() & 3) * 4;
     uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
     uint32_t first_piece = warp_id() % FORM::WARPS_N * FORM::KEY_TILES;
 #pragma unroll
@@ -184,15 +160,13 @@ template <class FORM> DEVICE void attention_write_p(uint32_t tile_of_turn, const
     }
 }
 
-/* Probabilities of 16 keys as operand A; s: where the warp has them all. */
+/* Probabilities of 16 keys as operand A. */
 template <class FORM>
-DEVICE void attention_read_p(uint32_t tile_of_turn, uint32_t step, const float s[FORM::KEY_TILES][4],
-                             uint32_t a[4])
+DEVICE void attention_read_p(uint32_t step, const float s[FORM::KEY_TILES][4], uint32_t a[4])
 {
     if constexpr (FORM::WARPS_N > 1) {
         uint32_t row = warp_id() / FORM::WARPS_N * 16 + (lane_id() & 15);
-        ldmatrix_x4(a, shared_dynamic() + FORM::P_AT + tile_of_turn * FORM::P_TILE_BYTES +
-                           attention_p_offset(row, 2 * step + (lane_id() >> 4)));
+        ldmatrix_x4(a, shared_dynamic() + FORM::P_AT + attention_p_offset(row, 2 * step + (lane_id() >> 4)));
     } else {
         a[0] = to_bf16x2(s[2 * step][0], s[2 * step][1]);
         a[1] = to_bf16x2(s[2 * step][2], s[2 * step][3]);
@@ -218,7 +192,7 @@ DEVICE void attention_add_value_piece(float (*o)[4], const uint32_t a[4], const 
 
 /* (l, o) += p . (1, v) for the warp's rows and its elements of the values. */
 template <class FORM>
-DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_tile, uint32_t tile_of_turn,
+DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_tile,
                                  const float s[FORM::KEY_TILES][4])
 {
     constexpr uint32_t PIECE_TILES = FORM::VALUE_TILES / FORM::VALUE_PIECES;
@@ -230,7 +204,7 @@ DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_
 #pragma unroll
     for (uint32_t step = 0; step < FORM::TILE_BLOCKS; step++) {
         uint32_t a[4];
-        attention_read_p<FORM>(tile_of_turn, step, s, a);
+        attention_read_p<FORM>(step, s, a);
         mma_bf16_16816(state->l, a, ones);
         const uint8_t *block = row + step * FORM::BLOCK_BYTES;
 #pragma unroll

@@ -3,18 +3,12 @@
  *
  * WARPS_M x WARPS_N warps: a warp has 16 of the pairs; those that share them (WARPS_N) divide the keys of a
  * tile for the scores, exchange maxima and probabilities through shared memory, and divide the values'
- * elements. Neither division changes the bits. K and V tiles go through a ring of slots. The m16 kernels
- * take a split at once (SPLIT_AT_ONCE): K of all its tiles, one exchange, V of all of them, which leaves few
- * waits in a row; the others tile by tile: K of a tile, V of it, K of the next. The numbers are the same. */
+ * elements. Neither division changes the bits. K and V tiles go through a ring of slots: K of a tile, V of
+ * it, K of the next, ... */
 #pragma once
 
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/ptx.h"
-
-enum {
-    ATTENTION_PIECES = 4, /* kept: the one at work, the two that the loader can be ahead, one to spare */
-    ATTENTION_PIECE_BYTES = 80,
-};
 
 template <uint32_t DIM_, uint32_t KV_BYTES_, uint32_t WARPS_M_, uint32_t WARPS_N_, uint32_t SLOTS_>
 struct attention_form {
@@ -32,23 +26,17 @@ struct attention_form {
     static constexpr uint32_t KEY_TILES = KEYS / 8 / WARPS_N;  /* 8 columns of scores each, of a warp */
     static constexpr uint32_t VALUE_TILES = DIM / 8 / WARPS_N; /* 8 columns of the output each, of a warp */
     static constexpr uint32_t VALUE_PIECES = KV_PIECES / WARPS_N;
-    static constexpr bool SPLIT_AT_ONCE = WARPS_M == 1;
-    /* Too many registers for two accumulators, or for them and a split's scores. */
-    static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > (SPLIT_AT_ONCE ? 4 : 8);
-    static constexpr uint32_t TURN_TILES = SPLIT_AT_ONCE ? SPLIT_TILES : 1; /* K of so many, then V */
+    static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > 8; /* too many registers for two accumulators */
 
-    /* Shared memory: merged splits, slots, probabilities, maxima, pieces. */
+    /* Shared memory: merged splits, slots, probabilities, maxima. */
     static constexpr uint32_t SLOT_BYTES = KEYS * KV_PIECES * 16;
     static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED ? VALUE_TILES * THREADS * 16 : 0;
     static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
-    static constexpr uint32_t P_TILE_BYTES = ROWS * KEYS * 2;
-    static constexpr uint32_t P_BYTES = WARPS_N > 1 ? TURN_TILES *P_TILE_BYTES : 0;
+    static constexpr uint32_t P_BYTES = WARPS_N > 1 ? ROWS *KEYS * 2 : 0;
     static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
-    /* Maxima, [TURN_TILES][ROWS][WARPS_N]; later the complete rows of the piece, 12 bytes each. */
-    static constexpr uint32_t MAX_BYTES = ROWS * (TURN_TILES * WARPS_N > 3 ? TURN_TILES * WARPS_N : 3) * 4;
-    static constexpr uint32_t PIECES_AT = MAX_AT + MAX_BYTES;
-    static constexpr uint32_t SHARED_BYTES = PIECES_AT + ATTENTION_PIECES * ATTENTION_PIECE_BYTES;
+    static constexpr uint32_t MAX_BYTES = ROWS * WARPS_N * 4;
+    static constexpr uint32_t SHARED_BYTES = MAX_AT + MAX_BYTES;
 
     static_assert(TILE_BLOCKS == 4, "entries of a block table are read by four");
     static_assert(DIM % 32 == 0 && KEY_TILES % 2 == 0 && VALUE_TILES % 2 == 0, "ldmatrix takes pairs");
@@ -63,7 +51,6 @@ struct attention_piece {
     uint32_t seen_first, seen_last; /* keys that some row sees */
     uint32_t all_first, all_last;   /* keys that every row sees */
 };
-static_assert(sizeof(struct attention_piece) <= ATTENTION_PIECE_BYTES, "shared memory is laid out by it");
 
 /* Of a warp's thread: accumulator elements 0, 1 belong to row lane / 4, elements 2, 3 to the row 8 below. */
 template <class FORM> struct attention_state {
@@ -73,13 +60,7 @@ template <class FORM> struct attention_state {
     float m[2]; /* in units of log 2 */
     float total_o[FORM::TOTAL_IN_SHARED ? 1 : FORM::VALUE_TILES][4];
     float total_l[2], total_m[2];
-    uint32_t position[2]; /* of the two rows, as far as the keys that they see hang on it */
-    uint32_t partial[2];  /* their first partial results, if the item has any */
-};
-
-/* A row whose partial results are all there; row is NO_PARTIAL: some are not. */
-struct attention_complete_row {
-    uint32_t row, position, partial;
+    uint32_t first[2], n_seen[2]; /* keys that the two rows see */
 };
 
 /* ---- Merging splits ---- */
@@ -140,15 +121,6 @@ DEVICE uint32_t attention_row(const struct attention_tile_args &args, const stru
     return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
 }
 
-/* Of a row of the step that the piece has. */
-DEVICE uint32_t attention_position(const struct attention_tile_args &args,
-                                   const struct attention_piece &piece, uint32_t row)
-{
-    if (piece.item.flags & ATTENTION_ITEM_LISTED)
-        return args.step->rows[row].position;
-    return row - piece.item.first_row + piece.item.low;
-}
-
 DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)
 {
     return piece.kv_head * piece.heads_per_kv + (piece.first_pair + pair) % piece.heads_per_kv;
@@ -160,23 +132,16 @@ DEVICE uint32_t attention_first_key(uint32_t window, uint32_t position)
     return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
-/* The pieces that a block has left: every grid_x()th. */
-struct attention_queue {
-    const struct attention_item *items;
-    uint32_t n_items, n_pieces, next;
-};
-
 /* Piece `index` of those that the items make: parts of the pairs outermost, since most items have but one.
  * False: it is empty. */
 template <class FORM>
-DEVICE bool attention_find_piece(const struct attention_tile_args &args, const struct attention_queue &queue,
-                                 uint32_t index, struct attention_piece *piece)
+DEVICE bool attention_find_piece(const struct attention_tile_args &args, const struct attention_item *items,
+                                 uint32_t n_items, uint32_t index, struct attention_piece *piece)
 {
-    uint32_t n_kv_heads = args.kv.n_kv_heads, n_of_part = queue.n_items * n_kv_heads, part = 0;
-    for (; index >= n_of_part; index -= n_of_part)
-        part++;
-    piece->item = queue.items[index / n_kv_heads];
-    piece->kv_head = index % n_kv_heads;
+    uint32_t n_kv_heads = args.kv.n_kv_heads;
+    uint32_t part = index / (n_items * n_kv_heads), rest = index % (n_items * n_kv_heads);
+    piece->item = items[rest / n_kv_heads];
+    piece->kv_head = rest % n_kv_heads;
     piece->heads_per_kv = args.n_heads / n_kv_heads;
     piece->first_pair = part * FORM::ROWS;
     uint32_t n_pairs = piece->item.n_rows * piece->heads_per_kv;
@@ -200,76 +165,35 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, const s
     return piece->seen_first <= piece->seen_last;
 }
 
-/* False: none is left. */
-template <class FORM>
-DEVICE bool attention_next_piece(const struct attention_tile_args &args, struct attention_queue *queue,
-                                 struct attention_piece *piece)
-{
-    bool found = false;
-    for (; !found && queue->next < queue->n_pieces; queue->next += grid_x())
-        found = attention_find_piece<FORM>(args, *queue, queue->next, piece);
-    return found;
-}
-
 /* ---- Loads ---- */
 
-/* The copies of K and V tiles: K of a turn's tiles, V of them, K of the next ones, on to the next piece. The
- * loader is SLOTS - 1 tiles ahead of the products: it finds the pieces and leaves them in shared memory. */
+/* The copies of K and V tiles: K of a tile, V of it, K of the next. */
 template <class FORM> struct attention_loader {
-    struct attention_queue queue;
-    uint32_t tile, slot; /* the next to copy */
+    uint32_t tile, slot;
     bool is_v;
-    bool is_ready;     /* the kernel in front is known to have ended */
-    uint32_t n_found;  /* pieces */
-    uint32_t tile_end; /* of the piece; tile == tile_end: no piece is left */
-    vec16 blocks;      /* of the tile */
+    vec16 blocks; /* of the tile */
     const uint32_t *table;
     const uint8_t *keys; /* of the KV head in block 0, the piece that this thread begins with */
     uint32_t block_bytes;
 };
-
-/* The kernel in front has ended; the next one may start. Once in a block. */
-DEVICE void attention_wait_for_q(bool *is_ready)
-{
-    if (!*is_ready) {
-        dependencies_wait();
-        dependents_launch();
-    }
-    *is_ready = true;
-}
 
 template <class FORM> DEVICE void attention_look_up_blocks(attention_loader<FORM> *loader)
 {
     loader->blocks = load_cached_16(loader->table + loader->tile * FORM::TILE_BLOCKS);
 }
 
-/* Piece `index` of those that the loader found. */
-template <class FORM> DEVICE struct attention_piece *attention_found_piece(uint32_t index)
-{
-    uint8_t *at = shared_dynamic() + FORM::PIECES_AT + index % ATTENTION_PIECES * ATTENTION_PIECE_BYTES;
-    return (struct attention_piece *)at;
-}
-
-/* To the next piece of the loader's queue, if there is one. */
 template <class FORM>
-DEVICE void attention_load_piece(const struct attention_tile_args &args, attention_loader<FORM> *loader)
+DEVICE void attention_start_loader(const struct attention_tile_args &args,
+                                   const struct attention_piece &piece, attention_loader<FORM> *loader)
 {
-    struct attention_piece piece;
-    if (!attention_next_piece<FORM>(args, &loader->queue, &piece))
-        return;
-    if (thread_x() == 0)
-        *attention_found_piece<FORM>(loader->n_found) = piece;
-    loader->n_found++;
     loader->tile = piece.tile;
-    loader->tile_end = piece.tile_end;
+    loader->slot = 0;
     loader->is_v = false;
     loader->table =
         args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
     loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + thread_x() * 16;
     loader->block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
     attention_look_up_blocks<FORM>(loader);
-    if ((piece.item.flags & ATTENTION_ITEM_OLD_KEYS) == 0)
-        attention_wait_for_q(&loader->is_ready);
 }
 
 /* The tile's copies of this thread. whole: every key is seen by some row; else those that no row sees become
@@ -294,55 +218,25 @@ DEVICE void attention_copy_tile(const struct attention_piece &piece, const atten
     }
 }
 
-/* To the next tile: V of the turn's first one behind K of its last one. */
+/* Starts the copy of the next tile; past the last one only the count of groups moves. */
 template <class FORM>
-DEVICE void attention_move_loader(const struct attention_piece &piece, attention_loader<FORM> *loader)
+DEVICE void attention_load_next(const struct attention_piece &piece, attention_loader<FORM> *loader)
 {
-    uint32_t turn = loader->tile / FORM::TURN_TILES * FORM::TURN_TILES;
-    loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
-    loader->tile++;
-    if (loader->tile < loader->tile_end && loader->tile < turn + FORM::TURN_TILES)
-        return;
-    if (!loader->is_v)
-        loader->tile = turn > piece.tile ? turn : piece.tile;
-    loader->is_v = !loader->is_v;
-}
-
-/* Starts the copy of the next tile; past the last one only the count of groups moves.
- * A barrier is between two of these. */
-template <class FORM>
-DEVICE void attention_load_next(const struct attention_tile_args &args, attention_loader<FORM> *loader)
-{
-    if (loader->tile < loader->tile_end) {
-        const struct attention_piece &piece = *attention_found_piece<FORM>(loader->n_found - 1);
+    if (loader->tile < piece.tile_end) {
         uint32_t first = loader->tile * FORM::KEYS;
         if (first >= piece.seen_first && first + FORM::KEYS - 1 <= piece.seen_last)
             attention_copy_tile<FORM, true>(piece, loader);
         else
             attention_copy_tile<FORM, false>(piece, loader);
-        attention_move_loader<FORM>(piece, loader);
-        if (loader->tile < loader->tile_end)
-            attention_look_up_blocks<FORM>(loader);
-        else
-            attention_load_piece<FORM>(args, loader);
+        if (loader->is_v) {
+            loader->tile++;
+            if (loader->tile < piece.tile_end)
+                attention_look_up_blocks<FORM>(loader);
+        }
+        loader->is_v = !loader->is_v;
+        loader->slot = loader->slot + 1 == FORM::SLOTS ? 0 : loader->slot + 1;
     }
     copy_async_commit();
-}
-
-template <class FORM>
-DEVICE void attention_start_loader(const struct attention_tile_args &args,
-                                   const struct attention_queue &queue, attention_loader<FORM> *loader)
-{
-    loader->queue = queue;
-    loader->tile = loader->tile_end = 0;
-    loader->slot = loader->n_found = 0;
-    loader->is_ready = false;
-    attention_load_piece<FORM>(args, loader);
-#pragma unroll 1
-    for (uint32_t i = 0; i + 1 < FORM::SLOTS; i++) {
-        barrier();
-        attention_load_next<FORM>(args, loader);
-    }
 }
 
 /* q of one row of the warp as operand A, half 0: row lane / 4, half 1: the row 8 below; NULL: a row that is

@@ -205,17 +205,6 @@ DEVICE uint32_t atomic_add_u32(uint32_t *at, uint32_t value)
 {
     return atomicAdd(at, value);
 }
-/* Global memory: what happened before it, in this thread or in front of a barrier in others of the block, is
- * seen by whoever finds the sum, and what those have done before theirs is seen behind it. */
-DEVICE uint32_t atomic_add_acq_rel_u32(uint32_t *at, uint32_t value)
-{
-    uint32_t before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
-                 : "=r"(before)
-                 : "l"(__cvta_generic_to_global(at)), "r"(value)
-                 : "memory");
-    return before;
-}
 DEVICE uint32_t atomic_max_u32(uint32_t *at, uint32_t value)
 {
     return atomicMax(at, value);

@@ -230,10 +230,6 @@ DEVICE uint32_t atomic_add_u32(uint32_t *at, uint32_t value)
 {
     return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
 }
-DEVICE uint32_t atomic_add_acq_rel_u32(uint32_t *at, uint32_t value)
-{
-    return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL);
-}
 DEVICE uint64_t atomic_add_u64(uint64_t *at, uint64_t value)
 {
     return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
