@@ -120,9 +120,6 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         .out_stride = out->stride,
         .out_is_f32 = out->f32,
         .chunk_blocks = plan.chunk_blocks,
-        .unit_outputs = linear_slabs_pair(layout, linear_group_shift(m->n_in, m->group))
-                            ? plan.unit_outputs
-                            : (uint32_t)LINEAR_SLAB,
         .is_split = plan.is_split,
     };
     if (layout >= LINEAR_S8) {

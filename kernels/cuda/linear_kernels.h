@@ -198,14 +198,8 @@ enum {
     LINEAR_SLAB_THREADS = LINEAR_GROUP_CHUNKS * 32,
     LINEAR_SLAB_ROWS = 8,
     LINEAR_SLAB_BLOCKS = 2, /* of a multiprocessor */
-    LINEAR_SLAB_SHARED_BYTES = LINEAR_GROUP_CHUNKS * LINEAR_SLAB_ROWS * LINEAR_PANEL * 4, /* f32 sums */
+    LINEAR_SLAB_SHARED_BYTES = LINEAR_GROUP_CHUNKS * LINEAR_SLAB_ROWS * LINEAR_SLAB * 4, /* f32 sums */
 };
-
-/* Whether a unit can be a panel, two slabs. */
-LINEAR_INLINE bool linear_slabs_pair(enum linear_layout layout, uint32_t group_shift)
-{
-    return linear_is_int4(layout) && group_shift >= 7;
-}
 
 /* ---- The launch ---- */
 
@@ -230,7 +224,6 @@ struct linear_tile_args {
     uint32_t out_stride;
     uint32_t out_is_f32;
     uint32_t chunk_blocks; /* blocks of K in a chunk */
-    uint32_t unit_outputs; /* of slab kernels: LINEAR_SLAB, or LINEAR_PANEL where linear_slabs_pair */
     uint32_t is_split;
 };
 

@@ -101,8 +101,6 @@ static uint32_t resident_blocks(uint32_t tile_rows, uint32_t shared_bytes, const
     return n > 0 ? n : 1;
 }
 
-enum { PAIR_OUTPUTS_MIN = 16384 }; /* panels enough to occupy a card */
-
 /* Chunks are warps of one block. */
 static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out, uint32_t rows,
                                         const struct linear_device *device)
@@ -112,7 +110,6 @@ static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out,
     plan.block_threads = LINEAR_SLAB_THREADS;
     plan.shared_bytes = LINEAR_SLAB_SHARED_BYTES;
     plan.is_split = false;
-    plan.unit_outputs = n_out >= PAIR_OUTPUTS_MIN ? LINEAR_PANEL : LINEAR_SLAB;
     plan.grid = (uint32_t)(units < slots ? units : slots);
     return plan;
 }

@@ -21,10 +21,9 @@ struct linear_plan {
     uint32_t grid, block_threads, shared_bytes;
     uint32_t tile_rows;
     uint32_t chunk_blocks;
-    uint32_t unit_outputs; /* slab kernels; two slabs only of weights that linear_slabs_pair takes */
-    bool is_split;         /* chunks go to different blocks: partials and arrivals are needed */
-    size_t partial_bytes;  /* scratch that the launch writes */
-    size_t n_arrivals;     /* counters, zero before the first launch */
+    bool is_split;        /* chunks go to different blocks: partials and arrivals are needed */
+    size_t partial_bytes; /* scratch that the launch writes */
+    size_t n_arrivals;    /* counters, zero before the first launch */
 };
 
 /* Scratch for partial sums that is worth having for weights up to [n_out, n_in] and up to `rows` rows. */

@@ -1,25 +1,22 @@
 /* int4 and int8 weights by at most 8 bf16 rows: bound by the bytes of the weight, which go from memory to
- * registers and are fragments there. A block takes a slab of 32 outputs, or the pair of a panel where a
- * weight has many, a warp of it a chunk of K; the chunks' sums meet in shared memory. Codes are asked for
- * some steps ahead, those of a block's first slab before the rows are there. The arithmetic is that of
- * linear_tile.h, product by product. */
+ * registers and are fragments there. A block takes a slab of 32 outputs, a warp of it a chunk of K; the
+ * chunks' sums meet in shared memory. Codes are asked for some steps ahead, those of a block's first slab
+ * before the rows are there. The arithmetic is that of linear_tile.h, product by product. */
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_tile.h"
 
-enum { X_AHEAD = 3 }; /* halves, fewer than a step has; a step is a multiple of X_AHEAD + 1 */
-
-/* HALVES: of a block, 32 inputs each, that share a group: 4, or 1. SLABS: of a unit, 1 or 2. */
-template <enum linear_layout LAYOUT_, uint32_t HALVES_, uint32_t SLABS_> struct slab_shape {
+/* HALVES: of a block, 32 inputs each, that share a group: 4, or 1. */
+template <enum linear_layout LAYOUT_, uint32_t HALVES_> struct slab_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
     static constexpr bool IS_WIDE = true;
-    static constexpr uint32_t HALVES = HALVES_, SLABS = SLABS_, OUTPUTS = SLABS * LINEAR_SLAB;
+    static constexpr uint32_t HALVES = HALVES_;
     static constexpr uint32_t BLOCK_INPUTS = linear_block_inputs(LAYOUT);
     static constexpr uint32_t WORDS = linear_is_int4(LAYOUT) ? 1 : 2; /* 16 bytes of a lane and half */
     static constexpr uint32_t PARTS = LAYOUT == LINEAR_UINT4 ? 2 : 1; /* of a group: scales, zero points */
     static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     static constexpr uint32_t HALF_BYTES = linear_block_bytes(LAYOUT) / 2; /* of a panel */
     /* Halves that are on their way, and a step of the loop: what registers hold. */
-    static constexpr uint32_t AHEAD = WORDS * SLABS == 1 && PARTS == 1 && HALVES == 4 ? 8 : 4;
+    static constexpr uint32_t AHEAD = WORDS == 1 && PARTS == 1 && HALVES == 4 ? 8 : 4;
 };
 
 /* What a warp reads of a slab: halves of its chunk. */
@@ -31,16 +28,15 @@ struct slab_chunk {
 
 /* Halves on their way or there. */
 template <class S> struct slab_ahead {
-    vec16 codes[S::AHEAD][S::SLABS][S::WORDS];
-    vec8 scales[S::AHEAD / S::HALVES][S::SLABS][S::PARTS];
+    vec16 codes[S::AHEAD][S::WORDS];
+    vec8 scales[S::AHEAD / S::HALVES][S::PARTS];
 };
 
 template <class S>
 DEVICE struct slab_chunk chunk_of(const struct linear_tile_args &args, const struct linear_job &job,
-                                  uint32_t unit)
+                                  uint32_t slab)
 {
-    uint32_t panel = unit * S::OUTPUTS / LINEAR_PANEL,
-             in_panel = unit * S::SLABS % (LINEAR_PANEL / LINEAR_SLAB);
+    uint32_t panel = slab * LINEAR_SLAB / LINEAR_PANEL, in_panel = slab % (LINEAR_PANEL / LINEAR_SLAB);
     uint32_t chunk_halves = args.chunk_blocks * 2, n_halves = args.n_in / 32;
     struct slab_chunk chunk;
     chunk.first = warp_id() * chunk_halves;
@@ -53,29 +49,22 @@ DEVICE struct slab_chunk chunk_of(const struct linear_tile_args &args, const str
 }
 
 /* codes: of half 0, at the lane's piece. */
-template <class S> DEVICE void load_half(vec16 words[S::SLABS][S::WORDS], const uint8_t *codes, uint32_t half)
+template <class S> DEVICE void load_half(vec16 words[S::WORDS], const uint8_t *codes, uint32_t half)
 {
 #pragma unroll
-    for (uint32_t slab = 0; slab < S::SLABS; slab++) {
-#pragma unroll
-        for (uint32_t w = 0; w < S::WORDS; w++)
-            words[slab][w] =
-                load_once_16(codes + half * S::HALF_BYTES + slab * (S::HALF_BYTES / 2) + w * 512);
-    }
+    for (uint32_t w = 0; w < S::WORDS; w++)
+        words[w] = load_once_16(codes + half * S::HALF_BYTES + w * 512);
 }
 
 /* Of the group that a half stands in, counted from the first of K. */
 template <class S>
-DEVICE void load_group_of(vec8 parts[S::SLABS][S::PARTS], const struct linear_tile_args &args,
-                          const uint8_t *scales, uint32_t half)
+DEVICE void load_group_of(vec8 parts[S::PARTS], const struct linear_tile_args &args, const uint8_t *scales,
+                          uint32_t half)
 {
     const uint8_t *at = scales + (half * 32 >> args.group_shift) * S::GROUP_BYTES;
 #pragma unroll
-    for (uint32_t slab = 0; slab < S::SLABS; slab++) {
-#pragma unroll
-        for (uint32_t i = 0; i < S::PARTS; i++)
-            parts[slab][i] = load_cached_8(at + slab * LINEAR_SLAB * 2 + i * LINEAR_PANEL * 2);
-    }
+    for (uint32_t i = 0; i < S::PARTS; i++)
+        parts[i] = load_cached_8(at + i * LINEAR_PANEL * 2);
 }
 
 /* The first step, where the chunk has a whole one. */
@@ -105,86 +94,76 @@ struct slab_scales {
     uint32_t scales[4], minus[4];
 };
 
-template <class S>
-DEVICE void spread_group(struct slab_scales out[S::SLABS], const vec8 parts[S::SLABS][S::PARTS])
+template <class S> DEVICE void spread_group(struct slab_scales *out, const vec8 parts[S::PARTS])
 {
-#pragma unroll
-    for (uint32_t slab = 0; slab < S::SLABS; slab++) {
-        spread_scales(out[slab].scales, parts[slab][0]);
-        if constexpr (S::LAYOUT == LINEAR_UINT4)
-            spread_scales(out[slab].minus, parts[slab][1]);
-    }
+    spread_scales(out->scales, parts[0]);
+    if constexpr (S::LAYOUT == LINEAR_UINT4)
+        spread_scales(out->minus, parts[1]);
 }
 
 template <class S>
-DEVICE void multiply_half(float acc[S::SLABS][SLAB_TILES][4], const vec16 words[S::SLABS][S::WORDS],
-                          const struct slab_scales scales[S::SLABS], const uint32_t b[4])
+DEVICE void multiply_half(float acc[SLAB_TILES][4], const vec16 words[S::WORDS],
+                          const struct slab_scales &scales, const uint32_t b[4])
 {
+    slab_fragments a;
+    if constexpr (S::LAYOUT == LINEAR_UINT4)
+        fragments_uint4(a, words[0], scales.scales, scales.minus);
+    else if constexpr (S::LAYOUT == LINEAR_INT4)
+        fragments_int4(a, words[0], scales.scales);
+    else
+        fragments_int8(a, words, scales.scales);
 #pragma unroll
-    for (uint32_t slab = 0; slab < S::SLABS; slab++) {
-        slab_fragments a;
-        if constexpr (S::LAYOUT == LINEAR_UINT4)
-            fragments_uint4(a, words[slab][0], scales[slab].scales, scales[slab].minus);
-        else if constexpr (S::LAYOUT == LINEAR_INT4)
-            fragments_int4(a, words[slab][0], scales[slab].scales);
-        else
-            fragments_int8(a, words[slab], scales[slab].scales);
-#pragma unroll
-        for (uint32_t step = 0; step < HALF_STEPS; step++) {
-            mma_bf16_16816(acc[slab][0], a[step][0], b + 2 * step);
-            mma_bf16_16816(acc[slab][1], a[step][1], b + 2 * step);
-        }
+    for (uint32_t step = 0; step < HALF_STEPS; step++) {
+        mma_bf16_16816(acc[0], a[step][0], b + 2 * step);
+        mma_bf16_16816(acc[1], a[step][1], b + 2 * step);
     }
 }
 
 /* Halves from `first` on, at the end of K, that are no whole step. */
 template <class S>
-DEVICE void multiply_rest(float acc[S::SLABS][SLAB_TILES][4], const struct linear_tile_args &args,
+DEVICE void multiply_rest(float acc[SLAB_TILES][4], const struct linear_tile_args &args,
                           const struct slab_chunk &chunk, const uint16_t *x, uint32_t first)
 {
     for (uint32_t i = first; i < chunk.n; i++) {
-        vec16 words[S::SLABS][S::WORDS];
-        vec8 parts[S::SLABS][S::PARTS];
+        vec16 words[S::WORDS];
+        vec8 parts[S::PARTS];
         uint32_t b[4];
-        struct slab_scales scales[S::SLABS];
+        struct slab_scales scales;
         load_half<S>(words, chunk.codes, i);
         load_group_of<S>(parts, args, chunk.scales, chunk.first + i);
         load_x(b, x, i);
-        spread_group<S>(scales, parts);
+        spread_group<S>(&scales, parts);
         multiply_half<S>(acc, words, scales, b);
     }
 }
 
 /* The chunk's sums. ahead: its first step. x: the lane's row. */
 template <class S>
-DEVICE void multiply_chunk(float acc[S::SLABS][SLAB_TILES][4], slab_ahead<S> *ahead,
+DEVICE void multiply_chunk(float acc[SLAB_TILES][4], slab_ahead<S> *ahead,
                            const struct linear_tile_args &args, const struct slab_chunk &chunk,
                            const uint16_t *x)
 {
     x += chunk.first * 32 + lane_id() % 4 * 2;
-    uint32_t b[X_AHEAD + 1][4], first = 0;
+    uint32_t b[2][4], first = 0;
     const uint16_t *x_step = x;
     const uint8_t *codes = chunk.codes;
-#pragma unroll
-    for (uint32_t i = 0; i < X_AHEAD; i++) {
-        if (chunk.n >= S::AHEAD)
-            load_x(b[i], x, i);
-    }
+    if (chunk.n >= S::AHEAD)
+        load_x(b[0], x, 0);
     for (; first + S::AHEAD <= chunk.n; first += S::AHEAD) {
         bool is_more = first + 2 * S::AHEAD <= chunk.n;
-        struct slab_scales scales[S::SLABS];
+        struct slab_scales scales;
         codes += S::AHEAD * S::HALF_BYTES;
 #pragma unroll
         for (uint32_t i = 0; i < S::AHEAD; i++) {
-            if (i + X_AHEAD < S::AHEAD || is_more)
-                load_x(b[(i + X_AHEAD) % (X_AHEAD + 1)], x_step, i + X_AHEAD);
+            if (i + 1 < S::AHEAD || is_more)
+                load_x(b[(i + 1) % 2], x_step, i + 1);
             if (i % S::HALVES == 0) {
-                spread_group<S>(scales, ahead->scales[i / S::HALVES]);
+                spread_group<S>(&scales, ahead->scales[i / S::HALVES]);
                 if (is_more)
                     load_group_of<S>(ahead->scales[i / S::HALVES], args, chunk.scales,
                                      chunk.first + first + S::AHEAD + i);
             }
-            multiply_half<S>(acc, ahead->codes[i], scales, b[i % (X_AHEAD + 1)]);
+            multiply_half<S>(acc, ahead->codes[i], scales, b[i % 2]);
             if (is_more)
                 load_half<S>(ahead->codes[i], codes, i);
         }
@@ -193,65 +172,62 @@ DEVICE void multiply_chunk(float acc[S::SLABS][SLAB_TILES][4], slab_ahead<S> *ah
     multiply_rest<S>(acc, args, chunk, x, first);
 }
 
-/* sums: [chunks][rows][outputs]. */
-template <class S> DEVICE void keep_sums(float *sums, const float acc[S::SLABS][SLAB_TILES][4])
+/* sums: [chunks][rows][32 outputs]. */
+DEVICE void keep_sums(float *sums, const float acc[SLAB_TILES][4])
 {
 #pragma unroll
-    for (uint32_t slab = 0; slab < S::SLABS; slab++) {
-#pragma unroll
-        for (uint32_t e = 0; e < 2; e++) {
-            uint32_t row = lane_id() % 4 * 2 + e, output = slab * LINEAR_SLAB + lane_id() / 4 * 4;
-            float four[4] = {acc[slab][0][e], acc[slab][0][e + 2], acc[slab][1][e], acc[slab][1][e + 2]};
-            act_store_4(sums + (warp_id() * LINEAR_SLAB_ROWS + row) * S::OUTPUTS + output, four);
-        }
+    for (uint32_t e = 0; e < 2; e++) {
+        uint32_t row = lane_id() % 4 * 2 + e;
+        float four[4] = {acc[0][e], acc[0][e + 2], acc[1][e], acc[1][e + 2]};
+        act_store_4(sums + (warp_id() * LINEAR_SLAB_ROWS + row) * LINEAR_SLAB + lane_id() / 4 * 4, four);
     }
 }
 
 /* The chunks' sums in ascending order: a thread four outputs of a row. */
 template <class S>
 DEVICE void add_sums(const float *sums, const struct linear_tile_args &args, const struct linear_job &job,
-                     uint32_t unit, uint32_t first_row)
+                     uint32_t slab, uint32_t first_row)
 {
-    uint32_t row = thread_x() / (S::OUTPUTS / 4), output = thread_x() % (S::OUTPUTS / 4) * 4;
+    uint32_t row = thread_x() / (LINEAR_SLAB / 4), output = thread_x() % (LINEAR_SLAB / 4) * 4;
     if (row >= LINEAR_SLAB_ROWS || first_row + row >= job.n_rows)
         return;
     float sum[4] = {0, 0, 0, 0}, part[4];
     for (uint32_t chunk = 0; chunk < job.n_chunks; chunk++) {
-        act_load_4(part, sums + (chunk * LINEAR_SLAB_ROWS + row) * S::OUTPUTS + output);
+        act_load_4(part, sums + (chunk * LINEAR_SLAB_ROWS + row) * LINEAR_SLAB + output);
 #pragma unroll
         for (uint32_t o = 0; o < 4; o++)
             sum[o] += part[o];
     }
-    store_outputs<S, 4>(args, first_row + row, unit * S::OUTPUTS + output, sum);
+    store_outputs<S, 4>(args, first_row + row, slab * LINEAR_SLAB + output, sum);
 }
 
-/* Units of slabs, for each eight rows. A lane whose row is not there reads the last one, which is not stored.
+/* Units: slabs, for each eight rows. A lane whose row is not there reads the last one, which is not stored.
  */
 template <class S> DEVICE void run_slabs(const struct linear_tile_args &args, float *sums)
 {
     struct linear_job job = make_job<S>(args);
-    uint32_t n_units = ceil_div(args.n_out, S::OUTPUTS), unit = block_x() % n_units;
-    uint32_t first_row = block_x() / n_units * LINEAR_SLAB_ROWS;
+    uint32_t n_slabs = ceil_div(args.n_out, LINEAR_SLAB), slab = block_x() % n_slabs,
+             first_row = block_x() / n_slabs * 8;
     slab_ahead<S> ahead = {};
-    struct slab_chunk chunk = chunk_of<S>(args, job, unit);
+    struct slab_chunk chunk = chunk_of<S>(args, job, slab);
     dependents_launch();
     load_ahead<S>(&ahead, args, chunk);
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     while (first_row < job.n_rows) {
-        uint32_t row = smaller(first_row + lane_id() / 4, job.n_rows - 1), of_unit = unit, of_row = first_row;
-        float acc[S::SLABS][SLAB_TILES][4] = {};
+        uint32_t row = smaller(first_row + lane_id() / 4, job.n_rows - 1), of_slab = slab, of_row = first_row;
+        float acc[SLAB_TILES][4] = {};
         multiply_chunk<S>(acc, &ahead, args, chunk, (const uint16_t *)args.x + (size_t)row * args.x_stride);
-        for (unit += grid_x(); unit >= n_units; unit -= n_units)
+        for (slab += grid_x(); slab >= n_slabs; slab -= n_slabs)
             first_row += LINEAR_SLAB_ROWS;
         if (first_row < job.n_rows) {
-            chunk = chunk_of<S>(args, job, unit);
+            chunk = chunk_of<S>(args, job, slab);
             load_ahead<S>(&ahead, args, chunk);
         }
         if (warp_id() < job.n_chunks)
-            keep_sums<S>(sums, acc);
+            keep_sums(sums, acc);
         barrier();
-        add_sums<S>(sums, args, job, of_unit, of_row);
+        add_sums<S>(sums, args, job, of_slab, of_row);
         barrier();
     }
 }
@@ -259,16 +235,10 @@ template <class S> DEVICE void run_slabs(const struct linear_tile_args &args, fl
 template <enum linear_layout LAYOUT> DEVICE void linear_slab(const struct linear_tile_args &args)
 {
     float *sums = (float *)shared_dynamic();
-    if constexpr (linear_is_int4(LAYOUT)) {
-        if (args.unit_outputs == LINEAR_PANEL) {
-            run_slabs<slab_shape<LAYOUT, 4, 2>>(args, sums);
-            return;
-        }
-    }
     if (args.group_shift >= 7)
-        run_slabs<slab_shape<LAYOUT, 4, 1>>(args, sums);
+        run_slabs<slab_shape<LAYOUT, 4>>(args, sums);
     else
-        run_slabs<slab_shape<LAYOUT, 1, 1>>(args, sums);
+        run_slabs<slab_shape<LAYOUT, 1>>(args, sums);
 }
 
 #define SLAB_KERNEL(name, layout)                                                                            \

@@ -380,9 +380,6 @@ static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, str
     uint32_t *arrivals = check_alloc(c, arrivals_bytes + 1);
     args->out = device_alloc(n * e->out_stride * element);
     args->chunk_blocks = plan->chunk_blocks;
-    args->unit_outputs = LINEAR_SLAB;
-    if (linear_slabs_pair(e->packed.layout, args->group_shift) && rng_below(&c->rng, 2))
-        args->unit_outputs = LINEAR_PANEL;
     args->is_split = plan->is_split;
     if (plan->is_split) {
         args->partials = device_alloc(plan->partial_bytes);
