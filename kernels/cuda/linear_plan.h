@@ -1,6 +1,6 @@
 /* Which kernel serves a linear layer at a number of rows, and its launch. Pure functions. The arithmetic of a
- * weight is the same in every plan; what is chosen here is speed, by a computed cost (nothing of it measured
- * on a card yet). */
+ * weight is the same in every plan; what is chosen here is speed, by a computed cost whose
+ * constants were set by an H200. */
 #pragma once
 
 #include <stdbool.h>
