@@ -63,57 +63,54 @@ static size_t qkv_width(const struct qkv_shape *s)
     return q_width(s) + 2 * (size_t)s->n_kv_heads * s->head_dim;
 }
 
+/* A matrix of noise. */
+struct noise_matrix {
+    size_t n_in;
+    uint32_t group;
+};
+
 static void noise_row(const void *context, size_t row, float *out)
 {
-    const size_t *n_in = context;
+    const struct noise_matrix *matrix = context;
     uint32_t state = (uint32_t)row * 2654435761u + 12345;
-    for (size_t i = 0; i < *n_in; i++) {
+    for (size_t i = 0; i < matrix->n_in; i++) {
         state = state * 1664525u + 1013904223u;
         out[i] = (float)(int32_t)state * 0x1p-36f;
     }
 }
 
-/* Inputs that share a scale: of int4 with zero points as many as most checkpoints have. */
-static uint32_t scale_group(enum weight_format format, size_t n_in)
-{
-    enum { UINT4_GROUP = 128 };
-    if (format == WEIGHT_FP8)
-        return (uint32_t)n_in;
-    return format == WEIGHT_UINT4 && n_in % UINT4_GROUP == 0 ? UINT4_GROUP : WEIGHT_GROUP;
-}
-
 /* Of WEIGHT_UINT4. */
 static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
 {
-    const size_t *n_in = context;
+    const struct noise_matrix *matrix = context;
     uint32_t state = (uint32_t)row * 2654435761u + 12345;
-    for (size_t i = 0; i < *n_in; i++) {
+    for (size_t i = 0; i < matrix->n_in; i++) {
         state = state * 1664525u + 1013904223u;
         out->codes[i] = (int8_t)(state >> 28);
     }
-    for (size_t g = 0; g < *n_in / scale_group(WEIGHT_UINT4, *n_in); g++) {
+    for (size_t g = 0; g < matrix->n_in / matrix->group; g++) {
         out->scales[g] = 0x1p-8f;
         out->zeros[g] = (uint8_t)(7 + g % 2);
     }
 }
 
-/* The four matrices of a layer; n_in is where their rows' length lives. */
-static void describe_matrices(const struct op_bench_options *o, size_t n_in[OP_MATRICES],
+/* The four matrices of a layer; made: what their rows are made of. */
+static void describe_matrices(const struct op_bench_options *o, struct noise_matrix made[OP_MATRICES],
                               struct weight_desc out[OP_MATRICES])
 {
     static const char *const names[OP_MATRICES] = {"qkv", "o", "gate_up", "down"};
     const size_t inputs[OP_MATRICES] = {o->hidden, q_width(&o->qkv), o->hidden, o->intermediate};
     const size_t outputs[OP_MATRICES] = {qkv_width(&o->qkv), o->hidden, 2 * o->intermediate, o->hidden};
     for (int i = 0; i < OP_MATRICES; i++) {
-        n_in[i] = inputs[i];
+        made[i] = (struct noise_matrix){inputs[i], o->weights == WEIGHT_FP8 ? (uint32_t)inputs[i] : o->group};
         out[i] = (struct weight_desc){
             .name = names[i],
             .n_out = outputs[i],
             .n_in = inputs[i],
             .format = o->weights,
-            .group = scale_group(o->weights, inputs[i]),
+            .group = made[i].group,
             .row = noise_row,
-            .row_context = &n_in[i],
+            .row_context = &made[i],
             .codes = o->weights == WEIGHT_UINT4 ? noise_codes : NULL,
         };
     }
@@ -193,9 +190,9 @@ static err_t reserve(struct op_bench *b)
     needs.widest_in = o->intermediate > o->hidden ? o->intermediate : o->hidden;
     if (q_width(&o->qkv) > needs.widest_in)
         needs.widest_in = q_width(&o->qkv);
-    size_t n_in[OP_MATRICES];
+    struct noise_matrix made[OP_MATRICES];
     struct weight_desc matrices[OP_MATRICES];
-    describe_matrices(o, n_in, matrices);
+    describe_matrices(o, made, matrices);
     for (int i = 0; i < OP_MATRICES && uses_weights(b->kind); i++) {
         size_t n = matrices[i].n_out * matrices[i].n_in;
         needs.largest_weight = n > needs.largest_weight ? n : needs.largest_weight;
@@ -259,9 +256,9 @@ static err_t create_tables(struct op_bench *b)
 
 static err_t create_layers(struct op_bench *b)
 {
-    size_t n_in[OP_MATRICES];
+    struct noise_matrix made[OP_MATRICES];
     struct weight_desc matrices[OP_MATRICES];
-    describe_matrices(b->options, n_in, matrices);
+    describe_matrices(b->options, made, matrices);
     struct kv_desc kv = kv_shape(b);
     for (uint32_t layer = 0; layer < b->options->n_layers; layer++) {
         if (uses_kv(b->kind))

@@ -25,6 +25,7 @@ struct op_bench_options {
     int n_threads;      /* 0 = one per usable CPU */
     bool batch_variant; /* backend_cuda_options */
     enum weight_format weights;
+    uint32_t group; /* inputs that share a scale, of int4, uint4 and int8; a power of two from 32 on */
     enum kv_dtype kv_dtype;
     size_t hidden, intermediate; /* values a row */
     struct qkv_shape qkv;

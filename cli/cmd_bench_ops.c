@@ -9,11 +9,11 @@
 struct ops_values {
     const char *device, *weights, *kv_dtype;
     struct flag_list rows, ops;
-    int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context;
+    int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context, group;
     bool batch_invariant, json;
 };
 
-enum { OPS_FLAGS_MAX = 16, OPS_ROWS_MAX = 1 << 16 };
+enum { OPS_FLAGS_MAX = 20, OPS_ROWS_MAX = 1 << 16 };
 
 static size_t ops_flags(struct ops_values *v, struct flag *flags)
 {
@@ -22,7 +22,9 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"threads", FLAG_INT, &v->threads, "0", 0, 256, NULL, NULL, "of the CPU; 0 = one per usable CPU",
          NULL},
         {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|fp8|bf16", NULL,
-         "format of the weights; uint4: int4 with zero points, in groups of 128", NULL},
+         "format of the weights; uint4: int4 with zero points", NULL},
+        {"group", FLAG_INT, &v->group, "32", 32, 1024, NULL, NULL,
+         "inputs that share a scale, of int4, uint4 and int8: a power of two", NULL},
         {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8", NULL,
          "type of the KV cache", NULL},
         {"op", FLAG_LIST, &v->ops, NULL, 0, 0, NULL, "NAME", "only this op; may be given several times",
@@ -72,12 +74,13 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
     const char *weights = kind == OP_LAYER_LINEARS ? v->weights : "";
     const char *kv = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL ? v->kv_dtype : "";
     if (v->json)
-        (void)printf("{\"op\":\"%s\",\"weights\":\"%s\",\"kv\":\"%s\",\"batch_invariant\":%s,\"rows\":%u,"
-                     "\"us\":%.3f,\"bytes\":%.0f,"
-                     "\"flops\":%.0f,\"gb_s\":%.3f,\"tflop_s\":%.4f,\"footprint_bytes\":%.0f}\n",
-                     op_kind_name(kind), weights, kv, v->batch_invariant ? "true" : "false", rows, r->us,
-                     r->bytes, r->flops, r->bytes / seconds / 1e9, r->flops / seconds / 1e12,
-                     r->footprint_bytes);
+        (void)printf(
+            "{\"op\":\"%s\",\"weights\":\"%s\",\"group\":%d,\"kv\":\"%s\",\"batch_invariant\":%s,\"rows\":%u,"
+            "\"us\":%.3f,\"bytes\":%.0f,"
+            "\"flops\":%.0f,\"gb_s\":%.3f,\"tflop_s\":%.4f,\"footprint_bytes\":%.0f}\n",
+            op_kind_name(kind), weights, (int)v->group, kv, v->batch_invariant ? "true" : "false", rows,
+            r->us, r->bytes, r->flops, r->bytes / seconds / 1e9, r->flops / seconds / 1e12,
+            r->footprint_bytes);
     else
         (void)printf("%-18s %-5s%-9s %5u rows %10.1f us a layer %9.1f GB/s %8.2f TFLOP/s\n",
                      op_kind_name(kind), weights, kv, rows, r->us, r->bytes / seconds / 1e9,
@@ -98,6 +101,12 @@ static err_t run_ops(const struct ops_values *v)
     uint32_t rows[FLAG_LIST_MAX];
     size_t n;
     TRY(parse_rows(&v->rows, rows, &n));
+    if ((v->group & (v->group - 1)) != 0 || v->hidden % v->group != 0 || v->intermediate % v->group != 0 ||
+        v->heads * v->head_dim % v->group != 0)
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "--group %d: a power of two that divides --hidden, --intermediate and --heads * --head-dim",
+            (int)v->group);
     const struct op_bench_options options = {
         .device = v->device,
         .n_threads = (int)v->threads,
@@ -107,6 +116,7 @@ static err_t run_ops(const struct ops_values *v)
                    : strcmp(v->weights, "int8") == 0  ? WEIGHT_INT8
                    : strcmp(v->weights, "fp8") == 0   ? WEIGHT_FP8
                                                       : WEIGHT_BF16,
+        .group = (uint32_t)v->group,
         .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0 ? KV_FP8 : KV_BF16,
         .hidden = (size_t)v->hidden,
         .intermediate = (size_t)v->intermediate,

@@ -127,6 +127,13 @@ static void source_codes(const void *context, size_t row, const struct weight_co
 {
     const struct weight_source *source = context;
     const struct weight_part *part = find_part(source, &row);
+    if (!source->checkpoint) {
+        dummy_codes(source->dummy_seed, part->name, row, source->first_column, source->n_in, source->format,
+                    out->codes);
+        for (size_t g = 0; g < source->n_in / source->group; g++)
+            out->scales[g] = dummy_codes_scale(source->format);
+        return;
+    }
     err_t e = read_codes(source, part, row, out);
     if (e.code == ERR_OK)
         return;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "model/dummy_weights.h"
 
 struct list_maker {
     const struct model_config *config;
@@ -175,6 +176,7 @@ static err_t choose_format(const struct list_maker *maker, struct weight_source 
     bool any = false;
     for (uint32_t i = 0; i < source->n_parts; i++)
         any |= source->parts[i].quantized != NULL;
+    source->has_codes = !source->checkpoint && dummy_has_codes(source->format);
     if (!any || maker->list->dtype == MODEL_DTYPE_F32)
         return err_ok();
     const struct quant_format *format = &maker->config->quantization.format;

@@ -47,7 +47,7 @@ struct weight_source {
     enum weight_format format;
     bool is_table;              /* the embedding */
     uint32_t group;             /* quantised formats: inputs that share a scale */
-    bool has_codes;             /* they come from the checkpoint */
+    bool has_codes;             /* they come from the checkpoint, or are drawn as such */
     uint32_t group_repeats;     /* has_codes: groups that share one scale of the checkpoint */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];

@@ -1,7 +1,9 @@
 """The parts of benchmarks/gpu/run that say whether the answers are right: kernels, parity, the same bits."""
 
+import concurrent.futures
 import itertools
 import json
+import os
 import pathlib
 import random
 
@@ -39,9 +41,22 @@ def part_kernels(session, figures):
     program = folder / ("checkkernel_card" if session.device == "cuda" else "checkkernel")
     if not program.exists():
         raise PartFailed(f"{program} was not built")
-    done = session.must([program, "--device", session.device, "--quick"] + (["--runs", "2"] if session.small else []))
-    figures["summary"] = done.lines[-1]
-    say(f"    {done.lines[-1]}")
+    command = [program, "--device", session.device, "--quick"] + (["--runs", "2"] if session.small else [])
+    if session.device != "cuda":
+        done = session.must(command)
+        figures["summary"] = done.lines[-1]
+        say(f"    {done.lines[-1]}")
+        return
+    # A process each: an error of the GPU stays with the process that had it.
+    names = session.must([program, "--device", session.device, "--list"]).lines
+    with concurrent.futures.ThreadPoolExecutor(max_workers=min(12, os.cpu_count())) as pool:
+        done = dict(zip(names, pool.map(lambda name: session.run([*command, "--filter", name]), names)))
+    bad = {name: "; ".join(one.lines[-3:]) for name, one in done.items() if one.status != 0 or one.timed_out}
+    left_out = sum(any("not for this device" in line for line in one.lines) for one in done.values())
+    figures.update(kernels=len(names), not_for_this_device=left_out, failed=bad)
+    say(f"    {len(names)} kernels, {left_out} of them for other cards, {len(bad)} wrong")
+    if bad:
+        raise PartFailed("; ".join(f"{name}: {why}" for name, why in bad.items()))
 
 
 def run_answers(session, directory, prompts, flags):

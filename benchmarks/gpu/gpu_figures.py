@@ -17,6 +17,7 @@ OFFLINE = [(1000, 1000, 512), (128, 128, 1536), (2048, 128, 256)]
 # 800 tokens in, 200 out; the second with 600 of the 800 shared by all.
 LOADS = {"800/200": (0, [10, 30, 50, 58]), "800/200, 600 shared": (600, [30, 60, 90, 120])}
 LOAD_SECONDS = 8
+LINEAR_ROWS = [1, 8, 16, 32, 64, 128, 256, 2048]
 
 
 def part_ceilings(session, figures):
@@ -42,13 +43,21 @@ def ops_commands(session):
                 *[word for op in ops for word in ("--op", op)], *[word for n in rows for word in ("--rows", n)]]
 
     for weights in formats:
-        yield weights, command(["layer_linears"], [1, 4] if session.small else [1, 16, 32, 128, 256, 2048], "--weights", weights)
+        for group in [32, 128] if weights == "int4" else [128] if weights == "uint4" else [32]:
+            yield f"{weights}, groups of {group}", command(["layer_linears"], [1, 4] if session.small else LINEAR_ROWS, "--weights", weights,
+                                                           "--group", 32 if session.small else group)
     if session.device == "cuda":
         for weights in ("fp8", "bf16"):
             yield f"{weights}, {VARIANT}", command(["layer_linears"], [300] if session.small else [256, 2048], "--weights", weights, VARIANT)
     for cache in caches:
         yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
     yield "others", command(["attention_prefill", "rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
+
+
+def label(row):
+    """int4 in groups of 128: int4/128."""
+    grouped = row["weights"] in ("int4", "uint4", "int8")
+    return f"{row['weights']}/{row['group']}" if grouped else row["weights"] or row["kv"]
 
 
 def part_ops(session, figures):
@@ -67,7 +76,7 @@ def part_ops(session, figures):
             row["share_of_gemm"] = row["tflop_s"] / ceilings["GEMM bf16"]
         share = f"{100 * row['share_of_copy']:4.0f} % of the copy" if "share_of_copy" in row else ""
         mode = "" if row["batch_invariant"] else " " + VARIANT
-        say(f"    {row['op']:18} {row['weights'] or row['kv']:9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
+        say(f"    {row['op']:18} {label(row):9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
             f"{row['tflop_s']:7.2f} TFLOP/s {share}{mode}".rstrip())
     if errors:
         raise PartFailed("; ".join(errors))

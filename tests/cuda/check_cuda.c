@@ -164,17 +164,25 @@ static enum outcome check_kernel(const struct check_options *options, const stru
     return PASSED;
 }
 
+static const struct cuda_check_entry check_entries[] = {
+#define X(kernel, check, variant) {"cuda_" #kernel, CUDA_KERNEL_##kernel, &check, variant},
+    CUDA_CHECKS(X)
+#undef X
+};
+enum { ENTRIES = sizeof check_entries / sizeof check_entries[0] };
+
+void check_cuda_list(void)
+{
+    for (size_t i = 0; i < ENTRIES; i++)
+        printf("%s\n", check_entries[i].name);
+}
+
 int check_cuda(const struct check_options *options)
 {
     static const char *const summaries[] = {
 #define K(name, args, what) what,
         CUDA_KERNEL_LIST(K)
 #undef K
-    };
-    static const struct cuda_check_entry entries[] = {
-#define X(kernel, check, variant) {"cuda_" #kernel, CUDA_KERNEL_##kernel, &check, variant},
-        CUDA_CHECKS(X)
-#undef X
     };
     static const char *const names[] = {
 #define K(name, args, what) #name,
@@ -184,15 +192,15 @@ int check_cuda(const struct check_options *options)
     printf("CUDA kernels on: %s\n", device_description());
     bool refused[CUDA_KERNEL_COUNT] = {false};
     int failures = 0;
-    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
-        if (!check_selected(options, entries[i].name))
+    for (size_t i = 0; i < ENTRIES; i++) {
+        if (!check_selected(options, check_entries[i].name))
             continue;
-        enum outcome outcome = check_kernel(options, &entries[i]);
+        enum outcome outcome = check_kernel(options, &check_entries[i]);
         failures += outcome == FAILED;
-        refused[entries[i].kernel] = outcome == REFUSED;
+        refused[check_entries[i].kernel] = outcome == REFUSED;
         if (outcome != FAILED)
-            printf("%-28s %s   %s\n", entries[i].name, outcome == PASSED ? "ok" : "--",
-                   outcome == PASSED ? summaries[entries[i].kernel] : "not for this device");
+            printf("%-28s %s   %s\n", check_entries[i].name, outcome == PASSED ? "ok" : "--",
+                   outcome == PASSED ? summaries[check_entries[i].kernel] : "not for this device");
     }
     for (int k = 0; options->filter[0] == '\0' && k < CUDA_KERNEL_COUNT; k++) {
         if (device_launches((enum cuda_kernel_id)k) == 0 && !refused[k]) {

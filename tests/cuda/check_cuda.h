@@ -213,3 +213,5 @@ CUDA_CHECKS(X)
 
 /* Number of failures. */
 int check_cuda(const struct check_options *options);
+/* Prints the names that options->filter takes, one a line. */
+void check_cuda_list(void);

@@ -50,6 +50,10 @@ int main(int argc, char **argv)
     options.seed = (uint64_t)seed;
     if (options.highest > isa_detect())
         options.highest = isa_detect();
+    if (list && strcmp(device, "cuda") == 0) {
+        check_cuda_list();
+        return 0;
+    }
     if (list) {
         for (size_t i = 0; i < n_variants; i++)
             printf("%s_%s\n", kernel_name(variants[i].kernel), variants[i].suffix);
