@@ -61,6 +61,16 @@ static err_t read_values(const struct weight_source *source, const struct weight
     return check_values(source, part, row, out, n);
 }
 
+/* Where the checkpoint has row `row`: pairs of a head's rotation may lie side by side there. */
+static size_t stored_row(const struct weight_part *part, size_t row)
+{
+    size_t dim = part->interleaved_dim;
+    if (dim == 0)
+        return row;
+    size_t in_head = row % dim;
+    return row - in_head + 2 * (in_head % (dim / 2)) + in_head / (dim / 2);
+}
+
 static void source_row(const void *context, size_t row, float *out)
 {
     const struct weight_source *source = context;
@@ -70,8 +80,8 @@ static void source_row(const void *context, size_t row, float *out)
         row -= part->n_rows;
         part++;
     }
-    err_t e = read_values(source, part, part->first_row + row, source->n_columns, source->first_column,
-                          source->n_in, out);
+    err_t e = read_values(source, part, stored_row(part, part->first_row + row), source->n_columns,
+                          source->first_column, source->n_in, out);
     if (e.code == ERR_OK)
         return;
     (void)fault_raise(source->fault, e);
@@ -98,7 +108,11 @@ err_t weight_source_read_bias(const struct weight_source *source, float *out)
     size_t done = 0;
     for (uint32_t i = 0; i < source->n_biases; i++) {
         const struct weight_part *bias = &source->biases[i];
-        TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
+        for (size_t row = 0; row < bias->n_rows && bias->interleaved_dim > 0; row++)
+            TRY(read_values(source, bias, 0, 0, stored_row(bias, bias->first_row + row), 1,
+                            out + done + row));
+        if (bias->interleaved_dim == 0)
+            TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
         done += bias->n_rows;
     }
     return err_ok();
@@ -111,7 +125,10 @@ err_t weight_source_read_vector(const struct weight_source *source, float *out)
             out[i] = 1.0f;
         return err_ok();
     }
-    return read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out);
+    TRY(read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out));
+    for (size_t i = 0; i < source->n_in && source->one_plus; i++)
+        out[i] = 1.0f + out[i];
+    return err_ok();
 }
 
 /* ---- The list ---- */
@@ -145,11 +162,13 @@ static err_t bind_part(const struct list_maker *maker, struct weight_part *part,
     const char *file = checkpoint_file(maker->checkpoint, part->tensor);
     char got[128], expected[128];
     if (!shape_equals(info, shape, n_dims))
-        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has shape %s, config.json makes it %s", file,
-                       part->name, tensor_shape_text(info->shape, info->n_dims, got, sizeof got),
+        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has shape %s, the configuration makes it %s",
+                       file, part->name, tensor_shape_text(info->shape, info->n_dims, got, sizeof got),
                        tensor_shape_text(shape, n_dims, expected, sizeof expected));
-    if (info->dtype != TENSOR_F32 && info->dtype != TENSOR_F16 && info->dtype != TENSOR_BF16)
-        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has dtype %s, it must be F32, F16 or BF16",
+    if (!checkpoint_can_read(part->tensor))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "%s: tensor \"%s\" has dtype %s, it must be F32, F16 or BF16, or in a GGUF file Q4_0, "
+                       "Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K",
                        file, part->name, tensor_dtype_name(info->dtype));
     return err_ok();
 }
@@ -160,7 +179,7 @@ static void part_name(const struct list_maker *maker, struct weight_part *part, 
 {
     int n = layer < 0 ? snprintf(part->name, sizeof part->name, "%s.%s", name, suffix)
                       : snprintf(part->name, sizeof part->name, "%s%lld.%s.%s",
-                                 maker->config->family->names.layer_prefix, (long long)layer, name, suffix);
+                                 maker->config->names->layer_prefix, (long long)layer, name, suffix);
     ASSERT(n > 0 && (size_t)n < sizeof part->name);
 }
 
@@ -187,6 +206,7 @@ struct matrix_spec {
     uint32_t n_parts;
     const char *names[WEIGHT_PARTS_MAX];
     struct extent rows[WEIGHT_PARTS_MAX];
+    uint32_t interleaved_dim[WEIGHT_PARTS_MAX]; /* of weight_part */
 };
 
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
@@ -207,6 +227,7 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
         struct weight_part *part = &source->parts[i];
         part->first_row = spec->rows[i].first;
         part->n_rows = spec->rows[i].n;
+        part->interleaved_dim = spec->interleaved_dim[i];
         part_name(maker, part, spec->layer, spec->names[i], "weight");
         TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all, spec->columns.all}, 2));
         source->n_out += part->n_rows;
@@ -215,6 +236,7 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
         struct weight_part *part = &source->biases[i];
         part->first_row = spec->rows[i].first;
         part->n_rows = spec->rows[i].n;
+        part->interleaved_dim = spec->interleaved_dim[i];
         part_name(maker, part, spec->layer, spec->names[i], "bias");
         TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all}, 1));
     }
@@ -222,12 +244,18 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
     return check_quantisable(maker, source);
 }
 
-static err_t add_vector(const struct list_maker *maker, int64_t layer, const char *name)
+/* name NULL: the family has none. */
+static err_t add_vector(const struct list_maker *maker, int64_t layer, const char *name, size_t n)
 {
     struct weight_source *source = &maker->list->vectors[maker->list->n_vectors++];
+    if (!name) {
+        *source = (struct weight_source){0};
+        return err_ok();
+    }
     *source = (struct weight_source){.n_out = 1,
-                                     .n_in = maker->config->hidden_size,
-                                     .n_columns = maker->config->hidden_size,
+                                     .n_in = n,
+                                     .n_columns = n,
+                                     .one_plus = maker->config->norm_one_plus,
                                      .format = WEIGHT_F32,
                                      .n_parts = 1,
                                      .checkpoint = maker->checkpoint,
@@ -263,24 +291,46 @@ static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weig
 {
     const struct model_config *config = maker->config;
     const struct shard *shard = maker->shard;
-    const struct family_names *names = &config->family->names;
+    const struct family_names *names = config->names;
     const struct extent hidden = {0, config->hidden_size, config->hidden_size};
     const struct extent q = heads_extent(config, shard->first_head, shard->n_heads, config->n_heads);
     const struct extent kv =
         heads_extent(config, shard->first_kv_head, shard->n_kv_heads, config->n_kv_heads);
     const struct extent mlp = {shard->first_mlp, shard->mlp_width, config->intermediate_size};
     bool first = shard->rank == 0;
+    uint32_t pairs = config->interleaved_heads ? config->head_dim : 0;
     const struct matrix_spec specs[LAYER_MATRICES] = {
-        [LAYER_QKV] =
-            {layer, format, hidden, config->qkv_bias, 3, {names->q, names->k, names->v}, {q, kv, kv}},
-        [LAYER_O] = {layer, format, q, config->o_bias && first, 1, {names->o}, {hidden}},
-        [LAYER_GATE_UP] = {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {mlp, mlp}},
-        [LAYER_DOWN] = {layer, format, mlp, config->mlp_bias && first, 1, {names->down}, {hidden}},
+        [LAYER_QKV] = {layer,
+                       format,
+                       hidden,
+                       config->qkv_bias,
+                       3,
+                       {names->q, names->k, names->v},
+                       {q, kv, kv},
+                       {pairs, pairs, 0}},
+        [LAYER_O] = {layer, format, q, config->o_bias && first, 1, {names->o}, {hidden}, {0}},
+        [LAYER_GATE_UP] =
+            {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {mlp, mlp}, {0}},
+        [LAYER_DOWN] = {layer, format, mlp, config->mlp_bias && first, 1, {names->down}, {hidden}, {0}},
     };
     for (int i = 0; i < LAYER_MATRICES; i++)
         TRY(add_matrix(maker, &specs[i]));
-    TRY(add_vector(maker, layer, names->attention_norm));
-    return add_vector(maker, layer, names->mlp_norm);
+    const struct family *family = config->family;
+    const struct {
+        const char *name;
+        size_t n;
+    } vectors[LAYER_VECTORS] = {
+        [LAYER_ATTENTION_NORM] = {names->attention_norm, config->hidden_size},
+        [LAYER_ATTENTION_POST_NORM] = {family->post_norms ? names->attention_post_norm : NULL,
+                                       config->hidden_size},
+        [LAYER_MLP_NORM] = {names->mlp_norm, config->hidden_size},
+        [LAYER_MLP_POST_NORM] = {family->post_norms ? names->mlp_post_norm : NULL, config->hidden_size},
+        [LAYER_Q_NORM] = {family->qk_norms ? names->q_norm : NULL, config->head_dim},
+        [LAYER_K_NORM] = {family->qk_norms ? names->k_norm : NULL, config->head_dim},
+    };
+    for (int i = 0; i < LAYER_VECTORS; i++)
+        TRY(add_vector(maker, layer, vectors[i].name, vectors[i].n));
+    return err_ok();
 }
 
 /* What AUTO means: config.json's dtype, else that of the embedding. */
@@ -291,7 +341,7 @@ static enum model_dtype computed_dtype(const struct list_maker *maker)
     if (maker->config->dtype != MODEL_DTYPE_AUTO)
         return maker->config->dtype;
     char name[WEIGHT_NAME_MAX];
-    snprintf(name, sizeof name, "%s.weight", maker->config->family->names.embedding);
+    snprintf(name, sizeof name, "%s.weight", maker->config->names->embedding);
     const struct checkpoint_tensor *tensor =
         maker->checkpoint ? checkpoint_find(maker->checkpoint, name) : NULL;
     if (tensor && tensor->info->dtype == TENSOR_F32)
@@ -302,7 +352,7 @@ static enum model_dtype computed_dtype(const struct list_maker *maker)
 static err_t fill_list(const struct list_maker *maker)
 {
     const struct model_config *config = maker->config;
-    const struct family_names *names = &config->family->names;
+    const struct family_names *names = config->names;
     enum weight_format plain = plain_format(maker->list->dtype), linear = plain, head = plain;
     switch (maker->options->quantization) {
     case MODEL_QUANT_NONE:
@@ -326,13 +376,13 @@ static err_t fill_list(const struct list_maker *maker)
     const struct shard *shard = maker->shard;
     const struct extent hidden = {0, config->hidden_size, config->hidden_size},
                         tokens = {shard->first_token, shard->n_tokens, config->vocab_size};
-    const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}};
+    const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}, {0}};
     TRY(add_matrix(maker, &embedding));
     maker->list->matrices[maker->list->n_matrices - 1].is_table = true;
-    TRY(add_vector(maker, -1, names->final_norm));
+    TRY(add_vector(maker, -1, names->final_norm, config->hidden_size));
     if (maker->list->tied)
         return err_ok();
-    const struct matrix_spec lm_head = {-1, head, hidden, false, 1, {names->lm_head}, {tokens}};
+    const struct matrix_spec lm_head = {-1, head, hidden, false, 1, {names->lm_head}, {tokens}, {0}};
     err_t e = add_matrix(maker, &lm_head);
     if (e.code == ERR_NOT_FOUND)
         e = err_prefix(e, "config.json does not say \"tie_word_embeddings\": true");

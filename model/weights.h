@@ -29,6 +29,8 @@ struct weight_part {
     char name[WEIGHT_NAME_MAX];             /* of the tensor, with ".weight" or ".bias" */
     const struct checkpoint_tensor *tensor; /* NULL = dummy values */
     size_t first_row, n_rows;               /* this rank's; of a bias or norm: its values */
+    uint32_t
+        interleaved_dim; /* of the heads whose rows i and i + dim / 2 are side by side in the tensor; 0 */
 };
 
 /* One matrix: its parts' rows stacked, [n_out, n_in]. */
@@ -38,6 +40,7 @@ struct weight_source {
     size_t first_column, n_columns; /* n_in of the tensors' n_columns, from first_column on */
     enum weight_format format;
     bool is_table;              /* the embedding */
+    bool one_plus;              /* of a vector: values are 1 + what the checkpoint holds */
     bool scale_per_output;      /* quantised formats; else a scale per WEIGHT_GROUP inputs */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
@@ -47,9 +50,18 @@ struct weight_source {
 };
 
 /* Order of the matrices: LAYER_MATRICES of layer 0, of layer 1, ..., the embedding, the LM head (absent when
- * tied). Order of the vectors: LAYER_VECTORS of each layer, the final norm. */
+ * tied). Order of the vectors: LAYER_VECTORS of each layer, those that the family lacks with n_parts = 0; the
+ * final norm. */
 enum layer_matrix { LAYER_QKV, LAYER_O, LAYER_GATE_UP, LAYER_DOWN, LAYER_MATRICES };
-enum layer_vector { LAYER_ATTENTION_NORM, LAYER_MLP_NORM, LAYER_VECTORS };
+enum layer_vector {
+    LAYER_ATTENTION_NORM,
+    LAYER_ATTENTION_POST_NORM,
+    LAYER_MLP_NORM,
+    LAYER_MLP_POST_NORM,
+    LAYER_Q_NORM,
+    LAYER_K_NORM,
+    LAYER_VECTORS
+};
 
 struct weight_list {
     struct weight_source *matrices; /* [n_matrices] */

@@ -259,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         {"llama batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "llama-tied-llama3-rope"},
         {"qwen2 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "qwen2-window"},
+        {"gemma3 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "gemma3-windows"},
         cmocka_unit_test(draws_do_not_depend_on_the_batch),
         cmocka_unit_test(copied_blocks_continue_the_sequence),
         cmocka_unit_test(masks_follow_their_outputs),
