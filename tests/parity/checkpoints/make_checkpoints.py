@@ -67,9 +67,11 @@ CHECKPOINTS = {
         qwen2(num_attention_heads=4, num_key_value_heads=1, use_sliding_window=True, sliding_window=24,
               max_window_layers=1),
         torch.bfloat16, None, False),
-    # Five windowed layers to one that sees all, each kind with its own theta.
+    # Five windowed layers to one that sees all, each kind with its own theta. Also in a GGUF file, which has no key for
+    # another query_pre_attn_scalar than head_dim.
     "gemma3-windows": (
-        gemma("Gemma3", num_hidden_layers=7, num_attention_heads=2, num_key_value_heads=1), torch.bfloat16, None, False),
+        gemma("Gemma3", num_hidden_layers=7, num_attention_heads=2, num_key_value_heads=1, query_pre_attn_scalar=32),
+        torch.bfloat16, None, False),
     "gemma3-linear-rope": (
         gemma("Gemma3", layer_types=["sliding_attention", "full_attention"] * 2, num_hidden_layers=4,
               rope_parameters=dict(sliding_attention=dict(rope_type="default", rope_theta=5000.0),
