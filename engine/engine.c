@@ -176,6 +176,8 @@ static void name_model(struct engine *engine, const char *directory)
             if (directory[i] == '/' && i + 1 < size)
                 name = directory + i + 1;
         size = directory ? size - (size_t)(name - directory) : strlen(name);
+        if (size > 5 && strncmp(name + size - 5, ".gguf", 5) == 0)
+            size -= 5;
     }
     if (size >= sizeof engine->served_name)
         size = sizeof engine->served_name - 1;
@@ -302,7 +304,7 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
     engine->info = engine->executor.vtable->info(engine->executor.context);
     if (engine->text && tokenizer_vocab_size(engine->text->tokenizer) > engine->info->vocab_size)
         return err_new(ERR_INVALID_ARGUMENT,
-                       "%s: tokenizer.json has ids up to %u but the model's vocab_size is %u",
+                       "%s: the tokenizer has ids up to %u but the model's vocab_size is %u",
                        options->model.directory, tokenizer_vocab_size(engine->text->tokenizer) - 1,
                        engine->info->vocab_size);
     TRY(apply_generation_config(engine));

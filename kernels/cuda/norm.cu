@@ -6,18 +6,38 @@
 enum { NORM_GROUPS = ADD_NORM_WIDTH_MAX / (4 * ADD_NORM_THREADS_MAX) };
 
 struct norm_shared {
-    float sum_parts[BLOCK_WARPS_MAX], amax_parts[BLOCK_WARPS_MAX];
+    float sum_parts[BLOCK_WARPS_MAX], add_parts[BLOCK_WARPS_MAX], amax_parts[BLOCK_WARPS_MAX];
 };
 
-/* Residual plus add, back to the residual; the sum of squares. Group g of a thread is the elements from 4 *
- * (thread + g * threads); it adds its squares in that order, then the warp's tree, then the tree over the
- * warps. */
+/* 1 / rms of what is added. Group g of a thread is the elements from 4 * (thread + g * threads); it adds its
+ * squares in that order, then the warp's tree, then the tree over the warps. */
+template <typename type>
+DEVICE float add_scale(const struct add_norm_args &args, const type *add, bool whole,
+                       struct norm_shared *shared)
+{
+    float sum = 0;
+#pragma unroll
+    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+        uint32_t k = 4 * (thread_x() + g * block_threads());
+        if (k >= args.n)
+            break;
+        float delta[4];
+        load_group(delta, add, k, args.n, whole);
+        for (int i = 0; i < 4; i++)
+            sum = fmaf(delta[i], delta[i], sum);
+    }
+    return 1.0f / sqrtf(block_sum(sum, shared->add_parts) / (float)args.n + args.eps);
+}
+
+/* Residual plus add, back to the residual; the sum of squares, in the order of add_scale. */
 template <typename type>
 DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[NORM_GROUPS][4],
                       struct norm_shared *shared)
 {
-    float *residual = args.residual + (size_t)r * args.residual_stride, sum = 0;
+    float *residual = args.residual + (size_t)r * args.residual_stride, sum = 0, scale = 0;
     const type *add = args.add == NULL ? NULL : (const type *)args.add + (size_t)r * args.add_stride;
+    if (args.add_weight != NULL)
+        scale = add_scale(args, add, whole, shared);
 #pragma unroll
     for (uint32_t g = 0; g < NORM_GROUPS; g++) {
         uint32_t k = 4 * (thread_x() + g * block_threads());
@@ -27,6 +47,12 @@ DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, 
         if (add != NULL) {
             float delta[4];
             load_group(delta, add, k, args.n, whole);
+            if (args.add_weight != NULL) {
+                float weight[4];
+                load_group(weight, args.add_weight, k, args.n, whole);
+                for (int i = 0; i < 4; i++)
+                    delta[i] *= scale * weight[i];
+            }
             for (int i = 0; i < 4; i++)
                 x[g][i] += delta[i];
             store_group(residual, x[g], k, args.n, whole);
@@ -60,7 +86,7 @@ DEVICE bool add_norm(const struct add_norm_args &args, float x[NORM_GROUPS][4], 
         float weight[4];
         load_group(weight, args.weight, k, args.n, whole);
         for (int i = 0; i < 4; i++)
-            x[g][i] = act_round<type>(x[g][i] * scale * (args.one_plus ? 1.0f + weight[i] : weight[i]));
+            x[g][i] = act_round<type>(x[g][i] * scale * weight[i]);
         store_group(out, x[g], k, args.n, whole);
     }
     return true;

@@ -123,8 +123,8 @@ static double logits_error(struct driver *driver, const struct golden_case *gold
     const struct backend_vtable *op = rank->backend->vtable;
     assert_int_equal(golden->n_logits, model->config.vocab_size);
     op->gather_outputs(rank->backend, driver->step, 0, 1, rank->acts.normed, rank->acts.output_hidden);
-    op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head, 0.0f,
-               rank->acts.logits);
+    op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head,
+               rank->config.final_soft_cap, rank->acts.logits);
     op->act_read(rank->acts.logits, 0, 1, logits);
     double worst = 0;
     for (size_t i = 0; i < golden->n_logits; i++)
@@ -187,12 +187,11 @@ static void check_greedy(struct driver *driver, const struct golden_case *golden
     }
 }
 
-static void check_f32(const char *name, uint32_t n_ranks)
+/* path: the model, whose answers are those of the checkpoint `name`. */
+static void check_f32(const char *name, const char *path, uint32_t n_ranks)
 {
-    char directory[4096];
-    checkpoint_path(name, "", directory, sizeof directory);
     read_golden(name);
-    struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+    struct model_options options = driver_options(path, 1, TOKENS_MAX);
     options.dtype = MODEL_DTYPE_F32;
     options.n_ranks = n_ranks;
     struct driver driver = driver_open(&options);
@@ -206,7 +205,9 @@ static void check_f32(const char *name, uint32_t n_ranks)
 
 static void f32_equals_transformers(void **state)
 {
-    check_f32(*state, 1);
+    char path[4096];
+    checkpoint_path(*state, "", path, sizeof path);
+    check_f32(*state, path, 1);
 }
 
 /* Two ranks give the tokens that one gives. All the checkpoints can be split so; some of their KV heads are
@@ -215,7 +216,21 @@ static void f32_on_two_ranks_equals_transformers(void **state)
 {
     if (driver_device() && !getenv("BANTAM_TEST_RANKS"))
         skip(); /* not as many devices */
-    check_f32(*state, 2);
+    char path[4096];
+    checkpoint_path(*state, "", path, sizeof path);
+    check_f32(*state, path, 2);
+}
+
+/* The same weights in a GGUF file: other names, q and k in another order, norms with one added. */
+static void gguf_equals_transformers(void **state)
+{
+    char path[4096];
+    const char *name = *state;
+    if (driver_device())
+        skip(); /* what is read does not depend on who computes with it */
+    snprintf(path, sizeof path, "%s/parity/gguf/%s.gguf", TEST_DATA_DIR, name);
+    check_f32(name, path, 1);
+    check_f32(name, path, 2);
 }
 
 /* ---- rounded weights and KV ---- */
@@ -381,6 +396,10 @@ int main(int argc, char **argv)
     }
     if (getenv("BANTAM_TEST_ONLY"))
         cmocka_set_test_filter(getenv("BANTAM_TEST_ONLY"));
+    static const char *const in_gguf[] = {"llama-tied-llama3-rope", "llama-head-dim-linear-rope",
+                                          "qwen2-gqa-tied", "gemma3-windows"};
+    for (size_t i = 0; i < sizeof in_gguf / sizeof in_gguf[0] && !quantized; i++)
+        add_test(tests, &n, "gguf_equals_transformers", gguf_equals_transformers, in_gguf[i]);
     /* The macro of the group would count the array's elements. */
     return _cmocka_run_group_tests(quantized ? "parity of quantised checkpoints" : "parity", tests, n, NULL,
                                    NULL);
