@@ -113,9 +113,11 @@ class Server:
         assert status == 0, f"bantam serve ended with {status}:\n{self.output()}"
 
     def wait_idle(self):
-        """Waits, by the server's own messages, until nothing runs; returns the loads."""
+        """Waits, by the server's own messages, until nothing runs; returns the loads. The counts are read one by one: a request
+        may be among the total before it is among those that wait."""
         for loads in self.client.watch_loads(10):
-            if loads.numRunningReqs == 0 and loads.numWaitingReqs == 0 and loads.kvBlocksUsed == 0:
+            busy = loads.numRunningReqs or loads.numWaitingReqs or loads.kvBlocksUsed
+            if not busy and loads.requestsFinished == loads.requestsTotal:
                 return loads
         raise AssertionError("WatchLoads ended")
 
