@@ -172,6 +172,8 @@ static size_t count_headers(const struct http_head *head, const char *name)
 
 bool http_list_has(struct http_text list, const char *item)
 {
+    if (!list.data) /* there was no such header */
+        return false;
     const char *at = list.data, *end = list.data + list.size;
     while (at < end) {
         const char *comma = memchr(at, ',', (size_t)(end - at));

@@ -51,7 +51,7 @@ struct http_fault {
 bool http_head_parse(const char *bytes, size_t size, struct http_head *out, struct http_fault *fault);
 /* The value of the first header of that name (any case); .data NULL when there is none. */
 struct http_text http_head_find(const struct http_head *head, const char *name);
-/* Is `item` (lower case) in a comma-separated list of tokens? */
+/* Is `item` (lower case) in a comma-separated list of tokens? .data may be NULL. */
 bool http_list_has(struct http_text list, const char *item);
 
 /* A chunked body on its way; zero-initialise. */

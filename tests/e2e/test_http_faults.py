@@ -185,7 +185,9 @@ def test_stopped_reader_does_not_slow_others(start, dummy_model):
         for i in range(4):
             answer = server.client.generate_whole(input_ids=[4, 5 + i], max_tokens=100, ignore_eos=True, timeout=CALL_LIMIT_S)
             assert len(answer[0].token_ids) == 100
-        assert server.client.loads().numPausedReqs == 1
+        # The kernel's buffers may still take some of it before it waits for good.
+        loads = server.wait_for(lambda loads: loads.numPausedReqs == 1 or loads.requestsFinished == loads.requestsTotal)
+        assert loads.numPausedReqs == 1
     server.wait_idle()
 
 
