@@ -124,7 +124,7 @@ class Figures:
         return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def run_json(self, what, command, fields, first_seed=None):
-        """Medians of the fields over the repeats of a command that prints one JSON object; with --seed N, N from first_seed on."""
+        """Medians of the fields over the repeats of a command that prints one JSON object; --seed counts from first_seed on."""
         runs = []
         for i in range(self.repeat):
             seed = [] if first_seed is None else ["--seed", str(first_seed + i)]
@@ -211,7 +211,8 @@ def cpu_extensions():
 def markdown(machine, rows):
     lines = [f"# Figures: {machine['cpu']}, {machine['cpus']} CPUs", "",
              f"Commit {machine['commit']}, {machine['date']}, {', '.join(machine['extensions'])}. "
-             f"Medians of {machine['repeat']} runs; shared virtual machine: trust ratios more than single figures.", ""]
+             f"Medians of {machine['repeat']} runs, the kernels' of seven samples in one; shared virtual machine: "
+             "trust ratios more than single figures.", ""]
     lines += [f"`python3 benchmarks/figures.py {machine['name']}` makes this file; the JSON beside it has each command.", ""]
     for part in dict.fromkeys(row["part"] for row in rows):
         lines += [f"## {part}", ""]

@@ -173,14 +173,8 @@ static err_t open_backend(const struct op_bench_options *o, struct backend **out
     if (strcmp(o->device, "cpu") == 0)
         return backend_cpu_create(o->n_threads, "auto", out);
     struct backend_cuda_options cuda = {.n_threads = o->n_threads, .batch_variant = o->batch_variant};
-    if (strncmp(o->device, "cuda:", 5) == 0) {
-        char *end;
-        cuda.device = (int)strtol(o->device + 5, &end, 10);
-        if (*end == '\0' && end != o->device + 5)
-            return backend_cuda_create(&cuda, out);
-    } else if (strcmp(o->device, "cuda") == 0) {
+    if (backend_cuda_parse(o->device, &cuda.device))
         return backend_cuda_create(&cuda, out);
-    }
     return err_new(ERR_INVALID_ARGUMENT, "--device: \"%s\" is not cpu, cuda or cuda:N", o->device);
 }
 

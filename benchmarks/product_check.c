@@ -33,14 +33,8 @@ static err_t open_device(const struct product_check_options *o, bool by_library,
 {
     struct backend_cuda_options cuda = {
         .n_threads = o->n_threads, .batch_variant = by_library, .library_rows_min = 1};
-    if (strncmp(o->device, "cuda:", 5) == 0) {
-        char *end;
-        cuda.device = (int)strtol(o->device + 5, &end, 10);
-        if (*end == '\0' && end != o->device + 5)
-            return backend_cuda_create(&cuda, out);
-    } else if (strcmp(o->device, "cuda") == 0) {
+    if (backend_cuda_parse(o->device, &cuda.device))
         return backend_cuda_create(&cuda, out);
-    }
     return err_new(ERR_INVALID_ARGUMENT, "--device: \"%s\" is not cuda or cuda:N: products are a GPU's",
                    o->device);
 }

@@ -9,6 +9,21 @@
 
 #define LIBRARY_NAME "libbantam_cuda.so"
 
+bool backend_cuda_parse(const char *name, int *device)
+{
+    *device = 0;
+    if (strcmp(name, "cuda") == 0)
+        return true;
+    if (strncmp(name, "cuda:", 5) != 0)
+        return false;
+    const char *digits = name + 5;
+    size_t n = strspn(digits, "0123456789");
+    if (n == 0 || n > 3 || digits[n] != '\0')
+        return false;
+    *device = (int)strtol(digits, NULL, 10);
+    return true;
+}
+
 /* The program's folder, with the slash; empty when the system does not say. */
 static void program_folder(char folder[PATH_MAX])
 {

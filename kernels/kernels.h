@@ -292,6 +292,9 @@ struct backend_cuda_options {
     uint32_t library_rows_min; /* with it: rows from which on; 0 = PRODUCT_ROWS_MIN_* of product_policy.h */
 };
 
+/* "cuda" (GPU 0) or "cuda:N", N of at most three digits; false: it names no GPU. */
+bool backend_cuda_parse(const char *name, int *device);
+
 /* The CUDA backend of libbantam_cuda.so: from the file that BANTAM_CUDA_LIBRARY names, else beside the
  * program, in
  * ../lib/bantam of it, or where the system's loader looks. ERR_NOT_FOUND without the library, ERR_UNAVAILABLE

@@ -65,12 +65,11 @@ static err_t create_backend(const struct model_options *options, const struct sh
         log_info("model", "--device auto takes the CPU: %s", e.message);
         return create_cpu(options, shard->n_ranks, out);
     }
-    int end = -1;
-    if (strcmp(device, "cuda") != 0 &&
-        (sscanf(device, "cuda:%3d%n", &cuda.device, &end) != 1 || device[end] != '\0' || cuda.device < 0))
+    int first;
+    if (!backend_cuda_parse(device, &first))
         return err_new(ERR_UNIMPLEMENTED,
                        "--device \"%.60s\" is not known; known are cpu, cuda, cuda:N and auto", device);
-    cuda.device += end > 0 ? (int)shard->rank : 0;
+    cuda.device += first;
     return backend_cuda_create(&cuda, out);
 }
 

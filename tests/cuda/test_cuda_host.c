@@ -1,7 +1,6 @@
 /* The host side of the CUDA backend on the fake device: what a user is told where CUDA does not work, every
  * call of the device that can fail, plans for small cards, graphs, and that a step waits for nothing but its
  * event. */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "kernels/kernels.h"
-#include "tests/cuda/fake_device.h"
+#include "tests/cuda/fake_control.h"
 #include "tests/model/broken_model.h"
 #include "tests/model/model_driver.h"
 
@@ -21,11 +20,8 @@ static const struct fake_device_control *control;
 static int open_control(void **state)
 {
     (void)state;
-    void *library = dlopen(FAKE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-    control = dlsym(library, FAKE_DEVICE_CONTROL);
-    assert_non_null(control);
-    return setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
+    control = fake_control_open();
+    return 0;
 }
 
 static err_t create_backend(int device)
@@ -36,19 +32,6 @@ static err_t create_backend(int device)
     if (e.code == ERR_OK)
         backend->vtable->destroy(backend);
     return e;
-}
-
-static void assert_nothing_is_left(void)
-{
-    struct fake_device_counts counts;
-    control->counts(&counts);
-    assert_int_equal(counts.devices, 0);
-    assert_int_equal(counts.allocations, 0);
-    assert_int_equal(counts.pinned, 0);
-    assert_int_equal(counts.streams, 0);
-    assert_int_equal(counts.events, 0);
-    assert_int_equal(counts.graphs, 0);
-    assert_int_equal(counts.product_plans, 0);
 }
 
 static void messages_say_what_is_missing(void **state)
@@ -71,7 +54,7 @@ static void messages_say_what_is_missing(void **state)
     }
     unsetenv("BANTAM_FAKE_FAULT");
     expect_error(create_backend(70), ERR_UNAVAILABLE, "no GPU 70", NULL);
-    assert_nothing_is_left();
+    fake_control_assert_nothing_is_left(control);
 }
 
 /* Opens, makes both steps, closes. */
@@ -102,7 +85,7 @@ static void fail_every_call(bool by_library)
         control->fail_nth(n_failed);
         err_t e = load_once(&options);
         control->fail_nth(-1);
-        assert_nothing_is_left();
+        fake_control_assert_nothing_is_left(control);
         if (e.code == ERR_OK)
             break;
         /* How much is free decides how much is planned: not to know is little. */
@@ -132,7 +115,7 @@ static void too_little_memory_is_said(void **state)
     expect_error(load_once(&options), ERR_RESOURCE_EXHAUSTED, "Emulated GPU", "--memory-limit",
                  "--device cpu", NULL);
     control->set_memory(0);
-    assert_nothing_is_left();
+    fake_control_assert_nothing_is_left(control);
 }
 
 /* An 8B model by its shapes alone: what fits a card is planned, within it. */
@@ -165,7 +148,7 @@ static void plans_fit_small_cards(void **state)
             fail_msg("%u GiB: the longest request has %u tokens", cards[i].gib, plan.max_model_len);
     }
     control->set_memory(0);
-    assert_nothing_is_left();
+    fake_control_assert_nothing_is_left(control);
 }
 
 static const uint32_t prompt[] = {5, 9, 77, 31, 8};
@@ -224,7 +207,7 @@ static void graphs_replay(void **state)
     assert_int_equal(before.graph_launches, after.graph_launches);
     assert_memory_equal(with_graphs, eager, sizeof eager);
     driver_close(&driver);
-    assert_nothing_is_left();
+    fake_control_assert_nothing_is_left(control);
 }
 
 int main(void)

@@ -1,7 +1,6 @@
 /* A device that is lost while steps run, at every call that can tell and with two steps in flight: the model
  * says so from then on, waits for nothing (the fake device aborts on that), no rank hangs on another one, and
  * everything that was made is destroyed. */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "tests/cuda/fake_device.h"
+#include "tests/cuda/fake_control.h"
 #include "tests/model/model_driver.h"
 
 #define CHECKPOINT TEST_DATA_DIR "/parity/checkpoints/llama-gqa"
@@ -22,24 +21,8 @@ static const struct fake_device_control *control;
 static int open_control(void **state)
 {
     (void)state;
-    void *library = dlopen(FAKE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-    control = dlsym(library, FAKE_DEVICE_CONTROL);
-    assert_non_null(control);
-    setenv("BANTAM_FAKE_DEVICES", "2", 1);
-    return setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
-}
-
-static void assert_nothing_is_left(void)
-{
-    struct fake_device_counts counts;
-    control->counts(&counts);
-    assert_int_equal(counts.devices, 0);
-    assert_int_equal(counts.allocations, 0);
-    assert_int_equal(counts.pinned, 0);
-    assert_int_equal(counts.streams, 0);
-    assert_int_equal(counts.events, 0);
-    assert_int_equal(counts.graphs, 0);
+    control = fake_control_open();
+    return setenv("BANTAM_FAKE_DEVICES", "2", 1);
 }
 
 static void assert_lost(const err_t *e, int ordinal)
@@ -110,7 +93,7 @@ static bool break_at(const struct model_options *options, const char *kind, uint
     model_step_destroy(driver.model, steps[1]);
     driver.step = steps[0];
     driver_close(&driver);
-    assert_nothing_is_left();
+    fake_control_assert_nothing_is_left(control);
     return e.code != ERR_OK;
 }
 

@@ -1,7 +1,6 @@
 /* Linear layers by a library's products, on the fake device: never in the default mode but where the table
  * says so; with --no-batch-invariant also inside graphs; and the check that finds out whether its rows are
  * ours, which must be able to say no. */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +10,7 @@
 #include <cmocka.h>
 #include "benchmarks/product_check.h"
 #include "kernels/cuda/product_policy.h"
-#include "tests/cuda/fake_device.h"
+#include "tests/cuda/fake_control.h"
 #include "tests/cuda/fake_product.h"
 #include "tests/model/broken_model.h"
 #include "tests/model/model_driver.h"
@@ -23,12 +22,8 @@ static const struct fake_device_control *control;
 static int open_control(void **state)
 {
     (void)state;
-    void *library = dlopen(FAKE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-    control = dlsym(library, FAKE_DEVICE_CONTROL);
-    assert_non_null(control);
-    setenv("BANTAM_FAKE_SEED", "9", 1);
-    return setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
+    control = fake_control_open();
+    return setenv("BANTAM_FAKE_SEED", "9", 1);
 }
 
 static int reset_environment(void **state)

@@ -8,35 +8,9 @@
 #include "base/assert.h"
 #include "base/utf8.h"
 #include "proto/codec_openai.h"
+#include "tests/fuzz/touch_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static uint64_t touch(const void *data, size_t size_bytes)
-{
-    uint64_t sum = 0;
-    for (size_t i = 0; i < size_bytes; i++)
-        sum += ((const uint8_t *)data)[i];
-    return sum;
-}
-
-/* Reads every byte that a decoded request claims to have: what lies outside, the sanitizer sees. */
-static uint64_t touch_request(const struct request *request)
-{
-    const struct sampling_params *s = &request->sampling;
-    uint64_t sum = touch(request->text, request->text_bytes);
-    sum += touch(request->token_ids, request->n_token_ids * sizeof(uint32_t));
-    sum += touch(request->output_prefix_ids, request->n_output_prefix_ids * sizeof(uint32_t));
-    for (size_t i = 0; i < request->n_messages; i++)
-        sum += strlen(request->messages[i].role) +
-               touch(request->messages[i].content, request->messages[i].content_bytes);
-    for (size_t i = 0; i < s->n_stop; i++)
-        sum += strlen(s->stop[i]);
-    for (size_t i = 0; i < s->n_bad_words; i++)
-        sum += strlen(s->bad_words[i]);
-    sum += touch(s->stop_token_ids, s->n_stop_token_ids * sizeof(uint32_t));
-    sum += touch(s->allowed_token_ids, s->n_allowed_token_ids * sizeof(uint32_t));
-    return sum + touch(s->logit_bias, s->n_logit_bias * sizeof *s->logit_bias);
-}
 
 static void check_error(const err_t *e, enum openai_kind kind, const char *param)
 {

@@ -8,40 +8,9 @@
 #include "base/assert.h"
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_health.h"
+#include "tests/fuzz/touch_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Reads every byte that a decoded list claims to have: what lies outside, the sanitizer sees. */
-static uint64_t touch(const void *data, size_t size_bytes)
-{
-    uint64_t sum = 0;
-    for (size_t i = 0; i < size_bytes; i++)
-        sum += ((const uint8_t *)data)[i];
-    return sum;
-}
-
-static uint64_t touch_names(const char *const *names, size_t n)
-{
-    uint64_t sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += touch(names[i], strlen(names[i]) + 1);
-    return sum;
-}
-
-static uint64_t touch_request(const struct request *request)
-{
-    const struct sampling_params *s = &request->sampling;
-    uint64_t sum = touch(request->text, request->text_bytes);
-    sum += touch(request->token_ids, request->n_token_ids * sizeof(uint32_t));
-    sum += touch(request->output_prefix_ids, request->n_output_prefix_ids * sizeof(uint32_t));
-    for (size_t i = 0; i < request->n_messages; i++)
-        sum += strlen(request->messages[i].role) +
-               touch(request->messages[i].content, request->messages[i].content_bytes);
-    sum += touch_names(s->stop, s->n_stop) + touch_names(s->bad_words, s->n_bad_words);
-    sum += touch(s->stop_token_ids, s->n_stop_token_ids * sizeof(uint32_t));
-    sum += touch(s->allowed_token_ids, s->n_allowed_token_ids * sizeof(uint32_t));
-    return sum + touch(s->logit_bias, s->n_logit_bias * sizeof *s->logit_bias);
-}
 
 static void fuzz_generate(const uint8_t *bytes, size_t size, struct codec_scratch *scratch)
 {

@@ -313,6 +313,10 @@ static void options_that_cannot_be_met(void **state)
     expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "tpu", "cpu", "cuda:N", NULL);
     options.device = "cuda:1x";
     expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:1x", NULL);
+    options.device = "cuda:-1";
+    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:-1", NULL);
+    options.device = "cuda:1000";
+    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:1000", NULL);
     options = broken_model_options(&broken);
     options.quantization = MODEL_QUANT_FP8;
     expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "--quantization fp8",
