@@ -240,7 +240,7 @@ struct rounding {
     enum model_dtype dtype;
     enum model_quantization quantization;
     bool near_tie_rule;    /* else only the mean error is held */
-    double mean_error_max; /* nats */
+    double mean_error_max; /* nats; FP8: of each checkpoint, see fp8_rounding */
     double near_tie_nats;  /* 0 = NEAR_TIE_NATS */
     bool gpu_only;
 };
@@ -292,6 +292,34 @@ static void compare_steps(struct driver *driver, const struct golden_case *golde
     }
 }
 
+/* What rounding to e4m3 costs each checkpoint by itself, in nats: the figures with BANTAM_EMULATOR_TARGET=80,
+ * which multiplies e4m3 as bf16 (exactly) and adds in float32. tests/parity/checkpoints/fp8_rounding.py has
+ * the same rounding in Transformers, and docs/testing.md why the checkpoints differ. */
+static const struct {
+    const char *checkpoint;
+    double nats;
+} fp8_rounding[] = {
+    {"llama-gqa", 0.1009},         {"llama-tied-llama3-rope", 0.1414},
+    {"llama-mha-sharded", 0.1019}, {"llama-head-dim-linear-rope", 0.0592},
+    {"qwen2-gqa-tied", 0.0853},    {"qwen2-window", 0.0999},
+    {"gemma3-windows", 0.1722},    {"gemma3-linear-rope", 0.1291},
+    {"gemma2-soft-caps", 0.0170},
+};
+
+#define FP8_MARGIN 1.1 /* other orders and widths of sums */
+
+static double mean_error_max(const char *checkpoint, const struct rounding *rounding)
+{
+    if (rounding->quantization != MODEL_QUANT_FP8)
+        return rounding->mean_error_max;
+    for (size_t i = 0; i < sizeof fp8_rounding / sizeof fp8_rounding[0]; i++) {
+        if (strcmp(fp8_rounding[i].checkpoint, checkpoint) == 0)
+            return FP8_MARGIN * fp8_rounding[i].nats;
+    }
+    fail_msg("%s: measure what rounding to e4m3 costs it", checkpoint);
+    return 0;
+}
+
 static void check_rounded(const char *name, const struct rounding *rounding, uint32_t n_ranks)
 {
     char directory[4096];
@@ -308,7 +336,7 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
     driver_close(&driver);
     printf("%s, %s, %u ranks: log-probability error mean %.4f, worst %.4f; %u of %u tokens differ\n", name,
            rounding->name, n_ranks, errors.sum / errors.n, errors.worst, errors.n_other, errors.n);
-    assert_true(errors.sum / errors.n < rounding->mean_error_max);
+    assert_true(errors.sum / errors.n < mean_error_max(name, rounding));
 }
 
 static void rounded_is_near_transformers(void **state)
@@ -319,7 +347,7 @@ static void rounded_is_near_transformers(void **state)
         {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06, 0, false},
         {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6, 0, false},
         {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1, 0, false},
-        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0.15, 0, true},
+        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0, 0, true},
     };
     for (size_t r = 0; r < sizeof roundings / sizeof roundings[0]; r++) {
         if (driver_device() || !roundings[r].gpu_only)
