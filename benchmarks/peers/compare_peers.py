@@ -2,13 +2,15 @@
 """Bantam beside llama.cpp on the same GGUF file, offline: ratios, run in turn.
 
     python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--shapes llama-3.2-1b,llama-3.1-8b]
-        [--files FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512] [--decode 1,8,32] [--context 128] [--output-len 32]
+        [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512] [--decode 1,8,32]
+        [--context 128] [--output-len 32]
 
 BUILD/bin holds llama-bench and llama-batched-bench, already built (ik_llama.cpp's take the same flags). The files, with
-random Q4_0 weights, are made once in FOLDER by make_random_gguf.py. Every figure is the median of --repeat runs, each program's run
+random Q4_0 weights, are made once in FOLDER by make_random_gguf.py; Bantam computes with --quantization int4, four bits
+and a scale for 32 weights as in the file, but with the output's matrix in int8. Every figure is the median of --repeat runs, each program's run
 next to the other's, for the machine may slow down in between. Prefill: tokens/s of one prompt. Decode: tokens/s of all
-sequences together after their prompts of --context tokens. Writes benchmarks/results/NAME.json and .md after every
-figure. Standard library only."""
+sequences together after their prompts of --context tokens. Writes NAME.json and .md of the results' folder after
+every figure. Standard library only."""
 
 import argparse
 import json
@@ -41,8 +43,8 @@ class Bantam:
 
     def throughput(self, file, input_len, output_len, prompts):
         total = input_len + output_len
-        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads,
-                               "--input-len", str(input_len), "--output-len", str(output_len), "--num-prompts", str(prompts),
+        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--quantization", "int4",
+                               "--threads", self.threads, "--input-len", str(input_len), "--output-len", str(output_len), "--num-prompts", str(prompts),
                                "--max-num-seqs", str(prompts), "--max-model-len", str(total), "--json"]))
 
     def prefill(self, file, tokens):
@@ -107,8 +109,7 @@ class Comparison:
     def write(self):
         machine = {"cpu": figures.cpu_name(), "cpus": os.cpu_count(), "extensions": figures.cpu_extensions(),
                    "date": time.strftime("%Y-%m-%d"), "threads": self.arguments.threads, "repeat": self.arguments.repeat}
-        results = ROOT / "benchmarks/results"
-        name = self.arguments.name
+        results, name = self.arguments.results, self.arguments.name
         (results / f"{name}.json").write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
         lines = [f"# Bantam beside llama.cpp: {machine['cpu']}, {machine['cpus']} CPUs", "",
                  f"{machine['date']}, {', '.join(machine['extensions'])}, {machine['threads']} threads, random Q4_0 weights, "
@@ -131,6 +132,7 @@ def main():
     parser.add_argument("--bantam", type=pathlib.Path, default=ROOT / "build/release/bantam")
     parser.add_argument("--shapes", default="llama-3.2-1b,llama-3.1-8b", help="folders of benchmarks/shapes")
     parser.add_argument("--files", type=pathlib.Path, default=ROOT / "build/gguf", help="where the GGUF files are, or will be")
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--prefill", type=numbers, default=[128, 512])
