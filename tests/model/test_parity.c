@@ -18,6 +18,7 @@ enum {
     TOP_MAX = 8,
     CASES_MAX = 16,
     DEVICE_CASES = 2,
+    CASES_AT_ONCE = 2, /* their prompts fit one step */
     VOCAB_MAX = 1024
 };
 
@@ -260,35 +261,41 @@ static double nats_below_best(const struct golden_step *golden, uint32_t token)
     return INFINITY;
 }
 
-/* Follows the reference's tokens, so that every step answers for the same context. */
-static void compare_steps(struct driver *driver, const struct golden_case *golden,
-                          const struct rounding *rounding, struct errors *errors)
+static void compare_step(const struct golden_case *golden, uint32_t i, const struct step_result *result,
+                         const struct rounding *rounding, struct errors *errors)
 {
-    uint32_t first = 0, n = golden->n_prompt;
+    const struct golden_step *expected = &golden->greedy[i];
     double near_tie_nats = rounding->near_tie_nats > 0 ? rounding->near_tie_nats : NEAR_TIE_NATS;
     if (driver_device() && rounding->quantization == MODEL_QUANT_INT8)
         near_tie_nats = DEVICE_INT8_NEAR_TIE_NATS;
+    double error = fabs(result->chosen.logprob - expected->logprob);
+    errors->sum += error;
+    errors->worst = fmax(errors->worst, error);
+    errors->n++;
+    uint32_t best = result->top[0].token_id;
+    if (best == expected->token)
+        return;
+    errors->n_other++;
+    if (rounding->near_tie_rule && nats_below_best(expected, best) > near_tie_nats)
+        fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u", rounding->name,
+                 golden->n_prompt, i, best, nats_below_best(expected, best), expected->token);
+}
+
+/* Follows the reference's tokens, so that every step answers for the same context; the cases side by side, as
+ * an emulated device takes little longer for two. */
+static void compare_steps(struct driver *driver, const struct golden_case *golden, uint32_t n,
+                          const struct rounding *rounding, struct errors *errors)
+{
     for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
-        const struct golden_step *expected = &golden->greedy[i];
         driver_begin(driver);
-        uint32_t row = driver_add(driver, 0, golden->tokens, first, n);
-        driver_want(driver, row + n - 1, STEP_OUTPUT_LOGPROBS, expected->token, 1);
-        driver_run(driver);
-        const struct step_result *result = driver_result(driver, 0);
-        double error = fabs(result->chosen.logprob - expected->logprob);
-        errors->sum += error;
-        errors->worst = fmax(errors->worst, error);
-        errors->n++;
-        uint32_t best = result->top[0].token_id;
-        if (best != expected->token) {
-            errors->n_other++;
-            if (rounding->near_tie_rule && nats_below_best(expected, best) > near_tie_nats)
-                fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u",
-                         rounding->name, golden->n_prompt, i, best, nats_below_best(expected, best),
-                         expected->token);
+        for (uint32_t c = 0; c < n; c++) {
+            uint32_t n_prompt = golden[c].n_prompt, n_rows = i == 0 ? n_prompt : 1;
+            uint32_t row = driver_add(driver, c, golden[c].tokens, n_prompt + i - n_rows, n_rows);
+            driver_want(driver, row + n_rows - 1, STEP_OUTPUT_LOGPROBS, golden[c].greedy[i].token, 1);
         }
-        first += n;
-        n = 1;
+        driver_run(driver);
+        for (uint32_t c = 0; c < n; c++)
+            compare_step(&golden[c], i, driver_result(driver, c), rounding, errors);
     }
 }
 
@@ -325,14 +332,16 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
     char directory[4096];
     checkpoint_path(name, "", directory, sizeof directory);
     read_golden(name);
-    struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+    struct model_options options = driver_options(directory, CASES_AT_ONCE, TOKENS_MAX);
     options.dtype = rounding->dtype;
     options.quantization = rounding->quantization;
     options.n_ranks = n_ranks;
     struct driver driver = driver_open(&options);
     struct errors errors = {0};
-    for (size_t i = 0; i < n_cases; i++)
-        compare_steps(&driver, &cases[i], rounding, &errors);
+    for (size_t i = 0; i < n_cases; i += CASES_AT_ONCE)
+        compare_steps(&driver, &cases[i],
+                      n_cases - i < CASES_AT_ONCE ? (uint32_t)(n_cases - i) : CASES_AT_ONCE, rounding,
+                      &errors);
     driver_close(&driver);
     printf("%s, %s, %u ranks: log-probability error mean %.4f, worst %.4f; %u of %u tokens differ\n", name,
            rounding->name, n_ranks, errors.sum / errors.n, errors.worst, errors.n_other, errors.n);
