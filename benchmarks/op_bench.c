@@ -368,7 +368,7 @@ static void run_op(struct op_bench *b, uint32_t layer)
         write_kv(b, layer);
         break;
     case OP_ADD_NORM:
-        b->ops->add_norm(b->backend, b->step, acts->residual, acts->delta, b->norm, 1e-5f, NORM_RMS,
+        b->ops->add_norm(b->backend, b->step, acts->residual, acts->delta, NULL, b->norm, 1e-5f,
                          acts->hidden);
         break;
     case OP_ACTIVATION_MUL:

@@ -256,7 +256,7 @@ int command_run(int argc, char *argv[])
     struct flag flags[RUN_FLAGS_MAX];
     const struct flag_command command = {
         .name = "bantam run",
-        .summary = "Answers prompts with a model from a directory in Hugging Face's layout.",
+        .summary = "Answers prompts with a model: a directory in Hugging Face's layout, or a GGUF file.",
         .positionals = "MODEL",
         .min_positionals = 1,
         .max_positionals = 1,

@@ -125,8 +125,9 @@ int command_serve(int argc, char *argv[])
     struct flag flags[SERVE_FLAGS_MAX];
     const struct flag_command command = {
         .name = "bantam serve",
-        .summary = "Serves a model from a directory in Hugging Face's layout over gRPC and HTTP, until "
-                   "SIGTERM or Ctrl-C; what is in flight then finishes.",
+        .summary =
+            "Serves a model (a directory in Hugging Face's layout, or a GGUF file) over gRPC and HTTP, "
+            "until SIGTERM or Ctrl-C; what is in flight then finishes.",
         .positionals = "MODEL",
         .min_positionals = 1,
         .max_positionals = 1,

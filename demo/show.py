@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Sends demo/prompts.jsonl to a running server, a few streams at once, and prints answers as they come in.
+"""Sends prompts to a running server, a few streams at once, and prints answers as they come in.
 
-    PYTHONPATH=build/release/clients/python python3 demo/show.py HOST:PORT
+    PYTHONPATH=build/release/clients/python python3 demo/show.py HOST:PORT [PROMPTS]
+
+PROMPTS is a file like demo/prompts.jsonl, which it is unless given.
 """
 
 import concurrent.futures
@@ -60,7 +62,8 @@ def main():
     client = Client(sys.argv[1])
     info = client.model_info()
     print(f"demo: {info.nParameters / 1e6:.1f} M parameters, vocabulary {info.vocabSize}, up to {info.maxContextLength} tokens\n")
-    cases = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else PROMPTS
+    cases = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
     stream_one(client, cases[0])
 
     lock = threading.Lock()

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "api/validate.h"
 #include "base/alloc.h"
+#include "base/gguf.h"
 #include "base/hash.h"
 #include "base/philox.h"
 #include "base/program_memory.h"
@@ -176,6 +177,8 @@ static void name_model(struct engine *engine, const char *directory)
             if (directory[i] == '/' && i + 1 < size)
                 name = directory + i + 1;
         size = directory ? size - (size_t)(name - directory) : strlen(name);
+        if (size > 5 && strncmp(name + size - 5, ".gguf", 5) == 0)
+            size -= 5;
     }
     if (size >= sizeof engine->served_name)
         size = sizeof engine->served_name - 1;
@@ -301,10 +304,10 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
     TRY(executor_over_model(engine->model, &engine->executor));
     engine->info = engine->executor.vtable->info(engine->executor.context);
     if (engine->text && tokenizer_vocab_size(engine->text->tokenizer) > engine->info->vocab_size)
-        return err_new(ERR_INVALID_ARGUMENT,
-                       "%s: tokenizer.json has ids up to %u but the model's vocab_size is %u",
-                       options->model.directory, tokenizer_vocab_size(engine->text->tokenizer) - 1,
-                       engine->info->vocab_size);
+        return err_new(ERR_INVALID_ARGUMENT, "%s: %s has ids up to %u but the model's vocab_size is %u",
+                       options->model.directory,
+                       gguf_is_path(options->model.directory) ? "tokenizer.ggml.tokens" : "tokenizer.json",
+                       tokenizer_vocab_size(engine->text->tokenizer) - 1, engine->info->vocab_size);
     TRY(apply_generation_config(engine));
     name_model(engine, options->model.directory);
     return start(engine);

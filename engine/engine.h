@@ -25,7 +25,7 @@ enum engine_policy { ENGINE_FCFS, ENGINE_PRIORITY };
 
 struct engine_options {
     struct model_options model;
-    const char *served_model_name;  /* NULL = the directory's last component */
+    const char *served_model_name;  /* NULL = the path's last component, without .gguf */
     bool skip_tokenizer_init;       /* token ids only */
     const char *chat_template_path; /* NULL = the model's own */
     bool ignore_generation_config;  /* built-in sampling defaults instead of generation_config.json's */

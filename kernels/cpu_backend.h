@@ -105,8 +105,8 @@ void cpu_logits(struct backend *backend, const struct step *step, uint32_t first
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
                const struct weight *table, uint32_t first_token, float scale, struct act *out);
 void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
-                  const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
-                  struct act *out);
+                  const struct act *add, const struct vector *add_weight, const struct vector *weight,
+                  float eps, struct act *out);
 void cpu_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
                         enum activation_kind kind, struct act *out);
 void cpu_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

@@ -11,9 +11,8 @@ struct rows_job {
     float scale;
     struct act *residual;
     const struct act *in;
-    const struct vector *weight;
+    const struct vector *add_weight, *weight;
     float eps;
-    bool one_plus;
     activation_row_fn *activation;
     struct act *out;
 };
@@ -62,10 +61,10 @@ static void norm_rows(void *context, int thread_index, int n_threads)
         struct norm_args args = {
             .residual = act_row(job->residual, r),
             .add = job->in == NULL ? NULL : act_row(job->in, r),
+            .add_weight = job->add_weight == NULL ? NULL : job->add_weight->values,
             .weight = job->weight->values,
             .n = job->residual->width,
             .eps = job->eps,
-            .one_plus = job->one_plus,
             .out = act_row(job->out, r),
         };
         job->cpu->table.norm_row(&args);
@@ -73,21 +72,22 @@ static void norm_rows(void *context, int thread_index, int n_threads)
 }
 
 void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
-                  const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
-                  struct act *out)
+                  const struct act *add, const struct vector *add_weight, const struct vector *weight,
+                  float eps, struct act *out)
 {
     ASSERT(residual->width == weight->n && out->width == weight->n &&
            (add == NULL || add->width == weight->n));
     ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
     ASSERT(add == NULL || step->n_rows <= add->max_rows);
+    ASSERT(add_weight == NULL || (add != NULL && add_weight->n == weight->n));
     struct cpu_backend *cpu = cpu_of(backend);
     struct rows_job job = {.cpu = cpu,
                            .step = step,
                            .residual = residual,
                            .in = add,
+                           .add_weight = add_weight,
                            .weight = weight,
                            .eps = eps,
-                           .one_plus = kind == NORM_RMS_ONE_PLUS,
                            .out = out};
     if (add != NULL)
         residual->n_quantized = 0;

@@ -59,15 +59,16 @@ typedef void quantize_row_fn(const float *x, size_t n, int8_t *q, float *scale, 
  * squared error. */
 typedef uint16_t quantize_group_fn(const float *w, size_t n, int8_t *codes);
 
-/* residual += add (NULL: nothing); out = residual * (1 / sqrt(mean of squares + eps)) * w, the sum of squares
- * in LANES; one_plus: (1 + w) for w. out may be residual. */
+/* norm(x, w) = x * (1 / sqrt(mean of squares + eps)) * w, the sum of squares in LANES. residual += add, or
+ * norm(add, add_weight) where that is given (add NULL: nothing); out = norm(residual, weight). out and add
+ * may be residual. */
 struct norm_args {
-    float *residual;  /* [n] */
-    const float *add; /* [n] or NULL */
+    float *residual;         /* [n] */
+    const float *add;        /* [n] or NULL */
+    const float *add_weight; /* [n] or NULL */
     const float *weight;
     size_t n;
     float eps;
-    bool one_plus;
     float *out; /* [n] */
 };
 typedef void norm_row_fn(const struct norm_args *args);

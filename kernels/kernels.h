@@ -89,7 +89,6 @@ struct kv_desc { /* of one layer */
 
 /* ---- Ops' parameters ---- */
 
-enum norm_kind { NORM_RMS, NORM_RMS_ONE_PLUS }; /* x / rms(x) * w; the second uses (1 + w) */
 enum activation_kind { ACTIVATION_SILU, ACTIVATION_GELU_TANH };
 enum rope_kind { ROPE_HALVES }; /* pairs (i, i + rotary_dim / 2), as Hugging Face's Llama */
 
@@ -225,10 +224,11 @@ struct backend_vtable {
      * rank has it). Tokens named by slot are read from the sampler. Rows: step->n_rows. */
     void (*embed)(struct backend *backend, const struct step *step, const struct sampler *sampler,
                   const struct weight *table, uint32_t first_token, float scale, struct act *out);
-    /* residual[r] += add[r] (add may be NULL); out[r] = norm(residual[r]) * weight. */
+    /* residual[r] += add[r] (add may be NULL), or its RMS norm * add_weight where that is given; out[r] = RMS
+     * norm of residual[r] * weight. */
     void (*add_norm)(struct backend *backend, const struct step *step, struct act *residual,
-                     const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
-                     struct act *out);
+                     const struct act *add, const struct vector *add_weight, const struct vector *weight,
+                     float eps, struct act *out);
     /* out[r] = weight . in[r] + bias. */
     void (*linear)(struct backend *backend, const struct step *step, struct act *in,
                    const struct weight *weight, struct act *out);

@@ -9,8 +9,11 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/checked.h"
 #include "base/float16.h"
+#include "base/gguf.h"
 #include "base/mapped_file.h"
+#include "model/block_formats.h"
 #include "model/json_fields.h"
 
 #define SINGLE_FILE "model.safetensors"
@@ -203,13 +206,68 @@ static err_t open_files(struct checkpoint *checkpoint, const char *directory)
     return e;
 }
 
-err_t checkpoint_open(const char *directory, struct checkpoint **out)
+/* ---- GGUF ---- */
+
+static enum tensor_dtype dtype_of_gguf(uint32_t type)
+{
+    const char *name = gguf_tensor_format(type)->name;
+    for (int dtype = TENSOR_F32; dtype <= TENSOR_BF16; dtype++) {
+        if (strcmp(tensor_dtype_name((enum tensor_dtype)dtype), name) == 0)
+            return (enum tensor_dtype)dtype;
+    }
+    return (enum tensor_dtype)(TENSOR_GGUF + type);
+}
+
+/* The directory of the file as the header of a shard. */
+static err_t list_gguf_tensors(const struct gguf *gguf, struct safetensors *out)
+{
+    out->tensors = mem_alloc_array(gguf->n_tensors + 1, sizeof *out->tensors);
+    if (!out->tensors)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory for %zu tensors", gguf->path,
+                       gguf->n_tensors);
+    out->data_offset = gguf->data_offset;
+    for (size_t i = 0; i < gguf->n_tensors; i++) {
+        const struct gguf_tensor *from = &gguf->tensors[i];
+        struct tensor_info *to = &out->tensors[out->n_tensors++];
+        *to = (struct tensor_info){.name = mem_strndup(from->name.data, from->name.size_bytes),
+                                   .dtype = dtype_of_gguf(from->type),
+                                   .n_dims = from->n_dims,
+                                   .begin = from->begin,
+                                   .end = from->end};
+        if (!to->name)
+            return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", gguf->path);
+        for (uint32_t d = 0; d < to->n_dims; d++)
+            to->shape[d] = from->dims[to->n_dims - 1 - d];
+    }
+    return err_ok();
+}
+
+static err_t open_gguf(struct checkpoint *checkpoint, const char *path)
+{
+    checkpoint->shards = mem_alloc(sizeof *checkpoint->shards);
+    if (!checkpoint->shards)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", path);
+    struct shard *shard = &checkpoint->shards[0];
+    *shard = (struct shard){.path = mem_strdup(path), .fd = -1};
+    checkpoint->n_shards = 1;
+    struct gguf gguf;
+    TRY(gguf_open(path, &gguf));
+    err_t e = list_gguf_tensors(&gguf, &shard->header);
+    gguf_close(&gguf);
+    TRY(e);
+    shard->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (!shard->path || shard->fd < 0)
+        return err_new(ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    return merge_tensors(checkpoint);
+}
+
+err_t checkpoint_open(const char *path, struct checkpoint **out)
 {
     *out = NULL;
     struct checkpoint *checkpoint = mem_alloc(sizeof *checkpoint);
     if (!checkpoint)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", directory);
-    err_t e = open_files(checkpoint, directory);
+        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", path);
+    err_t e = gguf_is_path(path) ? open_gguf(checkpoint, path) : open_files(checkpoint, path);
     if (e.code != ERR_OK) {
         checkpoint_close(checkpoint);
         return e;
@@ -280,12 +338,57 @@ static void widen(enum tensor_dtype dtype, const uint16_t *in, size_t n, float *
     }
 }
 
+static block_dequantize_fn *dequantizer(const struct checkpoint_tensor *tensor)
+{
+    enum tensor_dtype dtype = tensor->info->dtype;
+    return dtype >= TENSOR_GGUF ? block_dequantize((uint32_t)(dtype - TENSOR_GGUF)) : NULL;
+}
+
+bool checkpoint_can_read(const struct checkpoint_tensor *tensor)
+{
+    enum tensor_dtype dtype = tensor->info->dtype;
+    return dtype == TENSOR_F32 || dtype == TENSOR_F16 || dtype == TENSOR_BF16 || dequantizer(tensor);
+}
+
+/* A range may begin and end within a block. */
+static err_t read_blocks(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                         uint64_t first, size_t n, float *out)
+{
+    const struct gguf_tensor_format *format =
+        gguf_tensor_format((uint32_t)(tensor->info->dtype - TENSOR_GGUF));
+    block_dequantize_fn *dequantize = dequantizer(tensor);
+    uint8_t chunk[8192];
+    float values[BLOCK_VALUES_MAX];
+    ASSERT(dequantize && format->block_values <= BLOCK_VALUES_MAX);
+    uint64_t block = first / format->block_values;
+    size_t skip = (size_t)(first % format->block_values);
+    const size_t chunk_blocks = sizeof chunk / format->block_bytes;
+    for (size_t done = 0; done < n;) {
+        size_t blocks = div_up(skip + n - done, format->block_values);
+        blocks = blocks < chunk_blocks ? blocks : chunk_blocks;
+        TRY(checkpoint_read_bytes(checkpoint, tensor, block * format->block_bytes,
+                                  blocks * format->block_bytes, chunk));
+        for (size_t b = 0; b < blocks; b++) {
+            dequantize(chunk + b * format->block_bytes, values);
+            size_t now = format->block_values - skip;
+            now = now < n - done ? now : n - done;
+            memcpy(out + done, values + skip, now * sizeof *out);
+            done += now;
+            skip = 0;
+        }
+        block += blocks;
+    }
+    return err_ok();
+}
+
 err_t checkpoint_read_f32(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
                           uint64_t first, size_t n, float *out)
 {
     enum tensor_dtype dtype = tensor->info->dtype;
     if (dtype == TENSOR_F32)
         return checkpoint_read_bytes(checkpoint, tensor, first * sizeof(float), n * sizeof(float), out);
+    if (dtype >= TENSOR_GGUF)
+        return read_blocks(checkpoint, tensor, first, n, out);
     ASSERT(dtype == TENSOR_BF16 || dtype == TENSOR_F16);
     uint16_t chunk[4096];
     const size_t chunk_values = sizeof chunk / sizeof chunk[0];

@@ -9,21 +9,21 @@ static void add_ranks(struct model_rank *rank, const struct step *step, struct a
         rank->backend->vtable->all_reduce(rank->backend, step, act);
 }
 
-/* acts.delta holds what the layer before adds to the residual; first layer: NULL. */
+/* acts.delta holds what the layer before adds to the residual; first layer: before is NULL. */
 static void run_attention(struct model_rank *rank, const struct layer *layer, const struct step *step,
-                          const struct act *before)
+                          const struct layer *before)
 {
     struct backend *backend = rank->backend;
     const struct backend_vtable *op = backend->vtable;
     struct model_acts *acts = &rank->acts;
-    const struct family *family = rank->config.family;
     float eps = (float)rank->config.norm_eps;
 
-    op->add_norm(backend, step, acts->residual, before, layer->attention_norm, eps, family->norm,
+    op->add_norm(backend, step, acts->residual, before ? acts->delta : NULL,
+                 before ? before->norms[LAYER_MLP_POST_NORM] : NULL, layer->norms[LAYER_ATTENTION_NORM], eps,
                  acts->normed);
     op->linear(backend, step, acts->normed, layer->qkv, acts->qkv);
-    op->rope_kv_write(backend, step, acts->qkv, &layer->attention.shape, NULL, NULL, eps, rank->rope,
-                      family->rope, layer->kv);
+    op->rope_kv_write(backend, step, acts->qkv, &layer->attention.shape, layer->norms[LAYER_Q_NORM],
+                      layer->norms[LAYER_K_NORM], eps, layer->rope, rank->config.family->rope, layer->kv);
     op->attention(backend, step, acts->qkv, &layer->attention, layer->kv, acts->attention);
     op->linear(backend, step, acts->attention, layer->o, acts->delta);
     add_ranks(rank, step, acts->delta);
@@ -35,8 +35,8 @@ static void run_mlp(struct model_rank *rank, const struct layer *layer, const st
     const struct backend_vtable *op = backend->vtable;
     struct model_acts *acts = &rank->acts;
 
-    op->add_norm(backend, step, acts->residual, acts->delta, layer->mlp_norm, (float)rank->config.norm_eps,
-                 rank->config.family->norm, acts->normed);
+    op->add_norm(backend, step, acts->residual, acts->delta, layer->norms[LAYER_ATTENTION_POST_NORM],
+                 layer->norms[LAYER_MLP_NORM], (float)rank->config.norm_eps, acts->normed);
     op->linear(backend, step, acts->normed, layer->gate_up, acts->gate_up);
     op->activation_mul(backend, step, acts->gate_up, rank->config.activation, acts->mlp);
     op->linear(backend, step, acts->mlp, layer->down, acts->delta);
@@ -55,16 +55,18 @@ static void run_rows(struct model_rank *rank, struct step *step)
     }
     if (step->n_rows == 0)
         return;
-    op->embed(backend, step, rank->sampler, rank->embedding, rank->shard.first_token, 1.0f, acts->residual);
+    op->embed(backend, step, rank->sampler, rank->embedding, rank->shard.first_token, rank->embedding_scale,
+              acts->residual);
     add_ranks(rank, step, acts->residual);
     for (uint32_t i = 0; i < rank->config.n_layers; i++) {
         const struct layer *layer = &rank->layers[i];
-        run_attention(rank, layer, step, i > 0 ? acts->delta : NULL);
+        run_attention(rank, layer, step, i > 0 ? layer - 1 : NULL);
         run_mlp(rank, layer, step);
     }
+    const struct layer *last = &rank->layers[rank->config.n_layers - 1];
     if (step->n_outputs > 0)
-        op->add_norm(backend, step, acts->residual, acts->delta, rank->final_norm,
-                     (float)rank->config.norm_eps, rank->config.family->norm, acts->normed);
+        op->add_norm(backend, step, acts->residual, acts->delta, last->norms[LAYER_MLP_POST_NORM],
+                     rank->final_norm, (float)rank->config.norm_eps, acts->normed);
 }
 
 void rank_forward(struct model_rank *rank, struct step *step)
@@ -83,12 +85,13 @@ static void run_logits(struct model_rank *rank, const struct step *step, uint32_
     struct backend *backend = rank->backend;
     const struct backend_vtable *op = backend->vtable;
     struct model_acts *acts = &rank->acts;
+    float soft_cap = rank->config.final_soft_cap;
     op->gather_outputs(backend, step, first, n, acts->normed, acts->output_hidden);
     if (rank->shard.n_ranks == 1) {
-        op->logits(backend, step, first, n, acts->output_hidden, rank->lm_head, 0.0f, acts->logits);
+        op->logits(backend, step, first, n, acts->output_hidden, rank->lm_head, soft_cap, acts->logits);
         return;
     }
-    op->logits(backend, step, first, n, acts->output_hidden, rank->lm_head, 0.0f, acts->logits_part);
+    op->logits(backend, step, first, n, acts->output_hidden, rank->lm_head, soft_cap, acts->logits_part);
     op->all_gather(backend, step, first, n, acts->logits_part, acts->logits);
 }
 

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <unistd.h>
 #include "base/mapped_file.h"
+#include "model/gguf_config.h"
 #include "model/json_fields.h"
 
 enum { NEW_TOKENS_MAX = 1 << 24, TOP_K_MAX = 1 << 20 };
@@ -99,6 +100,8 @@ static err_t parse_ids(const struct json_fields *fields, uint32_t vocab_size, st
 err_t generation_config_load(const char *directory, uint32_t vocab_size, struct generation_config *out)
 {
     *out = (struct generation_config){.bos_token_id = -1, .pad_token_id = -1};
+    if (gguf_is_path(directory))
+        return gguf_generation_load(directory, vocab_size, out);
     static const char *const names[] = {"generation_config.json", "config.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[PATH_MAX];

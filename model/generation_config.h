@@ -20,8 +20,8 @@ struct generation_config {
     int64_t bos_token_id, pad_token_id; /* -1 = none */
 };
 
-/* Reads DIRECTORY/generation_config.json where it exists (values of the wrong kind or range are an error that
+/* Reads PATH/generation_config.json where it exists (values of the wrong kind or range are an error that
  * names the field), ids below vocab_size; config.json's eos_token_id and bos_token_id fill what it leaves
- * out. */
-err_t generation_config_load(const char *directory, uint32_t vocab_size,
+ * out. PATH may be a GGUF file: bos, eos, pad, and the ends of a turn, from its metadata. */
+err_t generation_config_load(const char *path, uint32_t vocab_size,
                              struct generation_config *out) ERR_MUST_CHECK;

@@ -118,8 +118,11 @@ static uint64_t weights_total(const struct planner *planner)
             desc.bias = &not_read_yet;
         bytes += planner->backend->vtable->weight_bytes(planner->backend, &desc);
     }
-    for (size_t i = 0; i < planner->list->n_vectors; i++)
-        bytes += planner->backend->vtable->vector_bytes(planner->backend, planner->list->vectors[i].n_in);
+    for (size_t i = 0; i < planner->list->n_vectors; i++) {
+        const struct weight_source *source = &planner->list->vectors[i];
+        if (source->n_parts > 0)
+            bytes += planner->backend->vtable->vector_bytes(planner->backend, source->n_in);
+    }
     return bytes;
 }
 
@@ -144,7 +147,8 @@ static uint64_t activations_total(const struct planner *planner, const struct me
             continue;
         bytes += vtable->act_bytes(planner->backend, spec.role, spec.rows, spec.width);
     }
-    bytes += vtable->rope_bytes(planner->backend, planner->config->head_dim / 2, plan->max_model_len);
+    bytes += (planner->config->has_local_rope ? 2 : 1) *
+             vtable->rope_bytes(planner->backend, planner->config->head_dim / 2, plan->max_model_len);
     struct backend_needs needs = model_backend_needs(planner->config, planner->shard, plan);
     return bytes + vtable->scratch_bytes(planner->backend, &needs);
 }

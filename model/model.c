@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "model/fingerprint.h"
+#include "model/gguf_config.h"
 #include "model/model_internal.h"
 
 enum { UNUSED_NAMED_MAX = 8 }; /* tensors that the warning names; the others are counted */
@@ -113,8 +114,10 @@ static void warn_unused(const char *directory, const struct checkpoint *checkpoi
     size_t used = 0, n_unused = 0;
     for (size_t i = 0; i < checkpoint_count(checkpoint); i++) {
         const struct checkpoint_tensor *tensor = checkpoint_at(checkpoint, i);
-        /* Old Llama checkpoints carry the rotary table, which is computed here. */
-        if (tensor->used || strstr(tensor->info->name, ".rotary_emb.inv_freq"))
+        /* Old Llama checkpoints carry the rotary table, which is computed here; GGUF files carry divisors of
+         * its frequencies, which the configuration has. */
+        if (tensor->used || strstr(tensor->info->name, ".rotary_emb.inv_freq") ||
+            strcmp(tensor->info->name, GGUF_ROPE_DIVISORS) == 0)
             continue;
         if (n_unused++ < UNUSED_NAMED_MAX && used < sizeof names) {
             int n = snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", tensor->info->name);

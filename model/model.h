@@ -32,7 +32,7 @@ enum { MODEL_BLOCK_TOKENS = 16 };
 struct memory_plan;
 
 struct model_options {
-    const char *directory; /* config.json, *.safetensors */
+    const char *directory; /* config.json, *.safetensors; or a GGUF file */
     enum model_dtype
         dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
     enum model_quantization quantization; /* of the linear layers; the embedding and LM head become int8 at

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include "base/alloc.h"
+#include "base/float16.h"
 
 static err_t load_matrix(struct model_rank *rank, const struct rank_source *from, size_t index,
                          struct weight **out)
@@ -42,6 +43,8 @@ static err_t load_vector(struct model_rank *rank, const struct rank_source *from
                          struct vector **out)
 {
     const struct weight_source *source = &from->list->vectors[index];
+    if (source->n_parts == 0)
+        return err_ok();
     float *values = mem_alloc_array(source->n_in, sizeof *values);
     if (!values)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %s", source->name);
@@ -58,18 +61,19 @@ static err_t load_layer(struct model_rank *rank, const struct rank_source *from,
     const struct model_config *config = &rank->config;
     struct layer *layer = &rank->layers[index];
     size_t matrix = (size_t)index * LAYER_MATRICES, vector = (size_t)index * LAYER_VECTORS;
-    TRY(load_vector(rank, from, vector + LAYER_ATTENTION_NORM, &layer->attention_norm));
-    TRY(load_vector(rank, from, vector + LAYER_MLP_NORM, &layer->mlp_norm));
+    for (size_t i = 0; i < LAYER_VECTORS; i++)
+        TRY(load_vector(rank, from, vector + i, &layer->norms[i]));
     TRY(load_matrix(rank, from, matrix + LAYER_QKV, &layer->qkv));
     TRY(load_matrix(rank, from, matrix + LAYER_O, &layer->o));
     TRY(load_matrix(rank, from, matrix + LAYER_GATE_UP, &layer->gate_up));
     TRY(load_matrix(rank, from, matrix + LAYER_DOWN, &layer->down));
     layer->attention = (struct attention_params){
         .shape = {config->n_heads, config->n_kv_heads, config->head_dim},
-        .scale = 1.0f / sqrtf((float)config->head_dim),
-        .window = config->layer_windowed[index] ? config->window : 0,
-        .soft_cap = 0.0f,
+        .scale = config->attention_scale,
+        .window = model_config_is_windowed(config, index) ? config->window : 0,
+        .soft_cap = config->attention_soft_cap,
     };
+    layer->rope = layer->attention.window > 0 && rank->local_rope ? rank->local_rope : rank->rope;
     return err_ok();
 }
 
@@ -124,12 +128,24 @@ static err_t create_acts(struct model_rank *rank, const struct memory_plan *plan
     return err_ok();
 }
 
-static err_t create_rope(struct model_rank *rank, const struct memory_plan *plan)
+static err_t create_rope(struct model_rank *rank, const struct rope_config *config,
+                         const struct memory_plan *plan, struct rope **out)
 {
     float inv_freq[MODEL_HEAD_DIM_MAX / 2];
-    rope_frequencies(&rank->config.rope, rank->config.head_dim, inv_freq);
+    rope_frequencies(config, rank->config.head_dim, inv_freq);
     return rank->backend->vtable->rope_create(rank->backend, inv_freq, rank->config.head_dim / 2, 1.0f,
-                                              plan->max_model_len, &rank->rope);
+                                              plan->max_model_len, out);
+}
+
+/* The root of the width, rounded to the type of the activations that Transformers multiplies by it. */
+static float embedding_scale(const struct model_config *config, enum model_dtype dtype)
+{
+    if (!config->family->scaled_embedding)
+        return 1.0f;
+    float scale = sqrtf((float)config->hidden_size);
+    if (dtype == MODEL_DTYPE_F32)
+        return scale;
+    return dtype == MODEL_DTYPE_F16 ? f16_to_f32(f16_from_f32(scale)) : bf16_to_f32(bf16_from_f32(scale));
 }
 
 err_t rank_create(struct model_rank *rank, const struct rank_source *from)
@@ -140,7 +156,10 @@ err_t rank_create(struct model_rank *rank, const struct rank_source *from)
     TRY(backend->vtable->reserve(backend, &needs, plan->total_bytes));
     TRY(create_layers(rank, from));
     TRY(create_acts(rank, plan));
-    TRY(create_rope(rank, plan));
+    TRY(create_rope(rank, &rank->config.rope, plan, &rank->rope));
+    if (rank->config.has_local_rope)
+        TRY(create_rope(rank, &rank->config.local_rope, plan, &rank->local_rope));
+    rank->embedding_scale = embedding_scale(&rank->config, from->list->dtype);
     return backend->vtable->sampler_create(backend, plan->max_num_seqs, rank->config.vocab_size,
                                            plan->max_model_len, &rank->sampler);
 }
@@ -148,14 +167,13 @@ err_t rank_create(struct model_rank *rank, const struct rank_source *from)
 static void destroy_layer(const struct backend_vtable *vtable, const struct layer *layer)
 {
     struct weight *const weights[] = {layer->qkv, layer->o, layer->gate_up, layer->down};
-    struct vector *const vectors[] = {layer->attention_norm, layer->mlp_norm};
     for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) {
         if (weights[i])
             vtable->weight_destroy(weights[i]);
     }
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
-        if (vectors[i])
-            vtable->vector_destroy(vectors[i]);
+    for (size_t i = 0; i < LAYER_VECTORS; i++) {
+        if (layer->norms[i])
+            vtable->vector_destroy(layer->norms[i]);
     }
     if (layer->kv)
         vtable->kv_destroy(layer->kv);
@@ -176,6 +194,8 @@ void rank_destroy(struct model_rank *rank)
         vtable->vector_destroy(rank->final_norm);
     if (rank->rope)
         vtable->rope_destroy(rank->rope);
+    if (rank->local_rope)
+        vtable->rope_destroy(rank->local_rope);
     if (rank->sampler)
         vtable->sampler_destroy(rank->sampler);
     const struct model_acts *acts = &rank->acts;

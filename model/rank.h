@@ -13,12 +13,13 @@
 #include "model/weights.h"
 
 struct layer {
-    struct vector *attention_norm, *mlp_norm; /* [hidden] */
-    struct weight *qkv;                       /* [qkv, hidden] */
-    struct weight *o;                         /* [hidden, attention] */
-    struct weight *gate_up;                   /* [2 * mlp, hidden] */
-    struct weight *down;                      /* [hidden, mlp] */
+    struct vector *norms[LAYER_VECTORS]; /* [hidden], of q and k [head_dim]; NULL where the family has none */
+    struct weight *qkv;                  /* [qkv, hidden] */
+    struct weight *o;                    /* [hidden, attention] */
+    struct weight *gate_up;              /* [2 * mlp, hidden] */
+    struct weight *down;                 /* [hidden, mlp] */
     struct kv *kv;
+    const struct rope *rope; /* the rank's, or its local one */
     struct attention_params attention;
 };
 
@@ -38,7 +39,8 @@ struct model_rank {
     struct weight *embedding;  /* [shard.n_tokens, hidden] */
     struct weight *lm_head;    /* [shard.n_tokens, hidden]; the embedding itself when tied */
     struct vector *final_norm; /* [hidden] */
-    struct rope *rope;
+    float embedding_scale;
+    struct rope *rope, *local_rope; /* local_rope: of windowed layers, NULL where they have no other */
     struct sampler *sampler;
     struct model_acts acts;
 };

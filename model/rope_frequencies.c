@@ -27,6 +27,9 @@ void rope_frequencies(const struct rope_config *rope, uint32_t head_dim, float *
         case ROPE_SCALING_LLAMA3:
             plain = llama3_scaled(rope, plain);
             break;
+        case ROPE_SCALING_DIVISORS:
+            plain /= (double)rope->divisors[i];
+            break;
         }
         inv_freq[i] = (float)plain;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/gguf.h"
 #include "model/json_fields.h"
 
 static const struct {
@@ -22,6 +23,8 @@ enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
 const char *tensor_dtype_name(enum tensor_dtype dtype)
 {
+    if (dtype >= TENSOR_GGUF)
+        return gguf_tensor_format((uint32_t)(dtype - TENSOR_GGUF))->name;
     ASSERT((size_t)dtype < N_DTYPES);
     return dtypes[dtype].name;
 }

@@ -31,6 +31,7 @@ enum tensor_dtype {
     TENSOR_U16,
     TENSOR_U8,
     TENSOR_BOOL,
+    TENSOR_GGUF = 64, /* of GGUF files only: this + the type's number there */
 };
 
 struct tensor_info {
@@ -48,7 +49,7 @@ struct safetensors {
 };
 
 const char *tensor_dtype_name(enum tensor_dtype dtype);
-size_t tensor_dtype_bytes(enum tensor_dtype dtype);
+size_t tensor_dtype_bytes(enum tensor_dtype dtype); /* of one value; no TENSOR_GGUF */
 /* "[4, 64]" into text[text_bytes]; returns text. */
 const char *tensor_shape_text(const uint64_t *shape, uint32_t n_dims, char *text, size_t text_bytes);
 

@@ -61,6 +61,16 @@ static err_t read_values(const struct weight_source *source, const struct weight
     return check_values(source, part, row, out, n);
 }
 
+/* Where the checkpoint has row `row`: pairs of a head's rotation may lie side by side there. */
+static size_t stored_row(const struct weight_part *part, size_t row)
+{
+    size_t dim = part->interleaved_dim;
+    if (dim == 0)
+        return row;
+    size_t in_head = row % dim;
+    return row - in_head + 2 * (in_head % (dim / 2)) + in_head / (dim / 2);
+}
+
 /* The part that holds row *row of the stack; *row becomes the row of the tensor. */
 static const struct weight_part *find_part(const struct weight_source *source, size_t *row)
 {
@@ -185,8 +195,8 @@ static void source_row(const void *context, size_t row, float *out)
     const struct weight_source *source = context;
     const struct weight_part *part = find_part(source, &row);
     err_t e = part->quantized ? quantized_values(source, part, row, out)
-                              : read_values(source, part, row, source->n_columns, source->first_column,
-                                            source->n_in, out);
+                              : read_values(source, part, stored_row(part, row), source->n_columns,
+                                            source->first_column, source->n_in, out);
     if (e.code == ERR_OK)
         return;
     (void)fault_raise(source->fault, e);
@@ -214,7 +224,11 @@ err_t weight_source_read_bias(const struct weight_source *source, float *out)
     size_t done = 0;
     for (uint32_t i = 0; i < source->n_biases; i++) {
         const struct weight_part *bias = &source->biases[i];
-        TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
+        for (size_t row = 0; row < bias->n_rows && bias->interleaved_dim > 0; row++)
+            TRY(read_values(source, bias, 0, 0, stored_row(bias, bias->first_row + row), 1,
+                            out + done + row));
+        if (bias->interleaved_dim == 0)
+            TRY(read_values(source, bias, 0, 0, bias->first_row, bias->n_rows, out + done));
         done += bias->n_rows;
     }
     return err_ok();
@@ -227,5 +241,8 @@ err_t weight_source_read_vector(const struct weight_source *source, float *out)
             out[i] = 1.0f;
         return err_ok();
     }
-    return read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out);
+    TRY(read_values(source, &source->parts[0], 0, 0, 0, source->n_in, out));
+    for (size_t i = 0; i < source->n_in && source->one_plus; i++)
+        out[i] = 1.0f + out[i];
+    return err_ok();
 }

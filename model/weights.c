@@ -52,11 +52,13 @@ static err_t bind_part(const struct list_maker *maker, struct weight_part *part,
     const char *file = checkpoint_file(maker->checkpoint, part->tensor);
     char got[128], expected[128];
     if (!shape_equals(info, shape, n_dims))
-        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has shape %s, config.json makes it %s", file,
-                       part->name, tensor_shape_text(info->shape, info->n_dims, got, sizeof got),
+        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has shape %s, the configuration makes it %s",
+                       file, part->name, tensor_shape_text(info->shape, info->n_dims, got, sizeof got),
                        tensor_shape_text(shape, n_dims, expected, sizeof expected));
-    if (info->dtype != TENSOR_F32 && info->dtype != TENSOR_F16 && info->dtype != TENSOR_BF16)
-        return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"%s\" has dtype %s, it must be F32, F16 or BF16",
+    if (!checkpoint_can_read(part->tensor))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "%s: tensor \"%s\" has dtype %s, it must be F32, F16 or BF16, or in a GGUF file Q4_0, "
+                       "Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K",
                        file, part->name, tensor_dtype_name(info->dtype));
     return err_ok();
 }
@@ -67,7 +69,7 @@ static void part_name(const struct list_maker *maker, struct weight_part *part, 
 {
     int n = layer < 0 ? snprintf(part->name, sizeof part->name, "%s.%s", name, suffix)
                       : snprintf(part->name, sizeof part->name, "%s%lld.%s.%s",
-                                 maker->config->family->names.layer_prefix, (long long)layer, name, suffix);
+                                 maker->config->names->layer_prefix, (long long)layer, name, suffix);
     ASSERT(n > 0 && (size_t)n < sizeof part->name);
 }
 
@@ -95,6 +97,7 @@ struct matrix_spec {
     uint32_t n_parts;
     const char *names[WEIGHT_PARTS_MAX];
     struct extent rows[WEIGHT_PARTS_MAX];
+    uint32_t interleaved_dim[WEIGHT_PARTS_MAX]; /* of weight_part */
 };
 
 /* ---- Quantised checkpoints ---- */
@@ -116,10 +119,11 @@ static err_t bind_weight(const struct list_maker *maker, struct weight_part *par
 {
     part->first_row = spec->rows[index].first;
     part->n_rows = spec->rows[index].n;
+    part->interleaved_dim = spec->interleaved_dim[index];
     part_name(maker, part, spec->layer, spec->names[index], "weight");
     const struct model_config *config = maker->config;
     if (maker->checkpoint &&
-        quant_config_covers(&config->quantization, &config->family->names, spec->layer, spec->names[index]))
+        quant_config_covers(&config->quantization, config->names, spec->layer, spec->names[index]))
         return bind_quantized(maker, part, spec, index);
     return bind_part(maker, part, (uint64_t[]){spec->rows[index].all, spec->columns.all}, 2);
 }
@@ -232,6 +236,7 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
         struct weight_part *part = &source->biases[i];
         part->first_row = spec->rows[i].first;
         part->n_rows = spec->rows[i].n;
+        part->interleaved_dim = spec->interleaved_dim[i];
         part_name(maker, part, spec->layer, spec->names[i], "bias");
         TRY(bind_part(maker, part, (uint64_t[]){spec->rows[i].all}, 1));
     }
@@ -240,12 +245,18 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
     return check_quantisable(maker, source);
 }
 
-static err_t add_vector(const struct list_maker *maker, int64_t layer, const char *name)
+/* name NULL: the family has none. */
+static err_t add_vector(const struct list_maker *maker, int64_t layer, const char *name, size_t n)
 {
     struct weight_source *source = &maker->list->vectors[maker->list->n_vectors++];
+    if (!name) {
+        *source = (struct weight_source){0};
+        return err_ok();
+    }
     *source = (struct weight_source){.n_out = 1,
-                                     .n_in = maker->config->hidden_size,
-                                     .n_columns = maker->config->hidden_size,
+                                     .n_in = n,
+                                     .n_columns = n,
+                                     .one_plus = maker->config->norm_one_plus,
                                      .format = WEIGHT_F32,
                                      .n_parts = 1,
                                      .checkpoint = maker->checkpoint,
@@ -281,24 +292,46 @@ static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weig
 {
     const struct model_config *config = maker->config;
     const struct shard *shard = maker->shard;
-    const struct family_names *names = &config->family->names;
+    const struct family_names *names = config->names;
     const struct extent hidden = {0, config->hidden_size, config->hidden_size};
     const struct extent q = heads_extent(config, shard->first_head, shard->n_heads, config->n_heads);
     const struct extent kv =
         heads_extent(config, shard->first_kv_head, shard->n_kv_heads, config->n_kv_heads);
     const struct extent mlp = {shard->first_mlp, shard->mlp_width, config->intermediate_size};
     bool first = shard->rank == 0;
+    uint32_t pairs = config->interleaved_heads ? config->head_dim : 0;
     const struct matrix_spec specs[LAYER_MATRICES] = {
-        [LAYER_QKV] =
-            {layer, format, hidden, config->qkv_bias, 3, {names->q, names->k, names->v}, {q, kv, kv}},
-        [LAYER_O] = {layer, format, q, config->o_bias && first, 1, {names->o}, {hidden}},
-        [LAYER_GATE_UP] = {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {mlp, mlp}},
-        [LAYER_DOWN] = {layer, format, mlp, config->mlp_bias && first, 1, {names->down}, {hidden}},
+        [LAYER_QKV] = {layer,
+                       format,
+                       hidden,
+                       config->qkv_bias,
+                       3,
+                       {names->q, names->k, names->v},
+                       {q, kv, kv},
+                       {pairs, pairs, 0}},
+        [LAYER_O] = {layer, format, q, config->o_bias && first, 1, {names->o}, {hidden}, {0}},
+        [LAYER_GATE_UP] =
+            {layer, format, hidden, config->mlp_bias, 2, {names->gate, names->up}, {mlp, mlp}, {0}},
+        [LAYER_DOWN] = {layer, format, mlp, config->mlp_bias && first, 1, {names->down}, {hidden}, {0}},
     };
     for (int i = 0; i < LAYER_MATRICES; i++)
         TRY(add_matrix(maker, &specs[i]));
-    TRY(add_vector(maker, layer, names->attention_norm));
-    return add_vector(maker, layer, names->mlp_norm);
+    const struct family *family = config->family;
+    const struct {
+        const char *name;
+        size_t n;
+    } vectors[LAYER_VECTORS] = {
+        [LAYER_ATTENTION_NORM] = {names->attention_norm, config->hidden_size},
+        [LAYER_ATTENTION_POST_NORM] = {family->post_norms ? names->attention_post_norm : NULL,
+                                       config->hidden_size},
+        [LAYER_MLP_NORM] = {names->mlp_norm, config->hidden_size},
+        [LAYER_MLP_POST_NORM] = {family->post_norms ? names->mlp_post_norm : NULL, config->hidden_size},
+        [LAYER_Q_NORM] = {family->qk_norms ? names->q_norm : NULL, config->head_dim},
+        [LAYER_K_NORM] = {family->qk_norms ? names->k_norm : NULL, config->head_dim},
+    };
+    for (int i = 0; i < LAYER_VECTORS; i++)
+        TRY(add_vector(maker, layer, vectors[i].name, vectors[i].n));
+    return err_ok();
 }
 
 /* What AUTO means: config.json's dtype, else that of the embedding. */
@@ -309,7 +342,7 @@ static enum model_dtype computed_dtype(const struct list_maker *maker)
     if (maker->config->dtype != MODEL_DTYPE_AUTO)
         return maker->config->dtype;
     char name[WEIGHT_NAME_MAX];
-    snprintf(name, sizeof name, "%s.weight", maker->config->family->names.embedding);
+    snprintf(name, sizeof name, "%s.weight", maker->config->names->embedding);
     const struct checkpoint_tensor *tensor =
         maker->checkpoint ? checkpoint_find(maker->checkpoint, name) : NULL;
     if (tensor && tensor->info->dtype == TENSOR_F32)
@@ -320,7 +353,7 @@ static enum model_dtype computed_dtype(const struct list_maker *maker)
 static err_t fill_list(const struct list_maker *maker)
 {
     const struct model_config *config = maker->config;
-    const struct family_names *names = &config->family->names;
+    const struct family_names *names = config->names;
     enum weight_format plain = plain_format(maker->list->dtype), linear = plain, head = plain;
     if (maker->checkpoint && config->quantization.method && maker->options->quantization != MODEL_QUANT_NONE)
         return err_new(
@@ -350,13 +383,13 @@ static err_t fill_list(const struct list_maker *maker)
     const struct shard *shard = maker->shard;
     const struct extent hidden = {0, config->hidden_size, config->hidden_size},
                         tokens = {shard->first_token, shard->n_tokens, config->vocab_size};
-    const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}};
+    const struct matrix_spec embedding = {-1, head, hidden, false, 1, {names->embedding}, {tokens}, {0}};
     TRY(add_matrix(maker, &embedding));
     maker->list->matrices[maker->list->n_matrices - 1].is_table = true;
-    TRY(add_vector(maker, -1, names->final_norm));
+    TRY(add_vector(maker, -1, names->final_norm, config->hidden_size));
     if (maker->list->tied)
         return err_ok();
-    const struct matrix_spec lm_head = {-1, head, hidden, false, 1, {names->lm_head}, {tokens}};
+    const struct matrix_spec lm_head = {-1, head, hidden, false, 1, {names->lm_head}, {tokens}, {0}};
     err_t e = add_matrix(maker, &lm_head);
     if (e.code == ERR_NOT_FOUND)
         e = err_prefix(e, "config.json does not say \"tie_word_embeddings\": true");

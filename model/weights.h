@@ -31,6 +31,8 @@ struct weight_part {
     const struct checkpoint_tensor *tensor; /* NULL = dummy values, or quantised */
     struct quant_tensors *quantized;        /* owned; NULL = plain */
     size_t first_row, n_rows;               /* this rank's; of a bias or norm: its values */
+    uint32_t
+        interleaved_dim; /* of the heads whose rows i and i + dim / 2 are side by side in the tensor; 0 */
 };
 
 /* What stands for the part in messages and hints; NULL = dummy values. */
@@ -49,6 +51,7 @@ struct weight_source {
     uint32_t group;             /* quantised formats: inputs that share a scale */
     bool has_codes;             /* they come from the checkpoint, or are drawn as such */
     uint32_t group_repeats;     /* has_codes: groups that share one scale of the checkpoint */
+    bool one_plus;              /* of a vector: values are 1 + what the checkpoint holds */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
     const struct checkpoint *checkpoint; /* NULL = dummy values from seed */
@@ -57,9 +60,18 @@ struct weight_source {
 };
 
 /* Order of the matrices: LAYER_MATRICES of layer 0, of layer 1, ..., the embedding, the LM head (absent when
- * tied). Order of the vectors: LAYER_VECTORS of each layer, the final norm. */
+ * tied). Order of the vectors: LAYER_VECTORS of each layer, those that the family lacks with n_parts = 0; the
+ * final norm. */
 enum layer_matrix { LAYER_QKV, LAYER_O, LAYER_GATE_UP, LAYER_DOWN, LAYER_MATRICES };
-enum layer_vector { LAYER_ATTENTION_NORM, LAYER_MLP_NORM, LAYER_VECTORS };
+enum layer_vector {
+    LAYER_ATTENTION_NORM,
+    LAYER_ATTENTION_POST_NORM,
+    LAYER_MLP_NORM,
+    LAYER_MLP_POST_NORM,
+    LAYER_Q_NORM,
+    LAYER_K_NORM,
+    LAYER_VECTORS
+};
 
 struct weight_list {
     struct weight_source *matrices; /* [n_matrices] */

@@ -3,8 +3,10 @@
 #include <jansson.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/gguf.h"
 #include "base/hash.h"
 #include "base/mapped_file.h"
+#include "text/gguf_tokenizer.h"
 #include "text/json_field.h"
 
 enum { PATH_BYTES_MAX = 4096, CONFIG_BYTES_MAX = 16 << 20 };
@@ -121,8 +123,49 @@ static err_t load_template_file(const char *directory, const char *template_path
     return e;
 }
 
+static err_t special_from_gguf(const struct gguf *gguf, const struct tokenizer *tokenizer, const char *key,
+                               char **text, int64_t *id)
+{
+    uint32_t value = UINT32_MAX;
+    TRY(gguf_opt_u32(gguf, key, 0, TOKENIZER_VOCAB_MAX, &value));
+    size_t size_bytes;
+    const char *token = value == UINT32_MAX ? NULL : tokenizer_token(tokenizer, value, &size_bytes);
+    if (token == NULL)
+        return err_ok();
+    *id = value;
+    *text = mem_strdup(token);
+    return *text ? err_ok() : out_of_memory();
+}
+
+static err_t use_gguf(const struct gguf *gguf, struct text_assets *out)
+{
+    TRY(tokenizer_from_gguf(gguf, &out->tokenizer));
+    TRY(special_from_gguf(gguf, out->tokenizer, "tokenizer.ggml.bos_token_id", &out->bos_token,
+                          &out->bos_token_id));
+    TRY(special_from_gguf(gguf, out->tokenizer, "tokenizer.ggml.eos_token_id", &out->eos_token,
+                          &out->eos_token_id));
+    struct gguf_text source = {NULL, 0};
+    TRY(gguf_opt_text(gguf, "tokenizer.chat_template", &source));
+    return source.data && out->chat_template == NULL
+               ? compile(out, source.data, source.size_bytes, gguf->path)
+               : err_ok();
+}
+
+static err_t load_gguf(const char *path, const char *template_path, struct text_assets *out)
+{
+    struct gguf gguf;
+    if (template_path != NULL)
+        TRY(compile_file(out, template_path));
+    TRY(gguf_open(path, &gguf));
+    err_t e = use_gguf(&gguf, out);
+    gguf_close(&gguf);
+    return e;
+}
+
 static err_t load_all(const char *directory, const char *template_path, struct text_assets *out)
 {
+    if (gguf_is_path(directory))
+        return load_gguf(directory, template_path, out);
     TRY(tokenizer_load(directory, &out->tokenizer));
     TRY(load_template_file(directory, template_path, out));
     TRY(load_config(directory, out));

@@ -1,5 +1,6 @@
-/* Everything about text that comes with a model directory: tokenizer.json, tokenizer_config.json (special
- * tokens, chat template), chat_template.jinja when present. Immutable after load: any thread. */
+/* Everything about text that comes with a model: of a directory tokenizer.json, tokenizer_config.json
+ * (special tokens, chat template), chat_template.jinja when present; or of a GGUF file its metadata.
+ * Immutable after load: any thread. */
 #pragma once
 
 #include <stdint.h>
@@ -14,9 +15,8 @@ struct text_assets {
     uint64_t template_fingerprint;       /* hash of the template's source; 0 = none */
 };
 
-/* template_path: NULL, or a file that replaces the directory's template (--chat-template). */
-err_t text_assets_load(const char *directory, const char *template_path,
-                       struct text_assets *out) ERR_MUST_CHECK;
+/* template_path: NULL, or a file that replaces the model's template (--chat-template). */
+err_t text_assets_load(const char *path, const char *template_path, struct text_assets *out) ERR_MUST_CHECK;
 void text_assets_free(struct text_assets *assets);
 
 /* Messages -> ids: render, then encode with special tokens parsed where the template wrote them and none

@@ -2,10 +2,12 @@
 
 #include <string.h>
 #include "base/alloc.h"
+#include "base/gguf.h"
 #include "base/hash.h"
 #include "base/mapped_file.h"
 #include "base/utf8.h"
 #include "text/detokenizer.h"
+#include "text/gguf_tokenizer.h"
 #include "text/tokenizer_parts.h"
 
 enum { PATH_BYTES_MAX = 4096 };
@@ -32,8 +34,19 @@ err_t tokenizer_parse(const char *json, size_t json_bytes, const char *name, str
     return err_ok();
 }
 
+static err_t load_gguf(const char *path, struct tokenizer **out)
+{
+    struct gguf gguf;
+    TRY(gguf_open(path, &gguf));
+    err_t e = tokenizer_from_gguf(&gguf, out);
+    gguf_close(&gguf);
+    return e;
+}
+
 err_t tokenizer_load(const char *directory, struct tokenizer **out)
 {
+    if (gguf_is_path(directory))
+        return load_gguf(directory, out);
     char path[PATH_BYTES_MAX];
     char *json;
     size_t json_bytes;

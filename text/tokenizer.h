@@ -32,9 +32,9 @@ enum tokenize_flags {
     TOKENIZE_PARSE_SPECIAL = 1u << 1, /* special tokens written in the text become their id */
 };
 
-/* Reads DIRECTORY/tokenizer.json. Errors name the file and the field; a construct that is not supported is
- * ERR_UNIMPLEMENTED and named. */
-err_t tokenizer_load(const char *directory, struct tokenizer **out) ERR_MUST_CHECK;
+/* Reads PATH/tokenizer.json, or the metadata of a GGUF file. Errors name the file and the field; a construct
+ * that is not supported is ERR_UNIMPLEMENTED and named. */
+err_t tokenizer_load(const char *path, struct tokenizer **out) ERR_MUST_CHECK;
 /* From memory; `name` is for messages. */
 err_t tokenizer_parse(const char *json, size_t json_bytes, const char *name,
                       struct tokenizer **out) ERR_MUST_CHECK;

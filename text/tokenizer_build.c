@@ -203,13 +203,18 @@ static err_t build_added(const json_t *root, struct tokenizer *out)
     if (n > ADDED_TOKENS_MAX)
         return err_new(ERR_DATA_LOSS, "%zu added tokens, the most is %d", n, ADDED_TOKENS_MAX);
     out->added = mem_alloc_array(n + 1, sizeof *out->added);
-    out->added_pattern = mem_alloc_array(n + 1, sizeof *out->added_pattern);
-    if (out->added == NULL || out->added_pattern == NULL)
+    if (out->added == NULL)
         return out_of_memory();
     uint32_t n_model_ids = out->vocab.n_ids;
     TRY(add_tokens(list, out));
+    return tokenizer_mark_added(out, n_model_ids);
+}
+
+err_t tokenizer_mark_added(struct tokenizer *out, uint32_t n_model_ids)
+{
+    out->added_pattern = mem_alloc_array(out->n_added + 1, sizeof *out->added_pattern);
     out->token_flags = mem_alloc(out->vocab.n_ids);
-    if (out->token_flags == NULL)
+    if (out->added_pattern == NULL || out->token_flags == NULL)
         return out_of_memory();
     for (size_t i = 0; i < out->n_added; i++) {
         const struct added_token *token = &out->added[i];
@@ -281,6 +286,16 @@ static err_t in_field(err_t e, const char *field)
     return e.code == ERR_OK ? e : err_prefix(e, "\"%s\"", field);
 }
 
+err_t tokenizer_finish(struct tokenizer *out)
+{
+    TRY(build_patterns(out));
+    TRY(in_field(build_decoder(out), "decoder"));
+    out->bpe.vocab = &out->vocab;
+    out->bpe.token_flags = out->token_flags;
+    out->bpe.byte_level = out->pre_tokenizer.byte_level;
+    return bpe_finish(&out->bpe);
+}
+
 err_t tokenizer_build(const json_t *root, struct tokenizer *out)
 {
     const char *version;
@@ -299,10 +314,5 @@ err_t tokenizer_build(const json_t *root, struct tokenizer *out)
     TRY(in_field(
         post_processor_parse(json_object_get(root, "post_processor"), &out->vocab, &out->post_processor),
         "post_processor"));
-    TRY(build_patterns(out));
-    TRY(in_field(build_decoder(out), "decoder"));
-    out->bpe.vocab = &out->vocab;
-    out->bpe.token_flags = out->token_flags;
-    out->bpe.byte_level = out->pre_tokenizer.byte_level;
-    return bpe_finish(&out->bpe);
+    return tokenizer_finish(out);
 }

@@ -25,5 +25,13 @@ struct tokenizer {
     uint64_t fingerprint;
 };
 
+/* The ways to fill *out: what the tokenizer is made of, tokenizer_mark_added, tokenizer_finish. */
+
+/* When vocab and added[n_added] are set; n_model_ids: the first id that the model's own vocabulary does not
+ * have. */
+err_t tokenizer_mark_added(struct tokenizer *out, uint32_t n_model_ids) ERR_MUST_CHECK;
+/* When all else is set: the patterns of added tokens, the decoder's texts, the tables of bytes. */
+err_t tokenizer_finish(struct tokenizer *out) ERR_MUST_CHECK;
+
 /* Fills *out from the parsed file; *out is zeroed, and tokenizer_destroy cleans up after an error. */
 err_t tokenizer_build(const json_t *root, struct tokenizer *out) ERR_MUST_CHECK;

@@ -149,19 +149,21 @@ void cuda_embed(struct backend *backend, const struct step *step, const struct s
 }
 
 void cuda_add_norm(struct backend *backend, const struct step *step, struct act *residual,
-                   const struct act *add, const struct vector *weight, float eps, enum norm_kind kind,
-                   struct act *out)
+                   const struct act *add, const struct vector *add_weight, const struct vector *weight,
+                   float eps, struct act *out)
 {
     ASSERT(residual->width == weight->n && out->width == weight->n &&
            (add == NULL || add->width == weight->n));
     ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
     ASSERT(add == NULL || (step->n_rows <= add->max_rows && add->f32 == out->f32));
+    ASSERT(add_weight == NULL || (add != NULL && add_weight->n == weight->n));
     ASSERT(residual->f32);
     struct cuda_backend *cuda = cuda_of(backend);
     struct add_norm_args args = {
         .step = cuda->scratch.step,
         .residual = residual->data,
         .add = add == NULL ? NULL : add->data,
+        .add_weight = add_weight == NULL ? NULL : add_weight->values,
         .weight = weight->values,
         .out = out->data,
         .residual_stride = residual->stride,
@@ -169,7 +171,6 @@ void cuda_add_norm(struct backend *backend, const struct step *step, struct act 
         .out_stride = out->stride,
         .n = (uint32_t)weight->n,
         .eps = eps,
-        .one_plus = kind == NORM_RMS_ONE_PLUS,
     };
     bool quantizes = cuda_linear_wants(cuda, out, &args.quantized);
     enum cuda_kernel_id kernel = out->f32 ? CUDA_KERNEL_add_norm_f32 : CUDA_KERNEL_add_norm_bf16;

@@ -6,7 +6,7 @@
 enum { NORM_GROUPS = ADD_NORM_WIDTH_MAX / (4 * ADD_NORM_THREADS_MAX) };
 
 struct norm_shared {
-    float sum_parts[BLOCK_WARPS_MAX], amax_parts[BLOCK_WARPS_MAX];
+    float sum_parts[BLOCK_WARPS_MAX], add_parts[BLOCK_WARPS_MAX], amax_parts[BLOCK_WARPS_MAX];
 };
 
 /* What a thread holds of a row: group g is the elements from 4 * (thread + g * threads). */
@@ -19,10 +19,37 @@ DEVICE uint32_t norm_group_first(uint32_t g)
     return 4 * (thread_x() + g * block_threads());
 }
 
+/* What is added, by its norm times add_weight. A thread adds its squares in the order of its groups, then
+ * come the warp's tree and the tree over the warps. */
+DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta[NORM_GROUPS][4],
+                       struct norm_shared *shared)
+{
+    float sum = 0;
+#pragma unroll
+    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+        if (norm_group_first(g) >= args.n)
+            break;
+        for (int i = 0; i < 4; i++)
+            sum = fmaf(delta[g][i], delta[g][i], sum);
+    }
+    float scale = 1.0f / sqrtf(block_sum(sum, shared->add_parts) / (float)args.n + args.eps);
+#pragma unroll
+    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+        uint32_t k = norm_group_first(g);
+        if (k >= args.n)
+            break;
+        float weight[4];
+        load_group(weight, args.add_weight, k, args.n, whole);
+        for (int i = 0; i < 4; i++)
+            delta[g][i] *= scale * weight[i];
+    }
+}
+
 /* Residual plus add, back to the residual; the thread's sum of squares, in the order of its groups. All loads
  * are asked for before one is used. */
 template <typename type>
-DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[NORM_GROUPS][4])
+DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[NORM_GROUPS][4],
+                      struct norm_shared *shared)
 {
     float *residual = args.residual + (size_t)r * args.residual_stride, sum = 0;
     const type *add = args.add == NULL ? NULL : (const type *)args.add + (size_t)r * args.add_stride;
@@ -35,6 +62,8 @@ DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, 
         if (k < args.n && add != NULL)
             load_group(delta[g], add, k, args.n, whole);
     }
+    if (args.add_weight != NULL)
+        norm_delta(args, whole, delta, shared);
 #pragma unroll
     for (uint32_t g = 0; g < NORM_GROUPS; g++) {
         uint32_t k = norm_group_first(g);
@@ -66,7 +95,7 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups *row, 
     uint32_t r = block_x();
     if (r >= args.step->n_rows)
         return false;
-    float sum = add_rows<type>(args, r, whole, row->x);
+    float sum = add_rows<type>(args, r, whole, row->x, shared);
 #pragma unroll
     for (uint32_t g = 0; g < NORM_GROUPS; g++) {
         if (norm_group_first(g) < args.n)
@@ -80,10 +109,8 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups *row, 
         uint32_t k = norm_group_first(g);
         if (k >= args.n)
             break;
-        for (int i = 0; i < 4; i++) {
-            float weight = args.one_plus ? 1.0f + row->weight[g][i] : row->weight[g][i];
-            row->x[g][i] = act_round<type>(row->x[g][i] * scale * weight);
-        }
+        for (int i = 0; i < 4; i++)
+            row->x[g][i] = act_round<type>(row->x[g][i] * scale * row->weight[g][i]);
         store_group(out, row->x[g], k, args.n, whole);
     }
     return true;

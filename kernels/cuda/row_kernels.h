@@ -60,18 +60,19 @@ struct quantized_rows {
     uint32_t plain_bytes; /* 0, or q is plain rows, so many bytes apart, for a library's product */
 };
 
-/* residual[r] += add[r] (NULL: nothing); out[r] = residual[r] / rms * weight. Grid (rows),
+/* residual[r] += add[r] (NULL: nothing), or add[r] / rms * add_weight where that is given; out[r] =
+ * residual[r] / rms * weight. Grid (rows),
  * add_norm_threads(n): the order of the sum hangs on n alone. */
 struct add_norm_args {
     const struct cuda_step *step;
-    float *residual;     /* [rows][residual_stride] */
-    const void *add;     /* [rows][add_stride] f32 or bf16, or NULL */
-    const float *weight; /* [n] */
-    void *out;           /* [rows][out_stride] f32 or bf16; f32: may be the residual */
+    float *residual;         /* [rows][residual_stride] */
+    const void *add;         /* [rows][add_stride] f32 or bf16, or NULL */
+    const float *add_weight; /* [n] or NULL */
+    const float *weight;     /* [n] */
+    void *out;               /* [rows][out_stride] f32 or bf16; f32: may be the residual */
     uint32_t residual_stride, add_stride, out_stride;
     uint32_t n;
     float eps;
-    uint32_t one_plus; /* weights are 1 + w */
     struct quantized_rows quantized;
 };
 

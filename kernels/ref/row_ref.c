@@ -38,20 +38,28 @@ void quantize_row_ref(const float *x, size_t n, int8_t *q, float *scale, int32_t
     }
 }
 
+static float rms_scale(const float *x, size_t n, float eps)
+{
+    float lanes[LANES] = {0};
+    for (size_t i = 0; i < n; i++)
+        lanes[i % LANES] = fmaf(x[i], x[i], lanes[i % LANES]);
+    return 1.0f / sqrtf(sum_lanes_ref(lanes) / (float)n + eps);
+}
+
 void norm_row_ref(const struct norm_args *a)
 {
-    ASSERT(a->n > 0);
-    float lanes[LANES] = {0};
-    for (size_t i = 0; i < a->n; i++) {
-        if (a->add != NULL)
+    ASSERT(a->n > 0 && (a->add != NULL || a->add_weight == NULL));
+    if (a->add_weight != NULL) {
+        float scale = rms_scale(a->add, a->n, a->eps);
+        for (size_t i = 0; i < a->n; i++)
+            a->residual[i] += a->add[i] * scale * a->add_weight[i];
+    } else if (a->add != NULL) {
+        for (size_t i = 0; i < a->n; i++)
             a->residual[i] += a->add[i];
-        lanes[i % LANES] = fmaf(a->residual[i], a->residual[i], lanes[i % LANES]);
     }
-    float scale = 1.0f / sqrtf(sum_lanes_ref(lanes) / (float)a->n + a->eps);
-    for (size_t i = 0; i < a->n; i++) {
-        float weight = a->one_plus ? 1.0f + a->weight[i] : a->weight[i];
-        a->out[i] = a->residual[i] * scale * weight;
-    }
+    float scale = rms_scale(a->residual, a->n, a->eps);
+    for (size_t i = 0; i < a->n; i++)
+        a->out[i] = a->residual[i] * scale * a->weight[i];
 }
 
 void rope_head_ref(float *x, const float *cosines, const float *sines, size_t n_freq)

@@ -30,34 +30,53 @@ void KERNEL(quantize_row)(const float *x, size_t n, int8_t *q, float *scale, int
     }
 }
 
+/* The lanes from x on, zeros past the first `left`. */
+static inline vf load_lanes(const float *x, size_t left)
+{
+    return left >= LANES ? vf_load(x) : vf_load_first(x, left);
+}
+
+static inline void store_lanes(float *x, vf value, size_t left)
+{
+    if (left >= LANES)
+        vf_store(x, value);
+    else
+        vf_store_first(x, value, left);
+}
+
+static inline vf rms_scale(vf squares, size_t n, float eps)
+{
+    return vf_set1(1.0f / sqrtf(vf_sum(squares) / (float)n + eps));
+}
+
 void KERNEL(norm_row)(const struct norm_args *a)
 {
-    vf squares = vf_zero();
+    vf squares = vf_zero(), scales = vf_zero();
+    if (a->add_weight != NULL) {
+        for (size_t i = 0; i < a->n; i += LANES) {
+            vf add = load_lanes(a->add + i, a->n - i);
+            squares = vf_fma(add, add, squares);
+        }
+        scales = rms_scale(squares, a->n, a->eps);
+        squares = vf_zero();
+    }
     for (size_t i = 0; i < a->n; i += LANES) {
-        size_t left = a->n - i < LANES ? a->n - i : LANES;
-        vf x = left == LANES ? vf_load(a->residual + i) : vf_load_first(a->residual + i, left);
+        size_t left = a->n - i;
+        vf x = load_lanes(a->residual + i, left);
         if (a->add != NULL) {
-            x = vf_add(x, left == LANES ? vf_load(a->add + i) : vf_load_first(a->add + i, left));
-            if (left == LANES)
-                vf_store(a->residual + i, x);
-            else
-                vf_store_first(a->residual + i, x, left);
+            vf add = load_lanes(a->add + i, left);
+            if (a->add_weight != NULL)
+                add = vf_mul(vf_mul(add, scales), load_lanes(a->add_weight + i, left));
+            x = vf_add(x, add);
+            store_lanes(a->residual + i, x, left);
         }
         squares = vf_fma(x, x, squares);
     }
-    float scale = 1.0f / sqrtf(vf_sum(squares) / (float)a->n + a->eps);
-    vf scales = vf_set1(scale), one = vf_set1(1.0f);
+    scales = rms_scale(squares, a->n, a->eps);
     for (size_t i = 0; i < a->n; i += LANES) {
-        size_t left = a->n - i < LANES ? a->n - i : LANES;
-        vf x = left == LANES ? vf_load(a->residual + i) : vf_load_first(a->residual + i, left);
-        vf w = left == LANES ? vf_load(a->weight + i) : vf_load_first(a->weight + i, left);
-        if (a->one_plus)
-            w = vf_add(one, w);
-        x = vf_mul(vf_mul(x, scales), w);
-        if (left == LANES)
-            vf_store(a->out + i, x);
-        else
-            vf_store_first(a->out + i, x, left);
+        size_t left = a->n - i;
+        vf x = vf_mul(load_lanes(a->residual + i, left), scales);
+        store_lanes(a->out + i, vf_mul(x, load_lanes(a->weight + i, left)), left);
     }
 }
 

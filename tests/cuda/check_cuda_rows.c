@@ -154,9 +154,9 @@ static void quantized_compare(struct cuda_case *c, const struct quantized_check 
 
 struct norm_case {
     uint32_t width, residual_stride, add_stride, out_stride;
-    float *residual, *add, *weight;
+    float *residual, *add, *add_weight, *weight; /* add and add_weight: NULL = none */
     float eps;
-    bool one_plus, in_place;
+    bool in_place;
 };
 
 /* The result: the new residual, then the normed row in the type, widened to f32. */
@@ -176,17 +176,20 @@ static void norm_make(struct cuda_case *c)
     values_round((enum check_type)c->variant, e->add, (size_t)c->n_rows * n);
     if (rng_below(&c->rng, 4) == 0)
         e->add = NULL;
+    if (e->add != NULL && rng_below(&c->rng, 2)) {
+        e->add_weight = check_alloc(c, (size_t)n * 4);
+        fill_normal(&c->rng, e->add_weight, n);
+    }
     e->in_place = e->add == NULL && c->variant == CHECK_F32 && rng_below(&c->rng, 2);
     e->residual_stride = draw_stride(c, n);
     e->add_stride = draw_stride(c, n);
     e->out_stride = draw_stride(c, n);
     e->eps = rng_below(&c->rng, 2) ? 1e-5f : 1e-6f;
-    e->one_plus = rng_below(&c->rng, 2);
     c->row_values = n;
     c->type = (enum check_type)c->variant;
     c->tolerance = 2e-6f; /* of the scale: n squares of relative error 2^-24 each, summed in another order */
-    snprintf(c->note, sizeof c->note, "width %u%s%s", n, e->add == NULL ? ", nothing added" : "",
-             e->in_place ? ", in place" : "");
+    snprintf(c->note, sizeof c->note, "width %u%s%s%s", n, e->add == NULL ? ", nothing added" : "",
+             e->add_weight == NULL ? "" : ", norm of what is added", e->in_place ? ", in place" : "");
 }
 
 static void norm_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
@@ -196,24 +199,38 @@ static void norm_reference(const struct cuda_case *c, uint32_t row, void *out, f
     memcpy(out, e->residual + (size_t)row * e->width, e->width * 4);
     norm_row_ref(&(struct norm_args){.residual = out,
                                      .add = e->add == NULL ? NULL : e->add + (size_t)row * e->width,
+                                     .add_weight = e->add_weight,
                                      .weight = e->weight,
                                      .n = e->width,
                                      .eps = e->eps,
-                                     .one_plus = e->one_plus,
                                      .out = out});
 }
 
-/* The residual must be the sum, bit for bit. */
+/* The residual must be the sum, bit for bit; where the norm of what is added counts, up to the rounding of
+ * its scale. */
 static void norm_check_residual(struct cuda_case *c, uint32_t first, uint32_t n, const float *on_device)
 {
     const struct norm_case *e = c->context;
-    float *got = check_alloc(c, e->width * 4);
+    float *got = check_alloc(c, e->width * 4), *out = check_alloc(c, e->width * 4);
+    float *sum = check_alloc(c, e->width * 4);
     for (uint32_t r = 0; r < n; r++) {
+        size_t at = (size_t)(first + r) * e->width;
         device_read(got, on_device + (size_t)r * e->residual_stride, e->width * 4);
+        memcpy(sum, e->residual + at, e->width * 4);
+        norm_row_ref(&(struct norm_args){.residual = sum,
+                                         .add = e->add == NULL ? NULL : e->add + at,
+                                         .add_weight = e->add_weight,
+                                         .weight = e->weight,
+                                         .n = e->width,
+                                         .eps = e->eps,
+                                         .out = out});
         for (uint32_t i = 0; i < e->width; i++) {
-            size_t at = (size_t)(first + r) * e->width + i;
-            float want = e->add == NULL ? e->residual[at] : e->residual[at] + e->add[at];
-            if (memcmp(&want, got + i, 4) != 0)
+            float want = sum[i];
+            bool same = memcmp(&want, got + i, 4) == 0;
+            if (e->add_weight != NULL)
+                same =
+                    fabsf(want - got[i]) <= c->tolerance * (1.0f + fabsf(e->residual[at + i]) + fabsf(want));
+            if (!same)
                 check_fail(c, "row %u: residual %u is %.9g and not %.9g", first + r, i, (double)got[i],
                            (double)want);
         }
@@ -231,6 +248,7 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .step = step_upload_rows(n),
         .residual = residual,
         .add = e->add == NULL ? NULL : device_upload_rows(c->type, e->add + at, n, e->width, e->add_stride),
+        .add_weight = e->add_weight == NULL ? NULL : device_upload(e->add_weight, e->width * 4),
         .weight = device_upload(e->weight, e->width * 4),
         .out = e->in_place ? (void *)residual : device_alloc(n * out_stride * element),
         .residual_stride = e->residual_stride,
@@ -238,7 +256,6 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .out_stride = out_stride,
         .n = e->width,
         .eps = e->eps,
-        .one_plus = e->one_plus,
         .quantized = quantized.rows,
     };
     LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, add_norm_threads(e->width), args);

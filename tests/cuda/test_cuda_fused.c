@@ -105,7 +105,7 @@ static uint64_t run_pass(struct world *w, bool foreign, float *out)
     w->ops->act_write(w->gate_up, 0, ROWS, rows);
     w->control->counts(&before);
     assert_true(w->ops->forward_begin(w->backend, w->step));
-    w->ops->add_norm(w->backend, w->step, w->residual, NULL, w->norm, 1e-5f, NORM_RMS, w->normed);
+    w->ops->add_norm(w->backend, w->step, w->residual, NULL, NULL, w->norm, 1e-5f, w->normed);
     if (foreign)
         w->ops->act_write(w->normed, 0, ROWS, rows);
     w->ops->linear(w->backend, w->step, w->normed, w->weight, w->out[0]);

@@ -24,7 +24,7 @@ static void check_config(const struct model_config *config)
     ASSERT(quantization->storage == QUANT_STORED_PLAIN || quantization->format.bits == 4 ||
            quantization->format.bits == 8);
     ASSERT(quantization->format.group <= QUANT_GROUP_MAX && quantization->block_outputs <= QUANT_GROUP_MAX);
-    ASSERT(!quant_config_covers(quantization, &config->family->names, -1, config->family->names.embedding));
+    ASSERT(!quant_config_covers(quantization, config->names, -1, config->names->embedding));
     float inv_freq[MODEL_HEAD_DIM_MAX / 2];
     rope_frequencies(&config->rope, config->head_dim, inv_freq);
     for (uint32_t i = 0; i < config->head_dim / 2; i++)

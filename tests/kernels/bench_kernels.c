@@ -258,8 +258,7 @@ struct rows_bench {
 static void run_norm(void *context)
 {
     struct rows_bench *b = context;
-    b->bench->ops->add_norm(b->bench->backend, &b->step, b->residual, b->out, b->norm, 1e-5f, NORM_RMS,
-                            b->out);
+    b->bench->ops->add_norm(b->bench->backend, &b->step, b->residual, b->out, NULL, b->norm, 1e-5f, b->out);
 }
 
 static void run_activation(void *context)

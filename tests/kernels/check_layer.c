@@ -129,8 +129,8 @@ static void layer_run(struct layer *layer, const uint32_t begin[LAYER_SEQS], con
         params.window = dtype == KV_F32 ? 33 : 0;
         params.soft_cap = dtype == KV_F32 ? 4.0f : 0.0f;
         ops->attention(layer->backend, step, layer->qkv, &params, layer->kv[dtype], layer->mixed);
-        ops->add_norm(layer->backend, step, layer->mixed, layer->mixed, layer->wide_norm, 1e-6f,
-                      dtype == KV_F32 ? NORM_RMS : NORM_RMS_ONE_PLUS, layer->mixed);
+        ops->add_norm(layer->backend, step, layer->mixed, layer->mixed,
+                      dtype == KV_F32 ? NULL : layer->wide_norm, layer->wide_norm, 1e-6f, layer->mixed);
         ops->activation_mul(layer->backend, step, layer->mixed,
                             dtype == KV_F32 ? ACTIVATION_SILU : ACTIVATION_GELU_TANH, layer->half);
         for (uint32_t r = 0; r < step->n_rows; r++) {

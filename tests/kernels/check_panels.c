@@ -206,9 +206,11 @@ bool check_norm_row_fn(enum kernel_id id, generic_fn *reference, generic_fn *var
     (void)id;
     size_t n = rng_between(rng, 1, 300), bytes = n * 4;
     struct guarded add = guarded_alloc(bytes), weight = guarded_alloc(bytes);
+    struct guarded add_weight = guarded_alloc(bytes);
     struct guarded residual[2] = {guarded_alloc(bytes), guarded_alloc(bytes)};
     struct guarded out[2] = {guarded_alloc(bytes), guarded_alloc(bytes)};
     fill_normal(rng, (float *)add.data, n);
+    fill_normal(rng, (float *)add_weight.data, n);
     fill_normal(rng, (float *)weight.data, n);
     fill_normal(rng, (float *)residual[0].data, n);
     memcpy(residual[1].data, residual[0].data, bytes);
@@ -216,8 +218,9 @@ bool check_norm_row_fn(enum kernel_id id, generic_fn *reference, generic_fn *var
     struct norm_args args = {.add = rng_below(rng, 2) ? (const float *)add.data : NULL,
                              .weight = (const float *)weight.data,
                              .n = n,
-                             .eps = 1e-5f,
-                             .one_plus = rng_below(rng, 2)};
+                             .eps = 1e-5f};
+    if (args.add != NULL && rng_below(rng, 2))
+        args.add_weight = (const float *)add_weight.data;
     for (int i = 0; i < 2; i++) {
         args.residual = (float *)residual[i].data;
         args.out = in_place ? args.residual : (float *)out[i].data;
@@ -227,7 +230,7 @@ bool check_norm_row_fn(enum kernel_id id, generic_fn *reference, generic_fn *var
                 compare_outputs(&out[0], &out[1], "out", failure);
     for (int i = 0; i < 2; i++)
         guarded_free(&residual[i]), guarded_free(&out[i]);
-    guarded_free(&add), guarded_free(&weight);
+    guarded_free(&add), guarded_free(&add_weight), guarded_free(&weight);
     return same;
 }
 

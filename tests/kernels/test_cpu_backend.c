@@ -471,7 +471,7 @@ static void test_ops_do_not_allocate(void **state)
             step->seqs[s].n_context = position + 1;
         }
         ops->embed(backend, step, sampler, table, 0, 1.0f, hidden);
-        ops->add_norm(backend, step, hidden, NULL, norm, 1e-5f, NORM_RMS, normed);
+        ops->add_norm(backend, step, hidden, NULL, NULL, norm, 1e-5f, normed);
         ops->linear(backend, step, normed, qkv_weight, qkv);
         ops->rope_kv_write(backend, step, qkv, &shape, NULL, NULL, 0, rope, ROPE_HALVES, kv);
         ops->attention(backend, step, qkv, &attention, kv, mixed);

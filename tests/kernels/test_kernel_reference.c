@@ -196,22 +196,26 @@ static void test_norm(void **state)
     (void)state;
     enum { N = 77 };
     struct rng rng = rng_make(4);
-    float residual[N], add[N], weight[N], out[N];
-    for (int one_plus = 0; one_plus < 2; one_plus++) {
-        double squares = 0, sums[N];
+    float residual[N], add[N], add_weight[N], weight[N], out[N];
+    for (int normed = 0; normed < 2; normed++) {
+        double squares = 0, add_squares = 0, sums[N];
         for (int i = 0; i < N; i++) {
             residual[i] = rng_normal(&rng);
             add[i] = rng_normal(&rng);
+            add_weight[i] = rng_normal(&rng);
             weight[i] = rng_normal(&rng);
-            sums[i] = (double)residual[i] + (double)add[i];
+            add_squares += (double)add[i] * (double)add[i];
+        }
+        for (int i = 0; i < N; i++) {
+            double scale = normed ? (double)add_weight[i] / sqrt(add_squares / N + 1e-5) : 1;
+            sums[i] = (double)residual[i] + (double)add[i] * scale;
             squares += sums[i] * sums[i];
         }
-        struct norm_args args = {residual, add, weight, N, 1e-5f, one_plus, out};
+        struct norm_args args = {residual, add, normed ? add_weight : NULL, weight, N, 1e-5f, out};
         norm_row_ref(&args);
         for (int i = 0; i < N; i++) {
-            double w = (double)weight[i] + (one_plus ? 1 : 0);
-            assert_near((double)residual[i], sums[i], 1e-6);
-            assert_near((double)out[i], sums[i] / sqrt(squares / N + 1e-5) * w, 3e-6);
+            assert_near((double)residual[i], sums[i], 2e-6);
+            assert_near((double)out[i], sums[i] / sqrt(squares / N + 1e-5) * (double)weight[i], 4e-6);
         }
     }
 }

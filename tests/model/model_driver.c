@@ -8,13 +8,11 @@
 #include <cmocka.h>
 #include "base/checked.h"
 
-const char *const driver_checkpoints[] = {"llama-gqa",
-                                          "llama-tied-llama3-rope",
-                                          "llama-mha-sharded",
-                                          "llama-head-dim-linear-rope",
-                                          "qwen2-gqa-tied",
-                                          "qwen2-window",
-                                          NULL};
+const char *const driver_checkpoints[] = {"llama-gqa",         "llama-tied-llama3-rope",
+                                          "llama-mha-sharded", "llama-head-dim-linear-rope",
+                                          "qwen2-gqa-tied",    "qwen2-window",
+                                          "gemma3-windows",    "gemma3-linear-rope",
+                                          "gemma2-soft-caps",  NULL};
 
 const char *const driver_quantized_checkpoints[] = {
     "awq-g32",         "awq-g128",          "gptq-sym-g32",      "gptq-sym-stored-half",

@@ -229,6 +229,66 @@ static void qwen2_windows(void **state)
     assert_int_equal(config.window, 0);
 }
 
+/* What Gemma's files say, what they leave out, and what they cannot mean. */
+static void gemma_fields(void **state)
+{
+    (void)state;
+    static struct model_config config;
+    json_t *root = broken.config;
+    json_object_set_new(root, "architectures", json_pack("[s]", "Gemma3ForCausalLM"));
+    json_object_del(root, "tie_word_embeddings");
+    json_object_del(root, "rope_theta");
+    json_object_del(root, "rope_parameters");
+    json_object_set_new(root, "head_dim", json_integer(32));
+    json_object_set_new(root, "query_pre_attn_scalar", json_integer(16));
+    json_object_set_new(root, "sliding_window", json_integer(16));
+    json_object_set_new(root, "hidden_activation", json_string("gelu_pytorch_tanh"));
+    assert_int_equal(model_config_parse("config.json", root, &config).code, ERR_OK);
+    assert_true(config.norm_one_plus && config.tie_word_embeddings && config.has_local_rope);
+    assert_int_equal(config.activation, ACTIVATION_GELU_TANH);
+    assert_true(config.attention_scale == 0.25f && config.attention_soft_cap == 0);
+    assert_true(config.rope.theta == 1e6 && config.local_rope.theta == 1e4);
+    assert_true(config.window == 16 && config.layer_windowed[0] && config.layer_windowed[1]);
+    json_object_set_new(root, "sliding_window_pattern", json_integer(2));
+    json_object_set_new(root, "rope_local_base_freq", json_real(2000.0));
+    json_object_set_new(root, "rope_scaling", json_pack("{s:s, s:f}", "rope_type", "linear", "factor", 8.0));
+    assert_int_equal(model_config_parse("config.json", root, &config).code, ERR_OK);
+    assert_true(config.layer_windowed[0] && !config.layer_windowed[1]);
+    assert_true(config.local_rope.theta == 2000.0 && config.local_rope.scaling == ROPE_SCALING_NONE);
+    assert_true(config.rope.scaling == ROPE_SCALING_LINEAR && config.rope.factor == 8.0);
+
+    json_object_set_new(root, "architectures", json_pack("[s]", "Gemma2ForCausalLM"));
+    assert_int_equal(model_config_parse("config.json", root, &config).code, ERR_OK);
+    assert_true(config.attention_soft_cap == 50.0f && config.final_soft_cap == 30.0f);
+    assert_false(config.has_local_rope);
+    json_object_set_new(root, "final_logit_softcapping", json_null());
+    assert_int_equal(model_config_parse("config.json", root, &config).code, ERR_OK);
+    assert_true(config.final_soft_cap == 0);
+
+    static const struct {
+        const char *field, *json;
+        enum err_code code;
+    } wrong[] = {
+        {"attn_logit_softcapping", "-1", ERR_INVALID_ARGUMENT},
+        {"final_logit_softcapping", "\"30\"", ERR_INVALID_ARGUMENT},
+        {"query_pre_attn_scalar", "0", ERR_INVALID_ARGUMENT},
+        {"sliding_window_pattern", "0", ERR_INVALID_ARGUMENT},
+        {"sliding_window", "0", ERR_INVALID_ARGUMENT},
+        {"use_bidirectional_attention", "true", ERR_UNIMPLEMENTED},
+        {"hidden_activation", "\"relu\"", ERR_UNIMPLEMENTED},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        json_t *before = json_incref(json_object_get(root, wrong[i].field));
+        json_object_set_new(root, wrong[i].field, json_loads(wrong[i].json, JSON_DECODE_ANY, NULL));
+        expect_error(model_config_parse("config.json", root, &config), wrong[i].code, "config.json",
+                     wrong[i].field, NULL);
+        if (before)
+            json_object_set_new(root, wrong[i].field, before);
+        else
+            json_object_del(root, wrong[i].field);
+    }
+}
+
 static void options_that_cannot_be_met(void **state)
 {
     (void)state;
@@ -365,6 +425,7 @@ int main(void)
         TEST(rope_scalings),
         TEST(text_that_is_no_object),
         TEST(qwen2_windows),
+        TEST(gemma_fields),
         TEST(options_that_cannot_be_met),
         TEST(widths_that_cannot_be_quantised),
         TEST(generation_defaults),

@@ -275,6 +275,7 @@ int main(void)
         {"packed codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "packed-asym-g32"},
         {"w8a8 codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "w8a8"},
         {"e4m3 codes_give_the_same_bits", codes_give_the_same_bits, NULL, NULL, "e4m3-tensor"},
+        {"gemma3 batch_gives_the_same_bits", batch_gives_the_same_bits, NULL, NULL, "gemma3-windows"},
         cmocka_unit_test(draws_do_not_depend_on_the_batch),
         cmocka_unit_test(copied_blocks_continue_the_sequence),
         cmocka_unit_test(masks_follow_their_outputs),

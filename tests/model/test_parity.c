@@ -18,6 +18,7 @@ enum {
     TOP_MAX = 8,
     CASES_MAX = 16,
     DEVICE_CASES = 2,
+    CASES_AT_ONCE = 2, /* their prompts fit one step */
     VOCAB_MAX = 1024
 };
 
@@ -25,6 +26,8 @@ enum {
 #define TIE_NATS      0.01 /* a smaller gap between the best two decides nothing */
 #define NEAR_TIE_NATS                                                                                        \
     0.25 /* another token is fine where the reference gives it this much less than its best */
+
+#define BF16_ERROR_MAX 0.02 /* nats, the mean: what 16-bit activations may cost, whatever the weights */
 
 /* A GPU takes int8 with one scale an output and quantised activations, where the CPU has groups of 32. */
 #define DEVICE_INT8_NEAR_TIE_NATS 0.4
@@ -123,8 +126,8 @@ static double logits_error(struct driver *driver, const struct golden_case *gold
     const struct backend_vtable *op = rank->backend->vtable;
     assert_int_equal(golden->n_logits, model->config.vocab_size);
     op->gather_outputs(rank->backend, driver->step, 0, 1, rank->acts.normed, rank->acts.output_hidden);
-    op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head, 0.0f,
-               rank->acts.logits);
+    op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head,
+               rank->config.final_soft_cap, rank->acts.logits);
     op->act_read(rank->acts.logits, 0, 1, logits);
     double worst = 0;
     for (size_t i = 0; i < golden->n_logits; i++)
@@ -187,12 +190,11 @@ static void check_greedy(struct driver *driver, const struct golden_case *golden
     }
 }
 
-static void check_f32(const char *name, uint32_t n_ranks)
+/* path: the model, whose answers are those of the checkpoint `name`. */
+static void check_f32(const char *name, const char *path, uint32_t n_ranks)
 {
-    char directory[4096];
-    checkpoint_path(name, "", directory, sizeof directory);
     read_golden(name);
-    struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+    struct model_options options = driver_options(path, 1, TOKENS_MAX);
     options.dtype = MODEL_DTYPE_F32;
     options.n_ranks = n_ranks;
     struct driver driver = driver_open(&options);
@@ -206,7 +208,9 @@ static void check_f32(const char *name, uint32_t n_ranks)
 
 static void f32_equals_transformers(void **state)
 {
-    check_f32(*state, 1);
+    char path[4096];
+    checkpoint_path(*state, "", path, sizeof path);
+    check_f32(*state, path, 1);
 }
 
 /* Two ranks give the tokens that one gives. All the checkpoints can be split so; some of their KV heads are
@@ -215,7 +219,21 @@ static void f32_on_two_ranks_equals_transformers(void **state)
 {
     if (driver_device() && !getenv("BANTAM_TEST_RANKS"))
         skip(); /* not as many devices */
-    check_f32(*state, 2);
+    char path[4096];
+    checkpoint_path(*state, "", path, sizeof path);
+    check_f32(*state, path, 2);
+}
+
+/* The same weights in a GGUF file: other names, q and k in another order, norms with one added. */
+static void gguf_equals_transformers(void **state)
+{
+    char path[4096];
+    const char *name = *state;
+    if (driver_device())
+        skip(); /* what is read does not depend on who computes with it */
+    snprintf(path, sizeof path, "%s/parity/gguf/%s.gguf", TEST_DATA_DIR, name);
+    check_f32(name, path, 1);
+    check_f32(name, path, 2);
 }
 
 /* ---- rounded weights and KV ---- */
@@ -225,7 +243,7 @@ struct rounding {
     enum model_dtype dtype;
     enum model_quantization quantization;
     bool near_tie_rule;    /* else only the mean error is held */
-    double mean_error_max; /* nats */
+    double mean_error_max; /* nats; FP8: of each checkpoint, see fp8_rounding */
     double near_tie_nats;  /* 0 = NEAR_TIE_NATS */
     bool gpu_only;
 };
@@ -245,36 +263,70 @@ static double nats_below_best(const struct golden_step *golden, uint32_t token)
     return INFINITY;
 }
 
-/* Follows the reference's tokens, so that every step answers for the same context. */
-static void compare_steps(struct driver *driver, const struct golden_case *golden,
-                          const struct rounding *rounding, struct errors *errors)
+static void compare_step(const struct golden_case *golden, uint32_t i, const struct step_result *result,
+                         const struct rounding *rounding, struct errors *errors)
 {
-    uint32_t first = 0, n = golden->n_prompt;
+    const struct golden_step *expected = &golden->greedy[i];
     double near_tie_nats = rounding->near_tie_nats > 0 ? rounding->near_tie_nats : NEAR_TIE_NATS;
     if (driver_device() && rounding->quantization == MODEL_QUANT_INT8)
         near_tie_nats = DEVICE_INT8_NEAR_TIE_NATS;
+    double error = fabs(result->chosen.logprob - expected->logprob);
+    errors->sum += error;
+    errors->worst = fmax(errors->worst, error);
+    errors->n++;
+    uint32_t best = result->top[0].token_id;
+    if (best == expected->token)
+        return;
+    errors->n_other++;
+    if (rounding->near_tie_rule && nats_below_best(expected, best) > near_tie_nats)
+        fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u", rounding->name,
+                 golden->n_prompt, i, best, nats_below_best(expected, best), expected->token);
+}
+
+/* Follows the reference's tokens, so that every step answers for the same context; the cases side by side, as
+ * an emulated device takes little longer for two. */
+static void compare_steps(struct driver *driver, const struct golden_case *golden, uint32_t n,
+                          const struct rounding *rounding, struct errors *errors)
+{
     for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
-        const struct golden_step *expected = &golden->greedy[i];
         driver_begin(driver);
-        uint32_t row = driver_add(driver, 0, golden->tokens, first, n);
-        driver_want(driver, row + n - 1, STEP_OUTPUT_LOGPROBS, expected->token, 1);
-        driver_run(driver);
-        const struct step_result *result = driver_result(driver, 0);
-        double error = fabs(result->chosen.logprob - expected->logprob);
-        errors->sum += error;
-        errors->worst = fmax(errors->worst, error);
-        errors->n++;
-        uint32_t best = result->top[0].token_id;
-        if (best != expected->token) {
-            errors->n_other++;
-            if (rounding->near_tie_rule && nats_below_best(expected, best) > near_tie_nats)
-                fail_msg("%s, prompt of %u, token %u: %u is %g nats below the reference's best %u",
-                         rounding->name, golden->n_prompt, i, best, nats_below_best(expected, best),
-                         expected->token);
+        for (uint32_t c = 0; c < n; c++) {
+            uint32_t n_prompt = golden[c].n_prompt, n_rows = i == 0 ? n_prompt : 1;
+            uint32_t row = driver_add(driver, c, golden[c].tokens, n_prompt + i - n_rows, n_rows);
+            driver_want(driver, row + n_rows - 1, STEP_OUTPUT_LOGPROBS, golden[c].greedy[i].token, 1);
         }
-        first += n;
-        n = 1;
+        driver_run(driver);
+        for (uint32_t c = 0; c < n; c++)
+            compare_step(&golden[c], i, driver_result(driver, c), rounding, errors);
     }
+}
+
+/* What rounding to e4m3 costs each checkpoint by itself, in nats: the figures with BANTAM_EMULATOR_TARGET=80,
+ * which multiplies e4m3 as bf16 (exactly) and adds in float32. tests/parity/checkpoints/fp8_rounding.py has
+ * the same rounding in Transformers, and docs/testing.md why the checkpoints differ. */
+static const struct {
+    const char *checkpoint;
+    double nats;
+} fp8_rounding[] = {
+    {"llama-gqa", 0.1009},         {"llama-tied-llama3-rope", 0.1414},
+    {"llama-mha-sharded", 0.1019}, {"llama-head-dim-linear-rope", 0.0592},
+    {"qwen2-gqa-tied", 0.0853},    {"qwen2-window", 0.0999},
+    {"gemma3-windows", 0.1722},    {"gemma3-linear-rope", 0.1291},
+    {"gemma2-soft-caps", 0.0170},
+};
+
+#define FP8_MARGIN 1.1 /* other orders and widths of sums, which also move what 16-bit activations cost */
+
+static double mean_error_max(const char *checkpoint, const struct rounding *rounding)
+{
+    if (rounding->quantization != MODEL_QUANT_FP8)
+        return rounding->mean_error_max;
+    for (size_t i = 0; i < sizeof fp8_rounding / sizeof fp8_rounding[0]; i++) {
+        if (strcmp(fp8_rounding[i].checkpoint, checkpoint) == 0)
+            return fmax(FP8_MARGIN * fp8_rounding[i].nats, BF16_ERROR_MAX);
+    }
+    fail_msg("%s: measure what rounding to e4m3 costs it", checkpoint);
+    return 0;
 }
 
 static void check_rounded(const char *name, const struct rounding *rounding, uint32_t n_ranks)
@@ -282,29 +334,31 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
     char directory[4096];
     checkpoint_path(name, "", directory, sizeof directory);
     read_golden(name);
-    struct model_options options = driver_options(directory, 1, TOKENS_MAX);
+    struct model_options options = driver_options(directory, CASES_AT_ONCE, TOKENS_MAX);
     options.dtype = rounding->dtype;
     options.quantization = rounding->quantization;
     options.n_ranks = n_ranks;
     struct driver driver = driver_open(&options);
     struct errors errors = {0};
-    for (size_t i = 0; i < n_cases; i++)
-        compare_steps(&driver, &cases[i], rounding, &errors);
+    for (size_t i = 0; i < n_cases; i += CASES_AT_ONCE)
+        compare_steps(&driver, &cases[i],
+                      n_cases - i < CASES_AT_ONCE ? (uint32_t)(n_cases - i) : CASES_AT_ONCE, rounding,
+                      &errors);
     driver_close(&driver);
     printf("%s, %s, %u ranks: log-probability error mean %.4f, worst %.4f; %u of %u tokens differ\n", name,
            rounding->name, n_ranks, errors.sum / errors.n, errors.worst, errors.n_other, errors.n);
-    assert_true(errors.sum / errors.n < rounding->mean_error_max);
+    assert_true(errors.sum / errors.n < mean_error_max(name, rounding));
 }
 
 static void rounded_is_near_transformers(void **state)
 {
     static const struct rounding roundings[] = {
-        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, 0.02, 0, false},
-        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.02, 0, false},
+        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, false},
+        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, false},
         {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06, 0, false},
         {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6, 0, false},
         {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1, 0, false},
-        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0.15, 0, true},
+        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0, 0, true},
     };
     for (size_t r = 0; r < sizeof roundings / sizeof roundings[0]; r++) {
         if (driver_device() || !roundings[r].gpu_only)
@@ -381,6 +435,10 @@ int main(int argc, char **argv)
     }
     if (getenv("BANTAM_TEST_ONLY"))
         cmocka_set_test_filter(getenv("BANTAM_TEST_ONLY"));
+    static const char *const in_gguf[] = {"llama-tied-llama3-rope", "llama-head-dim-linear-rope",
+                                          "qwen2-gqa-tied", "gemma3-windows"};
+    for (size_t i = 0; i < sizeof in_gguf / sizeof in_gguf[0] && !quantized; i++)
+        add_test(tests, &n, "gguf_equals_transformers", gguf_equals_transformers, in_gguf[i]);
     /* The macro of the group would count the array's elements. */
     return _cmocka_run_group_tests(quantized ? "parity of quantised checkpoints" : "parity", tests, n, NULL,
                                    NULL);

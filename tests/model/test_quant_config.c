@@ -17,7 +17,7 @@ static const struct family_names *llama_names(void)
 {
     const struct family *family;
     assert_int_equal(family_find("LlamaForCausalLM", &family).code, ERR_OK);
-    return &family->names;
+    return family->names;
 }
 
 static err_t parse(const char *text, struct quant_config *out)

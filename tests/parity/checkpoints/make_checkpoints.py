@@ -36,6 +36,14 @@ def qwen2(**changes):
     return transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**{**COMMON, **base, **changes})
 
 
+def gemma(family, **changes):
+    base = dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+                num_key_value_heads=2, head_dim=32, sliding_window=24, query_pre_attn_scalar=24, rms_norm_eps=1e-6)
+    return (getattr(transformers, f"{family}ForCausalLM"),
+            getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(family, f"{family}Config"))(
+                **{**COMMON, **base, **changes}))
+
+
 def rope(kind, **values):
     return dict(rope_parameters=dict(rope_type=kind, **values))
 
@@ -59,6 +67,19 @@ CHECKPOINTS = {
         qwen2(num_attention_heads=4, num_key_value_heads=1, use_sliding_window=True, sliding_window=24,
               max_window_layers=1),
         torch.bfloat16, None, False),
+    # Five windowed layers to one that sees all, each kind with its own theta. Also in a GGUF file, which has no key for
+    # another query_pre_attn_scalar than head_dim.
+    "gemma3-windows": (
+        gemma("Gemma3", num_hidden_layers=7, num_attention_heads=2, num_key_value_heads=1, query_pre_attn_scalar=32),
+        torch.bfloat16, None, False),
+    "gemma3-linear-rope": (
+        gemma("Gemma3", layer_types=["sliding_attention", "full_attention"] * 2, num_hidden_layers=4,
+              rope_parameters=dict(sliding_attention=dict(rope_type="default", rope_theta=5000.0),
+                                   full_attention=dict(rope_type="linear", rope_theta=500000.0, factor=8.0))),
+        torch.float32, None, True),
+    # Soft caps low enough to bend these logits.
+    "gemma2-soft-caps": (
+        gemma("Gemma2", attn_logit_softcapping=3.0, final_logit_softcapping=6.0), torch.bfloat16, None, False),
 }
 
 
@@ -67,14 +88,19 @@ def randomize(model, seed):
     generator = torch.Generator().manual_seed(seed)
     # A tied head favours the token just read, unless the layers drown it.
     gain = 1.15 if model.config.tie_word_embeddings else 1.0
+    gemma = model.config.model_type.startswith("gemma")
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name:
-            parameter.data = 1.0 + 0.2 * noise
+        if "norm" in name:  # Gemma's norms multiply by 1 + w
+            parameter.data = 0.2 * noise if gemma else 1.0 + 0.2 * noise
+            if gemma and name == "model.norm.weight":
+                parameter.data += 4.0
         elif name.endswith("bias"):
             parameter.data = 0.3 * noise
         elif "embed_tokens" in name:
             parameter.data = noise if not model.config.tie_word_embeddings else 0.2 * noise
+            if gemma:  # they are scaled up; the last norm makes up for it
+                parameter.data = 0.05 * noise
         elif "lm_head" in name:
             parameter.data = 0.25 * noise
         else:
@@ -86,6 +112,10 @@ def rope_the_old_way(directory):
     path = directory / "config.json"
     config = json.loads(path.read_text())
     parameters = config.pop("rope_parameters")
+    if "sliding_attention" in parameters:
+        config["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
+        config["sliding_window_pattern"] = config.pop("layer_types").index("full_attention") + 1
+        parameters = parameters["full_attention"]
     config["rope_theta"] = parameters.pop("rope_theta")
     config["rope_scaling"] = None if parameters["rope_type"] == "default" else parameters
     config["torch_dtype"] = config.pop("dtype")

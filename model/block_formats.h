@@ -1,0 +1,25 @@
+/* Quantised tensors of GGUF files: blocks of values that share scales -> f32. Layouts: ggml's ggml-common.h
+ * and ggml-quants.c (dequantize_row_*); every product and sum is rounded to f32 in the order written there.
+ * Pure functions. */
+#pragma once
+
+#include <stdint.h>
+
+enum { BLOCK_VALUES_MAX = 256 };
+
+/* The numbers of GGUF's tensor types that are read. */
+enum block_type {
+    BLOCK_Q4_0 = 2,
+    BLOCK_Q4_1 = 3,
+    BLOCK_Q5_0 = 6,
+    BLOCK_Q5_1 = 7,
+    BLOCK_Q8_0 = 8,
+    BLOCK_Q4_K = 12,
+    BLOCK_Q5_K = 13,
+    BLOCK_Q6_K = 14,
+};
+
+/* One block, as many bytes and values as gguf_tensor_format says, to out. */
+typedef void block_dequantize_fn(const uint8_t *block, float *out);
+/* NULL for a type that is not one of the above. */
+block_dequantize_fn *block_dequantize(uint32_t type);
