@@ -30,7 +30,8 @@ ROUNDINGS = {
 }
 # What rounding weights, rows and KV to e4m3 costs a checkpoint by itself, in nats: products exact, sums in f32
 # (docs/gpu-benchmark.md has the command). The two with tied embeddings lose more in every format.
-FP8_ROUNDING_NATS = {"llama-gqa": 0.0898, "llama-head-dim-linear-rope": 0.0891, "llama-mha-sharded": 0.1058,
+FP8_ROUNDING_NATS = {"gemma2-soft-caps": 0.0843, "gemma3-linear-rope": 0.1525, "gemma3-windows": 0.2062,
+                     "llama-gqa": 0.0898, "llama-head-dim-linear-rope": 0.0891, "llama-mha-sharded": 0.1058,
                      "llama-tied-llama3-rope": 0.2005, "qwen2-gqa-tied": 0.1328, "qwen2-window": 0.1110}
 FP8_MARGIN = 1.1  # sm_90 adds products of e4m3 with 13 bits of fraction: that moves the figures by less than 2 %
 
