@@ -180,7 +180,6 @@ static err_t choose_format(const struct list_maker *maker, struct weight_source 
     bool any = false;
     for (uint32_t i = 0; i < source->n_parts; i++)
         any |= source->parts[i].quantized != NULL;
-    source->has_codes = !source->checkpoint && dummy_has_codes(source->format);
     if (!any || maker->list->dtype == MODEL_DTYPE_F32)
         return err_ok();
     const struct quant_format *format = &maker->config->quantization.format;
@@ -242,7 +241,9 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
     }
     memcpy(source->name, source->parts[0].name, sizeof source->name);
     TRY(choose_format(maker, source));
-    return check_quantisable(maker, source);
+    TRY(check_quantisable(maker, source));
+    source->has_codes |= !source->checkpoint && dummy_has_codes(source->format);
+    return err_ok();
 }
 
 /* name NULL: the family has none. */

@@ -35,7 +35,8 @@ def test_every_part_on_the_cpu(tmp_path):
     assert set(status.values()) <= {"ok", "skipped"}
     assert results["commit"] and results["machine"]["device"] == "cpu" and results["small"]
     assert parts["kernels"]["figures"]["summary"] == "all checks passed"
-    assert parts["parity"]["figures"]["llama-gqa"]["float32"]["worst_error_nats"] <= 1e-4
+    compared = [figures["float32"] for figures in parts["parity"]["figures"].values() if "float32" in figures]
+    assert compared and all(figures["worst_error_nats"] <= 1e-4 for figures in compared)
     assert parts["parity"]["figures"]["awq-g128"]["codes"]["mean_error_nats"] <= 0.12
     assert all(variant["differ"] == 0 for model in parts["bits"]["figures"].values() for variant in model.values())
     assert [row["batch"] for row in parts["decode"]["figures"]["bf16"]] == [1, 2]
