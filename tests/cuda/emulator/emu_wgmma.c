@@ -442,7 +442,8 @@ void emu_wgmma_wait(uint32_t n_pending)
     while (n_landed < group->n_products && group->products[n_landed].group + n_pending < group->n_groups)
         product_land(group, &group->products[n_landed++]);
     group->n_products -= n_landed;
-    memmove(group->products, group->products + n_landed, group->n_products * sizeof *group->products);
+    if (n_landed > 0) /* before the first product there is no list */
+        memmove(group->products, group->products + n_landed, group->n_products * sizeof *group->products);
     group->fenced = false; /* registers may be used now */
     for (uint32_t warp = 0; warp < EMU_WARPGROUP_WARPS;
          warp++) /* .sync.aligned: of a warp, not of the group */
