@@ -2,7 +2,8 @@
  * says where everything lies, cuda_linear_plan.h which kernel serves a shape.
  *
  * The arithmetic of a weight is one at every number of rows: a chunk of K (linear_chunk_inputs) is one chain
- * of matrix instructions over ascending k from zero; chunks are added in ascending order in f32. Tiles,
+ * of matrix instructions over ascending k from zero, of e4m3 for wgmma the sum of such chains
+ * (linear_chain_inputs); chunks are added in ascending order in f32. Tiles,
  * warps, stages, and whether one block or several walk the chunks of an output change nothing. */
 #pragma once
 
