@@ -1,5 +1,5 @@
 /* The tensor-core linear layers: out[r] = weight . x[r] + bias for bf16 or quantised rows. linear_layout.h
- * says where everything lies, cuda_linear_plan.h which kernel serves a shape.
+ * says where everything lies, linear_plan.h which kernel serves a shape.
  *
  * The arithmetic of a weight is one at every number of rows: a chunk of K (linear_chunk_inputs) is one chain
  * of matrix instructions over ascending k from zero, of e4m3 for wgmma the sum of such chains
