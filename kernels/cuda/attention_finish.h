@@ -8,7 +8,7 @@
  * which stand together with e4m3 values and in twos, 8 apart, with bf16 ones. */
 template <class FORM> DEVICE uint32_t attention_value_element(uint32_t j)
 {
-    uint32_t first = warp_id() % FORM::WARPS_N * (FORM::VALUE_TILES * 8) + j * 8;
+    uint32_t first = attention_warp<FORM>() % FORM::WARPS_N * (FORM::VALUE_TILES * 8) + j * 8;
     return first + (lane_id() & 3) * (FORM::KV_BYTES == 2 ? 2 : 4);
 }
 
@@ -33,7 +33,7 @@ DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, boo
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++)
         weights[h] = attention_merge(&state->total_m[h], &state->total_l[h], state->m[h], state->l[2 * h]);
-    vec16 *shared = (vec16 *)shared_dynamic() + thread_x(); /* [VALUE_TILES][THREADS] */
+    vec16 *shared = (vec16 *)attention_shared<FORM>() + attention_thread<FORM>(); /* [VALUE_TILES][THREADS] */
 #pragma unroll
     for (uint32_t j = 0; j < FORM::VALUE_TILES; j++) {
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -75,7 +75,7 @@ DEVICE void attention_write_out(const struct attention_tile_args &args, const st
 {
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
+        uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         if (pair >= piece.n_pairs)
             continue;
         float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / state->total_l[h];
@@ -110,7 +110,7 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
 {
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        uint32_t pair = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
+        uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         if (pair >= piece.n_pairs)
             continue;
         uint32_t row = attention_row(args, piece, pair);
@@ -118,7 +118,7 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
             continue;
         size_t at =
             (size_t)(attention_row_partial(args, row) + split) * args.n_heads + attention_head(piece, pair);
-        if (warp_id() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
+        if (attention_warp<FORM>() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
             store_8(args.partial_ml + at * 2, {{float_bits(state->m[h]), float_bits(state->l[2 * h])}});
 #pragma unroll
         for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
@@ -143,7 +143,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
     uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
     uint32_t last = position / CUDA_KV_SPLIT_TOKENS;
     size_t partial = attention_row_partial(args, row);
-    for (uint32_t i = thread_x() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
+    for (uint32_t i = attention_thread<FORM>() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
         uint32_t head = kv_head * heads + i / FORM::DIM;
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
 #pragma unroll 4
@@ -170,11 +170,11 @@ template <class FORM>
 DEVICE void attention_arrive(const struct attention_tile_args &args, const struct attention_piece &piece)
 {
     uint32_t *complete =
-        (uint32_t *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS] rows of the step, or NO_PARTIAL */
+        (uint32_t *)(attention_shared<FORM>() + FORM::MAX_AT); /* [ROWS] rows of the step, or NO_PARTIAL */
     uint32_t heads = piece.heads_per_kv, first_row = piece.first_pair / heads;
     uint32_t n_rows = (piece.first_pair + piece.n_pairs - 1) / heads - first_row + 1;
-    barrier();
-    for (uint32_t i = thread_x(); i < n_rows; i += FORM::THREADS) {
+    attention_sync<FORM>();
+    for (uint32_t i = attention_thread<FORM>(); i < n_rows; i += FORM::THREADS) {
         uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
         uint32_t end = (first_row + i + 1) * heads - piece.first_pair;
         end = end < piece.n_pairs ? end : piece.n_pairs;
@@ -192,7 +192,7 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
         if (is_complete && arrived > 0)
             *count = 0;
     }
-    barrier();
+    attention_sync<FORM>();
     for (uint32_t i = 0; i < n_rows; i++) {
         if (complete[i] != ATTENTION_NO_PARTIAL)
             attention_merge_row<FORM>(args, complete[i], piece.kv_head);

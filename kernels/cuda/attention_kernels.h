@@ -3,8 +3,8 @@
  * The work of a step is cut into items (cuda_attention_plan.h): some rows of one sequence, or of several
  * sequences that share a prefix, by a range of splits of 256 keys. The query heads of a KV head ride
  * together: the rows of a product are (row, head of the group) pairs, so that a key is read once for the
- * group. The m16 kernels take 16 pairs at a time (decode), the m64 and m32 kernels more (prefill, shared
- * prefixes).
+ * group. The m16 and w16 kernels take 16 pairs at a time (decode), the m64 and m32 kernels more (prefill,
+ * shared prefixes). m16: a block computes an item, for few of them; w16: a warp does, for many.
  *
  * One arithmetic, whatever the item: per split, from nothing, over tiles of 64 keys in ascending order,
  *   s = q . k (one chain of m16n8k16 over head_dim), m' = max so far, p = 2^(s c - m') in bf16, (l, o) = (l,
@@ -63,26 +63,33 @@ struct attention_work {
 };
 
 /* Every form: F(x, rows of a product, KV type, head_dim, bytes of a KV element, warps by rows, warps that
- * share rows, slots of K and V tiles, shared memory in bytes, blocks that the registers of a multiprocessor
- * hold). */
+ * share rows, slots of K and V tiles (of blocks, where units are warps), units of a block, shared memory in
+ * bytes, blocks that the registers of a multiprocessor hold). w16: each warp computes an item of its own, of
+ * one split. */
 #define ATTENTION_FORMS_BF16(F, x)                                                                           \
-    F(x, m16, bf16, 64, 2, 1, 4, 4, 35072, 4)                                                                \
-    F(x, m16, bf16, 96, 2, 1, 2, 4, 51328, 5)                                                                \
-    F(x, m16, bf16, 128, 2, 1, 4, 4, 67840, 3)                                                               \
-    F(x, m16, bf16, 256, 2, 1, 4, 2, 67840, 2)                                                               \
-    F(x, m64, bf16, 64, 2, 4, 1, 4, 33024, 2)                                                                \
-    F(x, m64, bf16, 96, 2, 4, 1, 4, 73984, 2)                                                                \
-    F(x, m64, bf16, 128, 2, 4, 1, 3, 82176, 2)                                                               \
-    F(x, m32, bf16, 256, 2, 2, 4, 2, 70144, 1)
+    F(x, w16, bf16, 64, 2, 1, 1, 4, 2, 20768, 6)                                                             \
+    F(x, w16, bf16, 96, 2, 1, 1, 4, 2, 31008, 6)                                                             \
+    F(x, w16, bf16, 128, 2, 1, 1, 3, 2, 33056, 6)                                                            \
+    F(x, m16, bf16, 64, 2, 1, 4, 4, 1, 35072, 4)                                                             \
+    F(x, m16, bf16, 96, 2, 1, 2, 4, 1, 51328, 5)                                                             \
+    F(x, m16, bf16, 128, 2, 1, 4, 4, 1, 67840, 3)                                                            \
+    F(x, m16, bf16, 256, 2, 1, 4, 2, 1, 67840, 2)                                                            \
+    F(x, m64, bf16, 64, 2, 4, 1, 4, 1, 33024, 2)                                                             \
+    F(x, m64, bf16, 96, 2, 4, 1, 4, 1, 73984, 2)                                                             \
+    F(x, m64, bf16, 128, 2, 4, 1, 3, 1, 82176, 2)                                                            \
+    F(x, m32, bf16, 256, 2, 2, 4, 2, 1, 70144, 1)
 #define ATTENTION_FORMS_E4M3(F, x)                                                                           \
-    F(x, m16, e4m3, 64, 1, 1, 4, 4, 18688, 4)                                                                \
-    F(x, m16, e4m3, 96, 1, 1, 2, 4, 26752, 5)                                                                \
-    F(x, m16, e4m3, 128, 1, 1, 4, 4, 35072, 3)                                                               \
-    F(x, m16, e4m3, 256, 1, 1, 4, 4, 67840, 2)                                                               \
-    F(x, m64, e4m3, 64, 1, 4, 1, 4, 16640, 2)                                                                \
-    F(x, m64, e4m3, 96, 1, 4, 1, 4, 49408, 2)                                                                \
-    F(x, m64, e4m3, 128, 1, 4, 1, 4, 65792, 2)                                                               \
-    F(x, m32, e4m3, 256, 1, 2, 4, 4, 70144, 1)
+    F(x, w16, e4m3, 64, 1, 1, 1, 6, 2, 16672, 6)                                                             \
+    F(x, w16, e4m3, 96, 1, 1, 1, 5, 2, 21792, 6)                                                             \
+    F(x, w16, e4m3, 128, 1, 1, 1, 4, 2, 24864, 6)                                                            \
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 1, 18688, 4)                                                             \
+    F(x, m16, e4m3, 96, 1, 1, 2, 4, 1, 26752, 5)                                                             \
+    F(x, m16, e4m3, 128, 1, 1, 4, 4, 1, 35072, 3)                                                            \
+    F(x, m16, e4m3, 256, 1, 1, 4, 4, 1, 67840, 2)                                                            \
+    F(x, m64, e4m3, 64, 1, 4, 1, 4, 1, 16640, 2)                                                             \
+    F(x, m64, e4m3, 96, 1, 4, 1, 4, 1, 49408, 2)                                                             \
+    F(x, m64, e4m3, 128, 1, 4, 1, 4, 1, 65792, 2)                                                            \
+    F(x, m32, e4m3, 256, 1, 2, 4, 4, 1, 70144, 1)
 
 #define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
     K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")

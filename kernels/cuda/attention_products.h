@@ -13,45 +13,68 @@ DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
     *odd = bf16x2_mul((codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u), 0x7b807b80u);
 }
 
-/* Scores of the warp's 16 rows by its keys of the tile. */
-template <class FORM>
-DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *k_tile,
-                             float s[FORM::KEY_TILES][4])
+/* Where the lane's row of a load of 16 keys begins: matrices are keys 0..7 by pieces 2 i and 2 i + 1, then
+ * keys 8..15. */
+template <class FORM> DEVICE const uint8_t *attention_key_row(const uint8_t *keys)
 {
     uint32_t lane = lane_id();
-    /* Matrices of a load: keys 0..7 by pieces 2 i and 2 i + 1, then keys 8..15. */
-    uint32_t key = warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + (lane & 7) + (lane >> 4) * 8;
-    const uint8_t *row = k_tile + key * FORM::KV_PIECES * 16;
-    uint32_t odd_piece = lane >> 3 & 1, swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
+    return keys + ((lane & 7) + (lane >> 4) * 8) * FORM::KV_PIECES * 16;
+}
+
+/* Scores of the warp's 16 rows by 16 keys. row: attention_key_row of them. */
+template <class FORM>
+DEVICE void attention_scores_16(const attention_state<FORM> *state, const uint8_t *row, float (*s)[4])
+{
+    uint32_t lane = lane_id(), odd_piece = lane >> 3 & 1,
+             swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
 #pragma unroll
-    for (uint32_t j = 0; j < FORM::KEY_TILES; j++)
+    for (uint32_t j = 0; j < 2; j++)
         s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
-        const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
+        uint32_t b[4], q[4];
+        ldmatrix_x4(b, row + ((2 * i + odd_piece) ^ swizzle) * 16);
+        if constexpr (FORM::KV_BYTES == 2) {
+            attention_read_q<FORM>(state, i, q);
+            mma_bf16_16816(s[0], q, b);
+            mma_bf16_16816(s[1], q, b + 2);
+        } else {
 #pragma unroll
-        for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2) {
-            uint32_t b[4];
-            ldmatrix_x4(b, at + j * 8 * FORM::KV_PIECES * 16);
-            if constexpr (FORM::KV_BYTES == 2) {
-                mma_bf16_16816(s[j], state->q[i], b);
-                mma_bf16_16816(s[j + 1], state->q[i], b + 2);
-            } else {
+            for (uint32_t n = 0; n < 2; n++) { /* pieces of 16 codes, each one step */
+                attention_read_q<FORM>(state, 2 * i + n, q);
 #pragma unroll
-                for (uint32_t n = 0; n < 4; n++) {
+                for (uint32_t j = 0; j < 2; j++) {
                     uint32_t pair[2];
-                    attention_split_e4m3(b[n], &pair[0], &pair[1]);
-                    mma_bf16_16816(s[j + n / 2], state->q[2 * i + n % 2], pair);
+                    attention_split_e4m3(b[2 * j + n], &pair[0], &pair[1]);
+                    mma_bf16_16816(s[j], q, pair);
                 }
             }
         }
     }
 }
 
+/* Scores of the warp's 16 rows by its keys of the tile. */
+template <class FORM>
+DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *k_tile,
+                             float s[FORM::KEY_TILES][4])
+{
+    uint32_t first_key = attention_warp<FORM>() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N);
+    const uint8_t *row = attention_key_row<FORM>(k_tile + first_key * FORM::KV_PIECES * 16);
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2)
+        attention_scores_16<FORM>(state, row + j * 8 * FORM::KV_PIECES * 16, s + j);
+}
+
 /* Of q . k as the products have it: e4m3 keys are codes. */
 template <class FORM> DEVICE float attention_scale(const struct attention_tile_args &args)
 {
     return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale : args.scale;
+}
+
+/* From the units of s after attention_cap_and_mask to base-2 logarithms. */
+template <class FORM> DEVICE float attention_logarithm(const struct attention_tile_args &args)
+{
+    return (args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args)) * 1.4426950408889634f;
 }
 
 /* s to what it is before the softmax, in units that the factor c of attention_softmax makes base-2 logarithms
@@ -71,7 +94,8 @@ DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const
     }
     if (!masked)
         return;
-    uint32_t key = first_key + warp_id() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) + 2 * (lane_id() & 3);
+    uint32_t key = first_key + attention_warp<FORM>() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) +
+                   2 * (lane_id() & 3);
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
@@ -95,13 +119,13 @@ template <class FORM> DEVICE void attention_row_max(const float s[FORM::KEY_TILE
         max[h] = fmaxf(max[h], shuffle_xor(max[h], 2));
     }
     if constexpr (FORM::WARPS_N > 1) {
-        float *maxima = (float *)(shared_dynamic() + FORM::MAX_AT); /* [ROWS][WARPS_N] */
-        uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
+        float *maxima = (float *)(attention_shared<FORM>() + FORM::MAX_AT); /* [ROWS][WARPS_N] */
+        uint32_t row = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4;
         if ((lane_id() & 3) == 0) {
-            maxima[row * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[0];
-            maxima[(row + 8) * FORM::WARPS_N + warp_id() % FORM::WARPS_N] = max[1];
+            maxima[row * FORM::WARPS_N + attention_warp<FORM>() % FORM::WARPS_N] = max[0];
+            maxima[(row + 8) * FORM::WARPS_N + attention_warp<FORM>() % FORM::WARPS_N] = max[1];
         }
-        barrier();
+        attention_sync<FORM>();
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++) {
 #pragma unroll
@@ -150,9 +174,9 @@ DEVICE uint32_t attention_p_offset(uint32_t row, uint32_t piece)
 
 template <class FORM> DEVICE void attention_write_p(const float s[FORM::KEY_TILES][4])
 {
-    uint8_t *p = shared_dynamic() + FORM::P_AT + (lane_id() & 3) * 4;
-    uint32_t row = warp_id() / FORM::WARPS_N * 16 + lane_id() / 4;
-    uint32_t first_piece = warp_id() % FORM::WARPS_N * FORM::KEY_TILES;
+    uint8_t *p = attention_shared<FORM>() + FORM::P_AT + (lane_id() & 3) * 4;
+    uint32_t row = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4;
+    uint32_t first_piece = attention_warp<FORM>() % FORM::WARPS_N * FORM::KEY_TILES;
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
         *(uint32_t *)(p + attention_p_offset(row, first_piece + j)) = to_bf16x2(s[j][0], s[j][1]);
@@ -165,8 +189,9 @@ template <class FORM>
 DEVICE void attention_read_p(uint32_t step, const float s[FORM::KEY_TILES][4], uint32_t a[4])
 {
     if constexpr (FORM::WARPS_N > 1) {
-        uint32_t row = warp_id() / FORM::WARPS_N * 16 + (lane_id() & 15);
-        ldmatrix_x4(a, shared_dynamic() + FORM::P_AT + attention_p_offset(row, 2 * step + (lane_id() >> 4)));
+        uint32_t row = attention_warp<FORM>() / FORM::WARPS_N * 16 + (lane_id() & 15);
+        ldmatrix_x4(a, attention_shared<FORM>() + FORM::P_AT +
+                           attention_p_offset(row, 2 * step + (lane_id() >> 4)));
     } else {
         a[0] = to_bf16x2(s[2 * step][0], s[2 * step][1]);
         a[1] = to_bf16x2(s[2 * step][2], s[2 * step][3]);
@@ -190,35 +215,40 @@ DEVICE void attention_add_value_piece(float (*o)[4], const uint32_t a[4], const 
     }
 }
 
-/* (l, o) += p . (1, v) for the warp's rows and its elements of the values. */
+/* (l, o) += p . (1, v) for 16 keys: p as operand A, block: the keys' values; the warp's elements of them. */
+template <class FORM>
+DEVICE void attention_add_values_16(attention_state<FORM> *state, const uint32_t p[4], const uint8_t *block)
+{
+    constexpr uint32_t PIECE_TILES = FORM::VALUE_TILES / FORM::VALUE_PIECES;
+    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
+    uint32_t lane = lane_id(), first_piece = attention_warp<FORM>() % FORM::WARPS_N * FORM::VALUE_PIECES;
+    /* Matrices of a load: keys 0..7 and 8..15 of a piece, then of the next piece. */
+    const uint8_t *row = block + (lane & 15) * FORM::KV_PIECES * 16;
+    uint32_t swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
+    mma_bf16_16816(state->l, p, ones);
+#pragma unroll
+    for (uint32_t j = 0; j + 1 < FORM::VALUE_PIECES; j += 2) {
+        uint32_t b[4];
+        ldmatrix_x4_trans(b, row + ((first_piece + j + (lane >> 4)) ^ swizzle) * 16);
+        attention_add_value_piece<FORM::KV_BYTES>(state->o + j * PIECE_TILES, p, b);
+        attention_add_value_piece<FORM::KV_BYTES>(state->o + (j + 1) * PIECE_TILES, p, b + 2);
+    }
+    if constexpr (FORM::VALUE_PIECES % 2 != 0) {
+        uint32_t b[2];
+        ldmatrix_x2_trans(b, row + ((first_piece + FORM::VALUE_PIECES - 1) ^ swizzle) * 16);
+        attention_add_value_piece<FORM::KV_BYTES>(state->o + (FORM::VALUE_PIECES - 1) * PIECE_TILES, p, b);
+    }
+}
+
+/* The same for the tile's keys. */
 template <class FORM>
 DEVICE void attention_add_values(attention_state<FORM> *state, const uint8_t *v_tile,
                                  const float s[FORM::KEY_TILES][4])
 {
-    constexpr uint32_t PIECE_TILES = FORM::VALUE_TILES / FORM::VALUE_PIECES;
-    const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
-    uint32_t lane = lane_id(), first_piece = warp_id() % FORM::WARPS_N * FORM::VALUE_PIECES;
-    /* Matrices of a load: keys 0..7 and 8..15 of a piece, then of the next piece. */
-    const uint8_t *row = v_tile + (lane & 15) * FORM::KV_PIECES * 16;
-    uint32_t swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
 #pragma unroll
     for (uint32_t step = 0; step < FORM::TILE_BLOCKS; step++) {
-        uint32_t a[4];
-        attention_read_p<FORM>(step, s, a);
-        mma_bf16_16816(state->l, a, ones);
-        const uint8_t *block = row + step * FORM::BLOCK_BYTES;
-#pragma unroll
-        for (uint32_t j = 0; j + 1 < FORM::VALUE_PIECES; j += 2) {
-            uint32_t b[4];
-            ldmatrix_x4_trans(b, block + ((first_piece + j + (lane >> 4)) ^ swizzle) * 16);
-            attention_add_value_piece<FORM::KV_BYTES>(state->o + j * PIECE_TILES, a, b);
-            attention_add_value_piece<FORM::KV_BYTES>(state->o + (j + 1) * PIECE_TILES, a, b + 2);
-        }
-        if constexpr (FORM::VALUE_PIECES % 2 != 0) {
-            uint32_t b[2];
-            ldmatrix_x2_trans(b, block + ((first_piece + FORM::VALUE_PIECES - 1) ^ swizzle) * 16);
-            attention_add_value_piece<FORM::KV_BYTES>(state->o + (FORM::VALUE_PIECES - 1) * PIECE_TILES, a,
-                                                      b);
-        }
+        uint32_t p[4];
+        attention_read_p<FORM>(step, s, p);
+        attention_add_values_16<FORM>(state, p, v_tile + step * FORM::BLOCK_BYTES);
     }
 }

@@ -4,17 +4,21 @@
  * WARPS_M x WARPS_N warps: a warp has 16 of the pairs; those that share them (WARPS_N) divide the keys of a
  * tile for the scores, exchange maxima and probabilities through shared memory, and divide the values'
  * elements. Neither division changes the bits. K and V tiles go through a ring of slots: K of a tile, V of
- * it, K of the next, ... */
+ * it, K of the next, ...
+ *
+ * A unit is what computes a piece: all warps of the block, or, in forms with UNITS > 1, one warp, which has
+ * shared memory and a ring of its own and waits for no other (attention_warp.h). */
 #pragma once
 
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/ptx.h"
 
-template <uint32_t DIM_, uint32_t KV_BYTES_, uint32_t WARPS_M_, uint32_t WARPS_N_, uint32_t SLOTS_>
+template <uint32_t DIM_, uint32_t KV_BYTES_, uint32_t WARPS_M_, uint32_t WARPS_N_, uint32_t SLOTS_,
+          uint32_t UNITS_ = 1>
 struct attention_form {
     static constexpr uint32_t DIM = DIM_, KV_BYTES = KV_BYTES_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_,
-                              SLOTS = SLOTS_;
-    static constexpr uint32_t THREADS = 32 * WARPS_M * WARPS_N;
+                              SLOTS = SLOTS_, UNITS = UNITS_;
+    static constexpr uint32_t THREADS = 32 * WARPS_M * WARPS_N; /* of a unit */
     static constexpr uint32_t ROWS = 16 * WARPS_M;
     static constexpr uint32_t KEYS = ATTENTION_TILE_KEYS;
     static constexpr uint32_t SPLIT_TILES = CUDA_KV_SPLIT_TOKENS / KEYS;
@@ -28,22 +32,63 @@ struct attention_form {
     static constexpr uint32_t VALUE_PIECES = KV_PIECES / WARPS_N;
     static constexpr bool TOTAL_IN_SHARED = VALUE_TILES > 8; /* too many registers for two accumulators */
 
-    /* Shared memory: merged splits, slots, probabilities, maxima. */
-    static constexpr uint32_t SLOT_BYTES = KEYS * KV_PIECES * 16;
-    static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED ? VALUE_TILES * THREADS * 16 : 0;
+    /* Shared memory of a unit: merged splits (a unit of several in a block has one split), slots,
+     * probabilities, maxima, q, the piece. */
+    static constexpr uint32_t SLOT_BYTES = (UNITS > 1 ? KEYS / TILE_BLOCKS : KEYS) * KV_PIECES * 16;
+    static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED && UNITS == 1 ? VALUE_TILES * THREADS * 16 : 0;
     static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
     static constexpr uint32_t P_BYTES = WARPS_N > 1 ? ROWS *KEYS * 2 : 0;
     static constexpr uint32_t MAX_AT = P_AT + P_BYTES;
     static constexpr uint32_t MAX_BYTES = ROWS * WARPS_N * 4;
-    static constexpr uint32_t SHARED_BYTES = MAX_AT + MAX_BYTES;
+    static constexpr uint32_t Q_AT = MAX_AT + MAX_BYTES; /* [K_STEPS][32 lanes] operands A */
+    static constexpr uint32_t Q_BYTES = UNITS > 1 ? K_STEPS *WARP_LANES * 16 : 0;
+    static constexpr uint32_t PIECE_AT = Q_AT + Q_BYTES;
+    static constexpr uint32_t PIECE_BYTES = UNITS > 1 ? 80 : 0; /* struct attention_piece */
+    static constexpr uint32_t UNIT_BYTES = PIECE_AT + PIECE_BYTES;
+    static constexpr uint32_t SHARED_BYTES = UNITS * UNIT_BYTES;
 
     static_assert(TILE_BLOCKS == 4, "entries of a block table are read by four");
     static_assert(DIM % 32 == 0 && KEY_TILES % 2 == 0 && VALUE_TILES % 2 == 0, "ldmatrix takes pairs");
     static_assert(SHARED_BYTES <= 99 * 1024, "of a block on cards other than A100 and Hopper");
+    static_assert(UNITS == 1 || THREADS == 32, "several units in a block are warps");
 };
 
+/* ---- The unit ---- */
+
+template <class FORM> DEVICE uint32_t attention_unit(void)
+{
+    return FORM::UNITS == 1 ? 0 : warp_id();
+}
+
+/* Of the unit's warps. */
+template <class FORM> DEVICE uint32_t attention_warp(void)
+{
+    return FORM::UNITS == 1 ? warp_id() : 0;
+}
+
+/* Of the unit's threads. */
+template <class FORM> DEVICE uint32_t attention_thread(void)
+{
+    return FORM::UNITS == 1 ? thread_x() : lane_id();
+}
+
+template <class FORM> DEVICE uint8_t *attention_shared(void)
+{
+    return shared_dynamic() + attention_unit<FORM>() * FORM::UNIT_BYTES;
+}
+
+/* Waits for the unit's threads. */
+template <class FORM> DEVICE void attention_sync(void)
+{
+    if constexpr (FORM::UNITS == 1)
+        barrier();
+    else
+        warp_sync();
+}
+
 struct attention_piece {
+    uint32_t index; /* of all pieces */
     struct attention_item item;
     uint32_t kv_head, heads_per_kv;
     uint32_t first_pair, n_pairs;   /* (row, head of the group), rows outermost, of the item */
@@ -54,7 +99,7 @@ struct attention_piece {
 
 /* Of a warp's thread: accumulator elements 0, 1 belong to row lane / 4, elements 2, 3 to the row 8 below. */
 template <class FORM> struct attention_state {
-    uint32_t q[FORM::K_STEPS][4];
+    uint32_t q[FORM::K_STEPS][4]; /* units of one warp: in shared memory */
     float o[FORM::VALUE_TILES][4];
     float l[4]; /* every column of it the same */
     float m[2]; /* in units of log 2 */
@@ -135,11 +180,16 @@ DEVICE uint32_t attention_first_key(uint32_t window, uint32_t position)
 /* Piece `index` of those that the items make: parts of the pairs outermost, since most items have but one.
  * False: it is empty. */
 template <class FORM>
-DEVICE bool attention_find_piece(const struct attention_tile_args &args, const struct attention_item *items,
-                                 uint32_t n_items, uint32_t index, struct attention_piece *piece)
+DEVICE bool attention_find_piece(const struct attention_tile_args &args, uint32_t index,
+                                 struct attention_piece *piece)
 {
+    const struct attention_group *group = attention_group_of(args);
+    const struct attention_item *items = (const struct attention_item *)attention_words(args, group->items);
+    items += FORM::WARPS_M == 1 ? 0 : group->n_small;
+    uint32_t n_items = FORM::WARPS_M == 1 ? group->n_small : group->n_large;
     uint32_t n_kv_heads = args.kv.n_kv_heads;
     uint32_t part = index / (n_items * n_kv_heads), rest = index % (n_items * n_kv_heads);
+    piece->index = index;
     piece->item = items[rest / n_kv_heads];
     piece->kv_head = rest % n_kv_heads;
     piece->heads_per_kv = args.n_heads / n_kv_heads;
@@ -191,7 +241,7 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
     loader->is_v = false;
     loader->table =
         args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
-    loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + thread_x() * 16;
+    loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + attention_thread<FORM>() * 16;
     loader->block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
     attention_look_up_blocks<FORM>(loader);
 }
@@ -201,7 +251,8 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
 template <class FORM, bool whole>
 DEVICE void attention_copy_tile(const struct attention_piece &piece, const attention_loader<FORM> *loader)
 {
-    uint8_t *to = shared_dynamic() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES + thread_x() * 16;
+    uint8_t *to = attention_shared<FORM>() + FORM::SLOTS_AT + loader->slot * FORM::SLOT_BYTES +
+                  attention_thread<FORM>() * 16;
     const uint8_t *part = loader->keys + (loader->is_v ? FORM::BLOCK_BYTES : 0);
     uint32_t first_key = loader->tile * FORM::KEYS - piece.seen_first;
 #pragma unroll
@@ -209,9 +260,10 @@ DEVICE void attention_copy_tile(const struct attention_piece &piece, const atten
         const uint8_t *from = part + (size_t)loader->blocks.w[i] * loader->block_bytes;
 #pragma unroll
         for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += FORM::THREADS) {
-            if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && j + thread_x() >= FORM::BLOCK_PIECES)
+            if (FORM::BLOCK_PIECES % FORM::THREADS != 0 && j + attention_thread<FORM>() >= FORM::BLOCK_PIECES)
                 break;
-            uint32_t key = first_key + i * CUDA_KV_BLOCK_TOKENS + (j + thread_x()) / FORM::KV_PIECES;
+            uint32_t key =
+                first_key + i * CUDA_KV_BLOCK_TOKENS + (j + attention_thread<FORM>()) / FORM::KV_PIECES;
             bool seen = whole || key <= piece.seen_last - piece.seen_first;
             copy_async_16(to + i * FORM::BLOCK_BYTES + j * 16, from + j * 16, seen ? 16 : 0);
         }
@@ -239,6 +291,33 @@ DEVICE void attention_load_next(const struct attention_piece &piece, attention_l
     copy_async_commit();
 }
 
+/* Where units of one warp have operand A of a step of q: registers are for the output. */
+template <class FORM> DEVICE uint32_t *attention_shared_q(uint32_t k)
+{
+    return (uint32_t *)(attention_shared<FORM>() + FORM::Q_AT) + (k * WARP_LANES + lane_id()) * 4;
+}
+
+template <class FORM>
+DEVICE void attention_set_q(attention_state<FORM> *state, uint32_t k, uint32_t index, uint32_t pair)
+{
+    if constexpr (FORM::UNITS > 1)
+        attention_shared_q<FORM>(k)[index] = pair;
+    else
+        state->q[k][index] = pair;
+}
+
+/* Operand A of a step of q. */
+template <class FORM>
+DEVICE void attention_read_q(const attention_state<FORM> *state, uint32_t k, uint32_t a[4])
+{
+    vec16 q;
+    if constexpr (FORM::UNITS > 1)
+        q = *(const vec16 *)attention_shared_q<FORM>(k);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        a[i] = FORM::UNITS > 1 ? q.w[i] : state->q[k][i];
+}
+
 /* q of one row of the warp as operand A, half 0: row lane / 4, half 1: the row 8 below; NULL: a row that is
  * missing. For e4m3 keys element k of a step is element 4 (k / 2 % 4) + 2 (k % 2) + k / 8: so the four codes
  * of a register of keys are split in even and odd ones, which costs least. */
@@ -256,12 +335,9 @@ DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state
             else
                 four = load_8(step + 4 * t);
         }
-        if constexpr (FORM::KV_BYTES == 2) {
-            state->q[k][half] = four.w[0];
-            state->q[k][half + 2] = four.w[1];
-        } else {
-            state->q[k][half] = (four.w[0] & 0xffffu) | four.w[1] << 16;
-            state->q[k][half + 2] = four.w[0] >> 16 | (four.w[1] & 0xffff0000u);
-        }
+        if constexpr (FORM::KV_BYTES == 1)
+            four = {{(four.w[0] & 0xffffu) | four.w[1] << 16, four.w[0] >> 16 | (four.w[1] & 0xffff0000u)}};
+        attention_set_q<FORM>(state, k, half, four.w[0]);
+        attention_set_q<FORM>(state, k, half + 2, four.w[1]);
     }
 }

@@ -7,12 +7,13 @@ enum {
     /* Of sums of splits; steps that would need more have items that take all splits of their rows. */
     PARTIALS_BYTES_MAX = 64 << 20,
     SHARED_BYTES_OF_A_BLOCK = 1024, /* that the device takes for itself */
+    WARPS_ROWS_MIN = 16, /* of a step: from there on small items go to the kernel with an item a warp */
 };
 
 /* Whether head_dim has kernels on tensor cores; every one that has them has them for bf16 and e4m3. */
 static bool has_tile_kernels(const struct cuda_backend *cuda, uint32_t head_dim)
 {
-    return !cuda->f32 && attention_kernel_find(head_dim, 2, true) != NULL;
+    return !cuda->f32 && attention_kernel_find(head_dim, 2, ATTENTION_SMALL) != NULL;
 }
 
 static uint32_t max_splits(const struct backend_needs *needs)
@@ -121,7 +122,7 @@ static uint32_t count_blocks(const struct cuda_backend *cuda, const struct atten
                          (kernel->shared_bytes + SHARED_BYTES_OF_A_BLOCK);
     uint32_t n = properties->n_multiprocessors * (of_shared < kernel->blocks ? of_shared : kernel->blocks);
     size_t pairs = (size_t)cuda->rows_max * cuda->needs.qkv.n_heads;
-    size_t pieces = pairs * max_splits(&cuda->needs);
+    size_t pieces = div_up(pairs * max_splits(&cuda->needs), kernel->units);
     return pieces < n ? (uint32_t)pieces : n;
 }
 
@@ -130,6 +131,16 @@ static void launch_tiles(struct cuda_backend *cuda, const struct attention_kerne
 {
     cuda_launch(cuda, kernel->id, (const uint32_t[3]){count_blocks(cuda, kernel), 1, 1}, kernel->threads,
                 kernel->shared_bytes, args, sizeof *args);
+}
+
+/* NULL: none for that shape. */
+static const struct attention_kernel *small_kernel(const struct cuda_backend *cuda, uint32_t head_dim,
+                                                   uint32_t element_bytes)
+{
+    const struct attention_kernel *warps = attention_kernel_find(head_dim, element_bytes, ATTENTION_WARPS);
+    if (warps != NULL && cuda->rows_max >= WARPS_ROWS_MIN)
+        return warps;
+    return attention_kernel_find(head_dim, element_bytes, ATTENTION_SMALL);
 }
 
 void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
@@ -144,8 +155,7 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
     ASSERT(kv->desc.group < step->capacity.kv_groups);
     struct cuda_backend *cuda = cuda_of(backend);
     const struct backend_needs *needs = &cuda->needs;
-    const struct attention_kernel *small =
-        attention_kernel_find(shape->head_dim, kv->cache.element_bytes, true);
+    const struct attention_kernel *small = small_kernel(cuda, shape->head_dim, kv->cache.element_bytes);
     if (qkv->f32 || small == NULL) {
         launch_simple(cuda, qkv, params, kv, out);
         return;
@@ -173,5 +183,6 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
     if (cuda->attention_small)
         launch_tiles(cuda, small, &args);
     if (cuda->attention_large)
-        launch_tiles(cuda, attention_kernel_find(shape->head_dim, kv->cache.element_bytes, false), &args);
+        launch_tiles(cuda, attention_kernel_find(shape->head_dim, kv->cache.element_bytes, ATTENTION_LARGE),
+                     &args);
 }

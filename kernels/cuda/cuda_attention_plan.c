@@ -83,6 +83,13 @@ static bool has_partials(const struct plan *plan, const struct step_seq *seq)
     return plan->row_partials[seq->first_row] != ATTENTION_NO_PARTIAL;
 }
 
+/* Goes to a small kernel: known once the small sequences' partial results are assigned. */
+static bool is_small_item(const struct plan *plan, const struct step_seq *seq)
+{
+    return attention_is_small(plan->limits, seq->n_rows) &&
+           (has_partials(plan, seq) || count_splits(seq) == 1);
+}
+
 /* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle. */
 static void assign_all_partials(struct plan *plan)
 {
@@ -93,10 +100,10 @@ static void assign_all_partials(struct plan *plan)
         plan->row_partials[i] = ATTENTION_NO_PARTIAL;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (!attention_is_small(plan->limits, seq->n_rows))
-            n_large_parts += div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, ATTENTION_LARGE_ROWS);
-        else if (assign_partials(plan, seq, &n_assigned))
+        if (attention_is_small(plan->limits, seq->n_rows) && assign_partials(plan, seq, &n_assigned))
             plan->sharers[plan->n_sharers++] = s;
+        if (!is_small_item(plan, seq))
+            n_large_parts += div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, ATTENTION_LARGE_ROWS);
     }
     if (n_large_parts * plan->limits->n_kv_heads >= plan->limits->blocks_wanted)
         return;
@@ -260,7 +267,7 @@ static void add_small_items(struct plan *plan)
     }
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (attention_is_small(plan->limits, seq->n_rows) && !has_partials(plan, seq))
+        if (is_small_item(plan, seq) && !has_partials(plan, seq))
             add_rows(plan, s, seq->first_row, seq->n_rows, 0);
     }
 }
@@ -272,7 +279,7 @@ static void add_large_items(struct plan *plan)
     add_shared_splits(plan, false);
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (attention_is_small(plan->limits, seq->n_rows))
+        if (is_small_item(plan, seq))
             continue;
         for (size_t i = div_up(seq->n_rows, ATTENTION_LARGE_ROWS); i > 0; i--) {
             uint32_t begin = (uint32_t)(i - 1) * ATTENTION_LARGE_ROWS, left = seq->n_rows - begin;
@@ -335,23 +342,26 @@ size_t attention_plan(const struct attention_limits *limits, const struct step *
     return words * sizeof(uint32_t);
 }
 
-const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes, bool is_small)
+const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes,
+                                                     enum attention_size size)
 {
-#define ENTRY(x, size, type, dim, kv_bytes, warps_m, warps_n, slots, shared, n_blocks)                       \
-    {.id = CUDA_KERNEL_attention_##size##_##type##_d##dim,                                                   \
+#define ENTRY(x, rows, type, dim, kv_bytes, warps_m, warps_n, slots, n_units, shared, n_blocks)              \
+    {.id = CUDA_KERNEL_attention_##rows##_##type##_d##dim,                                                   \
      .head_dim = dim,                                                                                        \
      .element_bytes = kv_bytes,                                                                              \
-     .is_small = warps_m == 1,                                                                               \
-     .threads = 32 * warps_m * warps_n,                                                                      \
+     .size = n_units > 1    ? ATTENTION_WARPS                                                                \
+             : warps_m == 1 ? ATTENTION_SMALL                                                                \
+                            : ATTENTION_LARGE,                                                               \
+     .threads = 32 * warps_m * warps_n * n_units,                                                            \
      .shared_bytes = shared,                                                                                 \
+     .units = n_units,                                                                                       \
      .blocks = n_blocks},
     static const struct attention_kernel kernels[] = {ATTENTION_FORMS_BF16(ENTRY, )
                                                           ATTENTION_FORMS_E4M3(ENTRY, )};
 #undef ENTRY
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const struct attention_kernel *kernel = &kernels[i];
-        if (kernel->head_dim == head_dim && kernel->element_bytes == element_bytes &&
-            kernel->is_small == is_small)
+        if (kernel->head_dim == head_dim && kernel->element_bytes == element_bytes && kernel->size == size)
             return kernel;
     }
     return NULL;

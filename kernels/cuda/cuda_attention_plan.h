@@ -6,7 +6,7 @@
  * have in common at the beginning of their block tables become one item for all their rows. Sequences with
  * more rows (prefill) become items of up to ATTENTION_LARGE_ROWS rows by all splits, and are cut into splits
  * as well where a step is too small to fill the card. Where partial results run out, an item takes all splits
- * of its rows. */
+ * of its rows; it is a large one then, unless there is but one split. */
 #pragma once
 
 #include <stdbool.h>
@@ -36,14 +36,20 @@ size_t attention_work_bytes(const struct attention_limits *limits, const struct 
 size_t attention_plan(const struct attention_limits *limits, const struct step *step,
                       struct attention_work *work);
 
+/* WARPS and SMALL take the small items: WARPS fills the card from some dozens of sequences on, SMALL is done
+ * earlier with fewer. LARGE takes the others. */
+enum attention_size { ATTENTION_WARPS, ATTENTION_SMALL, ATTENTION_LARGE, ATTENTION_SIZES };
+
 /* A kernel of attention_kernels.h and how it is launched. */
 struct attention_kernel {
     enum cuda_kernel_id id;
     uint32_t head_dim, element_bytes;
-    bool is_small;
+    enum attention_size size;
     uint32_t threads, shared_bytes;
+    uint32_t units;  /* items that a block computes at once */
     uint32_t blocks; /* that the registers of a multiprocessor hold */
 };
-/* NULL: none for that shape; the simple kernel takes every one. */
+/* NULL: none for that shape. SMALL and LARGE are there for the same shapes, WARPS for some of them; the
+ * simple kernel takes every one. */
 const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes,
-                                                     bool is_small);
+                                                     enum attention_size size);

@@ -210,13 +210,13 @@ static uint32_t blocks_of(const struct run_options *options, uint32_t n)
     return options->n_blocks > 0 ? options->n_blocks : n;
 }
 
-static void launch(const struct run_options *options, const struct shape *shape, bool is_small,
+static void launch(const struct run_options *options, const struct shape *shape, enum attention_size size,
                    uint32_t n_items, const struct attention_tile_args *args, const struct emu_front *front)
 {
     if (n_items == 0)
         return;
     const struct attention_kernel *kernel =
-        attention_kernel_find(shape->head_dim, shape->element_bytes, is_small);
+        attention_kernel_find(shape->head_dim, shape->element_bytes, size);
     assert_non_null(kernel);
     emu_launch(&(struct emu_launch){.kernel = emulated_kernel(kernel->id),
                                     .grid = {blocks_of(options, n_items * shape->n_kv_heads), 1, 1},
@@ -296,8 +296,11 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
     struct early early = {0};
     if (options->is_early)
         early_make(&early, w, step, qkv, (size_t)step->n_rows * stride * 2);
-    launch(options, shape, true, group.n_small, &args, options->is_early ? &early.front : NULL);
-    launch(options, shape, false, group.n_large, &args, options->is_early ? &early.front : NULL);
+    static bool by_warps; /* every other time: both have the same bits */
+    by_warps = !by_warps && attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WARPS);
+    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args,
+           options->is_early ? &early.front : NULL);
+    launch(options, shape, ATTENTION_LARGE, group.n_large, &args, options->is_early ? &early.front : NULL);
     early_free(&early);
     for (size_t i = 0; i < n_arrivals; i++)
         assert_int_equal(args.arrivals[i], 0);

@@ -190,9 +190,11 @@ const struct cuda_check check_attention_simple = {attention_make, attention_refe
 static const struct attention_kernel *tile_kernel(enum cuda_kernel_id id)
 {
     static const uint32_t dims[] = {64, 96, 128, 256};
-    for (uint32_t i = 0; i < 4 * 2 * 2; i++) {
-        const struct attention_kernel *kernel = attention_kernel_find(dims[i / 4], 1 + i / 2 % 2, i % 2);
-        if (kernel->id == id)
+    for (uint32_t i = 0; i < 4 * 2 * ATTENTION_SIZES; i++) {
+        const struct attention_kernel *kernel =
+            attention_kernel_find(dims[i / ATTENTION_SIZES / 2], 1 + i / ATTENTION_SIZES % 2,
+                                  (enum attention_size)(i % ATTENTION_SIZES));
+        if (kernel != NULL && kernel->id == id)
             return kernel;
     }
     return NULL;
@@ -209,16 +211,16 @@ static void tile_make(struct cuda_case *c)
     e->head_dim = kernel->head_dim;
     e->element_bytes = kernel->element_bytes;
     e->n_kv_heads = rng_between(&c->rng, 1, 2);
-    e->n_heads = e->n_kv_heads * (kernel->is_small ? ratios[rng_below(&c->rng, 4)] : 8);
+    e->n_heads = e->n_kv_heads * (kernel->size != ATTENTION_LARGE ? ratios[rng_below(&c->rng, 4)] : 8);
     c->n_rows = c->n_rows > 7 ? 7 : c->n_rows;
-    c->n_rows = kernel->is_small || c->n_rows > 4 ? c->n_rows : 4;
+    c->n_rows = kernel->size != ATTENTION_LARGE || c->n_rows > 4 ? c->n_rows : 4;
     for (uint32_t s = 0; s < SEQS; s++)
         e->n_context[s] = rng_between(&c->rng, c->n_rows, rng_below(&c->rng, 4) ? 100 : BLOCKS_PER_SEQ * 16);
     c->type = CHECK_BF16;
     c->tolerance = 0x1p-8f; /* of the greatest value: probabilities are rounded to bf16 */
     fill_case(c, e);
     uint32_t ends[SEQS] = {c->n_rows, c->n_rows, c->n_rows}, next = 0;
-    if (kernel->is_small) {
+    if (kernel->size != ATTENTION_LARGE) {
         ends[0] = rng_between(&c->rng, 0, c->n_rows);
         ends[1] = rng_between(&c->rng, ends[0], c->n_rows);
     }
@@ -255,11 +257,11 @@ static struct step *tile_step(const struct attention_case *e, uint32_t first, ui
 }
 
 static void tile_launch(struct cuda_case *c, const struct attention_case *e,
-                        const struct attention_group *group, bool is_small,
+                        const struct attention_group *group, enum attention_size size,
                         const struct attention_tile_args *args)
 {
-    const struct attention_kernel *kernel = attention_kernel_find(e->head_dim, e->element_bytes, is_small);
-    uint32_t n = (is_small ? group->n_small : group->n_large) * e->n_kv_heads;
+    const struct attention_kernel *kernel = attention_kernel_find(e->head_dim, e->element_bytes, size);
+    uint32_t n = (size != ATTENTION_LARGE ? group->n_small : group->n_large) * e->n_kv_heads;
     if (n == 0)
         return;
     device_launch(c, &(struct check_launch){.kernel = kernel->id,
@@ -268,6 +270,14 @@ static void tile_launch(struct cuda_case *c, const struct attention_case *e,
                                             .shared_bytes = kernel->shared_bytes,
                                             .args = args,
                                             .args_bytes = sizeof *args});
+}
+
+/* Of a step's small items: those of a kernel by warps go to the other one now and then, which has the same
+ * bits. */
+static enum attention_size small_size(struct cuda_case *c)
+{
+    bool by_warps = tile_kernel(c->kernel)->size == ATTENTION_WARPS;
+    return by_warps && rng_below(&c->rng, 4) > 0 ? ATTENTION_WARPS : ATTENTION_SMALL;
 }
 
 static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
@@ -306,8 +316,8 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .partial_ml = device_alloc((size_t)limits.n_partials * e->n_heads * 8),
         .arrivals = device_upload(arrivals, n_arrivals * sizeof *arrivals),
     };
-    tile_launch(c, e, &work->groups[0], true, &args);
-    tile_launch(c, e, &work->groups[0], false, &args);
+    tile_launch(c, e, &work->groups[0], small_size(c), &args);
+    tile_launch(c, e, &work->groups[0], ATTENTION_LARGE, &args);
     device_read_rows(args.out, n, c->row_values * 2, e->out_stride * 2, out);
     device_read(arrivals, args.arrivals, n_arrivals * sizeof *arrivals);
     for (size_t i = 0; i < n_arrivals; i++) {
