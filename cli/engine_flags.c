@@ -76,7 +76,8 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .target = &v->quantization_group,
          .default_text = "32",
          .choices = "32|64|128",
-         .help = "inputs that share a scale under --quantization int8 and int4: more are less exact, smaller and, "
+         .help = "inputs that share a scale under --quantization int8 and int4: more are less exact, smaller "
+                 "and, "
                  "on a GPU, faster"},
         {.name = "kv-cache-dtype",
          .kind = FLAG_CHOICE,

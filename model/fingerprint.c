@@ -55,8 +55,8 @@ uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization 
                                 enum kv_dtype kv_dtype, uint32_t n_ranks, const struct backend *backend)
 {
     char text[256];
-    int n = snprintf(text, sizeof text, "dtype %d quantization %d group %d kv %d ranks %u backend %s",
-                     (int)dtype, (int)quantization, (int)group, (int)kv_dtype, n_ranks,
-                     backend->vtable->arithmetic(backend));
+    int n =
+        snprintf(text, sizeof text, "dtype %d quantization %d group %d kv %d ranks %u backend %s", (int)dtype,
+                 (int)quantization, (int)group, (int)kv_dtype, n_ranks, backend->vtable->arithmetic(backend));
     return hash64(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, 0);
 }

@@ -37,9 +37,9 @@ struct model_options {
         dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
     enum model_quantization quantization; /* of the linear layers; the embedding and LM head become int8 at
                                              most, and stay as they are with FP8 */
-    uint32_t quantization_group; /* inputs per scale of INT8 and INT4: 32, 64 or 128; 0 = WEIGHT_GROUP */
-    enum model_kv_cache kv_cache;         /* AUTO: float32 with dtype float32, else bfloat16 */
-    bool dummy_weights; /* --load-format dummy: random weights from config.json alone, seeded */
+    uint32_t quantization_group;  /* inputs per scale of INT8 and INT4: 32, 64 or 128; 0 = WEIGHT_GROUP */
+    enum model_kv_cache kv_cache; /* AUTO: float32 with dtype float32, else bfloat16 */
+    bool dummy_weights;           /* --load-format dummy: random weights from config.json alone, seeded */
     uint64_t dummy_seed;
     uint32_t max_model_len;          /* tokens; 0 = the model's, lowered to what memory holds */
     uint32_t max_num_seqs;           /* sequences running together */

@@ -216,7 +216,8 @@ uint32_t weight_list_group(const struct model_options *options)
 static uint32_t group_of_options(const struct list_maker *maker, const struct matrix_spec *spec)
 {
     bool by_output = maker->options->quantization == MODEL_QUANT_W8A8 && spec->format == WEIGHT_INT8;
-    return spec->format == WEIGHT_FP8 || by_output ? (uint32_t)spec->columns.n : weight_list_group(maker->options);
+    return spec->format == WEIGHT_FP8 || by_output ? (uint32_t)spec->columns.n
+                                                   : weight_list_group(maker->options);
 }
 
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)
