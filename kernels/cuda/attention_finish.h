@@ -25,6 +25,20 @@ template <class FORM> DEVICE void attention_clear(attention_state<FORM> *state)
     }
 }
 
+/* e4m3: back from the scales of the products (attention_raise). Once, at the end of a split. */
+template <class FORM> DEVICE void attention_lower(attention_state<FORM> *state)
+{
+    if constexpr (FORM::KV_BYTES == 1) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            state->l[i] *= 0x1p-100f;
+#pragma unroll
+            for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
+                state->o[j][i] *= 0x1p20f;
+        }
+    }
+}
+
 /* Merges the split into those before it. Afterwards o holds the sum of all. */
 template <class FORM>
 DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, bool is_last)

@@ -4,13 +4,12 @@
 
 #include "kernels/cuda/attention_tile.h"
 
-/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3. Exact; a NaN's code (0x7f) becomes 480: the
- * row that wrote it is not finite itself. */
+/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3, times 2^-120: exponent and mantissa at the lowest
+ * of their places. A NaN's code (0x7f) becomes 480: the row that wrote it is not finite itself. */
 DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
 {
-    /* Exponent and mantissa to the lowest of their places; 2^120 moves the bias from 7 to 127. */
-    *even = bf16x2_mul((codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u), 0x7b807b80u);
-    *odd = bf16x2_mul((codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u), 0x7b807b80u);
+    *even = (codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u);
+    *odd = (codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u);
 }
 
 /* Where the lane's row of a load of 16 keys begins: matrices are keys 0..7 by pieces 2 i and 2 i + 1, then
@@ -68,7 +67,7 @@ DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *
 /* Of q . k as the products have it: e4m3 keys are codes. */
 template <class FORM> DEVICE float attention_scale(const struct attention_tile_args &args)
 {
-    return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale : args.scale;
+    return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale * 0x1p20f : args.scale;
 }
 
 /* From the units of s after attention_cap_and_mask to base-2 logarithms. */
@@ -135,6 +134,12 @@ template <class FORM> DEVICE void attention_row_max(const float s[FORM::KEY_TILE
     }
 }
 
+/* Probabilities beside e4m3 values, which stand 2^120 too low: 2^100 higher, so that no sum is too small. */
+template <class FORM> DEVICE float attention_raise(float p)
+{
+    return FORM::KV_BYTES == 1 ? p * 0x1p100f : p;
+}
+
 /* The new maxima; what was summed so far is brought to them; s becomes probabilities. c > 0: from the units
  * of s. */
 template <class FORM>
@@ -153,7 +158,7 @@ DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FOR
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            s[j][i] = fast_exp2(fmaf(s[j][i], c, -base[i / 2]));
+            s[j][i] = attention_raise<FORM>(fast_exp2(fmaf(s[j][i], c, -base[i / 2])));
     }
     if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
         return; /* times 1 */

@@ -336,7 +336,7 @@ DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state
                 four = load_8(step + 4 * t);
         }
         if constexpr (FORM::KV_BYTES == 1)
-            four = {{(four.w[0] & 0xffffu) | four.w[1] << 16, four.w[0] >> 16 | (four.w[1] & 0xffff0000u)}};
+            four = {{bf16x2_mul((four.w[0] & 0xffffu) | four.w[1] << 16, 0x71807180u), bf16x2_mul(four.w[0] >> 16 | (four.w[1] & 0xffff0000u), 0x71807180u)}};
         attention_set_q<FORM>(state, k, half, four.w[0]);
         attention_set_q<FORM>(state, k, half + 2, four.w[1]);
     }
