@@ -4,8 +4,8 @@
 
 #include "kernels/cuda/attention_tile.h"
 
-/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3, times 2^-120: exponent and mantissa at the lowest
- * of their places. A NaN's code (0x7f) becomes 480: the row that wrote it is not finite itself. */
+/* Four e4m3 codes to bf16: even codes 0 and 2, odd codes 1 and 3, times 2^-120: exponent and mantissa at the
+ * lowest of their places. A NaN's code (0x7f) becomes 480: the row that wrote it is not finite itself. */
 DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
 {
     *even = (codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u);
@@ -20,32 +20,35 @@ template <class FORM> DEVICE const uint8_t *attention_key_row(const uint8_t *key
     return keys + ((lane & 7) + (lane >> 4) * 8) * FORM::KV_PIECES * 16;
 }
 
-/* Scores of the warp's 16 rows by 16 keys. row: attention_key_row of them. */
-template <class FORM>
-DEVICE void attention_scores_16(const attention_state<FORM> *state, const uint8_t *row, float (*s)[4])
+/* Scores of the warp's 16 rows by 16 N keys. row: attention_key_row of them. */
+template <class FORM, uint32_t N>
+DEVICE void attention_scores_keys(const attention_state<FORM> *state, const uint8_t *row, float (*s)[4])
 {
     uint32_t lane = lane_id(), odd_piece = lane >> 3 & 1,
              swizzle = cuda_kv_swizzle(FORM::KV_PIECES, lane & 7);
 #pragma unroll
-    for (uint32_t j = 0; j < 2; j++)
+    for (uint32_t j = 0; j < 2 * N; j++)
         s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
-        uint32_t b[4], q[4];
-        ldmatrix_x4(b, row + ((2 * i + odd_piece) ^ swizzle) * 16);
-        if constexpr (FORM::KV_BYTES == 2) {
-            attention_read_q<FORM>(state, i, q);
-            mma_bf16_16816(s[0], q, b);
-            mma_bf16_16816(s[1], q, b + 2);
-        } else {
+        const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
+        uint32_t q[2][4]; /* of the two pieces of 8 values, or 16 codes: half a step each, or one */
+        attention_read_q<FORM>(state, FORM::KV_BYTES == 2 ? i : 2 * i, q[0]);
+        if constexpr (FORM::KV_BYTES == 1)
+            attention_read_q<FORM>(state, 2 * i + 1, q[1]);
 #pragma unroll
-            for (uint32_t n = 0; n < 2; n++) { /* pieces of 16 codes, each one step */
-                attention_read_q<FORM>(state, 2 * i + n, q);
+        for (uint32_t j = 0; j < 2 * N; j += 2) {
+            uint32_t b[4];
+            ldmatrix_x4(b, at + j * 8 * FORM::KV_PIECES * 16);
+            if constexpr (FORM::KV_BYTES == 2) {
+                mma_bf16_16816(s[j], q[0], b);
+                mma_bf16_16816(s[j + 1], q[0], b + 2);
+            } else {
 #pragma unroll
-                for (uint32_t j = 0; j < 2; j++) {
+                for (uint32_t n = 0; n < 4; n++) {
                     uint32_t pair[2];
-                    attention_split_e4m3(b[2 * j + n], &pair[0], &pair[1]);
-                    mma_bf16_16816(s[j], q, pair);
+                    attention_split_e4m3(b[n], &pair[0], &pair[1]);
+                    mma_bf16_16816(s[j + n / 2], q[n % 2], pair);
                 }
             }
         }
@@ -59,9 +62,7 @@ DEVICE void attention_scores(const attention_state<FORM> *state, const uint8_t *
 {
     uint32_t first_key = attention_warp<FORM>() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N);
     const uint8_t *row = attention_key_row<FORM>(k_tile + first_key * FORM::KV_PIECES * 16);
-#pragma unroll
-    for (uint32_t j = 0; j < FORM::KEY_TILES; j += 2)
-        attention_scores_16<FORM>(state, row + j * 8 * FORM::KV_PIECES * 16, s + j);
+    attention_scores_keys<FORM, FORM::KEY_TILES / 2>(state, row, s);
 }
 
 /* Of q . k as the products have it: e4m3 keys are codes. */

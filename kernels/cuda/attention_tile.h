@@ -34,7 +34,8 @@ struct attention_form {
 
     /* Shared memory of a unit: merged splits (a unit of several in a block has one split), slots,
      * probabilities, maxima, q, the piece. */
-    static constexpr uint32_t SLOT_BYTES = (UNITS > 1 ? KEYS / TILE_BLOCKS : KEYS) * KV_PIECES * 16;
+    static constexpr uint32_t SLOT_BLOCKS = UNITS == 1 ? TILE_BLOCKS : KV_BYTES == 1 ? 2 : 1;
+    static constexpr uint32_t SLOT_BYTES = SLOT_BLOCKS * BLOCK_BYTES;
     static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED && UNITS == 1 ? VALUE_TILES * THREADS * 16 : 0;
     static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
@@ -336,7 +337,8 @@ DEVICE void attention_load_q(const uint16_t *row, uint32_t half, attention_state
                 four = load_8(step + 4 * t);
         }
         if constexpr (FORM::KV_BYTES == 1)
-            four = {{bf16x2_mul((four.w[0] & 0xffffu) | four.w[1] << 16, 0x71807180u), bf16x2_mul(four.w[0] >> 16 | (four.w[1] & 0xffff0000u), 0x71807180u)}};
+            four = {{bf16x2_mul((four.w[0] & 0xffffu) | four.w[1] << 16, 0x71807180u),
+                     bf16x2_mul(four.w[0] >> 16 | (four.w[1] & 0xffff0000u), 0x71807180u)}};
         attention_set_q<FORM>(state, k, half, four.w[0]);
         attention_set_q<FORM>(state, k, half + 2, four.w[1]);
     }

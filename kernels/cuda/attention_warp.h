@@ -7,7 +7,7 @@
 
 /* The copies of a split's blocks: K of a tile's four, V of them, K of the next tile's. */
 template <class FORM> struct attention_stream {
-    uint32_t n_slots;    /* blocks of K and V to copy */
+    uint32_t n_blocks;   /* blocks of K and V to copy */
     uint32_t block;      /* of the sequence: lane i has that of the split's block i */
     uint32_t first_tile; /* in the split */
     uint32_t first_key;  /* of the first tile, from the first that is seen on; may be below it */
@@ -27,28 +27,30 @@ DEVICE void attention_start_stream(const struct attention_tile_args &args,
     bool is_there =
         lane < CUDA_KV_SPLIT_BLOCKS && first_block + lane <= piece.seen_last / CUDA_KV_BLOCK_TOKENS;
     stream->block = is_there ? table[first_block + lane] : 0;
-    stream->n_slots = (piece.tile_end - piece.tile) * 2 * FORM::TILE_BLOCKS;
+    stream->n_blocks = (piece.tile_end - piece.tile) * 2 * FORM::TILE_BLOCKS;
     stream->first_tile = piece.tile % FORM::SPLIT_TILES;
     stream->first_key = piece.tile * FORM::KEYS - piece.seen_first;
     stream->n_seen = piece.seen_last - piece.seen_first + 1;
     stream->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + lane * 16;
     stream->block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
-    stream->next = FORM::SLOTS - 1;
+    stream->next = (FORM::SLOTS - 1) * FORM::SLOT_BLOCKS;
     stream->slot = 0;
 }
 
-/* Starts the copy of block `index` of the stream into a slot; past the last one only the count of groups
- * moves. Keys that no row sees become zeros, since whatever lies there must not reach a sum. */
+/* Starts the copy of the blocks for a slot, `index` of them before; past the last one only the count of
+ * groups moves. Keys that no row sees become zeros, since whatever lies there must not reach a sum. */
 template <class FORM>
-DEVICE void attention_load_block(const attention_stream<FORM> &stream, uint32_t index, uint32_t slot)
+DEVICE void attention_load_slot(const attention_stream<FORM> &stream, uint32_t index, uint32_t slot)
 {
-    if (index < stream.n_slots) {
+#pragma unroll
+    for (uint32_t n = 0; n < FORM::SLOT_BLOCKS && index < stream.n_blocks; n++, index++) {
         uint32_t tile = index / (2 * FORM::TILE_BLOCKS), i = index % FORM::TILE_BLOCKS;
         bool is_v = index / FORM::TILE_BLOCKS % 2;
         uint32_t block = shuffle(stream.block, (stream.first_tile + tile) * FORM::TILE_BLOCKS + i);
         const uint8_t *from =
             stream.keys + (size_t)block * stream.block_bytes + (is_v ? FORM::BLOCK_BYTES : 0);
-        uint8_t *to = attention_shared<FORM>() + FORM::SLOTS_AT + slot * FORM::SLOT_BYTES + lane_id() * 16;
+        uint8_t *to = attention_shared<FORM>() + FORM::SLOTS_AT + slot * FORM::SLOT_BYTES +
+                      n * FORM::BLOCK_BYTES + lane_id() * 16;
         uint32_t first_key = stream.first_key + tile * FORM::KEYS + i * CUDA_KV_BLOCK_TOKENS;
         if (first_key < stream.n_seen && first_key + CUDA_KV_BLOCK_TOKENS <= stream.n_seen) {
 #pragma unroll
@@ -65,17 +67,16 @@ DEVICE void attention_load_block(const attention_stream<FORM> &stream, uint32_t 
     copy_async_commit();
 }
 
-/* Waits for the next block, and starts the copy of the one that takes the place of the last: where it lies.
- */
-template <class FORM> DEVICE const uint8_t *attention_next_block(attention_stream<FORM> *stream)
+/* Waits for the next slot's blocks, and starts the copy into the last one's place: where they lie. */
+template <class FORM> DEVICE const uint8_t *attention_next_slot(attention_stream<FORM> *stream)
 {
     copy_async_wait(FORM::SLOTS - 2);
-    warp_sync(); /* all lanes' copies have landed, and nobody reads the block before */
-    const uint8_t *block = attention_shared<FORM>() + FORM::SLOTS_AT + stream->slot * FORM::SLOT_BYTES;
-    attention_load_block<FORM>(*stream, stream->next, stream->slot == 0 ? FORM::SLOTS - 1 : stream->slot - 1);
-    stream->next++;
+    warp_sync(); /* all lanes' copies have landed, and nobody reads the slot before */
+    const uint8_t *blocks = attention_shared<FORM>() + FORM::SLOTS_AT + stream->slot * FORM::SLOT_BYTES;
+    attention_load_slot<FORM>(*stream, stream->next, stream->slot == 0 ? FORM::SLOTS - 1 : stream->slot - 1);
+    stream->next += FORM::SLOT_BLOCKS;
     stream->slot = stream->slot + 1 == FORM::SLOTS ? 0 : stream->slot + 1;
-    return block;
+    return blocks;
 }
 
 /* masked: some row does not see some key of the tile. */
@@ -85,17 +86,21 @@ DEVICE void attention_tile_of_warp(const struct attention_tile_args &args, atten
 {
     float s[FORM::KEY_TILES][4];
 #pragma unroll
-    for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
-        const uint8_t *keys = attention_next_block<FORM>(stream);
-        attention_scores_16<FORM>(state, attention_key_row<FORM>(keys), s + 2 * i);
+    for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i += FORM::SLOT_BLOCKS) {
+        const uint8_t *keys = attention_next_slot<FORM>(stream);
+        attention_scores_keys<FORM, FORM::SLOT_BLOCKS>(state, attention_key_row<FORM>(keys), s + 2 * i);
     }
     attention_cap_and_mask<FORM>(args, state, tile * FORM::KEYS, masked, s);
     attention_softmax<FORM>(state, attention_logarithm<FORM>(args), s);
 #pragma unroll
-    for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++) {
-        uint32_t p[4];
-        attention_read_p<FORM>(i, s, p);
-        attention_add_values_16<FORM>(state, p, attention_next_block<FORM>(stream));
+    for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i += FORM::SLOT_BLOCKS) {
+        const uint8_t *values = attention_next_slot<FORM>(stream);
+#pragma unroll
+        for (uint32_t n = 0; n < FORM::SLOT_BLOCKS; n++) {
+            uint32_t p[4];
+            attention_read_p<FORM>(i + n, s, p);
+            attention_add_values_16<FORM>(state, p, values + n * FORM::BLOCK_BYTES);
+        }
     }
 }
 
@@ -110,7 +115,7 @@ DEVICE void attention_run_tiles(const struct attention_tile_args &args, const st
         attention_wait_for_q(is_ready);
 #pragma unroll 1
     for (uint32_t i = 0; i + 1 < FORM::SLOTS; i++)
-        attention_load_block<FORM>(stream, i, i);
+        attention_load_slot<FORM>(stream, i * FORM::SLOT_BLOCKS, i);
     attention_wait_for_q(is_ready);
     attention_find_rows<FORM>(args, piece, state);
     attention_clear<FORM>(state);
@@ -121,7 +126,7 @@ DEVICE void attention_run_tiles(const struct attention_tile_args &args, const st
         masked |= (first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last) << i;
     }
 #pragma unroll 1
-    for (; stream.next < stream.n_slots + FORM::SLOTS - 1; tile++, masked >>= 1)
+    for (; stream.next < stream.n_blocks + (FORM::SLOTS - 1) * FORM::SLOT_BLOCKS; tile++, masked >>= 1)
         attention_tile_of_warp<FORM>(args, &stream, state, tile, masked & 1);
 }
 

@@ -234,41 +234,57 @@ static void add_shared_splits(struct plan *plan, bool small)
 
 /* ---- Items of one sequence ---- */
 
-/* Rows [first_row, first_row + n_rows) of the step by the splits from first_split on that they see. */
-static void add_rows(struct plan *plan, uint32_t s, uint32_t first_row, uint32_t n_rows, uint32_t first_split)
+/* Rows [first_row, first_row + n_rows) of the step by all splits that they see. */
+static struct attention_item item_of_rows(const struct plan *plan, uint32_t s, uint32_t first_row,
+                                          uint32_t n_rows)
 {
     const struct step_row *rows = plan->step->rows + first_row;
-    struct attention_item item = {.seq = s,
-                                  .first_row = first_row,
-                                  .n_rows = n_rows,
-                                  .n_splits = attention_row_splits(rows[n_rows - 1].position),
-                                  .low = rows[0].position,
-                                  .high = rows[n_rows - 1].position};
-    if (!has_partials(plan, &plan->step->seqs[s])) {
-        add_item(plan, item);
-        return;
-    }
-    uint32_t end = item.n_splits, n_old = count_whole_splits(&plan->step->seqs[s]);
+    return (struct attention_item){.seq = s,
+                                   .first_row = first_row,
+                                   .n_rows = n_rows,
+                                   .n_splits = attention_row_splits(rows[n_rows - 1].position),
+                                   .low = rows[0].position,
+                                   .high = rows[n_rows - 1].position};
+}
+
+/* The item's splits [first, end), an item each. */
+static void add_splits(struct plan *plan, struct attention_item item, uint32_t first, uint32_t end)
+{
+    uint32_t n_old = count_whole_splits(&plan->step->seqs[item.seq]);
     item.n_splits = 1;
-    for (item.first_split = first_split; item.first_split < end; item.first_split++) {
+    for (item.first_split = first; item.first_split < end; item.first_split++) {
         item.flags = ATTENTION_ITEM_PARTIAL | (item.first_split < n_old ? ATTENTION_ITEM_OLD_KEYS : 0);
         add_item(plan, item);
     }
 }
 
+/* Splits of a sequence of the list that other items have already. */
+static uint32_t count_shared_splits(const struct plan *plan, uint32_t sharer)
+{
+    uint32_t before = sharer > 0 ? plan->depths[sharer - 1] : 0;
+    return plan->depths[sharer] > before ? plan->depths[sharer] : before;
+}
+
+/* The largest first: whole splits, then those at the ends of the sequences, then sequences of one split. */
 static void add_small_items(struct plan *plan)
 {
     const struct step *step = plan->step;
     add_shared_splits(plan, true);
-    for (uint32_t i = 0; i < plan->n_sharers; i++) {
-        uint32_t s = plan->sharers[i], before = i > 0 ? plan->depths[i - 1] : 0;
-        uint32_t shared = plan->depths[i] > before ? plan->depths[i] : before;
-        add_rows(plan, s, step->seqs[s].first_row, step->seqs[s].n_rows, shared);
+    for (uint32_t pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < plan->n_sharers; i++) {
+            uint32_t s = plan->sharers[i], shared = count_shared_splits(plan, i);
+            struct attention_item item = item_of_rows(plan, s, step->seqs[s].first_row, step->seqs[s].n_rows);
+            uint32_t last = item.n_splits - 1;
+            if (pass == 0)
+                add_splits(plan, item, shared, last);
+            else
+                add_splits(plan, item, shared > last ? shared : last, item.n_splits);
+        }
     }
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
         if (is_small_item(plan, seq) && !has_partials(plan, seq))
-            add_rows(plan, s, seq->first_row, seq->n_rows, 0);
+            add_item(plan, item_of_rows(plan, s, seq->first_row, seq->n_rows));
     }
 }
 
@@ -283,8 +299,12 @@ static void add_large_items(struct plan *plan)
             continue;
         for (size_t i = div_up(seq->n_rows, ATTENTION_LARGE_ROWS); i > 0; i--) {
             uint32_t begin = (uint32_t)(i - 1) * ATTENTION_LARGE_ROWS, left = seq->n_rows - begin;
-            add_rows(plan, s, seq->first_row + begin,
-                     left < ATTENTION_LARGE_ROWS ? left : ATTENTION_LARGE_ROWS, 0);
+            struct attention_item item = item_of_rows(
+                plan, s, seq->first_row + begin, left < ATTENTION_LARGE_ROWS ? left : ATTENTION_LARGE_ROWS);
+            if (has_partials(plan, seq))
+                add_splits(plan, item, 0, item.n_splits);
+            else
+                add_item(plan, item);
         }
     }
 }

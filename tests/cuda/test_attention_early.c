@@ -28,8 +28,10 @@ static void check_shape(const struct shape *shape, uint64_t seed)
     uint16_t *late = mem_alloc(bytes), *early = mem_alloc(bytes);
     const struct run_options plans[] = {
         {.n_partials = 4096, .shares_prefixes = true, .blocks_wanted = 100},
-        {.n_partials = 4096, .emulator_seed = seed, .n_blocks = 5}, /* blocks take several pieces */
-        {.n_partials = 8, .shares_prefixes = true},                 /* hardly anything is split */
+        /* Some blocks take several pieces; some begin with one that has new keys, behind those of 8 whole
+           splits. */
+        {.n_partials = 4096, .emulator_seed = seed, .n_blocks = 10 * shape->n_kv_heads},
+        {.n_partials = 8, .shares_prefixes = true}, /* hardly anything is split */
     };
     for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
         struct run_options options = plans[i];
