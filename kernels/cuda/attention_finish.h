@@ -128,7 +128,7 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
         if (pair >= piece.n_pairs)
             continue;
         uint32_t row = attention_row(args, piece, pair);
-        if (!attention_sees_split(args.window, args.step->rows[row].position, split))
+        if (!attention_sees_split(args.window, attention_position(args, piece, row), split))
             continue;
         size_t at =
             (size_t)(attention_row_partial(args, row) + split) * args.n_heads + attention_head(piece, pair);
@@ -149,32 +149,60 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
     }
 }
 
-/* Merges the partial results of a row's heads that share the KV head; all threads of the block. */
+/* Four elements of a head's partial result; m and l of it. */
+struct attention_kept {
+    vec8 ml;
+    vec16 o;
+};
+
+/* Merges the partial results of a row's heads that share the KV head; all threads of the unit. A thread has
+ * four elements of each of up to four heads, or parts of one: what it reads of a split comes at once. */
 template <class FORM>
 DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head)
 {
+    constexpr uint32_t PARTS = FORM::UNITS > 1 ? 4 : 1, SPLITS = FORM::UNITS > 1 ? 2 : 4;
     uint32_t heads = args.n_heads / args.kv.n_kv_heads, position = args.step->rows[row].position;
     uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
-    uint32_t last = position / CUDA_KV_SPLIT_TOKENS;
+    uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n = heads * FORM::DIM;
     size_t partial = attention_row_partial(args, row);
-    for (uint32_t i = attention_thread<FORM>() * 4; i < heads * FORM::DIM; i += FORM::THREADS * 4) {
-        uint32_t head = kv_head * heads + i / FORM::DIM;
-        float total[4] = {0.0f, 0.0f, 0.0f, 0.0f}, total_m = -INFINITY, total_l = 0.0f;
-#pragma unroll 4
-        for (uint32_t split = first; split <= last; split++) {
-            size_t at = (partial + split) * args.n_heads + head;
-            vec8 ml = load_8(args.partial_ml + at * 2);
-            vec16 o = load_16(args.partial_o + at * FORM::DIM + i % FORM::DIM);
-            struct attention_weights weights =
-                attention_merge(&total_m, &total_l, bits_float(ml.w[0]), bits_float(ml.w[1]));
+    for (uint32_t at = attention_thread<FORM>() * 4; at < n; at += PARTS * FORM::THREADS * 4) {
+        float total[PARTS][4] = {}, total_m[PARTS], total_l[PARTS] = {};
 #pragma unroll
-            for (uint32_t c = 0; c < 4; c++)
-                total[c] = attention_merge_value(total[c], bits_float(o.w[c]), weights);
+        for (uint32_t p = 0; p < PARTS; p++)
+            total_m[p] = -INFINITY;
+#pragma unroll SPLITS
+        for (uint32_t split = first; split <= last; split++) {
+            struct attention_kept kept[PARTS];
+            size_t of_split = (partial + split) * args.n_heads + kv_head * heads;
+#pragma unroll
+            for (uint32_t p = 0; p < PARTS; p++) {
+                uint32_t i = at + p * FORM::THREADS * 4;
+                if (i >= n)
+                    break;
+                kept[p].ml = load_8(args.partial_ml + (of_split + i / FORM::DIM) * 2);
+                kept[p].o = load_16(args.partial_o + of_split * FORM::DIM + i);
+            }
+#pragma unroll
+            for (uint32_t p = 0; p < PARTS; p++) {
+                if (at + p * FORM::THREADS * 4 >= n)
+                    break;
+                struct attention_weights weights = attention_merge(
+                    &total_m[p], &total_l[p], bits_float(kept[p].ml.w[0]), bits_float(kept[p].ml.w[1]));
+#pragma unroll
+                for (uint32_t c = 0; c < 4; c++)
+                    total[p][c] = attention_merge_value(total[p][c], bits_float(kept[p].o.w[c]), weights);
+            }
         }
-        float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / total_l;
-        store_8(args.out + (size_t)row * args.out_stride + head * FORM::DIM + i % FORM::DIM,
-                {{to_bf16x2(total[0] * factor, total[1] * factor),
-                  to_bf16x2(total[2] * factor, total[3] * factor)}});
+#pragma unroll
+        for (uint32_t p = 0; p < PARTS; p++) {
+            uint32_t i = at + p * FORM::THREADS * 4;
+            if (i >= n)
+                break;
+            float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / total_l[p];
+            store_8(args.out + (size_t)row * args.out_stride + kv_head * heads * FORM::DIM + i,
+                    {{to_bf16x2(total[p][0] * factor, total[p][1] * factor),
+                      to_bf16x2(total[p][2] * factor, total[p][3] * factor)}});
+        }
     }
 }
 
@@ -192,7 +220,7 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
         uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
         uint32_t end = (first_row + i + 1) * heads - piece.first_pair;
         end = end < piece.n_pairs ? end : piece.n_pairs;
-        uint32_t row = attention_row(args, piece, begin), position = args.step->rows[row].position;
+        uint32_t row = attention_row(args, piece, begin), position = attention_position(args, piece, row);
         uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
         uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n_splits = 0;
         for (uint32_t split = 0; split < piece.item.n_splits; split++)

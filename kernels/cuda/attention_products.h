@@ -78,22 +78,27 @@ template <class FORM> DEVICE float attention_logarithm(const struct attention_ti
 }
 
 /* s to what it is before the softmax, in units that the factor c of attention_softmax makes base-2 logarithms
- * of. first_key: of the tile; masked: some row does not see some key of it. */
+ * of. */
 template <class FORM>
-DEVICE void attention_cap_and_mask(const struct attention_tile_args &args, const attention_state<FORM> *state,
-                                   uint32_t first_key, bool masked, float s[FORM::KEY_TILES][4])
+DEVICE void attention_cap(const struct attention_tile_args &args, float s[FORM::KEY_TILES][4])
 {
-    if (args.soft_cap > 0.0f) { /* tanh x = 1 - 2 / (1 + e^2x) */
-        float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f; /* 2 log2(e) */
-#pragma unroll
-        for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
-#pragma unroll
-            for (uint32_t c = 0; c < 4; c++)
-                s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));
-        }
-    }
-    if (!masked)
+    if (args.soft_cap <= 0.0f)
         return;
+    /* tanh x = 1 - 2 / (1 + e^2x); 2 log2(e) */
+    float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f;
+#pragma unroll
+    for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+#pragma unroll
+        for (uint32_t c = 0; c < 4; c++)
+            s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));
+    }
+}
+
+/* Of a tile of which some row does not see some key. first_key: of the tile. */
+template <class FORM>
+DEVICE void attention_mask(const attention_state<FORM> *state, uint32_t first_key,
+                           float s[FORM::KEY_TILES][4])
+{
     uint32_t key = first_key + attention_warp<FORM>() % FORM::WARPS_N * (FORM::KEYS / FORM::WARPS_N) +
                    2 * (lane_id() & 3);
 #pragma unroll

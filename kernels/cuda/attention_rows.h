@@ -21,8 +21,7 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
             uint32_t row = attention_row(args, piece, pair);
             q = args.qkv + (size_t)row * args.qkv_stride + attention_head(piece, pair) * FORM::DIM;
             if (!listed || args.window > 0) {
-                uint32_t position =
-                    listed ? args.step->rows[row].position : row - piece.item.first_row + piece.item.low;
+                uint32_t position = attention_position(args, piece, row);
                 state->first[h] = attention_first_key(args.window, position);
                 state->n_seen[h] = position - state->first[h] + 1;
             }

@@ -36,6 +36,7 @@ struct attention_form {
      * probabilities, maxima, q, the piece. */
     static constexpr uint32_t SLOT_BLOCKS = UNITS == 1 ? TILE_BLOCKS : KV_BYTES == 1 ? 2 : 1;
     static constexpr uint32_t SLOT_BYTES = SLOT_BLOCKS * BLOCK_BYTES;
+    static constexpr uint32_t STREAM_AHEAD = (SLOTS - 1) * SLOT_BLOCKS; /* blocks, of a unit of one warp */
     static constexpr uint32_t TOTAL_BYTES = TOTAL_IN_SHARED && UNITS == 1 ? VALUE_TILES * THREADS * 16 : 0;
     static constexpr uint32_t SLOTS_AT = TOTAL_BYTES;
     static constexpr uint32_t P_AT = SLOTS_AT + SLOTS * SLOT_BYTES;
@@ -165,6 +166,14 @@ DEVICE uint32_t attention_row(const struct attention_tile_args &args, const stru
                               uint32_t pair)
 {
     return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
+}
+
+/* Of a row of the piece. */
+DEVICE uint32_t attention_position(const struct attention_tile_args &args,
+                                   const struct attention_piece &piece, uint32_t row)
+{
+    bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
+    return listed ? args.step->rows[row].position : row - piece.item.first_row + piece.item.low;
 }
 
 DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)

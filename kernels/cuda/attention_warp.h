@@ -14,6 +14,7 @@ template <class FORM> struct attention_stream {
     uint32_t n_seen;     /* keys that some row sees */
     const uint8_t *keys; /* of the KV head in block 0, the piece that this lane begins with */
     uint32_t block_bytes;
+    uint32_t masked;     /* a bit for each tile that is left: some row does not see some key of it */
     uint32_t next, slot; /* block to be copied next; slot of the one to be used next */
 };
 
@@ -33,8 +34,15 @@ DEVICE void attention_start_stream(const struct attention_tile_args &args,
     stream->n_seen = piece.seen_last - piece.seen_first + 1;
     stream->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + lane * 16;
     stream->block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
-    stream->next = (FORM::SLOTS - 1) * FORM::SLOT_BLOCKS;
+    stream->next = FORM::STREAM_AHEAD;
     stream->slot = 0;
+    stream->masked = 0;
+#pragma unroll 1
+    for (uint32_t tile = piece.tile; tile < piece.tile_end; tile++) {
+        uint32_t key = tile * FORM::KEYS;
+        bool masked = key < piece.all_first || key + FORM::KEYS - 1 > piece.all_last;
+        stream->masked |= masked << (tile - piece.tile);
+    }
 }
 
 /* Starts the copy of the blocks for a slot, `index` of them before; past the last one only the count of
@@ -42,25 +50,22 @@ DEVICE void attention_start_stream(const struct attention_tile_args &args,
 template <class FORM>
 DEVICE void attention_load_slot(const attention_stream<FORM> &stream, uint32_t index, uint32_t slot)
 {
+    uint32_t tile = index / (2 * FORM::TILE_BLOCKS), i = index % FORM::TILE_BLOCKS, blocks[FORM::SLOT_BLOCKS];
 #pragma unroll
-    for (uint32_t n = 0; n < FORM::SLOT_BLOCKS && index < stream.n_blocks; n++, index++) {
-        uint32_t tile = index / (2 * FORM::TILE_BLOCKS), i = index % FORM::TILE_BLOCKS;
+    for (uint32_t n = 0; n < FORM::SLOT_BLOCKS; n++)
+        blocks[n] = shuffle(stream.block, (stream.first_tile + tile) * FORM::TILE_BLOCKS + i + n);
+    if (index < stream.n_blocks) {
         bool is_v = index / FORM::TILE_BLOCKS % 2;
-        uint32_t block = shuffle(stream.block, (stream.first_tile + tile) * FORM::TILE_BLOCKS + i);
-        const uint8_t *from =
-            stream.keys + (size_t)block * stream.block_bytes + (is_v ? FORM::BLOCK_BYTES : 0);
-        uint8_t *to = attention_shared<FORM>() + FORM::SLOTS_AT + slot * FORM::SLOT_BYTES +
-                      n * FORM::BLOCK_BYTES + lane_id() * 16;
+        const uint8_t *part = stream.keys + (is_v ? FORM::BLOCK_BYTES : 0);
+        uint8_t *to = attention_shared<FORM>() + FORM::SLOTS_AT + slot * FORM::SLOT_BYTES + lane_id() * 16;
         uint32_t first_key = stream.first_key + tile * FORM::KEYS + i * CUDA_KV_BLOCK_TOKENS;
-        if (first_key < stream.n_seen && first_key + CUDA_KV_BLOCK_TOKENS <= stream.n_seen) {
 #pragma unroll
-            for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += WARP_LANES)
-                copy_async_16(to + j * 16, from + j * 16);
-        } else {
-#pragma unroll 1
+        for (uint32_t n = 0; n < FORM::SLOT_BLOCKS; n++) {
+            const uint8_t *from = part + (size_t)blocks[n] * stream.block_bytes;
+#pragma unroll
             for (uint32_t j = 0; j < FORM::BLOCK_PIECES; j += WARP_LANES) {
-                bool seen = first_key + (j + lane_id()) / FORM::KV_PIECES < stream.n_seen;
-                copy_async_16(to + j * 16, from + j * 16, seen ? 16 : 0);
+                uint32_t key = first_key + n * CUDA_KV_BLOCK_TOKENS + (j + lane_id()) / FORM::KV_PIECES;
+                copy_async_16_if(to + n * FORM::BLOCK_BYTES + j * 16, from + j * 16, key < stream.n_seen);
             }
         }
     }
@@ -79,10 +84,11 @@ template <class FORM> DEVICE const uint8_t *attention_next_slot(attention_stream
     return blocks;
 }
 
-/* masked: some row does not see some key of the tile. */
+/* The next tile of the piece. */
 template <class FORM>
-DEVICE void attention_tile_of_warp(const struct attention_tile_args &args, attention_stream<FORM> *stream,
-                                   attention_state<FORM> *state, uint32_t tile, bool masked)
+DEVICE void attention_tile_of_warp(const struct attention_tile_args &args,
+                                   const struct attention_piece &piece, attention_stream<FORM> *stream,
+                                   attention_state<FORM> *state)
 {
     float s[FORM::KEY_TILES][4];
 #pragma unroll
@@ -90,7 +96,12 @@ DEVICE void attention_tile_of_warp(const struct attention_tile_args &args, atten
         const uint8_t *keys = attention_next_slot<FORM>(stream);
         attention_scores_keys<FORM, FORM::SLOT_BLOCKS>(state, attention_key_row<FORM>(keys), s + 2 * i);
     }
-    attention_cap_and_mask<FORM>(args, state, tile * FORM::KEYS, masked, s);
+    attention_cap<FORM>(args, s);
+    if (stream->masked & 1) {
+        uint32_t tile = (stream->next - FORM::STREAM_AHEAD) / (2 * FORM::TILE_BLOCKS); /* of the piece */
+        attention_mask<FORM>(state, (piece.tile + tile) * FORM::KEYS, s);
+    }
+    stream->masked >>= 1;
     attention_softmax<FORM>(state, attention_logarithm<FORM>(args), s);
 #pragma unroll
     for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i += FORM::SLOT_BLOCKS) {
@@ -119,15 +130,9 @@ DEVICE void attention_run_tiles(const struct attention_tile_args &args, const st
     attention_wait_for_q(is_ready);
     attention_find_rows<FORM>(args, piece, state);
     attention_clear<FORM>(state);
-    uint32_t tile = piece.tile, masked = 0; /* a bit a tile: some row does not see some key of it */
 #pragma unroll 1
-    for (uint32_t i = 0; i < piece.tile_end - tile; i++) {
-        uint32_t first_key = (tile + i) * FORM::KEYS;
-        masked |= (first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last) << i;
-    }
-#pragma unroll 1
-    for (; stream.next < stream.n_blocks + (FORM::SLOTS - 1) * FORM::SLOT_BLOCKS; tile++, masked >>= 1)
-        attention_tile_of_warp<FORM>(args, &stream, state, tile, masked & 1);
+    while (stream.next < stream.n_blocks + FORM::STREAM_AHEAD)
+        attention_tile_of_warp<FORM>(args, piece, &stream, state);
 }
 
 /* Piece `index`, if it is not empty; returns the index. It lies in shared memory: its tiles need the
