@@ -2,53 +2,93 @@
 #include "kernels/cuda/quantize_device.h"
 #include "kernels/ref/math_ref.h"
 
-DEVICE float activate(float gate, uint32_t kind)
+/* exp(x) + 1 is what the gate is divided by. */
+template <bool IS_SILU> DEVICE float activation_exponent(float gate)
 {
-    if (kind == ACTIVATION_SILU)
-        return gate / (1.0f + exp_ref(-gate));
-    float inner = fmaf(GELU_CUBIC * (gate * gate), gate, gate);
-    return gate / (1.0f + exp_ref(inner * GELU_SLOPE));
+    if (IS_SILU)
+        return -gate;
+    return fmaf(GELU_CUBIC * (gate * gate), gate, gate) * GELU_SLOPE;
 }
 
-DEVICE bool rows_are_whole(const struct activation_mul_args &args)
+/* exp_ref where |x| is at most PLAIN_EXPONENT_MAX: 2^n is one factor, and the product exact. */
+DEVICE float exp_plain(float x)
 {
-    return (args.width | args.gate_up_stride | args.out_stride) % 4 == 0;
+    float shifted, y = exp_mantissa_ref(x, &shifted);
+    return y * bits_float((float_bits(shifted) << 23) + 0x3f800000u);
 }
 
-/* Four elements of gate and up from k of row r; zeros past the row. */
+#define PLAIN_EXPONENT_MAX 40.0f
+#define PLAIN_GATE_MIN     0x1p-60f
+
+enum { ACTIVATION_GROUP = 4 };
+
+/* The quotients of gates that are not plain, one at a time: chosen, for what is indexed lies in memory. */
+template <bool IS_SILU>
+DEVICE void activate_any(float y[ACTIVATION_GROUP], const float gate[ACTIVATION_GROUP])
+{
+#pragma unroll 1
+    for (uint32_t i = 0; i < ACTIVATION_GROUP; i++) {
+        float chosen = gate[0];
+#pragma unroll
+        for (uint32_t j = 1; j < ACTIVATION_GROUP; j++)
+            chosen = i == j ? gate[j] : chosen;
+        chosen = chosen / (1.0f + exp_ref(activation_exponent<IS_SILU>(chosen)));
+#pragma unroll
+        for (uint32_t j = 0; j < ACTIVATION_GROUP; j++)
+            y[j] = i == j ? chosen : y[j];
+    }
+}
+
+/* gate = activation(gate) * up. What gates mostly are takes no branch, so that they overlap. */
+template <bool IS_SILU> DEVICE void activate(float gate[ACTIVATION_GROUP], const float up[ACTIVATION_GROUP])
+{
+    float y[ACTIVATION_GROUP];
+    bool plain = true;
+#pragma unroll
+    for (uint32_t i = 0; i < ACTIVATION_GROUP; i++) {
+        float x = activation_exponent<IS_SILU>(gate[i]);
+        plain = plain && fabsf(x) <= PLAIN_EXPONENT_MAX && fabsf(gate[i]) >= PLAIN_GATE_MIN;
+        y[i] = divide_in_range(gate[i], 1.0f + exp_plain(x));
+    }
+    if (!plain)
+        activate_any<IS_SILU>(y, gate);
+#pragma unroll
+    for (uint32_t i = 0; i < ACTIVATION_GROUP; i++)
+        gate[i] = y[i] * up[i];
+}
+
+/* Four elements of row r from k on. */
+template <typename type, bool IS_SILU>
+DEVICE void activate_four(const struct activation_mul_args &args, uint32_t r, uint32_t k)
+{
+    const type *gates = (const type *)args.gate_up + (size_t)r * args.gate_up_stride;
+    bool whole = (args.width | args.gate_up_stride | args.out_stride) % 4 == 0;
+    float x[4], up[4];
+    load_group(x, gates, k, args.width, whole);
+    load_group(up, gates + args.width, k, args.width, whole);
+    activate<IS_SILU>(x, up);
+    store_group((type *)args.out + (size_t)r * args.out_stride, x, k, args.width, whole);
+}
+
+/* The block's piece of row r. */
 template <typename type>
-DEVICE void load_gate_up(const struct activation_mul_args &args, uint32_t r, uint32_t k, float x[4],
-                         float up[4])
+DEVICE void activate_piece(const struct activation_mul_args &args, uint32_t r, uint32_t k)
 {
-    const type *gate = (const type *)args.gate_up + (size_t)r * args.gate_up_stride;
-    bool whole = rows_are_whole(args);
-    load_group(x, gate, k, args.width, whole);
-    load_group(up, gate + args.width, k, args.width, whole);
-}
-
-/* Stored and left in x, rounded to type. */
-template <typename type>
-DEVICE void activate_group(const struct activation_mul_args &args, uint32_t r, uint32_t k, float x[4],
-                           const float up[4])
-{
-    for (int i = 0; i < 4; i++)
-        x[i] = act_round<type>(activate(x[i], args.kind) * up[i]);
-    store_group((type *)args.out + (size_t)r * args.out_stride, x, k, args.width, rows_are_whole(args));
+    if (k >= args.width)
+        return;
+    if (args.kind == ACTIVATION_SILU)
+        activate_four<type, true>(args, r, k);
+    else
+        activate_four<type, false>(args, r, k);
 }
 
 template <typename type> DEVICE void activation_mul(const struct activation_mul_args &args)
 {
+    uint32_t r = block_x(), n_rows = args.step->n_rows;
     dependents_launch();
     dependencies_wait();
-    uint32_t r = block_x(), begin = block_y() * ACTIVATION_PIECE;
-    if (r >= args.step->n_rows)
-        return;
-    uint32_t end = begin + ACTIVATION_PIECE < args.width ? begin + ACTIVATION_PIECE : args.width;
-    for (uint32_t k = begin + 4 * thread_x(); k < end; k += 4 * ACTIVATION_THREADS) {
-        float x[4], up[4];
-        load_gate_up<type>(args, r, k, x, up);
-        activate_group<type>(args, r, k, x, up);
-    }
+    if (r < n_rows)
+        activate_piece<type>(args, r, block_y() * ACTIVATION_PIECE + 4 * thread_x());
 }
 
 KERNEL_BOUNDS(activation_mul_f32, struct activation_mul_args, ACTIVATION_THREADS, 1)
@@ -61,74 +101,102 @@ KERNEL_BOUNDS(activation_mul_bf16, struct activation_mul_args, ACTIVATION_THREAD
     activation_mul<uint16_t>(args);
 }
 
-enum { ACTIVATION_GROUPS = ACTIVATION_QUANTIZE_WIDTH_MAX / (4 * ACTIVATION_QUANTIZE_THREADS) };
+/* ---- With the row in 8 bits, whose scale wants all of it ---- */
 
-/* The row's scale wants all of it: one block, which keeps the row in pairs of bf16. */
-template <bool IS_E4M3>
-DEVICE void activation_mul_quantize(const struct activation_mul_args &args, float *amax_parts)
+enum { ACTIVATION_KEPT = ACTIVATION_WHOLE_WIDTH_MAX / (8 * ACTIVATION_WHOLE_THREADS) };
+
+/* Two pairs: gate = activation(gate) * up, rounded to bf16. */
+template <bool IS_SILU> DEVICE void activate_pairs(uint32_t gate[2], const uint32_t up[2])
 {
-    dependents_launch();
-    dependencies_wait();
-    uint32_t r = block_x(), n_padded = quantized_width(args.width);
-    if (r >= args.step->n_rows)
-        return;
-    if (args.width > ACTIVATION_QUANTIZE_WIDTH_MAX)
+    float x[4] = {from_bf16_low(gate[0]), from_bf16_high(gate[0]), from_bf16_low(gate[1]),
+                  from_bf16_high(gate[1])};
+    float y[4] = {from_bf16_low(up[0]), from_bf16_high(up[0]), from_bf16_low(up[1]), from_bf16_high(up[1])};
+    activate<IS_SILU>(x, y);
+    gate[0] = to_bf16x2(x[0], x[1]);
+    gate[1] = to_bf16x2(x[2], x[3]);
+}
+
+/* A row by one block, which keeps it. */
+template <bool IS_E4M3, bool IS_SILU>
+DEVICE void quantize_whole(const struct activation_mul_args &args, uint32_t r, uint32_t *parts)
+{
+    const uint16_t *gates = (const uint16_t *)args.gate_up + (size_t)r * args.gate_up_stride;
+    uint16_t *out = (uint16_t *)args.out + (size_t)r * args.out_stride;
+    uint32_t n_padded = quantized_width(args.width), step = 8 * block_threads(), amax = 0;
+    vec16 gate[ACTIVATION_KEPT] = {}, up[ACTIVATION_KEPT];
+    if (args.width > ACTIVATION_KEPT * step || args.width % 8 != 0)
         trap();
-    /* Pairs of bf16: gate and up, all asked for before one is used; then the products. */
-    uint32_t kept[ACTIVATION_GROUPS][2] = {{0}}, ups[ACTIVATION_GROUPS][2];
-    float amax = 0, x[4], up[4];
 #pragma unroll
-    for (uint32_t g = 0; g < ACTIVATION_GROUPS; g++) {
-        uint32_t k = 4 * (thread_x() + g * ACTIVATION_QUANTIZE_THREADS);
+    for (uint32_t g = 0; g < ACTIVATION_KEPT; g++) {
+        uint32_t k = 8 * thread_x() + g * step;
         if (k >= args.width)
             break;
-        load_gate_up<uint16_t>(args, r, k, x, up);
-        for (int i = 0; i < 2; i++) {
-            kept[g][i] = to_bf16x2(x[2 * i], x[2 * i + 1]);
-            ups[g][i] = to_bf16x2(up[2 * i], up[2 * i + 1]);
-        }
+        gate[g] = load_16(gates + k);
+        up[g] = load_16(gates + args.width + k);
     }
 #pragma unroll
-    for (uint32_t g = 0; g < ACTIVATION_GROUPS; g++) {
-        uint32_t k = 4 * (thread_x() + g * ACTIVATION_QUANTIZE_THREADS);
+    for (uint32_t g = 0; g < ACTIVATION_KEPT; g++) {
+        uint32_t k = 8 * thread_x() + g * step;
         if (k >= args.width)
             break;
-        for (int i = 0; i < 2; i++) {
-            x[2 * i] = from_bf16_low(kept[g][i]);
-            x[2 * i + 1] = from_bf16_high(kept[g][i]);
-            up[2 * i] = from_bf16_low(ups[g][i]);
-            up[2 * i + 1] = from_bf16_high(ups[g][i]);
-        }
-        activate_group<uint16_t>(args, r, k, x, up);
-        for (int i = 0; i < 4; i++)
-            amax = amax_add(amax, x[i]);
-        kept[g][0] = to_bf16x2(x[0], x[1]);
-        kept[g][1] = to_bf16x2(x[2], x[3]);
+        activate_pairs<IS_SILU>(gate[g].w, up[g].w);
+        activate_pairs<IS_SILU>(gate[g].w + 2, up[g].w + 2);
+        amax = amax_add_piece(amax, gate[g]);
+        store_16(out + k, gate[g]);
     }
-    struct row_scale scale = row_scale_of<IS_E4M3>(block_max(amax, amax_parts));
+    struct row_scale scale = row_scale_of<IS_E4M3>(block_amax(amax, parts));
 #pragma unroll
-    for (uint32_t g = 0; g < ACTIVATION_GROUPS; g++) {
-        uint32_t k = 4 * (thread_x() + g * ACTIVATION_QUANTIZE_THREADS);
-        if (k >= n_padded)
-            break;
-        for (int i = 0; i < 2; i++) {
-            x[2 * i] = from_bf16_low(kept[g][i]);
-            x[2 * i + 1] = from_bf16_high(kept[g][i]);
-        }
-        store_codes(&args.quantized, r, k, quantize_4<IS_E4M3>(x, scale.inverse));
-    }
+    for (uint32_t g = 0; g < ACTIVATION_KEPT; g++)
+        store_piece<IS_E4M3>(&args.quantized, r, 8 * thread_x() + g * step, n_padded, gate[g], scale.inverse);
     if (thread_x() == 0)
         args.quantized.scale[r] = scale.scale;
 }
 
-KERNEL(activation_mul_s8, struct activation_mul_args)
+/* A row by a block for each piece; the last one to be done reads the row again and quantises it. */
+template <bool IS_E4M3>
+DEVICE void quantize_pieces(const struct activation_mul_args &args, uint32_t r, uint32_t *parts,
+                            uint32_t *n_arrived)
 {
-    SHARED(float, amax_parts, [BLOCK_WARPS_MAX]);
-    activation_mul_quantize<false>(args, amax_parts);
+    uint32_t *arrivals = args.arrivals + r;
+    activate_piece<uint16_t>(args, r, block_y() * ACTIVATION_PIECE + 4 * thread_x());
+    barrier();
+    if (thread_x() == 0) {
+        fence_device(); /* one thread's, behind the barrier, counts for all: causality is transitive */
+        *n_arrived = atomic_add_u32(arrivals, 1);
+        fence_device();
+    }
+    barrier();
+    if (*n_arrived + 1 < grid_y())
+        return;
+    if (thread_x() == 0)
+        *arrivals = 0;
+    quantize_row<IS_E4M3>(&args.quantized, r, (const uint16_t *)args.out + (size_t)r * args.out_stride,
+                          args.width, parts);
 }
 
-KERNEL(activation_mul_e4m3, struct activation_mul_args)
+template <bool IS_E4M3> DEVICE void activation_mul_quantize(const struct activation_mul_args &args)
 {
-    SHARED(float, amax_parts, [BLOCK_WARPS_MAX]);
-    activation_mul_quantize<true>(args, amax_parts);
+    SHARED(uint32_t, parts, [BLOCK_WARPS_MAX]);
+    SHARED(uint32_t, n_arrived, [1]);
+    uint32_t r = block_x(), n_rows = args.step->n_rows;
+    dependents_launch();
+    dependencies_wait();
+    if (r >= n_rows)
+        return;
+    if (args.arrivals != NULL)
+        quantize_pieces<IS_E4M3>(args, r, parts, n_arrived);
+    else if (args.kind == ACTIVATION_SILU)
+        quantize_whole<IS_E4M3, true>(args, r, parts);
+    else
+        quantize_whole<IS_E4M3, false>(args, r, parts);
+}
+
+KERNEL_BOUNDS(activation_mul_s8, struct activation_mul_args, ACTIVATION_WHOLE_THREADS, 2)
+{
+    activation_mul_quantize<false>(args);
+}
+
+KERNEL_BOUNDS(activation_mul_e4m3, struct activation_mul_args, ACTIVATION_WHOLE_THREADS, 2)
+{
+    activation_mul_quantize<true>(args);
 }

@@ -197,16 +197,21 @@ void cuda_activation_mul(struct backend *backend, const struct step *step, const
         .width = (uint32_t)out->width,
         .kind = kind,
     };
-    if (out->width <= ACTIVATION_QUANTIZE_WIDTH_MAX && cuda_linear_wants(cuda, out, &args.quantized)) {
-        bool s8 = out->wanted - 1 == LINEAR_S8;
-        cuda_launch(cuda, s8 ? CUDA_KERNEL_activation_mul_s8 : CUDA_KERNEL_activation_mul_e4m3,
-                    (const uint32_t[3]){cuda->rows_max, 1, 1}, ACTIVATION_QUANTIZE_THREADS, 0, &args,
-                    sizeof args);
+    size_t pieces = div_up(out->width, ACTIVATION_PIECE);
+    if (cuda_linear_wants(cuda, out, &args.quantized)) {
+        /* Where rows do not occupy the device, their pieces do. */
+        bool whole = out->width <= ACTIVATION_WHOLE_WIDTH_MAX && out->width % 8 == 0 &&
+                     cuda->rows_max >= cuda->properties->n_multiprocessors;
+        args.arrivals = whole ? NULL : cuda_linear_row_arrivals(cuda);
+        cuda_launch(cuda,
+                    out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_activation_mul_s8
+                                                 : CUDA_KERNEL_activation_mul_e4m3,
+                    (const uint32_t[3]){cuda->rows_max, whole ? 1 : (uint32_t)pieces, 1},
+                    whole ? ACTIVATION_WHOLE_THREADS : ACTIVATION_THREADS, 0, &args, sizeof args);
         cuda->quantized = out;
         cuda->quantized_plain_bytes = args.quantized.plain_bytes;
         return;
     }
-    size_t pieces = div_up(out->width, ACTIVATION_PIECE);
     if (out->f32)
         CUDA_LAUNCH(cuda, activation_mul_f32, cuda->rows_max, pieces, ACTIVATION_THREADS, args);
     else

@@ -285,6 +285,8 @@ const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, co
 size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
 /* Where the rows of an act go in 8 bits, if its next linear layer is likely to want them so. */
 bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows);
+/* A counter for each row of a step, zero, of kernels that make a row by several blocks. */
+uint32_t *cuda_linear_row_arrivals(const struct cuda_backend *cuda);
 void cuda_linear(struct backend *backend, const struct step *step, struct act *in,
                  const struct weight *weight, struct act *out);
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

@@ -15,9 +15,10 @@ const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, co
 
 struct linear_scratch {
     uint32_t *arrivals;
-    float *x_scale;    /* [rows] */
-    uint8_t *q;        /* linear_layout.h */
-    uint32_t q_stride; /* rows */
+    uint32_t *row_arrivals; /* [rows] */
+    float *x_scale;         /* [rows] */
+    uint8_t *q;             /* linear_layout.h */
+    uint32_t q_stride;      /* rows */
     float *partials;
     size_t partial_bytes, total_bytes;
 };
@@ -32,17 +33,18 @@ static struct linear_scratch scratch_at(const struct cuda_backend *cuda, const s
     size_t stride = round_up(rows, 128); /* whole tiles of every kernel */
     size_t partial_bytes = linear_partial_bytes(n_out, needs->widest_in, rows);
     size_t arrivals = cuda_bytes(linear_arrivals_max(partial_bytes), sizeof(uint32_t));
-    size_t x_scale = cuda_bytes(stride, sizeof(float));
+    size_t of_rows = cuda_bytes(stride, sizeof(float));
     size_t q = cuda_bytes(round_up(needs->widest_in, LINEAR_BLOCK_BYTES) * stride, 1);
     uint8_t *at = base;
     return (struct linear_scratch){
         .arrivals = (uint32_t *)at,
-        .x_scale = (float *)(at + arrivals),
-        .q = at + arrivals + x_scale,
+        .row_arrivals = (uint32_t *)(at + arrivals),
+        .x_scale = (float *)(at + arrivals + of_rows),
+        .q = at + arrivals + 2 * of_rows,
         .q_stride = (uint32_t)stride,
-        .partials = (float *)(at + arrivals + x_scale + q),
+        .partials = (float *)(at + arrivals + 2 * of_rows + q),
         .partial_bytes = partial_bytes,
-        .total_bytes = arrivals + x_scale + q + partial_bytes,
+        .total_bytes = arrivals + 2 * of_rows + q + partial_bytes,
     };
 }
 
@@ -68,6 +70,11 @@ bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, s
         return false;
     *rows = rows_in_8_bits(cuda, cuda_product_serves(act->wanted_by, cuda->rows_max) ? act->wanted_by : NULL);
     return true;
+}
+
+uint32_t *cuda_linear_row_arrivals(const struct cuda_backend *cuda)
+{
+    return scratch_at(cuda, &cuda->needs, cuda->scratch.linear).row_arrivals;
 }
 
 /* The rows of in to 8 bits, for weights that want it, if they are not there yet. */

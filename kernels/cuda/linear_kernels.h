@@ -231,7 +231,7 @@ struct linear_tile_args {
 /* code = round_to_even(x * (127 / amax)), scale = amax / 127; e4m3: 448 for 127. A row of zeros has scale 0,
  * one with a NaN or infinity scale NaN. Grid (rows.max), QUANTIZE_ROWS_THREADS. Inputs past n_in, to the end
  * of their block, become zero. */
-enum { QUANTIZE_ROWS_THREADS = 256 };
+enum { QUANTIZE_ROWS_THREADS = 512 };
 struct quantize_rows_args {
     struct cuda_rows rows;
     const void *x; /* bf16 [rows][x_stride], x_stride a multiple of 8 */

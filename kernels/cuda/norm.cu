@@ -2,16 +2,22 @@
  * neighbours change nothing. */
 #include "kernels/cuda/quantize_device.h"
 
-/* Groups of four elements that a thread holds. */
-enum { NORM_GROUPS = ADD_NORM_WIDTH_MAX / (4 * ADD_NORM_THREADS_MAX) };
+/* Groups of four elements that a thread holds: one where that is the row, which most are. */
+enum { NORM_GROUPS_MAX = ADD_NORM_WIDTH_MAX / (4 * ADD_NORM_THREADS_MAX) };
+
+DEVICE bool is_one_group(const struct add_norm_args &args)
+{
+    return args.n <= 4 * block_threads();
+}
 
 struct norm_shared {
-    float sum_parts[BLOCK_WARPS_MAX], add_parts[BLOCK_WARPS_MAX], amax_parts[BLOCK_WARPS_MAX];
+    float sum_parts[BLOCK_WARPS_MAX], add_parts[BLOCK_WARPS_MAX];
+    uint32_t amax_parts[BLOCK_WARPS_MAX];
 };
 
 /* What a thread holds of a row: group g is the elements from 4 * (thread + g * threads). */
-struct norm_groups {
-    float x[NORM_GROUPS][4], weight[NORM_GROUPS][4];
+template <uint32_t GROUPS> struct norm_groups {
+    float x[GROUPS][4], weight[GROUPS][4];
 };
 
 DEVICE uint32_t norm_group_first(uint32_t g)
@@ -21,12 +27,13 @@ DEVICE uint32_t norm_group_first(uint32_t g)
 
 /* What is added, by its norm times add_weight. A thread adds its squares in the order of its groups, then
  * come the warp's tree and the tree over the warps. */
-DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta[NORM_GROUPS][4],
+template <uint32_t GROUPS>
+DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta[GROUPS][4],
                        struct norm_shared *shared)
 {
     float sum = 0;
 #pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+    for (uint32_t g = 0; g < GROUPS; g++) {
         if (norm_group_first(g) >= args.n)
             break;
         for (int i = 0; i < 4; i++)
@@ -34,7 +41,7 @@ DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta
     }
     float scale = 1.0f / sqrtf(block_sum(sum, shared->add_parts) / (float)args.n + args.eps);
 #pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+    for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
         if (k >= args.n)
             break;
@@ -47,15 +54,15 @@ DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta
 
 /* Residual plus add, back to the residual; the thread's sum of squares, in the order of its groups. All loads
  * are asked for before one is used. */
-template <typename type>
-DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[NORM_GROUPS][4],
+template <typename type, uint32_t GROUPS>
+DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[GROUPS][4],
                       struct norm_shared *shared)
 {
     float *residual = args.residual + (size_t)r * args.residual_stride, sum = 0;
     const type *add = args.add == NULL ? NULL : (const type *)args.add + (size_t)r * args.add_stride;
-    float delta[NORM_GROUPS][4];
+    float delta[GROUPS][4];
 #pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+    for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
         if (k < args.n)
             load_group(x[g], residual, k, args.n, whole);
@@ -63,9 +70,9 @@ DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, 
             load_group(delta[g], add, k, args.n, whole);
     }
     if (args.add_weight != NULL)
-        norm_delta(args, whole, delta, shared);
+        norm_delta<GROUPS>(args, whole, delta, shared);
 #pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+    for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
         if (k >= args.n)
             break;
@@ -80,32 +87,40 @@ DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, 
     return sum;
 }
 
-/* The rows that the kernel has; leaves the normed values in x, rounded to type. The weight does not hang on
- * the kernel in front. */
-template <typename type>
-DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups *row, struct norm_shared *shared)
+template <uint32_t GROUPS>
+DEVICE void load_weight(const struct add_norm_args &args, bool whole, float weight[GROUPS][4])
 {
-    if (args.n > ADD_NORM_WIDTH_MAX)
-        trap();
+#pragma unroll
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        if (norm_group_first(g) < args.n)
+            load_group(weight[g], args.weight, norm_group_first(g), args.n, whole);
+    }
+}
+
+/* The rows that the kernel has; leaves the normed values in x, rounded to type. Neither the weight nor the
+ * step hangs on the kernel in front. */
+template <typename type, uint32_t GROUPS>
+DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups<GROUPS> *row,
+                     struct norm_shared *shared)
+{
     bool whole = (args.n | args.residual_stride | args.add_stride | args.out_stride) % 4 == 0;
-    for (uint32_t k = norm_group_first(0); k < args.n; k += 4 * block_threads())
+    uint32_t r = block_x(), n_rows = args.step->n_rows;
+    if (GROUPS == 1)
+        load_weight<GROUPS>(args, whole, row->weight);
+    for (uint32_t k = norm_group_first(0); GROUPS > 1 && k < args.n; k += 4 * block_threads())
         prefetch_l2(args.weight + k);
     dependents_launch();
     dependencies_wait();
-    uint32_t r = block_x();
-    if (r >= args.step->n_rows)
+    if (r >= n_rows)
         return false;
-    float sum = add_rows<type>(args, r, whole, row->x, shared);
-#pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
-        if (norm_group_first(g) < args.n)
-            load_group(row->weight[g], args.weight, norm_group_first(g), args.n, whole);
-    }
+    float sum = add_rows<type, GROUPS>(args, r, whole, row->x, shared);
+    if (GROUPS > 1)
+        load_weight<GROUPS>(args, whole, row->weight);
     sum = block_sum(sum, shared->sum_parts); /* the warp's tree, then the tree over the warps */
     float scale = 1.0f / sqrtf(sum / (float)args.n + args.eps);
     type *out = (type *)args.out + (size_t)r * args.out_stride;
 #pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
+    for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
         if (k >= args.n)
             break;
@@ -116,42 +131,67 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups *row, 
     return true;
 }
 
+template <typename type> DEVICE void norm_only(const struct add_norm_args &args, struct norm_shared *shared)
+{
+    if (args.n > ADD_NORM_WIDTH_MAX)
+        trap();
+    if (is_one_group(args)) {
+        struct norm_groups<1> row;
+        add_norm<type, 1>(args, &row, shared);
+    } else {
+        struct norm_groups<NORM_GROUPS_MAX> row;
+        add_norm<type, NORM_GROUPS_MAX>(args, &row, shared);
+    }
+}
+
 KERNEL(add_norm_f32, struct add_norm_args)
 {
     SHARED(struct norm_shared, shared, );
-    struct norm_groups row;
-    add_norm<float>(args, &row, &shared);
+    norm_only<float>(args, &shared);
 }
 
 KERNEL(add_norm_bf16, struct add_norm_args)
 {
     SHARED(struct norm_shared, shared, );
-    struct norm_groups row;
-    add_norm<uint16_t>(args, &row, &shared);
+    norm_only<uint16_t>(args, &shared);
+}
+
+template <bool IS_E4M3, uint32_t GROUPS>
+DEVICE void norm_quantize(const struct add_norm_args &args, struct norm_shared *shared)
+{
+    struct norm_groups<GROUPS> row = {
+    };
+    uint32_t amax = 0, n_padded = quantized_width(args.n), pairs[GROUPS][2];
+    if (!add_norm<uint16_t, GROUPS>(args, &row, shared))
+        return;
+#pragma unroll
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        for (int i = 0; i < 2; i++) {
+            pairs[g][i] = to_bf16x2(row.x[g][2 * i], row.x[g][2 * i + 1]); /* zeros past the row */
+            amax = amax_add_pair(amax, pairs[g][i]);
+        }
+    }
+    struct row_scale scale = row_scale_of<IS_E4M3>(block_amax(amax, shared->amax_parts));
+#pragma unroll
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        uint32_t k = norm_group_first(g);
+        if (k < n_padded)
+            store_codes_4(&args.quantized, block_x(), k,
+                          quantize_4<IS_E4M3>(pairs[g][0], pairs[g][1], scale.inverse));
+    }
+    if (thread_x() == 0)
+        args.quantized.scale[block_x()] = scale.scale;
 }
 
 template <bool IS_E4M3>
 DEVICE void add_norm_quantize(const struct add_norm_args &args, struct norm_shared *shared)
 {
-    struct norm_groups row = {};
-    float amax = 0;
-    if (!add_norm<uint16_t>(args, &row, shared))
-        return;
-    uint32_t n_padded = quantized_width(args.n);
-#pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
-        for (int i = 0; i < 4; i++)
-            amax = amax_add(amax, row.x[g][i]); /* zeros past the row */
-    }
-    struct row_scale scale = row_scale_of<IS_E4M3>(block_max(amax, shared->amax_parts));
-#pragma unroll
-    for (uint32_t g = 0; g < NORM_GROUPS; g++) {
-        uint32_t k = norm_group_first(g);
-        if (k < n_padded)
-            store_codes(&args.quantized, block_x(), k, quantize_4<IS_E4M3>(row.x[g], scale.inverse));
-    }
-    if (thread_x() == 0)
-        args.quantized.scale[block_x()] = scale.scale;
+    if (args.n > ADD_NORM_WIDTH_MAX)
+        trap();
+    if (is_one_group(args))
+        norm_quantize<IS_E4M3, 1>(args, shared);
+    else
+        norm_quantize<IS_E4M3, NORM_GROUPS_MAX>(args, shared);
 }
 
 KERNEL(add_norm_s8, struct add_norm_args)

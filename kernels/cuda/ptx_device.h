@@ -192,6 +192,12 @@ DEVICE float shuffle_down(float value, uint32_t n)
     return __shfl_down_sync(0xffffffffu, value, n);
 }
 
+/* The greatest of the warp. */
+DEVICE uint32_t warp_max_u32(uint32_t value)
+{
+    return __reduce_max_sync(0xffffffffu, value);
+}
+
 /* CUDA's headers have a ballot() of old of the same type. */
 DEVICE uint32_t ptx_ballot(bool predicate)
 {
@@ -549,6 +555,16 @@ DEVICE float fast_rcp(float x)
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* a / b as IEEE rounds it, without a branch: for 2^-60 <= |a| <= 2^60 and 1 <= b <= 2^60. The steps are those
+ * that nvcc takes for a / b where nothing overflows or vanishes. */
+DEVICE float divide_in_range(float a, float b)
+{
+    float r = fast_rcp(b);
+    r = fmaf(r, fmaf(-b, r, 1.0f), r);
+    float q = a * r;
+    return fmaf(r, fmaf(-b, q, a), q);
 }
 
 /* (value & mask) | bits in one instruction. */

@@ -221,6 +221,15 @@ EMU_SHUFFLE_FUNCTIONS(int32_t)
 EMU_SHUFFLE_FUNCTIONS(float)
 #undef EMU_SHUFFLE_FUNCTIONS
 
+DEVICE uint32_t warp_max_u32(uint32_t value)
+{
+    for (uint32_t step = 16; step > 0; step /= 2) {
+        uint32_t other = shuffle_xor(value, step);
+        value = value > other ? value : other;
+    }
+    return value;
+}
+
 DEVICE uint32_t ballot(bool predicate)
 {
     return emu_ballot(predicate);
@@ -436,6 +445,10 @@ DEVICE void mma_e4m3_16832(float d[4], const uint32_t a[4], const uint32_t b[2])
 DEVICE float fast_exp2(float x)
 {
     return exp2f(x);
+}
+DEVICE float divide_in_range(float a, float b)
+{
+    return a / b;
 }
 DEVICE float fast_rcp(float x)
 {

@@ -2,7 +2,10 @@
  * shape. */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include "base/host_device.h"
 #include "kernels/cuda/cuda_kv.h"
 #include "kernels/cuda/cuda_matrix.h"
 #include "kernels/cuda/cuda_slot.h"
@@ -86,9 +89,9 @@ static inline uint32_t add_norm_threads(uint32_t n)
 }
 
 /* Heads of q and k: RMS norm where a weight is given, rotation; q goes back in place, k and v into the row's
- * KV block. A warp takes a head: grid (rows, (n_heads + 2 n_kv_heads) / ROPE_WARPS rounded up), 32 *
- * ROPE_WARPS threads. */
-enum { ROPE_WARPS = 4 };
+ * KV block. Grid (rows, rope_blocks), ROPE_THREADS: a warp takes a head or, where rope_is_by_quads, a thread
+ * four pairs of one. */
+enum { ROPE_WARPS = 4, ROPE_THREADS = 32 * ROPE_WARPS };
 struct rope_kv_write_args {
     const struct cuda_step *step;
     void *qkv; /* [rows][qkv_stride]: q [n_heads][head_dim], k [n_kv_heads][..], v [..] */
@@ -100,6 +103,21 @@ struct rope_kv_write_args {
     uint32_t n_freq;              /* pairs (i, i + n_freq) */
     struct cuda_kv_cache kv;
 };
+
+/* Heads are turned whole and not normed; the stride of rows that are bf16 or f32 leaves fours aligned. */
+HOST_DEVICE static inline bool rope_is_by_quads(const struct rope_kv_write_args *args)
+{
+    return args->q_norm == NULL && args->k_norm == NULL && args->n_freq * 2 == args->head_dim &&
+           args->head_dim % 8 == 0 && args->qkv_stride % 4 == 0;
+}
+
+/* Blocks of a row. */
+static inline uint32_t rope_blocks(const struct rope_kv_write_args *args)
+{
+    uint32_t heads = args->n_heads + 2 * args->n_kv_heads;
+    uint32_t threads = rope_is_by_quads(args) ? heads * (args->head_dim / 8) : heads * 32;
+    return (threads + ROPE_THREADS - 1) / ROPE_THREADS;
+}
 
 /* Blocks of one layer. A thread copies its 16 bytes of one block after the other, so that a block copied may
  * be copied on. Grid (block_bytes / (16 * KV_COPY_THREADS) rounded up), KV_COPY_THREADS. */
@@ -125,13 +143,14 @@ struct attention_simple_args {
     struct cuda_kv_cache kv;
 };
 
-/* Grid (rows, width / ACTIVATION_PIECE rounded up), ACTIVATION_THREADS; quantised: grid (rows),
- * ACTIVATION_QUANTIZE_THREADS, and width at most ACTIVATION_QUANTIZE_WIDTH_MAX. */
+/* Grid (rows, width / ACTIVATION_PIECE rounded up), ACTIVATION_THREADS; quantised: with arrivals, and
+ * out_stride a multiple of 8. Whole rows, quantised: grid (rows), ACTIVATION_WHOLE_THREADS, without; width at
+ * most ACTIVATION_WHOLE_WIDTH_MAX, and it and the strides multiples of 8. The bits are the same. */
 enum {
-    ACTIVATION_THREADS = 128,
     ACTIVATION_PIECE = 1024,
-    ACTIVATION_QUANTIZE_THREADS = 1024,
-    ACTIVATION_QUANTIZE_WIDTH_MAX = 32768,
+    ACTIVATION_THREADS = ACTIVATION_PIECE / 4,
+    ACTIVATION_WHOLE_THREADS = 512,
+    ACTIVATION_WHOLE_WIDTH_MAX = 16384,
 };
 struct activation_mul_args {
     const struct cuda_step *step;
@@ -141,6 +160,7 @@ struct activation_mul_args {
     uint32_t width;
     uint32_t kind; /* enum activation_kind */
     struct quantized_rows quantized;
+    uint32_t *arrivals; /* by pieces: [rows], zero; zero again when the kernel ends */
 };
 
 /* out[i] = in[row of output rows.first + i]. Grid (rows.max), GATHER_THREADS. Bytes: of a row, a multiple

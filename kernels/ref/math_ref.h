@@ -48,10 +48,9 @@
 #define UNIFORM_MAX   0x1.fffffep-1f
 #define UNIFORM_SMALL 0.25f
 
-HOST_DEVICE static inline float exp_ref(float x)
+/* exp(x) = 2^n * what is returned, n an integer in the low bits of *shifted; EXP_LOW <= x <= EXP_HIGH. */
+HOST_DEVICE static inline float exp_mantissa_ref(float x, float *shifted)
 {
-    x = x < EXP_LOW ? EXP_LOW : x;
-    x = x > EXP_HIGH ? EXP_HIGH : x;
     float t = fmaf(x, LOG2_E, ROUND_MAGIC);
     float n = t - ROUND_MAGIC;
     float r = fmaf(n, -LN2_LOW, fmaf(n, -LN2_HIGH, x));
@@ -59,7 +58,16 @@ HOST_DEVICE static inline float exp_ref(float x)
     p = fmaf(p, r, EXP_C2);
     p = fmaf(p, r, EXP_C1);
     p = fmaf(p, r, EXP_C0);
-    float y = fmaf(fmaf(p, r, 1.0f), r, 1.0f);
+    *shifted = t;
+    return fmaf(fmaf(p, r, 1.0f), r, 1.0f);
+}
+
+HOST_DEVICE static inline float exp_ref(float x)
+{
+    float t;
+    x = x < EXP_LOW ? EXP_LOW : x;
+    x = x > EXP_HIGH ? EXP_HIGH : x;
+    float y = exp_mantissa_ref(x, &t);
     /* 2^n in two factors: the first product is never subnormal, so the result is rounded once. */
     int32_t exponent = (int32_t)(f32_to_bits(t) - ROUND_MAGIC_BITS);
     int32_t half = exponent >> 1;

@@ -278,14 +278,19 @@ struct activation_case {
 
 static void activation_make(struct cuda_case *c)
 {
+    static const float far[] = {0.0f,  -0.0f,  1e-25f, -3e-39f, 7.5f,   -7.5f,  39.0f,  -39.0f,
+                                42.0f, -42.0f, -87.5f, 88.5f,   -88.5f, -89.5f, 104.0f, -104.0f};
     struct activation_case *e = c->context = check_alloc(c, sizeof *e);
-    e->width = draw_width(c, 2600);
+    e->width = draw_width(c, rng_below(&c->rng, 16) == 0 ? 10000 : 2600);
     e->kind = rng_below(&c->rng, 2) ? ACTIVATION_SILU : ACTIVATION_GELU_TANH;
     e->in_stride = draw_stride(c, 2 * e->width);
     e->out_stride = draw_stride(c, e->width);
-    c->n_rows = c->n_rows > 70 ? 70 : c->n_rows;
+    c->n_rows = e->width > 2600 && c->n_rows > 5 ? 5 : c->n_rows > 70 ? 70 : c->n_rows;
     e->in = check_alloc(c, (size_t)c->n_rows * 2 * e->width * 4);
     fill_normal(&c->rng, e->in, (size_t)c->n_rows * 2 * e->width);
+    for (uint32_t i = 0; i < c->n_rows * 4; i++) /* values that the kernel treats apart */
+        e->in[rng_below(&c->rng, c->n_rows * 2 * e->width)] =
+            far[rng_below(&c->rng, sizeof far / sizeof far[0])];
     c->row_values = e->width;
     c->type = (enum check_type)c->variant;
     values_round(c->type, e->in, (size_t)c->n_rows * 2 * e->width);
@@ -316,11 +321,21 @@ static void activation_run(struct cuda_case *c, uint32_t first, uint32_t n, void
         .kind = e->kind,
         .quantized = quantized.rows,
     };
-    if (quantized.is_on)
-        LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, ACTIVATION_QUANTIZE_THREADS, args);
-    else
-        LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), (uint32_t)div_up(e->width, ACTIVATION_PIECE),
-               ACTIVATION_THREADS, args);
+    uint32_t rows = n + rng_below(&c->rng, 3), pieces = (uint32_t)div_up(e->width, ACTIVATION_PIECE);
+    if (!quantized.is_on) {
+        LAUNCH(c, c->kernel, rows, pieces, ACTIVATION_THREADS, args);
+    } else if (e->width % 8 == 0 && rng_below(&c->rng, 2)) {
+        LAUNCH(c, c->kernel, rows, 1, ACTIVATION_WHOLE_THREADS, args);
+    } else {
+        uint32_t *arrivals = check_alloc(c, n * sizeof *arrivals);
+        args.arrivals = device_upload(arrivals, n * sizeof *arrivals);
+        LAUNCH(c, c->kernel, rows, pieces, ACTIVATION_THREADS, args);
+        device_read(arrivals, args.arrivals, n * sizeof *arrivals);
+        for (uint32_t r = 0; r < n; r++) {
+            if (arrivals[r] != 0)
+                check_fail(c, "the counter of row %u ends at %u", r, arrivals[r]);
+        }
+    }
     quantized_compare(c, &quantized, args.out, n, e->width, e->out_stride);
     device_read_rows(args.out, n, e->width * element, e->out_stride * element, out);
 }

@@ -80,7 +80,8 @@ static uint16_t *make_rows(struct cuda_case *c, uint32_t n_in, uint32_t stride)
 static void quantize_make(struct cuda_case *c)
 {
     struct tile_case *e = c->context = check_alloc(c, sizeof *e);
-    uint32_t n_in = rng_between(&c->rng, 1, 700);
+    uint32_t n_in = rng_between(&c->rng, 1, rng_below(&c->rng, 16) == 0 ? 20000 : 700);
+    c->n_rows = n_in > 700 && c->n_rows > 8 ? 8 : c->n_rows;
     e->packed.n_in = n_in;
     e->x_stride = (uint32_t)round_up(n_in, 8) + 8 * rng_below(&c->rng, 2);
     e->x = make_rows(c, n_in, e->x_stride);
