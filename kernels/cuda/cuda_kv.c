@@ -176,11 +176,10 @@ void cuda_rope_kv_write(struct backend *backend, const struct step *step, struct
         .n_freq = (uint32_t)rope->n_freq,
         .kv = kv->cache,
     };
-    size_t pieces = div_up(shape->n_heads + 2 * (size_t)shape->n_kv_heads, ROPE_WARPS);
     if (qkv->f32)
-        CUDA_LAUNCH(cuda, rope_kv_write_f32, cuda->rows_max, pieces, 32 * ROPE_WARPS, args);
+        CUDA_LAUNCH(cuda, rope_kv_write_f32, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
     else
-        CUDA_LAUNCH(cuda, rope_kv_write_bf16, cuda->rows_max, pieces, 32 * ROPE_WARPS, args);
+        CUDA_LAUNCH(cuda, rope_kv_write_bf16, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
 }
 
 void cuda_kv_copy(struct backend *backend, const struct step *step, struct kv *kv)

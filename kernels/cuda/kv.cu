@@ -22,6 +22,26 @@ DEVICE void kv_store(const struct cuda_kv_cache *kv, struct kv_place place, uint
         *at = to_e4m3(value / scale);
 }
 
+/* Four neighbours from element i on, a multiple of 4; values: divided by scale where the cache has codes. */
+DEVICE void kv_store_4(const struct cuda_kv_cache *kv, struct kv_place place, uint32_t i, float values[4],
+                       float scale)
+{
+    uint8_t *at = place.tile + cuda_kv_element_offset(place.row_pieces, kv->element_bytes, place.token, i);
+    if (kv->element_bytes == 4) {
+        act_store_4((float *)at, values);
+    } else if (kv->element_bytes == 2) {
+        act_store_4((uint16_t *)at, values);
+    } else {
+        if (scale != 1.0f) {
+#pragma unroll
+            for (uint32_t e = 0; e < 4; e++)
+                values[e] = values[e] / scale;
+        }
+        *(uint32_t *)at =
+            (uint32_t)to_e4m3x2(values[0], values[1]) | (uint32_t)to_e4m3x2(values[2], values[3]) << 16;
+    }
+}
+
 DEVICE struct kv_place kv_find(const struct rope_kv_write_args &args, struct step_row row, uint32_t kv_head,
                                enum cuda_kv_part part)
 {
@@ -76,19 +96,82 @@ DEVICE void rotate_head(float *head, const struct rope_kv_write_args &args, uint
     warp_sync();
 }
 
-template <typename type> DEVICE void rope_kv_write(const struct rope_kv_write_args &args)
+/* What head h of the row is. */
+struct rope_head {
+    bool is_q, is_v;
+    uint32_t kv_head;
+};
+
+DEVICE struct rope_head head_of(const struct rope_kv_write_args &args, uint32_t h)
 {
-    SHARED(float, heads, [ROPE_WARPS][HEAD_DIM_MAX]);
+    struct rope_head head = {};
+    head.is_q = h < args.n_heads;
+    head.is_v = h >= args.n_heads + args.n_kv_heads;
+    head.kv_head = head.is_q ? 0 : head.is_v ? h - args.n_heads - args.n_kv_heads : h - args.n_heads;
+    return head;
+}
+
+/* Whole heads that no norm treats: a thread turns four pairs. All that it needs beside q, k and v is there
+ * before they are. */
+template <typename type> DEVICE void rope_quads(const struct rope_kv_write_args &args)
+{
+    uint32_t r = block_x(), quads = args.head_dim / 8, item = block_y() * ROPE_THREADS + thread_x();
+    uint32_t h = item / quads, i = item % quads * 4, half = args.head_dim / 2;
+    bool is_there = r < args.step->n_rows && h < args.n_heads + 2 * args.n_kv_heads;
+    struct rope_head head = head_of(args, h);
+    struct kv_place place = {};
+    float cosines[4] = {1, 1, 1, 1}, sines[4] = {0, 0, 0, 0}, low[4], high[4], x[4], y[4];
+    if (is_there) {
+        struct step_row row = args.step->rows[r];
+        if (!head.is_v) {
+            act_load_4(cosines, args.cosines + (size_t)row.position * args.n_freq + i);
+            act_load_4(sines, args.sines + (size_t)row.position * args.n_freq + i);
+        }
+        if (!head.is_q)
+            place = kv_find(args, row, head.kv_head, head.is_v ? CUDA_KV_V : CUDA_KV_K);
+    }
     dependencies_wait();
     dependents_launch();
-    uint32_t r = block_x(), h = block_y() * ROPE_WARPS + warp_id(), d = args.head_dim;
-    if (r >= args.step->n_rows || h >= args.n_heads + 2 * args.n_kv_heads)
+    if (!is_there)
         return;
-    struct step_row row = args.step->rows[r];
+    type *at = (type *)args.qkv + (size_t)r * args.qkv_stride + (size_t)h * args.head_dim + i;
+    act_load_4(low, at);
+    act_load_4(high, at + half);
+#pragma unroll
+    for (uint32_t e = 0; e < 4; e++) {
+        x[e] = head.is_v ? low[e] : fmaf(-high[e], sines[e], low[e] * cosines[e]);
+        y[e] = head.is_v ? high[e] : fmaf(low[e], sines[e], high[e] * cosines[e]);
+    }
+    if (head.is_q) {
+        act_store_4(at, x);
+        act_store_4(at + half, y);
+        return;
+    }
+    float scale = head.is_v ? args.kv.v_scale : args.kv.k_scale;
+    kv_store_4(&args.kv, place, i, x, scale);
+    kv_store_4(&args.kv, place, i + half, y, scale);
+}
+
+/* Any head: a warp each. */
+template <typename type>
+DEVICE void rope_heads(const struct rope_kv_write_args &args, float heads[ROPE_WARPS][HEAD_DIM_MAX])
+{
+    uint32_t r = block_x(), h = block_y() * ROPE_WARPS + warp_id(), d = args.head_dim;
+    bool is_there = r < args.step->n_rows && h < args.n_heads + 2 * args.n_kv_heads;
+    struct step_row row = {};
+    struct rope_head of = head_of(args, h);
+    struct kv_place place = {};
+    if (is_there) {
+        row = args.step->rows[r];
+        if (!of.is_q)
+            place = kv_find(args, row, of.kv_head, of.is_v ? CUDA_KV_V : CUDA_KV_K);
+    }
+    dependencies_wait();
+    dependents_launch();
+    if (!is_there)
+        return;
     type *in = (type *)args.qkv + (size_t)r * args.qkv_stride + (size_t)h * d;
-    bool is_q = h < args.n_heads, is_v = h >= args.n_heads + args.n_kv_heads;
-    uint32_t kv_head = is_q ? 0 : is_v ? h - args.n_heads - args.n_kv_heads : h - args.n_heads;
-    const float *norm = is_q ? args.q_norm : is_v ? NULL : args.k_norm;
+    const float *norm = of.is_q ? args.q_norm : of.is_v ? NULL : args.k_norm;
     float *head = heads[warp_id()], x[HEAD_GROUPS];
 #pragma unroll
     for (uint32_t g = 0; g < HEAD_GROUPS; g++) {
@@ -104,17 +187,28 @@ template <typename type> DEVICE void rope_kv_write(const struct rope_kv_write_ar
             head[i] = x[g];
     }
     warp_sync();
-    if (!is_v)
+    if (!of.is_v)
         rotate_head(head, args, row.position);
-    if (is_q) {
+    if (of.is_q) {
         for (uint32_t i = lane_id(); i < d; i += WARP_LANES)
             act_store(in + i, head[i]);
         return;
     }
-    struct kv_place place = kv_find(args, row, kv_head, is_v ? CUDA_KV_V : CUDA_KV_K);
-    float scale = is_v ? args.kv.v_scale : args.kv.k_scale;
+    float scale = of.is_v ? args.kv.v_scale : args.kv.k_scale;
     for (uint32_t i = lane_id(); i < d; i += WARP_LANES)
         kv_store(&args.kv, place, i, head[i], scale);
+}
+
+/* q and new keys are all that is written, and only when what came before the kernel in front has ended:
+ * attention reads older keys before its own wait (docs/cuda.md). The step was there before the first kernel
+ * behind its upload began. */
+template <typename type> DEVICE void rope_kv_write(const struct rope_kv_write_args &args)
+{
+    SHARED(float, heads, [ROPE_WARPS][HEAD_DIM_MAX]);
+    if (rope_is_by_quads(&args))
+        rope_quads<type>(args);
+    else
+        rope_heads<type>(args, heads);
 }
 
 KERNEL_BOUNDS(rope_kv_write_f32, struct rope_kv_write_args, ROPE_WARPS *WARP_LANES, 1)

@@ -53,8 +53,10 @@ static void write_make(struct cuda_case *c)
     e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
     fill_normal(&c->rng, e->qkv, (size_t)c->n_rows * e->qkv_width);
     values_round((enum check_type)c->variant, e->qkv, (size_t)c->n_rows * e->qkv_width);
-    e->q_norm = draw_norm(c, d);
-    e->k_norm = draw_norm(c, d);
+    if (rng_below(&c->rng, 2)) {
+        e->q_norm = draw_norm(c, d);
+        e->k_norm = draw_norm(c, d);
+    }
     e->eps = 1e-6f;
     e->k_scale = rng_below(&c->rng, 2) ? 1.0f : 0.37f;
     e->v_scale = rng_below(&c->rng, 2) ? 1.0f : 2.9f;
@@ -168,9 +170,7 @@ static void write_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out
         .kv = {device_alloc(cache_bytes), BLOCKS, e->n_kv_heads, e->head_dim, 0, e->element_bytes, e->k_scale,
                e->v_scale},
     };
-    uint32_t heads = e->n_heads + 2 * e->n_kv_heads;
-    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), (uint32_t)div_up(heads, ROPE_WARPS), 32 * ROPE_WARPS,
-           args);
+    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), rope_blocks(&args), ROPE_THREADS, args);
     uint8_t *cache = check_alloc(c, cache_bytes), *at = out;
     device_read(cache, args.kv.blocks, cache_bytes);
     size_t q_bytes = e->n_heads * e->head_dim * check_type_bytes(type);
