@@ -160,7 +160,7 @@ struct attention_kept {
 template <class FORM>
 DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head)
 {
-    constexpr uint32_t PARTS = FORM::UNITS > 1 ? 4 : 1, SPLITS = FORM::UNITS > 1 ? 2 : 4;
+    constexpr uint32_t PARTS = FORM::UNITS > 1 ? 4 : 1;
     uint32_t heads = args.n_heads / args.kv.n_kv_heads, position = args.step->rows[row].position;
     uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
     uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n = heads * FORM::DIM;
@@ -170,7 +170,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
 #pragma unroll
         for (uint32_t p = 0; p < PARTS; p++)
             total_m[p] = -INFINITY;
-#pragma unroll SPLITS
+#pragma unroll 2
         for (uint32_t split = first; split <= last; split++) {
             struct attention_kept kept[PARTS];
             size_t of_split = (partial + split) * args.n_heads + kv_head * heads;
