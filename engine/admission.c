@@ -119,8 +119,8 @@ static err_t name_stream(struct engine *engine, const struct request *request, s
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a request");
     stream->priority = request->priority;
     stream->deadline_ns = request->deadline_ns;
-    stream->salt =
-        stream->tenant[0] ? siphash128(engine->salt_key, stream->tenant, strlen(stream->tenant)).low : 0;
+    const char *salt = request->cache_salt ? request->cache_salt : stream->tenant;
+    stream->salt = salt[0] ? siphash128(engine->salt_key, salt, strlen(salt)).low : 0;
     return err_ok();
 }
 

@@ -139,6 +139,7 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
         e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
+        request.tenant = rpc_call_caller(call)->tenant;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
@@ -170,8 +171,8 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
     atomic_fetch_add(&door->n_active, 1);
     err_t e = open_generation(door, call, whole, &generate);
     if (e.code != ERR_OK) {
-        int64_t pushback =
-            e.code == ERR_RESOURCE_EXHAUSTED ? service_pushback_ms(door->service) : RPC_NO_PUSHBACK;
+        bool later = e.code == ERR_RESOURCE_EXHAUSTED || e.code == ERR_QUOTA_EXCEEDED;
+        int64_t pushback = later ? refusal_pushback_ms(door->service, &e) : RPC_NO_PUSHBACK;
         rpc_call_refuse(call, &e, pushback);
         leave_active(door);
         return;

@@ -8,19 +8,20 @@
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
+/* Loads tell of what all tenants do, and how often prefixes are found. */
 static const struct rpc_method methods[] = {
-    {"/bantam.Bantam/Generate", true, door_generate},
-    {"/bantam.Bantam/GenerateWhole", true, door_generate_whole},
-    {"/bantam.Bantam/Tokenize", true, door_tokenize},
-    {"/bantam.Bantam/Detokenize", true, door_detokenize},
-    {"/bantam.Bantam/Abort", false, door_abort},
-    {"/bantam.Bantam/ModelInfo", false, door_model_info},
-    {"/bantam.Bantam/ServerInfo", false, door_server_info},
-    {"/bantam.Bantam/GetLoads", false, door_get_loads},
-    {"/bantam.Bantam/WatchLoads", false, door_watch_loads},
-    {"/grpc.health.v1.Health/Check", false, door_health_check},
-    {"/grpc.health.v1.Health/List", false, door_health_list},
-    {"/grpc.health.v1.Health/Watch", false, door_health_watch},
+    {"/bantam.Bantam/Generate", true, door_generate, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/GenerateWhole", true, door_generate_whole, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Tokenize", true, door_tokenize, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Detokenize", true, door_detokenize, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Abort", false, door_abort, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/ModelInfo", false, door_model_info, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/ServerInfo", false, door_server_info, RPC_FOR_CALLERS},
+    {"/bantam.Bantam/GetLoads", false, door_get_loads, RPC_FOR_ADMINS},
+    {"/bantam.Bantam/WatchLoads", false, door_watch_loads, RPC_FOR_ADMINS},
+    {"/grpc.health.v1.Health/Check", false, door_health_check, RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/List", false, door_health_list, RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/Watch", false, door_health_watch, RPC_FOR_EVERYONE},
 };
 
 struct grpc_door_options grpc_door_options_default(void)
@@ -98,6 +99,8 @@ static err_t open_server(struct grpc_door *door)
     const struct grpc_door_options *options = &door->options;
     struct rpc_server_options server_options = {
         .host = options->host,
+        .tls = options->tls,
+        .identity = options->identity,
         .port = options->port,
         .n_queue_threads = options->n_queue_threads,
         .n_worker_threads = options->n_worker_threads,
@@ -250,7 +253,8 @@ void door_abort(void *context, struct rpc_call *call)
     err_t e = codec_decode_abort(payload, size_bytes, &scratch, &request);
     if (e.code == ERR_OK) {
         for (size_t i = 0; i < request.n_request_ids; i++)
-            aborted[i] = door->service->vtable->abort(door->service, "", request.request_ids[i]);
+            aborted[i] = door->service->vtable->abort(door->service, rpc_call_caller(call)->tenant,
+                                                      request.request_ids[i]);
         bytes = codec_encode_aborted(aborted, request.n_request_ids);
     }
     answer(call, &e, bytes);

@@ -8,6 +8,8 @@
 #include "base/error.h"
 
 struct grpc_door;
+struct identity;
+struct tls_files;
 
 /* What gRPC core's threads, connections and buffers take in ordinary use, for the memory plan; at worst
  * max_pending_bytes and memory_quota_bytes more. */
@@ -15,6 +17,8 @@ enum { GRPC_DOOR_BYTES = 4 << 20 };
 
 struct grpc_door_options {
     const char *host;          /* name or address to listen on */
+    struct tls_files *tls;     /* borrowed; NULL = clear text */
+    struct identity *identity; /* who may call; borrowed; NULL = everyone */
     uint16_t port;             /* 0 = any free one */
     const char *version;       /* of this program, for ServerInfo; static */
     int n_queue_threads;       /* that poll gRPC */

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/work_queue.h"
 #include "proto/grpc_runtime.h"
+#include "proto/grpc_tls.h"
 #include "proto/listen_address.h"
 
 enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_SHUT_DOWN };
@@ -36,6 +37,7 @@ struct rpc_call {
     grpc_byte_buffer *received;
     struct rpc_tag accepted_tag, closed_tag, sent_tag;
     int close_cancelled; /* written by gRPC */
+    struct caller caller;
 
     uint8_t *payload; /* owned */
     size_t payload_bytes;
@@ -56,6 +58,7 @@ struct rpc_server {
     void *registered[RPC_METHODS_MAX];
     grpc_server *server;
     grpc_completion_queue *queue;
+    struct grpc_tls_source tls;
     uint16_t port;
     struct rpc_tag shutdown_tag;
     bool shutdown_begun, stopped;
@@ -156,6 +159,11 @@ int64_t rpc_call_remaining_ns(const struct rpc_call *call)
 bool rpc_call_ended(const struct rpc_call *call)
 {
     return atomic_load(&call->ended);
+}
+
+const struct caller *rpc_call_caller(const struct rpc_call *call)
+{
+    return &call->caller;
 }
 
 void rpc_call_set_user(struct rpc_call *call, void *user)
@@ -315,6 +323,39 @@ static void run_on_worker(struct work_item *item)
     run_handler((struct rpc_call *)((char *)item - offsetof(struct rpc_call, work)));
 }
 
+static void find_authorization(const struct rpc_call *call, struct credentials *out)
+{
+    static const char name[] = "authorization";
+    for (size_t i = 0; i < call->request_metadata.count; i++) {
+        const grpc_metadata *metadata = &call->request_metadata.metadata[i];
+        if (grpc_slice_str_cmp(metadata->key, name) != 0)
+            continue;
+        out->authorization = (const char *)GRPC_SLICE_START_PTR(metadata->value);
+        out->authorization_bytes = GRPC_SLICE_LENGTH(metadata->value);
+        out->n_authorizations++;
+    }
+}
+
+static err_t authenticate(struct rpc_call *call)
+{
+    const struct rpc_server_options *options = &call->server->options;
+    enum rpc_access access = options->methods[call->method].access;
+    if (!options->identity || access == RPC_FOR_EVERYONE)
+        return err_ok();
+    struct peer_names peer = {.n = 0};
+    grpc_auth_context *context = options->tls ? grpc_tls_peer(call->call, &peer) : NULL;
+    struct credentials credentials = {.peer = &peer};
+    find_authorization(call, &credentials);
+    err_t e = identity_authenticate(options->identity, &credentials, &call->caller);
+    if (context)
+        grpc_auth_context_release(context);
+    if (e.code == ERR_OK && access == RPC_FOR_ADMINS && !call->caller.is_admin)
+        e = err_new(ERR_PERMISSION_DENIED,
+                    "tenant %s may not call this method; it is for tenants with admin=yes",
+                    call->caller.tenant);
+    return e;
+}
+
 /* A refusal before any handler ran. */
 static bool refuse_at_once(struct rpc_call *call, uint32_t n_calls)
 {
@@ -327,7 +368,9 @@ static bool refuse_at_once(struct rpc_call *call, uint32_t n_calls)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "the server has %u calls under way and takes no more",
                     call->server->options.max_calls);
     } else {
-        e = gather_payload(call);
+        e = authenticate(call);
+        if (e.code == ERR_OK)
+            e = gather_payload(call);
     }
     if (e.code == ERR_OK)
         return false;
@@ -434,6 +477,7 @@ static grpc_server *create_core_server(const struct rpc_server_options *options)
         int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
         int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
         int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000),
+        int_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, RPC_HANDSHAKE_TIMEOUT_MS),
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* or two servers share a port in silence */
         /* Decompressing has no limit in core 1.51: a small message could become gigabytes. */
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
@@ -453,7 +497,11 @@ static err_t listen_on(struct rpc_server *server)
     const struct rpc_server_options *options = &server->options;
     char address[512];
     listen_format_address(options->host, options->port, address, sizeof address);
-    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    server->tls.files = options->tls;
+    grpc_server_credentials *credentials =
+        options->tls ? grpc_tls_credentials(&server->tls) : grpc_insecure_server_credentials_create();
+    if (!credentials)
+        return err_new(ERR_INVALID_ARGUMENT, "gRPC does not take the server's certificate");
     int port = grpc_server_add_http2_port(server->server, address, credentials);
     grpc_server_credentials_release(credentials);
     if (port <= 0)

@@ -14,9 +14,18 @@
 #include <stdint.h>
 #include <grpc/status.h>
 #include "base/error.h"
+#include "proto/identity.h"
 
 struct rpc_server;
 struct rpc_call;
+struct tls_files; /* proto/tls_files.h */
+
+/* Whom a method answers when the server asks who comes in. */
+enum rpc_access {
+    RPC_FOR_CALLERS, /* who is known */
+    RPC_FOR_EVERYONE,
+    RPC_FOR_ADMINS,
+};
 
 enum {
     RPC_METHODS_MAX = 32,
@@ -25,6 +34,7 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
+    RPC_HANDSHAKE_TIMEOUT_MS = 10000, /* from a connection to HTTP/2's settings */
 };
 #define RPC_NO_PUSHBACK INT64_MIN
 #define RPC_NO_DEADLINE INT64_MAX
@@ -35,11 +45,14 @@ struct rpc_method {
     /* Must finish the call or see to it that it will be. `call` is valid until return; rpc_call_ref for
      * longer. */
     void (*handle)(void *context, struct rpc_call *call);
+    enum rpc_access access;
 };
 
 struct rpc_server_options {
-    const char *host; /* name or address, no port */
-    uint16_t port;    /* 0 = any free one */
+    const char *host;          /* name or address, no port */
+    uint16_t port;             /* 0 = any free one */
+    struct tls_files *tls;     /* borrowed; NULL = clear text */
+    struct identity *identity; /* who may call; borrowed; NULL = everyone */
     int n_queue_threads, n_worker_threads;
     size_t max_message_bytes;  /* of a request */
     size_t max_pending_bytes;  /* of all request messages that are held at once */
@@ -83,6 +96,9 @@ void rpc_call_drop_payload(struct rpc_call *call);
 /* Time left until the client's deadline; RPC_NO_DEADLINE. */
 int64_t rpc_call_remaining_ns(const struct rpc_call *call);
 bool rpc_call_ended(const struct rpc_call *call);
+
+/* Who calls; zero without identity, and where everyone may. */
+const struct caller *rpc_call_caller(const struct rpc_call *call);
 
 void rpc_call_set_user(struct rpc_call *call, void *user); /* once */
 void *rpc_call_user(const struct rpc_call *call);

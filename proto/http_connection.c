@@ -52,6 +52,7 @@ static void end_exchange(struct http_exchange *exchange)
     mem_free(exchange->head_bytes);
     exchange->head_bytes = NULL;
     memset(&exchange->head, 0, sizeof exchange->head);
+    memset(&exchange->caller, 0, sizeof exchange->caller);
     memset(&exchange->chunks, 0, sizeof exchange->chunks);
     exchange->receiving = exchange->begun = exchange->complete = exchange->is_chunked = false;
     exchange->head_seen = 0;
@@ -61,6 +62,7 @@ static void drop_stream(struct http_exchange *exchange)
 {
     evtimer_del(exchange->timer);
     (void)evbuffer_remove_cb(bufferevent_get_output(exchange->stream), count_output, exchange);
+    http_tls_say_end(exchange->stream);
     bufferevent_free(exchange->stream);
     exchange->stream = NULL;
     atomic_fetch_sub(&exchange->server->output_bytes, exchange->output_counted);
@@ -77,6 +79,7 @@ static void destroy(struct http_exchange *exchange)
         drop_stream(exchange);
     event_free(exchange->timer);
     evbuffer_free(exchange->out);
+    http_peer_free(exchange->peer);
     atomic_fetch_sub(&exchange->server->n_connections, 1);
     mem_free(exchange);
     http_loop_check_end(loop);
@@ -95,6 +98,7 @@ void http_connection_close(struct http_exchange *exchange)
 static void linger(struct http_exchange *exchange)
 {
     enter_state(exchange, EXCHANGE_LINGER);
+    http_tls_say_end(exchange->stream);
     (void)shutdown(bufferevent_getfd(exchange->stream), SHUT_WR);
     set_timer(exchange, HTTP_LINGER_MS);
     advance(exchange);
@@ -296,6 +300,18 @@ static void skip_blank_lines(struct evbuffer *in)
         evbuffer_drain(in, 2);
 }
 
+/* A body that nobody reads ends the connection: where it ends the next request would begin. */
+static bool may_come_in(struct http_exchange *exchange)
+{
+    const struct http_server_options *options = &exchange->server->options;
+    const struct http_head *head = &exchange->head;
+    exchange->close_after = head->is_chunked || head->content_length > 0;
+    if (options->admit && !options->admit(options->context, exchange))
+        return false;
+    exchange->close_after = false;
+    return true;
+}
+
 static bool read_head(struct http_exchange *exchange)
 {
     const struct http_server_options *options = &exchange->server->options;
@@ -322,6 +338,11 @@ static bool read_head(struct http_exchange *exchange)
     struct http_fault fault = {503, "no memory for a request"};
     if (!exchange->head_bytes || !http_head_parse(exchange->head_bytes, size, &exchange->head, &fault)) {
         refuse(exchange, fault.status, fault.why);
+        return false;
+    }
+    if (!may_come_in(exchange)) {
+        evtimer_del(exchange->timer);
+        settle(exchange);
         return false;
     }
     return begin_body(exchange);
@@ -363,8 +384,16 @@ static void on_written(struct bufferevent *stream, void *argument)
 
 static void on_event(struct bufferevent *stream, short what, void *argument)
 {
-    (void)stream;
     struct http_exchange *exchange = argument;
+    if (what & BEV_EVENT_CONNECTED) { /* TLS has shaken hands; the head's time runs on */
+        exchange->peer = http_tls_peer(stream);
+        return;
+    }
+    if (exchange->server->options.tls) {
+        http_tls_log_failure(stream);
+        http_connection_close(exchange); /* libevent writes no more either */
+        return;
+    }
     bool only_end = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
     if (only_end && exchange->state == EXCHANGE_FLUSH)
         exchange->close_after = true; /* it may still read what was answered */
@@ -398,7 +427,8 @@ static bool open_stream(struct http_exchange *exchange, int fd)
     const struct http_server_options *options = &exchange->server->options;
     exchange->timer = evtimer_new(exchange->loop->base, on_timer, exchange);
     exchange->out = evbuffer_new();
-    exchange->stream = bufferevent_socket_new(exchange->loop->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    exchange->stream = options->tls ? http_tls_accept(exchange->server, exchange->loop->base, fd)
+                                    : bufferevent_socket_new(exchange->loop->base, fd, BEV_OPT_CLOSE_ON_FREE);
     if (!exchange->timer || !exchange->out || !exchange->stream)
         return false;
     int one = 1;

@@ -39,9 +39,11 @@ void http_refuse(struct http_door *door, struct http_exchange *exchange, const e
                  enum openai_kind kind, const char *param)
 {
     int status = openai_status_of(error->code);
+    if (status == 401)
+        http_exchange_header(exchange, "www-authenticate", "Bearer realm=\"bantam\"");
     if (status == 429 || status == 503) {
         char value[24];
-        int64_t ms = service_pushback_ms(door->service);
+        int64_t ms = refusal_pushback_ms(door->service, error);
         (void)snprintf(value, sizeof value, "%lld", (long long)((ms + 999) / 1000));
         http_exchange_header(exchange, "retry-after", value);
         (void)snprintf(value, sizeof value, "%lld", (long long)ms);
@@ -227,17 +229,18 @@ static const struct http_route {
     const char *path;
     bool posts; /* POST with a JSON body; else GET and HEAD */
     route_fn *handle;
+    bool is_open; /* nobody is asked who he is */
 } routes[] = {
-    {"/v1/chat/completions", true, post_chat},
-    {"/v1/completions", true, post_completion},
-    {"/v1/models", false, get_models},
-    {"/tokenize", true, post_tokenize},
-    {"/detokenize", true, post_detokenize},
-    {"/health", false, get_health},
-    {"/ready", false, get_ready},
-    {"/version", false, get_version},
+    {"/v1/chat/completions", true, post_chat, false},
+    {"/v1/completions", true, post_completion, false},
+    {"/v1/models", false, get_models, false},
+    {"/tokenize", true, post_tokenize, false},
+    {"/detokenize", true, post_detokenize, false},
+    {"/health", false, get_health, true},
+    {"/ready", false, get_ready, true},
+    {"/version", false, get_version, false},
 };
-static const struct http_route model_route = {models_prefix, false, get_model};
+static const struct http_route model_route = {models_prefix, false, get_model, false};
 
 static const struct http_route *find_route(struct http_text path)
 {
@@ -297,6 +300,71 @@ static void handle(void *context, struct http_exchange *exchange)
     }
 }
 
+/* --- who comes in */
+
+static bool admit(void *context, struct http_exchange *exchange)
+{
+    struct http_door *door = context;
+    const struct http_head *head = http_exchange_head(exchange);
+    const struct http_route *route = find_route(head->path);
+    if (!door->options.identity || (route && route->is_open))
+        return true;
+    struct credentials credentials = {.peer = http_exchange_peer(exchange)};
+    for (size_t i = 0; i < head->n_headers; i++) {
+        if (!http_text_is_ignoring_case(head->headers[i].name, "authorization"))
+            continue;
+        credentials.authorization = head->headers[i].value.data;
+        credentials.authorization_bytes = head->headers[i].value.size;
+        credentials.n_authorizations++;
+    }
+    err_t e = identity_authenticate(door->options.identity, &credentials, http_exchange_caller(exchange));
+    if (e.code == ERR_OK)
+        return true;
+    echo_request_id(exchange, head);
+    http_refuse(door, exchange, &e, OPENAI_COMPLETION, NULL);
+    return false;
+}
+
+/* "6m0s", "1.5s", "20ms", as OpenAI writes durations. */
+static void format_duration(int64_t ns, char *out, size_t out_bytes)
+{
+    int64_t ms = ns / 1000000 + (ns % 1000000 > 0);
+    if (ms < 1000)
+        (void)snprintf(out, out_bytes, "%lldms", (long long)ms);
+    else if (ms < 60000)
+        (void)snprintf(out, out_bytes, "%gs", (double)ms / 1000);
+    else
+        (void)snprintf(out, out_bytes, "%lldm%llds", (long long)(ms / 60000), (long long)(ms % 60000 / 1000));
+}
+
+static void add_rate(struct http_exchange *exchange, const char *const names[3],
+                     const struct quota_view *view)
+{
+    char value[32];
+    if (view->limit == 0)
+        return;
+    (void)snprintf(value, sizeof value, "%u", view->limit);
+    http_exchange_header(exchange, names[0], value);
+    (void)snprintf(value, sizeof value, "%u", view->remaining);
+    http_exchange_header(exchange, names[1], value);
+    format_duration(view->reset_ns, value, sizeof value);
+    http_exchange_header(exchange, names[2], value);
+}
+
+void http_add_rates(struct http_door *door, struct http_exchange *exchange)
+{
+    static const char *const requests[3] = {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+                                            "x-ratelimit-reset-requests"};
+    static const char *const tokens[3] = {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+                                          "x-ratelimit-reset-tokens"};
+    struct tenant_rates rates;
+    if (!door->options.identity ||
+        !identity_rates(door->options.identity, http_exchange_caller(exchange)->tenant, &rates))
+        return;
+    add_rate(exchange, requests, &rates.requests);
+    add_rate(exchange, tokens, &rates.tokens);
+}
+
 static void pump(void *context, struct http_exchange *exchange)
 {
     http_generate_pump(context, exchange);
@@ -345,8 +413,10 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
         .body_timeout_ms = options->body_timeout_ms,
         .idle_timeout_ms = options->idle_timeout_ms,
         .write_timeout_ms = options->write_timeout_ms,
+        .tls = options->tls,
         .progress = service->vtable->progress(service),
         .context = door,
+        .admit = admit,
         .handle = handle,
         .pump = pump,
         .ended = ended,

@@ -9,17 +9,21 @@
 #include "base/error.h"
 
 struct http_door;
+struct identity;
+struct tls_files;
 
 /* What its threads, connections and buffers take in ordinary use, for the memory plan; at worst
  * max_pending_bytes and max_output_bytes more. */
 enum { HTTP_DOOR_BYTES = 4 << 20 };
 
 struct http_door_options {
-    const char *host;     /* name or address to listen on */
-    uint16_t port;        /* 0 = any free one */
-    const char *version;  /* of this program; static */
-    int n_loop_threads;   /* that serve connections */
-    int n_worker_threads; /* that parse and tokenise long requests and write long answers */
+    const char *host;          /* name or address to listen on */
+    struct tls_files *tls;     /* borrowed; NULL = clear text */
+    struct identity *identity; /* who may come in; borrowed; NULL = everyone */
+    uint16_t port;             /* 0 = any free one */
+    const char *version;       /* of this program; static */
+    int n_loop_threads;        /* that serve connections */
+    int n_worker_threads;      /* that parse and tokenise long requests and write long answers */
     uint32_t max_connections;
     size_t max_message_bytes; /* of a request's body */
     size_t max_head_bytes;    /* of its request line and headers */

@@ -25,6 +25,9 @@ void http_refuse(struct http_door *door, struct http_exchange *exchange, const e
 /* The same without an err_t. */
 void http_refuse_with(struct http_exchange *exchange, int status, const char *message);
 
+/* What is left of the caller's rates, as headers. */
+void http_add_rates(struct http_door *door, struct http_exchange *exchange);
+
 /* http_generate.c: the two that generate. The user pointer of their exchanges is theirs. */
 void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind);
 void http_generate_pump(struct http_door *door, struct http_exchange *exchange);

@@ -14,6 +14,8 @@ static const char *reason_of(int status)
     } reasons[] = {
         {200, "OK"},
         {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {408, "Request Timeout"},
@@ -52,6 +54,16 @@ void http_exchange_drop_body(struct http_exchange *exchange)
     buffer_free(&exchange->body);
     atomic_fetch_sub(&exchange->server->pending_bytes, exchange->reserved_bytes);
     exchange->reserved_bytes = 0;
+}
+
+struct caller *http_exchange_caller(struct http_exchange *exchange)
+{
+    return &exchange->caller;
+}
+
+const struct peer_names *http_exchange_peer(const struct http_exchange *exchange)
+{
+    return http_peer_names(exchange->peer);
 }
 
 void *http_exchange_user(const struct http_exchange *exchange)

@@ -160,6 +160,7 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
     const char *id = request_id_of(http_exchange_head(exchange), generation->request.request.request_id,
                                    id_bytes, sizeof id_bytes);
     generation->request.request.request_id = id;
+    generation->request.request.tenant = http_exchange_caller(exchange)->tenant;
     generation->n_choices = whole_answer_choices(&generation->request.request);
     generation->parts = mem_alloc_array(generation->request.n_prompts, sizeof *generation->parts);
     if (!generation->parts)
@@ -202,6 +203,7 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
     atomic_fetch_add(&door->n_active, 1);
     generation->door = door;
     e = open_generation(generation, exchange, kind);
+    http_add_rates(door, exchange);
     if (e.code != ERR_OK) {
         http_refuse(door, exchange, &e, kind, generation->param);
         free_generation(generation);

@@ -36,7 +36,9 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     struct http_loop *loop = argument;
     struct http_server *server = loop->server;
     uint32_t n_before = atomic_fetch_add(&server->n_connections, 1);
-    if (n_before >= server->options.max_connections + HTTP_REFUSALS_MAX) {
+    /* Under TLS nobody is told: that would take a handshake. */
+    uint32_t n_refusals = server->options.tls ? 0 : HTTP_REFUSALS_MAX;
+    if (n_before >= server->options.max_connections + n_refusals) {
         atomic_fetch_sub(&server->n_connections, 1);
         (void)close(fd);
         return;

@@ -15,6 +15,8 @@
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
 
+#define REFRESH_INTERVAL_NS INT64_C(1000000000) /* of files that may have changed */
+
 /* Signals and the end of the last generation bump it; static because the signals' thread outlives serve_run.
  */
 static struct event_count changed;
@@ -43,17 +45,11 @@ struct serve_options serve_options_default(void)
     };
 }
 
-/* Nobody but this machine may reach a server without TLS and authentication, unless told so. */
 static err_t check_bind(const struct serve_options *options)
 {
     bool loopback;
+    TRY(access_check(&options->access, options->host));
     TRY(listen_is_loopback(options->host, &loopback));
-    if (!loopback && !options->allow_insecure_bind)
-        return err_new(
-            ERR_INVALID_ARGUMENT,
-            "--host %s can be reached from other machines, without TLS or authentication; put a proxy "
-            "in front of 127.0.0.1, or say --allow-insecure-bind",
-            options->host);
     if (!grpc_runtime_is_current())
         log_line(
             loopback ? LOG_INFO : LOG_WARN, "serve",
@@ -94,19 +90,24 @@ static err_t announce(const struct serve_options *options, const struct doors *d
     (void)printf("listening on %s\n", address);
     if (doors->http) {
         listen_format_address(options->host, http_door_port(doors->http), address, sizeof address);
-        (void)printf("listening on http://%s\n", address);
+        (void)printf("listening on %s://%s\n", options->access.cert_file ? "https" : "http", address);
     }
     (void)fflush(stdout);
     service_notify("READY=1");
     return err_ok();
 }
 
-static void wait_for_signal(void)
+/* Meanwhile files that change are read again. */
+static void wait_for_signal(const struct access *access)
 {
+    uint32_t n_hangups = stop_signals_hangups();
     while (stop_signals_seen() == 0) {
         uint32_t seen = event_count_read(&changed);
+        uint32_t n_now = stop_signals_hangups();
+        access_refresh(access, n_now != n_hangups);
+        n_hangups = n_now;
         if (stop_signals_seen() == 0)
-            event_count_wait(&changed, seen, -1);
+            event_count_wait(&changed, seen, REFRESH_INTERVAL_NS);
     }
 }
 
@@ -146,7 +147,8 @@ static void drain(const struct doors *doors, const struct serve_options *options
         log_info("serve", "drained");
 }
 
-static err_t open_grpc(struct engine *engine, const struct serve_options *options, struct doors *doors)
+static err_t open_grpc(struct service *service, const struct serve_options *options,
+                       const struct access *access, struct doors *doors)
 {
     struct grpc_door_options door = grpc_door_options_default();
     door.host = options->host;
@@ -155,11 +157,13 @@ static err_t open_grpc(struct engine *engine, const struct serve_options *option
     door.max_message_bytes = options->max_message_bytes;
     door.max_streams = options->max_connection_calls;
     door.max_calls = options->max_calls;
-    return grpc_door_open(engine_service(engine), &door, &doors->grpc);
+    door.tls = access->tls;
+    door.identity = access->identity;
+    return grpc_door_open(service, &door, &doors->grpc);
 }
 
-static err_t open_http(struct engine *engine, const struct serve_options *options, int64_t stall_timeout_ns,
-                       struct doors *doors)
+static err_t open_http(struct service *service, const struct serve_options *options,
+                       const struct access *access, int64_t stall_timeout_ns, struct doors *doors)
 {
     struct http_door_options door = http_door_options_default();
     door.host = options->host;
@@ -169,7 +173,9 @@ static err_t open_http(struct engine *engine, const struct serve_options *option
     door.max_connections = options->max_http_connections;
     if (stall_timeout_ns > 0)
         door.write_timeout_ms = stall_timeout_ns / 1000000 + 1;
-    err_t e = http_door_open(engine_service(engine), &door, &doors->http);
+    door.tls = access->tls;
+    door.identity = access->identity;
+    err_t e = http_door_open(service, &door, &doors->http);
     return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
 }
 
@@ -183,20 +189,23 @@ static void raise_file_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static err_t serve_engine(struct engine *engine, const struct serve_options *options,
+static err_t serve_engine(struct engine *engine, const struct serve_options *options, struct access *access,
                           int64_t stall_timeout_ns)
 {
     struct doors doors = {0};
+    struct service *service;
     raise_file_limit();
-    err_t e = open_grpc(engine, options, &doors);
+    err_t e = access_guard(access, engine_service(engine), &service);
+    if (e.code == ERR_OK)
+        e = open_grpc(service, options, access, &doors);
     if (e.code == ERR_OK && options->http)
-        e = open_http(engine, options, stall_timeout_ns, &doors);
+        e = open_http(service, options, access, stall_timeout_ns, &doors);
     if (e.code == ERR_OK) {
         stop_signals_arm();
         e = announce(options, &doors);
     }
     if (e.code == ERR_OK) {
-        wait_for_signal();
+        wait_for_signal(access);
         drain(&doors, options);
     }
     http_door_close(doors.http);
@@ -204,17 +213,28 @@ static err_t serve_engine(struct engine *engine, const struct serve_options *opt
     return e;
 }
 
+static err_t open_and_serve(const struct engine_options *engine_options, const struct serve_options *options,
+                            struct access *access, void (*on_plan)(const struct memory_plan *plan))
+{
+    struct engine *engine;
+    TRY(engine_open(engine_options, on_plan, &engine));
+    err_t e = serve_engine(engine, options, access, engine_options->stream_stall_timeout_ns);
+    access_close(access);
+    engine_close(engine);
+    return e;
+}
+
 err_t serve_run(const struct engine_options *engine_options, const struct serve_options *options,
                 void (*on_plan)(const struct memory_plan *plan))
 {
     TRY(check_bind(options));
-    TRY(stop_signals_start(&changed));
+    TRY(stop_signals_start(&changed, access_has_files(&options->access)));
+    struct access access;
+    TRY(access_open(&options->access, &access));
     struct engine_options planned = *engine_options;
     planned.caller_bytes += GRPC_DOOR_BYTES + (options->http ? HTTP_DOOR_BYTES : 0);
-    struct engine *engine;
-    TRY(engine_open(&planned, on_plan, &engine));
-    err_t e = serve_engine(engine, options, engine_options->stream_stall_timeout_ns);
-    engine_close(engine);
+    err_t e = open_and_serve(&planned, options, &access, on_plan);
+    access_close(&access);
     if (options->port_file && e.code == ERR_OK)
         (void)unlink(options->port_file);
     if (options->http && options->http_port_file && e.code == ERR_OK)
