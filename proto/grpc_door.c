@@ -10,18 +10,18 @@
 
 /* Loads tell of what all tenants do, and how often prefixes are found. */
 static const struct rpc_method methods[] = {
-    {"/bantam.Bantam/Generate", true, door_generate, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/GenerateWhole", true, door_generate_whole, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/Tokenize", true, door_tokenize, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/Detokenize", true, door_detokenize, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/Abort", false, door_abort, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/ModelInfo", false, door_model_info, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/ServerInfo", false, door_server_info, RPC_FOR_CALLERS},
-    {"/bantam.Bantam/GetLoads", false, door_get_loads, RPC_FOR_ADMINS},
-    {"/bantam.Bantam/WatchLoads", false, door_watch_loads, RPC_FOR_ADMINS},
-    {"/grpc.health.v1.Health/Check", false, door_health_check, RPC_FOR_EVERYONE},
-    {"/grpc.health.v1.Health/List", false, door_health_list, RPC_FOR_EVERYONE},
-    {"/grpc.health.v1.Health/Watch", false, door_health_watch, RPC_FOR_EVERYONE},
+    {"/bantam.Bantam/Generate", true, door_generate, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/GenerateWhole", true, door_generate_whole, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Tokenize", true, door_tokenize, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Detokenize", true, door_detokenize, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/Abort", false, door_abort, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/ModelInfo", false, door_model_info, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/ServerInfo", false, door_server_info, .access = RPC_FOR_CALLERS},
+    {"/bantam.Bantam/GetLoads", false, door_get_loads, .access = RPC_FOR_ADMINS},
+    {"/bantam.Bantam/WatchLoads", false, door_watch_loads, .access = RPC_FOR_ADMINS},
+    {"/grpc.health.v1.Health/Check", false, door_health_check, .access = RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/List", false, door_health_list, .access = RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/Watch", false, door_health_watch, .access = RPC_FOR_EVERYONE},
 };
 
 struct grpc_door_options grpc_door_options_default(void)
@@ -40,6 +40,7 @@ struct grpc_door_options grpc_door_options_default(void)
         .memory_quota_bytes = 1 << 30,
         .keepalive_time_ms = 30000,
         .keepalive_timeout_ms = 20000,
+        .handshake_timeout_ms = 10000,
     };
 }
 
@@ -112,6 +113,7 @@ static err_t open_server(struct grpc_door *door)
         .memory_quota_bytes = options->memory_quota_bytes,
         .keepalive_time_ms = options->keepalive_time_ms,
         .keepalive_timeout_ms = options->keepalive_timeout_ms,
+        .handshake_timeout_ms = options->handshake_timeout_ms,
         .methods = methods,
         .n_methods = sizeof methods / sizeof methods[0],
         .context = door,

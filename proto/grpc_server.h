@@ -34,7 +34,6 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
-    RPC_HANDSHAKE_TIMEOUT_MS = 10000, /* from a connection to HTTP/2's settings */
 };
 #define RPC_NO_PUSHBACK INT64_MIN
 #define RPC_NO_DEADLINE INT64_MAX
@@ -61,7 +60,8 @@ struct rpc_server_options {
     uint32_t max_calls;        /* of all connections; beyond it RESOURCE_EXHAUSTED */
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms,
-        keepalive_timeout_ms; /* a silent peer is pinged after time and dropped after timeout */
+        keepalive_timeout_ms;     /* a silent peer is pinged after time and dropped after timeout */
+    int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
 
     const struct rpc_method *methods; /* [n_methods], static */
     size_t n_methods;

@@ -12,7 +12,9 @@ static grpc_ssl_certificate_config_reload_status fetch(void *user_data,
     grpc_ssl_certificate_config_reload_status status = GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     if (atomic_exchange(&source->generation, material->generation) != material->generation) {
         grpc_ssl_pem_key_cert_pair pair = {material->key_pem, material->cert_pem};
-        *config = grpc_ssl_server_certificate_config_create(material->ca_pem, &pair, 1);
+        /* Core 1.51 aborts without authorities, though it asks no client for a certificate then. */
+        const char *authorities = material->ca_pem ? material->ca_pem : material->cert_pem;
+        *config = grpc_ssl_server_certificate_config_create(authorities, &pair, 1);
         status = *config ? GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW : GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_FAIL;
     }
     tls_material_drop(material);

@@ -115,11 +115,23 @@ def output_of(message: Any) -> Output:
 
 
 class Client:
-    """One connection; any thread may use it. Every call takes timeout in seconds, None = no deadline."""
+    """One connection; any thread may use it. Every call takes timeout in seconds, None = no deadline. credentials: of
+    grpc.ssl_channel_credentials, for a server with TLS."""
 
-    def __init__(self, target: str, options: Sequence[tuple[str, Any]] = ()):
+    def __init__(
+        self,
+        target: str,
+        options: Sequence[tuple[str, Any]] = (),
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+    ):
         defaults = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.enable_retries", 0)]
-        self.channel = grpc.insecure_channel(target, options=[*defaults, *options])
+        if credentials is None:
+            self.channel = grpc.insecure_channel(target, options=[*defaults, *options])
+        else:
+            self.channel = grpc.secure_channel(target, credentials, options=[*defaults, *options])
+        self.metadata = [("authorization", f"Bearer {api_key}")] if api_key else None
 
     def close(self) -> None:
         self.channel.close()
@@ -131,11 +143,11 @@ class Client:
         self.close()
 
     def unary(self, path: str, data: bytes, timeout: float | None = None) -> bytes:
-        return self.channel.unary_unary(path)(data, timeout=timeout)
+        return self.channel.unary_unary(path)(data, timeout=timeout, metadata=self.metadata)
 
     def stream(self, path: str, data: bytes, timeout: float | None = None) -> Any:
         """The call: iterate over it for the messages, cancel() it to stop."""
-        return self.channel.unary_stream(path)(data, timeout=timeout)
+        return self.channel.unary_stream(path)(data, timeout=timeout, metadata=self.metadata)
 
     def generate(self, text: str | None = None, *, timeout: float | None = None, **parameters: Any) -> Iterator[Output]:
         """Streams the outputs; each choice ends with one that has a finish_reason. Closing the iterator cancels."""
