@@ -29,22 +29,32 @@ static err_t make_lines(const char *what, const char *tenant, struct buffer *out
 
 int command_keys(int argc, char *argv[])
 {
+    const char *tenant;
+    const struct flag flags[] = {{.name = "tenant",
+                                  .kind = FLAG_STRING,
+                                  .target = &tenant,
+                                  .default_text = "default",
+                                  .metavar = "NAME",
+                                  .help = "whom the key is for"}};
     const struct flag_command command = {
         .name = "bantam keys",
         .summary =
             "new: prints a fresh random key, which is kept nowhere, and the line that stands for it in the "
             "file of --api-keys-file. hash: prints that line for a key read from standard input.",
-        .positionals = "new|hash TENANT",
-        .min_positionals = 2,
-        .max_positionals = 2,
-        .examples = "  bantam keys new acme\n  bantam keys hash acme < key.txt >> tenants.txt\n",
+        .positionals = "new|hash",
+        .min_positionals = 1,
+        .max_positionals = 1,
+        .flags = flags,
+        .n_flags = sizeof flags / sizeof *flags,
+        .examples =
+            "  bantam keys new --tenant acme\n  bantam keys hash --tenant acme < key.txt >> tenants.txt\n",
     };
     struct flag_result arguments;
     int status;
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     struct buffer lines = {.limit_bytes = LINES_BYTES_MAX};
-    err_t e = make_lines(arguments.positional[0], arguments.positional[1], &lines);
+    err_t e = make_lines(arguments.positional[0], tenant, &lines);
     if (e.code != ERR_OK)
         return report_error(command.name, &e);
     (void)fputs(lines.data, stdout);

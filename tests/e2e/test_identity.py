@@ -25,7 +25,7 @@ LOCAL = ("grpc.use_local_subchannel_pool", 1)
 
 def make_key(tenant):
     """(key, the line of the tenants' file), by the program itself."""
-    done = subprocess.run([str(BIN), "keys", "new", tenant], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(BIN), "keys", "new", "--tenant", tenant], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
@@ -451,9 +451,8 @@ def test_key_commands():
     assert len({key for key, _ in keys}) == 3
     for key, line in keys:
         assert key.startswith("sk-bantam-") and key not in line
-        done = subprocess.run([str(BIN), "keys", "hash", "acme"], input=key + "\n", capture_output=True, text=True, check=True)
+        done = subprocess.run([str(BIN), "keys", "hash", "--tenant", "acme"], input=key + "\n", capture_output=True, text=True, check=True)
         assert done.stdout == line + "\n"
-    for arguments, text in [(["new", "a/b"], ""), (["old", "acme"], ""), (["hash", "acme"], ""), (["hash", "acme"], "two words\n"),
-                            (["new"], "")]:
+    for arguments, text in [(["new", "--tenant", "a/b"], ""), (["old"], ""), (["hash"], ""), (["hash"], "two words\n"), ([], "")]:
         done = subprocess.run([str(BIN), "keys", *arguments], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 2 and done.stderr and not done.stdout
