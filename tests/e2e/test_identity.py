@@ -257,6 +257,22 @@ def test_prefixes_are_found_by_their_tenant_alone(server, authority, tenants):
     assert cached_of("ops", "grpc") == 0
 
 
+@pytest.mark.parametrize("share,survives", [("0.5", True), ("1", False)])
+def test_a_flood_leaves_others_their_prefixes(start, dummy_model, tmp_path, share, survives):
+    tenants = Tenants(tmp_path / "tenants.txt", quiet="", flood="")
+    server = start(dummy_model, *DUMMY_FLAGS, "--max-model-len", "512", "--num-kv-blocks", "64", "--max-num-seqs", "1",
+                   "--api-keys-file", str(tenants.path), "--tenant-cache-share", share)
+    with grpc_client(server, key=tenants.keys["quiet"]) as quiet, grpc_client(server, key=tenants.keys["flood"]) as flood:
+        prompt = [7] * 320  # 20 blocks
+        quiet.generate_whole(input_ids=prompt, max_tokens=1)
+        before = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].raw.cachedTokens
+        for first in range(20):
+            flood.generate_whole(input_ids=[first] * 200, max_tokens=1)
+        after = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].raw.cachedTokens
+    assert before == 304
+    assert (after == before) == survives
+
+
 def test_abort_reaches_own_requests_alone(server, authority, tenants):
     with grpc_client(server, authority, key=tenants.keys["acme"]) as own, \
             grpc_client(server, authority, key=tenants.keys["rival"]) as other:

@@ -86,10 +86,10 @@ struct tls_client {
     SSL *ssl;
 };
 
-static struct tls_client client_of(const struct world *world, const char *pair)
+static struct tls_client client_over(const struct world *world, struct web_connection connection,
+                                     const char *pair)
 {
-    struct tls_client client = {.connection = web_connect(&world->web),
-                                .context = SSL_CTX_new(TLS_client_method())};
+    struct tls_client client = {.connection = connection, .context = SSL_CTX_new(TLS_client_method())};
     assert_int_equal(SSL_CTX_load_verify_locations(client.context, path_of(world, "ca.pem"), NULL), 1);
     SSL_CTX_set_verify(client.context, SSL_VERIFY_PEER, NULL);
     if (pair) {
@@ -105,6 +105,12 @@ static struct tls_client client_of(const struct world *world, const char *pair)
     assert_int_equal(SSL_set1_host(client.ssl, "localhost"), 1);
     assert_int_equal(SSL_set_fd(client.ssl, client.connection.fd), 1);
     return client;
+}
+
+/* pair: the certificate that it shows; NULL = none. */
+static struct tls_client client_of(const struct world *world, const char *pair)
+{
+    return client_over(world, web_connect(&world->web), pair);
 }
 
 static void client_close(struct tls_client *client)
@@ -243,6 +249,29 @@ static void a_client_that_goes_ends_its_request(void **state)
         client_close(&client);
         fake_service_wait(world.web.fake, nothing_lives);
     }
+    world_close(&world);
+}
+
+static bool one_is_paused(const struct fake_counts *counts)
+{
+    return counts->paused > 0;
+}
+
+/* Its stream pauses, and it is cut after a while. */
+static void a_client_that_reads_nothing_is_cut(void **state)
+{
+    (void)state;
+    struct http_door_options options = http_door_options_default();
+    options.write_timeout_ms = 300;
+    struct world world;
+    world_open(&world, TLS_CLIENT_CERTS_NONE, NULL, 0, &options);
+    struct tls_client client = client_over(&world, web_connect_slow(&world.web), NULL);
+    assert_int_equal(SSL_connect(client.ssl), 1);
+    send_request(&client, "/v1/completions",
+                 "{\"prompt\":\"abc\",\"max_tokens\":4000,\"stream\":true,\"logprobs\":5,\"n\":64}");
+    fake_service_wait(world.web.fake, one_is_paused);
+    fake_service_wait(world.web.fake, nothing_lives);
+    client_close(&client);
     world_close(&world);
 }
 
@@ -447,6 +476,7 @@ int main(void)
         cmocka_unit_test(requests_are_answered),
         cmocka_unit_test(long_streams_pass_and_may_be_left),
         cmocka_unit_test(a_client_that_goes_ends_its_request),
+        cmocka_unit_test(a_client_that_reads_nothing_is_cut),
         cmocka_unit_test(who_speaks_no_tls_is_cut),
         cmocka_unit_test(slow_handshakes_are_cut),
         cmocka_unit_test(connections_past_the_limit_are_cut),
