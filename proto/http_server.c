@@ -137,6 +137,9 @@ static void *loop_main(void *argument)
     sigaddset(&broken_pipe, SIGPIPE);
     (void)pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL);
     (void)event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    /* A callback of a stream under TLS that is still to run holds the stream's memory. */
+    while (event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) > 0)
+        (void)event_base_loop(loop->base, EVLOOP_NONBLOCK);
     ASSERT(LIST_EMPTY(&loop->all));
     return NULL;
 }
