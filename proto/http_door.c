@@ -6,6 +6,8 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/http_door_internal.h"
+#include "proto/metrics_text.h"
+#include "proto/route_headers.h"
 #include "proto/service_state.h"
 #include "proto/whole_answer.h"
 
@@ -81,18 +83,42 @@ static void answer(struct http_door *door, struct http_exchange *exchange, bool 
 
 typedef void route_fn(struct http_door *door, struct http_exchange *exchange);
 
-static void get_health(struct http_door *door, struct http_exchange *exchange)
+void http_answer_health(struct service *service, struct http_exchange *exchange)
 {
     static const char alive[] = "{\"status\":\"ok\"}";
-    if (service_is_alive(door->service))
+    if (service_is_alive(service))
         http_exchange_respond(exchange, 200, HTTP_JSON, alive, sizeof alive - 1);
     else
         http_refuse_with(exchange, 503, "the engine's loop shows no life");
 }
 
+void http_answer_metrics(struct service *service, const char *version, struct http_exchange *exchange)
+{
+    struct buffer body = {.limit_bytes = METRICS_TEXT_BYTES_MAX};
+    if (metrics_write_service(service, version, &body))
+        http_exchange_respond(exchange, 200, METRICS_CONTENT_TYPE, body.data, body.size);
+    else
+        http_refuse_with(exchange, 500, "no memory for the metrics");
+    buffer_free(&body);
+}
+
+static void get_health(struct http_door *door, struct http_exchange *exchange)
+{
+    http_answer_health(door->service, exchange);
+}
+
+static void get_metrics(struct http_door *door, struct http_exchange *exchange)
+{
+    if (door->options.metrics)
+        http_answer_metrics(door->service, door->options.version, exchange);
+    else
+        http_refuse_with(exchange, 404,
+                         "metrics have a port of their own (--metrics-port); see --http-metrics");
+}
+
 static void get_ready(struct http_door *door, struct http_exchange *exchange)
 {
-    if (atomic_load(&door->draining))
+    if (atomic_load(&door->not_ready))
         http_refuse_with(exchange, 503, "the server is shutting down");
     else
         get_health(door, exchange);
@@ -236,6 +262,7 @@ static const struct http_route {
     {"/health", false, get_health},
     {"/ready", false, get_ready},
     {"/version", false, get_version},
+    {"/metrics", false, get_metrics},
 };
 static const struct http_route model_route = {models_prefix, false, get_model};
 
@@ -271,6 +298,38 @@ static void echo_request_id(struct http_exchange *exchange, const struct http_he
     http_exchange_header(exchange, "x-request-id", value);
 }
 
+bool http_check_method(struct http_exchange *exchange, bool posts)
+{
+    const struct http_head *head = http_exchange_head(exchange);
+    bool is_post = http_text_is(head->method, "POST");
+    bool is_get = http_text_is(head->method, "GET") || http_text_is(head->method, "HEAD");
+    if (posts ? !is_post : !is_get) {
+        http_exchange_header(exchange, "allow", posts ? "POST" : "GET, HEAD");
+        http_refuse_with(exchange, 405, posts ? "this path takes POST" : "this path takes GET");
+        return false;
+    }
+    if (posts && !is_json(head)) {
+        http_refuse_with(exchange, 415,
+                         "the body must be JSON, with the header Content-Type: application/json");
+        return false;
+    }
+    return true;
+}
+
+void http_add_load_headers(struct http_door *door, struct http_exchange *exchange)
+{
+    http_exchange_header(exchange, ROUTE_MODEL, door->service->vtable->model_info(door->service)->model);
+    struct http_text wanted = http_head_find(http_exchange_head(exchange), "endpoint-load-metrics-format");
+    enum load_format format = wanted.data ? load_format_parse(wanted.data, wanted.size) : LOAD_FORMAT_NONE;
+    if (format == LOAD_FORMAT_NONE)
+        return;
+    struct load_report report;
+    char value[LOAD_REPORT_BYTES_MAX * 2];
+    load_meter_read(&door->load_meter, true, &report);
+    load_report_write(&report, format, value);
+    http_exchange_header(exchange, "endpoint-load-metrics", value);
+}
+
 static void handle(void *context, struct http_exchange *exchange)
 {
     struct http_door *door = context;
@@ -284,17 +343,8 @@ static void handle(void *context, struct http_exchange *exchange)
         http_refuse_with(exchange, 404, message);
         return;
     }
-    bool posts = http_text_is(head->method, "POST");
-    bool gets = http_text_is(head->method, "GET") || http_text_is(head->method, "HEAD");
-    if (route->posts ? !posts : !gets) {
-        http_exchange_header(exchange, "allow", route->posts ? "POST" : "GET, HEAD");
-        http_refuse_with(exchange, 405, route->posts ? "this path takes POST" : "this path takes GET");
-    } else if (route->posts && !is_json(head)) {
-        http_refuse_with(exchange, 415,
-                         "the body must be JSON, with the header Content-Type: application/json");
-    } else {
+    if (http_check_method(exchange, route->posts))
         route->handle(door, exchange);
-    }
 }
 
 static void pump(void *context, struct http_exchange *exchange)
@@ -330,6 +380,8 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
     door->service = service;
     door->options = *options;
     door->opened_unix_s = (int64_t)time(NULL);
+    door->metrics = service->vtable->metrics(service);
+    load_meter_init(&door->load_meter, service);
     struct http_server_options server = {
         .host = options->host,
         .port = options->port,
@@ -345,6 +397,8 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
         .body_timeout_ms = options->body_timeout_ms,
         .idle_timeout_ms = options->idle_timeout_ms,
         .write_timeout_ms = options->write_timeout_ms,
+        .max_connection_age_ms = options->max_connection_age_ms,
+        .metrics = door->metrics,
         .progress = service->vtable->progress(service),
         .context = door,
         .handle = handle,
@@ -371,9 +425,15 @@ uint32_t http_door_active(const struct http_door *door)
     return atomic_load(&((struct http_door *)door)->n_active);
 }
 
+void http_door_not_ready(struct http_door *door)
+{
+    atomic_store(&door->not_ready, true);
+}
+
 void http_door_drain(struct http_door *door, struct event_count *idle)
 {
     atomic_store(&door->idle, idle);
+    http_door_not_ready(door);
     atomic_store(&door->draining, true);
     http_server_drain(door->server);
 }
