@@ -5,7 +5,7 @@
 #include "proto/codec_openai.h"
 #include "proto/http_door_internal.h"
 #include "proto/http_server.h"
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 #include "proto/metrics_text.h"
 
 #define CLOSE_GRACE_NS INT64_C(200000000)

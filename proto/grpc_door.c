@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
+#include "proto/listen_address.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
@@ -174,6 +175,11 @@ void grpc_door_not_ready(struct grpc_door *door)
 {
     if (!atomic_exchange(&door->draining, true))
         flusher_pump_all(door->flusher);
+}
+
+void grpc_door_refuse_connections(struct grpc_door *door)
+{
+    listen_refuse(rpc_server_port(door->server));
 }
 
 void grpc_door_drain(struct grpc_door *door, struct event_count *idle)

@@ -41,8 +41,12 @@ uint16_t grpc_door_port(const struct grpc_door *door);
 
 /* Health turns NOT_SERVING and watchers are told; calls are served as before. Idempotent. */
 void grpc_door_not_ready(struct grpc_door *door);
-/* grpc_door_not_ready, then clients get GOAWAY and nothing more is accepted. What was accepted goes on.
- * `idle` (borrowed until grpc_door_close) is bumped when no generation is left. Once. */
+/* New connections are refused, which every balancer takes for a reason to try the next server; those that
+ * exist are served as before. */
+void grpc_door_refuse_connections(struct grpc_door *door);
+/* grpc_door_not_ready, then clients get GOAWAY and nothing more is accepted: core ends a call that
+ * crosses the GOAWAY with CANCELLED. What was accepted goes on. `idle` (borrowed until grpc_door_close) is
+ * bumped when no generation is left. Once. */
 void grpc_door_drain(struct grpc_door *door, struct event_count *idle);
 /* Generations under way. */
 uint32_t grpc_door_active(const struct grpc_door *door);

@@ -7,7 +7,7 @@
 #include "proto/grpc_door.h"
 #include "proto/flusher.h"
 #include "proto/grpc_server.h"
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 #include "proto/whole_answer.h"
 
 #define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)

@@ -320,13 +320,13 @@ void http_add_load_headers(struct http_door *door, struct http_exchange *exchang
 {
     http_exchange_header(exchange, ROUTE_MODEL, door->service->vtable->model_info(door->service)->model);
     struct http_text wanted = http_head_find(http_exchange_head(exchange), "endpoint-load-metrics-format");
-    enum load_format format = wanted.data ? load_format_parse(wanted.data, wanted.size) : LOAD_FORMAT_NONE;
-    if (format == LOAD_FORMAT_NONE)
+    enum orca_format format = wanted.data ? orca_format_parse(wanted.data, wanted.size) : ORCA_FORMAT_NONE;
+    if (format == ORCA_FORMAT_NONE)
         return;
-    struct load_report report;
-    char value[LOAD_REPORT_BYTES_MAX * 2];
+    struct orca_report report;
+    char value[ORCA_REPORT_BYTES_MAX * 2];
     load_meter_read(&door->load_meter, true, &report);
-    load_report_write(&report, format, value);
+    orca_report_write(&report, format, value);
     http_exchange_header(exchange, "endpoint-load-metrics", value);
 }
 

@@ -6,7 +6,7 @@
 #include "proto/codec_openai.h"
 #include "proto/http_door.h"
 #include "proto/http_server.h"
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 
 struct http_door {
     struct service *service;

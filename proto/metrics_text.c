@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/process_usage.h"
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 
 /* --- reading */
 

@@ -2,7 +2,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "proto/grpc_door_internal.h"
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 #include "proto/route_headers.h"
 
 /* gRPC's C core takes the first one for its own balancers and hides it from applications: our router reads
@@ -16,10 +16,10 @@ void door_add_trailers(void *context, struct rpc_call *call)
     const char *path = rpc_call_path(call);
     if (strncmp(path, "/bantam.", 8) != 0 && strncmp(path, "/vllm.", 6) != 0)
         return; /* health, reflection: balancers ask them often */
-    uint8_t bytes[LOAD_REPORT_BYTES_MAX];
-    struct load_report report;
+    uint8_t bytes[ORCA_REPORT_BYTES_MAX];
+    struct orca_report report;
     load_meter_read(&door->load_meter, true, &report);
-    size_t size_bytes = load_report_encode(&report, bytes);
+    size_t size_bytes = orca_report_encode(&report, bytes);
     rpc_call_add_trailer(call, ORCA_TRAILER, bytes, size_bytes);
     rpc_call_add_trailer(call, OWN_TRAILER, bytes, size_bytes);
     const char *model = door->service->vtable->model_info(door->service)->model;
@@ -47,10 +47,10 @@ static enum pump_result pump_metrics(struct flush_item *flush)
     if (now_ns < watch->due_ns)
         return PUMP_IDLE;
     watch->due_ns = now_ns + watch->interval_ns;
-    uint8_t bytes[LOAD_REPORT_BYTES_MAX];
-    struct load_report report;
+    uint8_t bytes[ORCA_REPORT_BYTES_MAX];
+    struct orca_report report;
     load_meter_read(&door->load_meter, false, &report);
-    rpc_call_send(watch->item.call, bytes, load_report_encode(&report, bytes));
+    rpc_call_send(watch->item.call, bytes, orca_report_encode(&report, bytes));
     return PUMP_SENDING;
 }
 
@@ -64,7 +64,7 @@ void door_stream_core_metrics(void *context, struct rpc_call *call)
     int64_t interval_ms = 0;
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
-    err_t e = load_request_decode(bytes, size_bytes, &interval_ms);
+    err_t e = orca_request_decode(bytes, size_bytes, &interval_ms);
     struct metrics_watch *watch = e.code == ERR_OK ? mem_alloc(sizeof *watch) : NULL;
     if (e.code == ERR_OK && !watch)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a watcher");

@@ -27,7 +27,7 @@ err_t route_headers_apply(const struct route_headers *headers, const char *prior
     if (headers->model[0] && body_names_model && strcmp(headers->model, request->model) != 0)
         return err_new(ERR_INVALID_ARGUMENT, "the header %s says \"%.128s\" and the request \"%.128s\"",
                        ROUTE_MODEL, headers->model, request->model);
-    if (headers->model[0])
+    if (headers->model[0] && !body_names_model)
         request->model = headers->model;
     return priority ? apply_priority(priority, request) : err_ok();
 }

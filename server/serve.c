@@ -18,6 +18,9 @@
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
 
+/* From a connection's being accepted to its first request. */
+#define YOUNG_CONNECTIONS_NS INT64_C(100000000)
+
 /* Signals and the end of the last generation bump it; static because the signals' thread outlives serve_run.
  */
 static struct event_count changed;
@@ -146,16 +149,11 @@ static uint32_t active_in(const struct doors *doors)
     return grpc_door_active(doors->grpc) + (doors->http ? http_door_active(doors->http) : 0);
 }
 
-/* Readiness goes first: a balancer that asks now and then sends requests for a while yet. */
-static void wait_for_balancers(const struct doors *doors, int64_t delay_ns)
+/* For so long, or until a second signal. */
+static void wait_for(int64_t duration_ns)
 {
     const struct clock *clock = clock_monotonic();
-    int64_t end_ns = clock_now_ns(clock) + delay_ns;
-    if (doors->admin)
-        admin_door_not_ready(doors->admin);
-    if (doors->http)
-        http_door_not_ready(doors->http);
-    grpc_door_not_ready(doors->grpc);
+    int64_t end_ns = clock_now_ns(clock) + duration_ns;
     for (;;) {
         uint32_t seen = event_count_read(&changed);
         int64_t left_ns = end_ns - clock_now_ns(clock);
@@ -163,6 +161,20 @@ static void wait_for_balancers(const struct doors *doors, int64_t delay_ns)
             return;
         event_count_wait(&changed, seen, left_ns);
     }
+}
+
+/* Readiness goes first: a balancer that asks now and then sends requests for a while yet. Then new
+ * connections are refused, and what young ones have to say is heard, before clients are told to go. */
+static void send_balancers_away(const struct doors *doors, int64_t delay_ns)
+{
+    if (doors->admin)
+        admin_door_not_ready(doors->admin);
+    if (doors->http)
+        http_door_not_ready(doors->http);
+    grpc_door_not_ready(doors->grpc);
+    wait_for(delay_ns);
+    grpc_door_refuse_connections(doors->grpc);
+    wait_for(YOUNG_CONNECTIONS_NS);
 }
 
 /* Until nothing is in flight, the time is over, or a second signal came. */
@@ -183,7 +195,7 @@ static void drain(const struct doors *doors, struct service *service, const stru
 {
     service_notify("STOPPING=1");
     metric_add(&service->vtable->metrics(service)->draining[0], 1);
-    wait_for_balancers(doors, options->drain_delay_ns);
+    send_balancers_away(doors, options->drain_delay_ns);
     log_info("serve",
              "stopping: waiting up to %lld s for %u requests in flight; a second signal ends the wait",
              (long long)(options->shutdown_timeout_ns / 1000000000), active_in(doors));

@@ -1,4 +1,4 @@
-/* How loaded the server is, as balancers ask: ORCA's OrcaLoadReport (xds/data/orca/v3/orca_load_report.proto)
+/* How loaded the server is, as balancers ask: ORCA's OrcaLoadReport (xds/data/orca/v3/orca_orca_report.proto)
  * as protobuf, and as the text or JSON of HTTP's header endpoint-load-metrics. */
 #pragma once
 
@@ -18,7 +18,7 @@ struct load_meter {
 /* service: borrowed. */
 void load_meter_init(struct load_meter *meter, struct service *service);
 
-struct load_report {
+struct orca_report {
     /* The larger of KV usage and running / max_num_seqs. 0 when nothing is there: balancers take 0 for
      * "unknown". With a request in the server, that which reports included, at least 1 / max_num_seqs. */
     double utilization;
@@ -28,25 +28,25 @@ struct load_report {
     double predicted_ttft_s; /* -1 = unknown */
 };
 /* in_request: on behalf of a request that is being answered. */
-void load_meter_read(struct load_meter *meter, bool in_request, struct load_report *out);
+void load_meter_read(struct load_meter *meter, bool in_request, struct orca_report *out);
 
 /* The first of these terms without the floor. */
 double load_utilization(const struct loads *loads);
 
-enum { LOAD_REPORT_BYTES_MAX = 512 };
+enum { ORCA_REPORT_BYTES_MAX = 512 };
 /* Returns the size. */
-size_t load_report_encode(const struct load_report *report, uint8_t out[LOAD_REPORT_BYTES_MAX]);
+size_t orca_report_encode(const struct orca_report *report, uint8_t out[ORCA_REPORT_BYTES_MAX]);
 
-enum load_format { LOAD_FORMAT_NONE, LOAD_FORMAT_TEXT, LOAD_FORMAT_JSON, LOAD_FORMAT_BIN };
+enum orca_format { ORCA_FORMAT_NONE, ORCA_FORMAT_TEXT, ORCA_FORMAT_JSON, ORCA_FORMAT_BIN };
 /* The value of endpoint-load-metrics-format, in any case; NONE for what nobody knows. */
-enum load_format load_format_parse(const char *text, size_t text_bytes);
+enum orca_format orca_format_parse(const char *text, size_t text_bytes);
 /* The value of endpoint-load-metrics, as Envoy reads it: "TEXT name=value,...", "JSON {...}", "BIN base64".
  */
-void load_report_write(const struct load_report *report, enum load_format format,
-                       char out[LOAD_REPORT_BYTES_MAX * 2]);
+void orca_report_write(const struct orca_report *report, enum orca_format format,
+                       char out[ORCA_REPORT_BYTES_MAX * 2]);
 
-/* OrcaLoadReportRequest -> the interval between two reports, within [LOAD_INTERVAL_MIN_MS,
- * LOAD_INTERVAL_MAX_MS]; LOAD_INTERVAL_DEFAULT_MS when none is asked for. INVALID_ARGUMENT for malformed
+/* OrcaLoadReportRequest -> the interval between two reports, within [ORCA_INTERVAL_MIN_MS,
+ * ORCA_INTERVAL_MAX_MS]; ORCA_INTERVAL_DEFAULT_MS when none is asked for. INVALID_ARGUMENT for malformed
  * bytes. */
-enum { LOAD_INTERVAL_MIN_MS = 100, LOAD_INTERVAL_DEFAULT_MS = 1000, LOAD_INTERVAL_MAX_MS = 600000 };
-err_t load_request_decode(const uint8_t *bytes, size_t size_bytes, int64_t *interval_ms) ERR_MUST_CHECK;
+enum { ORCA_INTERVAL_MIN_MS = 100, ORCA_INTERVAL_DEFAULT_MS = 1000, ORCA_INTERVAL_MAX_MS = 600000 };
+err_t orca_request_decode(const uint8_t *bytes, size_t size_bytes, int64_t *interval_ms) ERR_MUST_CHECK;

@@ -1,4 +1,4 @@
-#include "proto/load_report.h"
+#include "proto/orca_report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -63,13 +63,13 @@ double load_utilization(const struct loads *loads)
     return kv > running ? kv : running;
 }
 
-void load_meter_read(struct load_meter *meter, bool in_request, struct load_report *out)
+void load_meter_read(struct load_meter *meter, bool in_request, struct orca_report *out)
 {
     struct loads loads;
     meter->service->vtable->loads(meter->service, &loads);
     bool busy = in_request || loads.requests_waiting + loads.requests_running > 0;
     turn_window(meter, &loads, busy);
-    *out = (struct load_report){
+    *out = (struct orca_report){
         .utilization = load_utilization(&loads),
         .kv_usage = loads.kv_blocks_total ? (double)loads.kv_blocks_used / loads.kv_blocks_total : 0,
         .rps = (double)atomic_load(&meter->rps_millionths) * 1e-6,
@@ -96,7 +96,7 @@ void load_meter_read(struct load_meter *meter, bool in_request, struct load_repo
 /* Fields of OrcaLoadReport. */
 enum { FIELD_MEM_UTILIZATION = 2, FIELD_RPS = 6, FIELD_EPS = 7, FIELD_NAMED = 8, FIELD_UTILIZATION = 9 };
 
-size_t load_report_encode(const struct load_report *report, uint8_t out[LOAD_REPORT_BYTES_MAX])
+size_t orca_report_encode(const struct orca_report *report, uint8_t out[ORCA_REPORT_BYTES_MAX])
 {
     uint8_t *at = out;
     at = wire_write_double(at, FIELD_MEM_UTILIZATION, report->kv_usage);
@@ -105,20 +105,20 @@ size_t load_report_encode(const struct load_report *report, uint8_t out[LOAD_REP
 #define WRITE_NAMED(name, member) at = wire_write_map_double(at, FIELD_NAMED, #name, report->member);
     NAMED_METRICS(WRITE_NAMED)
     at = wire_write_double(at, FIELD_UTILIZATION, report->utilization);
-    ASSERT(at - out <= LOAD_REPORT_BYTES_MAX);
+    ASSERT(at - out <= ORCA_REPORT_BYTES_MAX);
     return (size_t)(at - out);
 }
 
-enum load_format load_format_parse(const char *text, size_t text_bytes)
+enum orca_format orca_format_parse(const char *text, size_t text_bytes)
 {
     static const struct {
         const char *name;
-        enum load_format format;
-    } formats[] = {{"text", LOAD_FORMAT_TEXT}, {"json", LOAD_FORMAT_JSON}, {"bin", LOAD_FORMAT_BIN}};
+        enum orca_format format;
+    } formats[] = {{"text", ORCA_FORMAT_TEXT}, {"json", ORCA_FORMAT_JSON}, {"bin", ORCA_FORMAT_BIN}};
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
         if (strlen(formats[i].name) == text_bytes && strncasecmp(text, formats[i].name, text_bytes) == 0)
             return formats[i].format;
-    return LOAD_FORMAT_NONE;
+    return ORCA_FORMAT_NONE;
 }
 
 static void write_base64(const uint8_t *bytes, size_t size_bytes, char *out)
@@ -136,18 +136,18 @@ static void write_base64(const uint8_t *bytes, size_t size_bytes, char *out)
     *out = '\0';
 }
 
-void load_report_write(const struct load_report *report, enum load_format format,
-                       char out[LOAD_REPORT_BYTES_MAX * 2])
+void orca_report_write(const struct orca_report *report, enum orca_format format,
+                       char out[ORCA_REPORT_BYTES_MAX * 2])
 {
-    uint8_t bytes[LOAD_REPORT_BYTES_MAX];
-    struct buffer text = {.limit_bytes = LOAD_REPORT_BYTES_MAX * 2 - 1};
+    uint8_t bytes[ORCA_REPORT_BYTES_MAX];
+    struct buffer text = {.limit_bytes = ORCA_REPORT_BYTES_MAX * 2 - 1};
     bool good = true;
     switch (format) {
-    case LOAD_FORMAT_BIN:
+    case ORCA_FORMAT_BIN:
         memcpy(out, "BIN ", 4);
-        write_base64(bytes, load_report_encode(report, bytes), out + 4);
+        write_base64(bytes, orca_report_encode(report, bytes), out + 4);
         return;
-    case LOAD_FORMAT_TEXT:
+    case ORCA_FORMAT_TEXT:
 #define TEXT_NAMED(name, member)                                                                             \
     good = good && buffer_append_format(&text, ",named_metrics." #name "=%.6g", report->member);
         good = buffer_append_format(
@@ -155,7 +155,7 @@ void load_report_write(const struct load_report *report, enum load_format format
             report->utilization, report->kv_usage, report->rps, report->eps);
         NAMED_METRICS(TEXT_NAMED)
         break;
-    case LOAD_FORMAT_JSON:
+    case ORCA_FORMAT_JSON:
 #define JSON_NAMED(name, member)                                                                             \
     good = good && buffer_append_format(&text, "%s\"" #name "\":%.6g", separator, report->member);           \
     separator = ",";
@@ -167,10 +167,10 @@ void load_report_write(const struct load_report *report, enum load_format format
         NAMED_METRICS(JSON_NAMED)
         good = good && buffer_append_text(&text, "}}");
         break;
-    case LOAD_FORMAT_NONE:
+    case ORCA_FORMAT_NONE:
         break;
     }
-    (void)snprintf(out, LOAD_REPORT_BYTES_MAX * 2, "%s", good && text.data ? text.data : "");
+    (void)snprintf(out, ORCA_REPORT_BYTES_MAX * 2, "%s", good && text.data ? text.data : "");
     buffer_free(&text);
 }
 
@@ -190,25 +190,25 @@ static bool decode_duration(struct wire_reader body, int64_t *ms)
     }
     if (seconds < 0 || nanos < 0 || nanos > 999999999)
         return false;
-    *ms = seconds > LOAD_INTERVAL_MAX_MS / 1000 ? LOAD_INTERVAL_MAX_MS : seconds * 1000 + nanos / 1000000;
+    *ms = seconds > ORCA_INTERVAL_MAX_MS / 1000 ? ORCA_INTERVAL_MAX_MS : seconds * 1000 + nanos / 1000000;
     return !malformed;
 }
 
-err_t load_request_decode(const uint8_t *bytes, size_t size_bytes, int64_t *interval_ms)
+err_t orca_request_decode(const uint8_t *bytes, size_t size_bytes, int64_t *interval_ms)
 {
     struct wire_reader reader = {bytes, bytes + size_bytes};
     struct wire_field field;
     bool malformed = false, good = true;
-    int64_t ms = LOAD_INTERVAL_DEFAULT_MS;
+    int64_t ms = ORCA_INTERVAL_DEFAULT_MS;
     while (good && wire_read_field(&reader, &field, &malformed))
         if (field.key == WIRE_KEY(1, WIRE_BYTES))
             good = decode_duration(field.body, &ms);
     if (malformed || !good)
         return err_new(ERR_INVALID_ARGUMENT,
                        "the message is not an xds.service.orca.v3.OrcaLoadReportRequest");
-    *interval_ms = ms == 0                     ? LOAD_INTERVAL_DEFAULT_MS
-                   : ms < LOAD_INTERVAL_MIN_MS ? LOAD_INTERVAL_MIN_MS
-                   : ms > LOAD_INTERVAL_MAX_MS ? LOAD_INTERVAL_MAX_MS
+    *interval_ms = ms == 0                     ? ORCA_INTERVAL_DEFAULT_MS
+                   : ms < ORCA_INTERVAL_MIN_MS ? ORCA_INTERVAL_MIN_MS
+                   : ms > ORCA_INTERVAL_MAX_MS ? ORCA_INTERVAL_MAX_MS
                                                : ms;
     return err_ok();
 }
