@@ -55,4 +55,4 @@ void door_health_watch(void *context, struct rpc_call *call);
 void door_stream_core_metrics(void *context, struct rpc_call *call);
 
 /* orca_calls.c: what every answer says of the load and of what answered. */
-void door_add_trailers(void *context, struct rpc_call *call);
+void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status);

@@ -254,7 +254,7 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
     const struct rpc_server_options *options = &call->server->options;
     metric_add(&options->metrics->answers[metric_answer_grpc((int)status)], 1);
     if (options->before_finish)
-        options->before_finish(options->context, call);
+        options->before_finish(options->context, call, status);
     grpc_op ops[3];
     size_t n_ops = 0;
     /* Headers and status in one batch: core 1.51 accepts a status alone and never sends it. */

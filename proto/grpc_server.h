@@ -65,7 +65,7 @@ struct rpc_server_options {
     void (*on_ended)(void *context, struct rpc_call *call);
     void (*on_free)(void *context, void *user);
     /* Just before a call's last word, by whoever says it: may add trailers. */
-    void (*before_finish)(void *context, struct rpc_call *call);
+    void (*before_finish)(void *context, struct rpc_call *call, grpc_status_code status);
 };
 
 /* Starts listening. Errors: IO (the address cannot be had; says why), INVALID_ARGUMENT, RESOURCE_EXHAUSTED.

@@ -10,9 +10,11 @@
 #define ORCA_TRAILER "endpoint-load-metrics-bin"
 #define OWN_TRAILER  "x-bantam-load-bin"
 
-void door_add_trailers(void *context, struct rpc_call *call)
+void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status)
 {
     struct grpc_door *door = context;
+    if (status == GRPC_STATUS_UNAUTHENTICATED || status == GRPC_STATUS_PERMISSION_DENIED)
+        return; /* how loaded we are is nothing for strangers */
     const char *path = rpc_call_path(call);
     if (strncmp(path, "/bantam.", 8) != 0 && strncmp(path, "/vllm.", 6) != 0)
         return; /* health, reflection: balancers ask them often */

@@ -96,7 +96,8 @@ class Nginx:
         config = directory / "nginx.conf"
         config.write_text(NGINX.format(directory=directory, grpc_servers=servers[0], http_servers=servers[1],
                                        grpc_port=self.grpc_port, http_port=self.http_port))
-        self.process = subprocess.Popen([TOOLS / "usr/sbin/nginx", "-p", directory, "-e", directory / "error.log", "-c", config])
+        command = [TOOLS / "usr/sbin/nginx", "-p", directory, "-e", directory / "error.log", "-c", config]
+        self.process = subprocess.Popen(command)
         wait_until(self.listens)
 
     def listens(self):
