@@ -13,6 +13,7 @@
 #include "base/error.h"
 
 struct event_count; /* base/event_count.h, whose atomics C++ cannot read */
+struct metrics;     /* api/metrics.h, likewise */
 struct service;
 struct stream; /* one submitted request, seen by its reader */
 
@@ -82,6 +83,8 @@ struct service_vtable {
     void (*drain)(struct service *service);
     /* Number of streams that their reader has not released, or that still hold memory or blocks. */
     uint32_t (*in_flight)(struct service *service);
+    /* Where the service and the doors in front of it count. Lives as long as the service. */
+    struct metrics *(*metrics)(struct service *service);
 };
 
 /* The first member of every implementation. */

@@ -6,17 +6,17 @@
 #include "cli/engine_flags.h"
 #include "server/serve.h"
 
-enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 40 };
+enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 60 };
 
 struct serve_values {
     struct engine_flag_values engine;
-    const char *host, *port_file, *http_port_file, *log_level, *log_format;
+    const char *host, *port_file, *http_port_file, *log_level, *log_format, *metrics_host, *metrics_port_file;
     int64_t port, http_port, max_connection_calls, max_calls, max_http_connections, max_message_bytes;
-    double shutdown_timeout_s;
-    bool http, allow_insecure_bind;
+    int64_t metrics_port;
+    double shutdown_timeout_s, drain_delay_s, connection_age_s, connection_age_grace_s, tenant_cache_share;
+    bool http, allow_insecure_bind, metrics, http_metrics;
     const char *ssl_certfile, *ssl_keyfile, *ssl_ca_certs, *ssl_cert_reqs, *api_keys_file;
     struct flag_list ssl_client_san, api_key;
-    double tenant_cache_share;
 };
 
 static size_t serve_flags(struct serve_values *v, struct flag *flags)
@@ -56,6 +56,34 @@ static size_t serve_flags(struct serve_values *v, struct flag *flags)
          .target = &v->http_port_file,
          .metavar = "FILE",
          .help = "write the HTTP port here when ready, for programs"},
+        {.name = "metrics",
+         .kind = FLAG_BOOL,
+         .target = &v->metrics,
+         .default_text = "true",
+         .help = "open the operator's listener: metrics, health, loads, drain"},
+        {.name = "metrics-host",
+         .kind = FLAG_STRING,
+         .target = &v->metrics_host,
+         .default_text = "127.0.0.1",
+         .metavar = "ADDRESS",
+         .help = "where it listens; elsewhere than on a loopback address it takes no orders"},
+        {.name = "metrics-port",
+         .kind = FLAG_INT,
+         .target = &v->metrics_port,
+         .default_text = "8002",
+         .max = 65535,
+         .help = "its TCP port; 0 = any free one"},
+        {.name = "metrics-port-file",
+         .kind = FLAG_STRING,
+         .target = &v->metrics_port_file,
+         .metavar = "FILE",
+         .help = "write that port here when ready, for programs"},
+        {.name = "http-metrics",
+         .kind = FLAG_BOOL,
+         .target = &v->http_metrics,
+         .default_text = "false",
+         .help =
+             "answer /metrics on the HTTP port too when other machines reach it; on loopback it always does"},
         {.name = "allow-insecure-bind",
          .kind = FLAG_BOOL,
          .target = &v->allow_insecure_bind,
@@ -115,6 +143,27 @@ static size_t serve_flags(struct serve_values *v, struct flag *flags)
          .max = 86400,
          .metavar = "SECONDS",
          .help = "how long a stop waits for requests in flight; a second signal ends the wait"},
+        {.name = "drain-delay",
+         .kind = FLAG_DOUBLE,
+         .target = &v->drain_delay_s,
+         .default_text = "0",
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "at a stop, say NOT_SERVING and go on serving for so long, until balancers have noticed"},
+        {.name = "max-connection-age",
+         .kind = FLAG_DOUBLE,
+         .target = &v->connection_age_s,
+         .default_text = "0",
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "end connections after about so long, so that clients spread over new servers; 0 = never"},
+        {.name = "max-connection-age-grace",
+         .kind = FLAG_DOUBLE,
+         .target = &v->connection_age_grace_s,
+         .default_text = "0",
+         .max = 86400,
+         .metavar = "SECONDS",
+         .help = "cut gRPC calls that are under way so much later; 0 = never"},
         {.name = "max-connection-calls",
          .kind = FLAG_INT,
          .target = &v->max_connection_calls,
@@ -238,6 +287,14 @@ int command_serve(int argc, char *argv[])
     options.access = access_of(&values);
     if (values.api_keys_file)
         engine.tenant_cache_share = values.tenant_cache_share;
+    options.metrics = values.metrics;
+    options.metrics_host = values.metrics_host;
+    options.metrics_port = (uint16_t)values.metrics_port;
+    options.metrics_port_file = values.metrics_port_file;
+    options.http_metrics = values.http_metrics;
+    options.drain_delay_ns = (int64_t)(values.drain_delay_s * 1e9);
+    options.max_connection_age_ms = (int64_t)(values.connection_age_s * 1e3);
+    options.max_connection_age_grace_ms = (int64_t)(values.connection_age_grace_s * 1e3);
     options.shutdown_timeout_ns = (int64_t)(values.shutdown_timeout_s * 1e9);
     options.max_connection_calls = (uint32_t)values.max_connection_calls;
     options.max_calls = (uint32_t)values.max_calls;

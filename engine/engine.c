@@ -44,6 +44,8 @@ static void stream_release(struct stream *stream)
 {
     struct engine *engine = stream->engine;
     stream_cancel(stream);
+    metric_add(&engine->metrics.request_success[metric_reason(FINISH_ABORT)],
+               stream->n_choices - stream->n_done);
     request_registry_remove(engine->registry, stream);
     if (atomic_fetch_sub(&stream->references, 1) == 1) {
         stream_destroy(stream);
@@ -114,6 +116,11 @@ static uint32_t in_flight(struct service *service)
     return atomic_load(&of(service)->n_streams);
 }
 
+static struct metrics *metrics(struct service *service)
+{
+    return &of(service)->metrics;
+}
+
 static const struct service_vtable ENGINE_SERVICE = {
     .submit = engine_submit,
     .stream_next = stream_next,
@@ -129,6 +136,7 @@ static const struct service_vtable ENGINE_SERVICE = {
     .detokenize = detokenize,
     .drain = drain,
     .in_flight = in_flight,
+    .metrics = metrics,
 };
 
 /* ---- Opening ---- */

@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/event_count.h"
 #include "proto/grpc_door_internal.h"
+#include "proto/route_headers.h"
 #include "proto/service_state.h"
 #include "proto/whole_answer.h"
 
@@ -24,6 +25,7 @@ static const struct service_vtable *service_of(const struct generate_call *gener
 static void leave_active(struct grpc_door *door)
 {
     struct event_count *idle = atomic_load(&door->idle);
+    metric_subtract(&door->metrics->streams_open[METRIC_DOOR_GRPC], 1);
     if (atomic_fetch_sub(&door->n_active, 1) == 1 && idle)
         event_count_bump(idle);
 }
@@ -89,8 +91,10 @@ static enum pump_result keep_event(struct generate_call *generate, const struct 
 static enum pump_result pump_generation(struct flush_item *flush)
 {
     struct generate_call *generate = (struct generate_call *)flush;
-    if (rpc_call_ended(generate->item.call))
+    if (rpc_call_ended(generate->item.call)) {
+        metric_add(&generate->item.door->metrics->disconnects[METRIC_DOOR_GRPC], 1);
         return end_generation(generate);
+    }
     if (atomic_load(&generate->item.door->closing)) {
         err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
         return fail_generation(generate, &e);
@@ -125,6 +129,17 @@ static int64_t deadline_of(struct service *service, const struct rpc_call *call)
     return deadline_ns;
 }
 
+/* *headers must live as long as the request. */
+static err_t apply_headers(const struct rpc_call *call, struct route_headers *headers,
+                           struct request *request)
+{
+    char priority[16];
+    bool has_priority = rpc_call_header(call, ROUTE_PRIORITY, priority, sizeof priority);
+    if (!rpc_call_header(call, ROUTE_MODEL, headers->model, sizeof headers->model))
+        headers->model[0] = '\0';
+    return route_headers_apply(headers, has_priority ? priority : NULL, request);
+}
+
 /* Decodes and submits; what the request borrowed is free again afterwards. */
 static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
                          struct generate_call *generate)
@@ -137,6 +152,9 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     err_t e = codec_decode_generate(bytes, size_bytes, &scratch, &request, &options);
     if (e.code == ERR_OK && whole)
         e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
+    struct route_headers headers;
+    if (e.code == ERR_OK)
+        e = apply_headers(call, &headers, &request);
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         request.tenant = rpc_call_caller(call)->tenant;
@@ -169,10 +187,12 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
 {
     struct generate_call *generate = NULL;
     atomic_fetch_add(&door->n_active, 1);
+    metric_add(&door->metrics->streams_open[METRIC_DOOR_GRPC], 1);
     err_t e = open_generation(door, call, whole, &generate);
     if (e.code != ERR_OK) {
         bool later = e.code == ERR_RESOURCE_EXHAUSTED || e.code == ERR_QUOTA_EXCEEDED;
         int64_t pushback = later ? refusal_pushback_ms(door->service, &e) : RPC_NO_PUSHBACK;
+        metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_GRPC, e.code)], 1);
         rpc_call_refuse(call, &e, pushback);
         leave_active(door);
         return;

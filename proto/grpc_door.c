@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
+#include "proto/listen_address.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
@@ -22,6 +23,8 @@ static const struct rpc_method methods[] = {
     {"/grpc.health.v1.Health/Check", false, door_health_check, .access = RPC_FOR_EVERYONE},
     {"/grpc.health.v1.Health/List", false, door_health_list, .access = RPC_FOR_EVERYONE},
     {"/grpc.health.v1.Health/Watch", false, door_health_watch, .access = RPC_FOR_EVERYONE},
+    {"/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", false, door_stream_core_metrics,
+     .access = RPC_FOR_CALLERS},
 };
 
 struct grpc_door_options grpc_door_options_default(void)
@@ -114,12 +117,16 @@ static err_t open_server(struct grpc_door *door)
         .keepalive_time_ms = options->keepalive_time_ms,
         .keepalive_timeout_ms = options->keepalive_timeout_ms,
         .handshake_timeout_ms = options->handshake_timeout_ms,
+        .max_connection_age_ms = options->max_connection_age_ms,
+        .max_connection_age_grace_ms = options->max_connection_age_grace_ms,
+        .metrics = door->metrics,
         .methods = methods,
         .n_methods = sizeof methods / sizeof methods[0],
         .context = door,
         .on_sent = on_sent,
         .on_ended = on_ended,
         .on_free = on_free,
+        .before_finish = door_add_trailers,
     };
     return rpc_server_open(&server_options, &door->server);
 }
@@ -146,6 +153,8 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
     door->options = *options;
     door->clock = (struct clock){service_now, service};
     door->opened_ns = clock_now_ns(&door->clock);
+    door->metrics = service->vtable->metrics(service);
+    load_meter_init(&door->load_meter, service);
     err_t e = flusher_create(service->vtable->progress(service), clock_monotonic(), &door->flusher);
     if (e.code == ERR_OK)
         e = open_server(door);
@@ -168,12 +177,21 @@ uint32_t grpc_door_active(const struct grpc_door *door)
     return atomic_load(&((struct grpc_door *)door)->n_active);
 }
 
+void grpc_door_not_ready(struct grpc_door *door)
+{
+    if (!atomic_exchange(&door->draining, true))
+        flusher_pump_all(door->flusher);
+}
+
+void grpc_door_refuse_connections(struct grpc_door *door)
+{
+    listen_refuse(rpc_server_port(door->server));
+}
+
 void grpc_door_drain(struct grpc_door *door, struct event_count *idle)
 {
     atomic_store(&door->idle, idle);
-    atomic_store(&door->draining, true);
-    flusher_pump_all(door->flusher); /* health watchers hear of it before the connections do */
-    door->service->vtable->drain(door->service);
+    grpc_door_not_ready(door); /* health watchers hear of it before the connections do */
     rpc_server_shutdown(door->server);
 }
 

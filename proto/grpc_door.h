@@ -31,6 +31,7 @@ struct grpc_door_options {
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms, keepalive_timeout_ms;
     int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
+    int64_t max_connection_age_ms, max_connection_age_grace_ms; /* 0 = no limit; see grpc_server.h */
 };
 
 /* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 256 MiB of them at once, 16 KiB headers,
@@ -44,9 +45,14 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
                      struct grpc_door **out) ERR_MUST_CHECK;
 uint16_t grpc_door_port(const struct grpc_door *door);
 
-/* Health turns NOT_SERVING and watchers are told; then the service takes no more and clients get GOAWAY. What
- * was accepted goes on. `idle` (borrowed until grpc_door_close) is bumped when no generation is left. Once.
- */
+/* Health turns NOT_SERVING and watchers are told; calls are served as before. Idempotent. */
+void grpc_door_not_ready(struct grpc_door *door);
+/* New connections are refused, which every balancer takes for a reason to try the next server; those that
+ * exist are served as before. */
+void grpc_door_refuse_connections(struct grpc_door *door);
+/* grpc_door_not_ready, then clients get GOAWAY and nothing more is accepted: core ends a call that
+ * crosses the GOAWAY with CANCELLED. What was accepted goes on. `idle` (borrowed until grpc_door_close) is
+ * bumped when no generation is left. Once. */
 void grpc_door_drain(struct grpc_door *door, struct event_count *idle);
 /* Generations under way. */
 uint32_t grpc_door_active(const struct grpc_door *door);

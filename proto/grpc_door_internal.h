@@ -7,6 +7,7 @@
 #include "proto/grpc_door.h"
 #include "proto/flusher.h"
 #include "proto/grpc_server.h"
+#include "proto/orca_report.h"
 #include "proto/whole_answer.h"
 
 #define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)
@@ -17,6 +18,8 @@ struct grpc_door {
     struct clock clock; /* the service's */
     struct rpc_server *server;
     struct flusher *flusher;
+    struct metrics *metrics; /* the service's */
+    struct load_meter load_meter;
     int64_t opened_ns;
     _Atomic uint32_t n_active;      /* generations */
     _Atomic bool draining, closing; /* closing: whatever is pumped ends */
@@ -49,3 +52,7 @@ void door_get_loads(void *context, struct rpc_call *call);
 void door_health_check(void *context, struct rpc_call *call);
 void door_health_list(void *context, struct rpc_call *call);
 void door_health_watch(void *context, struct rpc_call *call);
+void door_stream_core_metrics(void *context, struct rpc_call *call);
+
+/* orca_calls.c: what every answer says of the load and of what answered. */
+void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status);

@@ -49,7 +49,8 @@ struct rpc_call {
     bool accepted, repost_when_freed;
     bool headers_sent, finishing; /* of the one sender */
     grpc_byte_buffer *sending;
-    grpc_metadata pushback;
+    grpc_metadata trailers[RPC_TRAILERS_MAX];
+    size_t n_trailers;
     struct work_item work;
 };
 
@@ -103,6 +104,8 @@ static void call_free(struct rpc_call *call)
         grpc_byte_buffer_destroy(call->sending);
     if (call->received)
         grpc_byte_buffer_destroy(call->received);
+    for (size_t i = 0; i < call->n_trailers; i++)
+        grpc_slice_unref(call->trailers[i].value);
     grpc_metadata_array_destroy(&call->request_metadata);
     grpc_call_details_destroy(&call->details);
     rpc_call_drop_payload(call);
@@ -166,6 +169,27 @@ const struct caller *rpc_call_caller(const struct rpc_call *call)
     return &call->caller;
 }
 
+const char *rpc_call_path(const struct rpc_call *call)
+{
+    return call->method >= 0 ? call->server->options.methods[call->method].path : "";
+}
+
+bool rpc_call_header(const struct rpc_call *call, const char *key, char *out, size_t out_bytes)
+{
+    for (size_t i = 0; i < call->request_metadata.count; i++) {
+        const grpc_metadata *header = &call->request_metadata.metadata[i];
+        if (grpc_slice_str_cmp(header->key, key) != 0)
+            continue;
+        size_t size_bytes = GRPC_SLICE_LENGTH(header->value);
+        if (size_bytes >= out_bytes || memchr(GRPC_SLICE_START_PTR(header->value), 0, size_bytes))
+            return false;
+        memcpy(out, GRPC_SLICE_START_PTR(header->value), size_bytes);
+        out[size_bytes] = '\0';
+        return true;
+    }
+    return false;
+}
+
 void rpc_call_set_user(struct rpc_call *call, void *user)
 {
     atomic_store(&call->user, user);
@@ -199,6 +223,7 @@ static void add_message(struct rpc_call *call, const uint8_t *bytes, size_t size
     ASSERT(!call->sending);
     grpc_slice slice = grpc_slice_from_copied_buffer((const char *)bytes, size_bytes);
     call->sending = grpc_raw_byte_buffer_create(&slice, 1);
+    metric_add(&call->server->options.metrics->sent_bytes[METRIC_DOOR_GRPC], size_bytes);
     grpc_slice_unref(slice);
     grpc_op *op = &ops[(*n_ops)++];
     *op = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
@@ -215,11 +240,29 @@ void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_byte
     start_batch(call, ops, n_ops, &call->sent_tag);
 }
 
+void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *value, size_t value_bytes)
+{
+    ASSERT(call->n_trailers < RPC_TRAILERS_MAX);
+    size_t key_bytes = strlen(key);
+    bool binary = key_bytes > 4 && strcmp(key + key_bytes - 4, "-bin") == 0;
+    for (size_t i = 0; !binary && i < value_bytes; i++)
+        if (((const char *)value)[i] < 0x20 || ((const char *)value)[i] == 0x7f)
+            return; /* core refuses the whole batch for it */
+    call->trailers[call->n_trailers++] = (grpc_metadata){
+        .key = grpc_slice_from_static_string(key),
+        .value = grpc_slice_from_copied_buffer(value, value_bytes),
+    };
+}
+
 void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes, grpc_status_code status,
                      const char *message, int64_t pushback_ms)
 {
     ASSERT(!call->finishing);
     call->finishing = true;
+    const struct rpc_server_options *options = &call->server->options;
+    metric_add(&options->metrics->answers[metric_answer_grpc((int)status)], 1);
+    if (options->before_finish)
+        options->before_finish(options->context, call, status);
     grpc_op ops[3];
     size_t n_ops = 0;
     /* Headers and status in one batch: core 1.51 accepts a status alone and never sends it. */
@@ -233,13 +276,11 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
     op->data.send_status_from_server.status_details = &details;
     if (pushback_ms != RPC_NO_PUSHBACK) {
         char text[24];
-        (void)snprintf(text, sizeof text, "%lld", (long long)pushback_ms);
-        call->pushback.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
-        call->pushback.value =
-            grpc_slice_from_copied_string(text); /* short enough to live in the slice itself */
-        op->data.send_status_from_server.trailing_metadata = &call->pushback;
-        op->data.send_status_from_server.trailing_metadata_count = 1;
+        int length = snprintf(text, sizeof text, "%lld", (long long)pushback_ms);
+        rpc_call_add_trailer(call, "grpc-retry-pushback-ms", text, (size_t)length);
     }
+    op->data.send_status_from_server.trailing_metadata = call->trailers;
+    op->data.send_status_from_server.trailing_metadata_count = call->n_trailers;
     start_batch(call, ops, n_ops, &call->sent_tag);
     grpc_slice_unref(details);
 }
@@ -288,6 +329,7 @@ static err_t gather_payload(struct rpc_call *call)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the message has %zu bytes; at most %zu are allowed",
                        size_bytes, call->server->options.max_message_bytes);
     call->reserved_bytes = size_bytes;
+    metric_add(&call->server->options.metrics->received_bytes[METRIC_DOOR_GRPC], size_bytes);
     if (atomic_fetch_add(&call->server->pending_bytes, size_bytes) + size_bytes >
         call->server->options.max_pending_bytes)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the server holds %zu bytes of requests and takes no more",
@@ -468,7 +510,10 @@ static grpc_server *create_core_server(const struct rpc_server_options *options)
     grpc_arg quota_arg = {.type = GRPC_ARG_POINTER, .key = (char *)GRPC_ARG_RESOURCE_QUOTA};
     quota_arg.value.pointer.p = quota;
     quota_arg.value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    int64_t age_ms = options->max_connection_age_ms, grace_ms = options->max_connection_age_grace_ms;
     grpc_arg args[] = {
+        int_arg(GRPC_ARG_MAX_CONNECTION_AGE_MS, age_ms > 0 ? age_ms : INT32_MAX), /* the largest: none */
+        int_arg(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, grace_ms > 0 ? grace_ms : INT32_MAX),
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int64_t)options->max_message_bytes),
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, (int64_t)options->max_metadata_bytes),
         int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, options->max_streams),

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <grpc/status.h>
+#include "api/metrics.h"
 #include "base/error.h"
 #include "proto/identity.h"
 
@@ -34,6 +35,7 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
+    RPC_TRAILERS_MAX = 6, /* of one call, the pushback included */
 };
 #define RPC_NO_PUSHBACK INT64_MIN
 #define RPC_NO_DEADLINE INT64_MAX
@@ -60,8 +62,11 @@ struct rpc_server_options {
     uint32_t max_calls;        /* of all connections; beyond it RESOURCE_EXHAUSTED */
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms,
-        keepalive_timeout_ms;     /* a silent peer is pinged after time and dropped after timeout */
-    int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
+        keepalive_timeout_ms;            /* a silent peer is pinged after time and dropped after timeout */
+    int64_t max_connection_age_ms;       /* then GOAWAY, so that balancers spread anew; 0 = no limit */
+    int64_t max_connection_age_grace_ms; /* calls under way are cut after so much more; 0 = never */
+    struct metrics *metrics;             /* borrowed: what is sent and answered is counted */
+    int64_t handshake_timeout_ms;        /* from a connection to HTTP/2's settings, TLS included */
 
     const struct rpc_method *methods; /* [n_methods], static */
     size_t n_methods;
@@ -72,6 +77,8 @@ struct rpc_server_options {
     void (*on_sent)(void *context, struct rpc_call *call);
     void (*on_ended)(void *context, struct rpc_call *call);
     void (*on_free)(void *context, void *user);
+    /* Just before a call's last word, by whoever says it: may add trailers. */
+    void (*before_finish)(void *context, struct rpc_call *call, grpc_status_code status);
 };
 
 /* Starts listening. Errors: IO (the address cannot be had; says why), INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
@@ -96,6 +103,10 @@ void rpc_call_drop_payload(struct rpc_call *call);
 /* Time left until the client's deadline; RPC_NO_DEADLINE. */
 int64_t rpc_call_remaining_ns(const struct rpc_call *call);
 bool rpc_call_ended(const struct rpc_call *call);
+/* The method's path; "" for what nobody registered. */
+const char *rpc_call_path(const struct rpc_call *call);
+/* The request's header `key` (lower case) as text; false when there is none or it does not fit. */
+bool rpc_call_header(const struct rpc_call *call, const char *key, char *out, size_t out_bytes);
 
 /* Who calls; zero without identity, and where everyone may. */
 const struct caller *rpc_call_caller(const struct rpc_call *call);
@@ -104,6 +115,10 @@ void rpc_call_set_user(struct rpc_call *call, void *user); /* once */
 void *rpc_call_user(const struct rpc_call *call);
 void rpc_call_ref(struct rpc_call *call);
 void rpc_call_unref(struct rpc_call *call);
+
+/* Sent with the status. From before_finish. key: static; the value is copied. Unless the key ends in "-bin" a
+ * value that is not printable ASCII vanishes with its key. At most RPC_TRAILERS_MAX - 1. */
+void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *value, size_t value_bytes);
 
 /* One message of a stream; on_sent follows, always. No other send may be under way. Copies the bytes. */
 void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes);

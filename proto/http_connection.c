@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/clock.h"
 #include "proto/http_server_internal.h"
 
 static void advance(struct http_exchange *exchange);
@@ -80,7 +81,7 @@ static void destroy(struct http_exchange *exchange)
     event_free(exchange->timer);
     evbuffer_free(exchange->out);
     http_peer_free(exchange->peer);
-    atomic_fetch_sub(&exchange->server->n_connections, 1);
+    http_server_forget_connection(exchange->server);
     mem_free(exchange);
     http_loop_check_end(loop);
 }
@@ -222,6 +223,8 @@ static bool take_body(struct http_exchange *exchange, const char *data, size_t s
     }
     size_t pending = atomic_fetch_add(&server->pending_bytes, size_bytes) + size_bytes;
     exchange->reserved_bytes += size_bytes;
+    if (server->options.metrics)
+        metric_add(&server->options.metrics->received_bytes[METRIC_DOOR_HTTP], size_bytes);
     if (pending > server->options.max_pending_bytes || !buffer_append(&exchange->body, data, size_bytes)) {
         http_exchange_header(exchange, "retry-after", "1");
         refuse(exchange, 503, "the server holds too many requests; try again");
@@ -416,6 +419,8 @@ static void count_output(struct evbuffer *output, const struct evbuffer_cb_info 
 {
     (void)output;
     struct http_exchange *exchange = argument;
+    if (exchange->server->options.metrics)
+        metric_add(&exchange->server->options.metrics->sent_bytes[METRIC_DOOR_HTTP], info->n_deleted);
     exchange->output_counted += info->n_added - info->n_deleted;
     atomic_fetch_add(&exchange->server->output_bytes, info->n_added - info->n_deleted);
 }
@@ -444,6 +449,15 @@ static bool open_stream(struct http_exchange *exchange, int fd)
            bufferevent_enable(exchange->stream, EV_READ | EV_WRITE) == 0;
 }
 
+/* A tenth more or less, so that connections opened together do not end together. */
+static int64_t old_at_ns(const struct http_server_options *options)
+{
+    if (options->max_connection_age_ms <= 0)
+        return INT64_MAX;
+    int64_t now_ns = clock_now_ns(clock_monotonic());
+    return now_ns + options->max_connection_age_ms * (900 + now_ns / 1000 % 201) * 1000;
+}
+
 static void abandon(struct http_exchange *exchange, int fd)
 {
     if (exchange->stream)
@@ -462,14 +476,15 @@ void http_connection_open(struct http_loop *loop, int fd, bool refused)
     struct http_exchange *exchange = mem_alloc(sizeof *exchange);
     if (!exchange) {
         (void)close(fd);
-        atomic_fetch_sub(&loop->server->n_connections, 1);
+        http_server_forget_connection(loop->server);
         return;
     }
     exchange->server = loop->server;
     exchange->loop = loop;
+    exchange->old_at_ns = old_at_ns(&loop->server->options);
     if (!open_stream(exchange, fd)) {
         abandon(exchange, fd);
-        atomic_fetch_sub(&loop->server->n_connections, 1);
+        http_server_forget_connection(loop->server);
         return;
     }
     LIST_INSERT_HEAD(&loop->all, exchange, all_link);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "api/metrics.h"
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/event_count.h"
@@ -46,6 +47,8 @@ struct http_server_options {
     int64_t body_timeout_ms;  /* from there to the end of the body */
     int64_t idle_timeout_ms;  /* between two requests */
     int64_t write_timeout_ms; /* without a byte taken by the client */
+    int64_t max_connection_age_ms; /* give or take a tenth; the answer after it closes; 0 = no limit */
+    struct metrics *metrics;       /* borrowed: where the HTTP door counts; NULL = nowhere */
 
     struct tls_files *tls;        /* borrowed; NULL = clear text */
     struct event_count *progress; /* borrowed: bumped when streams may have something new */

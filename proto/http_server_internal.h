@@ -37,6 +37,7 @@ struct http_exchange {
     struct event *timer;
     struct http_peer *peer; /* owned; NULL = no certificate */
     enum exchange_state state;
+    int64_t old_at_ns;                   /* from then on an answer closes the connection; INT64_MAX = never */
     LIST_ENTRY(http_exchange) all_link;  /* of the loop's connections */
     LIST_ENTRY(http_exchange) open_link; /* of those in EXCHANGE_OPEN */
     size_t output_counted;               /* this connection's share of the server's output_bytes */
@@ -99,6 +100,9 @@ struct http_server {
 };
 
 /* http_server.c */
+/* One connection more or less. Returns how many there were before. */
+uint32_t http_server_count_connection(struct http_server *server);
+void http_server_forget_connection(struct http_server *server);
 void http_loop_wake(struct http_loop *loop);
 /* When stopping: leaves the loop after the last connection. */
 void http_loop_check_end(struct http_loop *loop);

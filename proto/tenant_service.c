@@ -149,6 +149,13 @@ static struct event_count *progress(struct service *service)
     return vtable->progress(inner);
 }
 
+static struct metrics *metrics(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->metrics(inner);
+}
+
 static const struct model_info *model_info(struct service *service)
 {
     struct service *inner;
@@ -207,6 +214,7 @@ static const struct service_vtable TENANT_SERVICE = {
     .stream_request_id = stream_request_id,
     .abort = abort_request,
     .progress = progress,
+    .metrics = metrics,
     .model_info = model_info,
     .loads = loads,
     .now_ns = now_ns,

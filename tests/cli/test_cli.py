@@ -499,8 +499,8 @@ def test_bench_loop():
 
 
 # What is not given is not there.
-WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--ssl-certfile",
-                   "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file"}
+WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--metrics-port-file",
+                   "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file"}
 
 
 def commands():

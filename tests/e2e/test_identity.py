@@ -145,6 +145,13 @@ def test_http_paths_and_keys(server, authority, tenants):
         assert (status, body["error"]["code"]) == (401, "invalid_api_key")
     assert http_status(server, "/version", authority, key=tenants.keys["acme"])[0] == 200
     assert http_status(server, "/nothing", authority, key=tenants.keys["acme"])[0] == 404
+    # Metrics tell of all tenants.
+    assert http_status(server, "/metrics", authority)[0] == 401
+    assert http_status(server, "/metrics", authority, key=tenants.keys["acme"])[0] == 403
+    url = f"https://localhost:{server.http_port}/metrics"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {tenants.keys['ops']}"})
+    with urllib.request.urlopen(request, timeout=CALL_LIMIT_S, context=authority.context()) as answer:
+        assert b"vllm:num_requests_running" in answer.read()
     # Before the body is looked at, or even sent.
     assert http_status(server, "/v1/completions", authority, key="sk-wrong", data={"no": "model"})[0] == 401
     assert http_status(server, "/v1/completions", authority, certificate="batch", data={"no": "prompt"})[0] == 400

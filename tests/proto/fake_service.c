@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "api/metrics.h"
 #include "base/event_count.h"
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -48,6 +49,7 @@ struct fake_service {
     uint32_t next_id;
     struct fake_counts counts;
     struct fake_asked asked;
+    struct metrics metrics;
 };
 
 static struct fake_service *fake_of(struct service *service)
@@ -430,6 +432,11 @@ static uint32_t fake_in_flight(struct service *service)
     return fake_service_counts(fake_of(service)).live;
 }
 
+static struct metrics *fake_metrics(struct service *service)
+{
+    return &fake_of(service)->metrics;
+}
+
 static const struct service_vtable fake_vtable = {
     .submit = fake_submit,
     .stream_next = fake_stream_next,
@@ -444,6 +451,7 @@ static const struct service_vtable fake_vtable = {
     .tokenize = fake_tokenize,
     .detokenize = fake_detokenize,
     .drain = fake_drain,
+    .metrics = fake_metrics,
     .in_flight = fake_in_flight,
 };
 

@@ -4,8 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <arpa/inet.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "proto/listen_address.h"
 
@@ -81,12 +85,42 @@ static void sockets_share_a_free_port(void **state)
     assert_int_equal(listen_open("no such host", 0, &fd, 1, &n_fds, &port).code, ERR_INVALID_ARGUMENT);
 }
 
+static int connect_to(uint16_t port)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    int failure = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+    (void)close(fd);
+    return failure;
+}
+
+/* One port's sockets and no others. */
+static void listening_can_be_ended(void **state)
+{
+    (void)state;
+    int fds[2][4];
+    size_t n_fds[2];
+    uint16_t ports[2];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(listen_open("127.0.0.1", 0, fds[i], 4, &n_fds[i], &ports[i]).code, ERR_OK);
+        assert_int_equal(connect_to(ports[i]), 0);
+    }
+    listen_refuse(ports[0]);
+    assert_int_equal(connect_to(ports[0]), ECONNREFUSED);
+    assert_int_equal(connect_to(ports[1]), 0);
+    listen_refuse(ports[0]); /* and once more: nothing */
+    for (int i = 0; i < 2; i++)
+        (void)close(fds[i][0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_are_formatted),   cmocka_unit_test(only_this_machine_is_loopback),
         cmocka_unit_test(bad_hosts_are_refused),     cmocka_unit_test(failures_are_explained),
-        cmocka_unit_test(sockets_share_a_free_port),
+        cmocka_unit_test(sockets_share_a_free_port), cmocka_unit_test(listening_can_be_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
