@@ -14,7 +14,10 @@
 
 /* --- a thread's bytes */
 
-enum { KEEP_BYTES = 1 << 20 }; /* of a thread's memory between two messages */
+enum {
+    FIRST_BYTES = 1024,   /* most messages of a stream fit */
+    KEEP_BYTES = 1 << 20, /* of a thread's memory between two messages */
+};
 
 struct thread_bytes {
     size_t capacity;
@@ -30,40 +33,49 @@ static void create_thread_key(void)
     ASSERT(failed == 0);
 }
 
-/* Room for size_bytes > 0; NULL without memory. */
-static uint8_t *thread_room(size_t size_bytes)
+/* At least size_bytes; NULL without memory. */
+static struct thread_bytes *thread_room(size_t size_bytes)
 {
     pthread_once(&thread_key_once, create_thread_key);
     struct thread_bytes *bytes = pthread_getspecific(thread_key);
     if (bytes && bytes->capacity >= size_bytes && (bytes->capacity <= KEEP_BYTES || size_bytes > KEEP_BYTES))
-        return bytes->data;
+        return bytes;
     mem_free(bytes);
-    size_t capacity = size_bytes < 1024 ? 1024 : size_bytes;
-    bytes = mem_alloc(sizeof *bytes + capacity);
+    bytes = mem_alloc(sizeof *bytes + size_bytes);
     if (bytes)
-        bytes->capacity = capacity;
+        bytes->capacity = size_bytes;
     if (pthread_setspecific(thread_key, bytes) != 0) {
         mem_free(bytes);
         return NULL;
     }
-    return bytes ? bytes->data : NULL;
+    return bytes;
 }
 
+static bool encode_into(struct thread_bytes *room, const pb_msgdesc_t *type, const void *message,
+                        struct codec_bytes *out)
+{
+    pb_ostream_t stream = pb_ostream_from_buffer(room->data, room->capacity);
+    bool encoded = pb_encode(&stream, type, message);
+    *out = (struct codec_bytes){room->data, stream.bytes_written};
+    return encoded;
+}
+
+/* Asking for the size takes as long as encoding: only what does not fit is measured. */
 static struct codec_bytes encode(const pb_msgdesc_t *type, const void *message)
 {
-    static const uint8_t nothing[1];
+    struct codec_bytes bytes = {0};
+    struct thread_bytes *room = thread_room(FIRST_BYTES);
+    if (!room || encode_into(room, type, message, &bytes))
+        return bytes;
     size_t size;
     bool sized = pb_get_encoded_size(&size, type, message);
     ASSERT(sized);
-    if (size == 0)
-        return (struct codec_bytes){nothing, 0};
-    uint8_t *room = thread_room(size);
+    room = thread_room(size);
     if (!room)
         return (struct codec_bytes){0};
-    pb_ostream_t stream = pb_ostream_from_buffer(room, size);
-    bool encoded = pb_encode(&stream, type, message);
-    ASSERT(encoded && stream.bytes_written == size);
-    return (struct codec_bytes){room, size};
+    bool encoded = encode_into(room, type, message, &bytes);
+    ASSERT(encoded && bytes.size == size);
+    return bytes;
 }
 
 /* --- fields */
