@@ -32,6 +32,8 @@ struct model_info {
     int64_t bos_token_id;    /* -1 = none */
     const char *fingerprint; /* of everything below: what a regression test compares */
     const char *weights_fingerprint, *tokenizer_fingerprint, *template_fingerprint, *arithmetic_fingerprint;
+    const char *model_path;                          /* directory or GGUF file; NULL = none */
+    const struct sampling_params *sampling_defaults; /* the model's own, its set fields; NULL = none */
 };
 
 /* A moment's view. */

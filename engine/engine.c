@@ -169,6 +169,8 @@ static void describe(struct engine *engine)
         .tokenizer_fingerprint = engine->fingerprints[1],
         .template_fingerprint = engine->fingerprints[2],
         .arithmetic_fingerprint = engine->fingerprints[3],
+        .model_path = engine->model_path,
+        .sampling_defaults = &engine->model_defaults,
     };
 }
 
@@ -317,6 +319,9 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
                        gguf_is_path(options->model.directory) ? "tokenizer.ggml.tokens" : "tokenizer.json",
                        tokenizer_vocab_size(engine->text->tokenizer) - 1, engine->info->vocab_size);
     TRY(apply_generation_config(engine));
+    engine->model_path = mem_strdup(options->model.directory);
+    if (!engine->model_path)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the engine");
     name_model(engine, options->model.directory);
     return start(engine);
 }
@@ -360,6 +365,7 @@ void engine_close(struct engine *engine)
         model_destroy(engine->model);
     }
     text_assets_free(&engine->owned_text);
+    mem_free(engine->model_path);
     mem_free(engine);
 }
 

@@ -72,6 +72,7 @@ struct engine {
     char fingerprints[5][17];
     struct model_info model_info;
     struct sampling_params model_defaults;
+    char *model_path; /* owned; NULL without a model */
     uint32_t eos_ids[GENERATION_EOS_MAX];
     size_t n_eos_ids;
     uint64_t salt_key[2];

@@ -19,7 +19,7 @@
 #include "proto/grpc_tls.h"
 #include "proto/listen_address.h"
 
-enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_SHUT_DOWN };
+enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_RECEIVED, TAG_SHUT_DOWN };
 
 /* What gRPC hands back when a batch is done. */
 struct rpc_tag {
@@ -35,7 +35,7 @@ struct rpc_call {
     grpc_metadata_array request_metadata;
     gpr_timespec deadline;
     grpc_byte_buffer *received;
-    struct rpc_tag accepted_tag, closed_tag, sent_tag;
+    struct rpc_tag accepted_tag, closed_tag, sent_tag, received_tag;
     int close_cancelled; /* written by gRPC */
     struct caller caller;
 
@@ -47,6 +47,7 @@ struct rpc_call {
     _Atomic bool ended;
     void *_Atomic user;
     bool accepted, repost_when_freed;
+    bool receive_failed;          /* of the one who receives */
     bool headers_sent, finishing; /* of the one sender */
     grpc_byte_buffer *sending;
     grpc_metadata trailers[RPC_TRAILERS_MAX];
@@ -87,6 +88,7 @@ static struct rpc_call *call_create(struct rpc_server *server, int method)
     call->accepted_tag = (struct rpc_tag){TAG_ACCEPTED, call};
     call->closed_tag = (struct rpc_tag){TAG_CLOSED, call};
     call->sent_tag = (struct rpc_tag){TAG_SENT, call};
+    call->received_tag = (struct rpc_tag){TAG_RECEIVED, call};
     atomic_init(&call->references, 1);
     atomic_fetch_add(&server->n_allocated, 1);
     grpc_metadata_array_init(&call->request_metadata);
@@ -147,6 +149,16 @@ void rpc_call_drop_payload(struct rpc_call *call)
     call->payload_bytes = 0;
     atomic_fetch_sub(&call->server->pending_bytes, call->reserved_bytes);
     call->reserved_bytes = 0;
+}
+
+const void *rpc_call_method_data(const struct rpc_call *call)
+{
+    return call->server->options.methods[call->method].data;
+}
+
+bool rpc_call_receive_failed(const struct rpc_call *call)
+{
+    return call->receive_failed;
 }
 
 int64_t rpc_call_remaining_ns(const struct rpc_call *call)
@@ -319,9 +331,16 @@ static void post_call(struct rpc_server *server, int method)
         log_error("grpc", "no memory to accept another call");
 }
 
+static const struct rpc_method *method_of(const struct rpc_call *call)
+{
+    return &call->server->options.methods[call->method];
+}
+
 /* The received slices, gathered into aligned memory. */
 static err_t gather_payload(struct rpc_call *call)
 {
+    if (!call->received && method_of(call)->streams_in)
+        return err_ok();
     if (!call->received)
         return err_new(ERR_INVALID_ARGUMENT, "the call has no request message");
     size_t size_bytes = grpc_byte_buffer_length(call->received);
@@ -353,10 +372,26 @@ static err_t gather_payload(struct rpc_call *call)
     return err_ok();
 }
 
+void rpc_call_receive(struct rpc_call *call)
+{
+    rpc_call_drop_payload(call);
+    grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+    op.data.recv_message.recv_message = &call->received;
+    start_batch(call, &op, 1, &call->received_tag);
+}
+
+static void on_received(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    call->receive_failed = gather_payload(call).code != ERR_OK;
+    server->options.on_received(server->options.context, call);
+    rpc_call_unref(call);
+}
+
 static void run_handler(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
-    server->options.methods[call->method].handle(server->options.context, call);
+    method_of(call)->handle(server->options.context, call);
     rpc_call_unref(call);
 }
 
@@ -436,9 +471,9 @@ static void on_accepted(struct rpc_call *call, bool ok)
     start_batch(call, &op, 1, &call->closed_tag);
     if (refuse_at_once(call, n_calls))
         return;
-    bool heavy =
-        server->options.methods[call->method].heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES;
-    if (heavy && server->workers) {
+    const struct rpc_method *method = method_of(call);
+    bool slow = method->slow || (method->heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES);
+    if (slow && server->workers) {
         call->work.run = run_on_worker;
         work_queue_add(server->workers, &call->work);
     } else {
@@ -485,6 +520,9 @@ static void *queue_main(void *argument)
             break;
         case TAG_SENT:
             on_sent(tag->call);
+            break;
+        case TAG_RECEIVED:
+            on_received(tag->call);
             break;
         case TAG_SHUT_DOWN:
             atomic_store(&server->is_shut_down, true);

@@ -29,7 +29,7 @@ enum rpc_access {
 };
 
 enum {
-    RPC_METHODS_MAX = 32,
+    RPC_METHODS_MAX = 48,
     RPC_POSTED_CALLS = 64, /* accepted at once per method; more wait inside gRPC for the next free one */
     RPC_POSTED_UNKNOWN_CALLS = 8,     /* calls of unknown methods */
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
@@ -47,6 +47,9 @@ struct rpc_method {
      * longer. */
     void (*handle)(void *context, struct rpc_call *call);
     enum rpc_access access;
+    const void *data; /* the handler's, by rpc_call_method_data */
+    bool slow;        /* handling takes long whatever the message says: always on a worker */
+    bool streams_in;  /* the client may send more messages: rpc_call_receive */
 };
 
 struct rpc_server_options {
@@ -79,6 +82,8 @@ struct rpc_server_options {
     void (*on_free)(void *context, void *user);
     /* Just before a call's last word, by whoever says it: may add trailers. */
     void (*before_finish)(void *context, struct rpc_call *call, grpc_status_code status);
+    /* What rpc_call_receive asked for is there. NULL when no method streams in. */
+    void (*on_received)(void *context, struct rpc_call *call);
 };
 
 /* Starts listening. Errors: IO (the address cannot be had; says why), INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
@@ -100,6 +105,13 @@ void rpc_server_close(struct rpc_server *server);
 /* The request's message, RPC_PAYLOAD_ALIGN aligned, valid as long as the call, or until dropped. */
 const uint8_t *rpc_call_payload(const struct rpc_call *call, size_t *size_bytes);
 void rpc_call_drop_payload(struct rpc_call *call);
+const void *rpc_call_method_data(const struct rpc_call *call);
+/* Of a method that streams in: drops the payload and asks for the next one; on_received follows, always. One
+ * at a time, also while a send is under way. The payload is then NULL with 0 bytes when the client has said
+ * its last, when the call has ended, or when rpc_call_receive_failed: there was no room for the message. A
+ * first message may be missing in the same way. */
+void rpc_call_receive(struct rpc_call *call);
+bool rpc_call_receive_failed(const struct rpc_call *call);
 /* Time left until the client's deadline; RPC_NO_DEADLINE. */
 int64_t rpc_call_remaining_ns(const struct rpc_call *call);
 bool rpc_call_ended(const struct rpc_call *call);

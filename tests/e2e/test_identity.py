@@ -195,6 +195,35 @@ def test_grpc_keys(server, authority, tenants):
         assert code_of(lambda: client.unary("/bantam.Bantam/Nothing", b""))[0] == CODE.UNIMPLEMENTED
 
 
+OPEN_METHODS = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List", "/vllm.grpc.engine.VllmEngine/HealthCheck"]
+CALLERS_METHODS = [f"/bantam.Bantam/{name}" for name in ("Generate", "GenerateWhole", "Tokenize", "Detokenize", "Abort", "ModelInfo",
+                                                         "ServerInfo", "GetSchema")]
+CALLERS_METHODS += [f"/vllm.grpc.engine.VllmEngine/{name}" for name in ("Generate", "Abort", "GetModelInfo", "GetServerInfo",
+                                                                        "GetTokenizer", "Embed", "SubscribeKvEvents")]
+CALLERS_METHODS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]
+CALLERS_METHODS += ["/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"]
+ADMINS_METHODS = ["/bantam.Bantam/GetLoads", "/bantam.Bantam/WatchLoads", "/vllm.grpc.engine.VllmEngine/GetLoads",
+                  "/bantam.v1.Loads/WatchLoads"]
+
+
+def test_every_method_asks_who_calls(server, authority, tenants):
+    def status_of(client, path):
+        return code_of(lambda: next(client.stream(path, b"")))[0]
+
+    with grpc_client(server, authority) as stranger, grpc_client(server, authority, key=tenants.keys["acme"]) as caller, \
+            grpc_client(server, authority, key=tenants.keys["ops"]) as admin:
+        for path in OPEN_METHODS:
+            assert status_of(stranger, path) == CODE.OK, path
+        for path in CALLERS_METHODS + ADMINS_METHODS:
+            assert status_of(stranger, path) == CODE.UNAUTHENTICATED, path
+        for path in ADMINS_METHODS:
+            assert status_of(caller, path) == CODE.PERMISSION_DENIED, path
+        for path in CALLERS_METHODS:
+            assert status_of(caller, path) not in (CODE.UNAUTHENTICATED, CODE.PERMISSION_DENIED), path
+        for path in ADMINS_METHODS:
+            assert status_of(admin, path) in (CODE.OK, CODE.INVALID_ARGUMENT), path
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TLS 1.0 and 1.1
 def test_plain_text_clients_are_cut(server, authority, tenants):
     for port in (server.port, server.http_port):
