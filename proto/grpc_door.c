@@ -8,6 +8,7 @@
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
 #include "proto/listen_address.h"
+#include "proto/listen_drain.h"
 #include "proto/wire_schemas.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
@@ -231,6 +232,16 @@ void grpc_door_not_ready(struct grpc_door *door)
 {
     if (!atomic_exchange(&door->draining, true))
         flusher_pump_all(door->flusher);
+}
+
+void grpc_door_hold_connections(struct grpc_door *door)
+{
+    listen_hold(rpc_server_port(door->server));
+}
+
+uint32_t grpc_door_pending_connections(const struct grpc_door *door)
+{
+    return listen_pending(rpc_server_port(door->server));
 }
 
 void grpc_door_refuse_connections(struct grpc_door *door)

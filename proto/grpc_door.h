@@ -47,8 +47,10 @@ uint16_t grpc_door_port(const struct grpc_door *door);
 
 /* Health turns NOT_SERVING and watchers are told; calls are served as before. Idempotent. */
 void grpc_door_not_ready(struct grpc_door *door);
-/* New connections are refused, which every balancer takes for a reason to try the next server; those that
- * exist are served as before. */
+/* The three of listen_drain.h, in this order. Every balancer takes a refused connection for a reason to try
+ * the next server; the connections that exist are served as before. */
+void grpc_door_hold_connections(struct grpc_door *door);
+uint32_t grpc_door_pending_connections(const struct grpc_door *door);
 void grpc_door_refuse_connections(struct grpc_door *door);
 /* grpc_door_not_ready, then clients get GOAWAY and nothing more is accepted: core ends a call that
  * crosses the GOAWAY with CANCELLED. What was accepted goes on. `idle` (borrowed until grpc_door_close) is

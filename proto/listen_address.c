@@ -1,12 +1,10 @@
 #include "proto/listen_address.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -141,32 +139,4 @@ err_t listen_open(const char *host, uint16_t port, int *fds, size_t max, size_t 
     while (failed && *n_fds > 0)
         (void)close(fds[--*n_fds]);
     return failed ? cannot_listen(host, port, reason) : err_ok();
-}
-
-/* 0 when the file is no listening socket. */
-static uint16_t listening_port(int fd)
-{
-    struct sockaddr_storage address;
-    socklen_t address_bytes = sizeof address;
-    int listens = 0;
-    socklen_t listens_bytes = sizeof listens;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_bytes) != 0 || !listens ||
-        getsockname(fd, (struct sockaddr *)&address, &address_bytes) != 0)
-        return 0;
-    if (address.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)&address)->sin_port);
-    return address.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&address)->sin6_port) : 0;
-}
-
-void listen_refuse(uint16_t port)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    if (!folder)
-        return;
-    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
-        int fd = (int)strtol(entry->d_name, NULL, 10);
-        if (entry->d_name[0] != '.' && listening_port(fd) == port)
-            (void)shutdown(fd, SHUT_RD);
-    }
-    (void)closedir(folder);
 }

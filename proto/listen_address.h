@@ -22,7 +22,3 @@ err_t listen_explain_failure(const char *host, uint16_t port) ERR_MUST_CHECK;
  * are the caller's to close; not blocking. IO says why not. */
 err_t listen_open(const char *host, uint16_t port, int *fds, size_t max, size_t *n_fds,
                   uint16_t *bound_port) ERR_MUST_CHECK;
-
-/* Every listening TCP socket of this process at that port refuses connections from now on. For libraries that
- * keep theirs to themselves and can only stop listening together with everything else. */
-void listen_refuse(uint16_t port);

@@ -18,9 +18,13 @@
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
 
-#define REFRESH_INTERVAL_NS  INT64_C(1000000000) /* of files that may have changed */
-/* From a connection's being accepted to its first request. */
-#define YOUNG_CONNECTIONS_NS INT64_C(100000000)
+#define REFRESH_INTERVAL_NS INT64_C(1000000000) /* of files that may have changed */
+/* For connections that are being made, then that wait to be accepted, then whose first request is on its way.
+ */
+#define HALF_MADE_NS        INT64_C(20000000)
+#define PENDING_NS          INT64_C(5000000)
+#define PENDING_TURNS       200
+#define FIRST_REQUEST_NS    INT64_C(100000000)
 
 /* Signals and the end of the last generation bump it; static because the signals' thread outlives serve_run.
  */
@@ -173,8 +177,12 @@ static void send_balancers_away(const struct doors *doors, int64_t delay_ns)
         http_door_not_ready(doors->http);
     grpc_door_not_ready(doors->grpc);
     wait_for(delay_ns);
+    grpc_door_hold_connections(doors->grpc);
+    wait_for(HALF_MADE_NS);
+    for (int i = 0; i < PENDING_TURNS && grpc_door_pending_connections(doors->grpc) > 0; i++)
+        wait_for(PENDING_NS);
     grpc_door_refuse_connections(doors->grpc);
-    wait_for(YOUNG_CONNECTIONS_NS);
+    wait_for(FIRST_REQUEST_NS);
 }
 
 /* Until nothing is in flight, the time is over, or a second signal came. */

@@ -339,6 +339,11 @@ static void metrics_on_the_api_port_are_a_choice(void **state)
     web_close(&web);
 }
 
+static bool one_lives(const struct fake_counts *counts)
+{
+    return counts->live == 1;
+}
+
 /* A connection that is old when it is answered ends after the answer; a young one stays. */
 static void old_connections_end(void **state)
 {
@@ -353,6 +358,7 @@ static void old_connections_end(void **state)
         fake_service_hold(web.fake, true);
         struct web_connection connection = web_connect(&web);
         web_post(&connection, "/v1/completions", "", "{\"prompt\":\"ab\",\"max_tokens\":3}");
+        fake_service_wait(web.fake, one_lives);
         int64_t then_ns = clock_now_ns(clock_monotonic());
         while (clock_now_ns(clock_monotonic()) - then_ns < 2000000) {
         }
