@@ -42,7 +42,7 @@ err_t codec_decode_detokenize(const uint8_t *bytes, size_t size_bytes, struct co
 err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct abort_request *out) ERR_MUST_CHECK;
 
-/* Zero bytes are a request with everything unset. *interval_ms within the limits above. */
+/* Zero bytes are a request with everything unset. *interval_ms within the limits of door_codec.h. */
 err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                uint32_t *interval_ms) ERR_MUST_CHECK;
 

@@ -65,8 +65,10 @@ static bool is_delimited(const pb_istream_t *stream)
 /* The bytes of a string field, where they lie; NULL for another kind of field. */
 static const char *take_bytes(pb_istream_t *stream, size_t *n_bytes)
 {
-    if (!is_delimited(stream))
+    if (!is_delimited(stream)) {
+        PB_SET_ERROR(stream, "wrong wire type");
         return NULL;
+    }
     const struct source *source = stream->state;
     const char *bytes = (const char *)source->at;
     *n_bytes = stream->bytes_left;
@@ -135,13 +137,16 @@ static bool on_text(pb_istream_t *stream, const pb_field_t *field, void **arg)
     return lists->text != NULL;
 }
 
-/* Numbers in a packed run: each ends with a byte that has no continuation bit. */
+/* Numbers in a packed run: each ends with a byte that has no continuation bit, and so does the run. */
 static bool count_packed(pb_istream_t *stream, size_t *n)
 {
     const struct source *source = stream->state;
-    for (size_t i = 0; i < stream->bytes_left; i++)
+    size_t n_bytes = stream->bytes_left;
+    for (size_t i = 0; i < n_bytes; i++)
         *n += (source->at[i] & 0x80) == 0;
-    return pb_read(stream, NULL, stream->bytes_left);
+    if (n_bytes > 0 && (source->at[n_bytes - 1] & 0x80) != 0)
+        PB_RETURN_ERROR(stream, "a number has no end");
+    return pb_read(stream, NULL, n_bytes);
 }
 
 /* A packed run, or one number where it is not packed. */

@@ -1,4 +1,5 @@
-/* The native door: the RPCs of proto/bantam.fbs and grpc.health.v1 over gRPC, in front of any service. */
+/* The gRPC door, in front of any service: the RPCs of proto/bantam.fbs, of proto/vllm_engine.proto and
+ * proto/bantam_v1.proto, grpc.health.v1 and grpc.reflection. */
 #pragma once
 
 #include <stdbool.h>

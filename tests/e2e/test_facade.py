@@ -327,6 +327,28 @@ def test_dropped_connection_aborts(dummy):
     assert dummy.wait_idle().kvBlocksUsed == 0
 
 
+DROPS = int(os.environ.get("BANTAM_FACADE_DROPS", "60"))
+
+
+def test_many_drops_leave_nothing(start, dummy_model):
+    """Connections that end with calls in every phase: waiting, in prefill, decoding, before their first message is read."""
+    server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "6", "--max-waiting", "64")
+    steady = dict(input_ids=[7, 7, 7], max_tokens=50, temperature=0, ignore_eos=True)
+    expected = gather_native(server, **steady)
+    n_dropped = 0
+    while n_dropped < DROPS:
+        with Facade(server, SMALL_WINDOW) as own:
+            calls = [own.stub.Generate(facade_request(input_ids=[5 + i] * (1 + 300 * (i % 3)), stream=i % 4 != 3, **SLOW))
+                     for i in range(12)]
+            next(calls[0])
+            for call in calls[: n_dropped // 12 % 12]:
+                call.cancel()
+            n_dropped += len(calls)
+    loads = server.wait_idle()
+    assert loads.kvBlocksUsed == 0 and loads.requestsFinished == loads.requestsTotal
+    assert gather_native(server, **steady) == expected
+
+
 def test_abort(dummy, facade):
     call = facade.stub.Generate(facade_request(input_ids=PROMPT, request_id="to-abort", **SLOW), timeout=CALL_LIMIT_S)
     first = next(call)

@@ -258,6 +258,10 @@ static void values_are_refused_by_name(void **state)
                12); /* beyond 64 bits */
     wire_message(&long_id, TOKENIZED, &tokenized);
     expect_error(&long_id, ERR_INVALID_ARGUMENT, "well-formed");
+    wire_bytes(&tokenized, INPUT_IDS, "\xe8\xd2",
+               2); /* a number without its end, and nothing else to count */
+    wire_message(&long_id, TOKENIZED, &tokenized);
+    expect_error(&long_id, ERR_INVALID_ARGUMENT, "well-formed");
 }
 
 /* Every prefix of a message is a request or is refused, and none is read past its end. */
