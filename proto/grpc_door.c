@@ -7,7 +7,6 @@
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
-#include "proto/listen_address.h"
 #include "proto/listen_drain.h"
 #include "proto/wire_schemas.h"
 
