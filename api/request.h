@@ -28,7 +28,8 @@ enum prompt_kind { PROMPT_NONE, PROMPT_TEXT, PROMPT_TOKEN_IDS, PROMPT_MESSAGES }
 struct request {
     const char *request_id; /* NULL = the service makes one; unique among the running ones of a tenant */
     const char *model;      /* NULL or "" = the served model; else its name, or an adapter's */
-    const char *tenant;     /* the authenticated identity, "" = none; salts the prefix cache */
+    const char *tenant;     /* the authenticated identity; NULL or "" = none */
+    const char *cache_salt; /* prefixes are found by requests of one salt only; NULL = the tenant's name */
     int32_t priority;       /* lower runs earlier, 0 is normal (vLLM's meaning) */
     int64_t deadline_ns;    /* on the service's clock; REQUEST_NO_DEADLINE */
 

@@ -13,6 +13,7 @@
 #include "base/error.h"
 
 struct event_count; /* base/event_count.h, whose atomics C++ cannot read */
+struct metrics;     /* api/metrics.h, likewise */
 struct service;
 struct stream; /* one submitted request, seen by its reader */
 
@@ -31,6 +32,8 @@ struct model_info {
     int64_t bos_token_id;    /* -1 = none */
     const char *fingerprint; /* of everything below: what a regression test compares */
     const char *weights_fingerprint, *tokenizer_fingerprint, *template_fingerprint, *arithmetic_fingerprint;
+    const char *model_path;                          /* directory or GGUF file; NULL = none */
+    const struct sampling_params *sampling_defaults; /* the model's own, its set fields; NULL = none */
 };
 
 /* A moment's view. */
@@ -82,6 +85,8 @@ struct service_vtable {
     void (*drain)(struct service *service);
     /* Number of streams that their reader has not released, or that still hold memory or blocks. */
     uint32_t (*in_flight)(struct service *service);
+    /* Where the service and the doors in front of it count. Lives as long as the service. */
+    struct metrics *(*metrics)(struct service *service);
 };
 
 /* The first member of every implementation. */

@@ -35,7 +35,7 @@ err_t err_prefix(err_t e, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(context, sizeof context, format, arguments);
     va_end(arguments);
-    err_t out = {.code = e.code, .line = e.line, .file = e.file};
+    err_t out = {.code = e.code, .line = e.line, .file = e.file, .retry_after_ms = e.retry_after_ms};
     size_t context_length = strlen(context);
     size_t message_length = strnlen(e.message, sizeof e.message - 1);
     size_t room = sizeof out.message - 1;
@@ -64,6 +64,12 @@ const char *err_code_name(enum err_code code)
         return "NOT_FOUND";
     case ERR_RESOURCE_EXHAUSTED:
         return "RESOURCE_EXHAUSTED";
+    case ERR_QUOTA_EXCEEDED:
+        return "QUOTA_EXCEEDED";
+    case ERR_UNAUTHENTICATED:
+        return "UNAUTHENTICATED";
+    case ERR_PERMISSION_DENIED:
+        return "PERMISSION_DENIED";
     case ERR_FAILED_PRECONDITION:
         return "FAILED_PRECONDITION";
     case ERR_UNIMPLEMENTED:

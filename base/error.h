@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdarg.h>
+#include <stdint.h>
 
 enum err_code {
     ERR_OK = 0,
@@ -13,6 +14,9 @@ enum err_code {
     ERR_INVALID_ARGUMENT,    /* a parameter, flag or request is wrong; the same call can never succeed */
     ERR_NOT_FOUND,           /* a named thing (file, model, tensor) does not exist */
     ERR_RESOURCE_EXHAUSTED,  /* a limit was reached: queue, memory, size; may succeed later */
+    ERR_QUOTA_EXCEEDED,      /* a limit that belongs to this caller alone was reached; retry_after_ms */
+    ERR_UNAUTHENTICATED,     /* nobody knows who asks */
+    ERR_PERMISSION_DENIED,   /* it is known who asks, and he may not */
     ERR_FAILED_PRECONDITION, /* the system is not in the state that the call needs */
     ERR_UNIMPLEMENTED,       /* valid, but this build or model cannot do it */
     ERR_UNAVAILABLE,         /* draining, loading, or a peer is gone; retry elsewhere */
@@ -28,6 +32,7 @@ enum { ERR_MESSAGE_MAX = 512 }; /* bytes incl. NUL; longer messages end in "..."
 typedef struct err {
     enum err_code code;
     int line;
+    int64_t retry_after_ms; /* the same call may succeed after that; 0 = not known */
     const char *file;
     char message[ERR_MESSAGE_MAX];
 } err_t;
@@ -45,7 +50,7 @@ static inline err_t err_ok(void)
 err_t err_make(const char *file, int line, enum err_code code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Prefixes e's message: "<context>: <message>". Keeps the code, file and line. */
+/* Prefixes e's message: "<context>: <message>". Keeps everything else. */
 err_t err_prefix(err_t e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The code's stable upper-case name, e.g. "INVALID_ARGUMENT". */

@@ -67,7 +67,7 @@ class Server:
         self.port_file, self.log_path = (pathlib.Path(self.folder.name) / name for name in ("port", "log"))
         began = time.monotonic()
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen([*command, "--port", "0", "--http-port", "0", "--port-file",
+            self.process = subprocess.Popen([*command, "--port", "0", "--http-port", "0", "--no-metrics", "--port-file",
                                              str(self.port_file)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log)
         while not self.port_file.exists():  # written whole, by a rename
             if self.process.poll() is not None or time.monotonic() - began > READY_TIMEOUT_S:

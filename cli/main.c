@@ -10,7 +10,8 @@ static const struct {
     int (*run)(int argc, char *argv[]);
 } COMMANDS[] = {
 #ifdef BANTAM_SERVER
-    {"serve", "serve a model over gRPC", command_serve},
+    {"serve", "serve a model over gRPC and HTTP", command_serve},
+    {"keys", "make keys for clients of a server", command_keys},
 #endif
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},

@@ -1,6 +1,6 @@
 # What Bantam links. jansson, utf8proc and xxHash come from Debian's packages by pkg-config or, on a machine that has
 # neither, from the folder that `scripts/bundle libraries` fills; -DBANTAM_BUNDLED=FOLDER takes them from there in any
-# case. gRPC, libevent and cmocka come by pkg-config alone.
+# case. gRPC, libevent, OpenSSL and cmocka come by pkg-config alone.
 find_package(Threads REQUIRED)
 set(BANTAM_BUNDLED "" CACHE PATH "Folder made by scripts/bundle libraries; empty: pkg-config, then build/bundled")
 set(bundled ${BANTAM_BUNDLED})
@@ -41,11 +41,21 @@ bantam_library(utf8proc libutf8proc libutf8proc.a)
 bantam_library(xxhash libxxhash "")
 if(BANTAM_SERVER OR BANTAM_TESTS)
   find_package(PkgConfig REQUIRED)
+  # libevent_openssl's own module asks for all of libevent: the two libraries that are meant are enough.
   pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core)
+  pkg_check_modules(openssl REQUIRED IMPORTED_TARGET openssl>=3.0)
+  find_library(BANTAM_LIBEVENT_OPENSSL event_openssl HINTS ${libevent_LIBRARY_DIRS} REQUIRED)
+  add_library(lib::web INTERFACE IMPORTED GLOBAL)
+  target_link_libraries(lib::web INTERFACE ${BANTAM_LIBEVENT_OPENSSL} PkgConfig::libevent PkgConfig::openssl)
 endif()
 if(BANTAM_SERVER)
   pkg_check_modules(grpc REQUIRED IMPORTED_TARGET grpc gpr)
+  pkg_check_modules(zlib REQUIRED IMPORTED_TARGET zlib)
+  pkg_check_modules(libcrypto REQUIRED IMPORTED_TARGET libcrypto)
   find_program(FLATC flatc REQUIRED)
+  find_program(PROTOC protoc REQUIRED)
+  find_program(PROTOC_GEN_NANOPB protoc-gen-nanopb REQUIRED)
+  find_library(NANOPB_LIBRARY protobuf-nanopb REQUIRED)
 endif()
 if(BANTAM_TESTS)
   pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)

@@ -60,6 +60,24 @@ static err_t queue_full(const struct engine *engine)
                    engine->max_choices);
 }
 
+/* A request that cannot be answered in time is refused at once, while another server can still be asked. */
+static err_t check_deadline(const struct engine *engine, const struct request *request)
+{
+    if (request->deadline_ns == REQUEST_NO_DEADLINE)
+        return err_ok();
+    int64_t left_ns = request->deadline_ns - clock_now_ns(engine->clock);
+    if (left_ns <= 0)
+        return err_new(ERR_DEADLINE_EXCEEDED, "the deadline had passed when the request arrived");
+    uint32_t waiting;
+    int64_t least_ns = engine_least_wait_ns(engine, &waiting);
+    if (left_ns >= least_ns)
+        return err_ok();
+    return err_new(ERR_DEADLINE_EXCEEDED,
+                   "the deadline is in %lld ms, and the first token cannot come before %lld ms: %u requests "
+                   "wait",
+                   (long long)(left_ns / 1000000), (long long)(least_ns / 1000000), waiting);
+}
+
 static err_t check_request(struct engine *engine, const struct request *request)
 {
     if (atomic_load(&engine->failed))
@@ -75,9 +93,7 @@ static err_t check_request(struct engine *engine, const struct request *request)
     if (other_model)
         return err_new(ERR_NOT_FOUND, "model \"%s\" is not served here; \"%s\" is", request->model,
                        engine->served_name);
-    if (request->deadline_ns <= clock_now_ns(engine->clock))
-        return err_new(ERR_DEADLINE_EXCEEDED, "the deadline had passed when the request arrived");
-    return err_ok();
+    return check_deadline(engine, request);
 }
 
 /* Takes n places among the waiting and running choices. */
@@ -119,8 +135,8 @@ static err_t name_stream(struct engine *engine, const struct request *request, s
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a request");
     stream->priority = request->priority;
     stream->deadline_ns = request->deadline_ns;
-    stream->salt =
-        stream->tenant[0] ? siphash128(engine->salt_key, stream->tenant, strlen(stream->tenant)).low : 0;
+    const char *salt = request->cache_salt ? request->cache_salt : stream->tenant;
+    stream->salt = salt[0] ? siphash128(engine->salt_key, salt, strlen(salt)).low : 0;
     return err_ok();
 }
 
@@ -191,6 +207,7 @@ err_t engine_submit(struct service *service, const struct request *request, stru
         return e;
     }
     atomic_fetch_add(&engine->n_streams, 1);
+    engine_count_request(engine, &stream->sampling);
     struct engine_command command = {.kind = COMMAND_SUBMIT, .stream = stream};
     /* The ring holds several commands for every place (COMMANDS_PER_CHOICE), so it cannot be full. */
     bool pushed = mpsc_ring_push(engine->commands, &command);

@@ -44,6 +44,8 @@ static void stream_release(struct stream *stream)
 {
     struct engine *engine = stream->engine;
     stream_cancel(stream);
+    metric_add(&engine->metrics.request_success[metric_reason(FINISH_ABORT)],
+               stream->n_choices - stream->n_done);
     request_registry_remove(engine->registry, stream);
     if (atomic_fetch_sub(&stream->references, 1) == 1) {
         stream_destroy(stream);
@@ -114,6 +116,11 @@ static uint32_t in_flight(struct service *service)
     return atomic_load(&of(service)->n_streams);
 }
 
+static struct metrics *metrics(struct service *service)
+{
+    return &of(service)->metrics;
+}
+
 static const struct service_vtable ENGINE_SERVICE = {
     .submit = engine_submit,
     .stream_next = stream_next,
@@ -129,6 +136,7 @@ static const struct service_vtable ENGINE_SERVICE = {
     .detokenize = detokenize,
     .drain = drain,
     .in_flight = in_flight,
+    .metrics = metrics,
 };
 
 /* ---- Opening ---- */
@@ -161,6 +169,8 @@ static void describe(struct engine *engine)
         .tokenizer_fingerprint = engine->fingerprints[1],
         .template_fingerprint = engine->fingerprints[2],
         .arithmetic_fingerprint = engine->fingerprints[3],
+        .model_path = engine->model_path,
+        .sampling_defaults = &engine->model_defaults,
     };
 }
 
@@ -309,6 +319,9 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
                        gguf_is_path(options->model.directory) ? "tokenizer.ggml.tokens" : "tokenizer.json",
                        tokenizer_vocab_size(engine->text->tokenizer) - 1, engine->info->vocab_size);
     TRY(apply_generation_config(engine));
+    engine->model_path = mem_strdup(options->model.directory);
+    if (!engine->model_path)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the engine");
     name_model(engine, options->model.directory);
     return start(engine);
 }
@@ -352,6 +365,7 @@ void engine_close(struct engine *engine)
         model_destroy(engine->model);
     }
     text_assets_free(&engine->owned_text);
+    mem_free(engine->model_path);
     mem_free(engine);
 }
 

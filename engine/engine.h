@@ -31,10 +31,11 @@ struct engine_options {
     bool ignore_generation_config;  /* built-in sampling defaults instead of generation_config.json's */
     enum engine_policy policy;
     bool disable_prefix_caching;
-    uint32_t prefill_chunk;   /* most prompt tokens of one request in a step; 0 = the step's budget */
-    uint32_t max_waiting;     /* choices queued beyond the running ones; then RESOURCE_EXHAUSTED */
-    uint32_t steps_in_flight; /* 1 or 2; 0 = the executor's best */
-    uint64_t caller_bytes;    /* what the caller will hold beside the engine: counted in the memory plan */
+    double tenant_cache_share; /* of the KV blocks: what one tenant's free blocks may keep cached; 0 = all */
+    uint32_t prefill_chunk;    /* most prompt tokens of one request in a step; 0 = the step's budget */
+    uint32_t max_waiting;      /* choices queued beyond the running ones; then RESOURCE_EXHAUSTED */
+    uint32_t steps_in_flight;  /* 1 or 2; 0 = the executor's best */
+    uint64_t caller_bytes;     /* what the caller will hold beside the engine: counted in the memory plan */
     int64_t stream_stall_timeout_ns; /* a reader that takes nothing for so long loses its request; 0 = 60 s */
     const struct clock *clock;       /* NULL = monotonic */
 };

@@ -30,13 +30,72 @@ static void count_window(struct engine *engine, int64_t now_ns)
     engine->window_tokens = 0;
 }
 
-void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_drawn)
+void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_rows, uint32_t n_drawn)
 {
     struct engine_counters *counters = &engine->counters;
+    metric_record_alone(&engine->metrics.iteration_tokens, &METRIC_BUCKETS_STEP_TOKENS, n_rows);
     atomic_fetch_add(&counters->steps, 1);
     atomic_fetch_add(&counters->generation_tokens, n_drawn);
     engine->window_tokens += n_drawn;
     count_window(engine, now_ns);
+}
+
+static uint64_t span_ns(int64_t begin_ns, int64_t end_ns)
+{
+    return end_ns > begin_ns ? (uint64_t)(end_ns - begin_ns) : 0;
+}
+
+void engine_count_token(struct engine *engine, const struct choice *choice, int64_t now_ns)
+{
+    if (choice->first_token_ns < 0)
+        metric_record_alone(&engine->metrics.time_to_first_token, &METRIC_BUCKETS_FIRST_TOKEN,
+                            span_ns(choice->stream->submitted_ns, now_ns));
+    else
+        metric_record_alone(&engine->metrics.inter_token_latency, &METRIC_BUCKETS_BETWEEN_TOKENS,
+                            span_ns(choice->last_token_ns, now_ns));
+}
+
+void engine_count_turn(struct engine *engine, int64_t turn_ns, int64_t executed_ns)
+{
+    struct engine_counters *counters = &engine->counters;
+    atomic_fetch_add(&counters->overhead_ns, turn_ns - executed_ns);
+    int64_t smoothed_ns = atomic_load(&counters->step_ns);
+    atomic_store(&counters->step_ns, smoothed_ns ? smoothed_ns + (turn_ns - smoothed_ns) / 8 : turn_ns);
+    metric_record_alone(&engine->metrics.step_time, &METRIC_BUCKETS_STEP, span_ns(0, turn_ns));
+    metric_add(&engine->metrics.loop_overhead[0], span_ns(executed_ns, turn_ns));
+}
+
+void engine_count_request(struct engine *engine, const struct sampling_params *params)
+{
+    metric_record(&engine->metrics.request_params_n, &METRIC_BUCKETS_CHOICES, params->n, 1);
+    metric_record(&engine->metrics.request_params_max_tokens, &METRIC_BUCKETS_TOKENS, params->max_tokens, 1);
+}
+
+void engine_count_finish(struct engine *engine, const struct choice *choice, const struct event *finish)
+{
+    struct metrics *m = &engine->metrics;
+    const struct timings *timings = &finish->timings;
+    const struct usage *usage = &finish->usage;
+    metric_add(&m->request_success[metric_reason(finish->finish_reason)], 1);
+    metric_record(&m->e2e_latency, &METRIC_BUCKETS_REQUEST,
+                  span_ns(choice->stream->submitted_ns, clock_now_ns(engine->clock)), 1);
+    metric_record(&m->request_prompt_tokens, &METRIC_BUCKETS_TOKENS, usage->prompt_tokens, 1);
+    metric_record(&m->request_generation_tokens, &METRIC_BUCKETS_TOKENS, usage->completion_tokens, 1);
+    if (timings->queue_ns < 0)
+        return; /* never scheduled */
+    metric_record(&m->queue_time, &METRIC_BUCKETS_REQUEST, span_ns(0, timings->queue_ns), 1);
+    metric_record(&m->prefill_kv_computed, &METRIC_BUCKETS_TOKENS,
+                  usage->prompt_tokens - usage->cached_tokens, 1);
+    if (timings->prefill_ns < 0)
+        return; /* no token */
+    uint64_t decode_ns = span_ns(0, timings->decode_ns);
+    metric_record(&m->prefill_time, &METRIC_BUCKETS_REQUEST, span_ns(0, timings->prefill_ns), 1);
+    metric_record(&m->decode_time, &METRIC_BUCKETS_REQUEST, decode_ns, 1);
+    metric_record(&m->inference_time, &METRIC_BUCKETS_REQUEST, span_ns(0, timings->prefill_ns) + decode_ns,
+                  1);
+    if (usage->completion_tokens > 1)
+        metric_record(&m->time_per_output_token, &METRIC_BUCKETS_BETWEEN_TOKENS,
+                      decode_ns / (usage->completion_tokens - 1), 1);
 }
 
 void engine_count_state(struct engine *engine)
@@ -55,17 +114,29 @@ void engine_count_state(struct engine *engine)
         count_window(engine, clock_now_ns(engine->clock));
 }
 
-/* Steps that the waiting ones need before a newcomer's first token, at the smoothed time of a step. */
+/* Steps that the waiting ones need before a newcomer's first token, at the smoothed time of a step. What the
+ * prefix cache has given so far it is expected to give again. */
 static int64_t predict_ttft_ns(const struct engine *engine, uint32_t waiting)
 {
     int64_t step_ns = atomic_load(&engine->counters.step_ns);
     if (step_ns <= 0)
         return -1;
     uint64_t requests = atomic_load(&engine->counters.requests);
-    uint64_t prompt = requests ? atomic_load(&engine->counters.prompt_tokens) / requests : 0;
+    uint64_t hits = atomic_load(&engine->counters.prefix_hits);
+    uint64_t tokens = atomic_load(&engine->counters.prompt_tokens);
+    uint64_t prompt = requests && tokens > hits ? (tokens - hits) / requests : 0;
     uint64_t budget = engine->info->max_num_batched_tokens;
     uint64_t steps = 1 + ((uint64_t)waiting + 1) * prompt / budget;
     return (int64_t)steps * step_ns;
+}
+
+int64_t engine_least_wait_ns(const struct engine *engine, uint32_t *waiting)
+{
+    *waiting = atomic_load(&engine->counters.waiting);
+    if (*waiting == 0 || engine->options.policy != ENGINE_FCFS)
+        return 0;
+    int64_t predicted_ns = predict_ttft_ns(engine, *waiting);
+    return predicted_ns > 0 ? predicted_ns / 2 : 0;
 }
 
 void engine_loads(struct service *service, struct loads *out)

@@ -22,6 +22,7 @@ struct sched_config engine_sched_config(const struct engine_options *options,
         .max_steps_in_flight = choose_steps_in_flight(options, info),
         .policy = options->policy == ENGINE_PRIORITY ? SCHED_PRIORITY : SCHED_FCFS,
         .prefix_cache = !options->disable_prefix_caching,
+        .tenant_cached_blocks_max = (uint32_t)(options->tenant_cache_share * info->num_kv_blocks),
     };
 }
 

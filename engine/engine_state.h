@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "api/metrics.h"
 #include "api/validate.h"
 #include "base/event_count.h"
 #include "engine/engine.h"
@@ -71,6 +72,7 @@ struct engine {
     char fingerprints[5][17];
     struct model_info model_info;
     struct sampling_params model_defaults;
+    char *model_path; /* owned; NULL without a model */
     uint32_t eos_ids[GENERATION_EOS_MAX];
     size_t n_eos_ids;
     uint64_t salt_key[2];
@@ -87,6 +89,7 @@ struct engine {
     err_t failure;       /* ERR_UNAVAILABLE */
     _Atomic(struct stream *) garbage; /* streams that the loop dropped last */
     struct engine_counters counters;
+    struct metrics metrics;
 
     /* The loop's. */
     pthread_t thread;
@@ -127,8 +130,19 @@ void engine_publish_step(struct engine *engine, struct flight *flight, int64_t n
 
 /* engine_loads.c */
 void engine_loads(struct service *service, struct loads *out);
-void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_drawn);
+void engine_count_step(struct engine *engine, int64_t now_ns, uint32_t n_rows, uint32_t n_drawn);
 void engine_count_state(struct engine *engine);
+/* What a newcomer's first token will take at the very least: half of what is predicted, and 0 when nobody
+ * waits (then a step may be free) or when priorities may let it pass. Any thread. */
+int64_t engine_least_wait_ns(const struct engine *engine, uint32_t *waiting);
+/* The loop, before the choice's times are moved on: a token was drawn. */
+void engine_count_token(struct engine *engine, const struct choice *choice, int64_t now_ns);
+/* The loop: a turn that launched a step. */
+void engine_count_turn(struct engine *engine, int64_t turn_ns, int64_t executed_ns);
+/* Any thread: a request was accepted. */
+void engine_count_request(struct engine *engine, const struct sampling_params *params);
+/* The reader: what it gave out as a choice's end. */
+void engine_count_finish(struct engine *engine, const struct choice *choice, const struct event *finish);
 
 /* engine_memory.c: the sizes of what the loop works with. hash_key is left to the caller. */
 struct sched_config engine_sched_config(const struct engine_options *options,

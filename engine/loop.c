@@ -138,6 +138,7 @@ static void check_paused(struct engine *engine, struct choice *choice, int64_t n
     } else if (now_ns - choice->stalled_since_ns > engine->options.stream_stall_timeout_ns) {
         err_t e = err_new(ERR_CANCELLED, "the reader took nothing for %lld ms",
                           (long long)(engine->options.stream_stall_timeout_ns / NS_PER_MS));
+        metric_add(&engine->metrics.slow_reader_cuts[0], 1);
         finish_early(engine, choice, FINISH_ERROR, &e);
     }
 }
@@ -265,11 +266,7 @@ static bool loop_turn(struct engine *engine)
     }
     if (launched) {
         int64_t executed_ns = atomic_load(&engine->counters.execute_ns) - execute_begin_ns;
-        int64_t turn_ns = clock_now_ns(engine->clock) - begin_ns;
-        atomic_fetch_add(&engine->counters.overhead_ns, turn_ns - executed_ns);
-        int64_t smoothed_ns = atomic_load(&engine->counters.step_ns);
-        atomic_store(&engine->counters.step_ns,
-                     smoothed_ns ? smoothed_ns + (turn_ns - smoothed_ns) / 8 : turn_ns);
+        engine_count_turn(engine, clock_now_ns(engine->clock) - begin_ns, executed_ns);
     }
     return worked || launched;
 }

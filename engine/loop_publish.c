@@ -38,6 +38,7 @@ static void push_record(struct engine *engine, struct choice *choice, const stru
     if (spsc_ring_count(choice->ring) + reserve >= CHOICE_RING_TOKENS && choice->stalled_since_ns < 0) {
         choice->stalled_since_ns = now_ns;
         atomic_store(&choice->paused, true);
+        metric_add(&engine->metrics.slow_reader_pauses[0], 1);
         sched_pause(engine->sched, choice->handle, true);
     }
 }
@@ -82,6 +83,7 @@ static void publish_token(struct engine *engine, struct choice *choice, const st
 {
     uint32_t token = result->token_ids[0];
     choice->n_output++;
+    engine_count_token(engine, choice, now_ns);
     if (choice->first_token_ns < 0)
         choice->first_token_ns = now_ns;
     choice->last_token_ns = now_ns;
@@ -132,5 +134,5 @@ void engine_publish_step(struct engine *engine, struct flight *flight, int64_t n
         }
     }
     sched_commit(engine->sched, step->id, engine->results, n_results);
-    engine_count_step(engine, now_ns, n_drawn);
+    engine_count_step(engine, now_ns, step->n_rows, n_drawn);
 }

@@ -147,6 +147,7 @@ static bool read_choice(struct choice *choice, struct event *event)
     event->text_bytes = stream->text.size;
     if (event->kind == EVENT_FINISHED) {
         choice->reader_done = true;
+        engine_count_finish(stream->engine, choice, event);
         stream->n_done++;
         event->last = stream->n_done == stream->n_choices;
     }

@@ -227,11 +227,7 @@ struct codec_bytes codec_encode_model_info(const struct model_info *info)
 
 struct codec_bytes codec_encode_loads(const struct loads *loads)
 {
-    double kv_usage = loads->kv_blocks_total > 0 ? (double)loads->kv_blocks_used / loads->kv_blocks_total : 0;
-    double running = loads->max_num_seqs > 0 ? (double)loads->requests_running / loads->max_num_seqs : 0;
-    double hit_rate = loads->prefix_queries_tokens > 0
-                          ? (double)loads->prefix_hit_tokens / (double)loads->prefix_queries_tokens
-                          : 0;
+    struct load_ratios ratios = codec_load_ratios(loads);
     builder_t &builder = codec_builder();
     bantam::LoadsResponseBuilder out(builder);
     out.add_num_waiting_reqs(loads->requests_waiting);
@@ -242,9 +238,9 @@ struct codec_bytes codec_encode_loads(const struct loads *loads)
     out.add_kv_blocks_used(loads->kv_blocks_used);
     out.add_kv_blocks_cached(loads->kv_blocks_cached);
     out.add_kv_block_tokens(loads->kv_block_tokens);
-    out.add_token_usage(kv_usage);
-    out.add_utilization(kv_usage > running ? kv_usage : running);
-    out.add_cache_hit_rate(hit_rate);
+    out.add_token_usage(ratios.kv_usage);
+    out.add_utilization(ratios.utilization);
+    out.add_cache_hit_rate(ratios.hit_rate);
     out.add_prefix_queries_tokens(loads->prefix_queries_tokens);
     out.add_prefix_hit_tokens(loads->prefix_hit_tokens);
     out.add_prompt_tokens_total(loads->prompt_tokens_total);

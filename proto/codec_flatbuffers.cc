@@ -226,9 +226,7 @@ err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_s
     const bantam::AbortRequest *root = nullptr;
     TRY(codec_root(bytes, size_bytes, ERR_INVALID_ARGUMENT, "AbortRequest", scratch, &root));
     size_t n_ids = count_of(root->request_ids());
-    if (n_ids == 0 || n_ids > CODEC_ABORT_IDS_MAX)
-        return err_new(ERR_INVALID_ARGUMENT, "request_ids has %zu entries; 1 to %d are allowed", n_ids,
-                       (int)CODEC_ABORT_IDS_MAX);
+    TRY(codec_check_abort_ids(n_ids));
     TRY(codec_arrays(scratch, n_ids * sizeof(char *)));
     const char **table = static_cast<const char **>(scratch->arrays);
     return names_of(root->request_ids(), "request_ids", &table, &out->request_ids, &out->n_request_ids);
@@ -243,10 +241,7 @@ err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct c
     const bantam::WatchLoadsRequest *root = nullptr;
     TRY(codec_root(bytes, size_bytes, ERR_INVALID_ARGUMENT, "WatchLoadsRequest", scratch, &root));
     *interval_ms = root->interval_ms().value_or(CODEC_WATCH_INTERVAL_DEFAULT_MS);
-    if (*interval_ms < CODEC_WATCH_INTERVAL_MIN_MS || *interval_ms > CODEC_WATCH_INTERVAL_MAX_MS)
-        return err_new(ERR_INVALID_ARGUMENT, "interval_ms is %u; it must be %d to %d", *interval_ms,
-                       (int)CODEC_WATCH_INTERVAL_MIN_MS, (int)CODEC_WATCH_INTERVAL_MAX_MS);
-    return err_ok();
+    return codec_check_watch_interval(*interval_ms);
 }
 
 err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch)

@@ -12,6 +12,7 @@
 #include "api/request.h"
 #include "api/service.h"
 #include "base/error.h"
+#include "proto/door_codec.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,23 +22,6 @@ enum {
     CODEC_DEPTH_MAX = 16,              /* of nested tables */
     CODEC_TABLES_MAX = 4608,           /* of one request: REQUEST_MESSAGES_MAX and some */
     CODEC_ANSWER_TABLES_MAX = 1 << 18, /* of one answer, read by a client: a table a position with logprobs */
-    CODEC_ABORT_IDS_MAX = 1024,        /* request ids of one Abort */
-    CODEC_WATCH_INTERVAL_MIN_MS = 10,
-    CODEC_WATCH_INTERVAL_MAX_MS = 60000,
-    CODEC_WATCH_INTERVAL_DEFAULT_MS = 1000,
-};
-
-/* What a decoded message needs besides its bytes. Zero-initialise; codec_scratch_free when the decoded
- * message is no longer needed (idempotent). */
-struct codec_scratch {
-    void *aligned_copy; /* of bytes that were not 8-byte aligned */
-    void *arrays;       /* pointer arrays and the like */
-};
-void codec_scratch_free(struct codec_scratch *scratch);
-
-/* What a client asks of the door alone. */
-struct generate_options {
-    bool return_prompt_token_ids;
 };
 
 /* Requests. Pointers in the result live as long as both `bytes` and `scratch`. Errors leave scratch freeable.
@@ -55,34 +39,16 @@ struct detokenize_request {
 err_t codec_decode_detokenize(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                               struct detokenize_request *out) ERR_MUST_CHECK;
 
-struct abort_request {
-    const char *const *request_ids; /* [n_request_ids] NUL-terminated */
-    size_t n_request_ids;           /* 1..CODEC_ABORT_IDS_MAX */
-};
 err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct abort_request *out) ERR_MUST_CHECK;
 
-/* Zero bytes are a request with everything unset. *interval_ms within the limits above. */
+/* Zero bytes are a request with everything unset. *interval_ms within the limits of door_codec.h. */
 err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                uint32_t *interval_ms) ERR_MUST_CHECK;
 
 /* ModelInfoRequest, ServerInfoRequest, GetLoadsRequest: nothing in them yet; zero bytes are one too. */
 err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes,
                          struct codec_scratch *scratch) ERR_MUST_CHECK;
-
-/* Encoded bytes belong to the calling thread and live until its next codec_encode_*. */
-struct codec_bytes {
-    const uint8_t *data;
-    size_t size;
-};
-
-/* What is the same for all messages of a stream. */
-struct codec_answer {
-    const char *request_id;
-    const struct model_info *model;
-    uint32_t prompt_tokens; /* for chunks, whose events have no usage; 0 = not known yet */
-    bool with_prompt_token_ids;
-};
 
 /* EVENT_TOKENS -> chunk (completion_tokens: of this choice so far), EVENT_FINISHED -> complete. */
 struct codec_bytes codec_encode_event(const struct codec_answer *answer, const struct event *event,
@@ -97,13 +63,6 @@ struct codec_bytes codec_encode_aborted(const bool *aborted, size_t n_aborted);
 struct codec_bytes codec_encode_model_info(const struct model_info *info);
 struct codec_bytes codec_encode_loads(const struct loads *loads);
 
-struct server_info {
-    const char *version, *grpc_version;
-    double uptime_seconds;
-    uint32_t active_requests;
-    uint64_t max_message_bytes;
-    bool draining;
-};
 struct codec_bytes codec_encode_server_info(const struct server_info *info);
 
 /* The client's side. request -> GenerateRequest. */

@@ -1,16 +1,23 @@
-/* Generate and GenerateWhole: a request from its bytes to its last event. */
+/* Generate and GenerateWhole, of every codec: a request from its bytes to its last event. */
 #include <string.h>
+#include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/event_count.h"
 #include "proto/grpc_door_internal.h"
+#include "proto/route_headers.h"
 #include "proto/service_state.h"
 #include "proto/whole_answer.h"
 
 struct generate_call {
     struct door_item item;
-    struct stream *stream;      /* NULL when released */
-    struct whole_answer *whole; /* GenerateWhole only */
+    const struct door_codec *codec;
+    struct stream *stream;       /* NULL when released */
+    struct whole_answer *whole;  /* when nothing is sent before the end */
+    const struct event *choices; /* of `whole` when it is complete and goes out choice by choice */
+    size_t n_choices, next_choice;
+    struct event finish; /* a choice's end whose tokens went ahead; has_finish */
+    bool has_finish;
     struct codec_answer answer;
     int64_t deadline_ns;
     uint32_t completion_tokens[SAMPLING_N_MAX];
@@ -24,6 +31,7 @@ static const struct service_vtable *service_of(const struct generate_call *gener
 static void leave_active(struct grpc_door *door)
 {
     struct event_count *idle = atomic_load(&door->idle);
+    metric_subtract(&door->metrics->streams_open[METRIC_DOOR_GRPC], 1);
     if (atomic_fetch_sub(&door->n_active, 1) == 1 && idle)
         event_count_bump(idle);
 }
@@ -56,20 +64,53 @@ static err_t failure_of(const struct generate_call *generate, const struct event
     return err_ok();
 }
 
-static enum pump_result send_event(struct generate_call *generate, const struct event *event)
+static enum pump_result send_message(struct generate_call *generate, struct codec_bytes bytes, bool last)
 {
     struct rpc_call *call = generate->item.call;
-    uint32_t *completion_tokens = &generate->completion_tokens[event->choice_index];
-    *completion_tokens += (uint32_t)event->n_token_ids;
-    if (event->n_prompt_token_ids > 0)
-        generate->answer.prompt_tokens = (uint32_t)event->n_prompt_token_ids;
-    struct codec_bytes bytes = codec_encode_event(&generate->answer, event, *completion_tokens);
-    if (!event->last) {
+    if (!bytes.data) {
+        err_t e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+        return fail_generation(generate, &e);
+    }
+    if (!last) {
         rpc_call_send(call, bytes.data, bytes.size);
         return PUMP_SENDING;
     }
     rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
     return end_generation(generate);
+}
+
+static enum pump_result send_event(struct generate_call *generate, const struct event *event)
+{
+    uint32_t *completion_tokens = &generate->completion_tokens[event->choice_index];
+    *completion_tokens += (uint32_t)event->n_token_ids;
+    if (event->n_prompt_token_ids > 0)
+        generate->answer.prompt_tokens = (uint32_t)event->n_prompt_token_ids;
+    struct codec_bytes bytes = generate->codec->encode_event(&generate->answer, event, *completion_tokens);
+    return send_message(generate, bytes, event->last);
+}
+
+/* The end of a choice, its tokens ahead of it where the codec wants that. What the event points to lives
+ * until the next one is taken, which is after both. */
+static enum pump_result send_finish(struct generate_call *generate, const struct event *event)
+{
+    if (!generate->codec->finish_is_bare || event->n_token_ids == 0)
+        return send_event(generate, event);
+    struct event tokens = *event;
+    tokens.kind = EVENT_TOKENS;
+    tokens.last = false;
+    generate->finish = *event;
+    generate->finish.n_token_ids = generate->finish.n_logprobs = 0;
+    generate->finish.text_bytes = 0;
+    generate->finish.n_prompt_token_ids = generate->finish.n_prompt_logprobs = 0;
+    generate->has_finish = true;
+    return send_event(generate, &tokens);
+}
+
+static enum pump_result send_choice(struct generate_call *generate)
+{
+    const struct event *event = &generate->choices[generate->next_choice++];
+    struct codec_bytes bytes = generate->codec->encode_event(&generate->answer, event, 0);
+    return send_message(generate, bytes, generate->next_choice == generate->n_choices);
 }
 
 static enum pump_result keep_event(struct generate_call *generate, const struct event *event)
@@ -79,30 +120,45 @@ static enum pump_result keep_event(struct generate_call *generate, const struct 
         return fail_generation(generate, &e);
     if (!event->last)
         return PUMP_IDLE;
-    size_t n_events;
-    const struct event *events = whole_answer_events(generate->whole, &n_events);
-    struct codec_bytes bytes = codec_encode_whole(&generate->answer, events, n_events);
-    rpc_call_finish(generate->item.call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
-    return end_generation(generate);
+    generate->choices = whole_answer_events(generate->whole, &generate->n_choices);
+    if (!generate->codec->encode_whole)
+        return send_choice(generate);
+    struct codec_bytes bytes =
+        generate->codec->encode_whole(&generate->answer, generate->choices, generate->n_choices);
+    return send_message(generate, bytes, true);
+}
+
+static enum pump_result take_event(struct generate_call *generate, const struct event *event)
+{
+    ASSERT(event->choice_index < SAMPLING_N_MAX);
+    err_t e = failure_of(generate, event);
+    if (e.code != ERR_OK)
+        return fail_generation(generate, &e);
+    if (generate->whole)
+        return keep_event(generate, event);
+    return event->kind == EVENT_FINISHED ? send_finish(generate, event) : send_event(generate, event);
 }
 
 static enum pump_result pump_generation(struct flush_item *flush)
 {
     struct generate_call *generate = (struct generate_call *)flush;
-    if (rpc_call_ended(generate->item.call))
+    if (rpc_call_ended(generate->item.call)) {
+        metric_add(&generate->item.door->metrics->disconnects[METRIC_DOOR_GRPC], 1);
         return end_generation(generate);
+    }
     if (atomic_load(&generate->item.door->closing)) {
         err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
         return fail_generation(generate, &e);
     }
+    if (generate->choices)
+        return send_choice(generate);
+    if (generate->has_finish) {
+        generate->has_finish = false;
+        return send_event(generate, &generate->finish);
+    }
     struct event event;
     while (service_of(generate)->stream_next(generate->stream, &event)) {
-        ASSERT(event.choice_index < SAMPLING_N_MAX);
-        err_t e = failure_of(generate, &event);
-        if (e.code != ERR_OK)
-            return fail_generation(generate, &e);
-        enum pump_result result =
-            generate->whole ? keep_event(generate, &event) : send_event(generate, &event);
+        enum pump_result result = take_event(generate, &event);
         if (result != PUMP_IDLE)
             return result;
     }
@@ -125,6 +181,17 @@ static int64_t deadline_of(struct service *service, const struct rpc_call *call)
     return deadline_ns;
 }
 
+/* *headers must live as long as the request. */
+static err_t apply_headers(const struct rpc_call *call, struct route_headers *headers,
+                           struct request *request)
+{
+    char priority[16];
+    bool has_priority = rpc_call_header(call, ROUTE_PRIORITY, priority, sizeof priority);
+    if (!rpc_call_header(call, ROUTE_MODEL, headers->model, sizeof headers->model))
+        headers->model[0] = '\0';
+    return route_headers_apply(headers, has_priority ? priority : NULL, request);
+}
+
 /* Decodes and submits; what the request borrowed is free again afterwards. */
 static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
                          struct generate_call *generate)
@@ -134,11 +201,15 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     struct request request;
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
-    err_t e = codec_decode_generate(bytes, size_bytes, &scratch, &request, &options);
-    if (e.code == ERR_OK && whole)
+    err_t e = generate->codec->decode_generate(bytes, size_bytes, &scratch, &request, &options);
+    if (e.code == ERR_OK && (whole || options.whole))
         e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
+    struct route_headers headers;
+    if (e.code == ERR_OK)
+        e = apply_headers(call, &headers, &request);
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
+        request.tenant = rpc_call_caller(call)->tenant;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
@@ -153,6 +224,7 @@ static err_t open_generation(struct grpc_door *door, struct rpc_call *call, bool
     struct generate_call *generate = mem_alloc(sizeof *generate);
     if (!generate)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+    generate->codec = rpc_call_method_data(call);
     generate->deadline_ns = deadline_of(door->service, call);
     err_t e = submit_call(door, call, whole, generate);
     if (e.code != ERR_OK) {
@@ -168,10 +240,13 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
 {
     struct generate_call *generate = NULL;
     atomic_fetch_add(&door->n_active, 1);
+    metric_add(&door->metrics->streams_open[METRIC_DOOR_GRPC], 1);
+    atomic_store(&door->last_generate_unix_s, (int64_t)time(NULL));
     err_t e = open_generation(door, call, whole, &generate);
     if (e.code != ERR_OK) {
-        int64_t pushback =
-            e.code == ERR_RESOURCE_EXHAUSTED ? service_pushback_ms(door->service) : RPC_NO_PUSHBACK;
+        bool later = e.code == ERR_RESOURCE_EXHAUSTED || e.code == ERR_QUOTA_EXCEEDED;
+        int64_t pushback = later ? refusal_pushback_ms(door->service, &e) : RPC_NO_PUSHBACK;
+        metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_GRPC, e.code)], 1);
         rpc_call_refuse(call, &e, pushback);
         leave_active(door);
         return;

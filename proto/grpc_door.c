@@ -1,26 +1,72 @@
 #include "proto/grpc_door.h"
 
 #include <string.h>
+#include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/codec_flatbuffers.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
+#include "proto/listen_drain.h"
+#include "proto/wire_schemas.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
+#define NATIVE(name, heavy, handler, for_whom)                                                               \
+    {                                                                                                        \
+        "/bantam.Bantam/" name, heavy, handler, .data = &door_codec_flatbuffers, .access = for_whom          \
+    }
+#define FACADE(name, heavy, handler, for_whom)                                                               \
+    {                                                                                                        \
+        "/vllm.grpc.engine.VllmEngine/" name, heavy, handler, .data = &door_codec_protobuf,                  \
+                                                              .access = for_whom                             \
+    }
+#define FACADE_WITHOUT(name, why)                                                                            \
+    {                                                                                                        \
+        "/vllm.grpc.engine.VllmEngine/" name, false, door_unimplemented,                                     \
+            .data = name " is not supported: " why                                                           \
+    }
+#define REFLECTION(version)                                                                                  \
+    {                                                                                                        \
+        "/grpc.reflection." version ".ServerReflection/ServerReflectionInfo", false, door_reflect,           \
+            .streams_in = true                                                                               \
+    }
+
+/* Without a word on access: for callers. Loads tell of what all tenants do, and how often prefixes are found.
+ */
 static const struct rpc_method methods[] = {
-    {"/bantam.Bantam/Generate", true, door_generate},
-    {"/bantam.Bantam/GenerateWhole", true, door_generate_whole},
-    {"/bantam.Bantam/Tokenize", true, door_tokenize},
-    {"/bantam.Bantam/Detokenize", true, door_detokenize},
-    {"/bantam.Bantam/Abort", false, door_abort},
-    {"/bantam.Bantam/ModelInfo", false, door_model_info},
-    {"/bantam.Bantam/ServerInfo", false, door_server_info},
-    {"/bantam.Bantam/GetLoads", false, door_get_loads},
-    {"/bantam.Bantam/WatchLoads", false, door_watch_loads},
-    {"/grpc.health.v1.Health/Check", false, door_health_check},
-    {"/grpc.health.v1.Health/List", false, door_health_list},
-    {"/grpc.health.v1.Health/Watch", false, door_health_watch},
+    NATIVE("Generate", true, door_generate, RPC_FOR_CALLERS),
+    NATIVE("GenerateWhole", true, door_generate_whole, RPC_FOR_CALLERS),
+    NATIVE("Tokenize", true, door_tokenize, RPC_FOR_CALLERS),
+    NATIVE("Detokenize", true, door_detokenize, RPC_FOR_CALLERS),
+    NATIVE("Abort", false, door_abort, RPC_FOR_CALLERS),
+    NATIVE("ModelInfo", false, door_model_info, RPC_FOR_CALLERS),
+    NATIVE("ServerInfo", false, door_server_info, RPC_FOR_CALLERS),
+    NATIVE("GetLoads", false, door_get_loads, RPC_FOR_ADMINS),
+    NATIVE("WatchLoads", false, door_watch_loads, RPC_FOR_ADMINS),
+    NATIVE("GetSchema", false, door_get_schema, RPC_FOR_CALLERS),
+    FACADE("Generate", true, door_generate, RPC_FOR_CALLERS),
+    FACADE("Abort", false, door_abort, RPC_FOR_CALLERS),
+    FACADE("HealthCheck", false, door_health_answer, RPC_FOR_EVERYONE),
+    FACADE("GetModelInfo", false, door_model_info, RPC_FOR_CALLERS),
+    FACADE("GetServerInfo", false, door_server_info, RPC_FOR_CALLERS),
+    FACADE("GetLoads", false, door_get_loads, RPC_FOR_ADMINS),
+    {"/vllm.grpc.engine.VllmEngine/GetTokenizer", false, door_get_tokenizer, .data = &door_codec_protobuf,
+     .slow = true},
+    FACADE_WITHOUT("Embed", "this model generates and has no pooled output"),
+    FACADE_WITHOUT("SubscribeKvEvents", "the prefix cache does not tell of single blocks; "
+                                        "/bantam.v1.Loads/WatchLoads tells of the cache as a whole"),
+    FACADE_WITHOUT("FlushCache", "the prefix cache empties itself as blocks are needed"),
+    FACADE_WITHOUT("StartProfile", "there is no profiler in the server; bantam bench measures"),
+    FACADE_WITHOUT("StopProfile", "there is no profiler in the server; bantam bench measures"),
+    {"/bantam.v1.Loads/WatchLoads", false, door_watch_loads, .data = &door_codec_protobuf,
+     .access = RPC_FOR_ADMINS},
+    REFLECTION("v1"),
+    REFLECTION("v1alpha"),
+    {"/grpc.health.v1.Health/Check", .handle = door_health_check, .access = RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/List", .handle = door_health_list, .access = RPC_FOR_EVERYONE},
+    {"/grpc.health.v1.Health/Watch", .handle = door_health_watch, .access = RPC_FOR_EVERYONE},
+    {"/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", .handle = door_stream_core_metrics},
 };
 
 struct grpc_door_options grpc_door_options_default(void)
@@ -39,6 +85,7 @@ struct grpc_door_options grpc_door_options_default(void)
         .memory_quota_bytes = 1 << 30,
         .keepalive_time_ms = 30000,
         .keepalive_timeout_ms = 20000,
+        .handshake_timeout_ms = 10000,
     };
 }
 
@@ -78,6 +125,11 @@ static void on_ended(void *context, struct rpc_call *call)
     flush_item_pump(door->flusher, &item->flush);
 }
 
+static void on_received(void *context, struct rpc_call *call)
+{
+    door_reflect_received(context, call);
+}
+
 static void on_free(void *context, void *user)
 {
     (void)context;
@@ -98,6 +150,8 @@ static err_t open_server(struct grpc_door *door)
     const struct grpc_door_options *options = &door->options;
     struct rpc_server_options server_options = {
         .host = options->host,
+        .tls = options->tls,
+        .identity = options->identity,
         .port = options->port,
         .n_queue_threads = options->n_queue_threads,
         .n_worker_threads = options->n_worker_threads,
@@ -109,12 +163,18 @@ static err_t open_server(struct grpc_door *door)
         .memory_quota_bytes = options->memory_quota_bytes,
         .keepalive_time_ms = options->keepalive_time_ms,
         .keepalive_timeout_ms = options->keepalive_timeout_ms,
+        .handshake_timeout_ms = options->handshake_timeout_ms,
+        .max_connection_age_ms = options->max_connection_age_ms,
+        .max_connection_age_grace_ms = options->max_connection_age_grace_ms,
+        .metrics = door->metrics,
         .methods = methods,
         .n_methods = sizeof methods / sizeof methods[0],
         .context = door,
         .on_sent = on_sent,
         .on_ended = on_ended,
         .on_free = on_free,
+        .before_finish = door_add_trailers,
+        .on_received = on_received,
     };
     return rpc_server_open(&server_options, &door->server);
 }
@@ -141,11 +201,15 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
     door->options = *options;
     door->clock = (struct clock){service_now, service};
     door->opened_ns = clock_now_ns(&door->clock);
+    door->metrics = service->vtable->metrics(service);
+    load_meter_init(&door->load_meter, service);
+    tokenizer_store_init(&door->tokenizer);
     err_t e = flusher_create(service->vtable->progress(service), clock_monotonic(), &door->flusher);
     if (e.code == ERR_OK)
         e = open_server(door);
     if (e.code != ERR_OK) {
         flusher_destroy(door->flusher);
+        tokenizer_store_destroy(&door->tokenizer);
         mem_free(door);
         return e;
     }
@@ -163,12 +227,31 @@ uint32_t grpc_door_active(const struct grpc_door *door)
     return atomic_load(&((struct grpc_door *)door)->n_active);
 }
 
+void grpc_door_not_ready(struct grpc_door *door)
+{
+    if (!atomic_exchange(&door->draining, true))
+        flusher_pump_all(door->flusher);
+}
+
+void grpc_door_hold_connections(struct grpc_door *door)
+{
+    listen_hold(rpc_server_port(door->server));
+}
+
+uint32_t grpc_door_pending_connections(const struct grpc_door *door)
+{
+    return listen_pending(rpc_server_port(door->server));
+}
+
+void grpc_door_refuse_connections(struct grpc_door *door)
+{
+    listen_refuse(rpc_server_port(door->server));
+}
+
 void grpc_door_drain(struct grpc_door *door, struct event_count *idle)
 {
     atomic_store(&door->idle, idle);
-    atomic_store(&door->draining, true);
-    flusher_pump_all(door->flusher); /* health watchers hear of it before the connections do */
-    door->service->vtable->drain(door->service);
+    grpc_door_not_ready(door); /* health watchers hear of it before the connections do */
     rpc_server_shutdown(door->server);
 }
 
@@ -185,16 +268,17 @@ void grpc_door_close(struct grpc_door *door)
     ASSERT(atomic_load(&door->n_active) == 0);
     flusher_destroy(door->flusher); /* gives its calls back */
     rpc_server_close(door->server);
+    tokenizer_store_destroy(&door->tokenizer);
     mem_free(door);
 }
 
 /* --- calls with one answer */
 
-/* Refuses for e, or answers with bytes. */
-static void answer(struct rpc_call *call, const err_t *e, struct codec_bytes bytes)
+void door_answer(struct rpc_call *call, const err_t *e, struct codec_bytes bytes)
 {
-    if (e->code != ERR_OK)
-        rpc_call_refuse(call, e, RPC_NO_PUSHBACK);
+    err_t no_memory = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+    if (e->code != ERR_OK || !bytes.data)
+        rpc_call_refuse(call, e->code != ERR_OK ? e : &no_memory, RPC_NO_PUSHBACK);
     else
         rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
 }
@@ -213,7 +297,7 @@ void door_tokenize(void *context, struct rpc_call *call)
         e = door->service->vtable->tokenize(door->service, &request, &ids, &n_ids);
     if (e.code == ERR_OK)
         bytes = codec_encode_token_ids(ids, n_ids);
-    answer(call, &e, bytes);
+    door_answer(call, &e, bytes);
     mem_free(ids);
     codec_scratch_free(&scratch);
 }
@@ -233,7 +317,7 @@ void door_detokenize(void *context, struct rpc_call *call)
                                               request.skip_special_tokens, &text);
     if (e.code == ERR_OK)
         bytes = codec_encode_text(text.data, text.size);
-    answer(call, &e, bytes);
+    door_answer(call, &e, bytes);
     buffer_free(&text);
     codec_scratch_free(&scratch);
 }
@@ -241,67 +325,88 @@ void door_detokenize(void *context, struct rpc_call *call)
 void door_abort(void *context, struct rpc_call *call)
 {
     struct grpc_door *door = context;
+    const struct door_codec *codec = rpc_call_method_data(call);
     struct codec_scratch scratch = {0};
     struct codec_bytes bytes = {0};
     struct abort_request request;
     bool aborted[CODEC_ABORT_IDS_MAX];
     size_t size_bytes;
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
-    err_t e = codec_decode_abort(payload, size_bytes, &scratch, &request);
+    err_t e = codec->decode_abort(payload, size_bytes, &scratch, &request);
     if (e.code == ERR_OK) {
         for (size_t i = 0; i < request.n_request_ids; i++)
-            aborted[i] = door->service->vtable->abort(door->service, "", request.request_ids[i]);
-        bytes = codec_encode_aborted(aborted, request.n_request_ids);
+            aborted[i] = door->service->vtable->abort(door->service, rpc_call_caller(call)->tenant,
+                                                      request.request_ids[i]);
+        bytes = codec->encode_aborted(aborted, request.n_request_ids);
     }
-    answer(call, &e, bytes);
+    door_answer(call, &e, bytes);
     codec_scratch_free(&scratch);
 }
 
 static err_t decode_empty(struct rpc_call *call)
 {
+    const struct door_codec *codec = rpc_call_method_data(call);
     struct codec_scratch scratch = {0};
     size_t size_bytes;
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
-    err_t e = codec_decode_empty(payload, size_bytes, &scratch);
+    err_t e = codec->decode_empty(payload, size_bytes, &scratch);
     codec_scratch_free(&scratch);
     return e;
+}
+
+static struct server_info describe_server(struct grpc_door *door)
+{
+    struct server_info info = {
+        .version = door->options.version,
+        .grpc_version = grpc_runtime_version(),
+        .uptime_seconds = (double)(clock_now_ns(&door->clock) - door->opened_ns) * 1e-9,
+        .unix_time_s = (int64_t)time(NULL),
+        .last_generate_unix_s = atomic_load(&door->last_generate_unix_s),
+        .active_requests = grpc_door_active(door),
+        .max_message_bytes = door->options.max_message_bytes,
+        .draining = atomic_load(&door->draining),
+        .model = door->service->vtable->model_info(door->service),
+    };
+    door->service->vtable->loads(door->service, &info.loads);
+    return info;
 }
 
 void door_model_info(void *context, struct rpc_call *call)
 {
     struct grpc_door *door = context;
+    const struct door_codec *codec = rpc_call_method_data(call);
     err_t e = decode_empty(call);
-    answer(call, &e, codec_encode_model_info(door->service->vtable->model_info(door->service)));
+    door_answer(call, &e, codec->encode_model_info(door->service->vtable->model_info(door->service)));
 }
 
 void door_server_info(void *context, struct rpc_call *call)
 {
-    struct grpc_door *door = context;
+    const struct door_codec *codec = rpc_call_method_data(call);
     err_t e = decode_empty(call);
-    struct server_info info = {
-        .version = door->options.version,
-        .grpc_version = grpc_runtime_version(),
-        .uptime_seconds = (double)(clock_now_ns(&door->clock) - door->opened_ns) * 1e-9,
-        .active_requests = grpc_door_active(door),
-        .max_message_bytes = door->options.max_message_bytes,
-        .draining = atomic_load(&door->draining),
-    };
-    answer(call, &e, codec_encode_server_info(&info));
+    struct server_info info = describe_server(context);
+    door_answer(call, &e, codec->encode_server_info(&info));
 }
 
 void door_get_loads(void *context, struct rpc_call *call)
 {
-    struct grpc_door *door = context;
+    const struct door_codec *codec = rpc_call_method_data(call);
     err_t e = decode_empty(call);
-    struct loads loads;
-    door->service->vtable->loads(door->service, &loads);
-    answer(call, &e, codec_encode_loads(&loads));
+    struct server_info info = describe_server(context);
+    door_answer(call, &e, codec->encode_loads(&info));
+}
+
+void door_get_schema(void *context, struct rpc_call *call)
+{
+    (void)context;
+    err_t e = decode_empty(call);
+    door_answer(call, &e, (struct codec_bytes){wire_flatbuffers_schema, wire_flatbuffers_schema_bytes});
 }
 
 /* --- WatchLoads */
 
 struct loads_watch {
     struct door_item item;
+    const struct door_codec *codec;
     int64_t due_ns; /* of the next message */
     int64_t interval_ns;
 };
@@ -323,7 +428,9 @@ static enum pump_result pump_loads(struct flush_item *flush)
     watch->due_ns = now_ns + watch->interval_ns;
     struct loads loads;
     door->service->vtable->loads(door->service, &loads);
-    struct codec_bytes bytes = codec_encode_loads(&loads);
+    struct codec_bytes bytes = watch->codec->encode_watched_loads(&loads);
+    if (!bytes.data)
+        return PUMP_IDLE; /* the next one may find memory */
     rpc_call_send(watch->item.call, bytes.data, bytes.size);
     return PUMP_SENDING;
 }
@@ -337,10 +444,11 @@ void door_watch_loads(void *context, struct rpc_call *call)
 {
     struct grpc_door *door = context;
     struct codec_scratch scratch = {0};
+    const struct door_codec *codec = rpc_call_method_data(call);
     uint32_t interval_ms = 0;
     size_t size_bytes;
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
-    err_t e = codec_decode_watch_loads(payload, size_bytes, &scratch, &interval_ms);
+    err_t e = codec->decode_watch_loads(payload, size_bytes, &scratch, &interval_ms);
     codec_scratch_free(&scratch);
     struct loads_watch *watch = e.code == ERR_OK ? mem_alloc(sizeof *watch) : NULL;
     if (e.code == ERR_OK && !watch)
@@ -349,6 +457,7 @@ void door_watch_loads(void *context, struct rpc_call *call)
         rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
         return;
     }
+    watch->codec = codec;
     watch->interval_ns = (int64_t)interval_ms * 1000000;
     door_item_start(&watch->item, door, call, pump_loads, watch->interval_ns, destroy_plain_item);
 }

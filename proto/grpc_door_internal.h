@@ -3,10 +3,12 @@
 
 #include <stdatomic.h>
 #include "base/clock.h"
-#include "proto/codec_flatbuffers.h"
+#include "proto/door_codec.h"
 #include "proto/grpc_door.h"
 #include "proto/flusher.h"
 #include "proto/grpc_server.h"
+#include "proto/orca_report.h"
+#include "proto/tokenizer_archive.h"
 #include "proto/whole_answer.h"
 
 #define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)
@@ -17,10 +19,14 @@ struct grpc_door {
     struct clock clock; /* the service's */
     struct rpc_server *server;
     struct flusher *flusher;
+    struct metrics *metrics; /* the service's */
+    struct load_meter load_meter;
     int64_t opened_ns;
     _Atomic uint32_t n_active;      /* generations */
     _Atomic bool draining, closing; /* closing: whatever is pumped ends */
     struct event_count *_Atomic idle;
+    _Atomic int64_t last_generate_unix_s; /* 0 = none yet */
+    struct tokenizer_store tokenizer;
 };
 
 /* The user pointer of a streaming call: the head of each kind's struct, freed by `destroy` with the call. */
@@ -36,7 +42,12 @@ void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_
                      enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
                      void (*destroy)(struct door_item *item));
 
-/* Handlers (context: the door). */
+/* Refuses for e, or answers with bytes; no data = no memory. */
+void door_answer(struct rpc_call *call, const err_t *e, struct codec_bytes bytes);
+/* The loop lives, nothing is lost and nothing drains. *why (static): what is wrong otherwise. */
+bool door_is_serving(struct grpc_door *door, const char **why);
+
+/* Handlers (context: the door; data of the method: its door_codec). */
 void door_generate(void *context, struct rpc_call *call);
 void door_generate_whole(void *context, struct rpc_call *call);
 void door_watch_loads(void *context, struct rpc_call *call);
@@ -49,3 +60,17 @@ void door_get_loads(void *context, struct rpc_call *call);
 void door_health_check(void *context, struct rpc_call *call);
 void door_health_list(void *context, struct rpc_call *call);
 void door_health_watch(void *context, struct rpc_call *call);
+void door_stream_core_metrics(void *context, struct rpc_call *call);
+
+/* orca_calls.c: what every answer says of the load and of what answered. */
+void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status);
+void door_get_schema(void *context, struct rpc_call *call);
+
+/* protobuf alone. */
+void door_health_answer(void *context, struct rpc_call *call);
+void door_get_tokenizer(void *context, struct rpc_call *call);
+void door_unimplemented(void *context, struct rpc_call *call); /* data: why, a text */
+
+/* grpc.reflection, of either version. */
+void door_reflect(void *context, struct rpc_call *call);
+void door_reflect_received(struct grpc_door *door, struct rpc_call *call);

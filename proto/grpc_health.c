@@ -3,69 +3,18 @@
 #include <stdbool.h>
 #include <string.h>
 #include "base/assert.h"
-
-/* Wire types of protobuf's encoding. */
-enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
-
-struct reader {
-    const uint8_t *at, *end;
-};
-
-static bool read_varint(struct reader *reader, uint64_t *out)
-{
-    *out = 0;
-    for (unsigned shift = 0; shift < 64 && reader->at < reader->end; shift += 7) {
-        uint8_t byte = *reader->at++;
-        *out |= (uint64_t)(byte & 0x7f) << shift;
-        if ((byte & 0x80) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool skip_bytes(struct reader *reader, uint64_t n_bytes)
-{
-    if (n_bytes > (uint64_t)(reader->end - reader->at))
-        return false;
-    reader->at += n_bytes;
-    return true;
-}
-
-/* Reads the body of a field: its bytes for WIRE_BYTES, else skips it. */
-static bool read_field(struct reader *reader, unsigned wire_type, struct reader *body)
-{
-    uint64_t value;
-    switch (wire_type) {
-    case WIRE_VARINT:
-        return read_varint(reader, &value);
-    case WIRE_FIXED64:
-        return skip_bytes(reader, 8);
-    case WIRE_FIXED32:
-        return skip_bytes(reader, 4);
-    case WIRE_BYTES:
-        if (!read_varint(reader, &value))
-            return false;
-        body->at = reader->at;
-        if (!skip_bytes(reader, value))
-            return false;
-        body->end = reader->at;
-        return true;
-    default:
-        return false;
-    }
-}
+#include "proto/protobuf_fields.h"
 
 err_t health_decode_request(const uint8_t *bytes, size_t size_bytes, char service[HEALTH_SERVICE_BYTES_MAX])
 {
     service[0] = '\0';
-    struct reader reader = {bytes, bytes + size_bytes};
-    while (reader.at < reader.end) {
-        uint64_t key;
-        struct reader body = {0};
-        if (!read_varint(&reader, &key) || key >> 3 == 0 || !read_field(&reader, (unsigned)(key & 7), &body))
-            return err_new(ERR_INVALID_ARGUMENT, "the message is not a grpc.health.v1.HealthCheckRequest");
-        if (key != (1 << 3 | WIRE_BYTES))
+    struct wire_reader reader = {bytes, bytes + size_bytes};
+    struct wire_field field;
+    bool malformed = false;
+    while (wire_read_field(&reader, &field, &malformed)) {
+        if (field.key != WIRE_KEY(1, WIRE_BYTES))
             continue;
+        const struct wire_reader body = field.body;
         size_t name_bytes = (size_t)(body.end - body.at);
         if (name_bytes >= HEALTH_SERVICE_BYTES_MAX || memchr(body.at, 0, name_bytes))
             return err_new(ERR_INVALID_ARGUMENT, "a service name has at most %d bytes and no NUL",
@@ -73,6 +22,8 @@ err_t health_decode_request(const uint8_t *bytes, size_t size_bytes, char servic
         memcpy(service, body.at, name_bytes);
         service[name_bytes] = '\0';
     }
+    if (malformed)
+        return err_new(ERR_INVALID_ARGUMENT, "the message is not a grpc.health.v1.HealthCheckRequest");
     return err_ok();
 }
 

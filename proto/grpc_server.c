@@ -16,9 +16,10 @@
 #include "base/log.h"
 #include "base/work_queue.h"
 #include "proto/grpc_runtime.h"
+#include "proto/grpc_tls.h"
 #include "proto/listen_address.h"
 
-enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_SHUT_DOWN };
+enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_RECEIVED, TAG_SHUT_DOWN };
 
 /* What gRPC hands back when a batch is done. */
 struct rpc_tag {
@@ -34,8 +35,9 @@ struct rpc_call {
     grpc_metadata_array request_metadata;
     gpr_timespec deadline;
     grpc_byte_buffer *received;
-    struct rpc_tag accepted_tag, closed_tag, sent_tag;
+    struct rpc_tag accepted_tag, closed_tag, sent_tag, received_tag;
     int close_cancelled; /* written by gRPC */
+    struct caller caller;
 
     uint8_t *payload; /* owned */
     size_t payload_bytes;
@@ -45,9 +47,11 @@ struct rpc_call {
     _Atomic bool ended;
     void *_Atomic user;
     bool accepted, repost_when_freed;
+    bool receive_failed;          /* of the one who receives */
     bool headers_sent, finishing; /* of the one sender */
     grpc_byte_buffer *sending;
-    grpc_metadata pushback;
+    grpc_metadata trailers[RPC_TRAILERS_MAX];
+    size_t n_trailers;
     struct work_item work;
 };
 
@@ -56,6 +60,7 @@ struct rpc_server {
     void *registered[RPC_METHODS_MAX];
     grpc_server *server;
     grpc_completion_queue *queue;
+    struct grpc_tls_source tls;
     uint16_t port;
     struct rpc_tag shutdown_tag;
     bool shutdown_begun, stopped;
@@ -83,6 +88,7 @@ static struct rpc_call *call_create(struct rpc_server *server, int method)
     call->accepted_tag = (struct rpc_tag){TAG_ACCEPTED, call};
     call->closed_tag = (struct rpc_tag){TAG_CLOSED, call};
     call->sent_tag = (struct rpc_tag){TAG_SENT, call};
+    call->received_tag = (struct rpc_tag){TAG_RECEIVED, call};
     atomic_init(&call->references, 1);
     atomic_fetch_add(&server->n_allocated, 1);
     grpc_metadata_array_init(&call->request_metadata);
@@ -100,6 +106,8 @@ static void call_free(struct rpc_call *call)
         grpc_byte_buffer_destroy(call->sending);
     if (call->received)
         grpc_byte_buffer_destroy(call->received);
+    for (size_t i = 0; i < call->n_trailers; i++)
+        grpc_slice_unref(call->trailers[i].value);
     grpc_metadata_array_destroy(&call->request_metadata);
     grpc_call_details_destroy(&call->details);
     rpc_call_drop_payload(call);
@@ -143,6 +151,16 @@ void rpc_call_drop_payload(struct rpc_call *call)
     call->reserved_bytes = 0;
 }
 
+const void *rpc_call_method_data(const struct rpc_call *call)
+{
+    return call->server->options.methods[call->method].data;
+}
+
+bool rpc_call_receive_failed(const struct rpc_call *call)
+{
+    return call->receive_failed;
+}
+
 int64_t rpc_call_remaining_ns(const struct rpc_call *call)
 {
     if (gpr_time_cmp(call->deadline, gpr_inf_future(call->deadline.clock_type)) == 0)
@@ -156,6 +174,32 @@ int64_t rpc_call_remaining_ns(const struct rpc_call *call)
 bool rpc_call_ended(const struct rpc_call *call)
 {
     return atomic_load(&call->ended);
+}
+
+const struct caller *rpc_call_caller(const struct rpc_call *call)
+{
+    return &call->caller;
+}
+
+const char *rpc_call_path(const struct rpc_call *call)
+{
+    return call->method >= 0 ? call->server->options.methods[call->method].path : "";
+}
+
+bool rpc_call_header(const struct rpc_call *call, const char *key, char *out, size_t out_bytes)
+{
+    for (size_t i = 0; i < call->request_metadata.count; i++) {
+        const grpc_metadata *header = &call->request_metadata.metadata[i];
+        if (grpc_slice_str_cmp(header->key, key) != 0)
+            continue;
+        size_t size_bytes = GRPC_SLICE_LENGTH(header->value);
+        if (size_bytes >= out_bytes || memchr(GRPC_SLICE_START_PTR(header->value), 0, size_bytes))
+            return false;
+        memcpy(out, GRPC_SLICE_START_PTR(header->value), size_bytes);
+        out[size_bytes] = '\0';
+        return true;
+    }
+    return false;
 }
 
 void rpc_call_set_user(struct rpc_call *call, void *user)
@@ -191,6 +235,7 @@ static void add_message(struct rpc_call *call, const uint8_t *bytes, size_t size
     ASSERT(!call->sending);
     grpc_slice slice = grpc_slice_from_copied_buffer((const char *)bytes, size_bytes);
     call->sending = grpc_raw_byte_buffer_create(&slice, 1);
+    metric_add(&call->server->options.metrics->sent_bytes[METRIC_DOOR_GRPC], size_bytes);
     grpc_slice_unref(slice);
     grpc_op *op = &ops[(*n_ops)++];
     *op = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
@@ -207,11 +252,29 @@ void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_byte
     start_batch(call, ops, n_ops, &call->sent_tag);
 }
 
+void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *value, size_t value_bytes)
+{
+    ASSERT(call->n_trailers < RPC_TRAILERS_MAX);
+    size_t key_bytes = strlen(key);
+    bool binary = key_bytes > 4 && strcmp(key + key_bytes - 4, "-bin") == 0;
+    for (size_t i = 0; !binary && i < value_bytes; i++)
+        if (((const char *)value)[i] < 0x20 || ((const char *)value)[i] == 0x7f)
+            return; /* core refuses the whole batch for it */
+    call->trailers[call->n_trailers++] = (grpc_metadata){
+        .key = grpc_slice_from_static_string(key),
+        .value = grpc_slice_from_copied_buffer(value, value_bytes),
+    };
+}
+
 void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes, grpc_status_code status,
                      const char *message, int64_t pushback_ms)
 {
     ASSERT(!call->finishing);
     call->finishing = true;
+    const struct rpc_server_options *options = &call->server->options;
+    metric_add(&options->metrics->answers[metric_answer_grpc((int)status)], 1);
+    if (options->before_finish)
+        options->before_finish(options->context, call, status);
     grpc_op ops[3];
     size_t n_ops = 0;
     /* Headers and status in one batch: core 1.51 accepts a status alone and never sends it. */
@@ -225,13 +288,11 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
     op->data.send_status_from_server.status_details = &details;
     if (pushback_ms != RPC_NO_PUSHBACK) {
         char text[24];
-        (void)snprintf(text, sizeof text, "%lld", (long long)pushback_ms);
-        call->pushback.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
-        call->pushback.value =
-            grpc_slice_from_copied_string(text); /* short enough to live in the slice itself */
-        op->data.send_status_from_server.trailing_metadata = &call->pushback;
-        op->data.send_status_from_server.trailing_metadata_count = 1;
+        int length = snprintf(text, sizeof text, "%lld", (long long)pushback_ms);
+        rpc_call_add_trailer(call, "grpc-retry-pushback-ms", text, (size_t)length);
     }
+    op->data.send_status_from_server.trailing_metadata = call->trailers;
+    op->data.send_status_from_server.trailing_metadata_count = call->n_trailers;
     start_batch(call, ops, n_ops, &call->sent_tag);
     grpc_slice_unref(details);
 }
@@ -270,9 +331,16 @@ static void post_call(struct rpc_server *server, int method)
         log_error("grpc", "no memory to accept another call");
 }
 
+static const struct rpc_method *method_of(const struct rpc_call *call)
+{
+    return &call->server->options.methods[call->method];
+}
+
 /* The received slices, gathered into aligned memory. */
 static err_t gather_payload(struct rpc_call *call)
 {
+    if (!call->received && method_of(call)->streams_in)
+        return err_ok();
     if (!call->received)
         return err_new(ERR_INVALID_ARGUMENT, "the call has no request message");
     size_t size_bytes = grpc_byte_buffer_length(call->received);
@@ -280,6 +348,7 @@ static err_t gather_payload(struct rpc_call *call)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the message has %zu bytes; at most %zu are allowed",
                        size_bytes, call->server->options.max_message_bytes);
     call->reserved_bytes = size_bytes;
+    metric_add(&call->server->options.metrics->received_bytes[METRIC_DOOR_GRPC], size_bytes);
     if (atomic_fetch_add(&call->server->pending_bytes, size_bytes) + size_bytes >
         call->server->options.max_pending_bytes)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the server holds %zu bytes of requests and takes no more",
@@ -303,16 +372,65 @@ static err_t gather_payload(struct rpc_call *call)
     return err_ok();
 }
 
+void rpc_call_receive(struct rpc_call *call)
+{
+    rpc_call_drop_payload(call);
+    grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+    op.data.recv_message.recv_message = &call->received;
+    start_batch(call, &op, 1, &call->received_tag);
+}
+
+static void on_received(struct rpc_call *call)
+{
+    struct rpc_server *server = call->server;
+    call->receive_failed = gather_payload(call).code != ERR_OK;
+    server->options.on_received(server->options.context, call);
+    rpc_call_unref(call);
+}
+
 static void run_handler(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
-    server->options.methods[call->method].handle(server->options.context, call);
+    method_of(call)->handle(server->options.context, call);
     rpc_call_unref(call);
 }
 
 static void run_on_worker(struct work_item *item)
 {
     run_handler((struct rpc_call *)((char *)item - offsetof(struct rpc_call, work)));
+}
+
+static void find_authorization(const struct rpc_call *call, struct credentials *out)
+{
+    static const char name[] = "authorization";
+    for (size_t i = 0; i < call->request_metadata.count; i++) {
+        const grpc_metadata *metadata = &call->request_metadata.metadata[i];
+        if (grpc_slice_str_cmp(metadata->key, name) != 0)
+            continue;
+        out->authorization = (const char *)GRPC_SLICE_START_PTR(metadata->value);
+        out->authorization_bytes = GRPC_SLICE_LENGTH(metadata->value);
+        out->n_authorizations++;
+    }
+}
+
+static err_t authenticate(struct rpc_call *call)
+{
+    const struct rpc_server_options *options = &call->server->options;
+    enum rpc_access access = options->methods[call->method].access;
+    if (!options->identity || access == RPC_FOR_EVERYONE)
+        return err_ok();
+    struct peer_names peer = {.n = 0};
+    grpc_auth_context *context = options->tls ? grpc_tls_peer(call->call, &peer) : NULL;
+    struct credentials credentials = {.peer = &peer};
+    find_authorization(call, &credentials);
+    err_t e = identity_authenticate(options->identity, &credentials, &call->caller);
+    if (context)
+        grpc_auth_context_release(context);
+    if (e.code == ERR_OK && access == RPC_FOR_ADMINS && !call->caller.is_admin)
+        e = err_new(ERR_PERMISSION_DENIED,
+                    "tenant %s may not call this method; it is for tenants with admin=yes",
+                    call->caller.tenant);
+    return e;
 }
 
 /* A refusal before any handler ran. */
@@ -327,7 +445,9 @@ static bool refuse_at_once(struct rpc_call *call, uint32_t n_calls)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "the server has %u calls under way and takes no more",
                     call->server->options.max_calls);
     } else {
-        e = gather_payload(call);
+        e = authenticate(call);
+        if (e.code == ERR_OK)
+            e = gather_payload(call);
     }
     if (e.code == ERR_OK)
         return false;
@@ -351,9 +471,9 @@ static void on_accepted(struct rpc_call *call, bool ok)
     start_batch(call, &op, 1, &call->closed_tag);
     if (refuse_at_once(call, n_calls))
         return;
-    bool heavy =
-        server->options.methods[call->method].heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES;
-    if (heavy && server->workers) {
+    const struct rpc_method *method = method_of(call);
+    bool slow = method->slow || (method->heavy && call->payload_bytes > RPC_INLINE_PAYLOAD_BYTES);
+    if (slow && server->workers) {
         call->work.run = run_on_worker;
         work_queue_add(server->workers, &call->work);
     } else {
@@ -401,6 +521,9 @@ static void *queue_main(void *argument)
         case TAG_SENT:
             on_sent(tag->call);
             break;
+        case TAG_RECEIVED:
+            on_received(tag->call);
+            break;
         case TAG_SHUT_DOWN:
             atomic_store(&server->is_shut_down, true);
             event_count_bump(&server->shut_down);
@@ -425,7 +548,10 @@ static grpc_server *create_core_server(const struct rpc_server_options *options)
     grpc_arg quota_arg = {.type = GRPC_ARG_POINTER, .key = (char *)GRPC_ARG_RESOURCE_QUOTA};
     quota_arg.value.pointer.p = quota;
     quota_arg.value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    int64_t age_ms = options->max_connection_age_ms, grace_ms = options->max_connection_age_grace_ms;
     grpc_arg args[] = {
+        int_arg(GRPC_ARG_MAX_CONNECTION_AGE_MS, age_ms > 0 ? age_ms : INT32_MAX), /* the largest: none */
+        int_arg(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, grace_ms > 0 ? grace_ms : INT32_MAX),
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int64_t)options->max_message_bytes),
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, (int64_t)options->max_metadata_bytes),
         int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, options->max_streams),
@@ -434,6 +560,7 @@ static grpc_server *create_core_server(const struct rpc_server_options *options)
         int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
         int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
         int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000),
+        int_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, options->handshake_timeout_ms),
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* or two servers share a port in silence */
         /* Decompressing has no limit in core 1.51: a small message could become gigabytes. */
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
@@ -453,7 +580,11 @@ static err_t listen_on(struct rpc_server *server)
     const struct rpc_server_options *options = &server->options;
     char address[512];
     listen_format_address(options->host, options->port, address, sizeof address);
-    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    server->tls.files = options->tls;
+    grpc_server_credentials *credentials =
+        options->tls ? grpc_tls_credentials(&server->tls) : grpc_insecure_server_credentials_create();
+    if (!credentials)
+        return err_new(ERR_INVALID_ARGUMENT, "gRPC does not take the server's certificate");
     int port = grpc_server_add_http2_port(server->server, address, credentials);
     grpc_server_credentials_release(credentials);
     if (port <= 0)

@@ -6,14 +6,25 @@
 #include "proto/grpc_health.h"
 #include "proto/service_state.h"
 
-static const char *const services[] = {"", "bantam.Bantam"};
+static const char *const services[] = {"", "bantam.Bantam", "vllm.grpc.engine.VllmEngine"};
 enum { N_SERVICES = sizeof services / sizeof services[0] };
+
+bool door_is_serving(struct grpc_door *door, const char **why)
+{
+    struct loads loads;
+    door->service->vtable->loads(door->service, &loads);
+    bool drains = atomic_load(&door->draining), alive = service_is_alive(door->service);
+    *why = drains         ? "the server is shutting down"
+           : loads.failed ? "the device is lost"
+           : alive        ? "serving"
+                          : "the loop shows no life";
+    return alive && !drains;
+}
 
 static enum health_status status_of(struct grpc_door *door)
 {
-    if (atomic_load(&door->draining))
-        return HEALTH_NOT_SERVING;
-    return service_is_alive(door->service) ? HEALTH_SERVING : HEALTH_NOT_SERVING;
+    const char *why;
+    return door_is_serving(door, &why) ? HEALTH_SERVING : HEALTH_NOT_SERVING;
 }
 
 static bool is_known(const char *service)
@@ -36,7 +47,8 @@ void door_health_check(void *context, struct rpc_call *call)
     char service[HEALTH_SERVICE_BYTES_MAX];
     err_t e = decode_service(call, service);
     if (e.code == ERR_OK && !is_known(service))
-        e = err_new(ERR_NOT_FOUND, "unknown service \"%s\"; known are \"\" and \"%s\"", service, services[1]);
+        e = err_new(ERR_NOT_FOUND, "unknown service \"%s\"; known are \"\", \"%s\" and \"%s\"", service,
+                    services[1], services[2]);
     if (e.code != ERR_OK) {
         rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
         return;

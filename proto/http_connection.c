@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/clock.h"
 #include "proto/http_server_internal.h"
 
 static void advance(struct http_exchange *exchange);
@@ -52,6 +53,7 @@ static void end_exchange(struct http_exchange *exchange)
     mem_free(exchange->head_bytes);
     exchange->head_bytes = NULL;
     memset(&exchange->head, 0, sizeof exchange->head);
+    memset(&exchange->caller, 0, sizeof exchange->caller);
     memset(&exchange->chunks, 0, sizeof exchange->chunks);
     exchange->receiving = exchange->begun = exchange->complete = exchange->is_chunked = false;
     exchange->head_seen = 0;
@@ -61,6 +63,7 @@ static void drop_stream(struct http_exchange *exchange)
 {
     evtimer_del(exchange->timer);
     (void)evbuffer_remove_cb(bufferevent_get_output(exchange->stream), count_output, exchange);
+    http_tls_say_end(exchange->stream);
     bufferevent_free(exchange->stream);
     exchange->stream = NULL;
     atomic_fetch_sub(&exchange->server->output_bytes, exchange->output_counted);
@@ -77,7 +80,8 @@ static void destroy(struct http_exchange *exchange)
         drop_stream(exchange);
     event_free(exchange->timer);
     evbuffer_free(exchange->out);
-    atomic_fetch_sub(&exchange->server->n_connections, 1);
+    http_peer_free(exchange->peer);
+    http_server_forget_connection(exchange->server);
     mem_free(exchange);
     http_loop_check_end(loop);
 }
@@ -95,6 +99,7 @@ void http_connection_close(struct http_exchange *exchange)
 static void linger(struct http_exchange *exchange)
 {
     enter_state(exchange, EXCHANGE_LINGER);
+    http_tls_say_end(exchange->stream);
     (void)shutdown(bufferevent_getfd(exchange->stream), SHUT_WR);
     set_timer(exchange, HTTP_LINGER_MS);
     advance(exchange);
@@ -218,6 +223,8 @@ static bool take_body(struct http_exchange *exchange, const char *data, size_t s
     }
     size_t pending = atomic_fetch_add(&server->pending_bytes, size_bytes) + size_bytes;
     exchange->reserved_bytes += size_bytes;
+    if (server->options.metrics)
+        metric_add(&server->options.metrics->received_bytes[METRIC_DOOR_HTTP], size_bytes);
     if (pending > server->options.max_pending_bytes || !buffer_append(&exchange->body, data, size_bytes)) {
         http_exchange_header(exchange, "retry-after", "1");
         refuse(exchange, 503, "the server holds too many requests; try again");
@@ -296,6 +303,18 @@ static void skip_blank_lines(struct evbuffer *in)
         evbuffer_drain(in, 2);
 }
 
+/* A body that nobody reads ends the connection: where it ends the next request would begin. */
+static bool may_come_in(struct http_exchange *exchange)
+{
+    const struct http_server_options *options = &exchange->server->options;
+    const struct http_head *head = &exchange->head;
+    exchange->close_after = head->is_chunked || head->content_length > 0;
+    if (options->admit && !options->admit(options->context, exchange))
+        return false;
+    exchange->close_after = false;
+    return true;
+}
+
 static bool read_head(struct http_exchange *exchange)
 {
     const struct http_server_options *options = &exchange->server->options;
@@ -322,6 +341,11 @@ static bool read_head(struct http_exchange *exchange)
     struct http_fault fault = {503, "no memory for a request"};
     if (!exchange->head_bytes || !http_head_parse(exchange->head_bytes, size, &exchange->head, &fault)) {
         refuse(exchange, fault.status, fault.why);
+        return false;
+    }
+    if (!may_come_in(exchange)) {
+        evtimer_del(exchange->timer);
+        settle(exchange);
         return false;
     }
     return begin_body(exchange);
@@ -363,8 +387,16 @@ static void on_written(struct bufferevent *stream, void *argument)
 
 static void on_event(struct bufferevent *stream, short what, void *argument)
 {
-    (void)stream;
     struct http_exchange *exchange = argument;
+    if (what & BEV_EVENT_CONNECTED) { /* TLS has shaken hands; the head's time runs on */
+        exchange->peer = http_tls_peer(stream);
+        return;
+    }
+    if (exchange->server->options.tls) {
+        http_tls_log_failure(stream);
+        http_connection_close(exchange); /* libevent writes no more either */
+        return;
+    }
     bool only_end = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
     if (only_end && exchange->state == EXCHANGE_FLUSH)
         exchange->close_after = true; /* it may still read what was answered */
@@ -387,6 +419,8 @@ static void count_output(struct evbuffer *output, const struct evbuffer_cb_info 
 {
     (void)output;
     struct http_exchange *exchange = argument;
+    if (exchange->server->options.metrics)
+        metric_add(&exchange->server->options.metrics->sent_bytes[METRIC_DOOR_HTTP], info->n_deleted);
     exchange->output_counted += info->n_added - info->n_deleted;
     atomic_fetch_add(&exchange->server->output_bytes, info->n_added - info->n_deleted);
 }
@@ -398,7 +432,8 @@ static bool open_stream(struct http_exchange *exchange, int fd)
     const struct http_server_options *options = &exchange->server->options;
     exchange->timer = evtimer_new(exchange->loop->base, on_timer, exchange);
     exchange->out = evbuffer_new();
-    exchange->stream = bufferevent_socket_new(exchange->loop->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    exchange->stream = options->tls ? http_tls_accept(exchange->server, exchange->loop->base, fd)
+                                    : bufferevent_socket_new(exchange->loop->base, fd, BEV_OPT_CLOSE_ON_FREE);
     if (!exchange->timer || !exchange->out || !exchange->stream)
         return false;
     int one = 1;
@@ -412,6 +447,15 @@ static bool open_stream(struct http_exchange *exchange, int fd)
     return bufferevent_set_timeouts(exchange->stream, NULL, &write_timeout) == 0 &&
            evbuffer_add_cb(bufferevent_get_output(exchange->stream), count_output, exchange) != NULL &&
            bufferevent_enable(exchange->stream, EV_READ | EV_WRITE) == 0;
+}
+
+/* A tenth more or less, so that connections opened together do not end together. */
+static int64_t old_at_ns(const struct http_server_options *options)
+{
+    if (options->max_connection_age_ms <= 0)
+        return INT64_MAX;
+    int64_t now_ns = clock_now_ns(clock_monotonic());
+    return now_ns + options->max_connection_age_ms * (900 + now_ns / 1000 % 201) * 1000;
 }
 
 static void abandon(struct http_exchange *exchange, int fd)
@@ -432,14 +476,15 @@ void http_connection_open(struct http_loop *loop, int fd, bool refused)
     struct http_exchange *exchange = mem_alloc(sizeof *exchange);
     if (!exchange) {
         (void)close(fd);
-        atomic_fetch_sub(&loop->server->n_connections, 1);
+        http_server_forget_connection(loop->server);
         return;
     }
     exchange->server = loop->server;
     exchange->loop = loop;
+    exchange->old_at_ns = old_at_ns(&loop->server->options);
     if (!open_stream(exchange, fd)) {
         abandon(exchange, fd);
-        atomic_fetch_sub(&loop->server->n_connections, 1);
+        http_server_forget_connection(loop->server);
         return;
     }
     LIST_INSERT_HEAD(&loop->all, exchange, all_link);

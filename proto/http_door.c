@@ -6,6 +6,8 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/http_door_internal.h"
+#include "proto/metrics_text.h"
+#include "proto/route_headers.h"
 #include "proto/service_state.h"
 #include "proto/whole_answer.h"
 
@@ -39,9 +41,11 @@ void http_refuse(struct http_door *door, struct http_exchange *exchange, const e
                  enum openai_kind kind, const char *param)
 {
     int status = openai_status_of(error->code);
+    if (status == 401)
+        http_exchange_header(exchange, "www-authenticate", "Bearer realm=\"bantam\"");
     if (status == 429 || status == 503) {
         char value[24];
-        int64_t ms = service_pushback_ms(door->service);
+        int64_t ms = refusal_pushback_ms(door->service, error);
         (void)snprintf(value, sizeof value, "%lld", (long long)((ms + 999) / 1000));
         http_exchange_header(exchange, "retry-after", value);
         (void)snprintf(value, sizeof value, "%lld", (long long)ms);
@@ -81,18 +85,42 @@ static void answer(struct http_door *door, struct http_exchange *exchange, bool 
 
 typedef void route_fn(struct http_door *door, struct http_exchange *exchange);
 
-static void get_health(struct http_door *door, struct http_exchange *exchange)
+void http_answer_health(struct service *service, struct http_exchange *exchange)
 {
     static const char alive[] = "{\"status\":\"ok\"}";
-    if (service_is_alive(door->service))
+    if (service_is_alive(service))
         http_exchange_respond(exchange, 200, HTTP_JSON, alive, sizeof alive - 1);
     else
         http_refuse_with(exchange, 503, "the engine's loop shows no life");
 }
 
+void http_answer_metrics(struct service *service, const char *version, struct http_exchange *exchange)
+{
+    struct buffer body = {.limit_bytes = METRICS_TEXT_BYTES_MAX};
+    if (metrics_write_service(service, version, &body))
+        http_exchange_respond(exchange, 200, METRICS_CONTENT_TYPE, body.data, body.size);
+    else
+        http_refuse_with(exchange, 500, "no memory for the metrics");
+    buffer_free(&body);
+}
+
+static void get_health(struct http_door *door, struct http_exchange *exchange)
+{
+    http_answer_health(door->service, exchange);
+}
+
+static void get_metrics(struct http_door *door, struct http_exchange *exchange)
+{
+    if (door->options.metrics)
+        http_answer_metrics(door->service, door->options.version, exchange);
+    else
+        http_refuse_with(exchange, 404,
+                         "metrics have a port of their own (--metrics-port); see --http-metrics");
+}
+
 static void get_ready(struct http_door *door, struct http_exchange *exchange)
 {
-    if (atomic_load(&door->draining))
+    if (atomic_load(&door->not_ready))
         http_refuse_with(exchange, 503, "the server is shutting down");
     else
         get_health(door, exchange);
@@ -223,21 +251,30 @@ static void post_completion(struct http_door *door, struct http_exchange *exchan
 
 /* --- routing */
 
+/* Whom a path answers when the door asks who comes in. */
+enum http_access {
+    HTTP_FOR_CALLERS, /* who is known */
+    HTTP_FOR_EVERYONE,
+    HTTP_FOR_ADMINS,
+};
+
 static const struct http_route {
     const char *path;
     bool posts; /* POST with a JSON body; else GET and HEAD */
     route_fn *handle;
+    enum http_access access;
 } routes[] = {
-    {"/v1/chat/completions", true, post_chat},
-    {"/v1/completions", true, post_completion},
-    {"/v1/models", false, get_models},
-    {"/tokenize", true, post_tokenize},
-    {"/detokenize", true, post_detokenize},
-    {"/health", false, get_health},
-    {"/ready", false, get_ready},
-    {"/version", false, get_version},
+    {"/v1/chat/completions", true, post_chat, HTTP_FOR_CALLERS},
+    {"/v1/completions", true, post_completion, HTTP_FOR_CALLERS},
+    {"/v1/models", false, get_models, HTTP_FOR_CALLERS},
+    {"/tokenize", true, post_tokenize, HTTP_FOR_CALLERS},
+    {"/detokenize", true, post_detokenize, HTTP_FOR_CALLERS},
+    {"/health", false, get_health, HTTP_FOR_EVERYONE},
+    {"/ready", false, get_ready, HTTP_FOR_EVERYONE},
+    {"/version", false, get_version, HTTP_FOR_CALLERS},
+    {"/metrics", false, get_metrics, HTTP_FOR_ADMINS},
 };
-static const struct http_route model_route = {models_prefix, false, get_model};
+static const struct http_route model_route = {models_prefix, false, get_model, HTTP_FOR_CALLERS};
 
 static const struct http_route *find_route(struct http_text path)
 {
@@ -271,6 +308,38 @@ static void echo_request_id(struct http_exchange *exchange, const struct http_he
     http_exchange_header(exchange, "x-request-id", value);
 }
 
+bool http_check_method(struct http_exchange *exchange, bool posts)
+{
+    const struct http_head *head = http_exchange_head(exchange);
+    bool is_post = http_text_is(head->method, "POST");
+    bool is_get = http_text_is(head->method, "GET") || http_text_is(head->method, "HEAD");
+    if (posts ? !is_post : !is_get) {
+        http_exchange_header(exchange, "allow", posts ? "POST" : "GET, HEAD");
+        http_refuse_with(exchange, 405, posts ? "this path takes POST" : "this path takes GET");
+        return false;
+    }
+    if (posts && !is_json(head)) {
+        http_refuse_with(exchange, 415,
+                         "the body must be JSON, with the header Content-Type: application/json");
+        return false;
+    }
+    return true;
+}
+
+void http_add_load_headers(struct http_door *door, struct http_exchange *exchange)
+{
+    http_exchange_header(exchange, ROUTE_MODEL, door->service->vtable->model_info(door->service)->model);
+    struct http_text wanted = http_head_find(http_exchange_head(exchange), "endpoint-load-metrics-format");
+    enum orca_format format = wanted.data ? orca_format_parse(wanted.data, wanted.size) : ORCA_FORMAT_NONE;
+    if (format == ORCA_FORMAT_NONE)
+        return;
+    struct orca_report report;
+    char value[ORCA_REPORT_BYTES_MAX * 2];
+    load_meter_read(&door->load_meter, true, &report);
+    orca_report_write(&report, format, value);
+    http_exchange_header(exchange, "endpoint-load-metrics", value);
+}
+
 static void handle(void *context, struct http_exchange *exchange)
 {
     struct http_door *door = context;
@@ -284,17 +353,77 @@ static void handle(void *context, struct http_exchange *exchange)
         http_refuse_with(exchange, 404, message);
         return;
     }
-    bool posts = http_text_is(head->method, "POST");
-    bool gets = http_text_is(head->method, "GET") || http_text_is(head->method, "HEAD");
-    if (route->posts ? !posts : !gets) {
-        http_exchange_header(exchange, "allow", route->posts ? "POST" : "GET, HEAD");
-        http_refuse_with(exchange, 405, route->posts ? "this path takes POST" : "this path takes GET");
-    } else if (route->posts && !is_json(head)) {
-        http_refuse_with(exchange, 415,
-                         "the body must be JSON, with the header Content-Type: application/json");
-    } else {
+    if (http_check_method(exchange, route->posts))
         route->handle(door, exchange);
+}
+
+/* --- who comes in */
+
+static bool admit(void *context, struct http_exchange *exchange)
+{
+    struct http_door *door = context;
+    const struct http_head *head = http_exchange_head(exchange);
+    const struct http_route *route = find_route(head->path);
+    if (!door->options.identity || (route && route->access == HTTP_FOR_EVERYONE))
+        return true;
+    struct credentials credentials = {.peer = http_exchange_peer(exchange)};
+    for (size_t i = 0; i < head->n_headers; i++) {
+        if (!http_text_is_ignoring_case(head->headers[i].name, "authorization"))
+            continue;
+        credentials.authorization = head->headers[i].value.data;
+        credentials.authorization_bytes = head->headers[i].value.size;
+        credentials.n_authorizations++;
     }
+    struct caller *caller = http_exchange_caller(exchange);
+    err_t e = identity_authenticate(door->options.identity, &credentials, caller);
+    if (e.code == ERR_OK && route && route->access == HTTP_FOR_ADMINS && !caller->is_admin)
+        e = err_new(ERR_PERMISSION_DENIED, "tenant %s may not read this; it is for tenants with admin=yes",
+                    caller->tenant);
+    if (e.code == ERR_OK)
+        return true;
+    echo_request_id(exchange, head);
+    http_refuse(door, exchange, &e, OPENAI_COMPLETION, NULL);
+    return false;
+}
+
+/* "6m0s", "1.5s", "20ms", as OpenAI writes durations. */
+static void format_duration(int64_t ns, char *out, size_t out_bytes)
+{
+    int64_t ms = ns / 1000000 + (ns % 1000000 > 0);
+    if (ms < 1000)
+        (void)snprintf(out, out_bytes, "%lldms", (long long)ms);
+    else if (ms < 60000)
+        (void)snprintf(out, out_bytes, "%gs", (double)ms / 1000);
+    else
+        (void)snprintf(out, out_bytes, "%lldm%llds", (long long)(ms / 60000), (long long)(ms % 60000 / 1000));
+}
+
+static void add_rate(struct http_exchange *exchange, const char *const names[3],
+                     const struct quota_view *view)
+{
+    char value[32];
+    if (view->limit == 0)
+        return;
+    (void)snprintf(value, sizeof value, "%u", view->limit);
+    http_exchange_header(exchange, names[0], value);
+    (void)snprintf(value, sizeof value, "%u", view->remaining);
+    http_exchange_header(exchange, names[1], value);
+    format_duration(view->reset_ns, value, sizeof value);
+    http_exchange_header(exchange, names[2], value);
+}
+
+void http_add_rates(struct http_door *door, struct http_exchange *exchange)
+{
+    static const char *const requests[3] = {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+                                            "x-ratelimit-reset-requests"};
+    static const char *const tokens[3] = {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+                                          "x-ratelimit-reset-tokens"};
+    struct tenant_rates rates;
+    if (!door->options.identity ||
+        !identity_rates(door->options.identity, http_exchange_caller(exchange)->tenant, &rates))
+        return;
+    add_rate(exchange, requests, &rates.requests);
+    add_rate(exchange, tokens, &rates.tokens);
 }
 
 static void pump(void *context, struct http_exchange *exchange)
@@ -330,6 +459,8 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
     door->service = service;
     door->options = *options;
     door->opened_unix_s = (int64_t)time(NULL);
+    door->metrics = service->vtable->metrics(service);
+    load_meter_init(&door->load_meter, service);
     struct http_server_options server = {
         .host = options->host,
         .port = options->port,
@@ -345,8 +476,12 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
         .body_timeout_ms = options->body_timeout_ms,
         .idle_timeout_ms = options->idle_timeout_ms,
         .write_timeout_ms = options->write_timeout_ms,
+        .tls = options->tls,
+        .max_connection_age_ms = options->max_connection_age_ms,
+        .metrics = door->metrics,
         .progress = service->vtable->progress(service),
         .context = door,
+        .admit = admit,
         .handle = handle,
         .pump = pump,
         .ended = ended,
@@ -371,9 +506,15 @@ uint32_t http_door_active(const struct http_door *door)
     return atomic_load(&((struct http_door *)door)->n_active);
 }
 
+void http_door_not_ready(struct http_door *door)
+{
+    atomic_store(&door->not_ready, true);
+}
+
 void http_door_drain(struct http_door *door, struct event_count *idle)
 {
     atomic_store(&door->idle, idle);
+    http_door_not_ready(door);
     atomic_store(&door->draining, true);
     http_server_drain(door->server);
 }

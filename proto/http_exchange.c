@@ -4,6 +4,7 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/clock.h"
 #include "proto/http_server_internal.h"
 
 static const char *reason_of(int status)
@@ -13,7 +14,10 @@ static const char *reason_of(int status)
         const char *reason;
     } reasons[] = {
         {200, "OK"},
+        {202, "Accepted"},
         {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {408, "Request Timeout"},
@@ -52,6 +56,16 @@ void http_exchange_drop_body(struct http_exchange *exchange)
     buffer_free(&exchange->body);
     atomic_fetch_sub(&exchange->server->pending_bytes, exchange->reserved_bytes);
     exchange->reserved_bytes = 0;
+}
+
+struct caller *http_exchange_caller(struct http_exchange *exchange)
+{
+    return &exchange->caller;
+}
+
+const struct peer_names *http_exchange_peer(const struct http_exchange *exchange)
+{
+    return http_peer_names(exchange->peer);
 }
 
 void *http_exchange_user(const struct http_exchange *exchange)
@@ -120,7 +134,10 @@ static void add_head(struct http_exchange *exchange, int status, const char *con
     struct tm parts;
     size_t date_bytes = strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &parts));
     ASSERT(date_bytes > 0);
-    bool keep = exchange->head.keep_alive && !exchange->close_after &&
+    if (exchange->server->options.metrics)
+        metric_add(&exchange->server->options.metrics->answers[metric_answer_http(status)], 1);
+    bool is_old = exchange->old_at_ns != INT64_MAX && clock_now_ns(clock_monotonic()) >= exchange->old_at_ns;
+    bool keep = !is_old && exchange->head.keep_alive && !exchange->close_after &&
                 !atomic_load(&exchange->server->draining) && !atomic_load(&exchange->server->stopping);
     exchange->close_after = !keep;
     const char *connection = !keep                               ? "connection: close\r\n"

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/http_door_internal.h"
+#include "proto/route_headers.h"
 #include "proto/whole_answer.h"
 
 enum {
@@ -63,6 +64,7 @@ static void free_generation(struct generation *generation)
     openai_answer_free(&generation->answer);
     struct http_door *door = generation->door;
     mem_free(generation);
+    metric_subtract(&door->metrics->streams_open[METRIC_DOOR_HTTP], 1);
     struct event_count *idle = atomic_load(&door->idle);
     if (atomic_fetch_sub(&door->n_active, 1) == 1 && idle)
         event_count_bump(idle);
@@ -70,10 +72,12 @@ static void free_generation(struct generation *generation)
 
 void http_generate_ended(struct http_door *door, struct http_exchange *exchange)
 {
-    (void)door;
     struct generation *generation = http_exchange_user(exchange);
-    if (generation)
-        free_generation(generation);
+    if (!generation)
+        return;
+    if (!http_exchange_complete(exchange))
+        metric_add(&door->metrics->disconnects[METRIC_DOOR_HTTP], 1);
+    free_generation(generation);
 }
 
 /* --- submitting */
@@ -81,6 +85,11 @@ void http_generate_ended(struct http_door *door, struct http_exchange *exchange)
 static err_t no_memory(void)
 {
     return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+}
+
+static err_t shutting_down(void)
+{
+    return err_new(ERR_UNAVAILABLE, "the server is shutting down");
 }
 
 /* What echo repeats: a text as it came, ids as the tokenizer writes them. */
@@ -160,6 +169,7 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
     const char *id = request_id_of(http_exchange_head(exchange), generation->request.request.request_id,
                                    id_bytes, sizeof id_bytes);
     generation->request.request.request_id = id;
+    generation->request.request.tenant = http_exchange_caller(exchange)->tenant;
     generation->n_choices = whole_answer_choices(&generation->request.request);
     generation->parts = mem_alloc_array(generation->request.n_prompts, sizeof *generation->parts);
     if (!generation->parts)
@@ -168,6 +178,28 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
     for (size_t i = 0; i < generation->n_parts; i++)
         TRY(submit_part(generation, i));
     return name_answer(generation, exchange, id);
+}
+
+/* false: there is none, or it does not fit. */
+static bool copy_header(const struct http_head *head, const char *name, char *out, size_t out_bytes)
+{
+    struct http_text value = http_head_find(head, name);
+    if (!value.data || value.size >= out_bytes || memchr(value.data, 0, value.size))
+        return false;
+    memcpy(out, value.data, value.size);
+    out[value.size] = '\0';
+    return true;
+}
+
+/* *headers must live as long as the request. */
+static err_t apply_headers(const struct http_head *head, struct route_headers *headers,
+                           struct request *request)
+{
+    char priority[16];
+    bool has_priority = copy_header(head, ROUTE_PRIORITY, priority, sizeof priority);
+    if (!copy_header(head, ROUTE_MODEL, headers->model, sizeof headers->model))
+        headers->model[0] = '\0';
+    return route_headers_apply(headers, has_priority ? priority : NULL, request);
 }
 
 static err_t open_generation(struct generation *generation, struct http_exchange *exchange,
@@ -182,6 +214,9 @@ static err_t open_generation(struct generation *generation, struct http_exchange
     generation->answer.service = service;
     generation->answer.model = service->vtable->model_info(service);
     generation->answer.created_unix_s = (int64_t)time(NULL);
+    struct route_headers headers;
+    if (e.code == ERR_OK)
+        e = apply_headers(http_exchange_head(exchange), &headers, &generation->request.request);
     if (e.code == ERR_OK)
         e = submit_all(generation, exchange);
     if (e.code != ERR_OK)
@@ -200,9 +235,12 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
         return;
     }
     atomic_fetch_add(&door->n_active, 1);
+    metric_add(&door->metrics->streams_open[METRIC_DOOR_HTTP], 1);
     generation->door = door;
-    e = open_generation(generation, exchange, kind);
+    e = atomic_load(&door->draining) ? shutting_down() : open_generation(generation, exchange, kind);
+    http_add_rates(door, exchange);
     if (e.code != ERR_OK) {
+        metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_HTTP, e.code)], 1);
         http_refuse(door, exchange, &e, kind, generation->param);
         free_generation(generation);
         return;
@@ -268,10 +306,11 @@ static err_t too_long(void)
 
 /* --- streams */
 
-static void begin_stream(struct http_exchange *exchange)
+static void begin_stream(struct generation *generation, struct http_exchange *exchange)
 {
     if (http_exchange_begun(exchange))
         return;
+    http_add_load_headers(generation->door, exchange);
     http_exchange_header(exchange, "cache-control", "no-cache");
     http_exchange_header(exchange, "x-accel-buffering", "no"); /* nginx would gather tokens */
     http_exchange_begin(exchange, 200, "text/event-stream; charset=utf-8");
@@ -281,7 +320,7 @@ static void send_chunk(struct generation *generation, struct http_exchange *exch
 {
     if (generation->chunk.size == 0)
         return;
-    begin_stream(exchange);
+    begin_stream(generation, exchange);
     http_exchange_send(exchange, generation->chunk.data, generation->chunk.size);
     if (generation->chunk.capacity > CHUNK_BYTES_ENOUGH)
         buffer_free(&generation->chunk);
@@ -364,6 +403,7 @@ static void write_whole(void *context, struct http_exchange *exchange)
     const struct event *first = whole_answer_events(generation->parts[0].whole, &n_events);
     good = good && openai_encode_end(&generation->answer, first, &generation->usage, &body);
     err_t e = too_long();
+    http_add_load_headers(generation->door, exchange);
     if (good)
         http_exchange_respond(exchange, 200, HTTP_JSON, body.data, body.size);
     else
@@ -410,7 +450,7 @@ void http_generate_pump(struct http_door *door, struct http_exchange *exchange)
     struct generation *generation = http_exchange_user(exchange);
     ASSERT(generation);
     if (atomic_load(&door->closing)) {
-        err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
+        err_t e = shutting_down();
         fail(generation, exchange, &e);
     } else if (generation->request.stream) {
         pump_stream(generation, exchange);

@@ -25,6 +25,20 @@ void http_loop_check_end(struct http_loop *loop)
         (void)event_base_loopbreak(loop->base);
 }
 
+uint32_t http_server_count_connection(struct http_server *server)
+{
+    if (server->options.metrics)
+        metric_add(&server->options.metrics->http_connections[0], 1);
+    return atomic_fetch_add(&server->n_connections, 1);
+}
+
+void http_server_forget_connection(struct http_server *server)
+{
+    if (server->options.metrics)
+        metric_subtract(&server->options.metrics->http_connections[0], 1);
+    atomic_fetch_sub(&server->n_connections, 1);
+}
+
 /* --- on the loop's thread */
 
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
@@ -35,9 +49,11 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     (void)address_bytes;
     struct http_loop *loop = argument;
     struct http_server *server = loop->server;
-    uint32_t n_before = atomic_fetch_add(&server->n_connections, 1);
-    if (n_before >= server->options.max_connections + HTTP_REFUSALS_MAX) {
-        atomic_fetch_sub(&server->n_connections, 1);
+    uint32_t n_before = http_server_count_connection(server);
+    /* Under TLS nobody is told: that would take a handshake. */
+    uint32_t n_refusals = server->options.tls ? 0 : HTTP_REFUSALS_MAX;
+    if (n_before >= server->options.max_connections + n_refusals) {
+        http_server_forget_connection(server);
         (void)close(fd);
         return;
     }
@@ -135,6 +151,9 @@ static void *loop_main(void *argument)
     sigaddset(&broken_pipe, SIGPIPE);
     (void)pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL);
     (void)event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    /* A callback of a stream under TLS that is still to run holds the stream's memory. */
+    while (event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) > 0)
+        (void)event_base_loop(loop->base, EVLOOP_NONBLOCK);
     ASSERT(LIST_EMPTY(&loop->all));
     return NULL;
 }

@@ -13,20 +13,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "api/metrics.h"
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/event_count.h"
 #include "proto/http_parser.h"
+#include "proto/identity.h"
 
 struct http_server;
 struct http_exchange;
+struct tls_files; /* proto/tls_files.h */
 
 enum {
     HTTP_THREADS_MAX = 16,
     HTTP_LISTEN_ADDRESSES_MAX = 8,     /* of one host name */
     HTTP_INLINE_BODY_BYTES = 16 << 10, /* larger bodies are handled on a worker */
-    HTTP_REFUSALS_MAX = 64,            /* connections past the limit that are told so at once; more are cut */
-    HTTP_BODY_FIRST_BYTES = 4 << 10,   /* what a body is given before it has arrived */
+    HTTP_REFUSALS_MAX =
+        64, /* connections past the limit that are told so at once (not under TLS); more are cut */
+    HTTP_BODY_FIRST_BYTES = 4 << 10, /* what a body is given before it has arrived */
 };
 
 struct http_server_options {
@@ -43,9 +47,15 @@ struct http_server_options {
     int64_t body_timeout_ms;  /* from there to the end of the body */
     int64_t idle_timeout_ms;  /* between two requests */
     int64_t write_timeout_ms; /* without a byte taken by the client */
+    int64_t max_connection_age_ms; /* give or take a tenth; the answer after it closes; 0 = no limit */
+    struct metrics *metrics;       /* borrowed: where the HTTP door counts; NULL = nowhere */
 
+    struct tls_files *tls;        /* borrowed; NULL = clear text */
     struct event_count *progress; /* borrowed: bumped when streams may have something new */
     void *context;                /* of the callbacks */
+    /* When the head has come, before the body: whether the request may come in; if not, it was answered. NULL
+     * = every one may. */
+    bool (*admit)(void *context, struct http_exchange *exchange);
     void (*handle)(void *context, struct http_exchange *exchange);
     void (*pump)(void *context, struct http_exchange *exchange);
     void (*ended)(void *context, struct http_exchange *exchange);
@@ -67,6 +77,10 @@ const struct http_head *http_exchange_head(const struct http_exchange *exchange)
 /* The body; http_exchange_drop_body frees it early. */
 const char *http_exchange_body(const struct http_exchange *exchange, size_t *size_bytes);
 void http_exchange_drop_body(struct http_exchange *exchange);
+/* Who sends it, of the door's making: zero until set. */
+struct caller *http_exchange_caller(struct http_exchange *exchange);
+/* The names in the client's verified certificate; NULL = it has shown none. */
+const struct peer_names *http_exchange_peer(const struct http_exchange *exchange);
 void *http_exchange_user(const struct http_exchange *exchange);
 void http_exchange_set_user(struct http_exchange *exchange, void *user);
 

@@ -35,7 +35,9 @@ struct http_exchange {
     struct http_loop *loop;
     struct bufferevent *stream; /* NULL: the client has gone, and a worker still has the exchange */
     struct event *timer;
+    struct http_peer *peer; /* owned; NULL = no certificate */
     enum exchange_state state;
+    int64_t old_at_ns;                   /* from then on an answer closes the connection; INT64_MAX = never */
     LIST_ENTRY(http_exchange) all_link;  /* of the loop's connections */
     LIST_ENTRY(http_exchange) open_link; /* of those in EXCHANGE_OPEN */
     size_t output_counted;               /* this connection's share of the server's output_bytes */
@@ -45,6 +47,7 @@ struct http_exchange {
     size_t head_seen; /* bytes in which no end of the head was found */
     char *head_bytes; /* owned: what head points into */
     struct http_head head;
+    struct caller caller;
     struct http_chunks chunks;
     struct buffer body;
     size_t reserved_bytes; /* this request's share of the server's pending_bytes */
@@ -97,6 +100,9 @@ struct http_server {
 };
 
 /* http_server.c */
+/* One connection more or less. Returns how many there were before. */
+uint32_t http_server_count_connection(struct http_server *server);
+void http_server_forget_connection(struct http_server *server);
 void http_loop_wake(struct http_loop *loop);
 /* When stopping: leaves the loop after the last connection. */
 void http_loop_check_end(struct http_loop *loop);
@@ -109,6 +115,18 @@ void http_connection_returned(struct http_exchange *exchange); /* from a worker 
 void http_connection_close(struct http_exchange *exchange);
 /* The server stops: connections without a request end, the others are pumped and then cut. */
 void http_connection_stop(struct http_exchange *exchange);
+
+/* http_tls.c */
+struct http_peer;
+/* NULL without memory. */
+struct bufferevent *http_tls_accept(struct http_server *server, struct event_base *base, int fd);
+/* After the handshake: what the client has shown, or NULL. */
+struct http_peer *http_tls_peer(struct bufferevent *stream);
+void http_peer_free(struct http_peer *peer);
+const struct peer_names *http_peer_names(const struct http_peer *peer); /* NULL of NULL */
+/* Says that nothing more is sent; nothing happens in clear text. */
+void http_tls_say_end(struct bufferevent *stream);
+void http_tls_log_failure(struct bufferevent *stream);
 
 /* http_exchange.c */
 void http_exchange_respond_fault(struct http_exchange *exchange, int status, const char *why);

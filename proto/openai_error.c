@@ -14,7 +14,12 @@ int openai_status_of(enum err_code code)
         return 400;
     case ERR_NOT_FOUND:
         return 404;
+    case ERR_UNAUTHENTICATED:
+        return 401;
+    case ERR_PERMISSION_DENIED:
+        return 403;
     case ERR_RESOURCE_EXHAUSTED:
+    case ERR_QUOTA_EXCEEDED:
         return 429;
     case ERR_CANCELLED:
         return 499;
@@ -32,6 +37,8 @@ int openai_status_of(enum err_code code)
 
 static const char *type_of(int status)
 {
+    if (status == 403)
+        return "permission_error";
     if (status == 429)
         return "rate_limit_error";
     if (status == 503)
@@ -127,6 +134,12 @@ static const char *code_of(const err_t *error)
         return "unsupported_parameter";
     case ERR_RESOURCE_EXHAUSTED:
         return "queue_full";
+    case ERR_QUOTA_EXCEEDED:
+        return "rate_limit_exceeded";
+    case ERR_UNAUTHENTICATED:
+        return "invalid_api_key";
+    case ERR_PERMISSION_DENIED:
+        return "permission_denied";
     case ERR_INVALID_ARGUMENT:
         return strncmp(error->message, "the prompt has ", 15) == 0 ? "context_length_exceeded" : NULL;
     default:
@@ -155,7 +168,10 @@ bool openai_encode_error(const err_t *error, enum openai_kind kind, const char *
         find_param(error->message, kind, found);
     else if (status == 404)
         (void)snprintf(found, sizeof found, "model");
-    return encode(error->message, type_of(status), found, code_of(error), out);
+    const char *type = type_of(status);
+    if (error->code == ERR_QUOTA_EXCEEDED)
+        type = strstr(error->message, "tokens a minute") ? "tokens" : "requests";
+    return encode(error->message, type, found, code_of(error), out);
 }
 
 bool openai_encode_fault(int status, const char *message, struct buffer *out)

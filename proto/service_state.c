@@ -21,3 +21,8 @@ int64_t service_pushback_ms(struct service *service)
     int64_t ms = loads.predicted_ttft_ns / 1000000;
     return ms < PUSHBACK_MIN_MS ? PUSHBACK_MIN_MS : ms > PUSHBACK_MAX_MS ? PUSHBACK_MAX_MS : ms;
 }
+
+int64_t refusal_pushback_ms(struct service *service, const err_t *refusal)
+{
+    return refusal->retry_after_ms > 0 ? refusal->retry_after_ms : service_pushback_ms(service);
+}

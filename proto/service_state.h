@@ -10,3 +10,5 @@
 bool service_is_alive(struct service *service);
 /* When to come back after RESOURCE_EXHAUSTED, in ms. */
 int64_t service_pushback_ms(struct service *service);
+/* The same for one refusal, which may know it itself. */
+int64_t refusal_pushback_ms(struct service *service, const err_t *refusal);

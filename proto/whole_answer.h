@@ -1,5 +1,5 @@
-/* Gathers a request's events until every choice has finished: what GenerateWhole answers with. One thread at
- * a time. */
+/* Gathers a request's events until every choice has finished: what GenerateWhole, and Generate without a
+ * stream, answer with. One thread at a time. */
 #pragma once
 
 #include <stddef.h>

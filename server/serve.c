@@ -1,19 +1,30 @@
 #include "server/serve.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "api/metrics.h"
 #include "base/clock.h"
 #include "base/event_count.h"
 #include "base/log.h"
+#include "proto/admin_door.h"
 #include "proto/grpc_door.h"
 #include "proto/grpc_runtime.h"
 #include "proto/http_door.h"
 #include "proto/listen_address.h"
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
+
+#define REFRESH_INTERVAL_NS INT64_C(1000000000) /* of files that may have changed */
+/* For connections that are being made, then that wait to be accepted, then whose first request is on its way.
+ */
+#define HALF_MADE_NS        INT64_C(20000000)
+#define PENDING_NS          INT64_C(5000000)
+#define PENDING_TURNS       200
+#define FIRST_REQUEST_NS    INT64_C(100000000)
 
 /* Signals and the end of the last generation bump it; static because the signals' thread outlives serve_run.
  */
@@ -22,19 +33,24 @@ static struct event_count changed;
 /* What clients come in by. */
 struct doors {
     struct grpc_door *grpc;
-    struct http_door *http; /* NULL = not wanted */
+    struct http_door *http;   /* NULL = not wanted */
+    struct admin_door *admin; /* likewise */
 };
 
 struct serve_options serve_options_default(void)
 {
     struct grpc_door_options door = grpc_door_options_default();
     struct http_door_options http = http_door_options_default();
+    struct admin_door_options admin = admin_door_options_default();
     return (struct serve_options){
         .host = door.host,
         .port = door.port,
         .http = true,
         .http_port = http.port,
         .max_http_connections = http.max_connections,
+        .metrics = true,
+        .metrics_host = admin.host,
+        .metrics_port = admin.port,
         .shutdown_timeout_ns = INT64_C(30000000000),
         .max_connection_calls = door.max_streams,
         .max_calls = door.max_calls,
@@ -43,17 +59,27 @@ struct serve_options serve_options_default(void)
     };
 }
 
-/* Nobody but this machine may reach a server without TLS and authentication, unless told so. */
+/* The operator's listener, which has neither TLS nor keys in any case. */
+static err_t check_metrics_bind(const struct serve_options *options)
+{
+    bool loopback;
+    if (!options->metrics)
+        return err_ok();
+    TRY(listen_is_loopback(options->metrics_host, &loopback));
+    if (!loopback && !options->access.allow_insecure_bind)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "--metrics-host %s can be reached from other machines, without TLS or authentication; "
+                       "say --allow-insecure-bind if whoever reaches it may read the metrics",
+                       options->metrics_host);
+    return err_ok();
+}
+
 static err_t check_bind(const struct serve_options *options)
 {
     bool loopback;
+    TRY(access_check(&options->access, options->host));
+    TRY(check_metrics_bind(options));
     TRY(listen_is_loopback(options->host, &loopback));
-    if (!loopback && !options->allow_insecure_bind)
-        return err_new(
-            ERR_INVALID_ARGUMENT,
-            "--host %s can be reached from other machines, without TLS or authentication; put a proxy "
-            "in front of 127.0.0.1, or say --allow-insecure-bind",
-            options->host);
     if (!grpc_runtime_is_current())
         log_line(
             loopback ? LOG_INFO : LOG_WARN, "serve",
@@ -88,31 +114,75 @@ static err_t announce(const struct serve_options *options, const struct doors *d
     char address[LISTEN_HOST_BYTES_MAX + 16];
     if (doors->http && options->http_port_file)
         TRY(write_port_file("--http-port-file", options->http_port_file, http_door_port(doors->http)));
+    if (doors->admin && options->metrics_port_file)
+        TRY(write_port_file("--metrics-port-file", options->metrics_port_file,
+                            admin_door_port(doors->admin)));
     if (options->port_file)
         TRY(write_port_file("--port-file", options->port_file, port));
     listen_format_address(options->host, port, address, sizeof address);
     (void)printf("listening on %s\n", address);
     if (doors->http) {
         listen_format_address(options->host, http_door_port(doors->http), address, sizeof address);
-        (void)printf("listening on http://%s\n", address);
+        (void)printf("listening on %s://%s\n", options->access.cert_file ? "https" : "http", address);
+    }
+    if (doors->admin) {
+        listen_format_address(options->metrics_host, admin_door_port(doors->admin), address, sizeof address);
+        (void)printf("metrics on http://%s/metrics\n", address);
     }
     (void)fflush(stdout);
     service_notify("READY=1");
     return err_ok();
 }
 
-static void wait_for_signal(void)
+/* Meanwhile files that change are read again. */
+static void wait_for_signal(const struct access *access)
 {
+    uint32_t n_hangups = stop_signals_hangups();
     while (stop_signals_seen() == 0) {
         uint32_t seen = event_count_read(&changed);
+        uint32_t n_now = stop_signals_hangups();
+        access_refresh(access, n_now != n_hangups);
+        n_hangups = n_now;
         if (stop_signals_seen() == 0)
-            event_count_wait(&changed, seen, -1);
+            event_count_wait(&changed, seen, REFRESH_INTERVAL_NS);
     }
 }
 
 static uint32_t active_in(const struct doors *doors)
 {
     return grpc_door_active(doors->grpc) + (doors->http ? http_door_active(doors->http) : 0);
+}
+
+/* For so long, or until a second signal. */
+static void wait_for(int64_t duration_ns)
+{
+    const struct clock *clock = clock_monotonic();
+    int64_t end_ns = clock_now_ns(clock) + duration_ns;
+    for (;;) {
+        uint32_t seen = event_count_read(&changed);
+        int64_t left_ns = end_ns - clock_now_ns(clock);
+        if (left_ns <= 0 || stop_signals_seen() > 1)
+            return;
+        event_count_wait(&changed, seen, left_ns);
+    }
+}
+
+/* Readiness goes first: a balancer that asks now and then sends requests for a while yet. Then new
+ * connections are refused, and what young ones have to say is heard, before clients are told to go. */
+static void send_balancers_away(const struct doors *doors, int64_t delay_ns)
+{
+    if (doors->admin)
+        admin_door_not_ready(doors->admin);
+    if (doors->http)
+        http_door_not_ready(doors->http);
+    grpc_door_not_ready(doors->grpc);
+    wait_for(delay_ns);
+    grpc_door_hold_connections(doors->grpc);
+    wait_for(HALF_MADE_NS);
+    for (int i = 0; i < PENDING_TURNS && grpc_door_pending_connections(doors->grpc) > 0; i++)
+        wait_for(PENDING_NS);
+    grpc_door_refuse_connections(doors->grpc);
+    wait_for(FIRST_REQUEST_NS);
 }
 
 /* Until nothing is in flight, the time is over, or a second signal came. */
@@ -129,9 +199,11 @@ static void wait_until_drained(const struct doors *doors, int64_t timeout_ns)
     }
 }
 
-static void drain(const struct doors *doors, const struct serve_options *options)
+static void drain(const struct doors *doors, struct service *service, const struct serve_options *options)
 {
     service_notify("STOPPING=1");
+    metric_add(&service->vtable->metrics(service)->draining[0], 1);
+    send_balancers_away(doors, options->drain_delay_ns);
     log_info("serve",
              "stopping: waiting up to %lld s for %u requests in flight; a second signal ends the wait",
              (long long)(options->shutdown_timeout_ns / 1000000000), active_in(doors));
@@ -139,6 +211,7 @@ static void drain(const struct doors *doors, const struct serve_options *options
         http_door_drain(doors->http, &changed);
     grpc_door_drain(doors->grpc, &changed);
     wait_until_drained(doors, options->shutdown_timeout_ns);
+    service->vtable->drain(service); /* not before: what the doors had accepted is served */
     uint32_t left = active_in(doors);
     if (left > 0)
         log_warn("serve", "%u requests are cut off", left);
@@ -146,7 +219,8 @@ static void drain(const struct doors *doors, const struct serve_options *options
         log_info("serve", "drained");
 }
 
-static err_t open_grpc(struct engine *engine, const struct serve_options *options, struct doors *doors)
+static err_t open_grpc(struct service *service, const struct serve_options *options,
+                       const struct access *access, struct doors *doors)
 {
     struct grpc_door_options door = grpc_door_options_default();
     door.host = options->host;
@@ -155,13 +229,21 @@ static err_t open_grpc(struct engine *engine, const struct serve_options *option
     door.max_message_bytes = options->max_message_bytes;
     door.max_streams = options->max_connection_calls;
     door.max_calls = options->max_calls;
-    return grpc_door_open(engine_service(engine), &door, &doors->grpc);
+    door.max_connection_age_ms = options->max_connection_age_ms;
+    door.max_connection_age_grace_ms = options->max_connection_age_grace_ms;
+    door.tls = access->tls;
+    door.identity = access->identity;
+    return grpc_door_open(service, &door, &doors->grpc);
 }
 
-static err_t open_http(struct engine *engine, const struct serve_options *options, int64_t stall_timeout_ns,
-                       struct doors *doors)
+static err_t open_http(struct service *service, const struct serve_options *options,
+                       const struct access *access, int64_t stall_timeout_ns, struct doors *doors)
 {
     struct http_door_options door = http_door_options_default();
+    bool loopback;
+    TRY(listen_is_loopback(options->host, &loopback));
+    door.metrics = loopback || options->http_metrics;
+    door.max_connection_age_ms = options->max_connection_age_ms;
     door.host = options->host;
     door.port = options->http_port;
     door.version = options->version;
@@ -169,8 +251,29 @@ static err_t open_http(struct engine *engine, const struct serve_options *option
     door.max_connections = options->max_http_connections;
     if (stall_timeout_ns > 0)
         door.write_timeout_ms = stall_timeout_ns / 1000000 + 1;
-    err_t e = http_door_open(engine_service(engine), &door, &doors->http);
+    door.tls = access->tls;
+    door.identity = access->identity;
+    err_t e = http_door_open(service, &door, &doors->http);
     return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
+}
+
+/* POST /drain: as if somebody had sent the signal. */
+static void order_drain(void *context)
+{
+    (void)context;
+    (void)kill(getpid(), SIGTERM);
+}
+
+static err_t open_admin(struct engine *engine, const struct serve_options *options, struct doors *doors)
+{
+    struct admin_door_options door = admin_door_options_default();
+    door.host = options->metrics_host;
+    door.port = options->metrics_port;
+    door.version = options->version;
+    door.drain = order_drain;
+    TRY(listen_is_loopback(options->metrics_host, &door.allow_orders));
+    err_t e = admin_door_open(engine_service(engine), &door, &doors->admin);
+    return e.code == ERR_OK ? e : err_prefix(e, "metrics (--metrics-port, or --no-metrics)");
 }
 
 /* Each connection is a file: the soft limit of many systems, 1024, is meant for programs of another kind. */
@@ -183,24 +286,41 @@ static void raise_file_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static err_t serve_engine(struct engine *engine, const struct serve_options *options,
+static err_t serve_engine(struct engine *engine, const struct serve_options *options, struct access *access,
                           int64_t stall_timeout_ns)
 {
     struct doors doors = {0};
+    struct service *service;
     raise_file_limit();
-    err_t e = open_grpc(engine, options, &doors);
+    err_t e = access_guard(access, engine_service(engine), &service);
+    if (e.code == ERR_OK)
+        e = open_grpc(service, options, access, &doors);
     if (e.code == ERR_OK && options->http)
-        e = open_http(engine, options, stall_timeout_ns, &doors);
+        e = open_http(service, options, access, stall_timeout_ns, &doors);
+    if (e.code == ERR_OK && options->metrics)
+        e = open_admin(engine, options, &doors);
     if (e.code == ERR_OK) {
         stop_signals_arm();
         e = announce(options, &doors);
     }
     if (e.code == ERR_OK) {
-        wait_for_signal();
-        drain(&doors, options);
+        wait_for_signal(access);
+        drain(&doors, engine_service(engine), options);
     }
+    admin_door_close(doors.admin);
     http_door_close(doors.http);
     grpc_door_close(doors.grpc);
+    return e;
+}
+
+static err_t open_and_serve(const struct engine_options *engine_options, const struct serve_options *options,
+                            struct access *access, void (*on_plan)(const struct memory_plan *plan))
+{
+    struct engine *engine;
+    TRY(engine_open(engine_options, on_plan, &engine));
+    err_t e = serve_engine(engine, options, access, engine_options->stream_stall_timeout_ns);
+    access_close(access);
+    engine_close(engine);
     return e;
 }
 
@@ -208,16 +328,19 @@ err_t serve_run(const struct engine_options *engine_options, const struct serve_
                 void (*on_plan)(const struct memory_plan *plan))
 {
     TRY(check_bind(options));
-    TRY(stop_signals_start(&changed));
+    TRY(stop_signals_start(&changed, access_has_files(&options->access)));
+    struct access access;
+    TRY(access_open(&options->access, &access));
     struct engine_options planned = *engine_options;
-    planned.caller_bytes += GRPC_DOOR_BYTES + (options->http ? HTTP_DOOR_BYTES : 0);
-    struct engine *engine;
-    TRY(engine_open(&planned, on_plan, &engine));
-    err_t e = serve_engine(engine, options, engine_options->stream_stall_timeout_ns);
-    engine_close(engine);
+    planned.caller_bytes +=
+        GRPC_DOOR_BYTES + (options->http ? HTTP_DOOR_BYTES : 0) + (options->metrics ? ADMIN_DOOR_BYTES : 0);
+    err_t e = open_and_serve(&planned, options, &access, on_plan);
+    access_close(&access);
     if (options->port_file && e.code == ERR_OK)
         (void)unlink(options->port_file);
     if (options->http && options->http_port_file && e.code == ERR_OK)
         (void)unlink(options->http_port_file);
+    if (options->metrics && options->metrics_port_file && e.code == ERR_OK)
+        (void)unlink(options->metrics_port_file);
     return e;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include "base/error.h"
 #include "engine/engine.h"
+#include "server/access.h"
 
 struct serve_options {
     const char *host;      /* name or address to listen on */
@@ -14,7 +15,14 @@ struct serve_options {
     bool http;             /* open the HTTP door too */
     uint16_t http_port;    /* 0 = any free one */
     const char *http_port_file;
-    bool allow_insecure_bind; /* host may be reachable from other machines, without TLS or authentication */
+    bool metrics; /* open the operator's listener (metrics, health, loads, drain) */
+    const char *metrics_host;
+    uint16_t metrics_port; /* 0 = any free one */
+    const char *metrics_port_file;
+    bool http_metrics;            /* /metrics on the HTTP door too, though other machines reach it */
+    struct access_options access; /* TLS, keys, tenants, open binds */
+    int64_t drain_delay_ns;       /* told to stop, it says NOT_SERVING and goes on serving for so long */
+    int64_t max_connection_age_ms, max_connection_age_grace_ms; /* 0 = no limit */
     int64_t shutdown_timeout_ns;   /* how long a drain waits for what is in flight */
     uint32_t max_connection_calls; /* of gRPC: at once on one connection */
     uint32_t max_calls;            /* at once on all; more than the engine queues is refused by the engine */
@@ -23,16 +31,17 @@ struct serve_options {
     const char *version;      /* of this program; static */
 };
 
-/* 127.0.0.1, ports 50051 and 8000, 30 s, 1,024 calls a connection, 4,096 in all, 1,024 HTTP connections, 4
- * MiB.
+/* 127.0.0.1, ports 50051, 8000 and 8002 (metrics), no delay, no limit of age, 30 s, 1,024 calls a connection,
+ * 4,096 in all, 1,024 HTTP connections, 4 MiB.
  */
 struct serve_options serve_options_default(void);
 
-/* Loads the model, opens the doors, prints "listening on HOST:PORT" and "listening on http://HOST:PORT" to
- * stdout, and serves until SIGTERM or SIGINT. Then it drains: health NOT_SERVING, no new requests, what is in
- * flight finishes within
- * shutdown_timeout_ns; a second signal ends that wait. Requests that had to be cut off are counted in the
- * log. OK after a stop by signal. Call it before other threads exist: it blocks those signals for the whole
- * process. on_plan: see engine_open. */
+/* Loads the model, opens the doors, prints "listening on HOST:PORT", "listening on http://HOST:PORT" (https
+ * with TLS) and "metrics on http://HOST:PORT/metrics" to stdout, and serves until SIGTERM or SIGINT. Then it
+ * drains: health NOT_SERVING, after drain_delay_ns no new requests, what is in flight finishes within
+ * shutdown_timeout_ns; a second signal ends either wait. Requests that had to be cut off are counted in the
+ * log. Files of certificates and keys are looked at once a second, and at SIGHUP. OK after a stop by signal.
+ * Call it before other threads exist: it blocks those signals for the whole process. on_plan: see
+ * engine_open. */
 err_t serve_run(const struct engine_options *engine_options, const struct serve_options *options,
                 void (*on_plan)(const struct memory_plan *plan)) ERR_MUST_CHECK;

@@ -9,7 +9,7 @@
 static struct {
     sigset_t set;
     struct event_count *changed;
-    _Atomic uint32_t seen;
+    _Atomic uint32_t seen, hangups;
     _Atomic bool armed;
 } signals;
 
@@ -28,20 +28,22 @@ static void *wait_for_signals(void *argument)
         int number;
         if (sigwait(&signals.set, &number) != 0)
             continue;
-        if (!atomic_load(&signals.armed))
+        if (number != SIGHUP && !atomic_load(&signals.armed))
             die_of(number);
-        atomic_fetch_add(&signals.seen, 1);
+        atomic_fetch_add(number == SIGHUP ? &signals.hangups : &signals.seen, 1);
         event_count_bump(signals.changed);
     }
     return NULL;
 }
 
-err_t stop_signals_start(struct event_count *changed)
+err_t stop_signals_start(struct event_count *changed, bool with_hangup)
 {
     signals.changed = changed;
     sigemptyset(&signals.set);
     sigaddset(&signals.set, SIGTERM);
     sigaddset(&signals.set, SIGINT);
+    if (with_hangup)
+        sigaddset(&signals.set, SIGHUP);
     (void)signal(SIGPIPE, SIG_IGN);
     int failure = pthread_sigmask(SIG_BLOCK, &signals.set, NULL);
     pthread_t thread;
@@ -61,4 +63,9 @@ void stop_signals_arm(void)
 uint32_t stop_signals_seen(void)
 {
     return atomic_load(&signals.seen);
+}
+
+uint32_t stop_signals_hangups(void)
+{
+    return atomic_load(&signals.hangups);
 }

@@ -114,12 +114,30 @@ def output_of(message: Any) -> Output:
     )
 
 
-class Client:
-    """One connection; any thread may use it. Every call takes timeout in seconds, None = no deadline."""
+def route_metadata(parameters: Mapping[str, Any], session: str | None) -> list[tuple[str, str]]:
+    """What proxies may route by (docs/load-balancing.md), said in headers as in the request."""
+    routes = {"model": parameters.get("model"), "priority": parameters.get("priority"), "session": session}
+    return [(f"x-bantam-{name}", str(value)) for name, value in routes.items() if value is not None]
 
-    def __init__(self, target: str, options: Sequence[tuple[str, Any]] = ()):
+
+class Client:
+    """One connection; any thread may use it. Every call takes timeout in seconds, None = no deadline. credentials: of
+    grpc.ssl_channel_credentials, for a server with TLS."""
+
+    def __init__(
+        self,
+        target: str,
+        options: Sequence[tuple[str, Any]] = (),
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+    ):
         defaults = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES), ("grpc.enable_retries", 0)]
-        self.channel = grpc.insecure_channel(target, options=[*defaults, *options])
+        if credentials is None:
+            self.channel = grpc.insecure_channel(target, options=[*defaults, *options])
+        else:
+            self.channel = grpc.secure_channel(target, credentials, options=[*defaults, *options])
+        self.metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
 
     def close(self) -> None:
         self.channel.close()
@@ -130,16 +148,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def unary(self, path: str, data: bytes, timeout: float | None = None) -> bytes:
-        return self.channel.unary_unary(path)(data, timeout=timeout)
+    def unary(self, path: str, data: bytes, timeout: float | None = None, metadata: Sequence[tuple[str, str]] = ()) -> bytes:
+        return self.channel.unary_unary(path)(data, timeout=timeout, metadata=[*self.metadata, *metadata])
 
-    def stream(self, path: str, data: bytes, timeout: float | None = None) -> Any:
+    def stream(self, path: str, data: bytes, timeout: float | None = None, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         """The call: iterate over it for the messages, cancel() it to stop."""
-        return self.channel.unary_stream(path)(data, timeout=timeout)
+        return self.channel.unary_stream(path)(data, timeout=timeout, metadata=[*self.metadata, *metadata])
 
-    def generate(self, text: str | None = None, *, timeout: float | None = None, **parameters: Any) -> Iterator[Output]:
-        """Streams the outputs; each choice ends with one that has a finish_reason. Closing the iterator cancels."""
-        call = self.stream(SERVICE + "Generate", pack(generate_request(text, **parameters)), timeout)
+    def generate(self, text: str | None = None, *, timeout: float | None = None, session: str | None = None,
+                 **parameters: Any) -> Iterator[Output]:
+        """Streams the outputs; each choice ends with one that has a finish_reason. Closing the iterator cancels. session: a
+        name for proxies that send a conversation where its prefix is cached."""
+        request = pack(generate_request(text, **parameters))
+        call = self.stream(SERVICE + "Generate", request, timeout, route_metadata(parameters, session))
         try:
             for data in call:
                 response = unpack("GenerateResponse", data)
@@ -147,9 +168,11 @@ class Client:
         finally:
             call.cancel()
 
-    def generate_whole(self, text: str | None = None, *, timeout: float | None = None, **parameters: Any) -> list[Output]:
+    def generate_whole(self, text: str | None = None, *, timeout: float | None = None, session: str | None = None,
+                       **parameters: Any) -> list[Output]:
         """One Output a choice, with all of it."""
-        data = self.unary(SERVICE + "GenerateWhole", pack(generate_request(text, **parameters)), timeout)
+        request = pack(generate_request(text, **parameters))
+        data = self.unary(SERVICE + "GenerateWhole", request, timeout, route_metadata(parameters, session))
         return [output_of(choice) for choice in unpack("GenerateWholeResponse", data).choices]
 
     def call(self, method: str, request: Any, answer: str, timeout: float | None = None) -> Any:

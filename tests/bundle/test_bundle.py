@@ -95,7 +95,7 @@ def test_program_runs_with_glibc_alone(tmp_path):
         in_root --version
         in_root run /bantam/demo-model --prompt 'The train to' --max-tokens 5 --temperature 0 --json
         coproc SERVER {{
-            exec chroot {shlex.quote(str(root))} /bantam/bantam serve /bantam/demo-model --port 0 --http-port 0 2>/dev/null
+            exec chroot {shlex.quote(str(root))} /bantam/bantam serve /bantam/demo-model --port 0 --http-port 0 --metrics-port 0 2>/dev/null
         }}
         server=$SERVER_PID
         read -r line <&"${{SERVER[0]}}"

@@ -499,7 +499,8 @@ def test_bench_loop():
 
 
 # What is not given is not there.
-WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file"}
+WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--metrics-port-file",
+                   "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file"}
 
 
 def commands():
@@ -512,7 +513,7 @@ def commands():
 def test_help_of_every_command():
     assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
             ["bench", "latency"], ["bench", "ops"], ["bench", "products"], ["bench", "loop"]] == \
-        [c for c in commands() if c[-1] not in ("serve", "route", "eval", "quantize", "doctor")]
+        [c for c in commands() if c[-1] not in ("serve", "keys", "route", "eval", "quantize", "doctor")]
     for command in commands():
         done = run(*command, "--help")
         assert done.returncode == 0 and done.stderr == ""

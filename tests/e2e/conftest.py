@@ -53,9 +53,11 @@ class Server:
     def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str, env: dict[str, str] | None = None):
         self.port_file = directory / f"port-{time.monotonic_ns()}"
         self.http_port_file = directory / f"http-{self.port_file.name}"
+        self.metrics_port_file = directory / f"metrics-{self.port_file.name}"
         self.log_path = directory / f"{self.port_file.name}.log"
         arguments = [str(BIN), "serve", str(model), "--port", "0", "--port-file", str(self.port_file), "--http-port", "0",
-                     "--http-port-file", str(self.http_port_file), "--threads", "1"]
+                     "--http-port-file", str(self.http_port_file), "--metrics-port", "0", "--metrics-port-file",
+                     str(self.metrics_port_file), "--threads", "1"]
         self.log = open(self.log_path, "wb")
         environment = {**os.environ, **(env or {})}
         self.process = subprocess.Popen([*arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT, env=environment)
@@ -64,8 +66,9 @@ class Server:
         except BaseException:
             self.kill()
             raise
-        # Written before the other one; absent with --no-http.
+        # Written before that one; absent with --no-http and --no-metrics.
         self.http_port = int(self.http_port_file.read_text()) if self.http_port_file.exists() else None
+        self.metrics_port = int(self.metrics_port_file.read_text()) if self.metrics_port_file.exists() else None
         self.client = self.connect()
 
     def wait_for_port(self) -> int:

@@ -308,9 +308,9 @@ def listening(server):
 
 def test_only_documented_ports_are_open(start, dummy, dummy_model):
     loopback = "0100007F"
-    assert listening(dummy) == {(loopback, dummy.port), (loopback, dummy.http_port)}
-    alone = start(dummy_model, *DUMMY_FLAGS, "--no-http")
-    assert alone.http_port is None
+    assert listening(dummy) == {(loopback, dummy.port), (loopback, dummy.http_port), (loopback, dummy.metrics_port)}
+    alone = start(dummy_model, *DUMMY_FLAGS, "--no-http", "--no-metrics")
+    assert alone.http_port is None and alone.metrics_port is None
     assert {port for _, port in listening(alone)} == {alone.port}
 
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "api/metrics.h"
 #include "base/event_count.h"
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -18,7 +19,7 @@ struct fake_choice {
 struct stream {
     struct fake_service *fake;
     struct stream *previous, *next;
-    char request_id[REQUEST_ID_BYTES_MAX + 1];
+    char request_id[REQUEST_ID_BYTES_MAX + 1], tenant[REQUEST_TENANT_BYTES_MAX + 1];
     uint32_t prompt[FAKE_MAX_MODEL_LEN];
     size_t n_prompt;
     uint64_t hash;
@@ -47,6 +48,8 @@ struct fake_service {
     uint32_t fail_at;
     uint32_t next_id;
     struct fake_counts counts;
+    struct fake_asked asked;
+    struct metrics metrics;
 };
 
 static struct fake_service *fake_of(struct service *service)
@@ -176,11 +179,18 @@ static err_t fake_submit(struct service *service, const struct request *request,
     stream->deadline_ns = request->deadline_ns;
     if (request->request_id)
         (void)snprintf(stream->request_id, sizeof stream->request_id, "%s", request->request_id);
+    struct fake_asked asked = {.priority = request->priority};
+    if (request->tenant)
+        (void)snprintf(asked.tenant, sizeof asked.tenant, "%s", request->tenant);
+    if (request->cache_salt)
+        (void)snprintf(asked.cache_salt, sizeof asked.cache_salt, "%s", request->cache_salt);
+    memcpy(stream->tenant, asked.tenant, sizeof stream->tenant);
     err_t e = prompt_of(request, stream);
     if (e.code == ERR_OK && (stream->n < 1 || stream->n > SAMPLING_N_MAX))
         e = err_new(ERR_INVALID_ARGUMENT, "n is %u", stream->n);
     if (e.code == ERR_OK) {
         pthread_mutex_lock(&fake->mutex);
+        fake->asked = asked;
         e = admit(fake, stream);
         pthread_mutex_unlock(&fake->mutex);
         event_count_bump(&fake->changed);
@@ -322,12 +332,11 @@ static const char *fake_stream_request_id(const struct stream *stream)
 
 static bool fake_abort(struct service *service, const char *tenant, const char *request_id)
 {
-    (void)tenant;
     struct fake_service *fake = fake_of(service);
     bool found = false;
     pthread_mutex_lock(&fake->mutex);
     for (struct stream *stream = fake->streams; stream && !found; stream = stream->next) {
-        found = strcmp(stream->request_id, request_id) == 0;
+        found = strcmp(stream->request_id, request_id) == 0 && strcmp(stream->tenant, tenant) == 0;
         stream->cancelled = stream->cancelled || found;
     }
     pthread_mutex_unlock(&fake->mutex);
@@ -423,6 +432,11 @@ static uint32_t fake_in_flight(struct service *service)
     return fake_service_counts(fake_of(service)).live;
 }
 
+static struct metrics *fake_metrics(struct service *service)
+{
+    return &fake_of(service)->metrics;
+}
+
 static const struct service_vtable fake_vtable = {
     .submit = fake_submit,
     .stream_next = fake_stream_next,
@@ -437,6 +451,7 @@ static const struct service_vtable fake_vtable = {
     .tokenize = fake_tokenize,
     .detokenize = fake_detokenize,
     .drain = fake_drain,
+    .metrics = fake_metrics,
     .in_flight = fake_in_flight,
 };
 
@@ -508,6 +523,14 @@ void fake_service_fail_at(struct fake_service *fake, uint32_t position)
     pthread_mutex_lock(&fake->mutex);
     fake->fail_at = position;
     pthread_mutex_unlock(&fake->mutex);
+}
+
+struct fake_asked fake_service_asked(struct fake_service *fake)
+{
+    pthread_mutex_lock(&fake->mutex);
+    struct fake_asked asked = fake->asked;
+    pthread_mutex_unlock(&fake->mutex);
+    return asked;
 }
 
 struct fake_counts fake_service_counts(struct fake_service *fake)

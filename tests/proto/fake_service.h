@@ -37,6 +37,13 @@ void fake_service_fail_submit(struct fake_service *fake, enum err_code code);
 /* Streams fail at this position with ERR_INTERNAL; UINT32_MAX = never. */
 void fake_service_fail_at(struct fake_service *fake, uint32_t position);
 
+/* Whose request came last, and with which wishes. */
+struct fake_asked {
+    char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[128]; /* "" = none */
+    int32_t priority;
+};
+struct fake_asked fake_service_asked(struct fake_service *fake);
+
 struct fake_counts {
     uint32_t live;                           /* submitted and not released */
     uint32_t submitted, released, cancelled; /* since start */

@@ -127,6 +127,32 @@ static void vanished_clients_leave_nothing(void **state)
     fixture_close(&fixture); /* asserts that no generation is left */
 }
 
+/* Before it drains a door sends new connections away; those that exist are served. */
+static void refused_connections_leave_the_others(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_open(&fixture, NULL, NULL);
+    struct reply early = {0}, old = {0}, new = {0};
+    struct request request = text_request("r", 20, 1);
+    start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &early);
+    wait_done(&fixture, &early);
+    grpc_door_not_ready(fixture.door);
+    grpc_door_refuse_connections(fixture.door);
+    start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &old);
+    wait_done(&fixture, &old);
+    assert_int_equal(old.status, GRPC_STATUS_OK);
+    assert_int_equal(old.n_tokens[0], 20);
+    struct fixture newcomer = fixture;
+    struct grpc_client_options options = {.own_connection = true};
+    assert_int_equal(grpc_client_open(fixture.target, &options, &newcomer.client).code, ERR_OK);
+    start_request(&newcomer, GENERATE, &request, CLIENT_NO_TIMEOUT, &new);
+    wait_done(&newcomer, &new);
+    assert_int_equal(new.status, GRPC_STATUS_UNAVAILABLE);
+    grpc_client_close(newcomer.client);
+    fixture_close(&fixture);
+}
+
 static void port_in_use_is_an_error(void **state)
 {
     (void)state;
@@ -153,6 +179,7 @@ int main(void)
         cmocka_unit_test(drain_loses_nothing),
         cmocka_unit_test(close_cuts_off_what_is_left),
         cmocka_unit_test(vanished_clients_leave_nothing),
+        cmocka_unit_test(refused_connections_leave_the_others),
         cmocka_unit_test(port_in_use_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,10 +4,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <arpa/inet.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "proto/listen_address.h"
+#include "proto/listen_drain.h"
 
 static void addresses_are_formatted(void **state)
 {
@@ -81,12 +86,52 @@ static void sockets_share_a_free_port(void **state)
     assert_int_equal(listen_open("no such host", 0, &fd, 1, &n_fds, &port).code, ERR_INVALID_ARGUMENT);
 }
 
+/* errno, or 0. */
+static int connect_to(uint16_t port, int flags)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+    assert_true(fd >= 0);
+    int failure = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+    (void)close(fd);
+    return failure;
+}
+
+/* One port's sockets and no others. What was connected while it was held is there to accept. */
+static void listening_can_be_ended(void **state)
+{
+    (void)state;
+    int fds[2][4];
+    size_t n_fds[2];
+    uint16_t ports[2];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(listen_open("127.0.0.1", 0, fds[i], 4, &n_fds[i], &ports[i]).code, ERR_OK);
+        assert_int_equal(connect_to(ports[i], 0), 0);
+        assert_int_equal(listen_pending(ports[i]), 1);
+    }
+    listen_hold(ports[0]);
+    assert_int_equal(connect_to(ports[0], SOCK_NONBLOCK), EINPROGRESS);
+    assert_int_equal(listen_pending(ports[0]), 1);
+    assert_int_equal(connect_to(ports[1], 0), 0);
+    int accepted = accept4(fds[0][0], NULL, NULL, SOCK_CLOEXEC);
+    assert_true(accepted >= 0);
+    (void)close(accepted);
+    assert_int_equal(listen_pending(ports[0]), 0);
+    assert_int_equal(listen_pending(ports[1]), 2);
+    listen_refuse(ports[0]);
+    assert_int_equal(connect_to(ports[0], 0), ECONNREFUSED);
+    assert_int_equal(connect_to(ports[1], 0), 0);
+    for (int i = 0; i < 2; i++)
+        (void)close(fds[i][0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_are_formatted),   cmocka_unit_test(only_this_machine_is_loopback),
         cmocka_unit_test(bad_hosts_are_refused),     cmocka_unit_test(failures_are_explained),
-        cmocka_unit_test(sockets_share_a_free_port),
+        cmocka_unit_test(sockets_share_a_free_port), cmocka_unit_test(listening_can_be_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,16 +33,15 @@ void web_close(struct web *web)
     fake_service_close(web->fake);
 }
 
-static struct web_connection connect_with(const struct web *web, int receive_bytes)
+static struct web_connection connect_with(uint16_t port, int receive_bytes)
 {
     struct web_connection connection = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
                                         .in.limit_bytes = ANSWER_BYTES_MAX};
     assert_true(connection.fd >= 0);
     if (receive_bytes > 0)
         (void)setsockopt(connection.fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(http_door_port(web->door)),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_int_equal(connect(connection.fd, (struct sockaddr *)&address, sizeof address), 0);
     int one = 1;
     (void)setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -51,12 +50,17 @@ static struct web_connection connect_with(const struct web *web, int receive_byt
 
 struct web_connection web_connect(const struct web *web)
 {
-    return connect_with(web, 0);
+    return connect_with(http_door_port(web->door), 0);
+}
+
+struct web_connection web_connect_port(uint16_t port)
+{
+    return connect_with(port, 0);
 }
 
 struct web_connection web_connect_slow(const struct web *web)
 {
-    return connect_with(web, SLOW_BUFFER_BYTES);
+    return connect_with(http_door_port(web->door), SLOW_BUFFER_BYTES);
 }
 
 void web_disconnect(struct web_connection *connection)

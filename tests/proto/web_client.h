@@ -35,6 +35,8 @@ struct web_answer {
 };
 
 struct web_connection web_connect(const struct web *web);
+/* To another listener of this machine. */
+struct web_connection web_connect_port(uint16_t port);
 /* With a receive buffer so small that a server soon notices when nobody reads. */
 struct web_connection web_connect_slow(const struct web *web);
 void web_disconnect(struct web_connection *connection);

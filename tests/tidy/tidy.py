@@ -33,9 +33,9 @@ FREE_ROOMS = {"tests"}
 # Headers meant to be included several times: bodies that are compiled once for each instruction set.
 REPEATED_HEADERS = re.compile(r"kernels/x86/\w+_x86\.h\Z")
 
-# Libraries that only some rooms may know: everything but the doors builds without gRPC, FlatBuffers and libevent.
+# Libraries that only some rooms may know: everything but the doors builds without gRPC, FlatBuffers, nanopb and libevent.
 LIBRARY_ROOMS = [
-    (re.compile(r"(grpc|grpcpp|flatbuffers|event2)/"), {"proto", "server", "router", "benchmarks", "tests"}),
+    (re.compile(r"(grpc|grpcpp|flatbuffers|event2|openssl)/|pb(_\w+)?\.h|zlib\.h"), {"proto", "server", "router", "benchmarks", "tests"}),
     (re.compile(r"(pthread\.h|threads\.h|time\.h|unistd\.h|poll\.h|sys/|linux/)"),
      set(INCLUDE_TABLE) - {"scheduler"} | {"tests"}),  # the scheduler has no threads, clock or I/O
 ]
@@ -170,7 +170,7 @@ def check_includes(source, all_paths, report):
 
 
 def check_own_include(source, number, target, all_paths, report):
-    if target.endswith("_generated.h"):
+    if target.endswith(("_generated.h", ".pb.h")):
         if source.room not in {"proto", "tests"}:
             report.add(source.path, number, "include", f"{target}: generated headers stay behind proto/'s facade")
         return

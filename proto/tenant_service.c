@@ -1,0 +1,250 @@
+#include "proto/tenant_service.h"
+
+#include <stdatomic.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+
+enum { PROMPT_BYTES_PER_TOKEN = 4 }; /* a guess until the first event tells */
+
+struct tenant_service {
+    struct service service;
+    struct service *inner;
+    struct identity *identity;
+    _Atomic uint32_t n_streams;
+};
+
+/* What doors take for a struct stream. */
+struct tenant_stream {
+    struct tenant_service *owner;
+    struct stream *inner;
+    struct tenant_grant grant;
+    uint64_t n_prompt_guessed;
+};
+
+static struct tenant_service *of(struct service *service)
+{
+    return (struct tenant_service *)service;
+}
+
+static const struct service_vtable *inner_of(struct service *service, struct service **inner)
+{
+    *inner = of(service)->inner;
+    return (*inner)->vtable;
+}
+
+static const struct service_vtable *stream_vtable(const struct stream *stream, struct stream **inner)
+{
+    const struct tenant_stream *own = (const struct tenant_stream *)stream;
+    *inner = own->inner;
+    return own->owner->inner->vtable;
+}
+
+/* --- submitting */
+
+static uint64_t guess_prompt_tokens(const struct request *request)
+{
+    uint64_t bytes = request->text_bytes;
+    if (request->prompt_kind == PROMPT_TOKEN_IDS)
+        return request->n_token_ids;
+    if (request->prompt_kind == PROMPT_MESSAGES && request->messages) {
+        bytes = 0;
+        for (size_t i = 0; i < request->n_messages; i++)
+            bytes += request->messages[i].content_bytes;
+    }
+    return bytes / PROMPT_BYTES_PER_TOKEN + 1;
+}
+
+/* Lower runs earlier; 0 is what a request has that asks for nothing. */
+static int32_t priority_of(const struct tenant_grant *grant, int32_t asked)
+{
+    int32_t wanted = asked == 0 ? grant->priority : asked;
+    return wanted < grant->best_priority ? grant->best_priority : wanted;
+}
+
+static err_t submit_granted(struct tenant_service *tenants, const struct request *request,
+                            struct tenant_stream *stream)
+{
+    struct request own = *request;
+    own.priority = priority_of(&stream->grant, request->priority);
+    own.cache_salt = stream->grant.cache_salt;
+    return tenants->inner->vtable->submit(tenants->inner, &own, &stream->inner);
+}
+
+static err_t submit(struct service *service, const struct request *request, struct stream **out)
+{
+    struct tenant_service *tenants = of(service);
+    if (!request->tenant || !request->tenant[0])
+        return err_new(ERR_UNAUTHENTICATED, "nobody was asked who sends this request");
+    struct tenant_stream *stream = mem_alloc(sizeof *stream);
+    if (!stream)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+    stream->owner = tenants;
+    stream->n_prompt_guessed = guess_prompt_tokens(request);
+    err_t e = identity_admit(tenants->identity, request->tenant, stream->n_prompt_guessed, &stream->grant);
+    if (e.code == ERR_OK) {
+        e = submit_granted(tenants, request, stream);
+        if (e.code != ERR_OK)
+            identity_withdraw(tenants->identity, &stream->grant);
+    }
+    if (e.code != ERR_OK) {
+        mem_free(stream);
+        return e;
+    }
+    atomic_fetch_add(&tenants->n_streams, 1);
+    *out = (struct stream *)stream;
+    return e;
+}
+
+/* --- streams */
+
+static bool stream_next(struct stream *stream, struct event *out)
+{
+    struct tenant_stream *own = (struct tenant_stream *)stream;
+    if (!own->owner->inner->vtable->stream_next(own->inner, out))
+        return false;
+    int64_t n_tokens = (int64_t)out->n_token_ids;
+    if (out->n_prompt_token_ids > 0)
+        n_tokens += (int64_t)out->n_prompt_token_ids - (int64_t)own->n_prompt_guessed;
+    if (n_tokens != 0)
+        identity_charge(own->owner->identity, &own->grant, n_tokens);
+    return true;
+}
+
+static void stream_cancel(struct stream *stream)
+{
+    struct stream *inner;
+    stream_vtable(stream, &inner)->stream_cancel(inner);
+}
+
+static void stream_release(struct stream *stream)
+{
+    struct tenant_stream *own = (struct tenant_stream *)stream;
+    struct tenant_service *tenants = own->owner;
+    tenants->inner->vtable->stream_release(own->inner);
+    identity_leave(tenants->identity, &own->grant);
+    mem_free(own);
+    atomic_fetch_sub(&tenants->n_streams, 1);
+}
+
+static const char *stream_request_id(const struct stream *stream)
+{
+    struct stream *inner;
+    const struct service_vtable *vtable = stream_vtable(stream, &inner);
+    return vtable->stream_request_id(inner);
+}
+
+/* --- passed on */
+
+static bool abort_request(struct service *service, const char *tenant, const char *request_id)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return tenant && tenant[0] && vtable->abort(inner, tenant, request_id);
+}
+
+static struct event_count *progress(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->progress(inner);
+}
+
+static struct metrics *metrics(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->metrics(inner);
+}
+
+static const struct model_info *model_info(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->model_info(inner);
+}
+
+static void loads(struct service *service, struct loads *out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    vtable->loads(inner, out);
+}
+
+static int64_t now_ns(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->now_ns(inner);
+}
+
+static err_t tokenize(struct service *service, const struct request *request, uint32_t **ids, size_t *n_ids)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->tokenize(inner, request, ids, n_ids);
+}
+
+static err_t detokenize(struct service *service, const uint32_t *ids, size_t n_ids, bool skip_special_tokens,
+                        struct buffer *text)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->detokenize(inner, ids, n_ids, skip_special_tokens, text);
+}
+
+static void drain(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    vtable->drain(inner);
+}
+
+static uint32_t in_flight(struct service *service)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->in_flight(inner);
+}
+
+static const struct service_vtable TENANT_SERVICE = {
+    .submit = submit,
+    .stream_next = stream_next,
+    .stream_cancel = stream_cancel,
+    .stream_release = stream_release,
+    .stream_request_id = stream_request_id,
+    .abort = abort_request,
+    .progress = progress,
+    .metrics = metrics,
+    .model_info = model_info,
+    .loads = loads,
+    .now_ns = now_ns,
+    .tokenize = tokenize,
+    .detokenize = detokenize,
+    .drain = drain,
+    .in_flight = in_flight,
+};
+
+err_t tenant_service_open(struct service *inner, struct identity *identity, struct tenant_service **out)
+{
+    struct tenant_service *service = mem_alloc(sizeof *service);
+    if (!service)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the tenants' service");
+    service->service.vtable = &TENANT_SERVICE;
+    service->inner = inner;
+    service->identity = identity;
+    *out = service;
+    return err_ok();
+}
+
+void tenant_service_close(struct tenant_service *service)
+{
+    if (!service)
+        return;
+    ASSERT(atomic_load(&service->n_streams) == 0);
+    mem_free(service);
+}
+
+struct service *tenant_service_of(struct tenant_service *service)
+{
+    return &service->service;
+}
