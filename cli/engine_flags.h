@@ -10,7 +10,7 @@ struct engine_flag_values {
     int64_t max_model_len, max_num_seqs, max_num_batched_tokens, prefill_chunk, max_waiting, num_kv_blocks,
         threads, dummy_seed, steps_in_flight, memory_limit_bytes, tensor_parallel_size;
     double stream_stall_timeout_s;
-    const char *dtype, *quantization, *kv_cache_dtype, *load_format, *isa, *device, *chat_template,
+    const char *dtype, *quantization, *quantization_group, *kv_cache_dtype, *load_format, *isa, *device, *chat_template,
         *generation_config, *served_model_name, *scheduling_policy;
     bool enforce_eager, batch_invariant, skip_tokenizer_init, enable_prefix_caching;
 };

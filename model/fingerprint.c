@@ -51,12 +51,12 @@ err_t fingerprint_weights(const struct model_config *config, const struct checkp
     return err_ok();
 }
 
-uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization quantization,
+uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization quantization, uint32_t group,
                                 enum kv_dtype kv_dtype, uint32_t n_ranks, const struct backend *backend)
 {
     char text[256];
     int n = snprintf(text, sizeof text, "dtype %d quantization %d group %d kv %d ranks %u backend %s",
-                     (int)dtype, (int)quantization, WEIGHT_GROUP, (int)kv_dtype, n_ranks,
+                     (int)dtype, (int)quantization, (int)group, (int)kv_dtype, n_ranks,
                      backend->vtable->arithmetic(backend));
     return hash64(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, 0);
 }

@@ -13,5 +13,5 @@
  * checkpoint NULL: over config.json and the seed. */
 err_t fingerprint_weights(const struct model_config *config, const struct checkpoint *checkpoint,
                           uint64_t dummy_seed, uint64_t *out) ERR_MUST_CHECK;
-uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization quantization,
+uint64_t fingerprint_arithmetic(enum model_dtype dtype, enum model_quantization quantization, uint32_t group,
                                 enum kv_dtype kv_dtype, uint32_t n_ranks, const struct backend *backend);

@@ -180,7 +180,7 @@ static err_t describe(struct model *model, const struct survey *survey, const st
         .n_ranks = model->n_ranks,
         .n_parameters = list->n_parameters,
         .arithmetic_fingerprint =
-            fingerprint_arithmetic(list->dtype, options->quantization,
+            fingerprint_arithmetic(list->dtype, options->quantization, weight_list_group(options),
                                    model_kv_dtype(options->kv_cache, list->dtype), model->n_ranks, backend),
     };
     return fingerprint_weights(&model->config, survey->checkpoint, options->dummy_seed,

@@ -17,7 +17,7 @@
 struct model;
 
 enum model_dtype { MODEL_DTYPE_AUTO, MODEL_DTYPE_F32, MODEL_DTYPE_BF16, MODEL_DTYPE_F16 };
-/* INT8 and INT4: a scale per WEIGHT_GROUP inputs. W8A8: int8, a scale per output; FP8: e4m3, likewise. */
+/* INT8 and INT4: a scale per group of inputs. W8A8: int8, a scale per output; FP8: e4m3, likewise. */
 enum model_quantization {
     MODEL_QUANT_NONE,
     MODEL_QUANT_INT8,
@@ -37,6 +37,7 @@ struct model_options {
         dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
     enum model_quantization quantization; /* of the linear layers; the embedding and LM head become int8 at
                                              most, and stay as they are with FP8 */
+    uint32_t quantization_group; /* inputs per scale of INT8 and INT4: 32, 64 or 128; 0 = WEIGHT_GROUP */
     enum model_kv_cache kv_cache;         /* AUTO: float32 with dtype float32, else bfloat16 */
     bool dummy_weights; /* --load-format dummy: random weights from config.json alone, seeded */
     uint64_t dummy_seed;

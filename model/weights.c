@@ -76,12 +76,12 @@ static void part_name(const struct list_maker *maker, struct weight_part *part, 
 static err_t check_quantisable(const struct list_maker *maker, const struct weight_source *source)
 {
     bool grouped = source->format == WEIGHT_INT8 || source->format == WEIGHT_INT4;
-    if (source->has_codes || !grouped || source->n_in % WEIGHT_GROUP == 0)
+    if (source->has_codes || !grouped || source->n_in % source->group == 0)
         return err_ok();
     return err_new(ERR_INVALID_ARGUMENT,
-                   "%s: tensor \"%s\" has %zu inputs a row%s; --quantization needs a multiple of %d",
+                   "%s: tensor \"%s\" has %zu inputs a row%s; --quantization needs a multiple of %u",
                    maker->options->directory, source->name, source->n_in,
-                   source->n_in < source->n_columns ? " of a rank" : "", WEIGHT_GROUP);
+                   source->n_in < source->n_columns ? " of a rank" : "", source->group);
 }
 
 /* Rows or columns of a tensor: those that this rank holds, of how many. */
@@ -208,10 +208,15 @@ static err_t choose_format(const struct list_maker *maker, struct weight_source 
 
 /* ---- The list ---- */
 
+uint32_t weight_list_group(const struct model_options *options)
+{
+    return options->quantization_group == 0 ? (uint32_t)WEIGHT_GROUP : options->quantization_group;
+}
+
 static uint32_t group_of_options(const struct list_maker *maker, const struct matrix_spec *spec)
 {
     bool by_output = maker->options->quantization == MODEL_QUANT_W8A8 && spec->format == WEIGHT_INT8;
-    return spec->format == WEIGHT_FP8 || by_output ? (uint32_t)spec->columns.n : WEIGHT_GROUP;
+    return spec->format == WEIGHT_FP8 || by_output ? (uint32_t)spec->columns.n : weight_list_group(maker->options);
 }
 
 static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec *spec)

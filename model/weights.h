@@ -85,6 +85,9 @@ struct weight_list {
     struct weight_fault fault;
 };
 
+/* Inputs per scale of what is quantised while loading. */
+uint32_t weight_list_group(const struct model_options *options);
+
 /* Finds and checks every tensor. checkpoint NULL: dummy weights. NOT_FOUND for a missing tensor,
  * INVALID_ARGUMENT for a wrong shape or dtype or a width that cannot be quantised; the message names file and
  * tensor. The list borrows the checkpoint and must not move. Release with weight_list_free. */

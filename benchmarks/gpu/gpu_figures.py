@@ -102,7 +102,7 @@ def series(session, figures, names, command):
 
 
 def formats_of(session):
-    return ["W4A16", "FP8", "bf16"] if session.device == "cuda" else ["W4A16", "bf16"]
+    return ["W4A16 g128", "FP8", "bf16"] if session.device == "cuda" else ["W4A16 g128", "bf16"]
 
 
 def decode_command(session, name, extra=()):
@@ -116,7 +116,7 @@ def part_decode(session, figures):
     """Tokens per second of a batch that stays full, at a context of 900."""
     for name, rows in series(session, figures, formats_of(session), lambda name: decode_command(session, name)):
         for row in rows:
-            say(f"    {name:6} batch {row['batch']:4}: {row['decode_tok_s']:10.1f} tok/s, {row['ms_per_step']:.3f} ms per step" +
+            say(f"    {name:10} batch {row['batch']:4}: {row['decode_tok_s']:10.1f} tok/s, {row['ms_per_step']:.3f} ms per step" +
                 (f" (spoiled: {row['preemptions']} preemptions)" if row["preemptions"] else ""))
 
 

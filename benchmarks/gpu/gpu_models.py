@@ -14,9 +14,11 @@ COMMON = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
           "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16"}
 DUMMY = ["--load-format", "dummy", "--skip-tokenizer-init"]
 
-# name -> flags. Weights of 4 bits and KV of 16; of 8 bits and KV of 8; of 16 bits and KV of 16.
+# name -> flags. Weights of 4 bits (in groups of 32, or of 128 as most checkpoints have them) and KV of 16; of 8 bits
+# and KV of 8; of 16 bits and KV of 16.
 FORMATS = {
     "W4A16": ["--quantization", "int4"],
+    "W4A16 g128": ["--quantization", "int4", "--quantization-group", 128],
     "FP8": ["--quantization", "fp8", "--kv-cache-dtype", "fp8"],
     "bf16": [],
     "W8A8": ["--quantization", "w8a8"],
