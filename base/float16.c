@@ -1,19 +1,5 @@
 #include "base/float16.h"
 
-float f16_to_f32(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
-    uint32_t exponent = (h >> 10) & 31u;
-    uint32_t fraction = h & 0x3ffu;
-    if (exponent == 31)
-        return f32_from_bits(sign | 0x7f800000u | (fraction << 13));
-    if (exponent > 0)
-        return f32_from_bits(sign | ((exponent + 112) << 23) | (fraction << 13));
-    /* Zero or subnormal: fraction * 2^-24 is exact in f32. */
-    float magnitude = (float)fraction * 0x1p-24f;
-    return f32_from_bits(f32_to_bits(magnitude) | sign);
-}
-
 uint16_t f16_from_f32(float f)
 {
     uint32_t bits = f32_to_bits(f);

@@ -33,5 +33,12 @@ HOST_DEVICE static inline uint16_t bf16_from_f32(float f)
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-float f16_to_f32(uint16_t h);
+/* Without a branch, for loops: 2^112 moves the exponent's bias of 15 to 127, which is exact, of subnormals
+ * too. */
+static inline float f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    uint32_t infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0;
+    return f32_from_bits(f32_to_bits(f32_from_bits(magnitude) * 0x1p112f) | infinite | sign);
+}
 uint16_t f16_from_f32(float f);

@@ -21,8 +21,36 @@ static float add_bias(const struct linear_args *a, size_t o, float sum)
     return a->bias == NULL ? sum : sum + a->bias[o];
 }
 
+/* The reference of one weight format, compiled twice, so that fmaf is an instruction where the machine has it
+ * and not a call: the same C and the same bits. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define LINEAR_REF(name, body, ...)                                                                          \
+    static void name##_portable(const struct linear_args *a)                                                 \
+    {                                                                                                        \
+        body(a, __VA_ARGS__);                                                                                \
+    }                                                                                                        \
+    __attribute__((target("avx2,fma"))) static void name##_fma(const struct linear_args *a)                  \
+    {                                                                                                        \
+        body(a, __VA_ARGS__);                                                                                \
+    }                                                                                                        \
+    void name(const struct linear_args *a)                                                                   \
+    {                                                                                                        \
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                                 \
+            name##_fma(a);                                                                                   \
+        else                                                                                                 \
+            name##_portable(a);                                                                              \
+    }
+#else
+#define LINEAR_REF(name, body, ...)                                                                          \
+    void name(const struct linear_args *a)                                                                   \
+    {                                                                                                        \
+        body(a, __VA_ARGS__);                                                                                \
+    }
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
 /* widen: element `index` of the panel as f32. */
-static inline void linear_float(const struct linear_args *a, float (*widen)(const void *panel, size_t index))
+INLINE void linear_float(const struct linear_args *a, float (*widen)(const void *panel, size_t index))
 {
     check_args(a);
     ASSERT(a->x_stride >= a->n_in);
@@ -38,39 +66,30 @@ static inline void linear_float(const struct linear_args *a, float (*widen)(cons
     }
 }
 
-static inline float widen_f32(const void *panel, size_t index)
+INLINE float widen_f32(const void *panel, size_t index)
 {
     return ((const float *)panel)[index];
 }
 
-static inline float widen_bf16(const void *panel, size_t index)
+INLINE float widen_bf16(const void *panel, size_t index)
 {
     return bf16_to_f32(((const uint16_t *)panel)[index]);
 }
 
-static inline float widen_f16(const void *panel, size_t index)
+INLINE float widen_f16(const void *panel, size_t index)
 {
     return f16_to_f32(((const uint16_t *)panel)[index]);
 }
 
-void linear_f32_ref(const struct linear_args *a)
-{
-    linear_float(a, widen_f32);
-}
+LINEAR_REF(linear_f32_ref, linear_float, widen_f32)
 
-void linear_bf16_ref(const struct linear_args *a)
-{
-    linear_float(a, widen_bf16);
-}
+LINEAR_REF(linear_bf16_ref, linear_float, widen_bf16)
 
-void linear_f16_ref(const struct linear_args *a)
-{
-    linear_float(a, widen_f16);
-}
+LINEAR_REF(linear_f16_ref, linear_float, widen_f16)
 
 /* code: of output o and input i of a block. */
-static inline void linear_quantized(const struct linear_args *a, enum weight_format format,
-                                    int (*code)(const uint8_t *block, size_t o, size_t i))
+INLINE void linear_quantized(const struct linear_args *a, enum weight_format format,
+                             int (*code)(const uint8_t *block, size_t o, size_t i))
 {
     const size_t block_bytes = quant_block_bytes(format);
     check_args(a);
@@ -97,33 +116,24 @@ static inline void linear_quantized(const struct linear_args *a, enum weight_for
     }
 }
 
-static inline int code_int8(const uint8_t *block, size_t o, size_t i)
+INLINE int code_int8(const uint8_t *block, size_t o, size_t i)
 {
     return block[int8_code_offset(o, i)] - INT8_OFFSET;
 }
 
-static inline int code_uint4(const uint8_t *block, size_t o, size_t i)
+INLINE int code_uint4(const uint8_t *block, size_t o, size_t i)
 {
     int byte = block[int4_code_offset(o, i)];
     return i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4;
 }
 
-static inline int code_int4(const uint8_t *block, size_t o, size_t i)
+INLINE int code_int4(const uint8_t *block, size_t o, size_t i)
 {
     return code_uint4(block, o, i) - INT4_OFFSET;
 }
 
-void linear_int8_ref(const struct linear_args *a)
-{
-    linear_quantized(a, WEIGHT_INT8, code_int8);
-}
+LINEAR_REF(linear_int8_ref, linear_quantized, WEIGHT_INT8, code_int8)
 
-void linear_int4_ref(const struct linear_args *a)
-{
-    linear_quantized(a, WEIGHT_INT4, code_int4);
-}
+LINEAR_REF(linear_int4_ref, linear_quantized, WEIGHT_INT4, code_int4)
 
-void linear_uint4_ref(const struct linear_args *a)
-{
-    linear_quantized(a, WEIGHT_UINT4, code_uint4);
-}
+LINEAR_REF(linear_uint4_ref, linear_quantized, WEIGHT_UINT4, code_uint4)

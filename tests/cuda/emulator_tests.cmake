@@ -23,6 +23,7 @@ if(NOT BANTAM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_executable(checkkernel_races ${checkkernel_files} check_device.c)
   target_link_libraries(checkkernel_races PRIVATE bantam_kernels cuda_kernels_checked cuda_emulator_checks check_cuda stdc++)
   add_test(NAME checkkernel_races COMMAND checkkernel_races --device cuda --quick)
+  set_tests_properties(checkkernel_races PROPERTIES COST 90)
 endif()
 
 # Layouts of fragments: the emulator's against the ISA's formulas and the dumps of cards.
@@ -42,7 +43,7 @@ if(BANTAM_NVCC AND NOT BANTAM_SANITIZE)
   add_test(NAME cuda_compile_build COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --parallel 2 --target cuda_compiled)
   add_test(NAME cuda_compile_check COMMAND ${BANTAM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/check_compile.py --table
     --targets ${BANTAM_CUDA_MACHINE_TARGETS} -- ${test_objects} ${BANTAM_CUDA_OBJECTS})
-  set_tests_properties(cuda_compile_build PROPERTIES FIXTURES_SETUP cuda_compiled TIMEOUT 900)
+  set_tests_properties(cuda_compile_build PROPERTIES FIXTURES_SETUP cuda_compiled TIMEOUT 900 COST 300)
   set_tests_properties(cuda_compile_check PROPERTIES FIXTURES_REQUIRED cuda_compiled)
 else()
   add_test(NAME cuda_compile_check COMMAND ${CMAKE_COMMAND} -E echo

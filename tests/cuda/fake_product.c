@@ -82,14 +82,10 @@ static void widen(const struct product_shape *s, const void *rows, size_t row, u
                                          : f8_e4m3_to_f32(((const uint8_t *)rows)[row * stride + k]);
 }
 
-static float to_15_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x100) & ~0x1ffu;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
+/* Rows side by side: each has its own chain of additions, and the next one of a chain waits for the last. */
+enum { LANES = 16 };
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef uint32_t lane_bits __attribute__((vector_size(LANES * sizeof(uint32_t))));
 
 /* n inputs of e4m3 by wgmma. */
 static float chain_e4m3(const float *a, const float *b, uint32_t n)
@@ -105,54 +101,82 @@ static float chain_e4m3(const float *a, const float *b, uint32_t n)
     return (float)sum;
 }
 
-static float chain_plain(const float *a, const float *b, uint32_t n, bool coarse)
-{
-    float sum = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        sum += a[k] * b[k];
-        sum = coarse ? to_15_bits(sum) : sum;
-    }
-    return sum;
-}
-
-static float dot(const float *a, const float *b, uint32_t n, struct order order)
+/* One row's sum. */
+static float dot_e4m3(const float *a, const float *b, uint32_t n, const struct order *order)
 {
     float total = 0;
-    for (uint32_t begin = 0; begin < n; begin += order.chunk) {
-        uint32_t end = n - begin < order.chunk ? n : begin + order.chunk;
+    for (uint32_t begin = 0; begin < n; begin += order->chunk) {
+        uint32_t end = n - begin < order->chunk ? n : begin + order->chunk;
         float sum = 0;
-        for (uint32_t k = begin; k < end; k += order.chain) {
-            uint32_t inputs = end - k < order.chain ? end - k : order.chain;
-            sum += order.by_wgmma ? chain_e4m3(a + k, b + k, inputs)
-                                  : chain_plain(a + k, b + k, inputs, order.coarse);
-        }
+        for (uint32_t k = begin; k < end; k += order->chain)
+            sum += chain_e4m3(a + k, b + k, end - k < order->chain ? end - k : order->chain);
         total += sum;
     }
     return total;
+}
+
+/* The same of LANES rows; x: [n], input by input. */
+static void dot_lanes(const float *weight, const lanes *x, uint32_t n, const struct order *order, float *out)
+{
+    lanes total = {0};
+    for (uint32_t begin = 0; begin < n; begin += order->chunk) {
+        uint32_t end = n - begin < order->chunk ? n : begin + order->chunk;
+        lanes sum = {0};
+        for (uint32_t k = begin; k < end; k += order->chain) {
+            uint32_t chain_end = end - k < order->chain ? end : k + order->chain;
+            lanes chain = {0};
+            for (uint32_t i = k; i < chain_end; i++) {
+                chain += weight[i] * x[i];
+                if (order->coarse)
+                    chain = (lanes)(((lane_bits)chain + 0x100) & ~0x1ffu); /* 15 bits of the fraction */
+            }
+            sum += chain;
+        }
+        total += sum;
+    }
+    memcpy(out, &total, sizeof total);
+}
+
+/* Of one output and all rows: by_row [rows][n_in], by_lane [rows / LANES, rounded up][n_in]. */
+static void dot_rows(const float *weight, const float *by_row, const lanes *by_lane, uint32_t rows,
+                     uint32_t n_in, const struct order *order, float *sums)
+{
+    for (uint32_t r = 0; order->by_wgmma && r < rows; r++)
+        sums[r] = dot_e4m3(weight, by_row + (size_t)r * n_in, n_in, order);
+    for (uint32_t r = 0; !order->by_wgmma && r < rows; r += LANES)
+        dot_lanes(weight, by_lane + (size_t)r / LANES * n_in, n_in, order, sums + r);
 }
 
 void fake_product_run(const struct product_shape *s, const struct product_call *call)
 {
     struct order order = order_of(s, call->rows);
     bool wrong = is_mode("wrong");
-    float *x = mem_alloc_array((size_t)call->rows * s->n_in, sizeof *x);
-    float *weight = mem_alloc_array(s->n_in, sizeof *weight);
-    ASSERT(x != NULL && weight != NULL);
+    size_t n_in = s->n_in, rows_padded = ((size_t)call->rows + LANES - 1) / LANES * LANES;
+    float *x = mem_alloc_array(call->rows * n_in, sizeof *x);
+    float *weight = mem_alloc_array(n_in, sizeof *weight), *sums = mem_alloc_array(rows_padded, sizeof *sums);
+    lanes *by_lane = aligned_alloc(sizeof *by_lane, rows_padded * n_in * sizeof(float));
+    ASSERT(x != NULL && weight != NULL && sums != NULL && by_lane != NULL);
     /* Whoever keeps something in the workspace loses it. */
     memset(call->workspace, 0xa5, s->workspace_bytes < POISONED_BYTES ? s->workspace_bytes : POISONED_BYTES);
-    for (uint32_t r = 0; r < call->rows; r++)
-        widen(s, call->x, r, s->x_stride, x + (size_t)r * s->n_in);
+    memset(by_lane, 0, rows_padded * n_in * sizeof(float));
+    for (uint32_t r = 0; r < call->rows; r++) {
+        widen(s, call->x, r, s->x_stride, x + r * n_in);
+        for (size_t k = 0; k < n_in; k++)
+            by_lane[r / LANES * n_in + k][r % LANES] = x[r * n_in + k];
+    }
     for (uint32_t o = 0; o < s->n_out; o++) {
         widen(s, call->weight, o, s->weight_stride, weight);
+        dot_rows(weight, x, by_lane, call->rows, s->n_in, &order, sums);
         for (uint32_t r = 0; r < call->rows; r++) {
-            float sum = dot(weight, x + (size_t)r * s->n_in, s->n_in, order);
             if (s->kind == PRODUCT_E4M3)
-                sum *= call->x_scale[wrong ? 0 : r] * call->weight_scale[o];
+                sums[r] *= call->x_scale[wrong ? 0 : r] * call->weight_scale[o];
             else if (wrong)
-                sum *= 1.25f;
-            ((uint16_t *)call->out)[(size_t)r * s->out_stride + o] = bf16_from_f32(sum);
+                sums[r] *= 1.25f;
+            ((uint16_t *)call->out)[(size_t)r * s->out_stride + o] = bf16_from_f32(sums[r]);
         }
     }
     mem_free(x);
     mem_free(weight);
+    mem_free(sums);
+    free(by_lane);
 }

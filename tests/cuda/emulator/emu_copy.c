@@ -269,9 +269,7 @@ void emu_mbarrier_wait(uint64_t *bar, uint32_t parity)
     emu_warp_of(thread)->at_mbarrier |= 1u << thread->view.lane;
     thread->bar = bar;
     thread->bar_parity = parity;
-    thread->wait = EMU_IN_MBARRIER;
-    emu_suspend(thread);
-    thread->wait = EMU_RUNS;
+    emu_suspend(thread, EMU_IN_MBARRIER);
     emu_race_acquire(thread->view.index, clock_of(state));
 }
 

@@ -116,8 +116,38 @@ uint32_t emu_random(struct emu_worker *worker);
 _Noreturn void emu_launch_fail(const struct emu_launch *launch, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* emulator.c: the running thread cannot go on; returns when it may. Its wait is set. */
-void emu_suspend(struct emu_thread *thread);
+/* emulator.c: a fiber that begins as a thread of the block. */
+struct emu_fiber *emu_fiber_take(struct emu_worker *worker);
+
+/* The lane to run: the next one after `lane` in a circle; NULL when none may. */
+static inline struct emu_thread *emu_next_lane(struct emu_warp *warp, uint32_t lane)
+{
+    uint32_t later = lane < 31 ? warp->runnable & ~((2u << lane) - 1u) : 0;
+    uint32_t from = later != 0 ? later : warp->runnable;
+    return from == 0 ? NULL : &warp->threads[__builtin_ctz(from)];
+}
+
+/* Of the thread that runs next. */
+static inline struct emu_fiber *emu_fiber_of(struct emu_worker *worker, struct emu_thread *thread)
+{
+    if (thread->fiber == NULL)
+        thread->fiber = emu_fiber_take(worker);
+    emu_now = &thread->view;
+    return thread->fiber;
+}
+
+/* The running thread cannot go on; returns when it may. Inline, as what leads here is: emulated kernels spend
+ * most of their time on the way from lane to lane. */
+static inline void emu_suspend(struct emu_thread *thread, enum emu_wait wait)
+{
+    struct emu_worker *worker = emu_worker;
+    struct emu_warp *warp = emu_warp_of(thread);
+    thread->wait = wait;
+    warp->runnable &= ~(1u << thread->view.lane);
+    struct emu_thread *next = emu_next_lane(warp, thread->view.lane);
+    emu_fiber_switch(thread->fiber, next != NULL ? emu_fiber_of(worker, next) : &worker->scheduler);
+    thread->wait = EMU_RUNS;
+}
 
 /* emu_shared.c */
 void emu_shared_create(struct emu_worker *worker);
@@ -131,12 +161,40 @@ void emu_poison(void *at, size_t size);
 /* 8 bytes at a multiple of 8 that nobody has written. */
 bool emu_is_poison_8(const void *at);
 /* A register of 16- or 8-bit floats as it is in memory that nobody has written. */
-bool emu_is_poison_word(uint32_t word);
+static inline bool emu_is_poison_word(uint32_t word)
+{
+    return word == 0x7fffffffu || word == 0xffff7fffu;
+}
 
-/* emu_warp.c: joins the warp's collective; true for the last lane, which computes for all and then calls
+/* emu_warp.c: why the running thread may not join its warp's collective. */
+_Noreturn void emu_warp_join_fail(enum emu_wait kind, uint32_t detail);
+
+/* Joins the warp's collective; true for the last lane, which computes for all and then calls
  * emu_warp_release. */
-bool emu_warp_join(enum emu_wait kind, uint32_t detail, const void *post);
-void emu_warp_release(struct emu_warp *warp);
+static inline bool emu_warp_join(enum emu_wait kind, uint32_t detail, const void *post)
+{
+    struct emu_thread *thread = emu_thread_now();
+    struct emu_warp *warp = emu_warp_of(thread);
+    bool is_first = warp->posted == 0;
+    if (warp->lanes != 0xffffffffu || warp->exited != 0 ||
+        (!is_first && (warp->kind != kind || warp->detail != detail)))
+        emu_warp_join_fail(kind, detail);
+    warp->kind = kind;
+    warp->detail = detail;
+    thread->post = post;
+    warp->posted |= 1u << thread->view.lane;
+    if (warp->posted == warp->lanes)
+        return true;
+    emu_suspend(thread, kind);
+    return false;
+}
+
+static inline void emu_warp_release(struct emu_warp *warp)
+{
+    warp->runnable |= warp->posted;
+    warp->posted = 0;
+}
+
 const char *emu_wait_name(enum emu_wait wait);
 /* A lane ended: the collective or barrier that misses it fails. */
 void emu_thread_ended(struct emu_thread *thread);

@@ -16,13 +16,21 @@ static const struct mma_post *post_of(const struct emu_warp *warp, uint32_t lane
     return warp->threads[lane].post;
 }
 
-static void check_operand(uint32_t word, uint32_t lane, char operand)
+static void check_operand(const uint32_t *words, uint32_t n, uint32_t lane, char operand)
 {
-    if (emu_is_poison_word(word))
-        emu_fail("mma: operand %c of lane %u comes from shared memory that has never been written, or whose "
-                 "copy is "
-                 "under way",
-                 operand, lane);
+    for (uint32_t i = 0; i < n; i++)
+        if (emu_is_poison_word(words[i]))
+            emu_fail("mma: operand %c of lane %u comes from shared memory that has never been written, or "
+                     "whose copy is under way",
+                     operand, lane);
+}
+
+static void check_operands(const struct emu_warp *warp)
+{
+    for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+        check_operand(post_of(warp, lane)->a, 4, lane, 'a');
+        check_operand(post_of(warp, lane)->b, 2, lane, 'b');
+    }
 }
 
 /* A vector of the 8 columns: the compiler keeps a row of d in a register. */
@@ -35,20 +43,23 @@ struct words {
 
 static inline void gather(const struct emu_warp *warp, bool is_float, struct words *words)
 {
+    uint32_t n_poisoned = 0;
     for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
         const struct mma_post *post = post_of(warp, lane);
-        uint32_t g = lane / 4, t = lane % 4;
+        uint32_t g = lane / 4, t = lane % 4, a[4], b[2];
+        memcpy(a, post->a, sizeof a);
+        memcpy(b, post->b, sizeof b);
         for (uint32_t r = 0; r < 4; r++) {
-            if (is_float)
-                check_operand(post->a[r], lane, 'a');
-            words->a[g + r % 2 * 8][t + r / 2 * 4] = post->a[r];
+            n_poisoned += emu_is_poison_word(a[r]);
+            words->a[g + r % 2 * 8][t + r / 2 * 4] = a[r];
         }
         for (uint32_t r = 0; r < 2; r++) {
-            if (is_float)
-                check_operand(post->b[r], lane, 'b');
-            words->b[t + r * 4][g] = post->b[r];
+            n_poisoned += emu_is_poison_word(b[r]);
+            words->b[t + r * 4][g] = b[r];
         }
     }
+    if (is_float && n_poisoned > 0)
+        check_operands(warp);
 }
 
 static inline __attribute__((always_inline)) void product(const struct words *words, enum emu_mma kind,
@@ -99,18 +110,22 @@ static void mma_float(const struct emu_warp *warp, enum emu_mma kind)
         float values[ROWS][COLUMNS];
     } d;
     gather(warp, true, &words);
-    for (uint32_t lane = 0; lane < EMU_LANES; lane++)
-        for (uint32_t r = 0; r < 4; r++)
-            d.values[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2] = ((const float *)post_of(warp, lane)->d)[r];
+    for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+        const float *values = post_of(warp, lane)->d;
+        memcpy(&d.values[lane / 4][lane % 4 * 2], values, 2 * sizeof *values);
+        memcpy(&d.values[lane / 4 + 8][lane % 4 * 2], values + 2, 2 * sizeof *values);
+    }
     if (kind == EMU_MMA_BF16)
         product_bf16(&words, d.rows);
     else if (kind == EMU_MMA_F16)
         product_f16(&words, d.rows);
     else
         product_e4m3(&words, d.rows);
-    for (uint32_t lane = 0; lane < EMU_LANES; lane++)
-        for (uint32_t r = 0; r < 4; r++)
-            ((float *)post_of(warp, lane)->d)[r] = d.values[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
+    for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+        float *values = post_of(warp, lane)->d;
+        memcpy(values, &d.values[lane / 4][lane % 4 * 2], 2 * sizeof *values);
+        memcpy(values + 2, &d.values[lane / 4 + 8][lane % 4 * 2], 2 * sizeof *values);
+    }
 }
 
 EMU_CLONES static void product_s8(const struct words *words, int32_t sum[ROWS][COLUMNS])

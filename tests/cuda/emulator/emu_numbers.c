@@ -41,11 +41,28 @@ static uint16_t bf16_of_double(double x)
     return bf16_from_f32(nearest);
 }
 
-/* a * b is exact in double; the sum is rounded to odd, so that bf16 sees its last bit. */
-static uint16_t bf16_fma(uint16_t a, uint16_t b, uint16_t c)
+/* The nearest bf16 of a double that is itself a rounded sum, or 0 for one that needs more care: a number that
+ * is not normal as bf16, or one between two, where what the double dropped decides. */
+static inline uint16_t bf16_of_plain(double x)
+{
+    enum { DROPPED_BITS = 45, BIAS = (1023 - 127) << 7, NORMAL_MIN = 1 << 7, INFINITE = 255 << 7 };
+    const uint64_t half = 1ull << (DROPPED_BITS - 1);
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint64_t magnitude = bits & ~(1ull << 63), rounded = (magnitude + half) >> DROPPED_BITS;
+    if ((magnitude & (2 * half - 1)) == half || rounded < BIAS + NORMAL_MIN || rounded >= BIAS + INFINITE)
+        return 0;
+    return (uint16_t)((rounded - BIAS) | (bits >> 48 & 0x8000u));
+}
+
+/* a * b is exact in double; where it matters the sum is rounded to odd, so that bf16 sees its last bit. */
+static inline uint16_t bf16_fma(uint16_t a, uint16_t b, uint16_t c)
 {
     double product = (double)bf16_to_f32(a) * (double)bf16_to_f32(b), addend = bf16_to_f32(c);
     double sum = product + addend;
+    uint16_t plain = bf16_of_plain(sum);
+    if (plain != 0)
+        return plain;
     double part = sum - product;
     double error = (product - (sum - part)) + (addend - part);
     if (error != 0.0 && isfinite(sum)) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/assert.h"
+#include "tests/cuda/emulator/emu_numbers.h"
 
 enum { NOBODY = 0xffff, READERS = 2, SAME_BYTES_MAX = 16 };
 enum { BY_ATOMIC = 1, BY_ASYNC = 2, UNDER_WAY = 4 };
@@ -58,6 +59,7 @@ void emu_race_begin(struct emu_worker *worker)
     if (worker->race == NULL) {
         worker->race = malloc(sizeof *worker->race);
         ASSERT(worker->race != NULL);
+        memset(worker->race->cells, 0xff, sizeof worker->race->cells);
         worker->race->threads = of_max_threads(EMU_BLOCK_THREADS_MAX);
         worker->race->fences = of_max_threads(EMU_BLOCK_THREADS_MAX);
         worker->race->clocks = of_max_threads(EMU_CLOCKS);
@@ -70,14 +72,18 @@ void emu_race_begin(struct emu_worker *worker)
     for (size_t t = 0; t < n; t++)
         race->threads[t * n + t] = 1;
     race->same.size = 0;
-    memset(race->cells + EMU_DYNAMIC_ADDRESS, 0xff, worker->launch->shared_bytes * sizeof(struct cell));
-    memset(race->cells + EMU_ARENA_BYTES - 2 * EMU_STATIC_MAX, 0xff,
-           2 * EMU_STATIC_MAX * sizeof(struct cell));
+    emu_race_fresh(worker, EMU_DYNAMIC_ADDRESS, worker->launch->shared_bytes);
+}
+
+void emu_race_fresh(struct emu_worker *worker, uint32_t address, uint32_t size)
+{
+    if (worker->checks_races)
+        memset(worker->race->cells + address, 0xff, size * sizeof(struct cell));
 }
 
 /* ---- Clocks ---- */
 
-static void clock_join(uint32_t *to, const uint32_t *from, uint32_t n)
+EMU_CLONES static void clock_join(uint32_t *restrict to, const uint32_t *restrict from, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         to[i] = to[i] < from[i] ? from[i] : to[i];
@@ -209,33 +215,46 @@ static void note_write(struct cell *cell, const uint32_t *own, uint16_t thread, 
     cell->state = state;
 }
 
+static inline void access_byte(struct emu_race *race, uint32_t address, uint32_t first, size_t size,
+                               enum emu_access access, uint16_t state)
+{
+    uint16_t thread = (uint16_t)emu_now->index;
+    const uint32_t *own = race->threads + (size_t)thread * race->n;
+    struct cell *cell = &race->cells[address];
+    make_touched(cell);
+    if (access == EMU_WRITE && cell->state == 0 && !knows(own, cell->writer, cell->write_epoch))
+        same_note(race, first, size, cell->writer);
+    check_order(race, cell, address, access);
+    if (access == EMU_READ && (cell->state & UNDER_WAY) != 0)
+        emu_fail("reads shared address %u, to which a copy of thread %u is under way", address, cell->writer);
+    if (access == EMU_READ)
+        note_read(cell, own, thread);
+    else
+        note_write(cell, own, thread, state);
+}
+
+/* Bytes that have all the same history, as nearly always, are looked at once. */
 static void access_bytes(struct emu_race *race, const void *at, size_t size, enum emu_access access,
                          uint16_t state)
 {
-    uint32_t address = (uint32_t)((const uint8_t *)at - emu_worker->arena);
-    uint16_t thread = (uint16_t)emu_now->index;
-    const uint32_t *own = race->threads + (size_t)thread * race->n;
+    uint32_t first = (uint32_t)((const uint8_t *)at - emu_worker->arena);
+    struct cell *cells = &race->cells[first];
+    if (size > EMU_ARENA_BYTES - first)
+        size = EMU_ARENA_BYTES - first;
     same_check(race);
-    for (uint32_t i = address; i < address + size && i < EMU_ARENA_BYTES; i++) {
-        struct cell *cell = &race->cells[i];
-        make_touched(cell);
-        if (access == EMU_WRITE && cell->state == 0 && !knows(own, cell->writer, cell->write_epoch))
-            same_note(race, address, size, cell->writer);
-        check_order(race, cell, i, access);
-        if (access == EMU_READ && (cell->state & UNDER_WAY) != 0)
-            emu_fail("reads shared address %u, to which a copy of thread %u is under way", i, cell->writer);
-        if (access == EMU_READ)
-            note_read(cell, own, thread);
-        else
-            note_write(cell, own, thread, state);
+    if (size > 1 && memcmp(cells, cells + 1, (size - 1) * sizeof *cells) == 0) {
+        access_byte(race, first, first, size, access, state);
+        for (size_t i = 1; i < size; i++)
+            cells[i] = cells[0];
+        return;
     }
+    for (uint32_t i = first; i < first + size; i++)
+        access_byte(race, i, first, size, access, state);
 }
 
-void emu_race_access(const void *at, size_t size, enum emu_access access)
+void emu_race_access_shared(const void *at, size_t size, enum emu_access access)
 {
-    struct emu_race *race = race_now();
-    if (race != NULL && emu_now != NULL && emu_is_shared(at))
-        access_bytes(race, at, size, access, access == EMU_ATOMIC ? BY_ATOMIC : 0);
+    access_bytes(emu_worker->race, at, size, access, access == EMU_ATOMIC ? BY_ATOMIC : 0);
 }
 
 void emu_race_copy(const void *at, size_t size)

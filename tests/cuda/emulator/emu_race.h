@@ -14,8 +14,20 @@ enum { EMU_CLOCK_BARRIER = 0, EMU_CLOCK_MBARRIER = EMU_BARRIERS, EMU_CLOCKS = EM
 void emu_race_begin(struct emu_worker *worker);
 void emu_race_destroy(struct emu_worker *worker);
 
-/* The running thread accesses shared memory by itself. */
-void emu_race_access(const void *at, size_t size, enum emu_access access);
+/* Nobody has touched these bytes: dynamic memory of a new block by itself, a static variable as it appears.
+ */
+void emu_race_fresh(struct emu_worker *worker, uint32_t address, uint32_t size);
+
+void emu_race_access_shared(const void *at, size_t size, enum emu_access access);
+/* The running thread accesses memory by itself; what is not shared is none of our business. size: at least 1.
+ */
+static inline void emu_race_access(const void *at, size_t size, enum emu_access access)
+{
+    const struct emu_worker *worker = emu_worker;
+    if (worker != NULL && worker->checks_races && emu_now != NULL &&
+        (size_t)((const uint8_t *)at - worker->arena) < EMU_ARENA_BYTES)
+        emu_race_access_shared(at, size, access);
+}
 /* It lets a copy write there: nobody may read it until emu_race_landed. */
 void emu_race_copy(const void *at, size_t size);
 /* The copy that `thread` issued has landed; asynchronous: by the proxy that wgmma reads through. */

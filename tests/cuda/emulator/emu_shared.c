@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include "base/assert.h"
 #include "tests/cuda/emulator/emu_internal.h"
+#include "tests/cuda/emulator/emu_race.h"
 
 enum { PAGE_BYTES = 4096, POISON_BYTES = 16 };
 
@@ -47,11 +48,6 @@ bool emu_is_poison_8(const void *at)
     return memcmp(at, poison + ((uintptr_t)at & 8), 8) == 0;
 }
 
-bool emu_is_poison_word(uint32_t word)
-{
-    return word == 0x7fffffffu || word == 0xffff7fffu;
-}
-
 void emu_shared_begin(struct emu_worker *worker)
 {
     uint32_t bytes = worker->launch->shared_bytes;
@@ -85,6 +81,7 @@ void *emu_shared_static(const void *key, size_t size, const char *name)
     uint8_t *at = worker->arena + worker->static_low;
     emu_poison(at, rounded);
     memset(at + size, RED, rounded - size + EMU_STATIC_RED_ZONE);
+    emu_race_fresh(worker, worker->static_low, rounded + EMU_STATIC_RED_ZONE);
     worker->statics[worker->n_static++] = (struct emu_static){worker->static_low, (uint32_t)size, key, name};
     return at;
 }

@@ -3,36 +3,16 @@
 #include "tests/cuda/emulator/emu_internal.h"
 #include "tests/cuda/emulator/emu_race.h"
 
-bool emu_warp_join(enum emu_wait kind, uint32_t detail, const void *post)
+_Noreturn void emu_warp_join_fail(enum emu_wait kind, uint32_t detail)
 {
-    struct emu_thread *thread = emu_thread_now();
-    struct emu_warp *warp = emu_warp_of(thread);
+    const struct emu_warp *warp = emu_warp_of(emu_thread_now());
     if (warp->lanes != 0xffffffffu)
         emu_fail("%s, but the block's last warp has only the lanes %#x: blocks are multiples of 32 threads",
                  emu_wait_name(kind), warp->lanes);
     if (warp->exited != 0)
         emu_fail("%s, but the lanes %#x of the warp have ended", emu_wait_name(kind), warp->exited);
-    if (warp->posted == 0) {
-        warp->kind = kind;
-        warp->detail = detail;
-    } else if (warp->kind != kind || warp->detail != detail) {
-        emu_fail("divergent warp: %s (form %u), but the lanes %#x wait in %s (form %u)", emu_wait_name(kind),
-                 detail, warp->posted, emu_wait_name(warp->kind), warp->detail);
-    }
-    thread->post = post;
-    warp->posted |= 1u << thread->view.lane;
-    if (warp->posted == warp->lanes)
-        return true;
-    thread->wait = kind;
-    emu_suspend(thread);
-    thread->wait = EMU_RUNS;
-    return false;
-}
-
-void emu_warp_release(struct emu_warp *warp)
-{
-    warp->runnable |= warp->posted;
-    warp->posted = 0;
+    emu_fail("divergent warp: %s (form %u), but the lanes %#x wait in %s (form %u)", emu_wait_name(kind),
+             detail, warp->posted, emu_wait_name(warp->kind), warp->detail);
 }
 
 static struct emu_warp *warp_now(void)
@@ -221,10 +201,8 @@ void emu_barrier(uint32_t id, uint32_t n_threads, bool waits)
     worker->barriers[id].warps_waiting |= 1u << thread->view.warp;
     warp->at_barrier |= 1u << thread->view.lane;
     warp->barrier_id = id;
-    thread->wait = EMU_IN_BARRIER;
     thread->barrier_id = id;
-    emu_suspend(thread);
-    thread->wait = EMU_RUNS;
+    emu_suspend(thread, EMU_IN_BARRIER);
 }
 
 void emu_thread_ended(struct emu_thread *thread)
@@ -254,9 +232,7 @@ void emu_dependencies_wait(void)
     thread->waited_dependencies = true;
     if (!emu_worker->front_is_hidden)
         return;
-    thread->wait = EMU_IN_DEPENDENCIES_WAIT;
-    emu_suspend(thread);
-    thread->wait = EMU_RUNS;
+    emu_suspend(thread, EMU_IN_DEPENDENCIES_WAIT);
 }
 
 bool emu_front_end(struct emu_worker *worker)

@@ -119,9 +119,7 @@ static bool group_join(uint32_t form, uint32_t detail, const void *post)
     group->warps_posted |= 1u << thread->view.warp % EMU_WARPGROUP_WARPS;
     if (group->warps_posted == (1u << EMU_WARPGROUP_WARPS) - 1)
         return true;
-    thread->wait = EMU_IN_WGMMA;
-    emu_suspend(thread);
-    thread->wait = EMU_RUNS;
+    emu_suspend(thread, EMU_IN_WGMMA);
     return false;
 }
 

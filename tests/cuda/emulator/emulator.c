@@ -114,7 +114,7 @@ static void worker_destroy(void *at)
 
 static void fiber_main(void);
 
-static struct emu_fiber *fiber_take(struct emu_worker *worker)
+struct emu_fiber *emu_fiber_take(struct emu_worker *worker)
 {
     struct emu_fiber *fiber = worker->free_fibers;
     if (fiber != NULL)
@@ -131,27 +131,10 @@ static void fiber_give(struct emu_worker *worker, struct emu_fiber *fiber)
     worker->free_fibers = fiber;
 }
 
-/* The lane to run: the next one after `lane` in a circle. */
-static struct emu_thread *next_lane(struct emu_warp *warp, uint32_t lane)
-{
-    uint32_t later = lane < 31 ? warp->runnable & ~((2u << lane) - 1u) : 0;
-    uint32_t from = later != 0 ? later : warp->runnable;
-    return from == 0 ? NULL : &warp->threads[__builtin_ctz(from)];
-}
-
-static struct emu_fiber *fiber_of(struct emu_worker *worker, struct emu_thread *thread)
-{
-    if (thread->fiber == NULL)
-        thread->fiber = fiber_take(worker);
-    emu_now = &thread->view;
-    return thread->fiber;
-}
-
 /* Runs threads one after the other on this stack, as long as the next one to run has not begun: where nothing
  * waits, no stack is ever switched. */
 static void fiber_main(void)
 {
-    emu_fiber_entered();
     struct emu_worker *worker = emu_worker;
     struct emu_thread *thread = emu_thread_now();
     struct emu_fiber *fiber = thread->fiber;
@@ -160,7 +143,7 @@ static void fiber_main(void)
         thread->wait = EMU_EXITED;
         thread->fiber = NULL;
         emu_thread_ended(thread);
-        struct emu_thread *next = next_lane(emu_warp_of(thread), thread->view.lane);
+        struct emu_thread *next = emu_next_lane(emu_warp_of(thread), thread->view.lane);
         if (next != NULL && next->fiber == NULL) {
             next->fiber = fiber;
             thread = next;
@@ -168,19 +151,9 @@ static void fiber_main(void)
             continue;
         }
         fiber_give(worker, fiber);
-        emu_fiber_switch(fiber, next != NULL ? fiber_of(worker, next) : &worker->scheduler);
+        emu_fiber_switch(fiber, next != NULL ? emu_fiber_of(worker, next) : &worker->scheduler);
         ASSERT(!"a fiber that ended runs");
     }
-}
-
-void emu_suspend(struct emu_thread *thread)
-{
-    struct emu_worker *worker = emu_worker;
-    struct emu_warp *warp = emu_warp_of(thread);
-    warp->runnable &= ~(1u << thread->view.lane);
-    struct emu_thread *next = next_lane(warp, thread->view.lane);
-    struct emu_fiber *to = next != NULL ? fiber_of(worker, next) : &worker->scheduler;
-    emu_fiber_switch(thread->fiber, to);
 }
 
 /* ---- One block ---- */
@@ -263,8 +236,8 @@ static void block_run(struct emu_worker *worker, const struct emu_launch *launch
         }
         last = (uint32_t)(warp - worker->warps);
         uint32_t lane = options->seed != 0 ? emu_random(worker) % EMU_LANES : EMU_LANES - 1;
-        struct emu_thread *thread = next_lane(warp, lane);
-        emu_fiber_switch(&worker->scheduler, fiber_of(worker, thread));
+        struct emu_thread *thread = emu_next_lane(warp, lane);
+        emu_fiber_switch(&worker->scheduler, emu_fiber_of(worker, thread));
     }
     block_end(worker);
 }

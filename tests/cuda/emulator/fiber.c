@@ -17,7 +17,6 @@
 
 #if FIBER_ASAN
 #include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
 enum { STACK_BYTES = 256 * 1024 }; /* red zones around every array */
 #else
 enum { STACK_BYTES = 64 * 1024 };
@@ -25,8 +24,6 @@ enum { STACK_BYTES = 64 * 1024 };
 enum { PAGE_BYTES = 4096, COLOURS = 16, COLOUR_BYTES = 448 };
 
 #if defined(__x86_64__) && !defined(EMU_UCONTEXT)
-/* Saves what a function call must preserve on the old stack and takes it from the new one. */
-void emu_swap(void **from_sp, void *to_sp);
 __asm__(".text\n"
         ".globl emu_swap\n"
         ".hidden emu_swap\n"
@@ -60,11 +57,6 @@ static void prepare(struct emu_fiber *fiber, uint8_t *top, void (*entry)(void))
     fiber->sp = sp;
 }
 
-static void swap(struct emu_fiber *from, struct emu_fiber *to)
-{
-    emu_swap(&from->sp, to->sp);
-}
-
 void emu_fiber_leave(struct emu_fiber *fiber)
 {
     (void)fiber;
@@ -83,7 +75,7 @@ static void prepare(struct emu_fiber *fiber, uint8_t *top, void (*entry)(void))
     fiber->sp = context;
 }
 
-static void swap(struct emu_fiber *from, struct emu_fiber *to)
+void emu_fiber_switch(struct emu_fiber *from, struct emu_fiber *to)
 {
     if (from->sp == NULL)
         from->sp = calloc(1, sizeof(ucontext_t));
@@ -125,42 +117,4 @@ void emu_fiber_destroy(struct emu_fiber *fiber)
 void emu_fiber_start(struct emu_fiber *fiber, void (*entry)(void))
 {
     prepare(fiber, fiber->stack + fiber->stack_bytes, entry);
-    fiber->fake_stack = NULL;
 }
-
-#if FIBER_ASAN
-static _Thread_local struct emu_fiber *switched_from;
-
-static void arrived(void *fake_stack)
-{
-    const void *bottom;
-    size_t size;
-    __sanitizer_finish_switch_fiber(fake_stack, &bottom, &size);
-    if (switched_from != NULL && switched_from->stack == NULL) { /* the OS thread's own stack */
-        switched_from->stack = (uint8_t *)(uintptr_t)bottom;
-        switched_from->stack_bytes = size;
-    }
-}
-
-void emu_fiber_switch(struct emu_fiber *from, struct emu_fiber *to)
-{
-    switched_from = from;
-    __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
-    swap(from, to);
-    arrived(from->fake_stack);
-}
-
-void emu_fiber_entered(void)
-{
-    arrived(NULL);
-}
-#else
-void emu_fiber_switch(struct emu_fiber *from, struct emu_fiber *to)
-{
-    swap(from, to);
-}
-
-void emu_fiber_entered(void)
-{
-}
-#endif
