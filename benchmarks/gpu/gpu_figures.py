@@ -149,7 +149,7 @@ def part_load(session, figures):
         try:
             session.rows([session.bantam, "bench", "latency", *model_flags(session, name, 512 if session.small else 2048), *lens,
                           *[word for rate in rates for word in ("--request-rate", rate)], "--num-warmups", 4,
-                          "--max-num-seqs", 8 if session.small else 256, "--max-num-batched-tokens", 4096,
+                          "--max-num-seqs", 8 if session.small else 512, "--max-num-batched-tokens", 4096,
                           "--goodput", "ttft:200"], rows)
         except PartFailed as failure:
             errors.append(f"{load}: {failure}")

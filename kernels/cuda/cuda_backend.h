@@ -16,7 +16,7 @@
 enum {
     CUDA_ALIGN = 256, /* of everything in device memory */
     CUDA_FLIGHTS_MAX = 2,
-    CUDA_LOGITS_ROWS_MAX = 128,
+    CUDA_LOGITS_ROWS_MAX = 256,
     CUDA_BUCKETS_MAX = 160,
     CUDA_STAGES = 2,
     CUDA_PANEL_ROWS_MAX = 64, /* of a layout */

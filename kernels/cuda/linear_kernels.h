@@ -205,8 +205,8 @@ enum {
 /* ---- The launch ---- */
 
 /* Persistent blocks walk units: unit = (output tile * row tiles + row tile) * chunks + chunk when split, else
- * (output tile * row tiles + row tile) over all chunks. Where the capacity (rows.max) is one row tile,
- * weights are asked for before the kernel's inputs are there (dependencies_wait). */
+ * (output tile * row tiles + row tile) over all chunks. Weights, and the step that counts the rows, are asked
+ * for before the kernel's inputs are there (dependencies_wait). */
 struct linear_tile_args {
     struct cuda_rows rows;
     const void *weight;       /* packed */

@@ -177,10 +177,8 @@ template <class S> DEVICE void linear_stream(const struct linear_tile_args &args
         fence_mbarrier_init();
     }
     struct linear_job job = make_job<S>(args);
-    if (!units_are_known<S>(args)) {
-        dependencies_wait();
+    if (!units_are_known<S>(args))
         job.n_rows = count_rows(&args.rows);
-    }
     count_units<S>(args, &job);
     if (block_x() >= job.n_units) {
         dependencies_wait();

@@ -480,16 +480,13 @@ DEVICE void end_stage(const struct linear_tile_args &args, const struct linear_j
     }
 }
 
-/* The first stages: weights before the inputs are there where the units do not hang on the number of rows.
+/* The first stages: weights before the inputs are there; the step, whose number of rows makes the units, is.
  * Fills job; leaves `load` behind the stages asked for. */
 template <class S>
 DEVICE void start_pipeline(const struct linear_tile_args &args, struct linear_job *job,
                            struct linear_cursor *load, uint8_t *stages)
 {
-    if (!units_are_known<S>(args)) {
-        dependencies_wait();
-        job->n_rows = count_rows(&args.rows);
-    }
+    job->n_rows = count_rows(&args.rows);
     count_units<S>(args, job);
     struct linear_cursor first = {};
     first.unit = job->n_units;
@@ -504,10 +501,7 @@ DEVICE void start_pipeline(const struct linear_tile_args &args, struct linear_jo
         copy_async_commit();
     }
     dependents_launch();
-    if (units_are_known<S>(args)) {
-        dependencies_wait();
-        job->n_rows = count_rows(&args.rows);
-    }
+    dependencies_wait();
     *load = first;
     for (uint32_t s = 0; s + 1 < S::STAGES; s++) {
         if (load->unit < job->n_units) {

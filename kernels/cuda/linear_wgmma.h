@@ -194,7 +194,8 @@ DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_t
     }
 }
 
-/* The whole block: barriers, and the units where they are known. false: none for this block. */
+/* The whole block: barriers, and the units: the step is there before the rows are. false: none for this
+ * block. */
 template <class S>
 DEVICE bool start_wgmma(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
                         struct linear_job *job)
@@ -207,10 +208,8 @@ DEVICE bool start_wgmma(const struct wgmma_pipeline &p, const struct linear_tile
         fence_mbarrier_init();
     }
     *job = make_job<S>(args);
-    if (!units_are_known<S>(args)) {
-        dependencies_wait();
+    if (!units_are_known<S>(args))
         job->n_rows = count_rows(&args.rows);
-    }
     count_units<S>(args, job);
     if (block_x() >= job->n_units) {
         dependencies_wait();
