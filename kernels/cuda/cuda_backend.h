@@ -176,8 +176,6 @@ struct weight {
     const struct cuda_layout *layout;
     struct cuda_matrix matrix;
     const struct cuda_product *product; /* NULL = our kernels at every number of rows */
-    const uint8_t *behind; /* device: the rest of the planned memory, which begins with the next weight */
-    size_t behind_bytes;
 };
 
 struct vector {

@@ -4,13 +4,6 @@
 #include "kernels/cuda/linear_plan.h"
 #include "kernels/cuda/linear_weight.h"
 
-enum {
-    /* With few rows the memory idles while small kernels run and attention begins and ends: L2 is asked for
-     * the next layers then. */
-    PREFETCH_ROWS_MAX = 32,
-    PREFETCH_BYTES = 16 << 20,
-};
-
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc)
 {
     const struct cuda_layout *layout =
@@ -136,11 +129,6 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         .chunk_blocks = plan.chunk_blocks,
         .is_split = plan.is_split,
     };
-    if (rows.max <= PREFETCH_ROWS_MAX) {
-        args.behind = weight->behind;
-        args.behind_bytes =
-            weight->behind_bytes < PREFETCH_BYTES ? (uint32_t)weight->behind_bytes : PREFETCH_BYTES;
-    }
     if (layout >= LINEAR_S8) {
         struct quantized_rows in_8_bits = rows_in_8_bits(cuda, NULL);
         quantize_rows(cuda, rows, in, weight, &in_8_bits);

@@ -259,8 +259,6 @@ static err_t weight_take(struct cuda_backend *cuda, const struct weight_desc *de
         .row_bytes = cuda_matrix_row_bytes(desc->format, (uint32_t)desc->n_in),
         .packed = weight->layout->packed,
     };
-    weight->behind = cuda->arena.base + cuda->arena.used_bytes;
-    weight->behind_bytes = cuda->arena.size_bytes - cuda->arena.used_bytes;
     return err_ok();
 }
 

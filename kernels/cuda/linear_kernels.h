@@ -226,8 +226,6 @@ struct linear_tile_args {
     uint32_t out_is_f32;
     uint32_t chunk_blocks; /* blocks of K in a chunk */
     uint32_t is_split;
-    uint32_t behind_bytes; /* of `behind` that L2 is asked for: what the next layers read. 0 = nothing */
-    const uint8_t *behind; /* the memory behind the weight */
 };
 
 /* code = round_to_even(x * (127 / amax)), scale = amax / 127; e4m3: 448 for 127. A row of zeros has scale 0,

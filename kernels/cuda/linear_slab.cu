@@ -212,7 +212,6 @@ template <class S> DEVICE void run_slabs(const struct linear_tile_args &args, fl
     struct slab_chunk chunk = chunk_of<S>(args, job, slab);
     dependents_launch();
     load_ahead<S>(&ahead, args, chunk);
-    prefetch_behind(args, block_threads());
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     while (first_row < job.n_rows) {

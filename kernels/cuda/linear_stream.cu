@@ -130,7 +130,6 @@ template <class S>
 DEVICE void run_stream_warps(const struct stream_pipeline &p, const struct linear_tile_args &args,
                              struct linear_job job, uint32_t *n_arrived)
 {
-    prefetch_behind(args, STREAM_WARPS * WARP_LANES);
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     float acc[SLAB_TILES][S::ROW_TILES][4], total[SLAB_TILES][S::ROW_TILES][4];

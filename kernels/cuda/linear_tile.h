@@ -87,16 +87,6 @@ template <class S> DEVICE void count_units(const struct linear_tile_args &args, 
     job->n_units = n_tiles * (args.is_split ? job->n_chunks : 1);
 }
 
-/* Asks L2 for what lies behind the weight, which is read next, while the rows are still to come. Threads 0 to
- * n_threads of each block. */
-DEVICE void prefetch_behind(const struct linear_tile_args &args, uint32_t n_threads)
-{
-    enum { LINE_BYTES = 128 };
-    uint32_t first = (block_x() * n_threads + thread_x()) * LINE_BYTES;
-    for (uint32_t at = first; at < args.behind_bytes; at += grid_x() * n_threads * LINE_BYTES)
-        prefetch_l2(args.behind + at);
-}
-
 /* Past one stage. */
 template <class S>
 DEVICE void cursor_advance(struct linear_cursor *at, const struct linear_tile_args &args,
@@ -511,7 +501,6 @@ DEVICE void start_pipeline(const struct linear_tile_args &args, struct linear_jo
         copy_async_commit();
     }
     dependents_launch();
-    prefetch_behind(args, block_threads());
     dependencies_wait();
     *load = first;
     for (uint32_t s = 0; s + 1 < S::STAGES; s++) {

@@ -173,7 +173,6 @@ template <class S, class F>
 DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
                            struct linear_job job, uint32_t *n_arrived, uint32_t span, F multiply)
 {
-    prefetch_behind(args, CONSUMER_WARPS * WARP_LANES);
     dependencies_wait();
     job.n_rows = count_rows(&args.rows);
     for (uint32_t unit = block_x(); unit < job.n_units; unit += grid_x()) {
