@@ -347,12 +347,14 @@ static err_t gather_payload(struct rpc_call *call)
     if (size_bytes > call->server->options.max_message_bytes)
         return err_new(ERR_RESOURCE_EXHAUSTED, "the message has %zu bytes; at most %zu are allowed",
                        size_bytes, call->server->options.max_message_bytes);
-    call->reserved_bytes = size_bytes;
     metric_add(&call->server->options.metrics->received_bytes[METRIC_DOOR_GRPC], size_bytes);
     if (atomic_fetch_add(&call->server->pending_bytes, size_bytes) + size_bytes >
-        call->server->options.max_pending_bytes)
+        call->server->options.max_pending_bytes) {
+        atomic_fetch_sub(&call->server->pending_bytes, size_bytes); /* the refused call lives on for a while */
         return err_new(ERR_RESOURCE_EXHAUSTED, "the server holds %zu bytes of requests and takes no more",
                        call->server->options.max_pending_bytes);
+    }
+    call->reserved_bytes = size_bytes;
     call->payload = mem_alloc(size_bytes + 1);
     if (!call->payload)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a message of %zu bytes", size_bytes);

@@ -422,8 +422,10 @@ static void pending_bytes_are_limited(void **state)
     fake_service_hold(fixture.fake, true);
     for (uint32_t i = 0; i < 10; i++) {
         start_request(&fixture, GENERATE, &request, CLIENT_NO_TIMEOUT, &replies[i]);
-        while (fake_service_counts(fixture.fake).submitted <= i)
+        while (fake_service_counts(fixture.fake).submitted <= i) {
             (void)grpc_client_poll(fixture.client, 1000000);
+            assert_false(replies[i].done);
+        }
     }
     fake_service_hold(fixture.fake, false);
     for (int i = 0; i < 10; i++) {
