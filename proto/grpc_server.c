@@ -350,7 +350,8 @@ static err_t gather_payload(struct rpc_call *call)
     metric_add(&call->server->options.metrics->received_bytes[METRIC_DOOR_GRPC], size_bytes);
     if (atomic_fetch_add(&call->server->pending_bytes, size_bytes) + size_bytes >
         call->server->options.max_pending_bytes) {
-        atomic_fetch_sub(&call->server->pending_bytes, size_bytes); /* the refused call lives on for a while */
+        atomic_fetch_sub(&call->server->pending_bytes,
+                         size_bytes); /* the refused call lives on for a while */
         return err_new(ERR_RESOURCE_EXHAUSTED, "the server holds %zu bytes of requests and takes no more",
                        call->server->options.max_pending_bytes);
     }
