@@ -394,6 +394,14 @@ def test_peak_memory_is_within_the_plan(quantization, streams):
     assert result["peak_rss_bytes"] <= result["planned_bytes"]
 
 
+def test_larger_groups_of_weights_take_less_memory():
+    arguments = ["bench", "throughput", DEMO, "--input-len", 8, "--output-len", 2, "--num-prompts", 1, "--json", "--quantization"]
+    for quantization in ("int8", "int4"):
+        planned = [run_json(*arguments, quantization, "--quantization-group", group)[0]["planned_bytes"] for group in (32, 64, 128)]
+        assert planned[0] > planned[1] > planned[2]
+    assert_refused(run(*arguments, "int4", "--quantization-group", 48), 2, "--quantization-group", "48", "32", "128")
+
+
 def test_bench_throughput_refuses(tmp_path):
     assert_refused(run("bench", "throughput", LLAMA, "--input-len", 300), 2, "300", "256")
     assert_refused(run("bench", "throughput", LLAMA, "--num-prompts", 0), 2, "--num-prompts")
