@@ -41,7 +41,7 @@ def test_comparison_with_a_peer_that_says_the_same_each_time(tmp_path):
         (tmp_path / name).chmod(0o755)
     compare = [sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "peers", "--bantam", BANTAM, "--shapes", "tiny",
                "--files", tmp_path, "--results", tmp_path, "--threads", "2", "--repeat", "2", "--prefill", "16", "--decode", "2",
-               "--context", "8", "--output-len", "4", "--llama-cpp"]
+               "--context", "8", "--output-len", "200", "--llama-cpp"]
     subprocess.run([*compare, tmp_path], check=True, timeout=120)
     prefill, decode = json.loads((tmp_path / "peers.json").read_text())["figures"]
     assert (prefill["what"], prefill["tok_s"]["llama.cpp"]) == ("prefill of 16", 50.0)
