@@ -402,22 +402,14 @@ void door_get_schema(void *context, struct rpc_call *call)
     door_answer(call, &e, (struct codec_bytes){wire_flatbuffers_schema, wire_flatbuffers_schema_bytes});
 }
 
-/* --- WatchLoads */
+/* --- watches */
 
-struct loads_watch {
-    struct door_item item;
-    const struct door_codec *codec;
-    int64_t due_ns; /* of the next message */
-    int64_t interval_ns;
-};
-
-static enum pump_result pump_loads(struct flush_item *flush)
+static enum pump_result pump_watch(struct flush_item *flush)
 {
-    struct loads_watch *watch = (struct loads_watch *)flush;
-    struct grpc_door *door = watch->item.door;
+    struct door_watch *watch = (struct door_watch *)flush;
     if (rpc_call_ended(watch->item.call))
         return PUMP_DONE;
-    if (atomic_load(&door->closing)) {
+    if (atomic_load(&watch->item.door->closing)) {
         err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
         rpc_call_refuse(watch->item.call, &e, RPC_NO_PUSHBACK);
         return PUMP_DONE;
@@ -426,23 +418,43 @@ static enum pump_result pump_loads(struct flush_item *flush)
     if (now_ns < watch->due_ns)
         return PUMP_IDLE;
     watch->due_ns = now_ns + watch->interval_ns;
-    struct loads loads;
-    door->service->vtable->loads(door->service, &loads);
-    struct codec_bytes bytes = watch->codec->encode_watched_loads(&loads);
-    if (!bytes.data)
-        return PUMP_IDLE; /* the next one may find memory */
-    rpc_call_send(watch->item.call, bytes.data, bytes.size);
-    return PUMP_SENDING;
+    return watch->send(watch) ? PUMP_SENDING : PUMP_IDLE;
 }
 
-static void destroy_plain_item(struct door_item *item)
+static void destroy_watch(struct door_item *item)
 {
     mem_free(item);
 }
 
+void door_watch_start(struct grpc_door *door, struct rpc_call *call, err_t e, int64_t interval_ms,
+                      bool (*send)(struct door_watch *watch))
+{
+    struct door_watch *watch = e.code == ERR_OK ? mem_alloc(sizeof *watch) : NULL;
+    if (e.code == ERR_OK && !watch)
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a watcher");
+    if (e.code != ERR_OK) {
+        rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
+        return;
+    }
+    watch->send = send;
+    watch->interval_ns = interval_ms * 1000000;
+    door_item_start(&watch->item, door, call, pump_watch, watch->interval_ns, destroy_watch);
+}
+
+static bool send_loads(struct door_watch *watch)
+{
+    struct service *service = watch->item.door->service;
+    const struct door_codec *codec = rpc_call_method_data(watch->item.call);
+    struct loads loads;
+    service->vtable->loads(service, &loads);
+    struct codec_bytes bytes = codec->encode_watched_loads(&loads);
+    if (bytes.data) /* else the next one may find memory */
+        rpc_call_send(watch->item.call, bytes.data, bytes.size);
+    return bytes.data != NULL;
+}
+
 void door_watch_loads(void *context, struct rpc_call *call)
 {
-    struct grpc_door *door = context;
     struct codec_scratch scratch = {0};
     const struct door_codec *codec = rpc_call_method_data(call);
     uint32_t interval_ms = 0;
@@ -450,14 +462,5 @@ void door_watch_loads(void *context, struct rpc_call *call)
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
     err_t e = codec->decode_watch_loads(payload, size_bytes, &scratch, &interval_ms);
     codec_scratch_free(&scratch);
-    struct loads_watch *watch = e.code == ERR_OK ? mem_alloc(sizeof *watch) : NULL;
-    if (e.code == ERR_OK && !watch)
-        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a watcher");
-    if (e.code != ERR_OK) {
-        rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
-        return;
-    }
-    watch->codec = codec;
-    watch->interval_ns = (int64_t)interval_ms * 1000000;
-    door_item_start(&watch->item, door, call, pump_loads, watch->interval_ns, destroy_plain_item);
+    door_watch_start(context, call, e, interval_ms, send_loads);
 }

@@ -42,6 +42,17 @@ void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_
                      enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
                      void (*destroy)(struct door_item *item));
 
+/* A stream with a message now and then, until its client or the door ends it; freed with the call. */
+struct door_watch {
+    struct door_item item;
+    int64_t due_ns, interval_ns;            /* of the next message; between two */
+    bool (*send)(struct door_watch *watch); /* makes and sends one; false: not now */
+};
+
+/* Refuses for e, what decoding the request gave, or starts a watch. */
+void door_watch_start(struct grpc_door *door, struct rpc_call *call, err_t e, int64_t interval_ms,
+                      bool (*send)(struct door_watch *watch));
+
 /* Refuses for e, or answers with bytes; no data = no memory. */
 void door_answer(struct rpc_call *call, const err_t *e, struct codec_bytes bytes);
 /* The loop lives, nothing is lost and nothing drains. *why (static): what is wrong otherwise. */

@@ -28,37 +28,13 @@ void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code st
     rpc_call_add_trailer(call, ROUTE_MODEL, model, strlen(model));
 }
 
-struct metrics_watch {
-    struct door_item item;
-    int64_t due_ns; /* of the next report */
-    int64_t interval_ns;
-};
-
-static enum pump_result pump_metrics(struct flush_item *flush)
+static bool send_report(struct door_watch *watch)
 {
-    struct metrics_watch *watch = (struct metrics_watch *)flush;
-    struct grpc_door *door = watch->item.door;
-    if (rpc_call_ended(watch->item.call))
-        return PUMP_DONE;
-    if (atomic_load(&door->closing)) {
-        err_t e = err_new(ERR_UNAVAILABLE, "the server is shutting down");
-        rpc_call_refuse(watch->item.call, &e, RPC_NO_PUSHBACK);
-        return PUMP_DONE;
-    }
-    int64_t now_ns = clock_now_ns(clock_monotonic());
-    if (now_ns < watch->due_ns)
-        return PUMP_IDLE;
-    watch->due_ns = now_ns + watch->interval_ns;
     uint8_t bytes[ORCA_REPORT_BYTES_MAX];
     struct orca_report report;
-    load_meter_read(&door->load_meter, false, &report);
+    load_meter_read(&watch->item.door->load_meter, false, &report);
     rpc_call_send(watch->item.call, bytes, orca_report_encode(&report, bytes));
-    return PUMP_SENDING;
-}
-
-static void destroy_watch(struct door_item *item)
-{
-    mem_free(item);
+    return true;
 }
 
 void door_stream_core_metrics(void *context, struct rpc_call *call)
@@ -67,13 +43,5 @@ void door_stream_core_metrics(void *context, struct rpc_call *call)
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
     err_t e = orca_request_decode(bytes, size_bytes, &interval_ms);
-    struct metrics_watch *watch = e.code == ERR_OK ? mem_alloc(sizeof *watch) : NULL;
-    if (e.code == ERR_OK && !watch)
-        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a watcher");
-    if (e.code != ERR_OK) {
-        rpc_call_refuse(call, &e, RPC_NO_PUSHBACK);
-        return;
-    }
-    watch->interval_ns = interval_ms * 1000000;
-    door_item_start(&watch->item, context, call, pump_metrics, watch->interval_ns, destroy_watch);
+    door_watch_start(context, call, e, interval_ms, send_report);
 }

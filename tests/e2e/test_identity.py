@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 
@@ -16,6 +15,7 @@ import openai
 import pytest
 
 import bantam_client
+from balancing_tools import wait_until
 from certificates import Authority
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, Server
 
@@ -80,13 +80,6 @@ def code_of(call):
     except grpc.RpcError as error:
         return error.code(), error
     return CODE.OK, None
-
-
-def wait_until(predicate):
-    limit = time.monotonic() + CALL_LIMIT_S
-    while not predicate():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
