@@ -15,53 +15,49 @@ static void check_tile_args(const struct tile_args *a)
     ASSERT(a->last_in == a->n_in || (a->scale == NULL && a->bias == NULL));
 }
 
-static int code_of_int8(const uint8_t *block, size_t o, size_t i)
+static const uint16_t *scales_at(const struct tile_args *a, enum weight_format format, size_t k)
 {
-    return block[int8_code_offset(o, i)] - INT8_OFFSET;
+    return (const uint16_t *)panel_group(a, format, k / a->group);
 }
 
-static int code_of_int4(const uint8_t *block, size_t o, size_t i)
-{
-    int byte = block[int4_code_offset(o, i)];
-    return i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4;
-}
-
-/* The code of input k and output o, less its zero point. */
-static int code_at(const struct tile_args *a, enum weight_format format, size_t k, size_t o)
+/* The codes of a block, less their zero points: [QUANT_BLOCK][PANEL_OUTPUTS]. */
+static void read_codes(const struct tile_args *a, enum weight_format format, size_t k, int16_t *out)
 {
     const uint8_t *block = panel_block(a, format, k);
-    if (format == WEIGHT_INT8)
-        return code_of_int8(block, o, k % QUANT_BLOCK);
-    int zero = INT4_OFFSET;
-    if (format == WEIGHT_UINT4)
-        zero = ((const uint16_t *)panel_group(a, format, k / a->group))[PANEL_OUTPUTS + o];
-    return code_of_int4(block, o, k % QUANT_BLOCK) - zero;
-}
-
-static float scale_at(const struct tile_args *a, enum weight_format format, size_t k, size_t o)
-{
-    return f16_to_f32(((const uint16_t *)panel_group(a, format, k / a->group))[o]);
-}
-
-/* The weight of input k and output o, as a float that is no subnormal. */
-static float weight_bf16(const struct tile_args *a, enum weight_format format, size_t k, size_t o)
-{
-    if (k >= a->n_in)
-        return 0.0f;
-    if (format == WEIGHT_BF16)
-        return flush_ref(bf16_to_f32(((const uint16_t *)a->panel)[k * PANEL_OUTPUTS + o]));
-    float exact = (float)code_at(a, format, k, o) * scale_at(a, format, k, o);
-    return bf16_to_f32(bf16_from_f32(exact));
+    const uint16_t *zeros = scales_at(a, format, k) + PANEL_OUTPUTS;
+    for (size_t i = 0; i < QUANT_BLOCK; i++) {
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+            int code;
+            if (format == WEIGHT_INT8) {
+                code = block[int8_code_offset(o, i)] - INT8_OFFSET;
+            } else {
+                int byte = block[int4_code_offset(o, i)];
+                code = i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4;
+                code -= format == WEIGHT_UINT4 ? zeros[o] : INT4_OFFSET;
+            }
+            out[i * PANEL_OUTPUTS + o] = (int16_t)code;
+        }
+    }
 }
 
 /* ---- In bf16 ---- */
 
-/* A block of every output, widened: [TILE_INPUTS][PANEL_OUTPUTS]. */
-static void widen_block(const struct tile_args *a, enum weight_format format, size_t k, float *out)
+/* The weights of a block, as floats that are no subnormals: [TILE_INPUTS][PANEL_OUTPUTS]. */
+static void read_weights(const struct tile_args *a, enum weight_format format, size_t k, float *out)
 {
-    for (size_t i = 0; i < TILE_INPUTS; i++) {
-        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
-            out[i * PANEL_OUTPUTS + o] = weight_bf16(a, format, k + i, o);
+    if (format == WEIGHT_BF16) {
+        size_t n = a->n_in - k < TILE_INPUTS ? a->n_in - k : TILE_INPUTS;
+        memset(out, 0, TILE_INPUTS * PANEL_OUTPUTS * sizeof *out);
+        for (size_t i = 0; i < n * PANEL_OUTPUTS; i++)
+            out[i] = flush_ref(bf16_to_f32(((const uint16_t *)a->panel)[k * PANEL_OUTPUTS + i]));
+        return;
+    }
+    int16_t codes[QUANT_BLOCK * PANEL_OUTPUTS];
+    read_codes(a, format, k, codes);
+    const uint16_t *scales = scales_at(a, format, k);
+    for (size_t i = 0; i < QUANT_BLOCK * PANEL_OUTPUTS; i++) {
+        float exact = (float)codes[i] * f16_to_f32(scales[i % PANEL_OUTPUTS]);
+        out[i] = bf16_to_f32(bf16_from_f32(exact));
     }
 }
 
@@ -130,7 +126,7 @@ static void tiles_in_bf16(const struct tile_args *a, enum weight_format format)
     struct tile_args part = *a;
     for (size_t k = a->first_in; k < a->last_in; k += TILE_INPUTS) {
         float w[TILE_INPUTS * PANEL_OUTPUTS];
-        widen_block(a, format, k, w);
+        read_weights(a, format, k, w);
         part.first_in = k;
         for (size_t r = 0; r < a->n_rows; r++) {
             float sums[PANEL_OUTPUTS];
@@ -185,11 +181,10 @@ static void tiles_in_int8(const struct tile_args *a, enum weight_format format)
     for (size_t k = a->first_in; k < a->last_in; k += WIDE_BLOCK) {
         int16_t codes[WIDE_BLOCK * PANEL_OUTPUTS];
         float scales[PANEL_OUTPUTS];
-        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
-            scales[o] = scale_at(a, format, k, o);
-            for (size_t i = 0; i < WIDE_BLOCK; i++)
-                codes[i * PANEL_OUTPUTS + o] = (int16_t)code_at(a, format, k + i, o);
-        }
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
+            scales[o] = f16_to_f32(scales_at(a, format, k)[o]);
+        for (size_t i = 0; i < WIDE_BLOCK; i += QUANT_BLOCK)
+            read_codes(a, format, k + i, codes + i * PANEL_OUTPUTS);
         part.first_in = k;
         for (size_t r = 0; r < a->n_rows; r++) {
             float sums[PANEL_OUTPUTS];
