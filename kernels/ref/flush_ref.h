@@ -4,7 +4,10 @@
 
 #include <float.h>
 #include <math.h>
+#include <stddef.h>
 #include "base/float16.h"
+
+enum { FLUSH_ROW_MAX = 32 };
 
 #define FLUSH_INLINE static inline __attribute__((always_inline))
 
@@ -25,6 +28,24 @@ FLUSH_INLINE float fma_flush_ref(float a, float b, float c)
     if (fabsf(sum) == FLT_MIN && fabs((double)a * (double)b + (double)c) < halfway)
         return sum * 0.0f;
     return flush_ref(sum);
+}
+
+/* c[i] = a * b[i] + c[i], for n of at most FLUSH_ROW_MAX. */
+FLUSH_INLINE void fma_flush_row_ref(float a, const float *b, float *c, size_t n)
+{
+    float sums[FLUSH_ROW_MAX];
+    uint32_t n_least = 0; /* the least normal number is rare, and the loop without it one of vectors */
+    for (size_t i = 0; i < n; i++) {
+        sums[i] = fmaf(a, b[i], c[i]);
+        n_least += (f32_to_bits(sums[i]) & 0x7fffffffu) == 0x00800000u;
+    }
+    if (n_least == 0) {
+        for (size_t i = 0; i < n; i++)
+            c[i] = flush_ref(sums[i]);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        c[i] = fma_flush_ref(a, b[i], c[i]);
 }
 
 /* A sum of two floats is a multiple of the least subnormal, so that a small one is exact. */

@@ -64,11 +64,8 @@ static void read_weights(const struct tile_args *a, enum weight_format format, s
 FLUSH_INLINE void add_block_body(const float *w, const uint16_t *x, float *sums)
 {
     float chains[2][PANEL_OUTPUTS] = {{0}};
-    for (size_t i = 0; i < TILE_INPUTS; i++) {
-        float value = flush_ref(bf16_to_f32(x[i]));
-        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
-            chains[i % 2][o] = fma_flush_ref(w[i * PANEL_OUTPUTS + o], value, chains[i % 2][o]);
-    }
+    for (size_t i = 0; i < TILE_INPUTS; i++)
+        fma_flush_row_ref(flush_ref(bf16_to_f32(x[i])), w + i * PANEL_OUTPUTS, chains[i % 2], PANEL_OUTPUTS);
     for (size_t o = 0; o < PANEL_OUTPUTS; o++)
         sums[o] = add_flush_ref(sums[o], add_flush_ref(chains[0][o], chains[1][o]));
 }

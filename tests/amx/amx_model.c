@@ -158,34 +158,40 @@ static float read_bf16(const uint8_t *row, size_t index)
     return flush_ref(bf16_to_f32(value));
 }
 
-/* One row of the sums. */
-FLUSH_INLINE void dot_bf16_row(const struct product *p, size_t m)
+enum { SUMS_MAX = TILE_ROW_BYTES / 4 };
+
+/* Columns past n_sums are computed too, and dropped. */
+FLUSH_INLINE void dot_bf16_body(const struct product *p)
 {
-    float even[TILE_ROW_BYTES / 4] = {0}, odd[TILE_ROW_BYTES / 4] = {0}, total[TILE_ROW_BYTES / 4] = {0};
+    float b[2][TILE_ROWS][SUMS_MAX]; /* of even and odd inputs */
     for (size_t k = 0; k < p->n_groups; k++) {
-        float a0 = read_bf16(p->a->rows[m], 2 * k), a1 = read_bf16(p->a->rows[m], 2 * k + 1);
-        for (size_t n = 0; n < TILE_ROW_BYTES / 4; n++) { /* those past n_sums are dropped below */
-            even[n] = fma_flush_ref(a0, read_bf16(p->b->rows[k], 2 * n), even[n]);
-            odd[n] = fma_flush_ref(a1, read_bf16(p->b->rows[k], 2 * n + 1), odd[n]);
+        for (size_t n = 0; n < SUMS_MAX; n++) {
+            b[0][k][n] = read_bf16(p->b->rows[k], 2 * n);
+            b[1][k][n] = read_bf16(p->b->rows[k], 2 * n + 1);
         }
     }
-    memcpy(total, p->sums->rows[m], p->n_sums * 4);
-    for (size_t n = 0; n < p->n_sums; n++)
-        total[n] = add_flush_ref(flush_ref(total[n]), add_flush_ref(even[n], odd[n]));
-    memcpy(p->sums->rows[m], total, sizeof total);
+    for (size_t m = 0; m < p->n_rows; m++) {
+        float even[SUMS_MAX] = {0}, odd[SUMS_MAX] = {0}, total[SUMS_MAX] = {0};
+        for (size_t k = 0; k < p->n_groups; k++) {
+            fma_flush_row_ref(read_bf16(p->a->rows[m], 2 * k), b[0][k], even, SUMS_MAX);
+            fma_flush_row_ref(read_bf16(p->a->rows[m], 2 * k + 1), b[1][k], odd, SUMS_MAX);
+        }
+        memcpy(total, p->sums->rows[m], p->n_sums * 4);
+        for (size_t n = 0; n < p->n_sums; n++)
+            total[n] = add_flush_ref(flush_ref(total[n]), add_flush_ref(even[n], odd[n]));
+        memcpy(p->sums->rows[m], total, sizeof total);
+    }
 }
 
 static void dot_bf16_portable(const struct product *p)
 {
-    for (size_t m = 0; m < p->n_rows; m++)
-        dot_bf16_row(p, m);
+    dot_bf16_body(p);
 }
 
 /* fmaf as an instruction and not a call: the same bits. */
 __attribute__((target("avx2,fma"))) static void dot_bf16_fma(const struct product *p)
 {
-    for (size_t m = 0; m < p->n_rows; m++)
-        dot_bf16_row(p, m);
+    dot_bf16_body(p);
 }
 
 static void clear_other_rows(const struct product *p)

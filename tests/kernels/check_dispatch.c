@@ -6,7 +6,7 @@
 #include "tests/kernels/check_layer.h"
 #include "tests/kernels/checkkernel.h"
 
-enum { ROWS_MAX = 512, DISPATCH_THREADS = 2 };
+enum { ROWS_MAX = 512, FEW_ROWS_MAX = 128, DISPATCH_THREADS = 2 };
 
 struct shape {
     size_t n_in, n_out;
@@ -159,6 +159,7 @@ static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, 
     c->has_golden = false;
     /* Without AMX only the references are there. */
     c->few_counts = c->options->quick || (arithmetic == ARITHMETIC_TILES && c->options->highest < ISA_AMX);
+    c->max_rows = c->few_counts ? FEW_ROWS_MAX : ROWS_MAX;
     for (int level = 0; level <= (int)c->options->highest; level++) {
         for (int threads = 1; is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS;
              threads++) {
@@ -177,7 +178,7 @@ static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, 
 static bool check_linear_shape(const struct check_options *options, enum weight_format format,
                                struct shape shape, dispatch_counts counts)
 {
-    struct linear_case c = {options, format, shape, .max_rows = options->quick ? 128 : ROWS_MAX};
+    struct linear_case c = {options, format, shape, .max_rows = options->quick ? FEW_ROWS_MAX : ROWS_MAX};
     c.x = mem_alloc_array(c.max_rows * shape.n_in, sizeof(float));
     c.golden = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
     c.got = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
