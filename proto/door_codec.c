@@ -15,6 +15,31 @@ struct load_ratios codec_load_ratios(const struct loads *loads)
     return ratios;
 }
 
+static bool continues(const struct kv_event *event, const struct kv_event *before)
+{
+    if (event->kind != before->kind || event->kind == KV_ALL_CLEARED)
+        return false;
+    return event->kind == KV_BLOCK_REMOVED ||
+           (event->has_parent && event->parent_block_hash == before->block_hash &&
+            event->cache_salt == before->cache_salt);
+}
+
+size_t codec_kv_run(const struct kv_event_batch *batch, size_t first)
+{
+    size_t end = first + 1;
+    while (end < batch->n_events && continues(&batch->events[end], &batch->events[end - 1]))
+        end++;
+    return end - first;
+}
+
+size_t codec_kv_runs(const struct kv_event_batch *batch)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < batch->n_events; i += codec_kv_run(batch, i))
+        n++;
+    return n;
+}
+
 err_t codec_check_abort_ids(size_t n_ids)
 {
     if (n_ids == 0 || n_ids > CODEC_ABORT_IDS_MAX)
@@ -40,6 +65,7 @@ const struct door_codec door_codec_flatbuffers = {
     .decode_generate = codec_decode_generate,
     .decode_abort = codec_decode_abort,
     .decode_watch_loads = codec_decode_watch_loads,
+    .decode_kv_subscribe = codec_decode_kv_subscribe,
     .decode_empty = codec_decode_empty,
     .encode_event = codec_encode_event,
     .encode_whole = codec_encode_whole,
@@ -48,12 +74,14 @@ const struct door_codec door_codec_flatbuffers = {
     .encode_server_info = codec_encode_server_info,
     .encode_loads = encode_loads_alone,
     .encode_watched_loads = codec_encode_loads,
+    .encode_kv_events = codec_encode_kv_events,
 };
 
 const struct door_codec door_codec_protobuf = {
     .decode_generate = protobuf_decode_generate,
     .decode_abort = protobuf_decode_abort,
     .decode_watch_loads = protobuf_decode_watch_loads,
+    .decode_kv_subscribe = protobuf_decode_kv_subscribe,
     .decode_empty = protobuf_decode_empty,
     .encode_event = protobuf_encode_event,
     .finish_is_bare = true,
@@ -62,4 +90,5 @@ const struct door_codec door_codec_protobuf = {
     .encode_server_info = protobuf_encode_server_info,
     .encode_loads = protobuf_encode_loads,
     .encode_watched_loads = protobuf_encode_watched_loads,
+    .encode_kv_events = protobuf_encode_kv_events,
 };
