@@ -85,6 +85,7 @@ const struct door_codec door_codec_protobuf = {
     .decode_empty = protobuf_decode_empty,
     .encode_event = protobuf_encode_event,
     .finish_is_bare = true,
+    .describes_in_trailers = true,
     .encode_aborted = protobuf_encode_aborted,
     .encode_model_info = protobuf_encode_model_info,
     .encode_server_info = protobuf_encode_server_info,

@@ -100,6 +100,8 @@ struct door_codec {
                                        size_t n_events);
     /* In a stream the last tokens of a choice go as an EVENT_TOKENS of their own before its end. */
     bool finish_is_bare;
+    /* What its messages have no fields for goes into trailers (answer_trailers.h). */
+    bool describes_in_trailers;
     struct codec_bytes (*encode_aborted)(const bool *aborted, size_t n_aborted);
     struct codec_bytes (*encode_model_info)(const struct model_info *info);
     struct codec_bytes (*encode_server_info)(const struct server_info *info);
