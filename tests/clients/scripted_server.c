@@ -34,9 +34,9 @@ static void generate(void *context, struct rpc_call *call)
     if (!rpc_call_header(call, "x-test", server->header, sizeof server->header))
         server->header[0] = '\0';
     server->current = answer;
+    atomic_fetch_add(&server->n_calls, 1);
     rpc_call_finish(call, bytes.data, bytes.size, answer->code, answer->code ? "as the script says" : NULL,
                     RPC_NO_PUSHBACK);
-    atomic_fetch_add(&server->n_calls, 1);
 }
 
 static void add_pushback(void *context, struct rpc_call *call, grpc_status_code status)

@@ -23,5 +23,5 @@ void scripted_server_close(struct scripted_server *server);
 const char *scripted_server_target(const struct scripted_server *server);
 /* Calls that came so far, any thread. */
 uint32_t scripted_server_calls(const struct scripted_server *server);
-/* The header x-test of the latest call; "" when it had none. After that call's answer. */
+/* The header x-test of the latest call, once it is counted; "" when it had none. */
 const char *scripted_server_header(const struct scripted_server *server);
