@@ -55,24 +55,26 @@ def key_file(tmp_path_factory):
     return path
 
 
-def expected_text(demo):
-    (whole,) = demo.client.generate_whole(PROMPT, max_tokens=12, temperature=0)
-    return whole.text
+@pytest.fixture(scope="module")
+def expected(demo_model):
+    """The same answer without a server: its text and its token ids."""
+    done = run_well(BIN, "run", demo_model, "--prompt", PROMPT, "--max-tokens", 12, "--temperature", 0, "--threads", 1, "--json")
+    return json.loads(done.stdout)
 
 
-def test_c_example(demo):
+def test_c_example(demo, expected):
     done = run_well(C_EXAMPLE, "--target", demo.target, "--max-tokens", 12, PROMPT)
-    assert done.stdout == expected_text(demo)
+    assert done.stdout == expected["text"]
     assert re.fullmatch(r"length: \d+ \+ 12 tokens of model, fingerprint [0-9a-f]{16}", done.stderr.strip())
     chat = run_well(C_EXAMPLE, "--target", demo.target, "--chat", "Hello!")
     assert chat.stdout
 
 
-def test_c_example_over_tls(server, authority, key_file, demo):
+def test_c_example_over_tls(server, authority, key_file, expected):
     target = ["--target", f"127.0.0.1:{server.port}", "--max-tokens", 12]
     trust = ["--ca", authority.path("ca.pem"), "--server-name", "models.example"]
     done = run_well(C_EXAMPLE, *target, *trust, PROMPT, env={"BANTAM_API_KEY": KEY})
-    assert done.stdout == expected_text(demo)
+    assert done.stdout == expected["text"]
     show = ["--cert", authority.path("client.pem"), "--key", authority.path("client.key")]
     run_well(C_EXAMPLE, *target, *trust, *show, "--api-key-file", key_file, PROMPT)
     for arguments, word in (([*trust], "UNAUTHENTICATED"), ([], "UNAVAILABLE"), ([*trust[:2]], "UNAVAILABLE")):
@@ -93,11 +95,15 @@ def test_c_example_says_what_is_wrong(dummy, tmp_path):
 
 
 @pytest.mark.skipif(SANITIZED, reason="a library with sanitizers needs a program with sanitizers: the release build is installed")
-def test_installed_library(demo, tmp_path):
+def test_installed_library(demo, expected, tmp_path):
     """A stranger's program, against the installed library alone."""
     prefix = tmp_path / "prefix"
     run_well("cmake", "--install", BUILD, "--component", "client", "--prefix", prefix)
     (pc,) = prefix.rglob("bantam-client.pc")
+    (archive,) = prefix.rglob("libbantam_client.a")
+    symbols = [line.split()[-1] for line in run_well("nm", "-g", "--defined-only", archive).stdout.splitlines() if " T " in line]
+    ours = r"bantam_\w+|err_\w+|clock_monotonic|virtual_clock_init|finish_reason_name"
+    assert "bantam_client_open" in symbols and all(re.fullmatch(ours, symbol) for symbol in symbols), symbols
     source = tmp_path / "stream_answer.c"
     shutil.copy(ROOT / "clients/c/examples/stream_answer.c", source)
     found = run_well("pkg-config", "--cflags", "--libs", "bantam-client", env={"PKG_CONFIG_PATH": str(pc.parent)})
@@ -105,7 +111,7 @@ def test_installed_library(demo, tmp_path):
     run_well("cc", "-std=c17", "-Wall", "-Wextra", "-Werror", source, *found.stdout.split(), "-o", program)
     assert not [word for word in found.stdout.split() if str(ROOT) in word]
     done = run_well(program, "--target", demo.target, "--max-tokens", 12, PROMPT)
-    assert done.stdout == expected_text(demo)
+    assert done.stdout == expected["text"]
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +129,11 @@ def cpp_example():
     return folder / "engine_client"
 
 
-def test_cpp_example(cpp_example, demo, server, authority):
-    whole = demo.client.generate_whole(PROMPT, max_tokens=12, temperature=0)
+def test_cpp_example(cpp_example, demo, server, authority, expected):
     done = run_well(cpp_example, "--target", demo.target, "--max-tokens", 12, PROMPT)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("model: model, up to ")
-    assert lines[1] == "tokens: " + " ".join(map(str, whole[0].token_ids))
+    assert lines[1] == "tokens: " + " ".join(map(str, expected["token_ids"]))
     assert re.fullmatch(r"finished: length, \d+ \+ 12 tokens", lines[2])
     trust = ["--target", f"localhost:{server.port}", "--ca", authority.path("ca.pem"), "--max-tokens", 12]
     assert run_well(cpp_example, *trust, PROMPT, env={"BANTAM_API_KEY": KEY}).stdout.splitlines()[1] == lines[1]
