@@ -5,9 +5,10 @@ import grpc
 import pytest
 from smg_grpc_proto.generated import common_pb2
 
-import bantam_generated as wire
-from bantam_client import SERVICE, pack, unpack
+from bantam import bantam_generated as wire
+from bantam.codec import SERVICE, pack
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, Server
+from native_wire import unpack
 from test_facade import FACADE, Facade
 from test_identity import LOCAL, Tenants, grpc_client
 
@@ -140,7 +141,7 @@ def small(directory, dummy_model):
 
 def ask(client, tokens):
     """How many tokens of it were cached."""
-    return client.generate_whole(input_ids=tokens, max_tokens=2, ignore_eos=True, timeout=CALL_LIMIT_S)[0].raw.cachedTokens
+    return client.generate_whole(input_ids=tokens, max_tokens=2, ignore_eos=True, timeout=CALL_LIMIT_S)[0].cached_tokens
 
 
 def snapshot_of(server, door):
