@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/error.h"
-#include "router/provider.h"
+#include "router/provider_kind.h"
 
 enum {
     ANSWER_CHOICES_MAX = 64,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <jansson.h>
-#include "router/provider.h"
+#include "router/provider_kind.h"
 
 enum crossing {
     CROSSES,     /* as it is */

@@ -10,17 +10,6 @@
 #include "router/provider.h"
 #include "router/provider_parameters.h"
 
-/* A model of a provider as the configuration describes it. */
-struct provider_model {
-    enum provider_kind kind;
-    const char *name;           /* as the provider calls it */
-    uint32_t context_tokens;    /* prompt and answer together; 0 = not known */
-    uint32_t max_output_tokens; /* what Anthropic's max_tokens is when the request has none; > 0 for it */
-    parameter_set refuses;      /* that this model answers with 400: dropped and reported */
-    bool max_completion_tokens; /* it wants this name for max_tokens: OpenAI's reasoning models */
-    bool takes_images, takes_audio, takes_files, takes_tools, takes_schemas;
-};
-
 /* What did not cross, to be told with the answer. */
 struct provider_dropped {
     parameter_set parameters;
