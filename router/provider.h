@@ -18,6 +18,7 @@ struct provider_model {
     bool max_completion_tokens; /* it wants this name for max_tokens: OpenAI's reasoning models */
     bool takes_images, takes_audio, takes_files, takes_tools, takes_schemas;
     struct price price;
+    int64_t priced_s; /* Unix time of the day that the prices are of; 0 = not told */
 };
 
 struct provider {
