@@ -155,23 +155,24 @@ static const char *kind_name(const struct yaml_value *value)
     }
 }
 
-static struct yaml_value value_at(const struct yaml_value *parent, int node, const char *format,
-                                  const char *key, size_t index)
+/* key, or NULL for an element of that index. What does not fit of a path ends in "...". */
+static struct yaml_value value_at(const struct yaml_value *parent, int node, const char *key, size_t index)
 {
     struct yaml_value value = {.file = parent->file};
     value.node = yaml_document_get_node(document_of(parent->file), node);
-    if (key)
-        snprintf(value.path, sizeof value.path, format, parent->path, parent->path[0] != '\0' ? "." : "",
-                 key);
-    else
-        snprintf(value.path, sizeof value.path, format, parent->path, index);
+    const char *dot = parent->path[0] != '\0' ? "." : "";
+    int length = key ? snprintf(value.path, sizeof value.path, "%s%s%s", parent->path, dot, key)
+                     : snprintf(value.path, sizeof value.path, "%s[%zu]", parent->path, index);
+    if (length >= (int)sizeof value.path)
+        memcpy(value.path + sizeof value.path - 4, "...", 4);
     return value;
 }
 
+/* A key has its map's path. */
 static struct yaml_value key_at(const struct yaml_value *map, const yaml_node_pair_t *pair)
 {
-    struct yaml_value key = value_at(map, pair->key, "%s%s%s", "", 0);
-    memcpy(key.path, map->path, sizeof key.path);
+    struct yaml_value key = *map;
+    key.node = yaml_document_get_node(document_of(map->file), pair->key);
     return key;
 }
 
@@ -235,7 +236,7 @@ struct yaml_value yaml_at(const struct yaml_value *map, const char *key)
                 found = pair->value;
         }
     }
-    return value_at(map, found, "%s%s%s", key, 0);
+    return value_at(map, found, key, 0);
 }
 
 err_t yaml_list(const struct yaml_value *value, size_t *n)
@@ -252,7 +253,7 @@ err_t yaml_list(const struct yaml_value *value, size_t *n)
 
 struct yaml_value yaml_element(const struct yaml_value *list, size_t index)
 {
-    return value_at(list, node_of(list)->data.sequence.items.start[index], "%s[%zu]", NULL, index);
+    return value_at(list, node_of(list)->data.sequence.items.start[index], NULL, index);
 }
 
 err_t yaml_required(const struct yaml_value *value)
