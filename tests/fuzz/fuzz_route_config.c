@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 #include "base/assert.h"
+#include "router/policy.h"
 #include "router/provider_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -17,6 +18,24 @@ static char *no_variable(const char *name)
 static bool names_a_file(const uint8_t *data, size_t size)
 {
     return memmem(data, size, "key_file", 8) != NULL;
+}
+
+static void check_policy(const struct yaml_value *root)
+{
+    struct policy *policy = NULL;
+    err_t e = policy_read(root, &policy);
+    ASSERT(e.code == ERR_OK || (e.code == ERR_INVALID_ARGUMENT && strncmp(e.message, "f:", 2) == 0));
+    if (e.code != ERR_OK)
+        return;
+    size_t n;
+    ASSERT(policy_tiers(policy, &n)[0].is_local && n >= 1 && n <= POLICY_TIERS_MAX);
+    struct request_signals signals = {.n_images = 1, .has_code = true, .script = SCRIPT_HAN};
+    struct route_hints hints = ROUTE_HINTS_NONE;
+    struct policy_input input = {
+        .signals = &signals, .hints = &hints, .tenant = "a", .model = "", .intent = "b"};
+    struct policy_decision decision = policy_decide(policy, &input, NULL);
+    ASSERT(decision.tier < n);
+    policy_free(policy);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -40,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         provider_config_free(&list);
     else
         ASSERT(e.code == ERR_INVALID_ARGUMENT && strncmp(e.message, "f:", 2) == 0);
+    check_policy(&root);
     yaml_file_close(file);
     return 0;
 }
