@@ -284,7 +284,6 @@ def test_what_asks_for_nothing_is_served(facade):
 
 def test_methods_that_are_not_there(facade):
     calls = [lambda: facade.stub.Embed(vllm_engine_pb2.EmbedRequest(), timeout=CALL_LIMIT_S),
-             lambda: list(facade.stub.SubscribeKvEvents(common_pb2.SubscribeKvEventsRequest(), timeout=CALL_LIMIT_S)),
              lambda: facade.stub.FlushCache(common_pb2.FlushCacheRequest(), timeout=CALL_LIMIT_S),
              lambda: facade.stub.StartProfile(common_pb2.StartProfileRequest(), timeout=CALL_LIMIT_S),
              lambda: facade.stub.StopProfile(common_pb2.StopProfileRequest(), timeout=CALL_LIMIT_S)]

@@ -190,7 +190,7 @@ def test_grpc_keys(server, authority, tenants):
 
 OPEN_METHODS = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List", "/vllm.grpc.engine.VllmEngine/HealthCheck"]
 CALLERS_METHODS = [f"/bantam.Bantam/{name}" for name in ("Generate", "GenerateWhole", "Tokenize", "Detokenize", "Abort", "ModelInfo",
-                                                         "ServerInfo", "GetSchema")]
+                                                         "ServerInfo", "GetSchema", "SubscribeKvEvents")]
 CALLERS_METHODS += [f"/vllm.grpc.engine.VllmEngine/{name}" for name in ("Generate", "Abort", "GetModelInfo", "GetServerInfo",
                                                                         "GetTokenizer", "Embed", "SubscribeKvEvents")]
 CALLERS_METHODS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]

@@ -4036,3 +4036,855 @@ class LoadsResponseT(object):
         return loadsResponse
 
 
+class SubscribeKvEventsRequest(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = SubscribeKvEventsRequest()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsSubscribeKvEventsRequest(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def SubscribeKvEventsRequestBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # SubscribeKvEventsRequest
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # SubscribeKvEventsRequest
+    def StartSequenceNumber(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def SubscribeKvEventsRequestStart(builder): builder.StartObject(1)
+def SubscribeKvEventsRequestAddStartSequenceNumber(builder, startSequenceNumber): builder.PrependUint64Slot(0, startSequenceNumber, 0)
+def SubscribeKvEventsRequestEnd(builder): return builder.EndObject()
+
+
+class SubscribeKvEventsRequestT(object):
+
+    # SubscribeKvEventsRequestT
+    def __init__(self):
+        self.startSequenceNumber = 0  # type: int
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        subscribeKvEventsRequest = SubscribeKvEventsRequest()
+        subscribeKvEventsRequest.Init(buf, pos)
+        return cls.InitFromObj(subscribeKvEventsRequest)
+
+    @classmethod
+    def InitFromObj(cls, subscribeKvEventsRequest):
+        x = SubscribeKvEventsRequestT()
+        x._UnPack(subscribeKvEventsRequest)
+        return x
+
+    # SubscribeKvEventsRequestT
+    def _UnPack(self, subscribeKvEventsRequest):
+        if subscribeKvEventsRequest is None:
+            return
+        self.startSequenceNumber = subscribeKvEventsRequest.StartSequenceNumber()
+
+    # SubscribeKvEventsRequestT
+    def Pack(self, builder):
+        SubscribeKvEventsRequestStart(builder)
+        SubscribeKvEventsRequestAddStartSequenceNumber(builder, self.startSequenceNumber)
+        subscribeKvEventsRequest = SubscribeKvEventsRequestEnd(builder)
+        return subscribeKvEventsRequest
+
+
+class KvBlock(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvBlock()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvBlock(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvBlockBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvBlock
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvBlock
+    def BlockHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int64Flags, o + self._tab.Pos)
+        return 0
+
+    # KvBlock
+    def TokenIds(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            a = self._tab.Vector(o)
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, a + flatbuffers.number_types.UOffsetTFlags.py_type(j * 4))
+        return 0
+
+    # KvBlock
+    def TokenIdsAsNumpy(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.GetVectorAsNumpy(flatbuffers.number_types.Uint32Flags, o)
+        return 0
+
+    # KvBlock
+    def TokenIdsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # KvBlock
+    def TokenIdsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        return o == 0
+
+    # KvBlock
+    def BlockSize(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return 0
+
+def KvBlockStart(builder): builder.StartObject(3)
+def KvBlockAddBlockHash(builder, blockHash): builder.PrependInt64Slot(0, blockHash, 0)
+def KvBlockAddTokenIds(builder, tokenIds): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(tokenIds), 0)
+def KvBlockStartTokenIdsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def KvBlockAddBlockSize(builder, blockSize): builder.PrependInt32Slot(2, blockSize, 0)
+def KvBlockEnd(builder): return builder.EndObject()
+
+try:
+    from typing import List
+except:
+    pass
+
+class KvBlockT(object):
+
+    # KvBlockT
+    def __init__(self):
+        self.blockHash = 0  # type: int
+        self.tokenIds = None  # type: List[int]
+        self.blockSize = 0  # type: int
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvBlock = KvBlock()
+        kvBlock.Init(buf, pos)
+        return cls.InitFromObj(kvBlock)
+
+    @classmethod
+    def InitFromObj(cls, kvBlock):
+        x = KvBlockT()
+        x._UnPack(kvBlock)
+        return x
+
+    # KvBlockT
+    def _UnPack(self, kvBlock):
+        if kvBlock is None:
+            return
+        self.blockHash = kvBlock.BlockHash()
+        if not kvBlock.TokenIdsIsNone():
+            if np is None:
+                self.tokenIds = []
+                for i in range(kvBlock.TokenIdsLength()):
+                    self.tokenIds.append(kvBlock.TokenIds(i))
+            else:
+                self.tokenIds = kvBlock.TokenIdsAsNumpy()
+        self.blockSize = kvBlock.BlockSize()
+
+    # KvBlockT
+    def Pack(self, builder):
+        if self.tokenIds is not None:
+            if np is not None and type(self.tokenIds) is np.ndarray:
+                tokenIds = builder.CreateNumpyVector(self.tokenIds)
+            else:
+                KvBlockStartTokenIdsVector(builder, len(self.tokenIds))
+                for i in reversed(range(len(self.tokenIds))):
+                    builder.PrependUint32(self.tokenIds[i])
+                tokenIds = builder.EndVector()
+        KvBlockStart(builder)
+        KvBlockAddBlockHash(builder, self.blockHash)
+        if self.tokenIds is not None:
+            KvBlockAddTokenIds(builder, tokenIds)
+        KvBlockAddBlockSize(builder, self.blockSize)
+        kvBlock = KvBlockEnd(builder)
+        return kvBlock
+
+
+class KvBlocksStored(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvBlocksStored()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvBlocksStored(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvBlocksStoredBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvBlocksStored
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvBlocksStored
+    def Blocks(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = KvBlock()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # KvBlocksStored
+    def BlocksLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # KvBlocksStored
+    def BlocksIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        return o == 0
+
+    # KvBlocksStored
+    def ParentBlockHash(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int64Flags, o + self._tab.Pos)
+        return None
+
+    # KvBlocksStored
+    def CacheSalt(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def KvBlocksStoredStart(builder): builder.StartObject(3)
+def KvBlocksStoredAddBlocks(builder, blocks): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(blocks), 0)
+def KvBlocksStoredStartBlocksVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def KvBlocksStoredAddParentBlockHash(builder, parentBlockHash): builder.PrependInt64Slot(1, parentBlockHash, None)
+def KvBlocksStoredAddCacheSalt(builder, cacheSalt): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(cacheSalt), 0)
+def KvBlocksStoredEnd(builder): return builder.EndObject()
+
+try:
+    from typing import List
+except:
+    pass
+
+class KvBlocksStoredT(object):
+
+    # KvBlocksStoredT
+    def __init__(self):
+        self.blocks = None  # type: List[KvBlockT]
+        self.parentBlockHash = None  # type: Optional[int]
+        self.cacheSalt = None  # type: str
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvBlocksStored = KvBlocksStored()
+        kvBlocksStored.Init(buf, pos)
+        return cls.InitFromObj(kvBlocksStored)
+
+    @classmethod
+    def InitFromObj(cls, kvBlocksStored):
+        x = KvBlocksStoredT()
+        x._UnPack(kvBlocksStored)
+        return x
+
+    # KvBlocksStoredT
+    def _UnPack(self, kvBlocksStored):
+        if kvBlocksStored is None:
+            return
+        if not kvBlocksStored.BlocksIsNone():
+            self.blocks = []
+            for i in range(kvBlocksStored.BlocksLength()):
+                if kvBlocksStored.Blocks(i) is None:
+                    self.blocks.append(None)
+                else:
+                    kvBlock_ = KvBlockT.InitFromObj(kvBlocksStored.Blocks(i))
+                    self.blocks.append(kvBlock_)
+        self.parentBlockHash = kvBlocksStored.ParentBlockHash()
+        self.cacheSalt = kvBlocksStored.CacheSalt()
+
+    # KvBlocksStoredT
+    def Pack(self, builder):
+        if self.blocks is not None:
+            blockslist = []
+            for i in range(len(self.blocks)):
+                blockslist.append(self.blocks[i].Pack(builder))
+            KvBlocksStoredStartBlocksVector(builder, len(self.blocks))
+            for i in reversed(range(len(self.blocks))):
+                builder.PrependUOffsetTRelative(blockslist[i])
+            blocks = builder.EndVector()
+        if self.cacheSalt is not None:
+            cacheSalt = builder.CreateString(self.cacheSalt)
+        KvBlocksStoredStart(builder)
+        if self.blocks is not None:
+            KvBlocksStoredAddBlocks(builder, blocks)
+        KvBlocksStoredAddParentBlockHash(builder, self.parentBlockHash)
+        if self.cacheSalt is not None:
+            KvBlocksStoredAddCacheSalt(builder, cacheSalt)
+        kvBlocksStored = KvBlocksStoredEnd(builder)
+        return kvBlocksStored
+
+
+class KvBlocksRemoved(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvBlocksRemoved()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvBlocksRemoved(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvBlocksRemovedBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvBlocksRemoved
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvBlocksRemoved
+    def BlockHashes(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            a = self._tab.Vector(o)
+            return self._tab.Get(flatbuffers.number_types.Int64Flags, a + flatbuffers.number_types.UOffsetTFlags.py_type(j * 8))
+        return 0
+
+    # KvBlocksRemoved
+    def BlockHashesAsNumpy(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.GetVectorAsNumpy(flatbuffers.number_types.Int64Flags, o)
+        return 0
+
+    # KvBlocksRemoved
+    def BlockHashesLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # KvBlocksRemoved
+    def BlockHashesIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        return o == 0
+
+def KvBlocksRemovedStart(builder): builder.StartObject(1)
+def KvBlocksRemovedAddBlockHashes(builder, blockHashes): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(blockHashes), 0)
+def KvBlocksRemovedStartBlockHashesVector(builder, numElems): return builder.StartVector(8, numElems, 8)
+def KvBlocksRemovedEnd(builder): return builder.EndObject()
+
+try:
+    from typing import List
+except:
+    pass
+
+class KvBlocksRemovedT(object):
+
+    # KvBlocksRemovedT
+    def __init__(self):
+        self.blockHashes = None  # type: List[int]
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvBlocksRemoved = KvBlocksRemoved()
+        kvBlocksRemoved.Init(buf, pos)
+        return cls.InitFromObj(kvBlocksRemoved)
+
+    @classmethod
+    def InitFromObj(cls, kvBlocksRemoved):
+        x = KvBlocksRemovedT()
+        x._UnPack(kvBlocksRemoved)
+        return x
+
+    # KvBlocksRemovedT
+    def _UnPack(self, kvBlocksRemoved):
+        if kvBlocksRemoved is None:
+            return
+        if not kvBlocksRemoved.BlockHashesIsNone():
+            if np is None:
+                self.blockHashes = []
+                for i in range(kvBlocksRemoved.BlockHashesLength()):
+                    self.blockHashes.append(kvBlocksRemoved.BlockHashes(i))
+            else:
+                self.blockHashes = kvBlocksRemoved.BlockHashesAsNumpy()
+
+    # KvBlocksRemovedT
+    def Pack(self, builder):
+        if self.blockHashes is not None:
+            if np is not None and type(self.blockHashes) is np.ndarray:
+                blockHashes = builder.CreateNumpyVector(self.blockHashes)
+            else:
+                KvBlocksRemovedStartBlockHashesVector(builder, len(self.blockHashes))
+                for i in reversed(range(len(self.blockHashes))):
+                    builder.PrependInt64(self.blockHashes[i])
+                blockHashes = builder.EndVector()
+        KvBlocksRemovedStart(builder)
+        if self.blockHashes is not None:
+            KvBlocksRemovedAddBlockHashes(builder, blockHashes)
+        kvBlocksRemoved = KvBlocksRemovedEnd(builder)
+        return kvBlocksRemoved
+
+
+class KvCacheCleared(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvCacheCleared()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvCacheCleared(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvCacheClearedBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvCacheCleared
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+def KvCacheClearedStart(builder): builder.StartObject(0)
+def KvCacheClearedEnd(builder): return builder.EndObject()
+
+
+class KvCacheClearedT(object):
+
+    # KvCacheClearedT
+    def __init__(self):
+        pass
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvCacheCleared = KvCacheCleared()
+        kvCacheCleared.Init(buf, pos)
+        return cls.InitFromObj(kvCacheCleared)
+
+    @classmethod
+    def InitFromObj(cls, kvCacheCleared):
+        x = KvCacheClearedT()
+        x._UnPack(kvCacheCleared)
+        return x
+
+    # KvCacheClearedT
+    def _UnPack(self, kvCacheCleared):
+        if kvCacheCleared is None:
+            return
+
+    # KvCacheClearedT
+    def Pack(self, builder):
+        KvCacheClearedStart(builder)
+        kvCacheCleared = KvCacheClearedEnd(builder)
+        return kvCacheCleared
+
+
+class KvCacheEvent(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvCacheEvent()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvCacheEvent(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvCacheEventBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvCacheEvent
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvCacheEvent
+    def EventId(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # KvCacheEvent
+    def Stored(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = KvBlocksStored()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # KvCacheEvent
+    def Removed(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = KvBlocksRemoved()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # KvCacheEvent
+    def Cleared(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = KvCacheCleared()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def KvCacheEventStart(builder): builder.StartObject(4)
+def KvCacheEventAddEventId(builder, eventId): builder.PrependUint64Slot(0, eventId, 0)
+def KvCacheEventAddStored(builder, stored): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(stored), 0)
+def KvCacheEventAddRemoved(builder, removed): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(removed), 0)
+def KvCacheEventAddCleared(builder, cleared): builder.PrependUOffsetTRelativeSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(cleared), 0)
+def KvCacheEventEnd(builder): return builder.EndObject()
+
+try:
+    from typing import Optional
+except:
+    pass
+
+class KvCacheEventT(object):
+
+    # KvCacheEventT
+    def __init__(self):
+        self.eventId = 0  # type: int
+        self.stored = None  # type: Optional[KvBlocksStoredT]
+        self.removed = None  # type: Optional[KvBlocksRemovedT]
+        self.cleared = None  # type: Optional[KvCacheClearedT]
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvCacheEvent = KvCacheEvent()
+        kvCacheEvent.Init(buf, pos)
+        return cls.InitFromObj(kvCacheEvent)
+
+    @classmethod
+    def InitFromObj(cls, kvCacheEvent):
+        x = KvCacheEventT()
+        x._UnPack(kvCacheEvent)
+        return x
+
+    # KvCacheEventT
+    def _UnPack(self, kvCacheEvent):
+        if kvCacheEvent is None:
+            return
+        self.eventId = kvCacheEvent.EventId()
+        if kvCacheEvent.Stored() is not None:
+            self.stored = KvBlocksStoredT.InitFromObj(kvCacheEvent.Stored())
+        if kvCacheEvent.Removed() is not None:
+            self.removed = KvBlocksRemovedT.InitFromObj(kvCacheEvent.Removed())
+        if kvCacheEvent.Cleared() is not None:
+            self.cleared = KvCacheClearedT.InitFromObj(kvCacheEvent.Cleared())
+
+    # KvCacheEventT
+    def Pack(self, builder):
+        if self.stored is not None:
+            stored = self.stored.Pack(builder)
+        if self.removed is not None:
+            removed = self.removed.Pack(builder)
+        if self.cleared is not None:
+            cleared = self.cleared.Pack(builder)
+        KvCacheEventStart(builder)
+        KvCacheEventAddEventId(builder, self.eventId)
+        if self.stored is not None:
+            KvCacheEventAddStored(builder, stored)
+        if self.removed is not None:
+            KvCacheEventAddRemoved(builder, removed)
+        if self.cleared is not None:
+            KvCacheEventAddCleared(builder, cleared)
+        kvCacheEvent = KvCacheEventEnd(builder)
+        return kvCacheEvent
+
+
+class KvSnapshotChunk(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvSnapshotChunk()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvSnapshotChunk(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvSnapshotChunkBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvSnapshotChunk
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvSnapshotChunk
+    def Index(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # KvSnapshotChunk
+    def Count(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # KvSnapshotChunk
+    def Blocks(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # KvSnapshotChunk
+    def UnknownBefore(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def KvSnapshotChunkStart(builder): builder.StartObject(4)
+def KvSnapshotChunkAddIndex(builder, index): builder.PrependUint32Slot(0, index, 0)
+def KvSnapshotChunkAddCount(builder, count): builder.PrependUint32Slot(1, count, 0)
+def KvSnapshotChunkAddBlocks(builder, blocks): builder.PrependUint64Slot(2, blocks, 0)
+def KvSnapshotChunkAddUnknownBefore(builder, unknownBefore): builder.PrependUint64Slot(3, unknownBefore, 0)
+def KvSnapshotChunkEnd(builder): return builder.EndObject()
+
+
+class KvSnapshotChunkT(object):
+
+    # KvSnapshotChunkT
+    def __init__(self):
+        self.index = 0  # type: int
+        self.count = 0  # type: int
+        self.blocks = 0  # type: int
+        self.unknownBefore = 0  # type: int
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvSnapshotChunk = KvSnapshotChunk()
+        kvSnapshotChunk.Init(buf, pos)
+        return cls.InitFromObj(kvSnapshotChunk)
+
+    @classmethod
+    def InitFromObj(cls, kvSnapshotChunk):
+        x = KvSnapshotChunkT()
+        x._UnPack(kvSnapshotChunk)
+        return x
+
+    # KvSnapshotChunkT
+    def _UnPack(self, kvSnapshotChunk):
+        if kvSnapshotChunk is None:
+            return
+        self.index = kvSnapshotChunk.Index()
+        self.count = kvSnapshotChunk.Count()
+        self.blocks = kvSnapshotChunk.Blocks()
+        self.unknownBefore = kvSnapshotChunk.UnknownBefore()
+
+    # KvSnapshotChunkT
+    def Pack(self, builder):
+        KvSnapshotChunkStart(builder)
+        KvSnapshotChunkAddIndex(builder, self.index)
+        KvSnapshotChunkAddCount(builder, self.count)
+        KvSnapshotChunkAddBlocks(builder, self.blocks)
+        KvSnapshotChunkAddUnknownBefore(builder, self.unknownBefore)
+        kvSnapshotChunk = KvSnapshotChunkEnd(builder)
+        return kvSnapshotChunk
+
+
+class KvEventBatch(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = KvEventBatch()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsKvEventBatch(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def KvEventBatchBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # KvEventBatch
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # KvEventBatch
+    def SequenceNumber(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # KvEventBatch
+    def Timestamp(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float64Flags, o + self._tab.Pos)
+        return 0.0
+
+    # KvEventBatch
+    def Events(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = KvCacheEvent()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # KvEventBatch
+    def EventsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # KvEventBatch
+    def EventsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        return o == 0
+
+    # KvEventBatch
+    def Snapshot(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = KvSnapshotChunk()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def KvEventBatchStart(builder): builder.StartObject(4)
+def KvEventBatchAddSequenceNumber(builder, sequenceNumber): builder.PrependUint64Slot(0, sequenceNumber, 0)
+def KvEventBatchAddTimestamp(builder, timestamp): builder.PrependFloat64Slot(1, timestamp, 0.0)
+def KvEventBatchAddEvents(builder, events): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(events), 0)
+def KvEventBatchStartEventsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def KvEventBatchAddSnapshot(builder, snapshot): builder.PrependUOffsetTRelativeSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(snapshot), 0)
+def KvEventBatchEnd(builder): return builder.EndObject()
+
+try:
+    from typing import List, Optional
+except:
+    pass
+
+class KvEventBatchT(object):
+
+    # KvEventBatchT
+    def __init__(self):
+        self.sequenceNumber = 0  # type: int
+        self.timestamp = 0.0  # type: float
+        self.events = None  # type: List[KvCacheEventT]
+        self.snapshot = None  # type: Optional[KvSnapshotChunkT]
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        kvEventBatch = KvEventBatch()
+        kvEventBatch.Init(buf, pos)
+        return cls.InitFromObj(kvEventBatch)
+
+    @classmethod
+    def InitFromObj(cls, kvEventBatch):
+        x = KvEventBatchT()
+        x._UnPack(kvEventBatch)
+        return x
+
+    # KvEventBatchT
+    def _UnPack(self, kvEventBatch):
+        if kvEventBatch is None:
+            return
+        self.sequenceNumber = kvEventBatch.SequenceNumber()
+        self.timestamp = kvEventBatch.Timestamp()
+        if not kvEventBatch.EventsIsNone():
+            self.events = []
+            for i in range(kvEventBatch.EventsLength()):
+                if kvEventBatch.Events(i) is None:
+                    self.events.append(None)
+                else:
+                    kvCacheEvent_ = KvCacheEventT.InitFromObj(kvEventBatch.Events(i))
+                    self.events.append(kvCacheEvent_)
+        if kvEventBatch.Snapshot() is not None:
+            self.snapshot = KvSnapshotChunkT.InitFromObj(kvEventBatch.Snapshot())
+
+    # KvEventBatchT
+    def Pack(self, builder):
+        if self.events is not None:
+            eventslist = []
+            for i in range(len(self.events)):
+                eventslist.append(self.events[i].Pack(builder))
+            KvEventBatchStartEventsVector(builder, len(self.events))
+            for i in reversed(range(len(self.events))):
+                builder.PrependUOffsetTRelative(eventslist[i])
+            events = builder.EndVector()
+        if self.snapshot is not None:
+            snapshot = self.snapshot.Pack(builder)
+        KvEventBatchStart(builder)
+        KvEventBatchAddSequenceNumber(builder, self.sequenceNumber)
+        KvEventBatchAddTimestamp(builder, self.timestamp)
+        if self.events is not None:
+            KvEventBatchAddEvents(builder, events)
+        if self.snapshot is not None:
+            KvEventBatchAddSnapshot(builder, snapshot)
+        kvEventBatch = KvEventBatchEnd(builder)
+        return kvEventBatch
+
+
