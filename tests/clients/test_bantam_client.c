@@ -468,6 +468,45 @@ static void a_server_that_comes_back(void **state)
     world_close(&world);
 }
 
+/* Two servers behind one name: with round robin both are asked, and each answer says who gave it. */
+static void addresses_take_turns(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    static struct seen seen[N];
+    struct world one, two;
+    struct bantam_client *client;
+    char target[160];
+    memset(seen, 0, sizeof seen);
+    world_open(&one, NULL);
+    world_open(&two, NULL);
+    (void)snprintf(target, sizeof target, "ipv4:%s,%s", one.target, two.target);
+    struct bantam_client_options options = bantam_client_options_default();
+    options.target = target;
+    options.balancing = BANTAM_ROUND_ROBIN;
+    options.own_connection = true;
+    assert_int_equal(bantam_client_open(&options, &client).code, ERR_OK);
+    struct request request = words("x", 3);
+    bool asked_one = false, asked_two = false;
+    while (!asked_one || !asked_two) { /* until both are connected */
+        memset(seen, 0, sizeof seen);
+        for (int i = 0; i < N; i++)
+            start_stream(client, &request, BANTAM_NO_TIMEOUT, &seen[i]);
+        for (int i = 0; i < N; i++) {
+            until_done(client, &seen[i]);
+            assert_int_equal(seen[i].code, ERR_OK);
+            asked_one |= strstr(seen[i].peer, one.target) != NULL;
+            asked_two |= strstr(seen[i].peer, two.target) != NULL;
+            bantam_call_release(seen[i].call);
+        }
+    }
+    assert_true(fake_service_counts(one.fake).submitted > 0);
+    assert_true(fake_service_counts(two.fake).submitted > 0);
+    bantam_client_close(client);
+    world_close(&one);
+    world_close(&two);
+}
+
 static void few_calls(struct bantam_client_options *options)
 {
     options->max_calls = 2;
@@ -581,6 +620,7 @@ int main(void)
         cmocka_unit_test(paused_streams_go_on),
         cmocka_unit_test(close_ends_everything),
         cmocka_unit_test(a_server_that_comes_back),
+        cmocka_unit_test(addresses_take_turns),
         cmocka_unit_test(limits_are_refused),
         cmocka_unit_test(failing_allocations_are_errors),
     };
