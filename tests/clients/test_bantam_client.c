@@ -5,6 +5,7 @@
 #include <string.h>
 #include <grpc/status.h>
 #include "base/alloc.h"
+#include "proto/grpc_client.h"
 #include "tests/clients/client_world.h"
 
 #define MS INT64_C(1000000)
@@ -221,8 +222,8 @@ static void deadlines_end_calls(void **state)
     fake_service_hold(world->fake, true);
     start_stream(world->client, &request, 50 * MS, &held);
     start_stream(world->client, &request, 0, &queued);
-    until_done(world->client, &held);
-    until_done(world->client, &queued);
+    bantam_client_wait(world->client, held.call);
+    bantam_client_wait(world->client, queued.call);
     assert_int_equal(held.code, ERR_DEADLINE_EXCEEDED);
     assert_int_equal(held.attempts, 1);
     assert_int_equal(queued.code, ERR_DEADLINE_EXCEEDED);
@@ -545,6 +546,18 @@ static void limits_are_refused(void **state)
         e = bantam_client_start(world.client, &query, &options, &seen_handler, &seen[2], NULL);
         assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     }
+    static char long_value[CLIENT_METADATA_BYTES_MAX];
+    memset(long_value, 'x', sizeof long_value);
+    struct bantam_header long_header = {"x-a", long_value, sizeof long_value - 2};
+    options = (struct bantam_call_options){.timeout_ns = -1, .headers = &long_header, .n_headers = 1};
+    e = bantam_client_start(world.client, &query, &options, &seen_handler, &seen[2], NULL);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    char long_name[BANTAM_HEALTH_SERVICE_BYTES_MAX + 2];
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
+    query = (struct bantam_query){.method = BANTAM_HEALTH, .health_service = long_name};
+    e = bantam_client_start(world.client, &query, NULL, &seen_handler, &seen[2], NULL);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     const char *too_many[BANTAM_ABORT_IDS_MAX + 1] = {"x"};
     query = (struct bantam_query){
         .method = BANTAM_ABORT, .request_ids = too_many, .n_request_ids = BANTAM_ABORT_IDS_MAX + 1};
