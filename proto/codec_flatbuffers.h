@@ -46,6 +46,9 @@ err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_s
 err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                uint32_t *interval_ms) ERR_MUST_CHECK;
 
+err_t codec_decode_kv_subscribe(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                uint64_t *start_sequence_number) ERR_MUST_CHECK;
+
 /* ModelInfoRequest, ServerInfoRequest, GetLoadsRequest: nothing in them yet; zero bytes are one too. */
 err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes,
                          struct codec_scratch *scratch) ERR_MUST_CHECK;
@@ -63,6 +66,7 @@ struct codec_bytes codec_encode_aborted(const bool *aborted, size_t n_aborted);
 struct codec_bytes codec_encode_model_info(const struct model_info *info);
 struct codec_bytes codec_encode_loads(const struct loads *loads);
 
+struct codec_bytes codec_encode_kv_events(const struct kv_event_batch *batch, uint64_t *last_event_id);
 struct codec_bytes codec_encode_server_info(const struct server_info *info);
 
 /* The client's side. request -> GenerateRequest. */

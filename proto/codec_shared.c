@@ -13,6 +13,31 @@ struct load_ratios codec_load_ratios(const struct loads *loads)
     return ratios;
 }
 
+static bool continues(const struct kv_event *event, const struct kv_event *before)
+{
+    if (event->kind != before->kind || event->kind == KV_ALL_CLEARED)
+        return false;
+    return event->kind == KV_BLOCK_REMOVED ||
+           (event->has_parent && event->parent_block_hash == before->block_hash &&
+            event->cache_salt == before->cache_salt);
+}
+
+size_t codec_kv_run(const struct kv_event_batch *batch, size_t first)
+{
+    size_t end = first + 1;
+    while (end < batch->n_events && continues(&batch->events[end], &batch->events[end - 1]))
+        end++;
+    return end - first;
+}
+
+size_t codec_kv_runs(const struct kv_event_batch *batch)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < batch->n_events; i += codec_kv_run(batch, i))
+        n++;
+    return n;
+}
+
 err_t codec_check_abort_ids(size_t n_ids)
 {
     if (n_ids == 0 || n_ids > CODEC_ABORT_IDS_MAX)

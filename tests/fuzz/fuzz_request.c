@@ -46,6 +46,7 @@ static void fuzz_others(uint8_t kind, const uint8_t *bytes, size_t size, struct 
     struct detokenize_request detokenize;
     struct abort_request abort_request;
     uint32_t interval_ms;
+    uint64_t sequence_number;
     char service[HEALTH_SERVICE_BYTES_MAX];
     err_t e = err_ok();
     if (kind == 1 && codec_decode_tokenize(bytes, size, scratch, &request).code == ERR_OK)
@@ -58,6 +59,8 @@ static void fuzz_others(uint8_t kind, const uint8_t *bytes, size_t size, struct 
         e = codec_decode_watch_loads(bytes, size, scratch, &interval_ms);
     else if (kind == 5)
         e = health_decode_request(bytes, size, service);
+    else if (kind == 7)
+        e = codec_decode_kv_subscribe(bytes, size, scratch, &sequence_number);
     ASSERT(e.code == ERR_OK || e.code == ERR_INVALID_ARGUMENT);
 }
 
@@ -111,7 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    uint8_t kind = data[0] % 7;
+    uint8_t kind = data[0] % 8;
     /* Of the exact size, so that reading past the end is seen. */
     uint8_t *bytes = mem_alloc(size);
     ASSERT(bytes);
