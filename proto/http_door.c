@@ -196,6 +196,13 @@ static void get_model(struct http_door *door, struct http_exchange *exchange)
     answer(door, exchange, openai_encode_model(model, door->opened_unix_s, &body), &body);
 }
 
+static err_t admit_call(struct http_door *door, struct http_exchange *exchange)
+{
+    err_t e = service_admit_call(door->service, http_exchange_caller(exchange)->tenant);
+    http_add_rates(door, exchange);
+    return e;
+}
+
 static void post_tokenize(struct http_door *door, struct http_exchange *exchange)
 {
     struct openai_scratch scratch = {0};
@@ -207,6 +214,8 @@ static void post_tokenize(struct http_door *door, struct http_exchange *exchange
     err_t e = openai_decode_tokenize(bytes, size_bytes, &scratch, &tokenize);
     if (e.code == ERR_OK)
         e = check_model(door, tokenize.request.model);
+    if (e.code == ERR_OK)
+        e = admit_call(door, exchange);
     if (e.code == ERR_OK)
         e = door->service->vtable->tokenize(door->service, &tokenize.request, &ids, &n_ids);
     if (e.code == ERR_OK)
@@ -228,6 +237,8 @@ static void post_detokenize(struct http_door *door, struct http_exchange *exchan
     err_t e = openai_decode_detokenize(bytes, size_bytes, &scratch, &detokenize);
     if (e.code == ERR_OK)
         e = check_model(door, detokenize.model);
+    if (e.code == ERR_OK)
+        e = admit_call(door, exchange);
     if (e.code == ERR_OK)
         e = door->service->vtable->detokenize(door->service, detokenize.token_ids, detokenize.n_token_ids,
                                               false, &text);
