@@ -77,14 +77,18 @@ struct codec_bytes codec_encode_detokenize(const struct detokenize_request *requ
 struct codec_bytes codec_encode_abort(const struct abort_request *request);
 struct codec_bytes codec_encode_watch_loads(uint32_t interval_ms);
 
+/* Whose answer it is, and whose: "" where a message does not say. */
+struct codec_origin {
+    const char *request_id;
+    const char *model, *fingerprint; /* with the end of a choice */
+};
 /* One message of a Generate stream. Logprobs are converted into scratch; `last` is not on the wire and comes
- * out false; *request_id and pointers in *out live as long as bytes and scratch. ERR_DATA_LOSS for bad bytes.
- */
+ * out false; *origin and pointers in *out live as long as bytes and scratch. ERR_DATA_LOSS for bad bytes. */
 err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                            const char **request_id, struct event *out) ERR_MUST_CHECK;
+                            struct codec_origin *origin, struct event *out) ERR_MUST_CHECK;
 /* GenerateWholeResponse: *events [*n_events] lives in scratch. */
 err_t codec_decode_whole(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                         const char **request_id, const struct event **events,
+                         struct codec_origin *origin, const struct event **events,
                          size_t *n_events) ERR_MUST_CHECK;
 err_t codec_decode_token_ids(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                              const uint32_t **token_ids, size_t *n_token_ids) ERR_MUST_CHECK;
@@ -92,6 +96,11 @@ err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_sc
                         const char **text, size_t *text_bytes) ERR_MUST_CHECK;
 err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                               struct model_info *out) ERR_MUST_CHECK;
+/* Without model, loads and the two times, which are not on this wire. */
+err_t codec_decode_server_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                               struct server_info *out) ERR_MUST_CHECK;
+err_t codec_decode_aborted(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                           const bool **aborted, size_t *n_aborted) ERR_MUST_CHECK;
 err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct loads *out) ERR_MUST_CHECK;
 
