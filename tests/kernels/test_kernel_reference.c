@@ -114,6 +114,57 @@ static void test_linear_float(void **state)
     }
 }
 
+/* The tile arithmetic on int4 codes: in bf16 against the products of what was rounded, in int8 those of what
+ * was quantised. */
+static void test_linear_tiles(void **state)
+{
+    (void)state;
+    enum { GROUP = 128, PANEL_BYTES = INPUTS / GROUP * (64 + GROUP / 32 * INT4_BLOCK_BYTES) };
+    struct rng rng = rng_make(8);
+    static _Alignas(64) uint8_t panel[PANEL_BYTES], scratch[TILE_SCRATCH_BYTES];
+    float x[ROWS * INPUTS], q_scale[ROWS * INPUTS / WIDE_BLOCK], out[2][ROWS * PANEL_OUTPUTS];
+    uint16_t x16[ROWS * INPUTS];
+    int8_t q[ROWS * INPUTS];
+    assert_int_equal(sizeof panel, panel_bytes(WEIGHT_INT4, INPUTS, GROUP));
+    for (size_t i = 0; i < sizeof panel; i++)
+        panel[i] = (uint8_t)rng_below(&rng, 256);
+    for (size_t g = 0; g < INPUTS / GROUP; g++) {
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
+            ((uint16_t *)(panel + g * PANEL_BYTES / (INPUTS / GROUP)))[o] =
+                f16_from_f32(0.01f + 0.01f * (float)o);
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t i = 0; i < INPUTS; i++)
+            x[r * INPUTS + i] = rng_normal(&rng);
+        round_row_ref(x + r * INPUTS, INPUTS, x16 + r * INPUTS);
+        quantize_wide_row_ref(x + r * INPUTS, INPUTS, q + r * INPUTS, q_scale + r * INPUTS / WIDE_BLOCK);
+    }
+    struct tile_args args = {
+        .panel = panel, .n_in = INPUTS, .group = GROUP, .last_in = INPUTS, .n_rows = ROWS};
+    args.x = x16, args.q = q, args.q_scale = q_scale, args.scratch = scratch;
+    args.x_stride = args.q_stride = INPUTS;
+    args.q_block_stride = INPUTS / WIDE_BLOCK, args.out_stride = args.n_out = PANEL_OUTPUTS;
+    args.out = out[0];
+    linear_tile_int4_ref(&args);
+    args.out = out[1];
+    linear_wide_int4_ref(&args);
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+            double want[2] = {0, 0};
+            for (size_t k = 0; k < INPUTS; k++) {
+                const uint8_t *group = panel + k / GROUP * (PANEL_BYTES / (INPUTS / GROUP));
+                uint8_t byte = group[64 + k % GROUP / 32 * INT4_BLOCK_BYTES + int4_code_offset(o, k % 32)];
+                int code = (k % 32 < 16 ? byte & 15 : byte >> 4) - 8;
+                float w = (float)code * f16_to_f32(((const uint16_t *)group)[o]);
+                want[0] += (double)bf16_to_f32(bf16_from_f32(w)) * (double)bf16_to_f32(x16[r * INPUTS + k]);
+                want[1] += (double)w * q[r * INPUTS + k] * (double)q_scale[(r * INPUTS + k) / WIDE_BLOCK];
+            }
+            assert_near((double)out[0][r * PANEL_OUTPUTS + o], want[0], 5e-5);
+            assert_near((double)out[1][r * PANEL_OUTPUTS + o], want[1], 5e-5);
+        }
+    }
+}
+
 /* Activations and weights quantised, against the product of what they were made from. */
 static void test_quantize_row(void **state)
 {
@@ -361,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_tanh_and_logs),
         cmocka_unit_test(test_gumbel_range),
         cmocka_unit_test(test_linear_float),
+        cmocka_unit_test(test_linear_tiles),
         cmocka_unit_test(test_quantize_row),
         cmocka_unit_test(test_quantize_group_bounds),
         cmocka_unit_test(test_quantize_group_edges),
