@@ -37,6 +37,7 @@ def seconds(*ns):
 def of_native_ends(request_id, ends, completion_tokens):
     ends = sorted(ends, key=lambda end: end.index)
     assert len({end.fingerprint for end in ends}) == len({end.prompt_tokens for end in ends}) == 1
+    assert {end.request_id for end in ends} == {request_id}
     assert [end.completion_tokens for end in ends] == completion_tokens
     timings = [seconds(end.timings.queue_ns, end.timings.prefill_ns, end.timings.decode_ns) for end in ends]
     return Said(request_id, ends[0].model, [end.finish_reason for end in ends],
