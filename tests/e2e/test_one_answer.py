@@ -7,7 +7,6 @@ import time
 import openai
 import pytest
 
-from bantam_client import ids_of, text_of
 from conftest import CALL_LIMIT_S
 from test_facade import Facade, facade_request
 
@@ -37,26 +36,27 @@ def seconds(*ns):
 
 def of_native_ends(request_id, ends, completion_tokens):
     ends = sorted(ends, key=lambda end: end.index)
-    assert len({end.fingerprint for end in ends}) == len({end.promptTokens for end in ends}) == 1
-    assert [end.completionTokens for end in ends] == completion_tokens
-    timings = [seconds(end.timings.queueNs, end.timings.prefillNs, end.timings.decodeNs) for end in ends]
-    return Said(text_of(request_id), text_of(ends[0].model), [text_of(end.finishReason) for end in ends],
-                [text_of(end.matchedStopStr) or end.matchedTokenId for end in ends],
-                (ends[0].promptTokens, sum(completion_tokens), ends[0].cachedTokens), timings,
-                [end.preemptions for end in ends], text_of(ends[0].fingerprint), None)
+    assert len({end.fingerprint for end in ends}) == len({end.prompt_tokens for end in ends}) == 1
+    assert {end.request_id for end in ends} == {request_id}
+    assert [end.completion_tokens for end in ends] == completion_tokens
+    timings = [seconds(end.timings.queue_ns, end.timings.prefill_ns, end.timings.decode_ns) for end in ends]
+    return Said(request_id, ends[0].model, [end.finish_reason for end in ends],
+                [end.matched_stop_str or end.matched_token_id for end in ends],
+                (ends[0].prompt_tokens, sum(completion_tokens), ends[0].cached_tokens), timings,
+                [end.preemptions for end in ends], ends[0].fingerprint, None)
 
 
 def native_stream(server, request_id, **parameters):
     ends, counted = [], [0] * N
     for output in server.client.generate(PROMPT, request_id=request_id, timeout=CALL_LIMIT_S, **parameters):
         counted[output.index] += len(output.token_ids)
-        ends += [output.raw] if output.finish_reason else []
+        ends += [output] if output.finish_reason else []
     return of_native_ends(request_id, ends, counted)
 
 
 def native_whole(server, request_id, **parameters):
     outputs = server.client.generate_whole(PROMPT, request_id=request_id, timeout=CALL_LIMIT_S, **parameters)
-    return of_native_ends(request_id, [output.raw for output in outputs], [len(ids_of(output.raw.outputIds)) for output in outputs])
+    return of_native_ends(request_id, outputs, [len(output.token_ids) for output in outputs])
 
 
 def facade_answer(server, request_id, stream, **parameters):
@@ -98,7 +98,7 @@ def web_client(server):
 
 def openai_whole(server, request_id, **parameters):
     with web_client(server) as web:
-        raw = web.completions.with_raw_response.create(model=text_of(server.client.model_info().servedModelName), prompt=PROMPT,
+        raw = web.completions.with_raw_response.create(model=server.client.model_info().served_model_name, prompt=PROMPT,
                                                        extra_headers={"x-request-id": request_id}, **as_openai(parameters))
         assert raw.headers["x-request-id"] == request_id
         answer = raw.parse()
@@ -108,7 +108,7 @@ def openai_whole(server, request_id, **parameters):
 
 def openai_stream(server, request_id, **parameters):
     with web_client(server) as web:
-        chunks = list(web.completions.create(model=text_of(server.client.model_info().servedModelName), prompt=PROMPT, stream=True,
+        chunks = list(web.completions.create(model=server.client.model_info().served_model_name, prompt=PROMPT, stream=True,
                                              stream_options={"include_usage": True},
                                              extra_headers={"x-request-id": request_id}, **as_openai(parameters)))
     assert len({(chunk.id, chunk.model, chunk.system_fingerprint) for chunk in chunks}) == 1
@@ -146,12 +146,12 @@ def test_every_door_describes_the_same_answer(demo, parameters):
     assert set(first.finish) == ({"length"} if parameters["max_tokens"] == 12 else {"stop"})
     assert first.stop == [parameters["stop"][0] if "stop" in parameters else None if "ignore_eos" in parameters else 4] * N
     info = demo.client.model_info()
-    assert (first.model, first.fingerprint) == (text_of(info.servedModelName), text_of(info.fingerprint))
+    assert (first.model, first.fingerprint) == (info.served_model_name, info.fingerprint)
     for door, other in said.items():
         for field in ("model", "finish", "stop", "usage", "fingerprint"):
             assert getattr(other, field) == getattr(first, field), (door, field)
     # Which weights, tokenizer, template and arithmetic that was.
-    parts = {part: text_of(getattr(info, f"{part}Fingerprint")) for part in PARTS}
+    parts = {part: getattr(info, f"{part}_fingerprint") for part in PARTS}
     assert len(set(parts.values())) == len(PARTS)
     assert said["facade stream"].parts == said["facade whole"].parts == parts
     with web_client(demo) as web:
@@ -161,19 +161,19 @@ def test_every_door_describes_the_same_answer(demo, parameters):
 
 def test_chat_describes_the_same(demo):
     messages = [("user", "When does the train leave?")]
-    native = [demo.client.generate_whole(messages=messages, max_tokens=8, temperature=0, timeout=CALL_LIMIT_S)[0].raw
+    native = [demo.client.generate_whole(messages=messages, max_tokens=8, temperature=0, timeout=CALL_LIMIT_S)[0]
               for _ in range(2)][1]
     with web_client(demo) as web:
-        parameters = dict(model=text_of(native.model), messages=[{"role": role, "content": text} for role, text in messages],
+        parameters = dict(model=native.model, messages=[{"role": role, "content": text} for role, text in messages],
                           max_tokens=8, temperature=0)
         whole = web.chat.completions.create(**parameters)
         chunks = list(web.chat.completions.create(stream=True, stream_options={"include_usage": True}, **parameters))
     ends = [choice for chunk in chunks for choice in chunk.choices if choice.finish_reason]
     for answer, choice, usage in ((whole, whole.choices[0], whole.usage), (chunks[0], ends[0], chunks[-1].usage)):
-        assert (answer.model, answer.system_fingerprint) == (text_of(native.model), text_of(native.fingerprint))
-        assert choice.finish_reason == text_of(native.finishReason)
-        assert (usage.prompt_tokens, usage.completion_tokens) == (native.promptTokens, native.completionTokens)
-        assert usage.prompt_tokens_details.cached_tokens == native.cachedTokens
+        assert (answer.model, answer.system_fingerprint) == (native.model, native.fingerprint)
+        assert choice.finish_reason == native.finish_reason
+        assert (usage.prompt_tokens, usage.completion_tokens) == (native.prompt_tokens, native.completion_tokens)
+        assert usage.prompt_tokens_details.cached_tokens == native.cached_tokens
         assert all(value >= 0 for value in choice.timings.values()) and choice.preemptions == 0
 
 
