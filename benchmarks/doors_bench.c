@@ -36,13 +36,13 @@ static err_t failed(const char *what)
 }
 
 /* In a new process: 0. It ends with its parent. */
-static pid_t fork_child(void)
+static pid_t fork_child(const struct doors_options *options)
 {
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
-            _exit(1);
+            options->end_process(1);
     }
     return child;
 }
@@ -64,12 +64,12 @@ static err_t start_server(const struct doors_options *options, struct doors_shar
         (void)close(ready[1]);
         return failed("pipe");
     }
-    out->pid = fork_child();
+    out->pid = fork_child(options);
     if (out->pid == 0) {
         (void)close(ready[0]);
         (void)close(stop[1]);
         doors_serve(options, shared, ready[1], stop[0]);
-        _exit(atomic_load(&shared->failed));
+        options->end_process(atomic_load(&shared->failed));
     }
     (void)close(ready[1]);
     (void)close(stop[0]);
@@ -95,10 +95,10 @@ static void stop_server(const struct server_process *server)
 static err_t run_client(const struct doors_options *options, enum doors_kind kind, pid_t server,
                         struct doors_shared *shared)
 {
-    pid_t client = fork_child();
+    pid_t client = fork_child(options);
     if (client == 0) {
         doors_client_run(options, kind, server, shared);
-        _exit(atomic_load(&shared->failed));
+        options->end_process(atomic_load(&shared->failed));
     }
     int status = 0;
     if (client < 0 || waitpid(client, &status, 0) != client)

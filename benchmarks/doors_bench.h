@@ -24,7 +24,8 @@ struct doors_options {
     int64_t step_ns;    /* of the streams; single answers are measured without waiting */
     double seconds;     /* of each measurement */
     bool show_progress;
-    const struct text_assets *text; /* whose tokenizer makes the text */
+    void (*end_process)(int status); /* of a forked one: _exit */
+    const struct text_assets *text;  /* whose tokenizer makes the text */
     uint32_t vocab_size;
 };
 

@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "benchmarks/doors_internal.h"
-#include "benchmarks/stub_executor.h"
+#include "benchmarks/null_executor.h"
 #include "engine/engine.h"
 #include "proto/grpc_door.h"
 #include "proto/http_door.h"
@@ -21,7 +21,7 @@ static const int64_t NS_PER_S = 1000000000;
 struct doors_server {
     const struct doors_options *options;
     struct doors_shared *shared;
-    struct stub_executor stub;
+    struct null_executor null_model;
     struct engine *engine;
     struct grpc_door *grpc;
     struct http_door *http;
@@ -109,7 +109,7 @@ static err_t open_engine(struct doors_server *server)
     const struct doors_options *options = server->options;
     uint32_t n_seqs = options->n_streams > SERVED_SEQS_MIN ? options->n_streams : SERVED_SEQS_MIN;
     uint32_t model_len = options->input_len + doors_stream_tokens(options);
-    server->stub = (struct stub_executor){
+    server->null_model = (struct null_executor){
         .info = {.architecture = "none",
                  .dtype = "none",
                  .quantization = "none",
@@ -124,7 +124,7 @@ static err_t open_engine(struct doors_server *server)
         .token = draw_token,
         .context = server,
     };
-    struct executor executor = stub_executor_of(&server->stub);
+    struct executor executor = null_executor_of(&server->null_model);
     struct engine_options engine = engine_options_default();
     return engine_open_executor(&engine, &executor, options->text, &server->engine);
 }

@@ -1,6 +1,6 @@
 #include "benchmarks/loop_overhead.h"
 
-#include "benchmarks/stub_executor.h"
+#include "benchmarks/null_executor.h"
 #include "benchmarks/throughput.h"
 
 enum { OVERHEAD_VOCAB = 32000, OVERHEAD_MODEL_LEN = 8192, OVERHEAD_BATCHED_TOKENS = 2048 };
@@ -8,7 +8,7 @@ enum { OVERHEAD_VOCAB = 32000, OVERHEAD_MODEL_LEN = 8192, OVERHEAD_BATCHED_TOKEN
 err_t loop_overhead_run(uint32_t n_seqs, uint32_t input_len, uint32_t output_len,
                         struct loop_overhead_result *out)
 {
-    struct stub_executor stub = {
+    struct null_executor null_model = {
         .info = {.architecture = "none",
                  .dtype = "none",
                  .quantization = "none",
@@ -20,7 +20,7 @@ err_t loop_overhead_run(uint32_t n_seqs, uint32_t input_len, uint32_t output_len
                  .max_num_batched_tokens = OVERHEAD_BATCHED_TOKENS,
                  .steps_in_flight = 1},
     };
-    struct executor executor = stub_executor_of(&stub);
+    struct executor executor = null_executor_of(&null_model);
     struct engine_options options = engine_options_default();
     struct engine *engine;
     TRY(engine_open_executor(&options, &executor, NULL, &engine));

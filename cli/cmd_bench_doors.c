@@ -40,6 +40,7 @@ static err_t run(const struct doors_values *values, const char *model)
         .step_ns = values->step_us * 1000,
         .seconds = values->seconds,
         .show_progress = isatty(STDERR_FILENO) != 0,
+        .end_process = _exit,
     };
     TRY(choose_doors(&values->doors, &options));
     struct text_assets text;

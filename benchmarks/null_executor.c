@@ -1,8 +1,8 @@
-#include "benchmarks/stub_executor.h"
+#include "benchmarks/null_executor.h"
 
 static const struct executor_info *info(void *context)
 {
-    return &((struct stub_executor *)context)->info;
+    return &((struct null_executor *)context)->info;
 }
 
 static err_t create_step(void *context, struct step **out)
@@ -34,17 +34,17 @@ static void set_slot(void *context, uint32_t slot, const struct sampler_params *
 static err_t forward(void *context, struct step *step)
 {
     (void)step;
-    const struct stub_executor *stub = context;
-    if (stub->forward)
-        stub->forward(stub->context);
+    const struct null_executor *null_model = context;
+    if (null_model->forward)
+        null_model->forward(null_model->context);
     return err_ok();
 }
 
 static err_t sample(void *context, struct step *step, const uint32_t *const *masks)
 {
     (void)masks;
-    const struct stub_executor *stub = context;
-    uint32_t token = stub->token ? stub->token(stub->context) : 1;
+    const struct null_executor *null_model = context;
+    uint32_t token = null_model->token ? null_model->token(null_model->context) : 1;
     for (uint32_t i = 0; i < step->n_outputs; i++)
         step->results[i] = (struct step_result){.n_tokens = 1, .token_ids = {token}};
     return err_ok();
@@ -56,7 +56,7 @@ static err_t collect(void *context, struct step *step)
     return err_ok();
 }
 
-static const struct executor_vtable STUB = {
+static const struct executor_vtable NULL_EXECUTOR = {
     .info = info,
     .step_create = create_step,
     .step_destroy = destroy_step,
@@ -66,7 +66,7 @@ static const struct executor_vtable STUB = {
     .collect = collect,
 };
 
-struct executor stub_executor_of(struct stub_executor *stub)
+struct executor null_executor_of(struct null_executor *null_model)
 {
-    return (struct executor){.vtable = &STUB, .context = stub};
+    return (struct executor){.vtable = &NULL_EXECUTOR, .context = null_model};
 }
