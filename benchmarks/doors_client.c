@@ -13,7 +13,7 @@
 enum { BY_ID, BY_TEXT };
 enum { WARM_UP_ANSWERS = 64, ROLLUP_BYTES_MAX = 1 << 16 };
 static const int64_t NS_PER_S = 1000000000, BEGIN_TIMEOUT_NS = 4000000000, SETTLE_NS = 300000000,
-                     POLL_NS = 10000000;
+                     POLL_NS = 10000000, SILENCE_NS = 20000000000;
 static const uint32_t IN_FLIGHT[DOORS_LOADS] = {1, 32};
 
 static int64_t now(void)
@@ -168,6 +168,14 @@ static uint64_t server_rss_bytes(const struct doors_client *client)
 static void poll_once(struct doors_client *client, int64_t timeout_ns)
 {
     fail(client, client->driver->poll(client->connection, timeout_ns < POLL_NS ? timeout_ns : POLL_NS));
+    if (client->messages + client->n_started != client->seen) {
+        client->seen = client->messages + client->n_started;
+        client->seen_ns = now();
+    } else if (now() - client->seen_ns > SILENCE_NS) {
+        fail(client,
+             err_new(ERR_DEADLINE_EXCEEDED, "nothing has come for %d s; %u of %u answers are out",
+                     (int)(SILENCE_NS / NS_PER_S), client->n_started - client->n_done, client->n_started));
+    }
     if (atomic_load(&client->shared->failed))
         fail(client, err_new(ERR_UNAVAILABLE, "the server has gone"));
 }
@@ -183,6 +191,7 @@ static void open_connection(struct doors_client *client)
 {
     client->n_begun = client->n_started = client->n_done = 0;
     client->closing = false;
+    client->seen_ns = now();
     fail(client, client->driver->open(client, &client->connection));
 }
 

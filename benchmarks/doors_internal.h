@@ -86,6 +86,8 @@ struct doors_client {
     bool measuring; /* samples are kept */
     uint32_t n_begun, n_started, n_done;
     uint64_t tokens, messages;
+    uint64_t seen;          /* of messages and requests, */
+    int64_t seen_ns;        /* and when that last changed */
     struct samples samples; /* us: added latency, or time to a whole answer */
     int64_t until_ns;       /* whole answers: the next request of each is sent until then */
     err_t failure;

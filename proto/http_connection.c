@@ -193,6 +193,7 @@ static void settle(struct http_exchange *exchange)
 
 void http_connection_pump(struct http_exchange *exchange)
 {
+    ASSERT(exchange->state == EXCHANGE_OPEN); /* or progress made meanwhile would wake nobody */
     exchange->server->options.pump(exchange->server->options.context, exchange);
     settle(exchange);
 }
