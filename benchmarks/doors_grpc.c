@@ -104,13 +104,12 @@ static err_t take_native(struct doors_request *request, const uint8_t *bytes, si
                          int64_t now_ns)
 {
     struct codec_scratch scratch = {0};
-    const char *request_id;
+    struct codec_origin origin;
     struct event event;
     const struct event *events = &event;
     size_t n_events = 1;
-    err_t e = request->whole
-                  ? codec_decode_whole(bytes, size_bytes, &scratch, &request_id, &events, &n_events)
-                  : codec_decode_response(bytes, size_bytes, &scratch, &request_id, &event);
+    err_t e = request->whole ? codec_decode_whole(bytes, size_bytes, &scratch, &origin, &events, &n_events)
+                             : codec_decode_response(bytes, size_bytes, &scratch, &origin, &event);
     for (size_t i = 0; e.code == ERR_OK && i < n_events; i++)
         doors_client_ids(request, events[i].token_ids, events[i].n_token_ids, now_ns);
     codec_scratch_free(&scratch);

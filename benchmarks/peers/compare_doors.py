@@ -236,15 +236,15 @@ def measure_http(start, arguments, file, n):
 # --- gRPC
 
 
-def reference_server(port, n_tokens, step_s, generated):
+def reference_server(port, n_tokens, step_s):
     """What a server is that somebody writes in an afternoon: a message a stream and step, made beforehand."""
-    sys.path.insert(0, generated)
-    import bantam_client  # noqa: E402: of the build
-    import bantam_generated as wire
+    sys.path.insert(0, str(ROOT / "clients/python"))
     import grpc
+    from bantam import bantam_generated as wire
+    from bantam.codec import pack
 
     def packed(kind, **fields):
-        return bantam_client.pack(filled(kind, **fields))
+        return pack(filled(kind, **fields))
 
     def filled(kind, **fields):
         message = getattr(wire, kind + "T")()
@@ -295,8 +295,7 @@ def answers_grpc(arguments, port):
 
 def measure_reference(arguments, n):
     n_tokens, port = int(arguments.seconds * 1e6 / arguments.step_us), free_port()
-    server = Server("grpcio", [sys.executable, __file__, "--reference-server", f"{port},{n_tokens},{arguments.step_us / 1e6},"
-                               f"{arguments.build / 'clients/python'}"], port)
+    server = Server("grpcio", [sys.executable, __file__, "--reference-server", f"{port},{n_tokens},{arguments.step_us / 1e6}"], port)
     server.wait_until_ready(lambda: answers_grpc(arguments, port))
     try:
         idle_kib, cpu_s = rss_kib(server.pid), process_cpu_s(server.pid)
@@ -386,8 +385,8 @@ def numbers(text):
 
 def main():
     if sys.argv[1:2] == ["--reference-server"]:
-        port, n_tokens, step_s, generated = sys.argv[2].split(",")
-        return reference_server(int(port), int(n_tokens), float(step_s), generated)
+        port, n_tokens, step_s = sys.argv[2].split(",")
+        return reference_server(int(port), int(n_tokens), float(step_s))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the result files, such as doors-peers-zen5-2-cores")
     parser.add_argument("--llama-cpp", type=pathlib.Path, help="folder of its built programs; absent: gRPC alone")
