@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Bantam's doors beside llama.cpp's server and grpcio's, one after the other in turn: ratios, not records.
 
-    build/venv/bin/python benchmarks/peers/compare_doors.py NAME [--llama-cpp BUILD/bin] [--streams 4,32] [--tokens 400]
-        [--seconds 3] [--repeat 3] [--step-us 2000] [--build build/release] [--results FOLDER]
+    build/venv/bin/python benchmarks/peers/compare_doors.py NAME [--llama-cpp BUILD/bin] [--streams 4,32] [--door-streams 256]
+        [--tokens 400] [--seconds 3] [--repeat 3] [--step-us 2000] [--build build/release] [--results FOLDER]
 
-HTTP, against `llama-server` of BUILD/bin: both serve the same tiny model of random weights (made by make_random_gguf.py),
-on one thread, so that little but the servers is measured; the same client reads N streams of --tokens tokens over raw
-sockets, then asks for answers of one token, 8 at once. Every token is the same letter (logit_bias), or random bytes would be
-held back until they make a character. gRPC, against a server on grpcio (asyncio) that is in this file and sends the same
-messages, made beforehand: N streams get one each every --step-us; `bantam bench serve` reads them. Beside it stands what
-`bantam bench doors` says of Bantam at the same step, its tokens drawn one by one.
-Gaps: between arrivals of a stream, each with one message or more. CPU: of the server's process alone. RSS: of the server while the streams run, less what it was before, by stream. Every figure is
-the median of --repeat runs. Writes NAME.json and .md of the results' folder. Needs grpcio and flatbuffers for the gRPC part."""
+First, `bantam bench doors` for all three doors. HTTP, against `llama-server` of BUILD/bin: both serve the same tiny model of
+random weights (made by make_random_gguf.py), on one thread, so that little but the servers is measured; the same client
+reads N streams of --tokens tokens over raw sockets, then asks for answers of one token, 8 at once. Every token is the same
+letter (logit_bias), or random bytes would be held back until they make a character. gRPC, against a server on grpcio
+(asyncio) that is in this file and sends the same messages, made beforehand: N streams get one each every --step-us;
+`bantam bench serve` reads them. Beside it stands what `bantam bench doors` says of Bantam's native door at the same step.
+Gaps: between arrivals of a stream, each with one message or more. CPU: of the server's process alone. RSS: of the server
+while the streams run, less what it was before, by stream. Every figure is the median of --repeat runs. Writes NAME.json and
+.md of the results' folder. Needs grpcio and flatbuffers for the gRPC part."""
 
 import argparse
 import asyncio
@@ -37,6 +38,9 @@ SHAPE = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hi
          "num_key_value_heads": 1, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 LETTER = 65
 ANSWERS_AT_ONCE = 8
+DOOR_FIGURES = ("tokens_per_s", "messages_per_token", "cpu_us_per_token", "loop_cpu_us_per_token", "server_cpu_share",
+                "client_cpu_share", "added_p50_us", "added_p99_us", "rss_kib_per_stream", "pauses")
+WHOLE_FIGURES = ("requests_per_s", "p50_us", "p99_us", "cpu_us_per_request")
 START_S = 60
 
 
@@ -210,16 +214,18 @@ def is_healthy(port):
 
 def start_bantam(arguments, file, n):
     port = free_port()
-    server = Server("bantam", [arguments.build / "bantam", "serve", file, "--threads", "1", "--max-num-seqs", str(n), "--max-model-len",
-                               "1024", "--no-enable-prefix-caching", "--http-port", str(port), "--port", "0", "--no-metrics"], port)
+    command = [arguments.build / "bantam", "serve", file, "--threads", "1", "--max-num-seqs", str(n), "--max-model-len", "1024",
+               "--no-enable-prefix-caching", "--http-port", str(port), "--port", "0", "--no-metrics"]
+    server = Server("bantam", command, port)
     server.wait_until_ready(lambda: is_healthy(port))
     return server
 
 
 def start_llama(arguments, file, n):
     port = free_port()
-    server = Server("llama.cpp", [arguments.llama_cpp / "llama-server", "-m", file, "-t", "1", "-np", str(n), "-c", str(n * 1024),
-                                  "--port", str(port), "--log-disable"], port)
+    command = [arguments.llama_cpp / "llama-server", "-m", file, "-t", "1", "-np", str(n), "-c", str(n * 1024),
+               "--port", str(port), "--log-disable"]
+    server = Server("llama.cpp", command, port)
     server.wait_until_ready(lambda: is_healthy(port))
     return server
 
@@ -288,20 +294,22 @@ def reference_server(port, n_tokens, step_s):
 
 
 def answers_grpc(arguments, port):
-    done = subprocess.run([arguments.build / "bantam", "bench", "serve", "--target", f"127.0.0.1:{port}", "--num-prompts", "1",
-                           "--random-input-len", "4", "--random-output-len", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    command = [arguments.build / "bantam", "bench", "serve", "--target", f"127.0.0.1:{port}", "--num-prompts", "1",
+               "--random-input-len", "4", "--random-output-len", "1"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return done.returncode == 0
 
 
 def measure_reference(arguments, n):
     n_tokens, port = int(arguments.seconds * 1e6 / arguments.step_us), free_port()
-    server = Server("grpcio", [sys.executable, __file__, "--reference-server", f"{port},{n_tokens},{arguments.step_us / 1e6}"], port)
+    values = f"{port},{n_tokens},{arguments.step_us / 1e6}"
+    server = Server("grpcio", [sys.executable, __file__, "--reference-server", values], port)
     server.wait_until_ready(lambda: answers_grpc(arguments, port))
     try:
         idle_kib, cpu_s = rss_kib(server.pid), process_cpu_s(server.pid)
-        bench = subprocess.Popen([arguments.build / "bantam", "bench", "serve", "--target", f"127.0.0.1:{port}", "--num-prompts", str(n),
-                                  "--max-concurrency", str(n), "--random-input-len", "16", "--random-output-len", str(n_tokens), "--json"],
-                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = [arguments.build / "bantam", "bench", "serve", "--target", f"127.0.0.1:{port}", "--num-prompts", str(n),
+                   "--max-concurrency", str(n), "--random-input-len", "16", "--random-output-len", str(n_tokens), "--json"]
+        bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         time.sleep(arguments.seconds / 2)
         open_kib = rss_kib(server.pid)
         report = json.loads(bench.communicate()[0])
@@ -312,12 +320,34 @@ def measure_reference(arguments, n):
             "rss_kib_per_stream": (open_kib - idle_kib) / n}
 
 
-def measure_doors(arguments, n):
-    done = subprocess.run([arguments.build / "bantam", "bench", "doors", ROOT / "demo/model", "--door", "native", "--streams", str(n),
-                           "--step-us", str(arguments.step_us), "--seconds", str(arguments.seconds), "--json"],
-                          stdout=subprocess.PIPE, check=True)
-    door = json.loads(done.stdout)["doors"][0]
+def bench_doors(arguments, n, *doors):
+    command = [arguments.build / "bantam", "bench", "doors", ROOT / "demo/model", "--streams", str(n),
+               "--step-us", str(arguments.step_us), "--seconds", str(arguments.seconds), "--json"]
+    done = subprocess.run(command + [f"--door={door}" for door in doors], stdout=subprocess.PIPE, check=True)
+    return {door["door"]: door for door in json.loads(done.stdout)["doors"]}
+
+
+def measure_native(arguments, n):
+    door = bench_doors(arguments, n, "native")["native"]
     return {key: door[key] for key in ("tokens_per_s", "cpu_us_per_token", "rss_kib_per_stream")}
+
+
+def describe_doors(arguments):
+    """All doors at --door-streams, from bantam bench doors alone."""
+    runs = [bench_doors(arguments, arguments.door_streams) for _ in range(arguments.repeat)]
+    figures_of = {}
+    for name in runs[0]:
+        samples = []
+        for door in (run[name] for run in runs):
+            sample = {key: door[key] for key in DOOR_FIGURES}
+            for whole in door["wholes"]:
+                sample |= {f"{key}_{whole['in_flight']}_at_once": whole[key] for key in WHOLE_FIGURES}
+            samples.append(sample)
+        figures_of[name] = medians(samples)
+    row = {"what": f"bantam bench doors, {arguments.door_streams} streams, a token each every {arguments.step_us / 1000:g} ms; "
+                   "answers of one token", "figures": figures_of, "ratios": {}}
+    show(row)
+    return row
 
 
 # --- both
@@ -336,45 +366,54 @@ def compare(what, peers, repeat):
     row = {"what": what, "figures": {name: medians(values) for name, values in samples.items()}}
     ours, theirs = (row["figures"][name] for name in peers)
     row["ratios"] = {key: ours[key] / theirs[key] for key in ours if theirs.get(key)}
-    print(what, flush=True)
-    for key in ours:
-        print(f"  {key:20}" + "".join(f"{name} {row['figures'][name][key]:12.2f}   " for name in peers)
-              + (f"ratio {row['ratios'][key]:.3f}" if key in row["ratios"] else ""), flush=True)
+    show(row)
     return row
 
 
+def show(row):
+    print(row["what"], flush=True)
+    for key in next(iter(row["figures"].values())):
+        print(f"  {key:30}" + "".join(f"{name} {values[key]:12.2f}   " for name, values in row["figures"].items())
+              + (f"ratio {row['ratios'][key]:.3f}" if key in row["ratios"] else ""), flush=True)
+
+
 def write(arguments, rows):
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    git = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = git.stdout.strip()
     machine = {"cpu": figures.cpu_name(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "commit": commit,
                "repeat": arguments.repeat, "load_average": os.getloadavg()[0]}
-    (arguments.results / f"{arguments.name}.json").write_text(json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n")
+    report = json.dumps({"machine": machine, "figures": rows}, indent=1)
+    (arguments.results / f"{arguments.name}.json").write_text(report + "\n")
     lines = [f"# Bantam's doors beside others: {machine['cpu']}, {machine['cpus']} CPUs", "",
-             f"{machine['date']}, commit {commit}, load average {machine['load_average']:.1f}. Medians of {arguments.repeat} runs in turn; "
-             "benchmarks/peers/compare_doors.py says what each is.", ""]
+             f"{machine['date']}, commit {commit}, load average {machine['load_average']:.1f}. Medians of {arguments.repeat} "
+             "runs in turn; benchmarks/peers/compare_doors.py says what each is.", ""]
     for row in rows:
         names = list(row["figures"])
-        lines += [f"## {row['what']}", "", f"| | {' | '.join(names)} | ratio |", "|---|" + "---:|" * (len(names) + 1)]
+        last = ["ratio"] if row["ratios"] else []
+        lines += [f"## {row['what']}", "", f"| | {' | '.join(names + last)} |", "|---|" + "---:|" * len(names + last)]
         for key in row["figures"][names[0]]:
             values = " | ".join(f"{row['figures'][name][key]:.2f}" for name in names)
-            ratio = f"{row['ratios'][key]:.3f}" if key in row["ratios"] else ""
-            lines.append(f"| {key} | {values} | {ratio} |")
+            ratio = f" {row['ratios'].get(key, float('nan')):.3f} |" if last else ""
+            lines.append(f"| {key} | {values} |{ratio}")
         lines.append("")
     (arguments.results / f"{arguments.name}.md").write_text("\n".join(lines))
 
 
 def run(arguments):
-    rows = []
+    rows = [describe_doors(arguments)]
+    write(arguments, rows)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "tiny.gguf"
         make_random_gguf.write_gguf(SHAPE, "tiny", "q8_0", 1, file)
         for n in arguments.streams:
             if arguments.llama_cpp:
-                rows.append(compare(f"HTTP, {n} streams of {arguments.tokens} tokens; {ANSWERS_AT_ONCE} answers of one token at once",
+                what = f"HTTP, {n} streams of {arguments.tokens} tokens; {ANSWERS_AT_ONCE} answers of one token at once"
+                rows.append(compare(what,
                                     {"bantam": lambda n=n: measure_http(start_bantam, arguments, file, n),
                                      "llama.cpp": lambda n=n: measure_http(start_llama, arguments, file, n)}, arguments.repeat))
                 write(arguments, rows)
             rows.append(compare(f"gRPC, {n} streams, a token each every {arguments.step_us / 1000:g} ms",
-                                {"bantam": lambda n=n: measure_doors(arguments, n),
+                                {"bantam": lambda n=n: measure_native(arguments, n),
                                  "grpcio": lambda n=n: measure_reference(arguments, n)}, arguments.repeat))
             write(arguments, rows)
 
@@ -393,6 +432,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--streams", type=numbers, default=[4, 32])
+    parser.add_argument("--door-streams", type=int, default=256, help="of bantam bench doors alone")
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--repeat", type=int, default=3)

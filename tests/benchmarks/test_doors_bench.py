@@ -15,7 +15,8 @@ BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam"
 DOORS = [BANTAM, "bench", "doors"]
 CODES = 256  # steps that the bench's tokens tell apart
 # llama-server's arguments, for a server that answers the same requests.
-LLAMA_SERVER = f'exec "{BANTAM}" serve "$2" --threads 1 --max-num-seqs "$6" --max-model-len 1024 --http-port "${{10}}" --port 0 --no-metrics'
+LLAMA_SERVER = (f'exec "{BANTAM}" serve "$2" --threads 1 --max-num-seqs "$6" --max-model-len 1024 '
+                '--http-port "${10}" --port 0 --no-metrics')
 
 
 def run(*arguments):
@@ -60,12 +61,13 @@ def test_refusals(tmp_path):
 def test_comparison_with_a_peer_that_is_bantam_too(tmp_path):
     (tmp_path / "llama-server").write_text(f"#!/bin/sh\n{LLAMA_SERVER}\n")
     (tmp_path / "llama-server").chmod(0o755)
-    compare = [sys.executable, ROOT / "benchmarks/peers/compare_doors.py", "doors", "--build", BANTAM.parent, "--results", tmp_path,
-               "--streams", "2", "--tokens", "120", "--seconds", "0.5", "--repeat", "1", "--llama-cpp"]
+    compare = [sys.executable, ROOT / "benchmarks/peers/compare_doors.py", "doors", "--build", BANTAM.parent,
+               "--results", tmp_path, "--streams", "2", "--door-streams", "4", "--tokens", "120", "--seconds", "0.5", "--repeat", "1", "--llama-cpp"]
     done = subprocess.run([*compare, tmp_path], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "doors.json").read_text())
-    http, grpc = results["figures"]
+    doors, http, grpc = results["figures"]
+    assert list(doors["figures"]) == ["native", "facade", "http"] and doors["figures"]["http"]["requests_per_s_32_at_once"] > 0
     assert list(http["figures"]) == ["bantam", "llama.cpp"] and list(grpc["figures"]) == ["bantam", "grpcio"]
     for row in (http, grpc):
         ours, theirs = row["figures"].values()
