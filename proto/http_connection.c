@@ -137,18 +137,6 @@ static void work_on_exchange(struct work_item *item)
     http_loop_wake(loop);
 }
 
-static bool waits_for_much(const struct http_exchange *exchange)
-{
-    return evbuffer_get_length(bufferevent_get_output(exchange->stream)) > HTTP_SLOW_BYTES;
-}
-
-/* A large answer waits for its reader, but not for ever. */
-static void time_large_output(struct http_exchange *exchange)
-{
-    if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
-        set_timer(exchange, exchange->server->options.write_timeout_ms);
-}
-
 /* At once, with one system call: by libevent's way it would take two more, to ask to be told that the socket
  * can be written and to ask no more, and a turn of the loop. What the socket does not take, and what a pump
  * left because there was much already, goes that way: its end calls for the next pump. */
@@ -168,16 +156,19 @@ static bool write_at_once(struct http_exchange *exchange)
 
 /* The answer is complete. Requests that have come behind this one wait for another turn of the loop, or they
  * would be answered one inside the other. */
-static void flush_exchange(struct http_exchange *exchange)
+static void finish_if_flushed(struct http_exchange *exchange)
 {
-    enter_state(exchange, EXCHANGE_FLUSH);
-    time_large_output(exchange);
     if (evbuffer_get_length(bufferevent_get_output(exchange->stream)) > 0)
         return;
     if (evbuffer_get_length(bufferevent_get_input(exchange->stream)) == 0)
         finish_exchange(exchange);
     else
         bufferevent_trigger(exchange->stream, EV_WRITE, BEV_TRIG_DEFER_CALLBACKS);
+}
+
+static bool waits_for_much(const struct http_exchange *exchange)
+{
+    return evbuffer_get_length(bufferevent_get_output(exchange->stream)) > HTTP_SLOW_BYTES;
 }
 
 /* After somebody had the exchange: what it left is sent, given away, or awaited. */
@@ -198,13 +189,13 @@ static void settle(struct http_exchange *exchange)
         destroy(exchange);
         return;
     }
-    if (exchange->complete) {
+    if (exchange->complete)
         http_exchange_drop_body(exchange); /* the client may take its time with the answer */
-        flush_exchange(exchange);
-    } else {
-        enter_state(exchange, EXCHANGE_OPEN);
-        time_large_output(exchange);
-    }
+    enter_state(exchange, exchange->complete ? EXCHANGE_FLUSH : EXCHANGE_OPEN);
+    if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
+        set_timer(exchange, exchange->server->options.write_timeout_ms);
+    if (exchange->complete)
+        finish_if_flushed(exchange);
 }
 
 void http_connection_pump(struct http_exchange *exchange)

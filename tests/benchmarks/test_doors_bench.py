@@ -62,7 +62,9 @@ def test_comparison_with_a_peer_that_is_bantam_too(tmp_path):
     (tmp_path / "llama-server").write_text(f"#!/bin/sh\n{LLAMA_SERVER}\n")
     (tmp_path / "llama-server").chmod(0o755)
     compare = [sys.executable, ROOT / "benchmarks/peers/compare_doors.py", "doors", "--build", BANTAM.parent,
-               "--results", tmp_path, "--streams", "2", "--door-streams", "4", "--tokens", "120", "--seconds", "0.5", "--repeat", "1", "--llama-cpp"]
+               "--results", tmp_path,
+               "--streams", "2", "--door-streams", "4", "--tokens", "120",
+               "--seconds", "0.5", "--repeat", "1", "--llama-cpp"]
     done = subprocess.run([*compare, tmp_path], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "doors.json").read_text())
