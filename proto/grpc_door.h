@@ -27,8 +27,10 @@ struct grpc_door_options {
     size_t max_message_bytes;  /* of a request */
     size_t max_pending_bytes;  /* of all requests that were not submitted yet */
     size_t max_metadata_bytes; /* of a request's headers */
+    uint32_t max_connections;
     uint32_t max_streams;      /* calls at once on one connection */
     uint32_t max_calls;        /* calls at once on all */
+    int64_t stall_timeout_ms;  /* of rpc_server_options */
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms, keepalive_timeout_ms;
     int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
