@@ -1,4 +1,5 @@
-"""What no client should do to the gRPC port: HTTP/2 by hand. Each abuse says how it was answered; docs/wire.md has the table."""
+"""What no client should do to the gRPC port: HTTP/2 by hand. Each abuse says how it was answered; docs/wire.md
+has the table."""
 
 import dataclasses
 import os
@@ -239,7 +240,8 @@ ODDITIES = [
     Abuse("no :path", served(frame(HEADERS, END_HEADERS | END_STREAM, 1, literal(":method", "POST"))), ("status 2", *CUT)),
     Abuse("no such method", served(open_request(1, END_HEADERS | END_STREAM).replace(b"POST", b"GETT")), ("status 2", *CUT)),
     Abuse("no message", served(open_request(1, END_HEADERS | END_STREAM)), ("status 3",)),
-    Abuse("half a message", served(open_request(), frame(DATA, END_STREAM, 1, message(REQUEST)[:-3])), ("status 3", "status 13")),
+    Abuse("half a message", served(open_request(), frame(DATA, END_STREAM, 1, message(REQUEST)[:-3])),
+          ("status 3", "status 13")),
     Abuse("two messages", served(open_request(), frame(DATA, END_STREAM, 1, message(REQUEST) * 2)), ("status 0",)),
     Abuse("a message of 4 GiB", served(open_request(), frame(DATA, 0, 1, b"\0\xff\xff\xff\xffxx"),
                                         frame(DATA, END_STREAM, 1)), ("status 8", "status 3", *CUT)),

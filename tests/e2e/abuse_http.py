@@ -56,7 +56,8 @@ def pipelined(port, n):
 
 FLOODS = [
     Abuse("one giant header", asked(HEALTH + b"X: ", lambda n: b"y" * (n << 20)), ("431",), 4, 1024),
-    Abuse("many headers", asked(HEALTH, lambda n: b"".join(b"x-%d: y\r\n" % i for i in range(n)), b"\r\n"), ("431",), 500, 100000),
+    Abuse("many headers", asked(HEALTH, lambda n: b"".join(b"x-%d: y\r\n" % i for i in range(n)), b"\r\n"), ("431",),
+          500, 100000),
     Abuse("a path without end", asked(b"GET /", lambda n: b"a" * (n << 20)), ("414", "431"), 1, 256),
     Abuse("blank lines first", asked(lambda n: b"\r\n" * n, HEALTH + b"\r\n"), ("200", "400"), 100000, 10000000),
     Abuse("chunks of one byte", asked(POST + b"Transfer-Encoding: chunked\r\n\r\n", lambda n: b"1\r\nx\r\n" * n, b"0\r\n\r\n"),

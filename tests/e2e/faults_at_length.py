@@ -116,8 +116,9 @@ def disconnects(n):
 
 def cut_operator(server, phase):
     connection = socket.create_connection(("127.0.0.1", server.metrics_port))
-    connection.sendall((b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n" * 20, b"POST /drain HTTP/1.1\r\nHost: t\r\n"
-                        b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")[phase])
+    connection.sendall((b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n" * 20,
+                        b"POST /drain HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+                        )[phase])
     cut(connection)
 
 
@@ -172,8 +173,9 @@ def slow(n):
 
 
 def bench(server, *flags):
-    result = subprocess.run([BIN, "bench", "serve", "--target", server.target, "--random-input-len", "16", "--random-output-len",
-                             "64", "--ignore-eos", "--json", *map(str, flags)], capture_output=True, text=True, check=False)
+    command = [BIN, "bench", "serve", "--target", server.target, "--random-input-len", "16", "--random-output-len", "512",
+               "--ignore-eos", "--json", *map(str, flags)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     return json.loads(result.stdout)
 
 
@@ -195,12 +197,12 @@ def overload(seconds):
     seconds = int(seconds or 180)
     with Folder() as folder:
         server = folder.start("--max-num-seqs", "16", "--max-waiting", "32")
-        bench(server, "--max-concurrency", 16, "--num-prompts", 200)
-        peak = bench(server, "--max-concurrency", 24, "--num-prompts", 3000)
+        bench(server, "--max-concurrency", 16, "--num-prompts", 50)
+        peak = bench(server, "--max-concurrency", 24, "--num-prompts", 600)
         rate = 10 * peak["request_throughput"]
         print(f"peak: {peak['request_throughput']:.0f} requests/s, {peak['output_throughput']:.0f} tokens/s", flush=True)
         ends, seen = threading.Event(), []
-        prober = threading.Thread(target=probe_refusals, args=(server, ends, seen))
+        prober = threading.Thread(target=probe_refusals, args=(server, ends, seen), daemon=True)
         prober.start()
         rss = resident_kib(server)
         over = bench(server, "--request-rate", rate, "--num-prompts", int(rate * seconds))
@@ -209,10 +211,10 @@ def overload(seconds):
         refusals = [time_s for time_s, code, _ in seen if code == "RESOURCE_EXHAUSTED"]
         told = sum(pushback is not None for _, code, pushback in seen if code == "RESOURCE_EXHAUSTED")
         print(f"overload: {rate:.0f} requests/s offered for {over['duration']:.0f} s, {over['completed']} served, "
-              f"{over['output_throughput']:.0f} tokens/s = {over['output_throughput'] / peak['output_throughput']:.2f} of the peak")
+              f"{over['output_throughput']:.0f} tokens/s, {over['output_throughput'] / peak['output_throughput']:.2f} of peak")
         print(f"refusals of a prober: {len(refusals)}, {milliseconds(refusals)}; {told} with pushback; "
               f"other ends: {sorted({code for _, code, _ in seen} - {'RESOURCE_EXHAUSTED'})}")
-        after = bench(server, "--max-concurrency", 24, "--num-prompts", 3000)
+        after = bench(server, "--max-concurrency", 24, "--num-prompts", 600)
         print(f"peak afterwards: {after['output_throughput']:.0f} tokens/s; RSS {rss / 1024:.0f} -> "
               f"{resident_kib(server) / 1024:.0f} MiB; blocks in use: {server.wait_idle().kvBlocksUsed}")
 
@@ -265,7 +267,8 @@ def rolling(rounds):
         nginx = Nginx(folder.path, both)
         target = "ipv4:" + ",".join(f"127.0.0.1:{replica.ports[0]}" for replica in both)
         options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), *CHANNEL]
-        with grpc.insecure_channel(f"127.0.0.1:{nginx.grpc_port}") as one, grpc.insecure_channel(target, options=options) as two:
+        with (grpc.insecure_channel(f"127.0.0.1:{nginx.grpc_port}") as one,
+              grpc.insecure_channel(target, options=options) as two):
             asks = {"nginx": [lambda: ask_grpc(one), lambda: ask_grpc_whole(one), lambda: ask_http(nginx.http_port, True),
                               lambda: ask_http(nginx.http_port, False)],
                     "round robin": [lambda: ask_grpc(two), lambda: ask_grpc_whole(two)]}
@@ -310,7 +313,8 @@ def timing(n):
                     times[known].append(time_s)
                     cached += n_cached
             print(f"{who}: {n} guesses right and {n} wrong, area under the curve {area(times[True], times[False]):.3f}; "
-                  f"right {milliseconds(times[True])}; wrong {milliseconds(times[False])}; {cached} tokens from the cache", flush=True)
+                  f"right {milliseconds(times[True])}; wrong {milliseconds(times[False])}; {cached} tokens from the cache",
+                  flush=True)
 
 
 if __name__ == "__main__":

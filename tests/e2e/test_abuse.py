@@ -25,7 +25,7 @@ from test_http_faults import Peer, request
 
 CODE = grpc.StatusCode
 STEADY = dict(input_ids=[7, 7, 7], max_tokens=5, temperature=0, ignore_eos=True, timeout=CALL_LIMIT_S)
-GROWTH_KIB = 128 << 10  # of all abuses together: 1,024 refusals, and as many calls twice, of 20 KiB each; bodies; what malloc keeps
+GROWTH_KIB = 128 << 10  # of all abuses: 1,024 refusals and 2,048 calls of 20 KiB each, bodies, what malloc keeps
 
 
 @pytest.fixture(scope="module")
