@@ -76,6 +76,7 @@ void door_stream_core_metrics(void *context, struct rpc_call *call);
 /* orca_calls.c: what every answer says of the load and of what answered. */
 void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status);
 void door_get_schema(void *context, struct rpc_call *call);
+void door_subscribe_kv(void *context, struct rpc_call *call);
 
 /* protobuf alone. */
 void door_health_answer(void *context, struct rpc_call *call);

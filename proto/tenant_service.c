@@ -192,6 +192,39 @@ static err_t detokenize(struct service *service, const uint32_t *ids, size_t n_i
     return vtable->detokenize(inner, ids, n_ids, skip_special_tokens, text);
 }
 
+/* A tenant hears of the blocks that its own requests find. */
+static err_t kv_subscribe(struct service *service, const struct kv_subscribe *request,
+                          struct kv_subscription **out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    if (!vtable->kv_subscribe)
+        return err_new(ERR_UNIMPLEMENTED, "this service does not tell what its prefix cache holds");
+    if (!request->tenant || !request->tenant[0])
+        return err_new(ERR_UNAUTHENTICATED, "nobody was asked who subscribes");
+    char cache_salt[IDENTITY_SALT_BYTES_MAX + 1];
+    struct kv_subscribe own = *request;
+    own.cache_salt = cache_salt;
+    if (!identity_cache_salt(of(service)->identity, request->tenant, cache_salt))
+        return err_new(ERR_UNAUTHENTICATED, "tenant %.64s is not known here any more", request->tenant);
+    return vtable->kv_subscribe(inner, &own, out);
+}
+
+static err_t kv_next(struct service *service, struct kv_subscription *subscription,
+                     const struct kv_event_batch **out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->kv_next(inner, subscription, out);
+}
+
+static void kv_unsubscribe(struct service *service, struct kv_subscription *subscription)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    vtable->kv_unsubscribe(inner, subscription);
+}
+
 static void drain(struct service *service)
 {
     struct service *inner;
@@ -222,6 +255,9 @@ static const struct service_vtable TENANT_SERVICE = {
     .detokenize = detokenize,
     .drain = drain,
     .in_flight = in_flight,
+    .kv_subscribe = kv_subscribe,
+    .kv_next = kv_next,
+    .kv_unsubscribe = kv_unsubscribe,
 };
 
 err_t tenant_service_open(struct service *inner, struct identity *identity, struct tenant_service **out)

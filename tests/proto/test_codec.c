@@ -274,9 +274,10 @@ static void chunk_round_trip(void **state)
     struct codec_bytes bytes = codec_encode_event(&answer, &event, 17);
     struct codec_scratch scratch = {0};
     struct event out;
-    const char *request_id;
-    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &request_id, &out).code, ERR_OK);
-    assert_string_equal(request_id, "r");
+    struct codec_origin origin;
+    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &origin, &out).code, ERR_OK);
+    assert_string_equal(origin.request_id, "r");
+    assert_string_equal(origin.fingerprint, "");
     assert_int_equal(out.kind, EVENT_TOKENS);
     assert_int_equal(out.choice_index, 2);
     assert_int_equal(out.n_token_ids, 2);
@@ -314,10 +315,13 @@ static void complete_round_trip(void **state)
     struct codec_scratch scratch = {0};
     const struct event *out;
     size_t n_events;
-    const char *request_id;
-    assert_int_equal(codec_decode_whole(bytes.data, bytes.size, &scratch, &request_id, &out, &n_events).code,
+    struct codec_origin origin;
+    assert_int_equal(codec_decode_whole(bytes.data, bytes.size, &scratch, &origin, &out, &n_events).code,
                      ERR_OK);
     assert_int_equal(n_events, 2);
+    assert_string_equal(origin.request_id, "r");
+    assert_string_equal(origin.model, model.model);
+    assert_string_equal(origin.fingerprint, model.fingerprint);
     assert_int_equal(out[0].finish_reason, FINISH_STOP);
     assert_string_equal(out[0].stop_string, "END");
     assert_int_equal(out[0].stop_token_id, -1);
@@ -330,7 +334,7 @@ static void complete_round_trip(void **state)
     codec_scratch_free(&scratch);
     bytes = codec_encode_event(&answer, &events[1], 0);
     struct event one;
-    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &request_id, &one).code, ERR_OK);
+    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &origin, &one).code, ERR_OK);
     assert_int_equal(one.kind, EVENT_FINISHED);
     codec_scratch_free(&scratch);
 }
