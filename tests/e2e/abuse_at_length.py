@@ -17,7 +17,7 @@ import abuse_grpc
 import abuse_http
 from abuse_grpc import Abuse
 from abuse_tools import cpu_s, descriptors, resident_kib
-from bantam_client import Client
+from bantam import Client
 from raw_http2 import Http2, PREFACE
 
 BEFORE_S = 3
@@ -156,7 +156,7 @@ def measure(server, bystander_log, door, port, abuse):
     loads = server.client.loads()
     print(f"| {door}: {abuse.name} | {rounds} x {abuse.long:,} | {', '.join(sorted(answers))} | {beside} | "
           f"{rss / 1024:.0f} -> {resident_kib(server) / 1024:.0f} | {fds} -> {descriptors(server)} | "
-          f"{(cpu_s(server) - cpu) / (end - middle):.2f} | {loads.kvBlocksUsed} |", flush=True)
+          f"{(cpu_s(server) - cpu) / (end - middle):.2f} | {loads.kv_blocks_used} |", flush=True)
 
 
 def main(word=""):
@@ -181,7 +181,7 @@ def main(word=""):
             bystander.wait()
             time.sleep(11)  # the timeouts of connections that were left
             loads = server.wait_idle()
-            print(f"afterwards: {loads.kvBlocksUsed} blocks, {loads.requestsTotal - loads.requestsFinished} requests, "
+            print(f"afterwards: {loads.kv_blocks_used} blocks, {loads.requests_total - loads.requests_finished} requests, "
                   f"{descriptors(server)} descriptors, {resident_kib(server) / 1024:.0f} MiB")
             server.stop()
 

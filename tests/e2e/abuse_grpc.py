@@ -6,15 +6,15 @@ import os
 from typing import Callable
 
 import raw_http2 as h2
-from bantam_client import SERVICE, generate_request, pack
+from native_wire import SERVICE, generate_bytes
 from raw_http2 import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_BYTES_MAX, GOAWAY, HEADERS, Http2, PADDED, PING,
                        PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call, frame, integer, literal,
                        message, request_fields, setting)
 
 WHOLE = SERVICE + "GenerateWhole"
 FACADE = "/vllm.grpc.engine.VllmEngine/Generate"
-REQUEST = pack(generate_request(input_ids=[5, 6, 7, 8], max_tokens=2, ignore_eos=True))
-LONG_REQUEST = pack(generate_request(input_ids=[5, 6, 7, 8], max_tokens=6000, ignore_eos=True, logprobs=20))
+REQUEST = generate_bytes(input_ids=[5, 6, 7, 8], max_tokens=2, ignore_eos=True)
+LONG_REQUEST = generate_bytes(input_ids=[5, 6, 7, 8], max_tokens=6000, ignore_eos=True, logprobs=20)
 BATCH = 100  # frames in one write
 CUT = ("closed", "GOAWAY PROTOCOL_ERROR", "GOAWAY COMPRESSION_ERROR", "GOAWAY FRAME_SIZE_ERROR", "GOAWAY FLOW_CONTROL_ERROR",
        "GOAWAY INTERNAL_ERROR", "status 14")

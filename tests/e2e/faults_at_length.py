@@ -1,5 +1,5 @@
 """The faults of the doors at length, each with its figures. By hand:
-  build/venv/bin/python tests/e2e/faults_at_length.py disconnects|slow|overload|sigterm|rolling|timing [SECONDS OR ROUNDS]"""
+  build/venv/bin/python tests/e2e/faults_at_length.py disconnects|slow|overload|sigterm|rolling|timing [HOW OFTEN]"""
 
 import json
 import pathlib
@@ -18,7 +18,8 @@ from conftest import BIN, DUMMY_CONFIG, DUMMY_FLAGS, SLOW, SMALL_WINDOW, Server 
 from abuse_grpc import FACADE, WHOLE
 from abuse_tools import descriptors, resident_kib
 from balancing_tools import Nginx, Replica
-from bantam_client import Client, HEALTH, SERVICE, generate_request, pack
+from bantam import Client
+from native_wire import HEALTH, SERVICE, generate_bytes
 from raw_http2 import DATA, Http2, call
 from test_balancing import CHANNEL, Load, SERVICE_CONFIG, ask_grpc, ask_grpc_whole, ask_http, roll
 from test_http_faults import Peer, request
@@ -87,7 +88,7 @@ def disconnects(n):
     prompts = [[3 + i % 500 for i in range(size)] for size in (8, 4000)]
     with Folder() as folder:
         server = folder.start("--max-num-seqs", "6", "--max-waiting", "64")
-        native = [pack(generate_request(input_ids=prompt, **FOREVER)) for prompt in prompts]
+        native = [generate_bytes(input_ids=prompt, **FOREVER) for prompt in prompts]
         protobuf = [facade.GenerateRequest(tokenized={"input_ids": prompt}, stream=True,
                                            sampling_params={"max_tokens": 6000, "ignore_eos": True}).SerializeToString()
                     for prompt in prompts]
@@ -100,18 +101,18 @@ def disconnects(n):
                  ("HTTP", lambda long, phase: cut_http(server, http[long], phase)),
                  ("operator", lambda long, phase: cut_operator(server, phase))]
         for door, run in doors:
-            before, start, total = resident_kib(server), time.monotonic(), server.client.loads().requestsTotal
+            before, start, total = resident_kib(server), time.monotonic(), server.client.loads().requests_total
             for i in range(n):
                 run(i % 5 == 1, i % 4 if i % 5 != 1 else 1)
             done = time.monotonic() - start
-            server.wait_for(lambda loads: loads.requestsFinished == loads.requestsTotal)
+            server.wait_for(lambda loads: loads.requests_finished == loads.requests_total)
             loads = server.client.loads()
-            print(f"{door}: {n} cut in {done:.0f} s, {loads.requestsTotal - total} of them accepted as requests; "
-                  f"{loads.requestsTotal - loads.requestsFinished} left; "
+            print(f"{door}: {n} cut in {done:.0f} s, {loads.requests_total - total} of them accepted as requests; "
+                  f"{loads.requests_total - loads.requests_finished} left; "
                   f"RSS {before / 1024:.1f} -> {resident_kib(server) / 1024:.1f} MiB", flush=True)
             assert server.client.generate_whole(**steady)[0].token_ids == expected
         loads = server.wait_idle()
-        print(f"blocks in use: {loads.kvBlocksUsed}; descriptors: {descriptors(server)}")
+        print(f"blocks in use: {loads.kv_blocks_used}; descriptors: {descriptors(server)}")
 
 
 def cut_operator(server, phase):
@@ -153,14 +154,14 @@ def slow(n):
             alone = token_gaps(server, 4, 2000)
             before = resident_kib(server)
             with server.connect(*SMALL_WINDOW) as client:
-                stopped = [client.stream(SERVICE + "Generate", pack(generate_request(input_ids=[5, 6 + i], **SLOW)), None)
+                stopped = [client.stream(SERVICE + "Generate", generate_bytes(input_ids=[5, 6 + i], **SLOW), None)
                            for i in range(n)]
                 peers = [Peer(server, 4096) for _ in range(n)]
                 for call_, peer in zip(stopped, peers):
                     next(call_)
                     peer.send(request(stream=True, logprobs=20))
                     peer.read_head()
-                server.wait_for(lambda loads: loads.numPausedReqs == 2 * n)
+                server.wait_for(lambda loads: loads.num_paused_reqs == 2 * n)
                 grown = (resident_kib(server) - before) / (2 * n)
                 beside = token_gaps(server, 4, 2000)
                 for call_, peer in zip(stopped, peers):
@@ -169,7 +170,7 @@ def slow(n):
             server.wait_idle()
             print(f"turn {turn}: between tokens alone {milliseconds(alone)}; beside {2 * n} stopped readers "
                   f"{milliseconds(beside)}; RSS {grown:.0f} KiB a stopped stream", flush=True)
-        print(f"blocks in use: {server.wait_idle().kvBlocksUsed}")
+        print(f"blocks in use: {server.wait_idle().kv_blocks_used}")
 
 
 def bench(server, *flags):
@@ -192,31 +193,36 @@ def probe_refusals(server, ends, seen):
             time.sleep(0.02)
 
 
-def overload(seconds):
-    """Ten times the rate that the server can serve, against what it serves when it is just full."""
-    seconds = int(seconds or 180)
+def overload(rounds):
+    """Ten times the rate that the server can serve for 30 s, then what it serves when it is just full: by turns."""
+    rounds = int(rounds or 20)
     with Folder() as folder:
         server = folder.start("--max-num-seqs", "16", "--max-waiting", "32")
-        bench(server, "--max-concurrency", 16, "--num-prompts", 50)
-        peak = bench(server, "--max-concurrency", 24, "--num-prompts", 600)
-        rate = 10 * peak["request_throughput"]
-        print(f"peak: {peak['request_throughput']:.0f} requests/s, {peak['output_throughput']:.0f} tokens/s", flush=True)
-        ends, seen = threading.Event(), []
-        prober = threading.Thread(target=probe_refusals, args=(server, ends, seen), daemon=True)
-        prober.start()
-        rss = resident_kib(server)
-        over = bench(server, "--request-rate", rate, "--num-prompts", int(rate * seconds))
-        ends.set()
-        prober.join()
+
+        def serve_full():
+            return bench(server, "--max-concurrency", 24, "--num-prompts", 400)
+
+        serve_full()
+        ratios, seen, rss = [], [], resident_kib(server)
+        for turn in range(rounds):
+            peak = serve_full()
+            rate = 10 * peak["request_throughput"]
+            ends = threading.Event()
+            prober = threading.Thread(target=probe_refusals, args=(server, ends, seen), daemon=True)
+            prober.start()
+            over = bench(server, "--request-rate", rate, "--num-prompts", int(30 * rate))
+            ends.set()
+            prober.join()
+            ratios.append(over["output_throughput"] / peak["output_throughput"])
+            print(f"turn {turn}: full {peak['output_throughput']:.0f} tokens/s; {rate:.0f} requests/s offered, "
+                  f"{over['completed']} served, {over['output_throughput']:.0f} tokens/s: {ratios[-1]:.2f}", flush=True)
         refusals = [time_s for time_s, code, _ in seen if code == "RESOURCE_EXHAUSTED"]
         told = sum(pushback is not None for _, code, pushback in seen if code == "RESOURCE_EXHAUSTED")
-        print(f"overload: {rate:.0f} requests/s offered for {over['duration']:.0f} s, {over['completed']} served, "
-              f"{over['output_throughput']:.0f} tokens/s, {over['output_throughput'] / peak['output_throughput']:.2f} of peak")
+        print(f"goodput under overload: median {quantile(ratios, 0.5):.2f} of the peak, {min(ratios):.2f} to {max(ratios):.2f}")
         print(f"refusals of a prober: {len(refusals)}, {milliseconds(refusals)}; {told} with pushback; "
               f"other ends: {sorted({code for _, code, _ in seen} - {'RESOURCE_EXHAUSTED'})}")
-        after = bench(server, "--max-concurrency", 24, "--num-prompts", 600)
-        print(f"peak afterwards: {after['output_throughput']:.0f} tokens/s; RSS {rss / 1024:.0f} -> "
-              f"{resident_kib(server) / 1024:.0f} MiB; blocks in use: {server.wait_idle().kvBlocksUsed}")
+        blocks = server.wait_idle().kv_blocks_used
+        print(f"RSS {rss / 1024:.0f} -> {resident_kib(server) / 1024:.0f} MiB; blocks in use: {blocks}")
 
 
 def sigterm(rounds):
@@ -245,7 +251,7 @@ def sigterm(rounds):
             threads = [threading.Thread(target=run, args=(i,)) for i in range(8) for run in (run_grpc, run_http)]
             for thread in threads:
                 thread.start()
-            server.wait_for(lambda loads: loads.requestsTotal >= 16)
+            server.wait_for(lambda loads: loads.requests_total >= 16)
             start = time.monotonic()
             server.terminate()
             assert next(watch) == b"\x08\x02"
@@ -301,7 +307,7 @@ def timing(n):
         def ask(client, prompt):
             start = time.monotonic()
             answer = client.generate_whole(input_ids=prompt, max_tokens=1, ignore_eos=True)[0]
-            return time.monotonic() - start, answer.raw.cachedTokens
+            return time.monotonic() - start, answer.cached_tokens
 
         for who, guesser in (("another tenant", spy), ("the same tenant", victim)):
             times, cached = {True: [], False: []}, 0

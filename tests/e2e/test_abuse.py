@@ -17,7 +17,7 @@ import raw_http2 as h2
 from abuse_tools import descriptors, refused, resident_kib, wait_for_descriptors
 from abuse_grpc import LONG_REQUEST, REQUEST, WHOLE, open_request
 from balancing_tools import wait_until
-from bantam_client import SERVICE
+from native_wire import SERVICE
 from certificates import Authority
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED, Server
 from raw_http2 import DATA, END_STREAM, Http2, PREFACE, call, frame, message, setting
@@ -71,7 +71,7 @@ def test_nothing_is_left(server):
     """After everything above."""
     check_others(server)
     loads = server.wait_idle()
-    assert loads.kvBlocksUsed == 0 and loads.requestsFinished == loads.requestsTotal
+    assert loads.kv_blocks_used == 0 and loads.requests_finished == loads.requests_total
     wait_for_descriptors(server, server.descriptors_before)
     if not SANITIZED:  # they keep freed memory
         assert resident_kib(server) - server.resident_before < GROWTH_KIB

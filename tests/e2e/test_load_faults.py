@@ -9,7 +9,7 @@ import urllib.request
 
 import grpc
 
-from bantam_client import HEALTH
+from native_wire import HEALTH
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS
 
 
@@ -44,7 +44,7 @@ def serve_some(server, n_clients, n_answers):
         thread.join()
     assert failures == [] and set(results) == {20}
     after = server.wait_idle()
-    return (after.generationTokensTotal - before.generationTokensTotal) / (after.stepsTotal - before.stepsTotal)
+    return (after.generation_tokens_total - before.generation_tokens_total) / (after.steps_total - before.steps_total)
 
 
 def test_overload_costs_no_goodput(start, dummy_model):
@@ -52,7 +52,7 @@ def test_overload_costs_no_goodput(start, dummy_model):
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "4", "--max-waiting", "2")
     peak = serve_some(server, 4, 60)
     assert serve_some(server, 40, 120) >= 0.9 * peak
-    assert server.client.loads().kvBlocksUsed == 0
+    assert server.client.loads().kv_blocks_used == 0
 
 
 class HeldThread:
