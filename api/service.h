@@ -82,6 +82,10 @@ struct service_vtable {
     err_t (*detokenize)(struct service *service, const uint32_t *ids, size_t n_ids, bool skip_special_tokens,
                         struct buffer *text);
 
+    /* Counts a call for tokenize or detokenize among its tenant's requests: QUOTA_EXCEEDED. A door asks
+     * before it makes the call for a client, and not for calls of its own. NULL: nobody counts. */
+    err_t (*admit_call)(struct service *service, const char *tenant);
+
     /* From now on submit answers UNAVAILABLE; what was accepted goes on. */
     void (*drain)(struct service *service);
     /* Number of streams that their reader has not released, or that still hold memory or blocks. */

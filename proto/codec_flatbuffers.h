@@ -21,6 +21,7 @@ extern "C" {
 enum {
     CODEC_DEPTH_MAX = 16,              /* of nested tables */
     CODEC_TABLES_MAX = 4608,           /* of one request: REQUEST_MESSAGES_MAX and some */
+    CODEC_KV_EVENTS_MAX = 1 << 16,     /* of one batch, read by a client: a small message can name many */
     CODEC_ANSWER_TABLES_MAX = 1 << 18, /* of one answer, read by a client: a table a position with logprobs */
 };
 
@@ -76,6 +77,7 @@ struct codec_bytes codec_encode_tokenize(const struct request *request);
 struct codec_bytes codec_encode_detokenize(const struct detokenize_request *request);
 struct codec_bytes codec_encode_abort(const struct abort_request *request);
 struct codec_bytes codec_encode_watch_loads(uint32_t interval_ms);
+struct codec_bytes codec_encode_kv_subscribe(uint64_t start_sequence_number);
 
 /* Whose answer it is, and whose: "" where a message does not say. */
 struct codec_origin {
@@ -94,6 +96,9 @@ err_t codec_decode_token_ids(const uint8_t *bytes, size_t size_bytes, struct cod
                              const uint32_t **token_ids, size_t *n_token_ids) ERR_MUST_CHECK;
 err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                         const char **text, size_t *text_bytes) ERR_MUST_CHECK;
+/* KvEventBatch: events live in scratch, what they point to in bytes. */
+err_t codec_decode_kv_events(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                             struct kv_event_batch *out) ERR_MUST_CHECK;
 err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                               struct model_info *out) ERR_MUST_CHECK;
 /* Without model, loads and the two times, which are not on this wire. */

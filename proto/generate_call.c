@@ -43,6 +43,8 @@ static enum pump_result end_generation(struct generate_call *generate)
 {
     service_of(generate)->stream_release(generate->stream);
     generate->stream = NULL;
+    whole_answer_destroy(generate->whole); /* its bytes are under way: the call may live on for a while */
+    generate->whole = NULL;
     leave_active(generate->item.door);
     return PUMP_DONE;
 }

@@ -1,4 +1,5 @@
 /* A call: its life, what it was asked, and what it sends. */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <grpc/support/time.h>
@@ -175,7 +176,10 @@ static void add_message(struct rpc_call *call, const uint8_t *bytes, size_t size
     grpc_op *op = &ops[(*n_ops)++];
     *op = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
     op->data.send_message.send_message = call->sending;
-    atomic_store(&call->sending_since_ns, clock_now_ns(clock_monotonic()));
+    int64_t now_ns = clock_now_ns(clock_monotonic());
+    atomic_store(&call->sending_since_ns, now_ns);
+    if (size_bytes > SLOW_SEND_BYTES)
+        slow_sends_add(&call->server->slow_sends, &call->slow, now_ns);
 }
 
 void rpc_call_send(struct rpc_call *call, const uint8_t *bytes, size_t size_bytes)
@@ -207,6 +211,8 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
 {
     ASSERT(!call->finishing);
     call->finishing = true;
+    if (call->method >= 0 && !call->server->options.methods[call->method].streams_in)
+        rpc_call_drop_payload(call); /* the call lives on for as long as its client does not read */
     const struct rpc_server_options *options = &call->server->options;
     metric_add(&options->metrics->answers[metric_answer_grpc((int)status)], 1);
     if (options->before_finish)
@@ -236,4 +242,16 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
 void rpc_call_refuse(struct rpc_call *call, const err_t *error, int64_t pushback_ms)
 {
     rpc_call_finish(call, NULL, 0, grpc_status_from_error(error->code), error->message, pushback_ms);
+}
+
+static void cut_send(struct slow_send *send)
+{
+    struct rpc_call *call = (struct rpc_call *)((char *)send - offsetof(struct rpc_call, slow));
+    (void)grpc_call_cancel_with_status(call->call, GRPC_STATUS_CANCELLED,
+                                       "the client does not take its answer", NULL);
+}
+
+uint32_t rpc_server_cut_slow(struct rpc_server *server, int64_t timeout_ns)
+{
+    return slow_sends_cut(&server->slow_sends, clock_now_ns(clock_monotonic()) - timeout_ns, cut_send);
 }

@@ -13,6 +13,12 @@
 
 #define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)
 
+/* Looks after messages that their clients do not take. */
+struct door_sweep {
+    struct flush_item flush;
+    struct grpc_door *door;
+};
+
 struct grpc_door {
     struct service *service;
     struct grpc_door_options options;
@@ -27,6 +33,7 @@ struct grpc_door {
     struct event_count *_Atomic idle;
     _Atomic int64_t last_generate_unix_s; /* 0 = none yet */
     struct tokenizer_store tokenizer;
+    struct door_sweep sweep;
 };
 
 /* The user pointer of a streaming call: the head of each kind's struct, freed by `destroy` with the call. */

@@ -46,6 +46,7 @@ static void on_sent(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
     if (call->sending) {
+        slow_sends_remove(&server->slow_sends, &call->slow);
         grpc_byte_buffer_destroy(call->sending);
         call->sending = NULL;
         atomic_store(&call->sending_since_ns, 0);
@@ -169,6 +170,7 @@ err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_serve
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the gRPC server");
     server->options = *options;
     server->shutdown_tag.kind = TAG_SHUT_DOWN;
+    slow_sends_init(&server->slow_sends);
     pthread_mutex_init(&server->calls_mutex, NULL);
     TAILQ_INIT(&server->awaited);
     TAILQ_INIT(&server->calls);
@@ -251,6 +253,7 @@ void rpc_server_close(struct rpc_server *server)
     ASSERT(atomic_load(&server->n_allocated) == 0);
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
+    slow_sends_destroy(&server->slow_sends);
     ASSERT(server->n_awaited == 0 && TAILQ_EMPTY(&server->calls));
     pthread_mutex_destroy(&server->calls_mutex);
     mem_free(server);

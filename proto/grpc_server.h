@@ -138,6 +138,10 @@ void *rpc_call_user(const struct rpc_call *call);
 void rpc_call_ref(struct rpc_call *call);
 void rpc_call_unref(struct rpc_call *call);
 
+/* Ends calls whose message of more than SLOW_SEND_BYTES (slow_sends.h) has been on its way for longer, with
+ * CANCELLED; returns how many. Any thread. */
+uint32_t rpc_server_cut_slow(struct rpc_server *server, int64_t timeout_ns);
+
 /* Sent with the status. By whoever finishes the call, or from before_finish. key: static; the value is
  * copied. Unless the key ends in "-bin" a value that is not printable ASCII vanishes with its key. At most
  * RPC_TRAILERS_MAX - 1 of a call. */

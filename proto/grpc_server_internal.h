@@ -11,6 +11,7 @@
 #include "base/work_queue.h"
 #include "proto/grpc_server.h"
 #include "proto/grpc_tls.h"
+#include "proto/slow_sends.h"
 
 struct accept_guard;
 
@@ -48,6 +49,7 @@ struct rpc_call {
     bool receive_failed;              /* of the one who receives */
     bool headers_sent, finishing;     /* of the one sender */
     grpc_byte_buffer *sending;
+    struct slow_send slow;
     grpc_metadata trailers[RPC_TRAILERS_MAX];
     size_t n_trailers;
     struct work_item work;
@@ -71,6 +73,7 @@ struct rpc_server {
     TAILQ_HEAD(, rpc_call) calls; /* with it */
     int64_t looked_ns;            /* when somebody who takes nothing was last looked for */
     _Atomic size_t pending_bytes; /* of payloads */
+    struct slow_sends slow_sends;
     _Atomic uint32_t n_calls;     /* that have their message and have not ended */
     _Atomic uint32_t n_refused;   /* before any handler ran, and not ended either */
     _Atomic uint32_t n_allocated; /* all, with those that wait to be accepted */

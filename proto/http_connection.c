@@ -137,6 +137,11 @@ static void work_on_exchange(struct work_item *item)
     http_loop_wake(loop);
 }
 
+static bool waits_for_much(const struct http_exchange *exchange)
+{
+    return evbuffer_get_length(bufferevent_get_output(exchange->stream)) > HTTP_SLOW_BYTES;
+}
+
 /* After somebody had the exchange: what it left is sent, given away, or awaited. */
 static void settle(struct http_exchange *exchange)
 {
@@ -155,7 +160,11 @@ static void settle(struct http_exchange *exchange)
         destroy(exchange);
         return;
     }
+    if (exchange->complete)
+        http_exchange_drop_body(exchange); /* the client may take its time with the answer */
     enter_state(exchange, exchange->complete ? EXCHANGE_FLUSH : EXCHANGE_OPEN);
+    if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
+        set_timer(exchange, exchange->server->options.write_timeout_ms);
     if (exchange->complete && evbuffer_get_length(bufferevent_get_output(exchange->stream)) == 0)
         finish_exchange(exchange);
 }
@@ -214,6 +223,19 @@ static void refuse(struct http_exchange *exchange, int status, const char *why)
 
 /* --- reading: each returns true when there may be more to do at once */
 
+/* Of the server's pending_bytes; what does not fit is not taken from others meanwhile. */
+static bool reserve(struct http_exchange *exchange, size_t size_bytes)
+{
+    struct http_server *server = exchange->server;
+    size_t before = atomic_fetch_add(&server->pending_bytes, size_bytes);
+    if (before + size_bytes > server->options.max_pending_bytes) {
+        atomic_fetch_sub(&server->pending_bytes, size_bytes);
+        return false;
+    }
+    exchange->reserved_bytes += size_bytes;
+    return true;
+}
+
 static bool take_body(struct http_exchange *exchange, const char *data, size_t size_bytes)
 {
     struct http_server *server = exchange->server;
@@ -221,11 +243,9 @@ static bool take_body(struct http_exchange *exchange, const char *data, size_t s
         refuse(exchange, 413, "the body is larger than the server takes (--max-message-bytes)");
         return false;
     }
-    size_t pending = atomic_fetch_add(&server->pending_bytes, size_bytes) + size_bytes;
-    exchange->reserved_bytes += size_bytes;
     if (server->options.metrics)
         metric_add(&server->options.metrics->received_bytes[METRIC_DOOR_HTTP], size_bytes);
-    if (pending > server->options.max_pending_bytes || !buffer_append(&exchange->body, data, size_bytes)) {
+    if (!reserve(exchange, size_bytes) || !buffer_append(&exchange->body, data, size_bytes)) {
         http_exchange_header(exchange, "retry-after", "1");
         refuse(exchange, 503, "the server holds too many requests; try again");
         return false;
@@ -404,6 +424,15 @@ static void on_event(struct bufferevent *stream, short what, void *argument)
         http_connection_close(exchange);
 }
 
+/* The client takes a byte now and then and leaves the rest here. */
+static void cut_slow(struct http_exchange *exchange)
+{
+    struct metrics *metrics = exchange->server->options.metrics;
+    if (metrics)
+        metric_add(&metrics->slow_reader_cuts[0], 1);
+    http_connection_close(exchange);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd;
@@ -413,6 +442,8 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
         refuse(exchange, 408, "the request did not arrive in time");
     else if (exchange->state == EXCHANGE_HEAD || exchange->state == EXCHANGE_LINGER)
         destroy(exchange);
+    else if (exchange->stream && waits_for_much(exchange))
+        cut_slow(exchange);
 }
 
 static void count_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *argument)

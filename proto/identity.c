@@ -416,6 +416,21 @@ err_t identity_admit(struct identity *identity, const char *name, uint64_t n_tok
     return e;
 }
 
+err_t identity_admit_call(struct identity *identity, const char *name)
+{
+    struct tenant *tenant = take_tenant(identity, name);
+    if (!tenant)
+        return err_new(ERR_UNAUTHENTICATED, "tenant %.64s is not known here any more", name);
+    struct quota_refusal refusal;
+    err_t e = err_ok();
+    pthread_mutex_lock(&tenant->mutex);
+    if (!quota_admit_call(&tenant->quota, &tenant->settings.limits, clock_now_ns(identity->clock), &refusal))
+        e = over_quota(tenant, &refusal);
+    pthread_mutex_unlock(&tenant->mutex);
+    tenant_unref(tenant);
+    return e;
+}
+
 void identity_charge(struct identity *identity, struct tenant_grant *grant, int64_t n_tokens)
 {
     struct tenant *tenant = grant->tenant;

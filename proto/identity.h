@@ -64,6 +64,8 @@ struct tenant_grant {
 };
 err_t identity_admit(struct identity *identity, const char *tenant, uint64_t n_tokens,
                      struct tenant_grant *out) ERR_MUST_CHECK;
+/* Counts a call that computes nothing as one of the tenant's requests; errors as above. */
+err_t identity_admit_call(struct identity *identity, const char *tenant) ERR_MUST_CHECK;
 void identity_charge(struct identity *identity, struct tenant_grant *grant, int64_t n_tokens);
 void identity_leave(struct identity *identity, struct tenant_grant *grant);
 /* The request was refused after all. */

@@ -177,6 +177,13 @@ static int64_t now_ns(struct service *service)
     return vtable->now_ns(inner);
 }
 
+static err_t admit_call(struct service *service, const char *tenant)
+{
+    if (!tenant || !tenant[0])
+        return err_new(ERR_UNAUTHENTICATED, "nobody was asked who sends this request");
+    return identity_admit_call(of(service)->identity, tenant);
+}
+
 static err_t tokenize(struct service *service, const struct request *request, uint32_t **ids, size_t *n_ids)
 {
     struct service *inner;
@@ -251,6 +258,7 @@ static const struct service_vtable TENANT_SERVICE = {
     .model_info = model_info,
     .loads = loads,
     .now_ns = now_ns,
+    .admit_call = admit_call,
     .tokenize = tokenize,
     .detokenize = detokenize,
     .drain = drain,

@@ -234,10 +234,10 @@ static err_t open_grpc(struct service *service, const struct serve_options *opti
     door.max_connections = options->max_grpc_connections;
     door.max_streams = options->max_connection_calls;
     door.max_calls = options->max_calls;
-    if (stall_timeout_ns > 0)
-        door.stall_timeout_ms = stall_timeout_ns / 1000000 + 1;
     door.max_connection_age_ms = options->max_connection_age_ms;
     door.max_connection_age_grace_ms = options->max_connection_age_grace_ms;
+    if (stall_timeout_ns > 0)
+        door.send_timeout_ms = stall_timeout_ns / 1000000 + 1;
     door.tls = access->tls;
     door.identity = access->identity;
     return grpc_door_open(service, &door, &doors->grpc);

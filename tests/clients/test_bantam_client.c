@@ -5,6 +5,7 @@
 #include <string.h>
 #include <grpc/status.h>
 #include "base/alloc.h"
+#include "proto/grpc_client.h"
 #include "tests/clients/client_world.h"
 
 #define MS INT64_C(1000000)
@@ -221,8 +222,8 @@ static void deadlines_end_calls(void **state)
     fake_service_hold(world->fake, true);
     start_stream(world->client, &request, 50 * MS, &held);
     start_stream(world->client, &request, 0, &queued);
-    until_done(world->client, &held);
-    until_done(world->client, &queued);
+    bantam_client_wait(world->client, held.call);
+    bantam_client_wait(world->client, queued.call);
     assert_int_equal(held.code, ERR_DEADLINE_EXCEEDED);
     assert_int_equal(held.attempts, 1);
     assert_int_equal(queued.code, ERR_DEADLINE_EXCEEDED);
@@ -468,6 +469,45 @@ static void a_server_that_comes_back(void **state)
     world_close(&world);
 }
 
+/* Two servers behind one name: with round robin both are asked, and each answer says who gave it. */
+static void addresses_take_turns(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    static struct seen seen[N];
+    struct world one, two;
+    struct bantam_client *client;
+    char target[160];
+    memset(seen, 0, sizeof seen);
+    world_open(&one, NULL);
+    world_open(&two, NULL);
+    (void)snprintf(target, sizeof target, "ipv4:%s,%s", one.target, two.target);
+    struct bantam_client_options options = bantam_client_options_default();
+    options.target = target;
+    options.balancing = BANTAM_ROUND_ROBIN;
+    options.own_connection = true;
+    assert_int_equal(bantam_client_open(&options, &client).code, ERR_OK);
+    struct request request = words("x", 3);
+    bool asked_one = false, asked_two = false;
+    while (!asked_one || !asked_two) { /* until both are connected */
+        memset(seen, 0, sizeof seen);
+        for (int i = 0; i < N; i++)
+            start_stream(client, &request, BANTAM_NO_TIMEOUT, &seen[i]);
+        for (int i = 0; i < N; i++) {
+            until_done(client, &seen[i]);
+            assert_int_equal(seen[i].code, ERR_OK);
+            asked_one |= strstr(seen[i].peer, one.target) != NULL;
+            asked_two |= strstr(seen[i].peer, two.target) != NULL;
+            bantam_call_release(seen[i].call);
+        }
+    }
+    assert_true(fake_service_counts(one.fake).submitted > 0);
+    assert_true(fake_service_counts(two.fake).submitted > 0);
+    bantam_client_close(client);
+    world_close(&one);
+    world_close(&two);
+}
+
 static void few_calls(struct bantam_client_options *options)
 {
     options->max_calls = 2;
@@ -506,6 +546,18 @@ static void limits_are_refused(void **state)
         e = bantam_client_start(world.client, &query, &options, &seen_handler, &seen[2], NULL);
         assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     }
+    static char long_value[CLIENT_METADATA_BYTES_MAX];
+    memset(long_value, 'x', sizeof long_value);
+    struct bantam_header long_header = {"x-a", long_value, sizeof long_value - 2};
+    options = (struct bantam_call_options){.timeout_ns = -1, .headers = &long_header, .n_headers = 1};
+    e = bantam_client_start(world.client, &query, &options, &seen_handler, &seen[2], NULL);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    char long_name[BANTAM_HEALTH_SERVICE_BYTES_MAX + 2];
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
+    query = (struct bantam_query){.method = BANTAM_HEALTH, .health_service = long_name};
+    e = bantam_client_start(world.client, &query, NULL, &seen_handler, &seen[2], NULL);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     const char *too_many[BANTAM_ABORT_IDS_MAX + 1] = {"x"};
     query = (struct bantam_query){
         .method = BANTAM_ABORT, .request_ids = too_many, .n_request_ids = BANTAM_ABORT_IDS_MAX + 1};
@@ -581,6 +633,7 @@ int main(void)
         cmocka_unit_test(paused_streams_go_on),
         cmocka_unit_test(close_ends_everything),
         cmocka_unit_test(a_server_that_comes_back),
+        cmocka_unit_test(addresses_take_turns),
         cmocka_unit_test(limits_are_refused),
         cmocka_unit_test(failing_allocations_are_errors),
     };

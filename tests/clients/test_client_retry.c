@@ -137,6 +137,25 @@ static void the_matrix_of_refusals(void **state)
     }
 }
 
+/* Two choices were asked for and one ends: an OK does not make that an answer. */
+static void an_answer_cut_short(void **state)
+{
+    (void)state;
+    static const struct scripted_answer script[] = {{true, GRPC_STATUS_OK, NULL}};
+    struct stage stage;
+    struct seen seen = {0};
+    struct request request = words("x", 1);
+    request.sampling.set |= SAMPLING_N;
+    request.sampling.n = 2;
+    stage_open(&stage, script, 1);
+    start_stream(stage.client, &request, BANTAM_NO_TIMEOUT, &seen);
+    until_done(stage.client, &seen);
+    assert_int_equal(seen.code, ERR_DATA_LOSS);
+    assert_string_equal(seen.message, "the stream ended after 1 of 2 choices");
+    assert_int_equal(seen.attempts, 1);
+    stage_close(&stage, &seen);
+}
+
 /* The pushback of a refusal that is not tried again reaches the caller; one call may go without retries. */
 static void a_call_without_retries(void **state)
 {
@@ -254,9 +273,9 @@ static void a_full_door_is_asked_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_matrix_of_refusals),     cmocka_unit_test(a_call_without_retries),
-        cmocka_unit_test(waiting_calls_end_too),      cmocka_unit_test(a_storm_is_bounded),
-        cmocka_unit_test(a_full_door_is_asked_again),
+        cmocka_unit_test(the_matrix_of_refusals), cmocka_unit_test(an_answer_cut_short),
+        cmocka_unit_test(a_call_without_retries), cmocka_unit_test(waiting_calls_end_too),
+        cmocka_unit_test(a_storm_is_bounded),     cmocka_unit_test(a_full_door_is_asked_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/alloc.h"
 #include "proto/identity.h"
 #include "proto/tls_files.h"
 #include "tests/clients/client_world.h"
@@ -179,6 +180,31 @@ static void wrong_files_are_named(void **state)
     options.api_key = NULL;
     options.api_key_file = "/nowhere/key";
     assert_int_equal(outcome_of(&options).code, ERR_NOT_FOUND);
+    char *huge = mem_alloc(BANTAM_PEM_BYTES_MAX + 2);
+    memset(huge, 'x', BANTAM_PEM_BYTES_MAX + 1);
+    write_text(secured.empty, huge);
+    options = good_options(&secured);
+    options.ca_file = secured.empty;
+    assert_int_equal(outcome_of(&options).code, ERR_RESOURCE_EXHAUSTED);
+    options = good_options(&secured);
+    options.api_key = NULL;
+    options.api_key_file = secured.empty;
+    huge[BANTAM_KEY_FILE_BYTES_MAX + 1] = '\0';
+    write_text(secured.empty, huge);
+    assert_int_equal(outcome_of(&options).code, ERR_RESOURCE_EXHAUSTED);
+    mem_free(huge);
+    struct bantam_header headers[BANTAM_HEADERS_MAX + 1];
+    for (int i = 0; i <= BANTAM_HEADERS_MAX; i++)
+        headers[i] = (struct bantam_header){"x-a", "b", 1};
+    options = good_options(&secured);
+    options.headers = headers;
+    options.n_headers = BANTAM_HEADERS_MAX + 1;
+    assert_int_equal(outcome_of(&options).code, ERR_INVALID_ARGUMENT);
+    options.n_headers = BANTAM_HEADERS_MAX - 1; /* the key is one more */
+    assert_int_equal(outcome_of(&options).code, ERR_OK);
+    options = good_options(&secured);
+    options.max_calls = 0;
+    assert_int_equal(outcome_of(&options).code, ERR_INVALID_ARGUMENT);
     options = good_options(&secured);
     options.target = "";
     assert_int_equal(outcome_of(&options).code, ERR_INVALID_ARGUMENT);

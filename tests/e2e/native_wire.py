@@ -1,10 +1,10 @@
 """Native messages as bytes, for tests that make calls by hand: Client.unary and Client.stream."""
 
-from bantam import bantam_generated, codec
+from bantam import codec
 from bantam.codec import SERVICE
 from bantam.health import SERVICE as HEALTH
 
-__all__ = ["HEALTH", "SERVICE", "generate_bytes", "read_output", "read_whole", "unpack"]
+__all__ = ["HEALTH", "SERVICE", "generate_bytes", "read_output", "read_whole"]
 
 read_output = codec.decode_generate
 read_whole = codec.decode_generate_whole
@@ -12,8 +12,3 @@ read_whole = codec.decode_generate_whole
 
 def generate_bytes(text=None, **parameters) -> bytes:
     return codec.encode_generate(text, parameters)
-
-
-def unpack(name, data):
-    """The object of the generated module that the bytes hold: unpack("KvEventBatch", data)."""
-    return getattr(bantam_generated, name + "T").InitFromObj(getattr(bantam_generated, name).GetRootAs(data, 0))

@@ -9,12 +9,15 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
 
+from balancing_tools import wait_until
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SANITIZED, SLOW, SMALL_WINDOW, STOP_LIMIT_S
 from native_wire import HEALTH, SERVICE, generate_bytes, read_output
+from test_metrics import scrape
 
 CODE = grpc.StatusCode
 DISCONNECTS = 1000
@@ -190,6 +193,22 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
                 pass
         assert error.value.code() == CODE.CANCELLED
         assert "reader" in error.value.details()
+
+
+def test_large_answer_that_nobody_takes_is_cut_off(start, dummy_model):
+    """A message of more than a MiB does not lie in the server for as long as its client likes."""
+    server = start(dummy_model, *DUMMY_FLAGS, "--stream-stall-timeout", "1")
+    request = long_request(**{**SLOW, "n": 2})
+    with server.connect(*SMALL_WINDOW) as slow, server.connect() as quick:
+        call = slow.stream(SERVICE + "GenerateWhole", request, timeout=CALL_LIMIT_S)  # a reader that has not begun
+        whole = quick.unary(SERVICE + "GenerateWhole", request, timeout=CALL_LIMIT_S)
+        assert len(whole) > 2 << 20
+        wait_until(lambda: scrape(server)["bantam:slow_reader_cuts_total", ""] > 0)
+        with pytest.raises(grpc.RpcError) as error:
+            next(call)
+        assert error.value.code() == CODE.CANCELLED
+    server.wait_idle()
+    assert scrape(server)["bantam:slow_reader_cuts_total", ""] == 1
 
 
 def run_load(server, n, results, max_tokens=300):

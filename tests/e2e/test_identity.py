@@ -97,7 +97,7 @@ def authority(tmp_path_factory):
 def tenants(tmp_path_factory):
     tenants = Tenants(tmp_path_factory.mktemp("tenants") / "tenants.txt", acme="", rival="", ops="admin=yes", red="cache=shared:team",
                       blue="cache=shared:team", few="requests-per-minute=2", small="tokens-per-minute=20",
-                      narrow="max-concurrent=1")
+                      narrow="max-concurrent=1", words="requests-per-minute=3 tokens-per-minute=5 max-concurrent=1")
     tenants.text += "san uri:spiffe://acme.example/batch acme\n"
     tenants.write(tenants.text)
     return tenants
@@ -338,6 +338,26 @@ def test_tokens_a_minute(server, authority, tenants):
     assert (status, body["error"]["code"], body["error"]["type"]) == (429, "rate_limit_exceeded", "tokens")
     assert headers["x-ratelimit-remaining-tokens"] == "0"
     assert int(headers["retry-after"]) > 30
+
+
+def test_tokenizing_counts_as_requests(server, authority, tenants):
+    """As requests a minute on either door, and not in tokens: nothing is computed."""
+    key = tenants.keys["words"]
+    with grpc_client(server, authority, key=key) as client:
+        ids = client.tokenize("The train to the coast leaves early")
+        assert len(ids) > 5 and client.detokenize(ids) == "The train to the coast leaves early"
+        # What is no request is none of them.
+        assert http_status(server, "/tokenize", authority, key=key, data={"prompt": 3})[0] == 400
+        status, headers, body = http_status(server, "/tokenize", authority, key=key, data={"prompt": "x" * 100})
+        assert (status, headers["x-ratelimit-remaining-requests"], headers["x-ratelimit-remaining-tokens"]) == (200, "0", "5")
+        for path, data in (("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": ids})):
+            status, headers, body = http_status(server, path, authority, key=key, data=data)
+            assert (status, body["error"]["code"], body["error"]["type"]) == (429, "rate_limit_exceeded", "requests")
+            assert 0 < int(headers["retry-after"]) <= 21
+        for call in (lambda: client.tokenize("x"), lambda: client.detokenize(ids)):
+            status, refusal = code_of(call)
+            assert status == CODE.RESOURCE_EXHAUSTED and "3 requests a minute" in refusal.details()
+            assert 0 < int(dict(refusal.trailing_metadata())["grpc-retry-pushback-ms"]) <= 21000
 
 
 def test_concurrent_requests(server, authority, tenants):

@@ -5,10 +5,9 @@ import grpc
 import pytest
 from smg_grpc_proto.generated import common_pb2
 
-from bantam import bantam_generated as wire
-from bantam.codec import SERVICE, pack
+from bantam import KvBlocksRemoved, KvBlocksStored, KvCacheCleared
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, Server
-from native_wire import unpack
+from native_wire import SERVICE
 from test_facade import FACADE, Facade
 from test_identity import LOCAL, Tenants, grpc_client
 
@@ -70,25 +69,22 @@ class Native:
     """A subscription in FlatBuffers."""
 
     def __init__(self, client, start=0):
-        request = wire.SubscribeKvEventsRequestT()
-        request.startSequenceNumber = start
-        self.call = client.stream(SERVICE + "SubscribeKvEvents", pack(request) if start else b"", CALL_LIMIT_S)
+        self.call = client.subscribe_kv_events(start, timeout=CALL_LIMIT_S)
 
     def __iter__(self):
-        for data in self.call:
-            batch = unpack("KvEventBatch", data)
+        for batch in self.call:
             events = []
             for event in batch.events:
-                if event.stored:
-                    salt = event.stored.cacheSalt.decode() if event.stored.cacheSalt else None
-                    blocks = [(block.blockHash, list(block.tokenIds), block.blockSize) for block in event.stored.blocks]
-                    events.append(("stored", event.eventId, event.stored.parentBlockHash, blocks, salt))
-                elif event.removed:
-                    events.append(("removed", event.eventId, None, list(event.removed.blockHashes), None))
+                if isinstance(event, KvBlocksStored):
+                    blocks = [(block.block_hash, block.token_ids, block.block_size) for block in event.blocks]
+                    events.append(("stored", event.event_id, event.parent_block_hash, blocks, event.cache_salt))
+                elif isinstance(event, KvBlocksRemoved):
+                    events.append(("removed", event.event_id, None, event.block_hashes, None))
                 else:
-                    assert event.cleared
-                    events.append(("cleared", event.eventId, None, [], None))
-            yield Batch(batch.sequenceNumber, batch.timestamp, events, batch.snapshot is not None)
+                    assert isinstance(event, KvCacheCleared)
+                    events.append(("cleared", event.event_id, None, [], None))
+            assert batch.snapshot is None or batch.snapshot.unknown_before == 0
+            yield Batch(batch.sequence_number, batch.timestamp, events, batch.snapshot is not None)
 
 
 class Published:

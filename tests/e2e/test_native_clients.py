@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import urllib.request
 
 import pytest
 
+from balancing_tools import wait_until
 from certificates import Authority
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SANITIZED, Server
 
@@ -142,17 +144,21 @@ def test_cpp_example(cpp_example, demo, server, authority, expected):
     assert "status 3: " in run(cpp_example, "--target", demo.target, "--ids", "1,99999999").stderr
 
 
-def bench(server, *arguments, env=None):
+def bench_command(server, *arguments):
     common = ["--target", f"127.0.0.1:{server.port}", "--num-prompts", 12, "--max-concurrency", 4, "--random-input-len", 8,
               "--random-output-len", 4, "--ignore-eos", "--json"]
-    return run(BIN, "bench", "serve", *common, *arguments, env=env)
+    return [str(word) for word in (BIN, "bench", "serve", *common, *arguments)]
+
+
+def bench(server, *arguments, env=None):
+    return run(*bench_command(server, *arguments), env=env)
 
 
 def test_bench_over_tls_with_a_key(server, authority, key_file):
     trust = ["--ssl-ca-certs", authority.path("ca.pem"), "--ssl-server-name", "localhost"]
     show = ["--ssl-certfile", authority.path("client.pem"), "--ssl-keyfile", authority.path("client.key")]
     for arguments, env in (([*trust], {"BANTAM_API_KEY": KEY}), ([*trust, *show, "--api-key-file", key_file], None),
-                           ([*trust, "--header", "x-bantam-tenant=acme", "--retries", 2], {"BANTAM_API_KEY": KEY})):
+                           ([*trust, "--header", "x-bantam-tenant=acme", "--balancing", "round-robin", "--retries", 2], {"BANTAM_API_KEY": KEY})):
         done = bench(server, *arguments, env=env)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
@@ -177,3 +183,24 @@ def test_bench_tries_refused_requests_again(start, dummy_model):
     assert done.returncode == 0, done.stdout
     report = json.loads(done.stdout)
     assert (report["completed"], report["failed"]) == (12, 0) and report["retries"] > 0
+
+
+def generated_tokens(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
+        return int(float(re.search(r"^vllm:generation_tokens_total\S* (\S+)$", answer.read().decode(), re.M).group(1)))
+
+
+def test_bench_across_a_restart(start, dummy_model):
+    """The server goes in the middle of a load and comes back: with retries nobody's request fails."""
+    flags = [*DUMMY_FLAGS, "--max-num-seqs", "16"]
+    first = start(dummy_model, *flags)
+    load = ["--num-prompts", 300 if SANITIZED else 1500, "--max-concurrency", 8, "--random-output-len", 64, "--retries", 99]
+    with subprocess.Popen(bench_command(first, *load), stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: generated_tokens(first) > 1000)
+        first.terminate()
+        assert first.wait() == 0
+        start(dummy_model, *flags, "--port", str(first.port))
+        output, _ = process.communicate(timeout=CALL_LIMIT_S)
+    report = json.loads(output)
+    assert (report["completed"], report["failed"]) == (load[1], 0)
+    assert report["total_output_tokens"] == 64 * load[1] and report["retries"] > 0

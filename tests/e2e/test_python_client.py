@@ -20,7 +20,7 @@ from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SLOW, SMALL_WINDOW
 LOCAL = ("grpc.use_local_subchannel_pool", 1)
 PROMPT = [5, 6, 7, 8, 9, 10, 11, 12]
 ENDLESS = dict(input_ids=PROMPT, max_tokens=8000, ignore_eos=True)
-STREAMS = ("generate", "watch_loads")
+STREAMS = ("generate", "watch_loads", "subscribe_kv_events")
 
 
 class BlockingStream:
@@ -158,6 +158,12 @@ def test_what_a_server_tells_of_itself(connect, demo):
                 n += 1
                 if n == 3:
                     break
+            async for batch in client.subscribe_kv_events():
+                assert batch.snapshot.unknown_before == 0 and batch.events
+                assert all(isinstance(event, bantam.KvBlocksStored) and event.event_id == 0 for event in batch.events[1:])
+                break
+            with pytest.raises(bantam.OutOfRangeError):
+                await collect(client.subscribe_kv_events(2**60))
             assert await client.health() == await client.health("bantam.Bantam") == "SERVING"
             with pytest.raises(bantam.NotFoundError):
                 await client.health("n" * 100)

@@ -107,6 +107,12 @@ static void fuzz_answers(const uint8_t *bytes, size_t size, struct codec_scratch
         (void)(touch(events[n_events - 1].text, events[n_events - 1].text_bytes) +
                touch(origin.fingerprint, strlen(origin.fingerprint) + 1));
     codec_scratch_free(scratch);
+    struct kv_event_batch batch;
+    if (codec_decode_kv_events(bytes, size, scratch, &batch).code == ERR_OK)
+        for (size_t i = 0; i < batch.n_events; i++)
+            (void)touch(batch.events[i].token_ids,
+                        batch.events[i].kind == KV_BLOCK_STORED ? batch.block_tokens * sizeof(uint32_t) : 0);
+    codec_scratch_free(scratch);
     fuzz_small_answers(bytes, size, scratch);
 }
 

@@ -18,6 +18,7 @@ from bantam.errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    OutOfRangeError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -25,6 +26,15 @@ from bantam.errors import (
     UnimplementedError,
 )
 from bantam.health import HealthStatus
+from bantam.kv_events import (
+    KvBlock,
+    KvBlocksRemoved,
+    KvBlocksStored,
+    KvCacheCleared,
+    KvCacheEvent,
+    KvEventBatch,
+    KvSnapshotChunk,
+)
 from bantam.parameters import CallOptions, GenerateParams, Message, MessageLike, SamplingParams, assistant, system, user
 from bantam.retry import Retry
 from bantam.sync_client import Client, Stream
@@ -45,11 +55,19 @@ __all__ = [
     "HealthStatus",
     "InternalError",
     "InvalidArgumentError",
+    "KvBlock",
+    "KvBlocksRemoved",
+    "KvBlocksStored",
+    "KvCacheCleared",
+    "KvCacheEvent",
+    "KvEventBatch",
+    "KvSnapshotChunk",
     "Loads",
     "Message",
     "MessageLike",
     "ModelInfo",
     "NotFoundError",
+    "OutOfRangeError",
     "Output",
     "PermissionDeniedError",
     "ResourceExhaustedError",

@@ -12,7 +12,7 @@ import flatbuffers
 import grpc
 
 from bantam import bantam_generated as wire
-from bantam import health
+from bantam import health, kv_events
 from bantam.answers import Completion, FinishReason, Loads, ModelInfo, Output, ServerInfo, Timings, TokenLogprob, TopToken
 from bantam.errors import error_of
 from bantam.parameters import GenerateParams, MessageLike
@@ -187,6 +187,12 @@ def encode_watch_loads(interval_ms: int | None) -> bytes:
     return pack(request)
 
 
+def encode_subscribe_kv_events(start_sequence_number: int) -> bytes:
+    request = wire.SubscribeKvEventsRequestT()
+    request.startSequenceNumber = integer("start_sequence_number", start_sequence_number, UINT64)
+    return pack(request)
+
+
 # Answers. A table's accessors are named after its fields in camel case: TokenIds(i) and TokenIdsLength().
 
 
@@ -306,6 +312,10 @@ def decode_loads(data: bytes) -> Loads:
     return Loads(**read_fields(wire.LoadsResponse.GetRootAs(data, 0), Loads))
 
 
+def decode_kv_events(data: bytes) -> kv_events.KvEventBatch:
+    return kv_events.read_batch(wire.KvEventBatch.GetRootAs(data, 0))
+
+
 @dataclass(frozen=True)
 class Method(Generic[T]):
     """A path, and what an answer's bytes mean."""
@@ -331,6 +341,7 @@ MODEL_INFO = Method(SERVICE + "ModelInfo", decode_model_info)
 SERVER_INFO = Method(SERVICE + "ServerInfo", decode_server_info)
 GET_LOADS = Method(SERVICE + "GetLoads", decode_loads)
 WATCH_LOADS = Method(SERVICE + "WatchLoads", decode_loads)
+SUBSCRIBE_KV_EVENTS = Method(SERVICE + "SubscribeKvEvents", decode_kv_events)
 HEALTH_CHECK = Method(health.SERVICE + "Check", health.decode_check)
 
 # Requests without fields: a table without any, behind its offset.

@@ -103,6 +103,10 @@ class FailedPreconditionError(BantamError):
     """The server has no tokenizer."""
 
 
+class OutOfRangeError(BantamError):
+    """A batch of KV events to go on from that the server has not kept, or is yet to come."""
+
+
 class InternalError(BantamError):
     """Something failed that should not have."""
 
@@ -118,6 +122,7 @@ CLASSES: dict[grpc.StatusCode, type[BantamError]] = {
     grpc.StatusCode.CANCELLED: CancelledError,
     grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRangeError,
     grpc.StatusCode.INTERNAL: InternalError,
 }
 

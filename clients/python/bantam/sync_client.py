@@ -15,6 +15,7 @@ from bantam.codec import Method
 from bantam.connection import MAX_ANSWER_BYTES, Connection, Metadata, Tls
 from bantam.errors import cancelled_here, from_rpc_error
 from bantam.health import HealthStatus, encode_check
+from bantam.kv_events import KvEventBatch
 from bantam.parameters import CallOptions, GenerateParams, MessageLike
 from bantam.retry import Attempts, Retry
 
@@ -179,6 +180,12 @@ class Client:
         """Loads every so many milliseconds, 10 to 60000 [1000], until the stream is left. The client's timeout is not its own."""
         options.setdefault("timeout", None)
         return self._stream(codec.WATCH_LOADS, codec.encode_watch_loads(interval_ms), options)
+
+    def subscribe_kv_events(self, start_sequence_number: int = 0, **options: Unpack[CallOptions]) -> Stream[KvEventBatch]:
+        """What the prefix cache holds and how it changes, until the stream is left: 0 = a snapshot first, else all from this
+        batch on (OutOfRangeError: start with 0). The client's timeout is not its own."""
+        options.setdefault("timeout", None)
+        return self._stream(codec.SUBSCRIBE_KV_EVENTS, codec.encode_subscribe_kv_events(start_sequence_number), options)
 
     def health(self, service: str = "", **options: Unpack[CallOptions]) -> HealthStatus:
         """grpc.health.v1 Check."""
