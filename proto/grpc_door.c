@@ -4,6 +4,7 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/thread_pool.h"
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
@@ -71,13 +72,19 @@ static const struct rpc_method methods[] = {
     {"/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", .handle = door_stream_core_metrics},
 };
 
+/* On two CPUs a second thread brings more wake-ups than work. */
+static int default_queue_threads(void)
+{
+    return usable_cpu_count() <= 2 ? 1 : 2;
+}
+
 struct grpc_door_options grpc_door_options_default(void)
 {
     return (struct grpc_door_options){
         .host = "127.0.0.1",
         .port = 50051,
         .version = "",
-        .n_queue_threads = 2,
+        .n_queue_threads = default_queue_threads(),
         .n_worker_threads = 2,
         .max_message_bytes = 4 << 20,
         .max_pending_bytes = 256 << 20,

@@ -38,9 +38,9 @@ struct grpc_door_options {
     int64_t max_connection_age_ms, max_connection_age_grace_ms; /* 0 = no limit; see grpc_server.h */
 };
 
-/* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 256 MiB of them at once, 16 KiB headers,
- * 1,024 calls a connection, 4,096 in all, 1 GiB, keepalive after 30 s of silence with 20 s to answer, 10 s
- * for a handshake, 60 s for a large answer. */
+/* 127.0.0.1, port 50051, 2 queue threads (1 where there are two CPUs or fewer), 2 workers, 4 MiB messages,
+ * 256 MiB of them at once, 16 KiB headers, 1,024 calls a connection, 4,096 in all, 1 GiB, keepalive after 30
+ * s of silence with 20 s to answer, 10 s for a handshake, 60 s for a large answer. */
 struct grpc_door_options grpc_door_options_default(void);
 
 /* Opens the door: from here on it answers. service is borrowed and must outlive it. IO when the address
