@@ -137,6 +137,35 @@ static void work_on_exchange(struct work_item *item)
     http_loop_wake(loop);
 }
 
+/* At once, with one system call: by libevent's way it would take two more, to ask to be told that the socket
+ * can be written and to ask no more, and a turn of the loop. What the socket does not take, and what a pump
+ * left because there was much already, goes that way: its end calls for the next pump. */
+static bool write_at_once(struct http_exchange *exchange)
+{
+    const struct http_server_options *options = &exchange->server->options;
+    struct evbuffer *out = exchange->out;
+    bool may = !options->tls && http_exchange_can_send(exchange) &&
+               evbuffer_get_length(bufferevent_get_output(exchange->stream)) == 0;
+    if (may && evbuffer_get_length(out) > 0) {
+        int n = evbuffer_write_atmost(out, bufferevent_getfd(exchange->stream), HTTP_READ_BYTES);
+        if (n > 0 && options->metrics)
+            metric_add(&options->metrics->sent_bytes[METRIC_DOOR_HTTP], (uint64_t)n);
+    }
+    return evbuffer_get_length(out) == 0 || bufferevent_write_buffer(exchange->stream, out) == 0;
+}
+
+/* The answer is complete. Requests that have come behind this one wait for another turn of the loop, or they
+ * would be answered one inside the other. */
+static void finish_if_flushed(struct http_exchange *exchange)
+{
+    if (evbuffer_get_length(bufferevent_get_output(exchange->stream)) > 0)
+        return;
+    if (evbuffer_get_length(bufferevent_get_input(exchange->stream)) == 0)
+        finish_exchange(exchange);
+    else
+        bufferevent_trigger(exchange->stream, EV_WRITE, BEV_TRIG_DEFER_CALLBACKS);
+}
+
 static bool waits_for_much(const struct http_exchange *exchange)
 {
     return evbuffer_get_length(bufferevent_get_output(exchange->stream)) > HTTP_SLOW_BYTES;
@@ -156,7 +185,7 @@ static void settle(struct http_exchange *exchange)
         work_queue_add(exchange->server->workers, &exchange->work_item);
         return;
     }
-    if (exchange->failed || bufferevent_write_buffer(exchange->stream, exchange->out) != 0) {
+    if (exchange->failed || !write_at_once(exchange)) {
         destroy(exchange);
         return;
     }
@@ -165,12 +194,13 @@ static void settle(struct http_exchange *exchange)
     enter_state(exchange, exchange->complete ? EXCHANGE_FLUSH : EXCHANGE_OPEN);
     if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
         set_timer(exchange, exchange->server->options.write_timeout_ms);
-    if (exchange->complete && evbuffer_get_length(bufferevent_get_output(exchange->stream)) == 0)
-        finish_exchange(exchange);
+    if (exchange->complete)
+        finish_if_flushed(exchange);
 }
 
 void http_connection_pump(struct http_exchange *exchange)
 {
+    ASSERT(exchange->state == EXCHANGE_OPEN); /* or progress made meanwhile would wake nobody */
     exchange->server->options.pump(exchange->server->options.context, exchange);
     settle(exchange);
 }
@@ -205,10 +235,12 @@ static void dispatch(struct http_exchange *exchange)
         return;
     }
     options->handle(options->context, exchange);
-    if (exchange->complete || exchange->work)
+    if (exchange->complete || exchange->work) {
         settle(exchange);
-    else
-        http_connection_pump(exchange);
+        return;
+    }
+    enter_state(exchange, EXCHANGE_OPEN); /* first, so that progress behind the pump's back wakes the loop */
+    http_connection_pump(exchange);
 }
 
 /* The transport's own answer; the connection ends with it, as nobody knows where the next request begins. */
