@@ -142,6 +142,8 @@ enum {
       "Bytes of messages (gRPC) or of answers with their heads (HTTP) that were sent.")                      \
     X(GAUGE, streams_open, DOOR, ONE, "bantam:streams_open", "Requests to generate that are under way.")     \
     X(GAUGE, http_connections, MODEL, ONE, "bantam:http_connections_open", "Connections of the HTTP door.")  \
+    X(COUNTER, connections_refused, DOOR, ONE, "bantam:connections_refused_total",                           \
+      "Connections that were refused because there were as many as may be.")                                 \
     X(GAUGE, draining, MODEL, ONE, "bantam:draining", "1 from the moment the server was told to stop.")
 
 #define METRIC_READ_ROWS(X)                                                                                  \

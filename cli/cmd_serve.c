@@ -11,7 +11,8 @@ enum { SERVE_FLAGS_MAX = ENGINE_FLAGS_MAX + 60 };
 struct serve_values {
     struct engine_flag_values engine;
     const char *host, *port_file, *http_port_file, *log_level, *log_format, *metrics_host, *metrics_port_file;
-    int64_t port, http_port, max_connection_calls, max_calls, max_http_connections, max_message_bytes;
+    int64_t port, http_port, max_grpc_connections, max_connection_calls, max_calls, max_http_connections,
+        max_message_bytes;
     int64_t metrics_port;
     double shutdown_timeout_s, drain_delay_s, connection_age_s, connection_age_grace_s, tenant_cache_share;
     bool http, allow_insecure_bind, metrics, http_metrics;
@@ -164,6 +165,13 @@ static size_t serve_flags(struct serve_values *v, struct flag *flags)
          .max = 86400,
          .metavar = "SECONDS",
          .help = "cut gRPC calls that are under way so much later; 0 = never"},
+        {.name = "max-grpc-connections",
+         .kind = FLAG_INT,
+         .target = &v->max_grpc_connections,
+         .default_text = "4096",
+         .min = 1,
+         .max = 1 << 20,
+         .help = "gRPC connections at once; both limits are lowered when the limit of open files is too low"},
         {.name = "max-connection-calls",
          .kind = FLAG_INT,
          .target = &v->max_connection_calls,
@@ -284,6 +292,7 @@ int command_serve(int argc, char *argv[])
     options.http_port = (uint16_t)values.http_port;
     options.http_port_file = values.http_port_file;
     options.max_http_connections = (uint32_t)values.max_http_connections;
+    options.max_grpc_connections = (uint32_t)values.max_grpc_connections;
     options.access = access_of(&values);
     if (values.api_keys_file)
         engine.tenant_cache_share = values.tenant_cache_share;

@@ -17,13 +17,38 @@ struct linear_job {
 static void quantize_rows(void *context, int thread_index, int n_threads)
 {
     const struct linear_job *job = context;
+    const struct kernel_table *table = &job->cpu->table;
     struct act *in = job->in;
     size_t begin, end;
     thread_split(job->n_rows - job->first_row, 1, thread_index, n_threads, &begin, &end);
-    for (size_t r = job->first_row + begin; r < job->first_row + end; r++)
-        job->cpu->table.quantize_row(act_row(in, r), in->width, in->q + r * in->q_stride,
-                                     in->q_scale + r * in->q_block_stride,
-                                     in->q_sum + r * in->q_block_stride);
+    for (size_t r = job->first_row + begin; r < job->first_row + end; r++) {
+        const float *x = act_row(in, r);
+        int8_t *q = in->q + r * in->q_stride;
+        float *scale = in->q_scale + r * in->q_block_stride;
+        if (in->form == ACT_BF16)
+            table->round_row(x, in->width, act_row_bf16(in, r));
+        else if (in->form == ACT_WIDE)
+            table->quantize_wide_row(x, in->width, q, scale);
+        else
+            table->quantize_row(x, in->width, q, scale, in->q_sum + r * in->q_block_stride);
+    }
+}
+
+/* Makes the first n_rows of `in` what a weight of that form takes, where they are not yet. */
+static void take_form(struct cpu_backend *cpu, struct act *in, enum act_form form, size_t n_rows)
+{
+    if (form == ACT_FLOAT || (in->form == form && in->n_quantized >= n_rows))
+        return;
+    if (in->form != form)
+        in->n_quantized = 0;
+    in->form = form;
+    struct linear_job job = {.cpu = cpu, .in = in, .first_row = in->n_quantized, .n_rows = n_rows};
+    cpu_run(cpu, (n_rows - job.first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && n_rows > 1,
+            quantize_rows, &job);
+    in->n_quantized = n_rows;
+    cpu->dispatches[form == ACT_BF16   ? KERNEL_round_row
+                    : form == ACT_WIDE ? KERNEL_quantize_wide_row
+                                       : KERNEL_quantize_row]++;
 }
 
 static void linear_panels(void *context, int thread_index, int n_threads)
@@ -101,6 +126,15 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
 {
     ASSERT(in->width == weight->n_in && out->width == weight->n_out && in != out);
     ASSERT(n_rows <= in->max_rows && n_rows <= out->max_rows);
+    out->n_quantized = 0;
+    if (n_rows == 0)
+        return;
+    enum act_form form = cpu_weight_form(cpu, weight);
+    take_form(cpu, in, form, n_rows);
+    if (form == ACT_BF16 || form == ACT_WIDE) {
+        cpu_tile_linear(cpu, in, n_rows, weight, out);
+        return;
+    }
     enum kernel_id id;
     struct linear_job job = {.cpu = cpu,
                              .weight = weight,
@@ -108,16 +142,6 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
                              .in = in,
                              .n_rows = n_rows,
                              .out = out};
-    out->n_quantized = 0;
-    if (n_rows == 0)
-        return;
-    if (weight_is_quantized(weight->format) && in->n_quantized < n_rows) {
-        job.first_row = in->n_quantized;
-        cpu_run(cpu, (n_rows - job.first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && n_rows > 1,
-                quantize_rows, &job);
-        in->n_quantized = n_rows;
-        cpu->dispatches[KERNEL_quantize_row]++;
-    }
     cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
     cpu->dispatches[id]++;
 }

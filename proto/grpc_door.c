@@ -89,6 +89,7 @@ struct grpc_door_options grpc_door_options_default(void)
         .max_message_bytes = 4 << 20,
         .max_pending_bytes = 256 << 20,
         .max_metadata_bytes = 16 << 10,
+        .max_connections = 4096,
         .max_streams = 1024,
         .max_calls = 4096,
         .memory_quota_bytes = 1 << 30,
@@ -195,8 +196,10 @@ static err_t open_server(struct grpc_door *door)
         .max_message_bytes = options->max_message_bytes,
         .max_pending_bytes = options->max_pending_bytes,
         .max_metadata_bytes = options->max_metadata_bytes,
+        .max_connections = options->max_connections,
         .max_streams = options->max_streams,
         .max_calls = options->max_calls,
+        .stall_timeout_ms = options->send_timeout_ms,
         .memory_quota_bytes = options->memory_quota_bytes,
         .keepalive_time_ms = options->keepalive_time_ms,
         .keepalive_timeout_ms = options->keepalive_timeout_ms,
@@ -228,6 +231,8 @@ static err_t check_options(const struct grpc_door_options *options)
     if (options->max_message_bytes < 1024 || options->max_message_bytes > 1 << 30)
         return err_new(ERR_INVALID_ARGUMENT, "a limit of %zu bytes a message; it must be 1 KiB to 1 GiB",
                        options->max_message_bytes);
+    if (options->max_connections < 1)
+        return err_new(ERR_INVALID_ARGUMENT, "the gRPC door takes at least one connection");
     return err_ok();
 }
 

@@ -27,12 +27,14 @@ struct grpc_door_options {
     size_t max_message_bytes;  /* of a request */
     size_t max_pending_bytes;  /* of all requests that were not submitted yet */
     size_t max_metadata_bytes; /* of a request's headers */
+    uint32_t max_connections;
     uint32_t max_streams;      /* calls at once on one connection */
     uint32_t max_calls;        /* calls at once on all */
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms, keepalive_timeout_ms;
     int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
-    int64_t send_timeout_ms; /* for a client to take a message of more than a MiB; then the call is cut */
+    int64_t send_timeout_ms; /* for a client to take a message of more than a MiB; then the call is cut, and
+                                any other when there is no room for more calls */
     int64_t max_connection_age_ms, max_connection_age_grace_ms; /* 0 = no limit; see grpc_server.h */
 };
 

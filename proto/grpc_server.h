@@ -36,6 +36,12 @@ enum {
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
     RPC_TRAILERS_MAX = 16, /* of one call, the pushback included */
+    RPC_READ_BYTES =
+        32 << 10, /* of a connection at once: so many come and go before the first is looked at */
+    RPC_HEADER_OVERHEAD_BYTES = 32, /* of a header besides its text, as HTTP/2 counts them */
+    RPC_STALLED_LOOK_MS = 100,      /* when full, who takes nothing is looked for so often */
+    RPC_STALLED_CUT = 64,           /* and so many are cut at once */
+    RPC_REFUSED_MAX = 1024,         /* refused calls whose clients have not read so; more are cut */
 };
 #define RPC_NO_PUSHBACK INT64_MIN
 #define RPC_NO_DEADLINE INT64_MAX
@@ -61,8 +67,12 @@ struct rpc_server_options {
     size_t max_message_bytes;  /* of a request */
     size_t max_pending_bytes;  /* of all request messages that are held at once */
     size_t max_metadata_bytes; /* of a request's headers */
-    uint32_t max_streams;      /* per connection */
-    uint32_t max_calls;        /* of all connections; beyond it RESOURCE_EXHAUSTED */
+    uint32_t max_connections;
+    uint32_t max_streams; /* per connection */
+    uint32_t max_calls;   /* of all connections; beyond it RESOURCE_EXHAUSTED. As many again may be without
+                             their message */
+    /* When max_calls are under way those are cut whose client has taken nothing for so long; 0 = none. */
+    int64_t stall_timeout_ms;
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms,
         keepalive_timeout_ms;            /* a silent peer is pinged after time and dropped after timeout */

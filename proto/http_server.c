@@ -41,6 +41,24 @@ void http_server_forget_connection(struct http_server *server)
 
 /* --- on the loop's thread */
 
+/* Refusals hold descriptors too: few where there are few. */
+static uint32_t refusals_max(uint32_t max_connections)
+{
+    return max_connections / 4 < HTTP_REFUSALS_MAX ? max_connections / 4 + 1 : HTTP_REFUSALS_MAX;
+}
+
+static void count_refusal(struct http_loop *loop)
+{
+    const struct http_server_options *options = &loop->server->options;
+    uint64_t n_silent;
+    if (options->metrics)
+        metric_add(&options->metrics->connections_refused[METRIC_DOOR_HTTP], 1);
+    if (log_repeat_due(&loop->full, clock_now_ns(clock_monotonic()), &n_silent))
+        log_warn("http",
+                 "refusing connections at port %u: there are %u already; %llu more since the last such line",
+                 loop->server->port, options->max_connections, (unsigned long long)n_silent);
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                       int address_bytes, void *argument)
 {
@@ -51,7 +69,9 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     struct http_server *server = loop->server;
     uint32_t n_before = http_server_count_connection(server);
     /* Under TLS nobody is told: that would take a handshake. */
-    uint32_t n_refusals = server->options.tls ? 0 : HTTP_REFUSALS_MAX;
+    uint32_t n_refusals = server->options.tls ? 0 : refusals_max(server->options.max_connections);
+    if (n_before >= server->options.max_connections)
+        count_refusal(loop);
     if (n_before >= server->options.max_connections + n_refusals) {
         http_server_forget_connection(server);
         (void)close(fd);
@@ -72,7 +92,12 @@ static void on_accept_failed(struct evconnlistener *listener, void *argument)
     (void)listener;
     struct http_loop *loop = argument;
     struct timeval pause = {.tv_usec = HTTP_ACCEPT_PAUSE_MS * 1000};
-    log_warn("http", "cannot accept a connection: %s", strerror(errno));
+    int reason = errno;
+    uint64_t n_silent;
+    if (log_repeat_due(&loop->failed, clock_now_ns(clock_monotonic()), &n_silent))
+        log_warn("http",
+                 "cannot accept connections at port %u: %s; %llu more failures since the last such line",
+                 loop->server->port, strerror(reason), (unsigned long long)n_silent);
     set_accepting(loop, false); /* it would be tried again and again meanwhile */
     (void)evtimer_add(loop->resume_event, &pause);
 }

@@ -28,8 +28,8 @@ enum {
     HTTP_THREADS_MAX = 16,
     HTTP_LISTEN_ADDRESSES_MAX = 8,     /* of one host name */
     HTTP_INLINE_BODY_BYTES = 16 << 10, /* larger bodies are handled on a worker */
-    HTTP_REFUSALS_MAX =
-        64, /* connections past the limit that are told so at once (not under TLS); more are cut */
+    HTTP_REFUSALS_MAX = 64, /* connections past the limit that are told so at once (not under TLS), or a
+                               quarter of the limit; more are cut */
     HTTP_BODY_FIRST_BYTES = 4 << 10, /* what a body is given before it has arrived */
 };
 

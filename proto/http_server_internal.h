@@ -9,6 +9,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/listener.h>
+#include "base/log_repeat.h"
 #include "base/work_queue.h"
 #include "proto/flusher.h"
 #include "proto/http_server.h"
@@ -74,6 +75,7 @@ struct http_loop {
     struct event_base *base;
     int wake_fd; /* an eventfd: wakes the loop */
     struct event *wake_event, *resume_event, *grace_event;
+    struct log_repeat full, failed; /* connections that were refused, or could not be accepted */
     struct evconnlistener *listeners[HTTP_LISTEN_ADDRESSES_MAX];
     struct exchange_list all, open;
     _Atomic uint32_t n_open;

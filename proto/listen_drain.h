@@ -1,7 +1,9 @@
-/* The end of listening, without losing a connection that a client takes for made: closing a socket resets
+/* Sockets at a port, for libraries too that keep theirs to themselves: each function works on every TCP
+ * socket of this process that listens at the port. Any thread.
+ *
+ * The end of listening, without losing a connection that a client takes for made: closing a socket resets
  * what waits in its queue, and a proxy may have sent a request there. So: hold, wait until nothing is
- * pending, then refuse. For libraries too that keep their sockets to themselves: each function works on every
- * listening TCP socket of this process at a port. Any thread. */
+ * pending, then refuse. */
 #pragma once
 
 #include <stdint.h>
@@ -12,3 +14,8 @@ void listen_hold(uint16_t port);
 uint32_t listen_pending(uint16_t port);
 /* New connections are refused. */
 void listen_refuse(uint16_t port);
+
+/* Who listens: their descriptors, at most max of them. Returns how many there are. */
+uint32_t listen_sockets(uint16_t port, int *out, uint32_t max);
+/* Connections of this process that were accepted at the port. UINT32_MAX when they cannot be counted. */
+uint32_t listen_connections(uint16_t port);

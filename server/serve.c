@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include "api/metrics.h"
 #include "base/clock.h"
@@ -15,6 +14,8 @@
 #include "proto/grpc_runtime.h"
 #include "proto/http_door.h"
 #include "proto/listen_address.h"
+#include "server/file_budget.h"
+#include "server/memory_return.h"
 #include "server/service_notify.h"
 #include "server/stop_signals.h"
 
@@ -52,6 +53,7 @@ struct serve_options serve_options_default(void)
         .metrics_host = admin.host,
         .metrics_port = admin.port,
         .shutdown_timeout_ns = INT64_C(30000000000),
+        .max_grpc_connections = door.max_connections,
         .max_connection_calls = door.max_streams,
         .max_calls = door.max_calls,
         .max_message_bytes = door.max_message_bytes,
@@ -138,11 +140,13 @@ static err_t announce(const struct serve_options *options, const struct doors *d
 static void wait_for_signal(const struct access *access)
 {
     uint32_t n_hangups = stop_signals_hangups();
+    struct memory_return memory = {0};
     while (stop_signals_seen() == 0) {
         uint32_t seen = event_count_read(&changed);
         uint32_t n_now = stop_signals_hangups();
         access_refresh(access, n_now != n_hangups);
         n_hangups = n_now;
+        (void)memory_return_check(&memory, clock_now_ns(clock_monotonic()));
         if (stop_signals_seen() == 0)
             event_count_wait(&changed, seen, REFRESH_INTERVAL_NS);
     }
@@ -227,6 +231,7 @@ static err_t open_grpc(struct service *service, const struct serve_options *opti
     door.port = options->port;
     door.version = options->version;
     door.max_message_bytes = options->max_message_bytes;
+    door.max_connections = options->max_grpc_connections;
     door.max_streams = options->max_connection_calls;
     door.max_calls = options->max_calls;
     door.max_connection_age_ms = options->max_connection_age_ms;
@@ -278,14 +283,19 @@ static err_t open_admin(struct engine *engine, const struct serve_options *optio
     return e.code == ERR_OK ? e : err_prefix(e, "metrics (--metrics-port, or --no-metrics)");
 }
 
-/* Each connection is a file: the soft limit of many systems, 1024, is meant for programs of another kind. */
-static void raise_file_limit(void)
+/* Files are raised first, so that neither door finds the process without one. */
+static struct serve_options within_file_limit(const struct serve_options *options)
 {
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= files.rlim_max)
-        return;
-    files.rlim_cur = files.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &files);
+    struct serve_options within = *options;
+    uint64_t max_files = file_budget_raise();
+    if (!options->http)
+        within.max_http_connections = 0;
+    if (file_budget_fit(max_files, &within.max_grpc_connections, &within.max_http_connections))
+        log_warn("serve",
+                 "the process may have %llu open files: at most %u gRPC and %u HTTP connections are taken "
+                 "(ulimit -Hn, LimitNOFILE=)",
+                 (unsigned long long)max_files, within.max_grpc_connections, within.max_http_connections);
+    return within;
 }
 
 static err_t serve_engine(struct engine *engine, const struct serve_options *options, struct access *access,
@@ -293,12 +303,12 @@ static err_t serve_engine(struct engine *engine, const struct serve_options *opt
 {
     struct doors doors = {0};
     struct service *service;
-    raise_file_limit();
+    struct serve_options within = within_file_limit(options);
     err_t e = access_guard(access, engine_service(engine), &service);
     if (e.code == ERR_OK)
-        e = open_grpc(service, options, access, stall_timeout_ns, &doors);
+        e = open_grpc(service, &within, access, stall_timeout_ns, &doors);
     if (e.code == ERR_OK && options->http)
-        e = open_http(service, options, access, stall_timeout_ns, &doors);
+        e = open_http(service, &within, access, stall_timeout_ns, &doors);
     if (e.code == ERR_OK && options->metrics)
         e = open_admin(engine, options, &doors);
     if (e.code == ERR_OK) {

@@ -26,9 +26,9 @@ struct serve_options {
     int64_t shutdown_timeout_ns;   /* how long a drain waits for what is in flight */
     uint32_t max_connection_calls; /* of gRPC: at once on one connection */
     uint32_t max_calls;            /* at once on all; more than the engine queues is refused by the engine */
-    uint32_t max_http_connections;
-    size_t max_message_bytes; /* of a request */
-    const char *version;      /* of this program; static */
+    uint32_t max_grpc_connections, max_http_connections; /* fewer where the limit of open files is too low */
+    size_t max_message_bytes;                            /* of a request */
+    const char *version;                                 /* of this program; static */
 };
 
 /* 127.0.0.1, ports 50051, 8000 and 8002 (metrics), no delay, no limit of age, 30 s, 1,024 calls a connection,

@@ -49,7 +49,8 @@ DUMMY_CONFIG = {
 class Server:
     """A running `bantam serve`."""
 
-    def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str, env: dict[str, str] | None = None):
+    def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str, env: dict[str, str] | None = None,
+                 prefix: tuple[str, ...] = ()):
         self.port_file = directory / f"port-{time.monotonic_ns()}"
         self.http_port_file = directory / f"http-{self.port_file.name}"
         self.metrics_port_file = directory / f"metrics-{self.port_file.name}"
@@ -59,7 +60,7 @@ class Server:
                      str(self.metrics_port_file), "--threads", "1"]
         self.log = open(self.log_path, "wb")
         environment = {**os.environ, **(env or {})}
-        self.process = subprocess.Popen([*arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT, env=environment)
+        self.process = subprocess.Popen([*prefix, *arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT, env=environment)
         try:
             self.port = self.wait_for_port()
         except BaseException:

@@ -60,7 +60,7 @@ class AsyncStream(Generic[T], AsyncIterator[T]):
     async def _try_again(self, error: grpc.RpcError) -> None:
         """Starts another attempt, or raises the error."""
         failure = from_rpc_error(error)
-        delay = None if self._has_begun or self._left.is_set() else self._attempts.delay_after(failure)
+        delay = None if self._has_begun else self._attempts.delay_after(failure)
         if delay is None:
             raise failure from None
         try:

@@ -1,0 +1,38 @@
+"""What a server holds, seen from outside."""
+
+import os
+import pathlib
+import re
+import urllib.request
+
+from balancing_tools import wait_until
+from conftest import CALL_LIMIT_S
+
+
+def resident_kib(server):
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1))
+
+
+def descriptors(server):
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def cpu_s(server):
+    fields = pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for_descriptors(server, n):
+    wait_until(lambda: descriptors(server) <= n)
+
+
+def refused(server, door, peer=None):
+    """Connections that the door has refused; asked over a connection of HTTP that exists, or a new one."""
+    if peer:
+        peer.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n")
+        text = peer.read()[2].decode()
+    else:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
+            text = answer.read().decode()
+    return float(re.search(rf'bantam:connections_refused_total{{[^}}]*door="{door}"}} (\S+)', text).group(1))
