@@ -23,7 +23,7 @@ static const char *cpu_description(const struct backend *backend)
 static const char *cpu_arithmetic(const struct backend *backend)
 {
     (void)backend;
-    return "cpu-1";
+    return "cpu-2";
 }
 
 static const struct backend_library *cpu_library(const struct backend *backend)
@@ -117,6 +117,7 @@ static const struct backend_vtable cpu_vtable = {
     .memory_share_percent = 85,
     .is_host_memory = true,
     .logits_rows_max = 32,
+    .has_block_formats = true,
     .destroy = cpu_destroy,
     .description = cpu_description,
     .arithmetic = cpu_arithmetic,

@@ -27,14 +27,30 @@ struct cpu_backend {
     char description[128];
 };
 
-struct weight {
-    enum weight_format format; /* of the panels: WEIGHT_BF16 for fp8 */
-    size_t n_out, n_in, group;
+/* Outputs of a weight that have one format. */
+struct panels {
+    enum weight_format format; /* WEIGHT_BF16 for fp8 */
+    size_t first_out, n_out, n_in, group;
     size_t n_panels, panel_bytes;
-    uint8_t *panels; /* [n_panels][panel_bytes] */
-    float *bias;     /* [n_panels * PANEL_OUTPUTS] or NULL */
-    float *scale;    /* likewise: of float formats, times the sum over inputs */
+    uint8_t *data; /* [n_panels][panel_bytes] */
+    float *bias;   /* [n_panels * PANEL_OUTPUTS] or NULL */
+    float *scale;  /* likewise: of float formats, times the sum over inputs */
 };
+
+struct weight {
+    size_t n_out, n_in;
+    uint32_t n_sections;
+    struct panels sections[WEIGHT_SECTIONS_MAX];
+};
+
+/* Of panels, without what stands beside them. */
+static inline size_t weight_panels_bytes(const struct weight *weight)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < weight->n_sections; i++)
+        bytes += weight->sections[i].n_panels * weight->sections[i].panel_bytes;
+    return bytes;
+}
 
 struct vector {
     size_t n;
@@ -50,7 +66,8 @@ struct act {
     size_t q_stride, q_block_stride;
     int8_t *q;      /* [max_rows][q_stride]; NULL when width is no multiple of QUANT_BLOCK */
     float *q_scale; /* [max_rows][q_block_stride] */
-    int32_t *q_sum;
+    int32_t *q_sum, *q_low;
+    float *q_total;
 };
 
 struct rope {

@@ -7,7 +7,6 @@ enum { ROW_CHUNK_BYTES = 1 << 20 };
 struct linear_job {
     struct cpu_backend *cpu;
     const struct weight *weight;
-    linear_fn *kernel;
     struct act *in;
     size_t first_row, n_rows; /* quantisation: rows that still need it */
     struct act *out;
@@ -21,54 +20,14 @@ static void quantize_rows(void *context, int thread_index, int n_threads)
     size_t begin, end;
     thread_split(job->n_rows - job->first_row, 1, thread_index, n_threads, &begin, &end);
     for (size_t r = job->first_row + begin; r < job->first_row + end; r++)
-        job->cpu->table.quantize_row(act_row(in, r), in->width, in->q + r * in->q_stride,
-                                     in->q_scale + r * in->q_block_stride,
-                                     in->q_sum + r * in->q_block_stride);
+        job->cpu->table.quantize_row(
+            act_row(in, r), in->width,
+            &(struct quantized_row){in->q + r * in->q_stride, in->q_scale + r * in->q_block_stride,
+                                    in->q_sum + r * in->q_block_stride, in->q_low + r * in->q_block_stride,
+                                    in->q_total + r * in->q_block_stride});
 }
 
-static void linear_panels(void *context, int thread_index, int n_threads)
-{
-    const struct linear_job *job = context;
-    const struct weight *weight = job->weight;
-    const struct act *in = job->in;
-    struct act *out = job->out;
-    size_t begin, end;
-    thread_split(weight->n_panels, 1, thread_index, n_threads, &begin, &end);
-    bool quantized = weight_is_quantized(weight->format);
-    size_t row_bytes = weight->n_in * (quantized ? 1 : sizeof(float));
-    size_t chunk = ROW_CHUNK_BYTES / row_bytes;
-    chunk = chunk < 32 ? 32 : chunk;
-    for (size_t row = 0; row < job->n_rows; row += chunk) {
-        size_t n_rows = job->n_rows - row < chunk ? job->n_rows - row : chunk;
-        for (size_t p = begin; p < end; p++) {
-            size_t first_out = p * PANEL_OUTPUTS;
-            size_t n_out = weight->n_out - first_out;
-            struct linear_args args = {
-                .panel = weight->panels + p * weight->panel_bytes,
-                .n_in = weight->n_in,
-                .group = weight->group,
-                .n_rows = n_rows,
-                .x = act_row(in, row),
-                .x_stride = in->stride,
-                .scale = weight->scale == NULL ? NULL : weight->scale + first_out,
-                .bias = weight->bias == NULL ? NULL : weight->bias + first_out,
-                .out = act_row(out, row) + first_out,
-                .out_stride = out->stride,
-                .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
-            };
-            if (quantized) {
-                args.q = in->q + row * in->q_stride;
-                args.q_stride = in->q_stride;
-                args.q_scale = in->q_scale + row * in->q_block_stride;
-                args.q_sum = in->q_sum + row * in->q_block_stride;
-                args.q_block_stride = in->q_block_stride;
-            }
-            job->kernel(&args);
-        }
-    }
-}
-
-static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format format, enum kernel_id *id)
+static linear_fn *choose_kernel(const struct cpu_backend *cpu, enum weight_format format, enum kernel_id *id)
 {
     switch (format) {
     case WEIGHT_F32:
@@ -89,11 +48,93 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
     case WEIGHT_UINT4:
         *id = KERNEL_linear_uint4;
         return cpu->table.linear_uint4;
+    case WEIGHT_INT5:
+        *id = KERNEL_linear_int5;
+        return cpu->table.linear_int5;
+    case WEIGHT_K4:
+        *id = KERNEL_linear_k4;
+        return cpu->table.linear_k4;
+    case WEIGHT_K5:
+        *id = KERNEL_linear_k5;
+        return cpu->table.linear_k5;
+    case WEIGHT_K6:
+        *id = KERNEL_linear_k6;
+        return cpu->table.linear_k6;
     case WEIGHT_FP8: /* packed as bf16 */
+    case WEIGHT_FORMATS:
         break;
     }
     ASSERT(false && "unknown weight format");
     return NULL;
+}
+
+/* This thread's panels of one section. */
+static void section_panels(const struct linear_job *job, const struct panels *panels, int thread_index,
+                           int n_threads)
+{
+    const struct act *in = job->in;
+    struct act *out = job->out;
+    size_t begin, end;
+    enum kernel_id id;
+    linear_fn *kernel = choose_kernel(job->cpu, panels->format, &id);
+    thread_split(panels->n_panels, 1, thread_index, n_threads, &begin, &end);
+    bool quantized = weight_is_quantized(panels->format);
+    size_t row_bytes = panels->n_in * (quantized ? 1 : sizeof(float));
+    size_t chunk = ROW_CHUNK_BYTES / row_bytes;
+    chunk = chunk < 32 ? 32 : chunk;
+    for (size_t row = 0; row < job->n_rows; row += chunk) {
+        size_t n_rows = job->n_rows - row < chunk ? job->n_rows - row : chunk;
+        for (size_t p = begin; p < end; p++) {
+            size_t first_out = p * PANEL_OUTPUTS;
+            size_t n_out = panels->n_out - first_out;
+            struct linear_args args = {
+                .panel = panels->data + p * panels->panel_bytes,
+                .n_in = panels->n_in,
+                .group = panels->group,
+                .n_rows = n_rows,
+                .x = act_row(in, row),
+                .x_stride = in->stride,
+                .scale = panels->scale == NULL ? NULL : panels->scale + first_out,
+                .bias = panels->bias == NULL ? NULL : panels->bias + first_out,
+                .out = act_row(out, row) + panels->first_out + first_out,
+                .out_stride = out->stride,
+                .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
+            };
+            if (quantized) {
+                args.q = in->q + row * in->q_stride;
+                args.q_stride = in->q_stride;
+                args.q_scale = in->q_scale + row * in->q_block_stride;
+                args.q_sum = in->q_sum + row * in->q_block_stride;
+                args.q_low = in->q_low + row * in->q_block_stride;
+                args.q_total = in->q_total + row * in->q_block_stride;
+                args.q_block_stride = in->q_block_stride;
+            }
+            kernel(&args);
+        }
+    }
+}
+
+static void linear_panels(void *context, int thread_index, int n_threads)
+{
+    const struct linear_job *job = context;
+    for (uint32_t i = 0; i < job->weight->n_sections; i++)
+        section_panels(job, &job->weight->sections[i], thread_index, n_threads);
+}
+
+/* The rows as int8, where a section wants them and they are not there yet. */
+static void quantize_input(struct cpu_backend *cpu, struct linear_job *job)
+{
+    struct act *in = job->in;
+    bool wanted = false;
+    for (uint32_t i = 0; i < job->weight->n_sections; i++)
+        wanted |= weight_is_quantized(job->weight->sections[i].format);
+    if (!wanted || in->n_quantized >= job->n_rows)
+        return;
+    job->first_row = in->n_quantized;
+    cpu_run(cpu, (job->n_rows - job->first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && job->n_rows > 1,
+            quantize_rows, job);
+    in->n_quantized = job->n_rows;
+    cpu->dispatches[KERNEL_quantize_row]++;
 }
 
 static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, const struct weight *weight,
@@ -101,25 +142,17 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
 {
     ASSERT(in->width == weight->n_in && out->width == weight->n_out && in != out);
     ASSERT(n_rows <= in->max_rows && n_rows <= out->max_rows);
-    enum kernel_id id;
-    struct linear_job job = {.cpu = cpu,
-                             .weight = weight,
-                             .kernel = choose_kernel(cpu, weight->format, &id),
-                             .in = in,
-                             .n_rows = n_rows,
-                             .out = out};
+    struct linear_job job = {.cpu = cpu, .weight = weight, .in = in, .n_rows = n_rows, .out = out};
     out->n_quantized = 0;
     if (n_rows == 0)
         return;
-    if (weight_is_quantized(weight->format) && in->n_quantized < n_rows) {
-        job.first_row = in->n_quantized;
-        cpu_run(cpu, (n_rows - job.first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && n_rows > 1,
-                quantize_rows, &job);
-        in->n_quantized = n_rows;
-        cpu->dispatches[KERNEL_quantize_row]++;
-    }
+    quantize_input(cpu, &job);
     cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
-    cpu->dispatches[id]++;
+    for (uint32_t i = 0; i < weight->n_sections; i++) {
+        enum kernel_id id;
+        (void)choose_kernel(cpu, weight->sections[i].format, &id);
+        cpu->dispatches[id]++;
+    }
 }
 
 void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,

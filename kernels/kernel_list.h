@@ -14,6 +14,10 @@
     K(linear_int8, linear_fn, "panel of int8 weights by int8 rows")                                          \
     K(linear_int4, linear_fn, "panel of int4 weights by int8 rows")                                          \
     K(linear_uint4, linear_fn, "panel of int4 weights with zero points by int8 rows")                        \
+    K(linear_int5, linear_fn, "panel of int5 weights by int8 rows")                                          \
+    K(linear_k4, linear_fn, "panel of K-quants of 4 bits by int8 rows")                                      \
+    K(linear_k5, linear_fn, "panel of K-quants of 5 bits by int8 rows")                                      \
+    K(linear_k6, linear_fn, "panel of K-quants of 6 bits by int8 rows")                                      \
     K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
     K(quantize_group_int8, quantize_group_fn, "weights to int8 codes")                                       \
     K(quantize_group_int4, quantize_group_fn, "weights to int4 codes")                                       \
@@ -48,6 +52,18 @@
     V(linear_uint4, ISA_AVX2, avx2)                                                                          \
     V(linear_uint4, ISA_AVX512, avx512)                                                                      \
     V(linear_uint4, ISA_AVX512VNNI, avx512vnni)                                                              \
+    V(linear_int5, ISA_AVX2, avx2)                                                                           \
+    V(linear_int5, ISA_AVX512, avx512)                                                                       \
+    V(linear_int5, ISA_AVX512VNNI, avx512vnni)                                                               \
+    V(linear_k4, ISA_AVX2, avx2)                                                                             \
+    V(linear_k4, ISA_AVX512, avx512)                                                                         \
+    V(linear_k4, ISA_AVX512VNNI, avx512vnni)                                                                 \
+    V(linear_k5, ISA_AVX2, avx2)                                                                             \
+    V(linear_k5, ISA_AVX512, avx512)                                                                         \
+    V(linear_k5, ISA_AVX512VNNI, avx512vnni)                                                                 \
+    V(linear_k6, ISA_AVX2, avx2)                                                                             \
+    V(linear_k6, ISA_AVX512, avx512)                                                                         \
+    V(linear_k6, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
     V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \
