@@ -9,7 +9,6 @@
 static inline __attribute__((always_inline)) void
 unpack_pair(const uint8_t *codes, size_t half, int pair, const enum weight_format FORMAT, vi *low, vi *high)
 {
-    enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
     const vi nibble = vi_set1(0x0f0f0f0fu);
     vi both = vi_load(codes + half * (INT4_BLOCK_BYTES / 2) + (size_t)pair * QUAD_BYTES);
     *low = vi_and(both, nibble);
