@@ -15,16 +15,14 @@ static inline __attribute__((always_inline)) vi load_quad(const int8_t *q)
     return vi_set1(bytes);
 }
 
-/* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their order:
- * one half, then the other. Many rows share what they load between the halves. */
+/* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their
+ * order: one half, then the other. Many rows share what they load between the halves. */
 enum { INT8_ROWS_IN_ORDER_MAX = 4 };
 
 /* Halves [from, to) of one block of 32 inputs into acc. */
-static inline __attribute__((always_inline)) void int8_halves(const struct linear_args *a,
-                                                              const uint8_t *block, const int8_t *q,
-                                                              const int ROWS, size_t first_half,
-                                                              const int FROM, const int TO,
-                                                              vi acc[INT_ROWS_MAX][2])
+static inline __attribute__((always_inline)) void
+int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, const int ROWS,
+            size_t first_half, const int FROM, const int TO, vi acc[INT_ROWS_MAX][2])
 {
 #pragma GCC unroll 8
     for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
