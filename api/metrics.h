@@ -101,7 +101,7 @@ enum {
     X(COUNTER, slow_reader_pauses, MODEL, ONE, "bantam:slow_reader_pauses_total",                            \
       "Choices put aside because their reader did not keep up.")                                             \
     X(COUNTER, slow_reader_cuts, MODEL, ONE, "bantam:slow_reader_cuts_total",                                \
-      "Choices ended because their reader took nothing for --stream-stall-timeout.")
+      "Choices and answers cut because their reader did not take them for --stream-stall-timeout.")
 
 #define METRIC_READER_ROWS(X)                                                                                \
     X(COUNTER, request_success, REASON, ONE, "vllm:request_success_total",                                   \

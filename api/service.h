@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "api/event.h"
+#include "api/kv_events.h"
 #include "api/request.h"
 #include "base/buffer.h"
 #include "base/error.h"
@@ -81,10 +82,25 @@ struct service_vtable {
     err_t (*detokenize)(struct service *service, const uint32_t *ids, size_t n_ids, bool skip_special_tokens,
                         struct buffer *text);
 
+    /* Counts a call for tokenize or detokenize among its tenant's requests: QUOTA_EXCEEDED. A door asks
+     * before it makes the call for a client, and not for calls of its own. NULL: nobody counts. */
+    err_t (*admit_call)(struct service *service, const char *tenant);
+
     /* From now on submit answers UNAVAILABLE; what was accepted goes on. */
     void (*drain)(struct service *service);
     /* Number of streams that their reader has not released, or that still hold memory or blocks. */
     uint32_t (*in_flight)(struct service *service);
+    /* What the prefix cache holds, event by event (api/kv_events.h). All three NULL: this service does not
+     * tell. UNIMPLEMENTED: there is no prefix cache. OUT_OF_RANGE: start_sequence_number is not to be had,
+     * begin with 0. RESOURCE_EXHAUSTED: too many subscribers. After a new batch service_progress() is bumped.
+     */
+    err_t (*kv_subscribe)(struct service *service, const struct kv_subscribe *request,
+                          struct kv_subscription **out);
+    /* The next batch, valid until the next call; *out NULL when there is none yet. Never blocks. DATA_LOSS:
+     * read too slowly, subscribe anew from 0. Subscriptions are closed before the service is. */
+    err_t (*kv_next)(struct service *service, struct kv_subscription *subscription,
+                     const struct kv_event_batch **out);
+    void (*kv_unsubscribe)(struct service *service, struct kv_subscription *subscription);
     /* Where the service and the doors in front of it count. Lives as long as the service. */
     struct metrics *(*metrics)(struct service *service);
 };

@@ -53,21 +53,43 @@ bool buffer_append_text(struct buffer *buffer, const char *text)
 bool buffer_append_format(struct buffer *buffer, const char *format, ...)
 {
     va_list arguments;
+    size_t room = buffer->capacity - buffer->size;
     va_start(arguments, format);
-    int length = vsnprintf(NULL, 0, format, arguments);
+    int length = vsnprintf(room > 0 ? buffer->data + buffer->size : NULL, room, format, arguments);
     va_end(arguments);
-    if (length < 0 || !buffer_reserve(buffer, (size_t)length))
+    bool fits = length >= 0 && (size_t)length < room && buffer->size + (size_t)length <= buffer->limit_bytes;
+    if (!fits && room > 0)
+        buffer->data[buffer->size] = '\0';
+    if (length < 0 || (!fits && !buffer_reserve(buffer, (size_t)length)))
         return false;
-    va_start(arguments, format);
-    vsnprintf(buffer->data + buffer->size, (size_t)length + 1, format, arguments);
-    va_end(arguments);
+    if (!fits) {
+        va_start(arguments, format);
+        vsnprintf(buffer->data + buffer->size, (size_t)length + 1, format, arguments);
+        va_end(arguments);
+    }
     buffer->size += (size_t)length;
     return true;
+}
+
+/* How many bytes from the start on stand for themselves. */
+static size_t plain_bytes(const char *text, size_t size_bytes)
+{
+    size_t n = 0;
+    while (n < size_bytes && text[n] >= 0x20 && text[n] < 0x7f && text[n] != '"' && text[n] != '\\')
+        n++;
+    return n;
 }
 
 static bool append_json_body(struct buffer *buffer, const char *text, size_t size_bytes)
 {
     while (size_bytes > 0) {
+        size_t plain = plain_bytes(text, size_bytes);
+        if (!buffer_append(buffer, text, plain))
+            return false;
+        text += plain;
+        size_bytes -= plain;
+        if (size_bytes == 0)
+            break;
         char escaped[JSON_ESCAPE_MAX];
         size_t consumed;
         size_t length = json_escape_next(text, size_bytes, &consumed, escaped);

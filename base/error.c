@@ -78,6 +78,8 @@ const char *err_code_name(enum err_code code)
         return "UNAVAILABLE";
     case ERR_DEADLINE_EXCEEDED:
         return "DEADLINE_EXCEEDED";
+    case ERR_OUT_OF_RANGE:
+        return "OUT_OF_RANGE";
     case ERR_DATA_LOSS:
         return "DATA_LOSS";
     case ERR_IO:

@@ -21,9 +21,10 @@ enum err_code {
     ERR_UNIMPLEMENTED,       /* valid, but this build or model cannot do it */
     ERR_UNAVAILABLE,         /* draining, loading, or a peer is gone; retry elsewhere */
     ERR_DEADLINE_EXCEEDED,
-    ERR_DATA_LOSS, /* a file is truncated, overlapping or otherwise malformed */
-    ERR_IO,        /* the operating system refused: message carries strerror */
-    ERR_INTERNAL,  /* something that should not happen did, and only this request suffers */
+    ERR_OUT_OF_RANGE, /* a place in something that goes on is not there any more, or not yet */
+    ERR_DATA_LOSS,    /* a file is truncated, overlapping or otherwise malformed; or a reader was too slow */
+    ERR_IO,           /* the operating system refused: message carries strerror */
+    ERR_INTERNAL,     /* something that should not happen did, and only this request suffers */
 };
 
 enum { ERR_MESSAGE_MAX = 512 }; /* bytes incl. NUL; longer messages end in "..." */

@@ -136,6 +136,8 @@ static bool write_circumstances(const struct load_options *options, const struct
                   : buffer_append_text(out, ",\"request_rate\":\"inf\"");
     ok = ok && buffer_append_format(out, ",\"burstiness\":%.6g,\"total_cached_tokens\":%" PRIu64,
                                     arrivals->burstiness, cached_tokens);
+    if (result->retries >= 0)
+        ok = ok && buffer_append_format(out, ",\"retries\":%" PRId64, result->retries);
     if (result->start_to_ready_ns >= 0)
         ok = ok &&
              buffer_append_format(out, ",\"start_to_ready_s\":%.6f", (double)result->start_to_ready_ns / 1e9);
@@ -191,6 +193,8 @@ bool load_report_text(const struct load_options *options, struct load_result *re
                                    per_second((double)s.good, &s), "", "mean", "median", "p90", "p99") &&
               text_metric("TTFT", &s.ttft_ms, out) && text_metric("TPOT", &s.tpot_ms, out) &&
               text_metric("ITL", &result->itl_ms, out) && text_metric("E2E", &s.e2el_ms, out);
+    if (result->retries >= 0)
+        ok = ok && buffer_append_format(out, "retries    %" PRId64 "\n", result->retries);
     for (size_t i = 0; i < result->n && ok; i++)
         if (result->requests[i].error) {
             ok = buffer_append_format(out, "first error: %s\n", result->requests[i].error);

@@ -7,7 +7,7 @@ static const int64_t NS_PER_S = 1000000000;
 
 err_t load_result_init(size_t n, struct load_result *out)
 {
-    *out = (struct load_result){.n = n, .start_to_ready_ns = -1};
+    *out = (struct load_result){.n = n, .retries = -1, .start_to_ready_ns = -1};
     out->requests = mem_alloc_array(n, sizeof *out->requests);
     if (!out->requests)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu requests", n);

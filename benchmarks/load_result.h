@@ -41,6 +41,7 @@ struct load_result {
     uint64_t
         *tokens_per_second; /* [n_seconds] owned: output tokens that arrived in each second of the load */
     size_t n_seconds, seconds_capacity;
+    int64_t retries;           /* requests sent once more, all together; -1 = the load does not do that */
     int64_t start_to_ready_ns; /* what it took to open the engine; -1 = the engine was there already */
 };
 

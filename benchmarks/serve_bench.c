@@ -5,12 +5,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/progress.h"
-#include "proto/codec_flatbuffers.h"
-#include "proto/grpc_client.h"
 
 static const int64_t NS_PER_S = 1000000000;
-static const char GENERATE_PATH[] = "/bantam.Bantam/Generate";
-static const char MODEL_INFO_PATH[] = "/bantam.Bantam/ModelInfo";
 
 struct load;
 
@@ -23,7 +19,7 @@ struct load {
     const struct serve_bench_options *options;
     const struct bench_data *data;
     struct load_result *out;
-    struct grpc_client *client;
+    struct bantam_client *client;
     struct load_request *requests; /* [n] */
     int64_t *starts_ns;            /* [n] */
     int64_t began_ns;
@@ -42,37 +38,30 @@ static void fail(struct load *load, err_t e)
         load->failure = e;
 }
 
-static bool on_message(void *context, const uint8_t *bytes, size_t size_bytes)
+static bool on_event(void *context, const struct event *event)
 {
     struct load_request *request = context;
-    int64_t now_ns = load_now(request->load);
-    struct codec_scratch scratch = {0};
-    const char *request_id;
-    struct event event;
-    err_t e = codec_decode_response(bytes, size_bytes, &scratch, &request_id, &event);
-    if (e.code == ERR_OK) {
-        e = load_result_tokens(request->load->out, request->index, event.n_token_ids, now_ns);
-        if (event.kind == EVENT_FINISHED)
-            load_result_usage(request->load->out, request->index, &event.usage);
-    }
-    fail(request->load, e);
-    codec_scratch_free(&scratch);
+    struct load *load = request->load;
+    fail(load, load_result_tokens(load->out, request->index, event->n_token_ids, load_now(load)));
+    if (event->kind == EVENT_FINISHED)
+        load_result_usage(load->out, request->index, &event->usage);
     return true;
 }
 
-static void on_done(void *context, const struct client_status *status)
+static void on_done(void *context, const struct bantam_outcome *outcome)
 {
     struct load_request *request = context;
     request->load->n_done++;
-    if (status->code == GRPC_STATUS_OK)
+    if (outcome->error.code == ERR_OK)
         return;
     struct buffer text = {.limit_bytes = ERR_MESSAGE_MAX};
-    (void)buffer_append_format(&text, "status %d: %.400s", (int)status->code, status->message);
+    (void)buffer_append_format(&text, "%s: %.400s", err_code_name(outcome->error.code),
+                               outcome->error.message);
     load_result_fail(request->load->out, request->index, text.data ? text.data : "failed");
     buffer_free(&text);
 }
 
-static const struct client_handler HANDLER = {.on_message = on_message, .on_done = on_done};
+static const struct bantam_handler HANDLER = {.on_event = on_event, .on_done = on_done};
 
 static err_t start_request(struct load *load, size_t index, int64_t start_ns)
 {
@@ -97,14 +86,12 @@ static err_t start_request(struct load *load, size_t index, int64_t start_ns)
                      .temperature = (float)options->load.temperature,
                      .ignore_eos = options->load.ignore_eos},
     };
-    struct generate_options generate = {.return_prompt_token_ids = false};
-    struct codec_bytes bytes = codec_encode_generate(&request, &generate);
+    struct bantam_query query = {.method = BANTAM_GENERATE, .request = &request};
+    struct bantam_call_options call = {.timeout_ns = options->timeout_ns};
     struct load_request *state = &load->requests[index];
     *state = (struct load_request){.load = load, .index = index};
     load_result_start(load->out, index, start_ns);
-    struct client_call *call;
-    return grpc_client_start(load->client, GENERATE_PATH, bytes.data, bytes.size, options->timeout_ns,
-                             &HANDLER, state, &call);
+    return bantam_client_start(load->client, &query, &call, &HANDLER, state, NULL);
 }
 
 /* Starts what is due and fits under the bound on streams. A request of an open loop starts, for its figures,
@@ -143,7 +130,7 @@ static void drive(struct load *load)
         progress_begin(&progress, "requests", load->data->count);
     while (load->n_done < load->data->count && load->failure.code == ERR_OK) {
         start_due(load);
-        (void)grpc_client_poll(load->client, time_to_next(load));
+        (void)bantam_client_poll(load->client, time_to_next(load));
         if (load->options->load.show_progress)
             progress_update(&progress, load->n_done);
     }
@@ -161,40 +148,39 @@ err_t serve_bench_run(const struct serve_bench_options *options, const struct be
     err_t e = err_ok();
     if (!load.requests || !load.starts_ns)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu requests", data->count);
-    struct grpc_client_options client_options = {.own_connection = true};
+    struct bantam_client_options client = options->client;
+    client.own_connection = true;
+    client.max_calls = UINT32_MAX; /* an open loop has no bound of its own */
     if (e.code == ERR_OK)
-        e = grpc_client_open(options->target, &client_options, &load.client);
+        e = bantam_client_open(&client, &load.client);
     if (e.code == ERR_OK) {
         arrivals_fill(&options->load.arrivals, data->count, load.starts_ns);
         load.began_ns = clock_now_ns(clock_monotonic());
         drive(&load);
         out->duration_ns = load_now(&load);
         e = load.failure;
-        grpc_client_close(load.client);
+        if (client.retry.max_attempts > 1)
+            out->retries = (int64_t)bantam_client_stats(load.client).retries;
+        bantam_client_close(load.client);
     }
     mem_free(load.requests);
     mem_free(load.starts_ns);
     return e;
 }
 
-err_t serve_bench_vocab_size(const char *target, uint32_t *out)
+err_t serve_bench_vocab_size(const struct bantam_client_options *options, uint32_t *out)
 {
     static const int64_t TIMEOUT_S = 10;
-    struct grpc_client *client;
-    struct grpc_client_options options = {.own_connection = true};
-    TRY(grpc_client_open(target, &options, &client));
-    uint8_t *answer = NULL;
-    size_t size = 0;
-    static const uint8_t EMPTY[1];
-    err_t e = grpc_client_unary(client, MODEL_INFO_PATH, EMPTY, 0, TIMEOUT_S * NS_PER_S, &answer, &size);
+    const struct bantam_query query = {.method = BANTAM_MODEL_INFO};
+    const struct bantam_call_options call = {.timeout_ns = TIMEOUT_S * NS_PER_S};
+    struct bantam_client *client;
+    struct bantam_reply *reply;
+    TRY(bantam_client_open(options, &client));
+    err_t e = bantam_client_ask(client, &query, &call, &reply);
     if (e.code == ERR_OK) {
-        struct codec_scratch scratch = {0};
-        struct model_info info;
-        e = codec_decode_model_info(answer, size, &scratch, &info);
-        *out = info.vocab_size;
-        codec_scratch_free(&scratch);
+        *out = reply->answer.model_info.vocab_size;
+        bantam_reply_free(reply);
     }
-    mem_free(answer);
-    grpc_client_close(client);
-    return e.code == ERR_OK ? e : err_prefix(e, "%s", target);
+    bantam_client_close(client);
+    return e.code == ERR_OK ? e : err_prefix(e, "%s", options->target);
 }

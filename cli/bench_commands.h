@@ -2,6 +2,7 @@
 #pragma once
 
 int bench_decode(int argc, char *argv[]);
+int bench_doors(int argc, char *argv[]);
 int bench_latency(int argc, char *argv[]);
 int bench_ops(int argc, char *argv[]);
 int bench_products(int argc, char *argv[]);

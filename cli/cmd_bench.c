@@ -64,6 +64,7 @@ static const struct {
     {"latency", "arrivals at a rate, in process", bench_latency},
 #ifdef BANTAM_SERVER
     {"serve", "a running server over gRPC, closed or open loop", bench_serve},
+    {"doors", "the doors alone: a model that costs nothing, streams and whole answers", bench_doors},
 #endif
     {"ops", "the ops of a layer, on a device", bench_ops},
     {"products", "cuBLASLt against our own kernels, on a GPU: bits and speed", bench_products},

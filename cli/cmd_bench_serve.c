@@ -2,14 +2,16 @@
 #include <string.h>
 #include "benchmarks/serve_bench.h"
 #include "cli/bench_commands.h"
+#include "cli/client_flags.h"
 #include "cli/commands.h"
 #include "cli/load_flags.h"
 
-enum { BENCH_SERVE_FLAGS_MAX = 16 + LOAD_FLAGS_MAX };
+enum { BENCH_SERVE_FLAGS_MAX = 16 + LOAD_FLAGS_MAX + CLIENT_FLAGS_MAX };
 
 struct bench_serve_values {
     struct load_flag_values load;
-    const char *target, *dataset, *dataset_path, *ramp;
+    struct client_flag_values client;
+    const char *dataset, *dataset_path, *ramp;
     double request_rate, ramp_start, ramp_end, timeout_s;
     int64_t input_len, output_len, prefix_len, num_prefixes;
     bool ignore_eos;
@@ -18,12 +20,6 @@ struct bench_serve_values {
 static size_t bench_serve_flags(struct bench_serve_values *v, struct flag *flags)
 {
     const struct flag rows[] = {
-        {.name = "target",
-         .kind = FLAG_STRING,
-         .target = &v->target,
-         .default_text = "127.0.0.1:50051",
-         .metavar = "HOST:PORT",
-         .help = "the server"},
         {.name = "request-rate",
          .kind = FLAG_DOUBLE,
          .target = &v->request_rate,
@@ -103,10 +99,12 @@ static size_t bench_serve_flags(struct bench_serve_values *v, struct flag *flags
     };
     size_t n = sizeof rows / sizeof *rows;
     memcpy(flags, rows, sizeof rows);
-    return n + load_flags_fill(&v->load, flags + n);
+    n += load_flags_fill(&v->load, flags + n);
+    return n + client_flags_fill(&v->client, flags + n);
 }
 
-static err_t load_data(const struct bench_serve_values *v, struct bench_data *out)
+static err_t load_data(const struct bench_serve_values *v, const struct bantam_client_options *client,
+                       struct bench_data *out)
 {
     *out = (struct bench_data){0};
     if (strcmp(v->dataset, "custom") == 0) {
@@ -122,16 +120,17 @@ static err_t load_data(const struct bench_serve_values *v, struct bench_data *ou
         .num_prefixes = (uint32_t)v->num_prefixes,
         .seed = (uint64_t)v->load.seed,
     };
-    TRY(serve_bench_vocab_size(v->target, &options.vocab_size));
+    TRY(serve_bench_vocab_size(client, &options.vocab_size));
     return bench_data_random(&options, out);
 }
 
 static err_t run_load(const struct bench_serve_values *v, bool *any_failed)
 {
     struct serve_bench_options options = {
-        .target = v->target,
         .timeout_ns = v->timeout_s > 0 ? (int64_t)(v->timeout_s * 1e9) : -1,
     };
+    struct client_header_room headers;
+    TRY(client_flags_options(&v->client, &headers, &options.client));
     TRY(load_flags_options(&v->load, &options.load));
     struct arrival_options *arrivals = &options.load.arrivals;
     arrivals->request_rate = v->request_rate;
@@ -143,7 +142,7 @@ static err_t run_load(const struct bench_serve_values *v, bool *any_failed)
     options.load.ignore_eos = v->ignore_eos;
     struct bench_data data;
     struct load_result result = {0};
-    err_t e = load_data(v, &data);
+    err_t e = load_data(v, &options.client, &data);
     if (e.code == ERR_OK)
         e = serve_bench_run(&options, &data, &result);
     if (e.code == ERR_OK)
@@ -167,7 +166,8 @@ int bench_serve(int argc, char *argv[])
         .flags = flags,
         .n_flags = bench_serve_flags(&values, flags),
         .examples = "  bantam bench serve --max-concurrency 8 --num-prompts 200\n"
-                    "  bantam bench serve --request-rate 20 --goodput ttft:200 --goodput tpot:50 --json\n",
+                    "  bantam bench serve --request-rate 20 --goodput ttft:200 --goodput tpot:50 --json\n"
+                    "  bantam bench serve --target models.example:50051 --ssl --api-key-file key.txt\n",
     };
     struct flag_result arguments;
     int status;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends prompts to a running server, a few streams at once, and prints answers as they come in.
 
-    PYTHONPATH=build/release/clients/python python3 demo/show.py HOST:PORT [PROMPTS]
+    PYTHONPATH=clients/python python3 demo/show.py HOST:PORT [PROMPTS]
 
 PROMPTS is a file like demo/prompts.jsonl, which it is unless given.
 """
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from bantam_client import Client
+from bantam import Client
 
 PROMPTS = pathlib.Path(__file__).resolve().parent / "prompts.jsonl"
 STREAMS = 4
@@ -61,7 +61,7 @@ def stream_one(client, case):
 def main():
     client = Client(sys.argv[1])
     info = client.model_info()
-    print(f"demo: {info.nParameters / 1e6:.1f} M parameters, vocabulary {info.vocabSize}, up to {info.maxContextLength} tokens\n")
+    print(f"demo: {info.n_parameters / 1e6:.1f} M parameters, vocabulary {info.vocab_size}, up to {info.max_context_length} tokens\n")
     prompts = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else PROMPTS
     cases = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
     stream_one(client, cases[0])

@@ -120,6 +120,17 @@ static void fill_sampler(const struct sampling_params *params, struct sampler_pa
     sampler->min_tokens = params->min_tokens;
 }
 
+static const char *salt_name(const char *cache_salt, const char *tenant)
+{
+    return cache_salt ? cache_salt : tenant ? tenant : "";
+}
+
+uint64_t engine_salt(const struct engine *engine, const char *cache_salt, const char *tenant)
+{
+    const char *name = salt_name(cache_salt, tenant);
+    return name[0] ? siphash128(engine->salt_key, name, strlen(name)).low : 0;
+}
+
 static err_t name_stream(struct engine *engine, const struct request *request, struct stream *stream)
 {
     char made[32];
@@ -135,8 +146,9 @@ static err_t name_stream(struct engine *engine, const struct request *request, s
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a request");
     stream->priority = request->priority;
     stream->deadline_ns = request->deadline_ns;
-    const char *salt = request->cache_salt ? request->cache_salt : stream->tenant;
-    stream->salt = salt[0] ? siphash128(engine->salt_key, salt, strlen(salt)).low : 0;
+    stream->salt = engine_salt(engine, request->cache_salt, stream->tenant);
+    if (engine->kv_hub)
+        kv_hub_name_salt(engine->kv_hub, stream->salt, salt_name(request->cache_salt, stream->tenant));
     return err_ok();
 }
 

@@ -106,6 +106,29 @@ static err_t detokenize(struct service *service, const uint32_t *ids, size_t n_i
     return tokenizer_decode(engine->text->tokenizer, ids, n_ids, skip_special_tokens, text);
 }
 
+static err_t kv_subscribe(struct service *service, const struct kv_subscribe *request,
+                          struct kv_subscription **out)
+{
+    struct engine *engine = of(service);
+    if (!engine->kv_hub)
+        return err_new(ERR_UNIMPLEMENTED, "the server runs without a prefix cache");
+    uint64_t salt = engine_salt(engine, request->cache_salt, request->tenant);
+    return kv_hub_subscribe(engine->kv_hub, salt, request->sees_all, request->start_sequence_number, out);
+}
+
+static err_t kv_next(struct service *service, struct kv_subscription *subscription,
+                     const struct kv_event_batch **out)
+{
+    (void)service;
+    return kv_subscription_next(subscription, out);
+}
+
+static void kv_unsubscribe(struct service *service, struct kv_subscription *subscription)
+{
+    (void)service;
+    kv_subscription_close(subscription);
+}
+
 static void drain(struct service *service)
 {
     atomic_store(&of(service)->draining, true);
@@ -137,6 +160,9 @@ static const struct service_vtable ENGINE_SERVICE = {
     .drain = drain,
     .in_flight = in_flight,
     .metrics = metrics,
+    .kv_subscribe = kv_subscribe,
+    .kv_next = kv_next,
+    .kv_unsubscribe = kv_unsubscribe,
 };
 
 /* ---- Opening ---- */
@@ -202,6 +228,11 @@ static err_t create_loop_state(struct engine *engine)
     engine->sched_config.hash_key[0] = random_seed_u64();
     engine->sched_config.hash_key[1] = random_seed_u64();
     engine->max_choices = engine->sched_config.max_requests;
+    if (engine->sched_config.prefix_cache) {
+        TRY(kv_hub_create(info->num_kv_blocks, info->block_tokens, clock_now_ns(engine->clock),
+                          &engine->kv_hub));
+        engine->sched_config.prefix_observer = kv_hub_observer(engine->kv_hub);
+    }
     TRY(sched_create(&engine->sched_config, &engine->sched));
     TRY(mpsc_ring_create(sizeof(struct engine_command), engine_command_capacity(engine->max_choices),
                          &engine->commands));
@@ -360,6 +391,7 @@ void engine_close(struct engine *engine)
     request_registry_destroy(engine->registry);
     mpsc_ring_destroy(engine->commands);
     sched_destroy(engine->sched);
+    kv_hub_destroy(engine->kv_hub);
     if (engine->model) {
         executor_over_model_free(&engine->executor);
         model_destroy(engine->model);

@@ -42,6 +42,8 @@ uint64_t engine_planned_bytes(const void *engine_options, const struct memory_pl
     uint64_t bytes =
         sizeof(struct engine) + request_registry_bytes() + sched_bytes(&config) +
         mpsc_ring_bytes(sizeof(struct engine_command), engine_command_capacity(config.max_requests));
+    if (config.prefix_cache)
+        bytes += kv_hub_bytes(config.n_blocks, config.block_tokens);
     /* The model's plan has the first step. */
     bytes += (config.max_steps_in_flight - 1) * (uint64_t)step_bytes(&capacity);
     uint64_t per_seq = config.max_steps_in_flight * sizeof(struct flight_seq) + sizeof(struct sched_result) +

@@ -7,6 +7,7 @@
 #include "api/validate.h"
 #include "base/event_count.h"
 #include "engine/engine.h"
+#include "engine/kv_hub.h"
 #include "engine/request_registry.h"
 #include "engine/stream.h"
 #include "scheduler/scheduler.h"
@@ -81,6 +82,7 @@ struct engine {
     struct event_count wake;     /* bumped for the loop */
     struct mpsc_ring *commands;
     struct request_registry *registry;
+    struct kv_hub *kv_hub;               /* NULL without a prefix cache */
     _Atomic uint32_t n_choices_reserved; /* accepted, not yet released by the loop */
     _Atomic uint32_t n_streams;          /* accepted, not yet let go by both reader and loop */
     _Atomic uint64_t next_request_number;
@@ -113,6 +115,8 @@ struct validate_limits engine_validate_limits(const struct engine *engine);
 err_t engine_submit(struct service *service, const struct request *request, struct stream **out);
 err_t engine_tokenize_request(struct engine *engine, const struct request *request, struct token_list *ids);
 void engine_collect_garbage(struct engine *engine);
+/* Of requests with this cache_salt, or without one this tenant; 0 = of nobody. */
+uint64_t engine_salt(const struct engine *engine, const char *cache_salt, const char *tenant);
 
 /* Any thread: asks the loop to end a choice. Idempotent. */
 void engine_cancel_choice(struct engine *engine, struct choice *choice);

@@ -245,6 +245,8 @@ static bool loop_turn(struct engine *engine)
 {
     int64_t begin_ns = clock_now_ns(engine->clock);
     atomic_store(&engine->counters.heartbeat_ns, begin_ns);
+    if (engine->kv_hub)
+        kv_hub_set_time(engine->kv_hub, begin_ns);
     bool worked = run_commands(engine);
     if (begin_ns - engine->scanned_ns >= LOOP_SCAN_INTERVAL_MS * NS_PER_MS)
         scan_active(engine, begin_ns);
@@ -259,6 +261,8 @@ static bool loop_turn(struct engine *engine)
         worked = true;
     }
     release_choices(engine);
+    if (engine->kv_hub && kv_hub_flush(engine->kv_hub))
+        engine->published = true;
     engine_count_state(engine);
     if (engine->published) {
         engine->published = false;

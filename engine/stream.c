@@ -70,7 +70,7 @@ err_t stream_create(struct engine *engine, const struct sampling_params *resolve
     stream->sampling = *resolved;
     stream->n_prompt = (uint32_t)n_prompt;
     stream->n_choices = stream->n_unreleased = resolved->n;
-    stream->text.limit_bytes = STREAM_TEXT_BYTES_MAX;
+    stream->text.limit_bytes = stream->piece.limit_bytes = STREAM_TEXT_BYTES_MAX;
     atomic_init(&stream->references, 2);
     err_t e = no_memory();
     stream->choices = mem_alloc_array(resolved->n, sizeof *stream->choices);
@@ -118,6 +118,7 @@ void stream_destroy(struct stream *stream)
     mem_free(stream->request_id);
     mem_free(stream->tenant);
     buffer_free(&stream->text);
+    buffer_free(&stream->piece);
     mem_free(stream);
 }
 

@@ -98,9 +98,9 @@ struct stream {
     /* The reader's scratch for the event given out last. */
     uint32_t *event_ids;                      /* [CHOICE_RING_TOKENS] */
     struct position_logprobs *event_logprobs; /* [CHOICE_RING_TOKENS] or NULL */
-    struct buffer text;
-    uint32_t next_choice; /* round robin */
-    uint32_t n_done;      /* choices whose EVENT_FINISHED was given out */
+    struct buffer text, piece;                /* piece: of one token */
+    uint32_t next_choice;                     /* round robin */
+    uint32_t n_done;                          /* choices whose EVENT_FINISHED was given out */
     bool prompt_delivered;
 };
 

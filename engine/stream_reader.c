@@ -17,13 +17,11 @@ static err_t push_text(struct choice *choice, const struct token_record *record,
     struct stream *stream = choice->stream;
     if (!stream->engine->text || (record->stops && !stream->sampling.include_stop_str_in_output))
         return err_ok();
-    struct buffer piece = {.limit_bytes = STREAM_TEXT_BYTES_MAX};
-    err_t e = detokenizer_push(&choice->detokenizer, record->token_id, &piece);
-    if (e.code == ERR_OK)
-        e = stop_matcher_push(&choice->stop_matcher, piece.data, piece.size,
-                              stream->sampling.include_stop_str_in_output, &stream->text, matched);
-    buffer_free(&piece);
-    return e;
+    struct buffer *piece = &stream->piece;
+    buffer_clear(piece);
+    TRY(detokenizer_push(&choice->detokenizer, record->token_id, piece));
+    return stop_matcher_push(&choice->stop_matcher, piece->data, piece->size,
+                             stream->sampling.include_stop_str_in_output, &stream->text, matched);
 }
 
 /* A stop string does not count while min_tokens asks for more output. n_tokens: not yet in n_delivered. */

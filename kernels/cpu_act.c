@@ -15,8 +15,10 @@ struct act_layout {
     size_t total;
 };
 
-static bool act_layout(size_t max_rows, size_t width, struct act_layout *layout)
+static bool act_layout(const struct cpu_backend *cpu, size_t max_rows, size_t width,
+                       struct act_layout *layout)
 {
+    const bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES;
     enum { FLOATS = ROW_PAD_BYTES / 4 };
     size_t row_bytes;
     if (!checked_add(width, (size_t)4096, &row_bytes) || !checked_mul(row_bytes, 8, &row_bytes) ||
@@ -24,8 +26,9 @@ static bool act_layout(size_t max_rows, size_t width, struct act_layout *layout)
         return false; /* a bound on everything below */
     *layout = (struct act_layout){.stride = round_up(width, FLOATS) + FLOATS};
     size_t total = max_rows * layout->stride * sizeof(float);
-    if (width % QUANT_BLOCK == 0) {
-        layout->q_stride = round_up(width, ROW_PAD_BYTES) + ROW_PAD_BYTES;
+    if (width % QUANT_BLOCK == 0 || tiles) {
+        size_t row = tiles ? round_up(width, TILE_INPUTS) * sizeof(uint16_t) : round_up(width, ROW_PAD_BYTES);
+        layout->q_stride = row + ROW_PAD_BYTES;
         layout->q_block_stride = round_up(width / QUANT_BLOCK, FLOATS);
         layout->q = total;
         layout->q_scale = layout->q + max_rows * layout->q_stride;
@@ -40,19 +43,21 @@ static bool act_layout(size_t max_rows, size_t width, struct act_layout *layout)
 
 size_t cpu_act_bytes(const struct backend *backend, enum act_role role, size_t max_rows, size_t width)
 {
-    (void)backend, (void)role;
+    (void)role;
     struct act_layout layout;
-    return act_layout(max_rows, width, &layout) ? sizeof(struct act) + layout.total : SIZE_MAX;
+    return act_layout((const struct cpu_backend *)backend, max_rows, width, &layout)
+               ? sizeof(struct act) + layout.total
+               : SIZE_MAX;
 }
 
 err_t cpu_act_create(struct backend *backend, enum act_role role, size_t max_rows, size_t width,
                      struct act **out)
 {
-    (void)backend, (void)role;
+    (void)role;
     ASSERT(max_rows > 0 && width > 0);
     *out = NULL;
     struct act_layout layout;
-    bool fits = act_layout(max_rows, width, &layout);
+    bool fits = act_layout(cpu_of(backend), max_rows, width, &layout);
     struct act *act = mem_alloc(sizeof *act);
     uint8_t *memory = fits && act != NULL ? cpu_memory_alloc(layout.total) : NULL;
     if (memory == NULL) {

@@ -19,11 +19,11 @@ static const char *cpu_description(const struct backend *backend)
     return ((const struct cpu_backend *)backend)->description;
 }
 
-/* One arithmetic for every instruction set. The number changes with any change of the bits. */
+/* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    (void)backend;
-    return "cpu-2";
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-2"
+                                                                                       : "cpu-2";
 }
 
 static const struct backend_library *cpu_library(const struct backend *backend)
@@ -59,8 +59,9 @@ static err_t cpu_fault(const struct backend *backend)
 
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
 {
-    (void)backend;
-    return step_bytes(&needs->step);
+    const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
+    size_t tiles = cpu->tile_scratch == NULL ? 0 : (size_t)cpu->n_threads * TILE_SCRATCH_BYTES;
+    return step_bytes(&needs->step) + tiles;
 }
 
 static err_t cpu_reserve(struct backend *backend, const struct backend_needs *needs, uint64_t total_bytes)
@@ -108,6 +109,9 @@ static void cpu_destroy(struct backend *backend)
     for (int i = 0; cpu->attention_scratch != NULL && i < cpu->n_threads; i++)
         cpu_memory_free(cpu->attention_scratch[i]);
     mem_free(cpu->attention_scratch);
+    for (int i = 0; cpu->tile_scratch != NULL && i < cpu->n_threads; i++)
+        cpu_memory_free(cpu->tile_scratch[i]);
+    mem_free(cpu->tile_scratch);
     thread_pool_destroy(cpu->pool);
     mem_free(cpu);
 }
@@ -171,13 +175,30 @@ static const struct backend_vtable cpu_vtable = {
     .act_read = cpu_act_read,
 };
 
-err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
+/* Of every thread; false: not enough memory. */
+static bool create_scratch(struct cpu_backend *cpu)
+{
+    bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES, enough = true;
+    size_t n = (size_t)cpu->n_threads;
+    cpu->attention_scratch = mem_alloc_array(n, sizeof cpu->attention_scratch[0]);
+    cpu->tile_scratch = tiles ? mem_alloc_array(n, sizeof cpu->tile_scratch[0]) : NULL;
+    if (cpu->attention_scratch == NULL || (tiles && cpu->tile_scratch == NULL))
+        return false;
+    for (size_t i = 0; enough && i < n; i++) {
+        cpu->attention_scratch[i] = cpu_memory_alloc(attention_scratch_floats(HEAD_DIM_MAX) * sizeof(float));
+        enough = cpu->attention_scratch[i] != NULL;
+        if (enough && tiles) {
+            cpu->tile_scratch[i] = cpu_memory_alloc(TILE_SCRATCH_BYTES);
+            enough = cpu->tile_scratch[i] != NULL;
+        }
+    }
+    return enough;
+}
+
+err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic arithmetic,
+                         struct backend **out)
 {
     *out = NULL;
-    enum isa_level highest, available = isa_detect();
-    TRY(isa_parse(isa, &highest));
-    if (highest > available)
-        highest = available;
     struct cpu_backend *cpu = mem_alloc(sizeof *cpu);
     if (cpu == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the CPU backend");
@@ -189,18 +210,23 @@ err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
     }
     cpu->n_threads = thread_pool_size(cpu->pool);
     kernel_table_fill(&cpu->table, highest);
+    cpu->table.arithmetic = arithmetic;
     snprintf(cpu->description, sizeof cpu->description, "CPU, %s, %d thread%s", isa_name(highest),
              cpu->n_threads, cpu->n_threads == 1 ? "" : "s");
-    cpu->attention_scratch = mem_alloc_array((size_t)cpu->n_threads, sizeof cpu->attention_scratch[0]);
-    bool enough = cpu->attention_scratch != NULL;
-    for (int i = 0; enough && i < cpu->n_threads; i++) {
-        cpu->attention_scratch[i] = cpu_memory_alloc(attention_scratch_floats(HEAD_DIM_MAX) * sizeof(float));
-        enough = cpu->attention_scratch[i] != NULL;
-    }
-    if (!enough) {
+    if (!create_scratch(cpu)) {
         cpu_destroy(&cpu->base);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the scratch of %d threads", n_threads);
     }
     *out = &cpu->base;
     return err_ok();
+}
+
+err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
+{
+    *out = NULL;
+    enum isa_level highest, available = isa_detect();
+    TRY(isa_parse(isa, &highest));
+    if (highest > available)
+        highest = available;
+    return cpu_backend_create(n_threads, highest, isa_arithmetic(highest), out);
 }

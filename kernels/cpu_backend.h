@@ -23,6 +23,7 @@ struct cpu_backend {
     struct thread_pool *pool;
     int n_threads;
     float **attention_scratch;         /* [n_threads] */
+    uint8_t **tile_scratch;            /* [n_threads]; NULL where the table's arithmetic has no tiles */
     uint64_t dispatches[KERNEL_COUNT]; /* ops that used the kernel; written by the executor */
     char description[128];
 };
@@ -61,10 +62,11 @@ struct act {
     size_t max_rows, width;
     size_t stride; /* floats between rows */
     float *values; /* [max_rows][stride] */
-    /* The rows as int8, made by the first linear op that wants them. */
+    /* The rows as the weight of a linear op takes them, made by the first that wants them so. */
+    enum act_form form; /* ACT_INT8, ACT_BF16 (x_bf16), ACT_WIDE */
     size_t n_quantized; /* rows [0, n_quantized) are valid */
     size_t q_stride, q_block_stride;
-    int8_t *q;      /* [max_rows][q_stride]; NULL when width is no multiple of QUANT_BLOCK */
+    int8_t *q;      /* [max_rows][q_stride] bytes; NULL when no weight of this width can want it */
     float *q_scale; /* [max_rows][q_block_stride] */
     int32_t *q_sum, *q_low;
     float *q_total;
@@ -80,6 +82,11 @@ struct kv {
     size_t block_bytes;
     uint8_t *blocks; /* [n_blocks][n_kv_heads][kv_head_elements] */
 };
+
+/* backend_cpu_create of a level that the machine has, with the arithmetic of another one: that of tiles runs
+ * on every machine, by the references where the level has no variants. */
+err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic arithmetic,
+                         struct backend **out) ERR_MUST_CHECK;
 
 static inline struct cpu_backend *cpu_of(struct backend *backend)
 {
@@ -117,6 +124,18 @@ void cpu_linear(struct backend *backend, const struct step *step, struct act *in
                 struct act *out);
 void cpu_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                 struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
+
+/* cpu_tiles.c */
+/* How a section of a weight of this backend is multiplied. */
+enum act_form cpu_panels_form(const struct cpu_backend *cpu, const struct panels *panels);
+/* Where a row's bf16 form stands. */
+static inline uint16_t *act_row_bf16(const struct act *act, size_t row)
+{
+    return (uint16_t *)(void *)(act->q + row * act->q_stride);
+}
+/* out[r] = weight . in[r] + bias, of the forms ACT_BF16 and ACT_WIDE, in which `in` already is. */
+void cpu_tile_linear(struct cpu_backend *cpu, const struct act *in, size_t n_rows,
+                     const struct panels *panels, struct act *out);
 
 /* cpu_rows.c */
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,

@@ -6,7 +6,8 @@ enum { ROW_CHUNK_BYTES = 1 << 20 };
 
 struct linear_job {
     struct cpu_backend *cpu;
-    const struct weight *weight;
+    const struct panels *sections; /* [n_sections] */
+    uint32_t n_sections;
     struct act *in;
     size_t first_row, n_rows; /* quantisation: rows that still need it */
     struct act *out;
@@ -16,15 +17,41 @@ struct linear_job {
 static void quantize_rows(void *context, int thread_index, int n_threads)
 {
     const struct linear_job *job = context;
+    const struct kernel_table *table = &job->cpu->table;
     struct act *in = job->in;
     size_t begin, end;
     thread_split(job->n_rows - job->first_row, 1, thread_index, n_threads, &begin, &end);
-    for (size_t r = job->first_row + begin; r < job->first_row + end; r++)
-        job->cpu->table.quantize_row(
-            act_row(in, r), in->width,
-            &(struct quantized_row){in->q + r * in->q_stride, in->q_scale + r * in->q_block_stride,
-                                    in->q_sum + r * in->q_block_stride, in->q_low + r * in->q_block_stride,
-                                    in->q_total + r * in->q_block_stride});
+    for (size_t r = job->first_row + begin; r < job->first_row + end; r++) {
+        const float *x = act_row(in, r);
+        int8_t *q = in->q + r * in->q_stride;
+        float *scale = in->q_scale + r * in->q_block_stride;
+        if (in->form == ACT_BF16)
+            table->round_row(x, in->width, act_row_bf16(in, r));
+        else if (in->form == ACT_WIDE)
+            table->quantize_wide_row(x, in->width, q, scale);
+        else
+            table->quantize_row(x, in->width,
+                                &(struct quantized_row){q, scale, in->q_sum + r * in->q_block_stride,
+                                                        in->q_low + r * in->q_block_stride,
+                                                        in->q_total + r * in->q_block_stride});
+    }
+}
+
+/* Makes the first n_rows of `in` what a weight of that form takes, where they are not yet. */
+static void take_form(struct cpu_backend *cpu, struct act *in, enum act_form form, size_t n_rows)
+{
+    if (form == ACT_FLOAT || (in->form == form && in->n_quantized >= n_rows))
+        return;
+    if (in->form != form)
+        in->n_quantized = 0;
+    in->form = form;
+    struct linear_job job = {.cpu = cpu, .in = in, .first_row = in->n_quantized, .n_rows = n_rows};
+    cpu_run(cpu, (n_rows - job.first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && n_rows > 1,
+            quantize_rows, &job);
+    in->n_quantized = n_rows;
+    cpu->dispatches[form == ACT_BF16   ? KERNEL_round_row
+                    : form == ACT_WIDE ? KERNEL_quantize_wide_row
+                                       : KERNEL_quantize_row]++;
 }
 
 static linear_fn *choose_kernel(const struct cpu_backend *cpu, enum weight_format format, enum kernel_id *id)
@@ -117,24 +144,26 @@ static void section_panels(const struct linear_job *job, const struct panels *pa
 static void linear_panels(void *context, int thread_index, int n_threads)
 {
     const struct linear_job *job = context;
-    for (uint32_t i = 0; i < job->weight->n_sections; i++)
-        section_panels(job, &job->weight->sections[i], thread_index, n_threads);
+    for (uint32_t i = 0; i < job->n_sections; i++)
+        section_panels(job, &job->sections[i], thread_index, n_threads);
 }
 
-/* The rows as int8, where a section wants them and they are not there yet. */
-static void quantize_input(struct cpu_backend *cpu, struct linear_job *job)
+/* Sections from `first` on that one walk of the threads serves: plain ones together, one of tiles alone.
+ * form: what they take of the rows. */
+static uint32_t sections_together(const struct cpu_backend *cpu, const struct weight *weight, uint32_t first,
+                                  enum act_form *form)
 {
-    struct act *in = job->in;
-    bool wanted = false;
-    for (uint32_t i = 0; i < job->weight->n_sections; i++)
-        wanted |= weight_is_quantized(job->weight->sections[i].format);
-    if (!wanted || in->n_quantized >= job->n_rows)
-        return;
-    job->first_row = in->n_quantized;
-    cpu_run(cpu, (job->n_rows - job->first_row) * in->width >= CPU_PARALLEL_MIN_ELEMENTS && job->n_rows > 1,
-            quantize_rows, job);
-    in->n_quantized = job->n_rows;
-    cpu->dispatches[KERNEL_quantize_row]++;
+    *form = cpu_panels_form(cpu, &weight->sections[first]);
+    if (*form == ACT_BF16 || *form == ACT_WIDE)
+        return 1;
+    uint32_t n = 1;
+    for (; first + n < weight->n_sections; n++) {
+        enum act_form next = cpu_panels_form(cpu, &weight->sections[first + n]);
+        if (next == ACT_BF16 || next == ACT_WIDE)
+            break;
+        *form = next == ACT_INT8 ? ACT_INT8 : *form;
+    }
+    return n;
 }
 
 static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, const struct weight *weight,
@@ -142,16 +171,29 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
 {
     ASSERT(in->width == weight->n_in && out->width == weight->n_out && in != out);
     ASSERT(n_rows <= in->max_rows && n_rows <= out->max_rows);
-    struct linear_job job = {.cpu = cpu, .weight = weight, .in = in, .n_rows = n_rows, .out = out};
     out->n_quantized = 0;
     if (n_rows == 0)
         return;
-    quantize_input(cpu, &job);
-    cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
-    for (uint32_t i = 0; i < weight->n_sections; i++) {
-        enum kernel_id id;
-        (void)choose_kernel(cpu, weight->sections[i].format, &id);
-        cpu->dispatches[id]++;
+    for (uint32_t i = 0, n; i < weight->n_sections; i += n) {
+        enum act_form form;
+        n = sections_together(cpu, weight, i, &form);
+        take_form(cpu, in, form, n_rows);
+        if (form == ACT_BF16 || form == ACT_WIDE) {
+            cpu_tile_linear(cpu, in, n_rows, &weight->sections[i], out);
+            continue;
+        }
+        struct linear_job job = {.cpu = cpu,
+                                 .sections = &weight->sections[i],
+                                 .n_sections = n,
+                                 .in = in,
+                                 .n_rows = n_rows,
+                                 .out = out};
+        cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
+        for (uint32_t k = i; k < i + n; k++) {
+            enum kernel_id id;
+            (void)choose_kernel(cpu, weight->sections[k].format, &id);
+            cpu->dispatches[id]++;
+        }
     }
 }
 

@@ -18,6 +18,15 @@
     K(linear_k4, linear_fn, "panel of K-quants of 4 bits by int8 rows")                                      \
     K(linear_k5, linear_fn, "panel of K-quants of 5 bits by int8 rows")                                      \
     K(linear_k6, linear_fn, "panel of K-quants of 6 bits by int8 rows")                                      \
+    K(linear_tile_bf16, tile_fn, "panel of bf16 weights by bf16 rows")                                       \
+    K(linear_tile_int8, tile_fn, "panel of int8 weights by bf16 rows")                                       \
+    K(linear_tile_int4, tile_fn, "panel of int4 weights by bf16 rows")                                       \
+    K(linear_tile_uint4, tile_fn, "panel of int4 weights with zero points by bf16 rows")                     \
+    K(linear_wide_int8, tile_fn, "panel of int8 weights in wide groups by int8 rows")                        \
+    K(linear_wide_int4, tile_fn, "panel of int4 weights in wide groups by int8 rows")                        \
+    K(linear_wide_uint4, tile_fn, "the same with zero points")                                               \
+    K(round_row, round_row_fn, "activations to bf16")                                                        \
+    K(quantize_wide_row, quantize_wide_fn, "activations to int8 in blocks of 128")                           \
     K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
     K(quantize_group_int8, quantize_group_fn, "weights to int8 codes")                                       \
     K(quantize_group_int4, quantize_group_fn, "weights to int4 codes")                                       \
@@ -64,6 +73,15 @@
     V(linear_k6, ISA_AVX2, avx2)                                                                             \
     V(linear_k6, ISA_AVX512, avx512)                                                                         \
     V(linear_k6, ISA_AVX512VNNI, avx512vnni)                                                                 \
+    V(linear_tile_bf16, ISA_AMX, amx)                                                                        \
+    V(linear_tile_int8, ISA_AMX, amx)                                                                        \
+    V(linear_tile_int4, ISA_AMX, amx)                                                                        \
+    V(linear_tile_uint4, ISA_AMX, amx)                                                                       \
+    V(linear_wide_int8, ISA_AMX, amx)                                                                        \
+    V(linear_wide_int4, ISA_AMX, amx)                                                                        \
+    V(linear_wide_uint4, ISA_AMX, amx)                                                                       \
+    V(round_row, ISA_AMX, amx)                                                                               \
+    V(quantize_wide_row, ISA_AMX, amx)                                                                       \
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
     V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \

@@ -5,6 +5,7 @@
 
 #if BANTAM_X86
 #include <cpuid.h>
+#include "kernels/x86/amx_request.h"
 
 /* Register state that the operating system saves: bits of XCR0. */
 static uint64_t read_xcr0(void)
@@ -30,7 +31,10 @@ enum isa_level isa_detect(void)
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     if ((saved & XCR0_ZMM) != XCR0_ZMM || (ebx & avx512) != avx512)
         return ISA_AVX2;
-    return ecx & bit_AVX512VNNI ? ISA_AVX512VNNI : ISA_AVX512;
+    if (!(ecx & bit_AVX512VNNI))
+        return ISA_AVX512;
+    bool bf16 = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & bit_AVX512BF16);
+    return bf16 && amx_request() ? ISA_AMX : ISA_AVX512VNNI;
 }
 #else
 enum isa_level isa_detect(void)
@@ -39,7 +43,7 @@ enum isa_level isa_detect(void)
 }
 #endif
 
-static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512", "avx512vnni"};
+static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512", "avx512vnni", "amx"};
 
 const char *isa_name(enum isa_level level)
 {
@@ -60,7 +64,13 @@ err_t isa_parse(const char *text, enum isa_level *out)
         }
     }
     return err_new(ERR_INVALID_ARGUMENT,
-                   "unknown instruction set \"%s\": expected auto, scalar, avx2, avx512 or avx512vnni", text);
+                   "unknown instruction set \"%s\": expected auto, scalar, avx2, avx512, avx512vnni or amx",
+                   text);
+}
+
+enum arithmetic isa_arithmetic(enum isa_level level)
+{
+    return level == ISA_AMX ? ARITHMETIC_TILES : ARITHMETIC_PLAIN;
 }
 
 const char *kernel_name(enum kernel_id id)
@@ -100,4 +110,5 @@ void kernel_table_fill(struct kernel_table *table, enum isa_level highest)
 #else
     (void)highest;
 #endif
+    table->arithmetic = isa_arithmetic(highest);
 }

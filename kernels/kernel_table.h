@@ -4,8 +4,17 @@
 #include "base/error.h"
 #include "kernels/kernel_list.h"
 #include "kernels/kernel_types.h"
+#include "kernels/tiles.h"
 
-enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_AVX512VNNI, ISA_COUNT };
+enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_AVX512VNNI, ISA_AMX, ISA_COUNT };
+
+/* What linear layers compute, to the bit. Instruction sets of one arithmetic give the same bits. */
+enum arithmetic {
+    ARITHMETIC_PLAIN, /* kernel_types.h */
+    ARITHMETIC_TILES, /* tiles.h */
+};
+/* Which of them is that of a level: of ISA_AMX tiles, of all others plain. */
+enum arithmetic isa_arithmetic(enum isa_level level);
 
 #define K(name, type, what) KERNEL_##name,
 enum kernel_id { KERNEL_LIST(K) KERNEL_COUNT };
@@ -16,10 +25,12 @@ struct kernel_table {
     KERNEL_LIST(K)
 #undef K
     enum isa_level level[KERNEL_COUNT]; /* of the variant chosen */
+    enum arithmetic arithmetic;         /* isa_arithmetic of the level that filled it */
 };
 
 /* What CPU and operating system support (CPUID, XGETBV): "avx2" means AVX2, FMA and F16C; "avx512" also F,
- * BW, DQ, VL; "avx512vnni" also VNNI. */
+ * BW, DQ, VL; "avx512vnni" also VNNI; "amx" also AVX-512 BF16, AMX's tiles, INT8 and BF16, and that the
+ * kernel lets this process use tiles, which is asked for here. */
 enum isa_level isa_detect(void);
 const char *isa_name(enum isa_level level);
 /* "auto" = ISA_COUNT - 1. ERR_INVALID_ARGUMENT names the levels that exist. */

@@ -109,11 +109,6 @@ static void nothing(void *context, struct http_exchange *exchange)
     (void)exchange;
 }
 
-static void describe_fault(int status, const char *why, struct buffer *body)
-{
-    (void)openai_encode_fault(status, why, body);
-}
-
 /* --- opening and closing */
 
 err_t admin_door_open(struct service *service, const struct admin_door_options *options,
@@ -124,29 +119,24 @@ err_t admin_door_open(struct service *service, const struct admin_door_options *
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the metrics' listener");
     door->service = service;
     door->options = *options;
-    struct http_server_options server = {
-        .host = options->host,
-        .port = options->port,
-        .n_loop_threads = 1,
-        .n_worker_threads = 1,
-        .max_connections = 64,
-        .max_head_bytes = 16 << 10,
-        .max_body_bytes = 1 << 10,
-        .max_pending_bytes = 64 << 10,
-        .max_stream_bytes = 64 << 10,
-        .max_output_bytes = 8 << 20,
-        .head_timeout_ms = 10000,
-        .body_timeout_ms = 10000,
-        .idle_timeout_ms = 120000, /* longer than people scrape at */
-        .write_timeout_ms = 10000,
+    struct http_door_options limits = http_door_options_default();
+    limits.host = options->host;
+    limits.port = options->port;
+    limits.n_loop_threads = limits.n_worker_threads = 1;
+    limits.max_connections = 64;
+    limits.max_message_bytes = 1 << 10;
+    limits.max_pending_bytes = 64 << 10;
+    limits.max_output_bytes = 8 << 20;
+    limits.body_timeout_ms = limits.write_timeout_ms = 10000;
+    limits.idle_timeout_ms = 120000; /* longer than people scrape at */
+    const struct http_server_options server = {
         .progress = &door->progress,
         .context = door,
         .handle = handle,
         .pump = nothing,
         .ended = nothing,
-        .describe_fault = describe_fault,
     };
-    err_t e = http_server_open(&server, &door->server);
+    err_t e = http_open_transport(&limits, &server, &door->server);
     if (e.code != ERR_OK) {
         mem_free(door);
         return e;

@@ -267,3 +267,73 @@ struct codec_bytes codec_encode_server_info(const struct server_info *info)
                                                                   info->uptime_seconds, info->active_requests,
                                                                   info->max_message_bytes, info->draining));
 }
+
+namespace
+{
+
+flatbuffers::Offset<bantam::KvBlocksStored> encode_stored(builder_t &builder, const struct kv_event *events,
+                                                          size_t n_events, uint32_t block_tokens)
+{
+    std::vector<flatbuffers::Offset<bantam::KvBlock>> blocks;
+    for (size_t i = 0; i < n_events; i++) {
+        ids_offset ids = codec_id_vector(builder, events[i].token_ids, block_tokens);
+        blocks.push_back(
+            bantam::CreateKvBlock(builder, events[i].block_hash, ids, static_cast<int32_t>(block_tokens)));
+    }
+    auto vector = builder.CreateVector(blocks);
+    string_offset salt = codec_string(builder, events[0].cache_salt);
+    bantam::KvBlocksStoredBuilder out(builder);
+    out.add_blocks(vector);
+    if (events[0].has_parent)
+        out.add_parent_block_hash(events[0].parent_block_hash);
+    out.add_cache_salt(salt);
+    return out.Finish();
+}
+
+flatbuffers::Offset<bantam::KvBlocksRemoved> encode_removed(builder_t &builder, const struct kv_event *events,
+                                                            size_t n_events)
+{
+    int64_t *hashes;
+    auto vector = builder.CreateUninitializedVector(n_events, &hashes);
+    for (size_t i = 0; i < n_events; i++)
+        hashes[i] = events[i].block_hash;
+    return bantam::CreateKvBlocksRemoved(builder, vector);
+}
+
+flatbuffers::Offset<bantam::KvCacheEvent> encode_kv_run(builder_t &builder, const struct kv_event *events,
+                                                        size_t n_events, uint32_t block_tokens,
+                                                        uint64_t event_id)
+{
+    flatbuffers::Offset<bantam::KvBlocksStored> stored;
+    flatbuffers::Offset<bantam::KvBlocksRemoved> removed;
+    flatbuffers::Offset<bantam::KvCacheCleared> cleared;
+    if (events->kind == KV_BLOCK_STORED)
+        stored = encode_stored(builder, events, n_events, block_tokens);
+    else if (events->kind == KV_BLOCK_REMOVED)
+        removed = encode_removed(builder, events, n_events);
+    else
+        cleared = bantam::CreateKvCacheCleared(builder);
+    return bantam::CreateKvCacheEvent(builder, event_id, stored, removed, cleared);
+}
+
+} // namespace
+
+struct codec_bytes codec_encode_kv_events(const struct kv_event_batch *batch, uint64_t *last_event_id)
+{
+    builder_t &builder = codec_builder();
+    std::vector<flatbuffers::Offset<bantam::KvCacheEvent>> events;
+    for (size_t i = 0; i < batch->n_events;) {
+        size_t n = codec_kv_run(batch, i);
+        uint64_t event_id = batch->is_snapshot ? 0 : ++*last_event_id;
+        events.push_back(encode_kv_run(builder, &batch->events[i], n, batch->block_tokens, event_id));
+        i += n;
+    }
+    auto vector = builder.CreateVector(events);
+    flatbuffers::Offset<bantam::KvSnapshotChunk> snapshot;
+    if (batch->is_snapshot)
+        snapshot = bantam::CreateKvSnapshotChunk(builder, batch->snapshot_index, batch->snapshot_count,
+                                                 batch->snapshot_blocks);
+    double timestamp = static_cast<double>(batch->unix_ns) * 1e-9;
+    return codec_finish(
+        builder, bantam::CreateKvEventBatch(builder, batch->sequence_number, timestamp, vector, snapshot));
+}

@@ -182,6 +182,18 @@ void decode_complete(const bantam::GenerateComplete *from, char **arrays, struct
                         from->timings()->decode_ns()};
 }
 
+/* What the schema leaves out when it is empty reads as "". */
+const char *text_or_empty(const flatbuffers::String *text)
+{
+    return text ? text->c_str() : "";
+}
+
+struct codec_origin origin_of(const flatbuffers::String *request_id, const bantam::GenerateComplete *complete)
+{
+    return {text_or_empty(request_id), text_or_empty(complete ? complete->model() : nullptr),
+            text_or_empty(complete ? complete->fingerprint() : nullptr)};
+}
+
 template <class M> size_t logprob_bytes(const M *from)
 {
     return (count_logprobs(from->output_logprobs()) + count_logprobs(from->input_logprobs())) *
@@ -260,12 +272,12 @@ struct codec_bytes codec_encode_watch_loads(uint32_t interval_ms)
 }
 
 err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                            const char **request_id, struct event *out)
+                            struct codec_origin *origin, struct event *out)
 {
     *out = {};
     const bantam::GenerateResponse *root = nullptr;
     TRY(codec_root(bytes, size_bytes, ERR_DATA_LOSS, "GenerateResponse", scratch, &root));
-    *request_id = root->request_id() ? root->request_id()->c_str() : "";
+    *origin = origin_of(root->request_id(), root->complete());
     if (!root->chunk() == !root->complete())
         return err_new(ERR_DATA_LOSS, "an answer must be either a chunk or a complete");
     size_t arrays_bytes = root->chunk() ? logprob_bytes(root->chunk()) : logprob_bytes(root->complete());
@@ -283,14 +295,14 @@ err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct code
 }
 
 err_t codec_decode_whole(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                         const char **request_id, const struct event **events, size_t *n_events)
+                         struct codec_origin *origin, const struct event **events, size_t *n_events)
 {
     const bantam::GenerateWholeResponse *root = nullptr;
     TRY(codec_root(bytes, size_bytes, ERR_DATA_LOSS, "GenerateWholeResponse", scratch, &root));
-    *request_id = root->request_id() ? root->request_id()->c_str() : "";
     *n_events = root->choices() ? root->choices()->size() : 0;
     if (*n_events == 0)
         return err_new(ERR_DATA_LOSS, "an answer without choices");
+    *origin = origin_of(root->request_id(), root->choices()->Get(0));
     size_t arrays_bytes = *n_events * sizeof(struct event);
     for (const bantam::GenerateComplete *choice : *root->choices())
         arrays_bytes += logprob_bytes(choice);
@@ -322,6 +334,38 @@ err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_sc
     return err_ok();
 }
 
+err_t codec_decode_server_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                               struct server_info *out)
+{
+    *out = {};
+    const bantam::ServerInfoResponse *root = nullptr;
+    TRY(codec_root(bytes, size_bytes, ERR_DATA_LOSS, "ServerInfoResponse", scratch, &root));
+    out->version = text_or_empty(root->version());
+    out->grpc_version = text_or_empty(root->grpc_version());
+    out->uptime_seconds = root->uptime_seconds();
+    out->active_requests = root->active_requests();
+    out->max_message_bytes = root->max_message_bytes();
+    out->draining = root->draining();
+    return err_ok();
+}
+
+err_t codec_decode_aborted(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                           const bool **aborted, size_t *n_aborted)
+{
+    const bantam::AbortResponse *root = nullptr;
+    TRY(codec_root(bytes, size_bytes, ERR_DATA_LOSS, "AbortResponse", scratch, &root));
+    *aborted = nullptr;
+    *n_aborted = root->aborted() ? root->aborted()->size() : 0;
+    if (*n_aborted == 0)
+        return err_ok();
+    TRY(codec_arrays(scratch, *n_aborted * sizeof **aborted));
+    bool *out = static_cast<bool *>(scratch->arrays);
+    for (size_t i = 0; i < *n_aborted; i++)
+        out[i] = root->aborted()->Get((flatbuffers::uoffset_t)i) != 0;
+    *aborted = out;
+    return err_ok();
+}
+
 err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct loads *out)
 {
@@ -350,12 +394,6 @@ err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_s
     out->step_running = root->step_running();
     out->failed = root->failed();
     return err_ok();
-}
-
-/* What the schema leaves out when it is empty reads as "". */
-static const char *text_or_empty(const flatbuffers::String *text)
-{
-    return text ? text->c_str() : "";
 }
 
 err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,

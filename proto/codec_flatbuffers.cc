@@ -244,6 +244,18 @@ err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct c
     return codec_check_watch_interval(*interval_ms);
 }
 
+err_t codec_decode_kv_subscribe(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                uint64_t *start_sequence_number)
+{
+    *start_sequence_number = 0;
+    if (size_bytes == 0)
+        return err_ok();
+    const bantam::SubscribeKvEventsRequest *root = nullptr;
+    TRY(codec_root(bytes, size_bytes, ERR_INVALID_ARGUMENT, "SubscribeKvEventsRequest", scratch, &root));
+    *start_sequence_number = root->start_sequence_number();
+    return err_ok();
+}
+
 err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch)
 {
     /* All three are tables without fields: to the verifier they are the same. */

@@ -21,6 +21,7 @@ extern "C" {
 enum {
     CODEC_DEPTH_MAX = 16,              /* of nested tables */
     CODEC_TABLES_MAX = 4608,           /* of one request: REQUEST_MESSAGES_MAX and some */
+    CODEC_KV_EVENTS_MAX = 1 << 16,     /* of one batch, read by a client: a small message can name many */
     CODEC_ANSWER_TABLES_MAX = 1 << 18, /* of one answer, read by a client: a table a position with logprobs */
 };
 
@@ -46,6 +47,9 @@ err_t codec_decode_abort(const uint8_t *bytes, size_t size_bytes, struct codec_s
 err_t codec_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                uint32_t *interval_ms) ERR_MUST_CHECK;
 
+err_t codec_decode_kv_subscribe(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                uint64_t *start_sequence_number) ERR_MUST_CHECK;
+
 /* ModelInfoRequest, ServerInfoRequest, GetLoadsRequest: nothing in them yet; zero bytes are one too. */
 err_t codec_decode_empty(const uint8_t *bytes, size_t size_bytes,
                          struct codec_scratch *scratch) ERR_MUST_CHECK;
@@ -63,6 +67,7 @@ struct codec_bytes codec_encode_aborted(const bool *aborted, size_t n_aborted);
 struct codec_bytes codec_encode_model_info(const struct model_info *info);
 struct codec_bytes codec_encode_loads(const struct loads *loads);
 
+struct codec_bytes codec_encode_kv_events(const struct kv_event_batch *batch, uint64_t *last_event_id);
 struct codec_bytes codec_encode_server_info(const struct server_info *info);
 
 /* The client's side. request -> GenerateRequest. */
@@ -72,22 +77,35 @@ struct codec_bytes codec_encode_tokenize(const struct request *request);
 struct codec_bytes codec_encode_detokenize(const struct detokenize_request *request);
 struct codec_bytes codec_encode_abort(const struct abort_request *request);
 struct codec_bytes codec_encode_watch_loads(uint32_t interval_ms);
+struct codec_bytes codec_encode_kv_subscribe(uint64_t start_sequence_number);
 
+/* Whose answer it is, and whose: "" where a message does not say. */
+struct codec_origin {
+    const char *request_id;
+    const char *model, *fingerprint; /* with the end of a choice */
+};
 /* One message of a Generate stream. Logprobs are converted into scratch; `last` is not on the wire and comes
- * out false; *request_id and pointers in *out live as long as bytes and scratch. ERR_DATA_LOSS for bad bytes.
- */
+ * out false; *origin and pointers in *out live as long as bytes and scratch. ERR_DATA_LOSS for bad bytes. */
 err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                            const char **request_id, struct event *out) ERR_MUST_CHECK;
+                            struct codec_origin *origin, struct event *out) ERR_MUST_CHECK;
 /* GenerateWholeResponse: *events [*n_events] lives in scratch. */
 err_t codec_decode_whole(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
-                         const char **request_id, const struct event **events,
+                         struct codec_origin *origin, const struct event **events,
                          size_t *n_events) ERR_MUST_CHECK;
 err_t codec_decode_token_ids(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                              const uint32_t **token_ids, size_t *n_token_ids) ERR_MUST_CHECK;
 err_t codec_decode_text(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                         const char **text, size_t *text_bytes) ERR_MUST_CHECK;
+/* KvEventBatch: events live in scratch, what they point to in bytes. */
+err_t codec_decode_kv_events(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                             struct kv_event_batch *out) ERR_MUST_CHECK;
 err_t codec_decode_model_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                               struct model_info *out) ERR_MUST_CHECK;
+/* Without model, loads and the two times, which are not on this wire. */
+err_t codec_decode_server_info(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                               struct server_info *out) ERR_MUST_CHECK;
+err_t codec_decode_aborted(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                           const bool **aborted, size_t *n_aborted) ERR_MUST_CHECK;
 err_t codec_decode_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                          struct loads *out) ERR_MUST_CHECK;
 

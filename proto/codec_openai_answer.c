@@ -295,9 +295,10 @@ static bool encode_finish(const struct openai_answer *answer, const struct event
                 : event->stop_token_id >= 0 && event->finish_reason == FINISH_STOP
                     ? PRINT("%" PRId64, event->stop_token_id)
                     : TEXT("null");
-    return good && PRINT(",\"timings\":{\"queue_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f}",
+    return good && PRINT(",\"timings\":{\"queue_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f}"
+                         ",\"preemptions\":%" PRIu32,
                          ms_of(event->timings.queue_ns), ms_of(event->timings.prefill_ns),
-                         ms_of(event->timings.decode_ns));
+                         ms_of(event->timings.decode_ns), event->usage.preemptions);
 }
 
 static bool encode_token_ids(const struct openai_answer *answer, const struct event *event,
@@ -445,7 +446,11 @@ bool openai_encode_model(const struct model_info *model, int64_t created_unix_s,
                  created_unix_s) &&
            STRING(model->model) &&
            PRINT(",\"parent\":null,\"max_model_len\":%" PRIu32 ",\"fingerprint\":", model->max_model_len) &&
-           STRING(model->fingerprint) && TEXT("}");
+           STRING(model->fingerprint) && TEXT(",\"fingerprints\":{\"weights\":") &&
+           STRING(model->weights_fingerprint) && TEXT(",\"tokenizer\":") &&
+           STRING(model->tokenizer_fingerprint) && TEXT(",\"template\":") &&
+           STRING(model->template_fingerprint) && TEXT(",\"arithmetic\":") &&
+           STRING(model->arithmetic_fingerprint) && TEXT("}}");
 }
 
 bool openai_encode_models(const struct model_info *model, int64_t created_unix_s, struct buffer *out)

@@ -18,6 +18,8 @@ err_t protobuf_decode_abort(const uint8_t *bytes, size_t size_bytes, struct code
                             struct abort_request *out) ERR_MUST_CHECK;
 err_t protobuf_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                   uint32_t *interval_ms) ERR_MUST_CHECK;
+err_t protobuf_decode_kv_subscribe(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                   uint64_t *start_sequence_number) ERR_MUST_CHECK;
 /* Any well-formed message; its fields do not matter. */
 err_t protobuf_decode_empty(const uint8_t *bytes, size_t size_bytes,
                             struct codec_scratch *scratch) ERR_MUST_CHECK;
@@ -31,6 +33,7 @@ struct codec_bytes protobuf_encode_model_info(const struct model_info *info);
 struct codec_bytes protobuf_encode_server_info(const struct server_info *info);
 struct codec_bytes protobuf_encode_loads(const struct server_info *info);
 struct codec_bytes protobuf_encode_watched_loads(const struct loads *loads);
+struct codec_bytes protobuf_encode_kv_events(const struct kv_event_batch *batch, uint64_t *last_event_id);
 struct codec_bytes protobuf_encode_health(bool healthy, const char *message);
 /* sha256: NULL but with the last chunk. */
 struct codec_bytes protobuf_encode_tokenizer_chunk(const uint8_t *data, size_t size_bytes,

@@ -460,3 +460,119 @@ struct codec_bytes protobuf_encode_tokenizer_chunk(const uint8_t *data, size_t s
                                                  .sha256 = string_field(sha256)};
     return encode(&smg_grpc_common_GetTokenizerChunk_msg, &message);
 }
+
+/* --- SubscribeKvEvents */
+
+/* Events of a batch that are one on the wire. */
+struct kv_run {
+    const struct kv_event *events; /* [n] */
+    size_t n;
+    uint32_t block_tokens;
+};
+
+static bool put_blocks(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    const struct kv_run *run = *arg;
+    for (size_t i = 0; i < run->n; i++) {
+        struct column ids = {run->events[i].token_ids, run->block_tokens, sizeof(uint32_t)};
+        smg_grpc_common_KvBlock message = {
+            .block_hash = run->events[i].block_hash,
+            .token_ids = column_field(put_ids, &ids),
+            .block_size = (int32_t)run->block_tokens,
+        };
+        if (!pb_encode_tag_for_field(stream, field) ||
+            !pb_encode_submessage(stream, &smg_grpc_common_KvBlock_msg, &message))
+            return false;
+    }
+    return true;
+}
+
+static bool put_stored(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    const struct kv_run *run = *arg;
+    smg_grpc_common_KvBlocksStored message = {
+        .blocks = {{.encode = put_blocks}, (void *)run},
+        .has_parent_block_hash = run->events[0].has_parent,
+        .parent_block_hash = run->events[0].parent_block_hash,
+        .cache_salt = string_field(run->events[0].cache_salt),
+    };
+    return pb_encode_tag_for_field(stream, field) &&
+           pb_encode_submessage(stream, &smg_grpc_common_KvBlocksStored_msg, &message);
+}
+
+static bool put_hashes(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    const struct kv_run *run = *arg;
+    size_t size_bytes = 0;
+    for (size_t i = 0; i < run->n; i++) {
+        size_t n = 1;
+        for (uint64_t left = (uint64_t)run->events[i].block_hash >> 7; left > 0; left >>= 7)
+            n++;
+        size_bytes += n;
+    }
+    if (!put_packed(stream, field, size_bytes))
+        return false;
+    if (!stream->callback)
+        return pb_write(stream, NULL, size_bytes);
+    for (size_t i = 0; i < run->n; i++)
+        if (!pb_encode_varint(stream, (uint64_t)run->events[i].block_hash))
+            return false;
+    return true;
+}
+
+static bool put_removed(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    smg_grpc_common_KvBlocksRemoved message = {.block_hashes = {{.encode = put_hashes}, *arg}};
+    return pb_encode_tag_for_field(stream, field) &&
+           pb_encode_submessage(stream, &smg_grpc_common_KvBlocksRemoved_msg, &message);
+}
+
+static bool put_cleared(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    (void)arg;
+    return pb_encode_tag_for_field(stream, field) && pb_encode_string(stream, NULL, 0);
+}
+
+struct kv_events_field {
+    const struct kv_event_batch *batch;
+    uint64_t last_event_id; /* before it */
+};
+
+static bool put_kv_events(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
+{
+    const struct kv_events_field *events = *arg;
+    const struct kv_event_batch *batch = events->batch;
+    uint64_t event_id = events->last_event_id;
+    for (size_t i = 0; i < batch->n_events;) {
+        struct kv_run run = {&batch->events[i], codec_kv_run(batch, i), batch->block_tokens};
+        smg_grpc_common_KvCacheEvent message = {.event_id = batch->is_snapshot ? 0 : ++event_id};
+        if (run.events->kind == KV_BLOCK_STORED)
+            message.stored = (pb_callback_t){{.encode = put_stored}, &run};
+        else if (run.events->kind == KV_BLOCK_REMOVED)
+            message.removed = (pb_callback_t){{.encode = put_removed}, &run};
+        else
+            message.cleared = (pb_callback_t){{.encode = put_cleared}, &run};
+        if (!pb_encode_tag_for_field(stream, field) ||
+            !pb_encode_submessage(stream, &smg_grpc_common_KvCacheEvent_msg, &message))
+            return false;
+        i += run.n;
+    }
+    return true;
+}
+
+struct codec_bytes protobuf_encode_kv_events(const struct kv_event_batch *batch, uint64_t *last_event_id)
+{
+    struct kv_events_field events = {batch, *last_event_id};
+    smg_grpc_common_KvEventBatch message = {
+        .sequence_number = batch->sequence_number,
+        .timestamp = (double)batch->unix_ns * 1e-9,
+        .events = {{.encode = put_kv_events}, &events},
+        .has_snapshot = batch->is_snapshot,
+        .snapshot = {.index = batch->snapshot_index,
+                     .count = batch->snapshot_count,
+                     .blocks = batch->snapshot_blocks},
+    };
+    if (!batch->is_snapshot)
+        *last_event_id += codec_kv_runs(batch);
+    return encode(&smg_grpc_common_KvEventBatch_msg, &message);
+}

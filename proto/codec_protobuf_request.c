@@ -456,6 +456,19 @@ err_t protobuf_decode_watch_loads(const uint8_t *bytes, size_t size_bytes, struc
     return codec_check_watch_interval(*interval_ms);
 }
 
+err_t protobuf_decode_kv_subscribe(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                   uint64_t *start_sequence_number)
+{
+    (void)scratch;
+    smg_grpc_common_SubscribeKvEventsRequest message = smg_grpc_common_SubscribeKvEventsRequest_init_zero;
+    struct source source = {bytes, bytes + size_bytes};
+    pb_istream_t stream = open_source(&source);
+    if (!pb_decode(&stream, &smg_grpc_common_SubscribeKvEventsRequest_msg, &message))
+        return malformed("smg.grpc.common.SubscribeKvEventsRequest", &stream);
+    *start_sequence_number = message.start_sequence_number;
+    return err_ok();
+}
+
 err_t protobuf_decode_empty(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch)
 {
     (void)scratch;

@@ -3,34 +3,6 @@
 #include "proto/codec_flatbuffers.h"
 #include "proto/codec_protobuf.h"
 
-struct load_ratios codec_load_ratios(const struct loads *loads)
-{
-    struct load_ratios ratios = {0};
-    if (loads->kv_blocks_total > 0)
-        ratios.kv_usage = (double)loads->kv_blocks_used / loads->kv_blocks_total;
-    double running = loads->max_num_seqs > 0 ? (double)loads->requests_running / loads->max_num_seqs : 0;
-    ratios.utilization = ratios.kv_usage > running ? ratios.kv_usage : running;
-    if (loads->prefix_queries_tokens > 0)
-        ratios.hit_rate = (double)loads->prefix_hit_tokens / (double)loads->prefix_queries_tokens;
-    return ratios;
-}
-
-err_t codec_check_abort_ids(size_t n_ids)
-{
-    if (n_ids == 0 || n_ids > CODEC_ABORT_IDS_MAX)
-        return err_new(ERR_INVALID_ARGUMENT, "request_ids has %zu entries; 1 to %d are allowed", n_ids,
-                       CODEC_ABORT_IDS_MAX);
-    return err_ok();
-}
-
-err_t codec_check_watch_interval(uint32_t interval_ms)
-{
-    if (interval_ms < CODEC_WATCH_INTERVAL_MIN_MS || interval_ms > CODEC_WATCH_INTERVAL_MAX_MS)
-        return err_new(ERR_INVALID_ARGUMENT, "interval_ms is %u; it must be %d to %d", interval_ms,
-                       CODEC_WATCH_INTERVAL_MIN_MS, CODEC_WATCH_INTERVAL_MAX_MS);
-    return err_ok();
-}
-
 static struct codec_bytes encode_loads_alone(const struct server_info *info)
 {
     return codec_encode_loads(&info->loads);
@@ -40,6 +12,7 @@ const struct door_codec door_codec_flatbuffers = {
     .decode_generate = codec_decode_generate,
     .decode_abort = codec_decode_abort,
     .decode_watch_loads = codec_decode_watch_loads,
+    .decode_kv_subscribe = codec_decode_kv_subscribe,
     .decode_empty = codec_decode_empty,
     .encode_event = codec_encode_event,
     .encode_whole = codec_encode_whole,
@@ -48,18 +21,22 @@ const struct door_codec door_codec_flatbuffers = {
     .encode_server_info = codec_encode_server_info,
     .encode_loads = encode_loads_alone,
     .encode_watched_loads = codec_encode_loads,
+    .encode_kv_events = codec_encode_kv_events,
 };
 
 const struct door_codec door_codec_protobuf = {
     .decode_generate = protobuf_decode_generate,
     .decode_abort = protobuf_decode_abort,
     .decode_watch_loads = protobuf_decode_watch_loads,
+    .decode_kv_subscribe = protobuf_decode_kv_subscribe,
     .decode_empty = protobuf_decode_empty,
     .encode_event = protobuf_encode_event,
     .finish_is_bare = true,
+    .describes_in_trailers = true,
     .encode_aborted = protobuf_encode_aborted,
     .encode_model_info = protobuf_encode_model_info,
     .encode_server_info = protobuf_encode_server_info,
     .encode_loads = protobuf_encode_loads,
     .encode_watched_loads = protobuf_encode_watched_loads,
+    .encode_kv_events = protobuf_encode_kv_events,
 };

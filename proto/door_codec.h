@@ -86,6 +86,9 @@ struct door_codec {
                           struct abort_request *out);
     err_t (*decode_watch_loads)(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
                                 uint32_t *interval_ms);
+    /* Zero bytes are a request for the present. */
+    err_t (*decode_kv_subscribe)(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch,
+                                 uint64_t *start_sequence_number);
     /* A request without fields that matter; zero bytes are one too. */
     err_t (*decode_empty)(const uint8_t *bytes, size_t size_bytes, struct codec_scratch *scratch);
 
@@ -97,14 +100,23 @@ struct door_codec {
                                        size_t n_events);
     /* In a stream the last tokens of a choice go as an EVENT_TOKENS of their own before its end. */
     bool finish_is_bare;
+    /* What its messages have no fields for goes into trailers (answer_trailers.h). */
+    bool describes_in_trailers;
     struct codec_bytes (*encode_aborted)(const bool *aborted, size_t n_aborted);
     struct codec_bytes (*encode_model_info)(const struct model_info *info);
     struct codec_bytes (*encode_server_info)(const struct server_info *info);
     struct codec_bytes (*encode_loads)(const struct server_info *info); /* of GetLoads */
     struct codec_bytes (*encode_watched_loads)(const struct loads *loads);
+    /* *last_event_id: of the stream; moves on, except in a snapshot. */
+    struct codec_bytes (*encode_kv_events)(const struct kv_event_batch *batch, uint64_t *last_event_id);
 };
 
 extern const struct door_codec door_codec_flatbuffers, door_codec_protobuf;
+
+/* How many of a batch's events from events[first] on are one on the wire: blocks stored each behind the one
+ * before, or blocks removed. At least 1. */
+size_t codec_kv_run(const struct kv_event_batch *batch, size_t first);
+size_t codec_kv_runs(const struct kv_event_batch *batch); /* of the whole batch */
 
 /* What both wire formats refuse in the same words. */
 err_t codec_check_abort_ids(size_t n_ids) ERR_MUST_CHECK;

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/event_count.h"
+#include "proto/answer_trailers.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/route_headers.h"
 #include "proto/service_state.h"
@@ -19,6 +20,7 @@ struct generate_call {
     struct event finish; /* a choice's end whose tokens went ahead; has_finish */
     bool has_finish;
     struct codec_answer answer;
+    struct answer_trailers trailers;
     int64_t deadline_ns;
     uint32_t completion_tokens[SAMPLING_N_MAX];
 };
@@ -41,6 +43,8 @@ static enum pump_result end_generation(struct generate_call *generate)
 {
     service_of(generate)->stream_release(generate->stream);
     generate->stream = NULL;
+    whole_answer_destroy(generate->whole); /* its bytes are under way: the call may live on for a while */
+    generate->whole = NULL;
     leave_active(generate->item.door);
     return PUMP_DONE;
 }
@@ -75,6 +79,8 @@ static enum pump_result send_message(struct generate_call *generate, struct code
         rpc_call_send(call, bytes.data, bytes.size);
         return PUMP_SENDING;
     }
+    if (generate->codec->describes_in_trailers)
+        answer_trailers_add(&generate->trailers, &generate->answer, call);
     rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
     return end_generation(generate);
 }
@@ -134,6 +140,7 @@ static enum pump_result take_event(struct generate_call *generate, const struct 
     err_t e = failure_of(generate, event);
     if (e.code != ERR_OK)
         return fail_generation(generate, &e);
+    answer_trailers_note(&generate->trailers, event);
     if (generate->whole)
         return keep_event(generate, event);
     return event->kind == EVENT_FINISHED ? send_finish(generate, event) : send_event(generate, event);

@@ -1,25 +1,20 @@
 #include "proto/grpc_client.h"
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/grpc_channel.h"
 #include "proto/grpc_runtime.h"
 
-enum {
-    CLIENT_MESSAGE_BYTES_DEFAULT = 64 << 20,
-    CLIENT_KEEPALIVE_TIME_MS = 30000,
-    CLIENT_KEEPALIVE_TIMEOUT_MS = 20000,
-    CLIENT_WINDOW_BYTES_DEFAULT = 65536, /* where gRPC starts from as well */
-};
-
-enum client_tag_kind { CLIENT_BEGUN, CLIENT_MESSAGE, CLIENT_STATUS };
+enum client_tag_kind { CLIENT_BEGUN, CLIENT_MESSAGE, CLIENT_STATUS, CLIENT_WAKE };
 
 struct client_tag {
     enum client_tag_kind kind;
@@ -35,6 +30,8 @@ struct client_call {
     uint32_t n_batches; /* under way */
     bool reading, has_status;
     grpc_metadata_array headers, trailers;
+    grpc_metadata metadata[CLIENT_METADATA_MAX];
+    size_t n_metadata;
     grpc_byte_buffer *sending, *received;
     grpc_status_code status;
     grpc_slice details;
@@ -46,6 +43,10 @@ struct grpc_client {
     grpc_completion_queue *queue;
     struct client_call *calls;
     uint32_t n_calls;
+    /* A call that is never begun: an empty batch on it wakes the queue from any thread. */
+    grpc_call *wake_call;
+    struct client_tag wake_tag;
+    atomic_bool waking; /* such a batch is under way */
 };
 
 static void start_batch(struct client_call *call, const grpc_op *ops, size_t n_ops, struct client_tag *tag)
@@ -74,11 +75,13 @@ void grpc_client_cancel(struct client_call *call)
     (void)grpc_call_cancel(call->call, NULL);
 }
 
-static grpc_arg int_arg(const char *key, int value)
+static const gpr_timespec NEVER = {INT64_MAX, 0, GPR_CLOCK_MONOTONIC};
+
+static gpr_timespec deadline_from(int64_t timeout_ns)
 {
-    grpc_arg arg = {.type = GRPC_ARG_INTEGER, .key = (char *)key};
-    arg.value.integer = value;
-    return arg;
+    if (timeout_ns < 0 || timeout_ns > INT64_MAX / 2)
+        return NEVER;
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(timeout_ns, GPR_TIMESPAN));
 }
 
 err_t grpc_client_open(const char *target, const struct grpc_client_options *options,
@@ -88,32 +91,27 @@ err_t grpc_client_open(const char *target, const struct grpc_client_options *opt
     if (!client)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a gRPC client");
     grpc_runtime_init();
+    err_t e = grpc_channel_open(target, options, &client->channel);
+    if (e.code != ERR_OK) {
+        grpc_runtime_shutdown();
+        mem_free(client);
+        return e;
+    }
     client->queue = grpc_completion_queue_create_for_next(NULL);
-    size_t max_bytes = options->max_message_bytes ? options->max_message_bytes : CLIENT_MESSAGE_BYTES_DEFAULT;
-    int window_bytes = options->window_bytes ? (int)options->window_bytes : CLIENT_WINDOW_BYTES_DEFAULT;
-    grpc_arg args[] = {
-        int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max_bytes),
-        int_arg(GRPC_ARG_ENABLE_RETRIES, 0), /* a stream of tokens cannot be sent twice */
-        int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, CLIENT_KEEPALIVE_TIME_MS),
-        int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, CLIENT_KEEPALIVE_TIMEOUT_MS),
-        int_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
-        int_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, options->own_connection),
-        int_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, window_bytes),
-        int_arg(GRPC_ARG_HTTP2_BDP_PROBE, options->window_bytes == 0), /* it would widen the window */
-    };
-    grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    client->channel = grpc_channel_create(target, credentials, &channel_args);
-    grpc_channel_credentials_release(credentials);
+    client->wake_tag.kind = CLIENT_WAKE;
+    client->wake_call =
+        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue,
+                                 grpc_slice_from_static_string("/bantam.Bantam/Wake"), NULL, NEVER, NULL);
     *out = client;
     return err_ok();
 }
 
-static gpr_timespec deadline_from(int64_t timeout_ns)
+void grpc_client_wake(struct grpc_client *client)
 {
-    if (timeout_ns < 0)
-        return gpr_inf_future(GPR_CLOCK_MONOTONIC);
-    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(timeout_ns, GPR_TIMESPAN));
+    if (atomic_exchange(&client->waking, true))
+        return;
+    grpc_call_error e = grpc_call_start_batch(client->wake_call, NULL, 0, &client->wake_tag, NULL);
+    ASSERT(e == GRPC_CALL_OK);
 }
 
 static void link_call(struct grpc_client *client, struct client_call *call)
@@ -142,6 +140,8 @@ static void begin_call(struct client_call *call)
                       {.op = GRPC_OP_SEND_MESSAGE},
                       {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
                       {.op = GRPC_OP_RECV_INITIAL_METADATA}};
+    ops[0].data.send_initial_metadata.count = call->n_metadata;
+    ops[0].data.send_initial_metadata.metadata = call->metadata;
     ops[1].data.send_message.send_message = call->sending;
     ops[3].data.recv_initial_metadata.recv_initial_metadata = &call->headers;
     start_batch(call, ops, 4, &call->begun_tag);
@@ -153,16 +153,43 @@ static void begin_call(struct client_call *call)
     start_batch(call, &op, 1, &call->status_tag);
 }
 
-err_t grpc_client_start(struct grpc_client *client, const char *path, const uint8_t *bytes, size_t size_bytes,
-                        int64_t timeout_ns, const struct client_handler *handler, void *context,
-                        struct client_call **out)
+static bool is_reserved(const char *key)
+{
+    static const char *const names[] = {"content-type", "te", "host", "user-agent", "connection"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(key, names[i]) == 0)
+            return true;
+    return key[0] == ':' || strncmp(key, "grpc-", 5) == 0;
+}
+
+err_t client_metadata_check(const struct client_metadata *metadata)
+{
+    size_t key_bytes = strlen(metadata->key);
+    if (key_bytes > CLIENT_METADATA_BYTES_MAX ||
+        metadata->value_bytes > CLIENT_METADATA_BYTES_MAX - key_bytes)
+        return err_new(ERR_INVALID_ARGUMENT, "a header with its value has at most %d bytes",
+                       CLIENT_METADATA_BYTES_MAX);
+    grpc_slice key = grpc_slice_from_static_buffer(metadata->key, key_bytes);
+    if (!grpc_header_key_is_legal(key))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "\"%.64s\" cannot name a header: lower case letters, digits, '-', '_' and '.'",
+                       metadata->key);
+    if (is_reserved(metadata->key))
+        return err_new(ERR_INVALID_ARGUMENT, "the header %.64s is gRPC's own", metadata->key);
+    grpc_slice value = grpc_slice_from_static_buffer(metadata->value, metadata->value_bytes);
+    if (!grpc_is_binary_header(key) && !grpc_header_nonbin_value_is_legal(value))
+        return err_new(ERR_INVALID_ARGUMENT, "the value of the header %.64s is not printable ASCII",
+                       metadata->key);
+    return err_ok();
+}
+
+static struct client_call *make_call(struct grpc_client *client, const char *path, const uint8_t *bytes,
+                                     size_t size_bytes, int64_t timeout_ns)
 {
     struct client_call *call = mem_alloc(sizeof *call);
     if (!call)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call");
+        return NULL;
     call->client = client;
-    call->handler = handler;
-    call->context = context;
     call->begun_tag = (struct client_tag){CLIENT_BEGUN, call};
     call->message_tag = (struct client_tag){CLIENT_MESSAGE, call};
     call->status_tag = (struct client_tag){CLIENT_STATUS, call};
@@ -176,6 +203,24 @@ err_t grpc_client_start(struct grpc_client *client, const char *path, const uint
     call->call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue,
                                           method, NULL, deadline_from(timeout_ns), NULL);
     grpc_slice_unref(method);
+    return call;
+}
+
+err_t grpc_client_start_with(struct grpc_client *client, const char *path, const uint8_t *bytes,
+                             size_t size_bytes, int64_t timeout_ns, const struct client_metadata *metadata,
+                             size_t n_metadata, const struct client_handler *handler, void *context,
+                             struct client_call **out)
+{
+    ASSERT(n_metadata <= CLIENT_METADATA_MAX);
+    struct client_call *call = make_call(client, path, bytes, size_bytes, timeout_ns);
+    if (!call)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call");
+    call->handler = handler;
+    call->context = context;
+    for (size_t i = 0; i < n_metadata; i++)
+        call->metadata[call->n_metadata++] = (grpc_metadata){
+            .key = grpc_slice_from_copied_string(metadata[i].key),
+            .value = grpc_slice_from_copied_buffer(metadata[i].value, metadata[i].value_bytes)};
     link_call(client, call);
     begin_call(call);
     if (out)
@@ -183,31 +228,71 @@ err_t grpc_client_start(struct grpc_client *client, const char *path, const uint
     return err_ok();
 }
 
-static void find_pushback(const struct client_call *call, struct client_status *status)
+err_t grpc_client_start(struct grpc_client *client, const char *path, const uint8_t *bytes, size_t size_bytes,
+                        int64_t timeout_ns, const struct client_handler *handler, void *context,
+                        struct client_call **out)
 {
-    for (size_t i = 0; i < call->trailers.count; i++) {
-        const grpc_metadata *metadata = &call->trailers.metadata[i];
-        if (grpc_slice_str_cmp(metadata->key, "grpc-retry-pushback-ms") != 0)
+    return grpc_client_start_with(client, path, bytes, size_bytes, timeout_ns, NULL, 0, handler, context,
+                                  out);
+}
+
+bool client_status_trailer(const struct client_status *status, const char *key, const uint8_t **value,
+                           size_t *value_bytes)
+{
+    const grpc_metadata_array *trailers = &status->call->trailers;
+    for (size_t i = 0; i < trailers->count; i++) {
+        const grpc_metadata *metadata = &trailers->metadata[i];
+        if (grpc_slice_str_cmp(metadata->key, key) != 0)
             continue;
-        char *text = grpc_slice_to_c_string(metadata->value);
-        status->has_pushback = true;
-        status->pushback_ms = strtoll(text, NULL, 10);
-        gpr_free(text);
+        *value = GRPC_SLICE_START_PTR(metadata->value);
+        *value_bytes = GRPC_SLICE_LENGTH(metadata->value);
+        return true;
     }
+    return false;
+}
+
+char *client_status_peer(const struct client_status *status)
+{
+    char *peer = grpc_call_get_peer(status->call->call);
+    char *copy = peer ? mem_strdup(peer) : NULL;
+    gpr_free(peer);
+    return copy;
+}
+
+static void find_pushback(struct client_status *status)
+{
+    const uint8_t *value;
+    size_t value_bytes;
+    if (!client_status_trailer(status, "grpc-retry-pushback-ms", &value, &value_bytes))
+        return;
+    char text[24], *end;
+    bool fits = value_bytes > 0 && value_bytes < sizeof text;
+    size_t length = fits ? value_bytes : 0;
+    memcpy(text, value, length);
+    text[length] = '\0';
+    errno = 0;
+    status->has_pushback = true;
+    status->pushback_ms = strtoll(text, &end, 10);
+    if (!fits || *end != '\0' || errno != 0)
+        status->pushback_ms = -1;
 }
 
 /* The last batch is done: reports and frees. */
 static void finish_call(struct client_call *call)
 {
     char *message = grpc_slice_to_c_string(call->details);
-    struct client_status status = {.code = call->status, .message = message};
-    find_pushback(call, &status);
+    struct client_status status = {.code = call->status, .message = message, .call = call};
+    find_pushback(&status);
     unlink_call(call->client, call);
     call->handler->on_done(call->context, &status);
     gpr_free(message);
     grpc_slice_unref(call->details);
     grpc_metadata_array_destroy(&call->headers);
     grpc_metadata_array_destroy(&call->trailers);
+    for (size_t i = 0; i < call->n_metadata; i++) {
+        grpc_slice_unref(call->metadata[i].key);
+        grpc_slice_unref(call->metadata[i].value);
+    }
     grpc_byte_buffer_destroy(call->sending);
     grpc_call_unref(call->call);
     mem_free(call);
@@ -253,7 +338,10 @@ bool grpc_client_poll(struct grpc_client *client, int64_t timeout_ns)
     grpc_event event = grpc_completion_queue_next(client->queue, deadline_from(timeout_ns), NULL);
     if (event.type != GRPC_OP_COMPLETE)
         return false;
-    on_tag(event.tag);
+    if (event.tag == &client->wake_tag)
+        atomic_store(&client->waking, false);
+    else
+        on_tag(event.tag);
     return true;
 }
 
@@ -271,8 +359,8 @@ void grpc_client_close(struct grpc_client *client)
     while (client->n_calls > 0)
         (void)grpc_client_poll(client, -1);
     grpc_completion_queue_shutdown(client->queue);
-    while (grpc_completion_queue_next(client->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
-           GRPC_QUEUE_SHUTDOWN)
+    grpc_call_unref(client->wake_call);
+    while (grpc_completion_queue_next(client->queue, NEVER, NULL).type != GRPC_QUEUE_SHUTDOWN)
         continue;
     grpc_completion_queue_destroy(client->queue);
     grpc_channel_destroy(client->channel);

@@ -4,12 +4,15 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/thread_pool.h"
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/grpc_runtime.h"
 #include "proto/listen_drain.h"
+#include "proto/service_state.h"
 #include "proto/wire_schemas.h"
 
+#define NS_PER_MS      INT64_C(1000000)
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last statuses to reach clients that read */
 
 #define NATIVE(name, heavy, handler, for_whom)                                                               \
@@ -44,6 +47,7 @@ static const struct rpc_method methods[] = {
     NATIVE("ServerInfo", false, door_server_info, RPC_FOR_CALLERS),
     NATIVE("GetLoads", false, door_get_loads, RPC_FOR_ADMINS),
     NATIVE("WatchLoads", false, door_watch_loads, RPC_FOR_ADMINS),
+    NATIVE("SubscribeKvEvents", true, door_subscribe_kv, RPC_FOR_CALLERS),
     NATIVE("GetSchema", false, door_get_schema, RPC_FOR_CALLERS),
     FACADE("Generate", true, door_generate, RPC_FOR_CALLERS),
     FACADE("Abort", false, door_abort, RPC_FOR_CALLERS),
@@ -51,11 +55,10 @@ static const struct rpc_method methods[] = {
     FACADE("GetModelInfo", false, door_model_info, RPC_FOR_CALLERS),
     FACADE("GetServerInfo", false, door_server_info, RPC_FOR_CALLERS),
     FACADE("GetLoads", false, door_get_loads, RPC_FOR_ADMINS),
+    FACADE("SubscribeKvEvents", true, door_subscribe_kv, RPC_FOR_CALLERS),
     {"/vllm.grpc.engine.VllmEngine/GetTokenizer", false, door_get_tokenizer, .data = &door_codec_protobuf,
      .slow = true},
     FACADE_WITHOUT("Embed", "this model generates and has no pooled output"),
-    FACADE_WITHOUT("SubscribeKvEvents", "the prefix cache does not tell of single blocks; "
-                                        "/bantam.v1.Loads/WatchLoads tells of the cache as a whole"),
     FACADE_WITHOUT("FlushCache", "the prefix cache empties itself as blocks are needed"),
     FACADE_WITHOUT("StartProfile", "there is no profiler in the server; bantam bench measures"),
     FACADE_WITHOUT("StopProfile", "there is no profiler in the server; bantam bench measures"),
@@ -69,13 +72,19 @@ static const struct rpc_method methods[] = {
     {"/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics", .handle = door_stream_core_metrics},
 };
 
+/* On two CPUs a second thread brings more wake-ups than work. */
+static int default_queue_threads(void)
+{
+    return usable_cpu_count() <= 2 ? 1 : 2;
+}
+
 struct grpc_door_options grpc_door_options_default(void)
 {
     return (struct grpc_door_options){
         .host = "127.0.0.1",
         .port = 50051,
         .version = "",
-        .n_queue_threads = 2,
+        .n_queue_threads = default_queue_threads(),
         .n_worker_threads = 2,
         .max_message_bytes = 4 << 20,
         .max_pending_bytes = 256 << 20,
@@ -86,6 +95,7 @@ struct grpc_door_options grpc_door_options_default(void)
         .keepalive_time_ms = 30000,
         .keepalive_timeout_ms = 20000,
         .handshake_timeout_ms = 10000,
+        .send_timeout_ms = 60000,
     };
 }
 
@@ -137,6 +147,33 @@ static void on_free(void *context, void *user)
     item->destroy(item);
 }
 
+/* --- answers that nobody takes */
+
+static enum pump_result pump_sweep(struct flush_item *flush)
+{
+    struct grpc_door *door = ((struct door_sweep *)flush)->door;
+    if (atomic_load(&door->closing))
+        return PUMP_DONE;
+    uint32_t n_cut = rpc_server_cut_slow(door->server, door->options.send_timeout_ms * NS_PER_MS);
+    metric_add(&door->metrics->slow_reader_cuts[0], n_cut);
+    return PUMP_IDLE;
+}
+
+static void let_go_of_sweep(struct flush_item *flush)
+{
+    (void)flush;
+}
+
+static void start_sweep(struct grpc_door *door)
+{
+    int64_t interval_ns = door->options.send_timeout_ms * NS_PER_MS / 8;
+    door->sweep.door = door;
+    door->sweep.flush.pump = pump_sweep;
+    door->sweep.flush.let_go = let_go_of_sweep;
+    door->sweep.flush.interval_ns = interval_ns < NS_PER_MS ? NS_PER_MS : interval_ns;
+    flusher_add(door->flusher, &door->sweep.flush);
+}
+
 /* --- opening, draining, closing */
 
 static int64_t service_now(void *context)
@@ -185,6 +222,9 @@ static err_t check_options(const struct grpc_door_options *options)
         options->n_worker_threads < 1 || options->n_worker_threads > RPC_THREADS_MAX)
         return err_new(ERR_INVALID_ARGUMENT, "the gRPC door takes 1 to %d threads of each kind",
                        RPC_THREADS_MAX);
+    if (options->send_timeout_ms < 1 || options->send_timeout_ms > INT64_C(86400000))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "the gRPC door waits 1 ms to a day for a client to take its answer");
     if (options->max_message_bytes < 1024 || options->max_message_bytes > 1 << 30)
         return err_new(ERR_INVALID_ARGUMENT, "a limit of %zu bytes a message; it must be 1 KiB to 1 GiB",
                        options->max_message_bytes);
@@ -213,6 +253,7 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
         mem_free(door);
         return e;
     }
+    start_sweep(door);
     *out = door;
     return err_ok();
 }
@@ -277,8 +318,9 @@ void grpc_door_close(struct grpc_door *door)
 void door_answer(struct rpc_call *call, const err_t *e, struct codec_bytes bytes)
 {
     err_t no_memory = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+    int64_t pushback_ms = e->code == ERR_QUOTA_EXCEEDED ? e->retry_after_ms : RPC_NO_PUSHBACK;
     if (e->code != ERR_OK || !bytes.data)
-        rpc_call_refuse(call, e->code != ERR_OK ? e : &no_memory, RPC_NO_PUSHBACK);
+        rpc_call_refuse(call, e->code != ERR_OK ? e : &no_memory, pushback_ms);
     else
         rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
 }
@@ -293,6 +335,8 @@ void door_tokenize(void *context, struct rpc_call *call)
     size_t n_ids = 0, size_bytes;
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
     err_t e = codec_decode_tokenize(payload, size_bytes, &scratch, &request);
+    if (e.code == ERR_OK)
+        e = service_admit_call(door->service, rpc_call_caller(call)->tenant);
     if (e.code == ERR_OK)
         e = door->service->vtable->tokenize(door->service, &request, &ids, &n_ids);
     if (e.code == ERR_OK)
@@ -312,6 +356,8 @@ void door_detokenize(void *context, struct rpc_call *call)
     size_t size_bytes;
     const uint8_t *payload = rpc_call_payload(call, &size_bytes);
     err_t e = codec_decode_detokenize(payload, size_bytes, &scratch, &request);
+    if (e.code == ERR_OK)
+        e = service_admit_call(door->service, rpc_call_caller(call)->tenant);
     if (e.code == ERR_OK)
         e = door->service->vtable->detokenize(door->service, request.token_ids, request.n_token_ids,
                                               request.skip_special_tokens, &text);

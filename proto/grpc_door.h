@@ -32,12 +32,13 @@ struct grpc_door_options {
     size_t memory_quota_bytes; /* of gRPC's own buffers */
     int64_t keepalive_time_ms, keepalive_timeout_ms;
     int64_t handshake_timeout_ms; /* from a connection to HTTP/2's settings, TLS included */
+    int64_t send_timeout_ms; /* for a client to take a message of more than a MiB; then the call is cut */
     int64_t max_connection_age_ms, max_connection_age_grace_ms; /* 0 = no limit; see grpc_server.h */
 };
 
-/* 127.0.0.1, port 50051, 2 queue threads, 2 workers, 4 MiB messages, 256 MiB of them at once, 16 KiB headers,
- * 1,024 calls a connection, 4,096 in all, 1 GiB, keepalive after 30 s of silence with 20 s to answer, 10 s
- * for a handshake. */
+/* 127.0.0.1, port 50051, 2 queue threads (1 where there are two CPUs or fewer), 2 workers, 4 MiB messages,
+ * 256 MiB of them at once, 16 KiB headers, 1,024 calls a connection, 4,096 in all, 1 GiB, keepalive after 30
+ * s of silence with 20 s to answer, 10 s for a handshake, 60 s for a large answer. */
 struct grpc_door_options grpc_door_options_default(void);
 
 /* Opens the door: from here on it answers. service is borrowed and must outlive it. IO when the address

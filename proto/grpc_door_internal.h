@@ -13,6 +13,12 @@
 
 #define HEALTH_WATCH_INTERVAL_NS INT64_C(100000000)
 
+/* Looks after messages that their clients do not take. */
+struct door_sweep {
+    struct flush_item flush;
+    struct grpc_door *door;
+};
+
 struct grpc_door {
     struct service *service;
     struct grpc_door_options options;
@@ -27,6 +33,7 @@ struct grpc_door {
     struct event_count *_Atomic idle;
     _Atomic int64_t last_generate_unix_s; /* 0 = none yet */
     struct tokenizer_store tokenizer;
+    struct door_sweep sweep;
 };
 
 /* The user pointer of a streaming call: the head of each kind's struct, freed by `destroy` with the call. */
@@ -76,6 +83,7 @@ void door_stream_core_metrics(void *context, struct rpc_call *call);
 /* orca_calls.c: what every answer says of the load and of what answered. */
 void door_add_trailers(void *context, struct rpc_call *call, grpc_status_code status);
 void door_get_schema(void *context, struct rpc_call *call);
+void door_subscribe_kv(void *context, struct rpc_call *call);
 
 /* protobuf alone. */
 void door_health_answer(void *context, struct rpc_call *call);

@@ -27,6 +27,32 @@ err_t health_decode_request(const uint8_t *bytes, size_t size_bytes, char servic
     return err_ok();
 }
 
+size_t health_encode_request(const char *service, uint8_t out[HEALTH_SERVICE_BYTES_MAX + 3])
+{
+    size_t name_bytes = strlen(service);
+    ASSERT(name_bytes < HEALTH_SERVICE_BYTES_MAX);
+    if (name_bytes == 0)
+        return 0;
+    uint8_t *at = wire_write_varint(out, WIRE_KEY(1, WIRE_BYTES));
+    at = wire_write_varint(at, name_bytes);
+    memcpy(at, service, name_bytes);
+    return (size_t)(at - out) + name_bytes;
+}
+
+err_t health_decode_response(const uint8_t *bytes, size_t size_bytes, enum health_status *out)
+{
+    *out = HEALTH_UNKNOWN;
+    struct wire_reader reader = {bytes, bytes + size_bytes};
+    struct wire_field field;
+    bool malformed = false;
+    while (wire_read_field(&reader, &field, &malformed))
+        if (field.key == WIRE_KEY(1, WIRE_VARINT))
+            *out = field.value <= HEALTH_SERVICE_UNKNOWN ? (enum health_status)field.value : HEALTH_UNKNOWN;
+    if (malformed)
+        return err_new(ERR_DATA_LOSS, "the message is not a grpc.health.v1.HealthCheckResponse");
+    return err_ok();
+}
+
 size_t health_encode_response(enum health_status status, uint8_t out[HEALTH_RESPONSE_BYTES])
 {
     if (status == HEALTH_UNKNOWN)

@@ -24,6 +24,11 @@ enum {
 err_t health_decode_request(const uint8_t *bytes, size_t size_bytes,
                             char service[HEALTH_SERVICE_BYTES_MAX]) ERR_MUST_CHECK;
 
+/* The client's side. Returns the size; service has fewer than HEALTH_SERVICE_BYTES_MAX bytes. */
+size_t health_encode_request(const char *service, uint8_t out[HEALTH_SERVICE_BYTES_MAX + 3]);
+/* A status that nobody knows is UNKNOWN. DATA_LOSS for bad bytes. */
+err_t health_decode_response(const uint8_t *bytes, size_t size_bytes, enum health_status *out) ERR_MUST_CHECK;
+
 /* HealthCheckResponse: status (field 1). Returns the size; UNKNOWN is the empty message. */
 size_t health_encode_response(enum health_status status, uint8_t out[HEALTH_RESPONSE_BYTES]);
 

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <grpc/byte_buffer.h>
@@ -12,12 +13,14 @@
 #include <grpc/support/time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/event_count.h"
 #include "base/log.h"
 #include "base/work_queue.h"
 #include "proto/grpc_runtime.h"
 #include "proto/grpc_tls.h"
 #include "proto/listen_address.h"
+#include "proto/slow_sends.h"
 
 enum tag_kind { TAG_ACCEPTED, TAG_CLOSED, TAG_SENT, TAG_RECEIVED, TAG_SHUT_DOWN };
 
@@ -50,6 +53,7 @@ struct rpc_call {
     bool receive_failed;          /* of the one who receives */
     bool headers_sent, finishing; /* of the one sender */
     grpc_byte_buffer *sending;
+    struct slow_send slow;
     grpc_metadata trailers[RPC_TRAILERS_MAX];
     size_t n_trailers;
     struct work_item work;
@@ -66,7 +70,8 @@ struct rpc_server {
     bool shutdown_begun, stopped;
     _Atomic bool is_shut_down;
     struct event_count shut_down;
-    _Atomic size_t pending_bytes;          /* of payloads */
+    _Atomic size_t pending_bytes; /* of payloads */
+    struct slow_sends slow_sends;
     _Atomic uint32_t n_calls, n_allocated; /* under way; with those that wait to be accepted */
 
     pthread_t queue_threads[RPC_THREADS_MAX];
@@ -237,6 +242,8 @@ static void add_message(struct rpc_call *call, const uint8_t *bytes, size_t size
     call->sending = grpc_raw_byte_buffer_create(&slice, 1);
     metric_add(&call->server->options.metrics->sent_bytes[METRIC_DOOR_GRPC], size_bytes);
     grpc_slice_unref(slice);
+    if (size_bytes > SLOW_SEND_BYTES)
+        slow_sends_add(&call->server->slow_sends, &call->slow, clock_now_ns(clock_monotonic()));
     grpc_op *op = &ops[(*n_ops)++];
     *op = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
     op->data.send_message.send_message = call->sending;
@@ -271,6 +278,8 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
 {
     ASSERT(!call->finishing);
     call->finishing = true;
+    if (call->method >= 0 && !call->server->options.methods[call->method].streams_in)
+        rpc_call_drop_payload(call); /* the call lives on for as long as its client does not read */
     const struct rpc_server_options *options = &call->server->options;
     metric_add(&options->metrics->answers[metric_answer_grpc((int)status)], 1);
     if (options->before_finish)
@@ -300,6 +309,18 @@ void rpc_call_finish(struct rpc_call *call, const uint8_t *bytes, size_t size_by
 void rpc_call_refuse(struct rpc_call *call, const err_t *error, int64_t pushback_ms)
 {
     rpc_call_finish(call, NULL, 0, grpc_status_from_error(error->code), error->message, pushback_ms);
+}
+
+static void cut_send(struct slow_send *send)
+{
+    struct rpc_call *call = (struct rpc_call *)((char *)send - offsetof(struct rpc_call, slow));
+    (void)grpc_call_cancel_with_status(call->call, GRPC_STATUS_CANCELLED,
+                                       "the client does not take its answer", NULL);
+}
+
+uint32_t rpc_server_cut_slow(struct rpc_server *server, int64_t timeout_ns)
+{
+    return slow_sends_cut(&server->slow_sends, clock_now_ns(clock_monotonic()) - timeout_ns, cut_send);
 }
 
 /* --- receiving */
@@ -497,6 +518,7 @@ static void on_sent(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
     if (call->sending) {
+        slow_sends_remove(&server->slow_sends, &call->slow);
         grpc_byte_buffer_destroy(call->sending);
         call->sending = NULL;
     }
@@ -618,6 +640,7 @@ err_t rpc_server_open(const struct rpc_server_options *options, struct rpc_serve
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the gRPC server");
     server->options = *options;
     server->shutdown_tag.kind = TAG_SHUT_DOWN;
+    slow_sends_init(&server->slow_sends);
     grpc_runtime_init();
     server->queue = grpc_completion_queue_create_for_next(NULL);
     server->server = create_core_server(options);
@@ -695,6 +718,7 @@ void rpc_server_close(struct rpc_server *server)
     ASSERT(atomic_load(&server->n_allocated) == 0);
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
+    slow_sends_destroy(&server->slow_sends);
     mem_free(server);
     grpc_runtime_shutdown();
 }

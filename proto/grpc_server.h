@@ -35,7 +35,7 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
-    RPC_TRAILERS_MAX = 6, /* of one call, the pushback included */
+    RPC_TRAILERS_MAX = 16, /* of one call, the pushback included */
 };
 #define RPC_NO_PUSHBACK INT64_MIN
 #define RPC_NO_DEADLINE INT64_MAX
@@ -128,8 +128,13 @@ void *rpc_call_user(const struct rpc_call *call);
 void rpc_call_ref(struct rpc_call *call);
 void rpc_call_unref(struct rpc_call *call);
 
-/* Sent with the status. From before_finish. key: static; the value is copied. Unless the key ends in "-bin" a
- * value that is not printable ASCII vanishes with its key. At most RPC_TRAILERS_MAX - 1. */
+/* Ends calls whose message of more than SLOW_SEND_BYTES (slow_sends.h) has been on its way for longer, with
+ * CANCELLED; returns how many. Any thread. */
+uint32_t rpc_server_cut_slow(struct rpc_server *server, int64_t timeout_ns);
+
+/* Sent with the status. By whoever finishes the call, or from before_finish. key: static; the value is
+ * copied. Unless the key ends in "-bin" a value that is not printable ASCII vanishes with its key. At most
+ * RPC_TRAILERS_MAX - 1 of a call. */
 void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *value, size_t value_bytes);
 
 /* One message of a stream; on_sent follows, always. No other send may be under way. Copies the bytes. */

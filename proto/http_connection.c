@@ -137,6 +137,49 @@ static void work_on_exchange(struct work_item *item)
     http_loop_wake(loop);
 }
 
+static bool waits_for_much(const struct http_exchange *exchange)
+{
+    return evbuffer_get_length(bufferevent_get_output(exchange->stream)) > HTTP_SLOW_BYTES;
+}
+
+/* A large answer waits for its reader, but not for ever. */
+static void time_large_output(struct http_exchange *exchange)
+{
+    if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
+        set_timer(exchange, exchange->server->options.write_timeout_ms);
+}
+
+/* At once, with one system call: by libevent's way it would take two more, to ask to be told that the socket
+ * can be written and to ask no more, and a turn of the loop. What the socket does not take, and what a pump
+ * left because there was much already, goes that way: its end calls for the next pump. */
+static bool write_at_once(struct http_exchange *exchange)
+{
+    const struct http_server_options *options = &exchange->server->options;
+    struct evbuffer *out = exchange->out;
+    bool may = !options->tls && http_exchange_can_send(exchange) &&
+               evbuffer_get_length(bufferevent_get_output(exchange->stream)) == 0;
+    if (may && evbuffer_get_length(out) > 0) {
+        int n = evbuffer_write_atmost(out, bufferevent_getfd(exchange->stream), HTTP_READ_BYTES);
+        if (n > 0 && options->metrics)
+            metric_add(&options->metrics->sent_bytes[METRIC_DOOR_HTTP], (uint64_t)n);
+    }
+    return evbuffer_get_length(out) == 0 || bufferevent_write_buffer(exchange->stream, out) == 0;
+}
+
+/* The answer is complete. Requests that have come behind this one wait for another turn of the loop, or they
+ * would be answered one inside the other. */
+static void flush_exchange(struct http_exchange *exchange)
+{
+    enter_state(exchange, EXCHANGE_FLUSH);
+    time_large_output(exchange);
+    if (evbuffer_get_length(bufferevent_get_output(exchange->stream)) > 0)
+        return;
+    if (evbuffer_get_length(bufferevent_get_input(exchange->stream)) == 0)
+        finish_exchange(exchange);
+    else
+        bufferevent_trigger(exchange->stream, EV_WRITE, BEV_TRIG_DEFER_CALLBACKS);
+}
+
 /* After somebody had the exchange: what it left is sent, given away, or awaited. */
 static void settle(struct http_exchange *exchange)
 {
@@ -151,17 +194,22 @@ static void settle(struct http_exchange *exchange)
         work_queue_add(exchange->server->workers, &exchange->work_item);
         return;
     }
-    if (exchange->failed || bufferevent_write_buffer(exchange->stream, exchange->out) != 0) {
+    if (exchange->failed || !write_at_once(exchange)) {
         destroy(exchange);
         return;
     }
-    enter_state(exchange, exchange->complete ? EXCHANGE_FLUSH : EXCHANGE_OPEN);
-    if (exchange->complete && evbuffer_get_length(bufferevent_get_output(exchange->stream)) == 0)
-        finish_exchange(exchange);
+    if (exchange->complete) {
+        http_exchange_drop_body(exchange); /* the client may take its time with the answer */
+        flush_exchange(exchange);
+    } else {
+        enter_state(exchange, EXCHANGE_OPEN);
+        time_large_output(exchange);
+    }
 }
 
 void http_connection_pump(struct http_exchange *exchange)
 {
+    ASSERT(exchange->state == EXCHANGE_OPEN); /* or progress made meanwhile would wake nobody */
     exchange->server->options.pump(exchange->server->options.context, exchange);
     settle(exchange);
 }
@@ -196,10 +244,12 @@ static void dispatch(struct http_exchange *exchange)
         return;
     }
     options->handle(options->context, exchange);
-    if (exchange->complete || exchange->work)
+    if (exchange->complete || exchange->work) {
         settle(exchange);
-    else
-        http_connection_pump(exchange);
+        return;
+    }
+    enter_state(exchange, EXCHANGE_OPEN); /* first, so that progress behind the pump's back wakes the loop */
+    http_connection_pump(exchange);
 }
 
 /* The transport's own answer; the connection ends with it, as nobody knows where the next request begins. */
@@ -214,6 +264,19 @@ static void refuse(struct http_exchange *exchange, int status, const char *why)
 
 /* --- reading: each returns true when there may be more to do at once */
 
+/* Of the server's pending_bytes; what does not fit is not taken from others meanwhile. */
+static bool reserve(struct http_exchange *exchange, size_t size_bytes)
+{
+    struct http_server *server = exchange->server;
+    size_t before = atomic_fetch_add(&server->pending_bytes, size_bytes);
+    if (before + size_bytes > server->options.max_pending_bytes) {
+        atomic_fetch_sub(&server->pending_bytes, size_bytes);
+        return false;
+    }
+    exchange->reserved_bytes += size_bytes;
+    return true;
+}
+
 static bool take_body(struct http_exchange *exchange, const char *data, size_t size_bytes)
 {
     struct http_server *server = exchange->server;
@@ -221,11 +284,9 @@ static bool take_body(struct http_exchange *exchange, const char *data, size_t s
         refuse(exchange, 413, "the body is larger than the server takes (--max-message-bytes)");
         return false;
     }
-    size_t pending = atomic_fetch_add(&server->pending_bytes, size_bytes) + size_bytes;
-    exchange->reserved_bytes += size_bytes;
     if (server->options.metrics)
         metric_add(&server->options.metrics->received_bytes[METRIC_DOOR_HTTP], size_bytes);
-    if (pending > server->options.max_pending_bytes || !buffer_append(&exchange->body, data, size_bytes)) {
+    if (!reserve(exchange, size_bytes) || !buffer_append(&exchange->body, data, size_bytes)) {
         http_exchange_header(exchange, "retry-after", "1");
         refuse(exchange, 503, "the server holds too many requests; try again");
         return false;
@@ -404,6 +465,15 @@ static void on_event(struct bufferevent *stream, short what, void *argument)
         http_connection_close(exchange);
 }
 
+/* The client takes a byte now and then and leaves the rest here. */
+static void cut_slow(struct http_exchange *exchange)
+{
+    struct metrics *metrics = exchange->server->options.metrics;
+    if (metrics)
+        metric_add(&metrics->slow_reader_cuts[0], 1);
+    http_connection_close(exchange);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd;
@@ -413,6 +483,8 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
         refuse(exchange, 408, "the request did not arrive in time");
     else if (exchange->state == EXCHANGE_HEAD || exchange->state == EXCHANGE_LINGER)
         destroy(exchange);
+    else if (exchange->stream && waits_for_much(exchange))
+        cut_slow(exchange);
 }
 
 static void count_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *argument)

@@ -14,27 +14,6 @@
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last bytes to reach clients that read */
 enum { SMALL_ANSWER_BYTES_MAX = 64 << 10, ALLOW_BYTES_MAX = 64 };
 
-struct http_door_options http_door_options_default(void)
-{
-    return (struct http_door_options){
-        .host = "127.0.0.1",
-        .port = 8000,
-        .version = "",
-        .n_loop_threads = 2,
-        .n_worker_threads = 2,
-        .max_connections = 1024,
-        .max_message_bytes = 4 << 20,
-        .max_head_bytes = 16 << 10,
-        .max_pending_bytes = 256 << 20,
-        .max_stream_bytes = 64 << 10,
-        .max_output_bytes = 256 << 20,
-        .head_timeout_ms = 10000,
-        .body_timeout_ms = 60000,
-        .idle_timeout_ms = 75000,
-        .write_timeout_ms = 60000,
-    };
-}
-
 /* --- refusals */
 
 void http_refuse(struct http_door *door, struct http_exchange *exchange, const err_t *error,
@@ -63,11 +42,6 @@ void http_refuse_with(struct http_exchange *exchange, int status, const char *me
     (void)openai_encode_fault(status, message, &body);
     http_exchange_respond(exchange, status, HTTP_JSON, body.data, body.size);
     buffer_free(&body);
-}
-
-static void describe_fault(int status, const char *why, struct buffer *body)
-{
-    (void)openai_encode_fault(status, why, body);
 }
 
 /* Answers with what was encoded, or with the reason why it could not be. */
@@ -196,6 +170,13 @@ static void get_model(struct http_door *door, struct http_exchange *exchange)
     answer(door, exchange, openai_encode_model(model, door->opened_unix_s, &body), &body);
 }
 
+static err_t admit_call(struct http_door *door, struct http_exchange *exchange)
+{
+    err_t e = service_admit_call(door->service, http_exchange_caller(exchange)->tenant);
+    http_add_rates(door, exchange);
+    return e;
+}
+
 static void post_tokenize(struct http_door *door, struct http_exchange *exchange)
 {
     struct openai_scratch scratch = {0};
@@ -207,6 +188,8 @@ static void post_tokenize(struct http_door *door, struct http_exchange *exchange
     err_t e = openai_decode_tokenize(bytes, size_bytes, &scratch, &tokenize);
     if (e.code == ERR_OK)
         e = check_model(door, tokenize.request.model);
+    if (e.code == ERR_OK)
+        e = admit_call(door, exchange);
     if (e.code == ERR_OK)
         e = door->service->vtable->tokenize(door->service, &tokenize.request, &ids, &n_ids);
     if (e.code == ERR_OK)
@@ -228,6 +211,8 @@ static void post_detokenize(struct http_door *door, struct http_exchange *exchan
     err_t e = openai_decode_detokenize(bytes, size_bytes, &scratch, &detokenize);
     if (e.code == ERR_OK)
         e = check_model(door, detokenize.model);
+    if (e.code == ERR_OK)
+        e = admit_call(door, exchange);
     if (e.code == ERR_OK)
         e = door->service->vtable->detokenize(door->service, detokenize.token_ids, detokenize.n_token_ids,
                                               false, &text);
@@ -438,21 +423,8 @@ static void ended(void *context, struct http_exchange *exchange)
 
 /* --- opening, draining, closing */
 
-static err_t check_options(const struct http_door_options *options)
-{
-    if (options->n_loop_threads < 1 || options->n_loop_threads > HTTP_THREADS_MAX ||
-        options->n_worker_threads < 1 || options->n_worker_threads > HTTP_THREADS_MAX)
-        return err_new(ERR_INVALID_ARGUMENT, "the HTTP door takes 1 to %d threads of each kind",
-                       HTTP_THREADS_MAX);
-    if (options->max_message_bytes < 1024 || options->max_message_bytes > 1 << 30)
-        return err_new(ERR_INVALID_ARGUMENT, "a limit of %zu bytes a message; it must be 1 KiB to 1 GiB",
-                       options->max_message_bytes);
-    return err_ok();
-}
-
 err_t http_door_open(struct service *service, const struct http_door_options *options, struct http_door **out)
 {
-    TRY(check_options(options));
     struct http_door *door = mem_alloc(sizeof *door);
     if (!door)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the HTTP door");
@@ -461,23 +433,7 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
     door->opened_unix_s = (int64_t)time(NULL);
     door->metrics = service->vtable->metrics(service);
     load_meter_init(&door->load_meter, service);
-    struct http_server_options server = {
-        .host = options->host,
-        .port = options->port,
-        .n_loop_threads = options->n_loop_threads,
-        .n_worker_threads = options->n_worker_threads,
-        .max_connections = options->max_connections,
-        .max_head_bytes = options->max_head_bytes,
-        .max_body_bytes = options->max_message_bytes,
-        .max_pending_bytes = options->max_pending_bytes,
-        .max_stream_bytes = options->max_stream_bytes,
-        .max_output_bytes = options->max_output_bytes,
-        .head_timeout_ms = options->head_timeout_ms,
-        .body_timeout_ms = options->body_timeout_ms,
-        .idle_timeout_ms = options->idle_timeout_ms,
-        .write_timeout_ms = options->write_timeout_ms,
-        .tls = options->tls,
-        .max_connection_age_ms = options->max_connection_age_ms,
+    const struct http_server_options server = {
         .metrics = door->metrics,
         .progress = service->vtable->progress(service),
         .context = door,
@@ -485,9 +441,8 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
         .handle = handle,
         .pump = pump,
         .ended = ended,
-        .describe_fault = describe_fault,
     };
-    err_t e = http_server_open(&server, &door->server);
+    err_t e = http_open_transport(options, &server, &door->server);
     if (e.code != ERR_OK) {
         mem_free(door);
         return e;

@@ -22,6 +22,12 @@ struct http_door {
 
 #define HTTP_JSON "application/json"
 
+/* Opens the transport of a door over HTTP with its limits; callbacks has what else a door gives (whom to ask
+ * and to tell; where it counts). Errors as of http_server_open. */
+err_t http_open_transport(const struct http_door_options *options,
+                          const struct http_server_options *callbacks,
+                          struct http_server **out) ERR_MUST_CHECK;
+
 /* Answers with a refusal: status, body, and when to come back. */
 void http_refuse(struct http_door *door, struct http_exchange *exchange, const err_t *error,
                  enum openai_kind kind, const char *param);

@@ -391,6 +391,15 @@ static bool encode_part(struct generation *generation, struct prompt_part *part,
     return good;
 }
 
+/* They were written out: the client may take its time with that. */
+static void drop_wholes(struct generation *generation)
+{
+    for (size_t i = 0; i < generation->n_parts; i++) {
+        whole_answer_destroy(generation->parts[i].whole);
+        generation->parts[i].whole = NULL;
+    }
+}
+
 static void write_whole(void *context, struct http_exchange *exchange)
 {
     (void)context;
@@ -404,6 +413,7 @@ static void write_whole(void *context, struct http_exchange *exchange)
     good = good && openai_encode_end(&generation->answer, first, &generation->usage, &body);
     err_t e = too_long();
     http_add_load_headers(generation->door, exchange);
+    drop_wholes(generation);
     if (good)
         http_exchange_respond(exchange, 200, HTTP_JSON, body.data, body.size);
     else

@@ -46,7 +46,7 @@ struct http_server_options {
     int64_t head_timeout_ms;  /* from the first byte (or the connection's start) to the end of the head */
     int64_t body_timeout_ms;  /* from there to the end of the body */
     int64_t idle_timeout_ms;  /* between two requests */
-    int64_t write_timeout_ms; /* without a byte taken by the client */
+    int64_t write_timeout_ms; /* without a byte taken by the client, or with more than HTTP_SLOW_BYTES left */
     int64_t max_connection_age_ms; /* give or take a tenth; the answer after it closes; 0 = no limit */
     struct metrics *metrics;       /* borrowed: where the HTTP door counts; NULL = nowhere */
 

@@ -373,6 +373,17 @@ static err_t over_quota(const struct tenant *tenant, const struct quota_refusal 
     return e;
 }
 
+/* The tenant's mutex is held. out: [IDENTITY_SALT_BYTES_MAX + 1]. */
+static void write_salt(const struct tenant *tenant, char *out)
+{
+    const char *group = tenant->settings.cache_group;
+    /* Neither can be the other: a tenant may be named like a group. */
+    if (group[0])
+        (void)snprintf(out, IDENTITY_SALT_BYTES_MAX + 1, "group %s", group);
+    else
+        (void)snprintf(out, IDENTITY_SALT_BYTES_MAX + 1, "tenant %s", tenant->name);
+}
+
 /* The tenant's mutex is held. */
 static void fill_grant(struct tenant *tenant, uint64_t n_tokens, struct tenant_grant *out)
 {
@@ -383,11 +394,7 @@ static void fill_grant(struct tenant *tenant, uint64_t n_tokens, struct tenant_g
         .priority = settings->priority,
         .best_priority = settings->best_priority,
     };
-    /* Neither can be the other: a tenant may be named like a group. */
-    if (settings->cache_group[0])
-        (void)snprintf(out->cache_salt, sizeof out->cache_salt, "group %s", settings->cache_group);
-    else
-        (void)snprintf(out->cache_salt, sizeof out->cache_salt, "tenant %s", tenant->name);
+    write_salt(tenant, out->cache_salt);
 }
 
 err_t identity_admit(struct identity *identity, const char *name, uint64_t n_tokens, struct tenant_grant *out)
@@ -406,6 +413,21 @@ err_t identity_admit(struct identity *identity, const char *name, uint64_t n_tok
     pthread_mutex_unlock(&tenant->mutex);
     if (e.code != ERR_OK)
         tenant_unref(tenant);
+    return e;
+}
+
+err_t identity_admit_call(struct identity *identity, const char *name)
+{
+    struct tenant *tenant = take_tenant(identity, name);
+    if (!tenant)
+        return err_new(ERR_UNAUTHENTICATED, "tenant %.64s is not known here any more", name);
+    struct quota_refusal refusal;
+    err_t e = err_ok();
+    pthread_mutex_lock(&tenant->mutex);
+    if (!quota_admit_call(&tenant->quota, &tenant->settings.limits, clock_now_ns(identity->clock), &refusal))
+        e = over_quota(tenant, &refusal);
+    pthread_mutex_unlock(&tenant->mutex);
+    tenant_unref(tenant);
     return e;
 }
 
@@ -436,6 +458,18 @@ void identity_withdraw(struct identity *identity, struct tenant_grant *grant)
     pthread_mutex_unlock(&tenant->mutex);
     tenant_unref(tenant);
     grant->tenant = NULL;
+}
+
+bool identity_cache_salt(struct identity *identity, const char *name, char *out)
+{
+    struct tenant *tenant = take_tenant(identity, name);
+    if (!tenant)
+        return false;
+    pthread_mutex_lock(&tenant->mutex);
+    write_salt(tenant, out);
+    pthread_mutex_unlock(&tenant->mutex);
+    tenant_unref(tenant);
+    return true;
 }
 
 bool identity_rates(struct identity *identity, const char *name, struct tenant_rates *out)

@@ -55,18 +55,24 @@ err_t identity_authenticate(struct identity *identity, const struct credentials 
 
 /* Lets one request of a tenant in: QUOTA_EXCEEDED with the time to come back, UNAUTHENTICATED when the tenant
  * has gone meanwhile. n_tokens: of the prompt, as far as known. */
+enum { IDENTITY_SALT_BYTES_MAX = REQUEST_TENANT_BYTES_MAX + 15 };
 struct tenant_grant {
     struct tenant *tenant; /* until identity_leave or identity_withdraw */
     uint64_t n_tokens;     /* charged so far */
     int32_t priority, best_priority;
-    char cache_salt[REQUEST_TENANT_BYTES_MAX + 16];
+    char cache_salt[IDENTITY_SALT_BYTES_MAX + 1];
 };
 err_t identity_admit(struct identity *identity, const char *tenant, uint64_t n_tokens,
                      struct tenant_grant *out) ERR_MUST_CHECK;
+/* Counts a call that computes nothing as one of the tenant's requests; errors as above. */
+err_t identity_admit_call(struct identity *identity, const char *tenant) ERR_MUST_CHECK;
 void identity_charge(struct identity *identity, struct tenant_grant *grant, int64_t n_tokens);
 void identity_leave(struct identity *identity, struct tenant_grant *grant);
 /* The request was refused after all. */
 void identity_withdraw(struct identity *identity, struct tenant_grant *grant);
+
+/* The salt of a tenant's prefixes, [IDENTITY_SALT_BYTES_MAX + 1]; false when there is no such tenant. */
+bool identity_cache_salt(struct identity *identity, const char *tenant, char *out);
 
 /* What is left of a tenant's rates; false when there is no such tenant. */
 struct tenant_rates {

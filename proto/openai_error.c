@@ -27,6 +27,7 @@ int openai_status_of(enum err_code code)
         return 503;
     case ERR_DEADLINE_EXCEEDED:
         return 504;
+    case ERR_OUT_OF_RANGE:
     case ERR_DATA_LOSS:
     case ERR_IO:
     case ERR_INTERNAL:

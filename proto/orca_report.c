@@ -109,6 +109,50 @@ size_t orca_report_encode(const struct orca_report *report, uint8_t out[ORCA_REP
     return (size_t)(at - out);
 }
 
+/* An entry of named_metrics: the name is 1, the value 2. */
+static bool decode_named(struct wire_reader body, struct orca_report *out)
+{
+    struct wire_field field;
+    struct wire_reader name = {NULL, NULL};
+    bool malformed = false;
+    double value = 0;
+    while (wire_read_field(&body, &field, &malformed)) {
+        if (field.key == WIRE_KEY(1, WIRE_BYTES))
+            name = field.body;
+        else if (field.key == WIRE_KEY(2, WIRE_FIXED64))
+            value = wire_double(field.value);
+    }
+    size_t name_bytes = (size_t)(name.end - name.at);
+#define READ_NAMED(text, member)                                                                             \
+    if (name_bytes == sizeof #text - 1 && memcmp(name.at, #text, name_bytes) == 0)                           \
+        out->member = value;
+    NAMED_METRICS(READ_NAMED)
+    return !malformed;
+}
+
+err_t orca_report_decode(const uint8_t *bytes, size_t size_bytes, struct orca_report *out)
+{
+    *out = (struct orca_report){.predicted_ttft_s = -1};
+    struct wire_reader reader = {bytes, bytes + size_bytes};
+    struct wire_field field;
+    bool malformed = false, good = true;
+    while (good && wire_read_field(&reader, &field, &malformed)) {
+        if (field.key == WIRE_KEY(FIELD_NAMED, WIRE_BYTES))
+            good = decode_named(field.body, out);
+        else if (field.key == WIRE_KEY(FIELD_MEM_UTILIZATION, WIRE_FIXED64))
+            out->kv_usage = wire_double(field.value);
+        else if (field.key == WIRE_KEY(FIELD_RPS, WIRE_FIXED64))
+            out->rps = wire_double(field.value);
+        else if (field.key == WIRE_KEY(FIELD_EPS, WIRE_FIXED64))
+            out->eps = wire_double(field.value);
+        else if (field.key == WIRE_KEY(FIELD_UTILIZATION, WIRE_FIXED64))
+            out->utilization = wire_double(field.value);
+    }
+    if (malformed || !good)
+        return err_new(ERR_DATA_LOSS, "the message is not an xds.data.orca.v3.OrcaLoadReport");
+    return err_ok();
+}
+
 enum orca_format orca_format_parse(const char *text, size_t text_bytes)
 {
     static const struct {

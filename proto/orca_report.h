@@ -37,6 +37,10 @@ enum { ORCA_REPORT_BYTES_MAX = 512 };
 /* Returns the size. */
 size_t orca_report_encode(const struct orca_report *report, uint8_t out[ORCA_REPORT_BYTES_MAX]);
 
+/* What a client reads of an answer's trailer; fields that nobody wrote are 0, predicted_ttft_s then -1.
+ * DATA_LOSS for bad bytes. */
+err_t orca_report_decode(const uint8_t *bytes, size_t size_bytes, struct orca_report *out) ERR_MUST_CHECK;
+
 enum orca_format { ORCA_FORMAT_NONE, ORCA_FORMAT_TEXT, ORCA_FORMAT_JSON, ORCA_FORMAT_BIN };
 /* The value of endpoint-load-metrics-format, in any case; NONE for what nobody knows. */
 enum orca_format orca_format_parse(const char *text, size_t text_bytes);

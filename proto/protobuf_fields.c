@@ -23,6 +23,17 @@ static bool skip_bytes(struct wire_reader *reader, uint64_t n_bytes)
     return true;
 }
 
+static bool read_fixed64(struct wire_reader *reader, uint64_t *out)
+{
+    const uint8_t *at = reader->at;
+    if (!skip_bytes(reader, 8))
+        return false;
+    *out = 0;
+    for (int i = 0; i < 8; i++)
+        *out |= (uint64_t)at[i] << 8 * i;
+    return true;
+}
+
 static bool read_body(struct wire_reader *reader, struct wire_field *out)
 {
     uint64_t size_bytes;
@@ -30,7 +41,7 @@ static bool read_body(struct wire_reader *reader, struct wire_field *out)
     case WIRE_VARINT:
         return read_varint(reader, &out->value);
     case WIRE_FIXED64:
-        return skip_bytes(reader, 8);
+        return read_fixed64(reader, &out->value);
     case WIRE_FIXED32:
         return skip_bytes(reader, 4);
     case WIRE_BYTES:
@@ -53,6 +64,13 @@ bool wire_read_field(struct wire_reader *reader, struct wire_field *out, bool *m
         return false;
     *malformed = !read_varint(reader, &out->key) || out->key >> 3 == 0 || !read_body(reader, out);
     return !*malformed;
+}
+
+double wire_double(uint64_t value)
+{
+    double out;
+    memcpy(&out, &value, sizeof out);
+    return out;
 }
 
 uint8_t *wire_write_varint(uint8_t *out, uint64_t value)

@@ -17,12 +17,15 @@ struct wire_reader {
 
 struct wire_field {
     uint64_t key;            /* WIRE_KEY */
-    uint64_t value;          /* WIRE_VARINT */
+    uint64_t value;          /* WIRE_VARINT, WIRE_FIXED64 */
     struct wire_reader body; /* WIRE_BYTES: what is inside */
 };
 
 /* The next field; false at the end of the message and when it is malformed (then *malformed is set). */
 bool wire_read_field(struct wire_reader *reader, struct wire_field *out, bool *malformed);
+
+/* A WIRE_FIXED64 value as the double that it is. */
+double wire_double(uint64_t value);
 
 /* Appends at out and returns the end. Room is the caller's to have. */
 enum { WIRE_VARINT_BYTES_MAX = 10 };

@@ -12,6 +12,11 @@ bool service_is_alive(struct service *service)
     return loads.step_running || loads.heartbeat_age_ns <= HEARTBEAT_LIMIT_NS;
 }
 
+err_t service_admit_call(struct service *service, const char *tenant)
+{
+    return service->vtable->admit_call ? service->vtable->admit_call(service, tenant) : err_ok();
+}
+
 int64_t service_pushback_ms(struct service *service)
 {
     struct loads loads;

@@ -80,6 +80,18 @@ bool quota_admit(struct tenant_quota *quota, const struct tenant_limits *limits,
     return true;
 }
 
+bool quota_admit_call(struct tenant_quota *quota, const struct tenant_limits *limits, int64_t now_ns,
+                      struct quota_refusal *refusal)
+{
+    int64_t wait_ns = wait_of(&quota->requests, limits->requests_per_minute, now_ns);
+    if (wait_ns > 0) {
+        *refusal = (struct quota_refusal){QUOTA_REQUESTS, wait_ns};
+        return false;
+    }
+    take(&quota->requests, limits->requests_per_minute, 1, now_ns);
+    return true;
+}
+
 void quota_charge(struct tenant_quota *quota, const struct tenant_limits *limits, int64_t n_tokens,
                   int64_t now_ns)
 {

@@ -44,6 +44,10 @@ struct quota_refusal {
 /* Lets one request in, or says why not; a refusal costs nothing. n_tokens: of its prompt, as far as known. */
 bool quota_admit(struct tenant_quota *quota, const struct tenant_limits *limits, uint64_t n_tokens,
                  int64_t now_ns, struct quota_refusal *refusal);
+/* Counts a call that computes nothing (tokenising) as one request: neither tokens nor max_concurrent matter.
+ * Else as quota_admit; nothing is to be left. */
+bool quota_admit_call(struct tenant_quota *quota, const struct tenant_limits *limits, int64_t now_ns,
+                      struct quota_refusal *refusal);
 /* Takes tokens that a request has used; negative: gives back. */
 void quota_charge(struct tenant_quota *quota, const struct tenant_limits *limits, int64_t n_tokens,
                   int64_t now_ns);

@@ -177,6 +177,13 @@ static int64_t now_ns(struct service *service)
     return vtable->now_ns(inner);
 }
 
+static err_t admit_call(struct service *service, const char *tenant)
+{
+    if (!tenant || !tenant[0])
+        return err_new(ERR_UNAUTHENTICATED, "nobody was asked who sends this request");
+    return identity_admit_call(of(service)->identity, tenant);
+}
+
 static err_t tokenize(struct service *service, const struct request *request, uint32_t **ids, size_t *n_ids)
 {
     struct service *inner;
@@ -190,6 +197,39 @@ static err_t detokenize(struct service *service, const uint32_t *ids, size_t n_i
     struct service *inner;
     const struct service_vtable *vtable = inner_of(service, &inner);
     return vtable->detokenize(inner, ids, n_ids, skip_special_tokens, text);
+}
+
+/* A tenant hears of the blocks that its own requests find. */
+static err_t kv_subscribe(struct service *service, const struct kv_subscribe *request,
+                          struct kv_subscription **out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    if (!vtable->kv_subscribe)
+        return err_new(ERR_UNIMPLEMENTED, "this service does not tell what its prefix cache holds");
+    if (!request->tenant || !request->tenant[0])
+        return err_new(ERR_UNAUTHENTICATED, "nobody was asked who subscribes");
+    char cache_salt[IDENTITY_SALT_BYTES_MAX + 1];
+    struct kv_subscribe own = *request;
+    own.cache_salt = cache_salt;
+    if (!identity_cache_salt(of(service)->identity, request->tenant, cache_salt))
+        return err_new(ERR_UNAUTHENTICATED, "tenant %.64s is not known here any more", request->tenant);
+    return vtable->kv_subscribe(inner, &own, out);
+}
+
+static err_t kv_next(struct service *service, struct kv_subscription *subscription,
+                     const struct kv_event_batch **out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->kv_next(inner, subscription, out);
+}
+
+static void kv_unsubscribe(struct service *service, struct kv_subscription *subscription)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    vtable->kv_unsubscribe(inner, subscription);
 }
 
 static void drain(struct service *service)
@@ -218,10 +258,14 @@ static const struct service_vtable TENANT_SERVICE = {
     .model_info = model_info,
     .loads = loads,
     .now_ns = now_ns,
+    .admit_call = admit_call,
     .tokenize = tokenize,
     .detokenize = detokenize,
     .drain = drain,
     .in_flight = in_flight,
+    .kv_subscribe = kv_subscribe,
+    .kv_next = kv_next,
+    .kv_unsubscribe = kv_unsubscribe,
 };
 
 err_t tenant_service_open(struct service *inner, struct identity *identity, struct tenant_service **out)

@@ -156,8 +156,31 @@ static void tenant_put(struct prefix_cache *cache, uint32_t tenant)
     cache->unused_tenant = tenant;
 }
 
+bool prefix_cache_entry(const struct prefix_cache *cache, uint32_t block, struct prefix_block *out)
+{
+    const struct prefix_entry *entry = &cache->entries[block];
+    *out = (struct prefix_block){
+        .block = block,
+        .adapter = entry->adapter,
+        .serial = entry->serial,
+        .parent_serial = entry->parent_serial,
+        .salt = entry->salt,
+        .tokens = &cache->tokens[(size_t)block * cache->block_tokens],
+    };
+    return entry->serial != 0;
+}
+
+static void tell(const struct prefix_cache *cache,
+                 void (*told)(void *context, const struct prefix_block *block), uint32_t block)
+{
+    struct prefix_block entry;
+    if (told && prefix_cache_entry(cache, block, &entry))
+        told(cache->observer.context, &entry);
+}
+
 static void forget(struct prefix_cache *cache, uint32_t block)
 {
+    tell(cache, cache->observer.removed, block);
     struct prefix_entry *entry = &cache->entries[block];
     struct prefix_tenant *tenant = &cache->tenants[entry->tenant];
     ASSERT(entry->serial != 0);
@@ -200,6 +223,7 @@ void prefix_cache_register(struct prefix_cache *cache, struct prefix_chain *chai
         memcpy(&cache->tokens[(size_t)block * cache->block_tokens], tokens,
                cache->block_tokens * sizeof *tokens);
         block_pool_set_cached(cache->pool, block, true);
+        tell(cache, cache->observer.stored, block);
         found = block;
     }
     chain_step(cache, chain, hash, found);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include "base/hash.h"
 #include "scheduler/block_pool.h"
+#include "scheduler/prefix_observer.h"
 
 enum { BLOCK_TOKENS_MAX = 256 };
 
@@ -51,6 +52,7 @@ struct prefix_cache {
     uint32_t tenant_free_blocks_max; /* 0 = no quota */
     uint64_t key[2];
     struct hash128 hash_mask; /* all ones; tests weaken the hash with it */
+    struct prefix_observer observer;
 
     uint64_t last_serial;
     struct prefix_entry *entries; /* [n_blocks] */
@@ -88,6 +90,9 @@ void prefix_cache_own_block(struct prefix_cache *cache, uint32_t block);
 void prefix_cache_release_block(struct prefix_cache *cache, uint32_t block);
 /* Forgets the entries of all free blocks. */
 void prefix_cache_reset(struct prefix_cache *cache);
+
+/* What a block is the entry of; false when of nothing. */
+bool prefix_cache_entry(const struct prefix_cache *cache, uint32_t block, struct prefix_block *out);
 
 /* The tenant of a salt, BLOCK_NONE when it has no entry. */
 uint32_t prefix_cache_find_tenant(const struct prefix_cache *cache, uint64_t salt);

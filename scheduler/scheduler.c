@@ -58,6 +58,7 @@ static void sched_set_config(struct sched *sched, const struct sched_config *con
     sched->cache.key[0] = config->hash_key[0];
     sched->cache.key[1] = config->hash_key[1];
     sched->cache.hash_mask = hash_mask;
+    sched->cache.observer = config->prefix_observer;
 }
 
 size_t sched_bytes(const struct sched_config *config)

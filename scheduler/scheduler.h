@@ -27,6 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/error.h"
+#include "scheduler/prefix_observer.h"
 
 struct sched;
 
@@ -50,6 +51,7 @@ struct sched_config {
     bool prefix_cache;
     uint32_t tenant_cached_blocks_max; /* free blocks that one salt may keep cached; 0 = no quota */
     uint64_t hash_key[2];              /* secret */
+    struct prefix_observer prefix_observer;
 };
 
 struct sched_request {

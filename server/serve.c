@@ -220,7 +220,7 @@ static void drain(const struct doors *doors, struct service *service, const stru
 }
 
 static err_t open_grpc(struct service *service, const struct serve_options *options,
-                       const struct access *access, struct doors *doors)
+                       const struct access *access, int64_t stall_timeout_ns, struct doors *doors)
 {
     struct grpc_door_options door = grpc_door_options_default();
     door.host = options->host;
@@ -231,6 +231,8 @@ static err_t open_grpc(struct service *service, const struct serve_options *opti
     door.max_calls = options->max_calls;
     door.max_connection_age_ms = options->max_connection_age_ms;
     door.max_connection_age_grace_ms = options->max_connection_age_grace_ms;
+    if (stall_timeout_ns > 0)
+        door.send_timeout_ms = stall_timeout_ns / 1000000 + 1;
     door.tls = access->tls;
     door.identity = access->identity;
     return grpc_door_open(service, &door, &doors->grpc);
@@ -294,7 +296,7 @@ static err_t serve_engine(struct engine *engine, const struct serve_options *opt
     raise_file_limit();
     err_t e = access_guard(access, engine_service(engine), &service);
     if (e.code == ERR_OK)
-        e = open_grpc(service, options, access, &doors);
+        e = open_grpc(service, options, access, stall_timeout_ns, &doors);
     if (e.code == ERR_OK && options->http)
         e = open_http(service, options, access, stall_timeout_ns, &doors);
     if (e.code == ERR_OK && options->metrics)

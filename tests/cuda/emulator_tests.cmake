@@ -17,7 +17,7 @@ if(NOT BANTAM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   cuda_checked_kernels(broken_kernels_checked broken_kernels.cu)
   bantam_test(test_races test_broken_kernels.c LIBS broken_kernels_checked cuda_emulator_checks cuda_emulator stdc++)
   target_compile_definitions(test_races PRIVATE CHECKS_RACES=1)
-  set(checkkernel_files checkkernel.c check_memory.c check_variants.c check_panels.c check_attention.c check_dispatch.c
+  set(checkkernel_files checkkernel.c check_memory.c check_variants.c check_panels.c check_tiles.c check_attention.c check_dispatch.c
     check_layer.c bench_kernels.c bench_ceilings.c)
   list(TRANSFORM checkkernel_files PREPEND ${CMAKE_SOURCE_DIR}/tests/kernels/)
   add_executable(checkkernel_races ${checkkernel_files} check_device.c)

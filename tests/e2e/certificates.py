@@ -4,7 +4,7 @@ import pathlib
 import ssl
 import subprocess
 
-import grpc
+from bantam import Tls
 
 CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
@@ -45,7 +45,7 @@ class Authority:
             context.load_cert_chain(self.path(f"{name}.pem"), self.path(f"{name}.key"))
         return context
 
-    def credentials(self, name: str | None = None) -> grpc.ChannelCredentials:
+    def tls(self, name: str | None = None) -> Tls:
         """The same for gRPC."""
-        pair = [self.path(f"{name}.{end}").read_bytes() for end in ("key", "pem")] if name else [None, None]
-        return grpc.ssl_channel_credentials(self.path("ca.pem").read_bytes(), *pair)
+        certificate, key = (self.path(f"{name}.{end}") if name else None for end in ("pem", "key"))
+        return Tls(ca=self.path("ca.pem"), certificate=certificate, key=key)

@@ -1,7 +1,6 @@
 """Servers for the end-to-end tests: a real `bantam serve` on a free loopback port, stopped by its process id.
 
-BANTAM_BIN names the program (default build/release/bantam); the Python client lies next to it. BANTAM_SANITIZED=1 says that
-the program is several times slower."""
+BANTAM_BIN names the program (default build/release/bantam). BANTAM_SANITIZED=1 says that the program is several times slower."""
 
 import json
 import os
@@ -19,9 +18,9 @@ SANITIZED = os.environ.get("BANTAM_SANITIZED", "0") == "1"
 START_LIMIT_S = 120
 STOP_LIMIT_S = 120
 CALL_LIMIT_S = 300 if SANITIZED else 100  # a test that hangs fails
-sys.path.insert(0, str(BIN.parent / "clients/python"))
+sys.path.insert(0, str(ROOT / "clients/python"))
 
-import bantam_client  # noqa: E402
+import bantam  # noqa: E402
 
 # A reader that stops stops its stream: what a connection buffers is small against answers with SLOW's logprobs.
 SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535))
@@ -88,9 +87,9 @@ class Server:
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def connect(self, *options, target: str | None = None) -> bantam_client.Client:
+    def connect(self, *options, target: str | None = None) -> bantam.Client:
         """A client with a TCP connection of its own."""
-        return bantam_client.Client(target or self.target, [("grpc.use_local_subchannel_pool", 1), *options])
+        return bantam.Client(target or self.target, channel_options=[("grpc.use_local_subchannel_pool", 1), *options])
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -119,8 +118,8 @@ class Server:
         """Waits, by the server's own messages, until nothing runs; returns the loads. The counts are read one by one: a request
         may be among the total before it is among those that wait."""
         for loads in self.client.watch_loads(10):
-            busy = loads.numRunningReqs or loads.numWaitingReqs or loads.kvBlocksUsed
-            if not busy and loads.requestsFinished == loads.requestsTotal:
+            busy = loads.num_running_reqs or loads.num_waiting_reqs or loads.kv_blocks_used
+            if not busy and loads.requests_finished == loads.requests_total:
                 return loads
         raise AssertionError("WatchLoads ended")
 

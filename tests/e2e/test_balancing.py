@@ -8,13 +8,13 @@ import grpc
 import pytest
 
 from balancing_tools import Nginx, Replica, wait_until
-from bantam_client import SERVICE, generate_request, ids_of, pack, unpack
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED
+from native_wire import SERVICE, generate_bytes, read_output, read_whole
 from test_faults import Cutter
 
 PROMPT = [5, 6, 7, 8]
 TOKENS = 40
-REQUEST = pack(generate_request(input_ids=PROMPT, max_tokens=TOKENS, ignore_eos=True, temperature=0))
+REQUEST = generate_bytes(input_ids=PROMPT, max_tokens=TOKENS, ignore_eos=True, temperature=0)
 WORKERS = 3
 SERVED_BETWEEN = 10 if SANITIZED else 40  # requests by each replica between two restarts
 
@@ -84,15 +84,13 @@ def ask_grpc(channel):
     """One request, streamed: the number of its tokens."""
     n = 0
     for data in channel.unary_stream(SERVICE + "Generate")(REQUEST, timeout=CALL_LIMIT_S):
-        answer = unpack("GenerateResponse", data)
-        part = answer.chunk or answer.complete
-        n += len(ids_of(part.tokenIds if answer.chunk else part.outputIds))
+        n += len(read_output(data).token_ids)
     return n
 
 
 def ask_grpc_whole(channel):
     data = channel.unary_unary(SERVICE + "GenerateWhole")(REQUEST, timeout=CALL_LIMIT_S)
-    return len(ids_of(unpack("GenerateWholeResponse", data).choices[0].outputIds))
+    return len(read_whole(data)[0].token_ids)
 
 
 def ask_http(port, stream):
@@ -112,8 +110,8 @@ def roll(replicas, load):
     """Restarts one after the other; each then has served again before the next goes."""
     for replica in [*replicas, None]:
         for other in replicas:
-            served = other.server.client.loads().requestsFinished
-            other.server.wait_for(lambda loads: loads.requestsFinished >= served + SERVED_BETWEEN or load.failures)
+            served = other.server.client.loads().requests_finished
+            other.server.wait_for(lambda loads: loads.requests_finished >= served + SERVED_BETWEEN or load.failures)
         assert load.failures == []
         if replica:
             replica.restart()
@@ -129,7 +127,7 @@ def test_both_replicas_serve_behind_nginx(replicas, nginx):
         health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
         assert health == b"\x08\x01"
     for replica in replicas:
-        assert replica.server.client.loads().requestsTotal >= 6
+        assert replica.server.client.loads().requests_total >= 6
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"http://127.0.0.1:{nginx.http_port}/metrics", timeout=CALL_LIMIT_S)
 
@@ -168,7 +166,7 @@ def test_connections_end_at_their_age(start, dummy_model):
     try:
         with grpc.insecure_channel(relay.target, options=CHANNEL) as channel:
             stream = channel.unary_stream(SERVICE + "Generate")(
-                pack(generate_request(input_ids=PROMPT, max_tokens=6000, ignore_eos=True)))
+                generate_bytes(input_ids=PROMPT, max_tokens=6000, ignore_eos=True))
             next(stream)
             while relay.n_connections < 3:
                 assert ask_grpc_whole(channel) == TOKENS

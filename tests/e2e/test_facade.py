@@ -20,8 +20,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from smg_grpc_proto.generated import common_pb2, vllm_engine_pb2, vllm_engine_pb2_grpc
 
-from bantam_client import SERVICE, generate_request, pack
 from conftest import CALL_LIMIT_S, DUMMY_CONFIG, DUMMY_FLAGS, ROOT, SMALL_WINDOW
+from native_wire import SERVICE, generate_bytes
 
 CODE = grpc.StatusCode
 FACADE = "/vllm.grpc.engine.VllmEngine/"
@@ -108,21 +108,20 @@ def joined(parts):
 
 
 def native_columns(columns):
-    if columns is None:
-        return [], [], []
-    top = [([float(v) for v in entry.values], [int(i) for i in entry.tokenIds]) for entry in columns.topLogprobs or []]
-    values = [None if math.isnan(value) else float(value) for value in columns.tokenLogprobs]
-    return values, [int(i) for i in columns.tokenIds], top
+    columns = columns or []
+    top = [([one.logprob for one in token.top], [one.token_id for one in token.top]) for token in columns]
+    values = [None if math.isnan(token.logprob) else token.logprob for token in columns]
+    return values, [token.token_id for token in columns], top if any(token.top for token in columns) else []
 
 
 def gather_native(server, **parameters):
     answers = {}
     for output in server.client.generate_whole(timeout=CALL_LIMIT_S, **parameters):
-        raw = output.raw
-        stop = ("matched_stop_str" if raw.matchedStopStr else "matched_token_id" if raw.matchedTokenId is not None else None,
-                (raw.matchedStopStr or b"").decode(), raw.matchedTokenId or 0)
-        answers[output.index] = Answer(output.token_ids, output.finish_reason, native_columns(raw.outputLogprobs),
-                                       native_columns(raw.inputLogprobs), raw.promptTokens, raw.completionTokens, stop)
+        stop, token = output.matched_stop_str, output.matched_token_id
+        kind = "matched_stop_str" if stop else "matched_token_id" if token is not None else None
+        answers[output.index] = Answer(output.token_ids, output.finish_reason, native_columns(output.output_logprobs),
+                                       native_columns(output.input_logprobs), output.prompt_tokens, output.completion_tokens,
+                                       (kind, stop or "", token or 0))
     return answers
 
 
@@ -229,7 +228,7 @@ SAME_MISTAKES = [
 @pytest.mark.parametrize("parameters", SAME_MISTAKES, ids=[str(parameters)[:50] for parameters in SAME_MISTAKES])
 def test_same_error_as_native(dummy, facade, parameters):
     parameters = {"input_ids": PROMPT, "max_tokens": 4, **parameters}
-    expected = status_of(dummy.client.stream(SERVICE + "Generate", pack(generate_request(**parameters)), CALL_LIMIT_S))
+    expected = status_of(dummy.client.stream(SERVICE + "Generate", generate_bytes(**parameters), CALL_LIMIT_S))
     assert expected[0] == CODE.INVALID_ARGUMENT
     for stream in (True, False):
         assert status_of(facade.stub.Generate(facade_request(stream=stream, **parameters), timeout=CALL_LIMIT_S)) == expected
@@ -285,7 +284,6 @@ def test_what_asks_for_nothing_is_served(facade):
 
 def test_methods_that_are_not_there(facade):
     calls = [lambda: facade.stub.Embed(vllm_engine_pb2.EmbedRequest(), timeout=CALL_LIMIT_S),
-             lambda: list(facade.stub.SubscribeKvEvents(common_pb2.SubscribeKvEventsRequest(), timeout=CALL_LIMIT_S)),
              lambda: facade.stub.FlushCache(common_pb2.FlushCacheRequest(), timeout=CALL_LIMIT_S),
              lambda: facade.stub.StartProfile(common_pb2.StartProfileRequest(), timeout=CALL_LIMIT_S),
              lambda: facade.stub.StopProfile(common_pb2.StopProfileRequest(), timeout=CALL_LIMIT_S)]
@@ -315,16 +313,16 @@ def test_dropped_stream_aborts(dummy, facade):
         if stream:
             next(call)
         else:
-            dummy.wait_for(lambda loads: loads.numRunningReqs > 0)
+            dummy.wait_for(lambda loads: loads.num_running_reqs > 0)
         call.cancel()
-        assert dummy.wait_idle().kvBlocksUsed == 0
+        assert dummy.wait_idle().kv_blocks_used == 0
 
 
 def test_dropped_connection_aborts(dummy):
     with Facade(dummy, SMALL_WINDOW) as own:
         call = own.stub.Generate(facade_request(input_ids=PROMPT, **SLOW))
         next(call)
-    assert dummy.wait_idle().kvBlocksUsed == 0
+    assert dummy.wait_idle().kv_blocks_used == 0
 
 
 DROPS = int(os.environ.get("BANTAM_FACADE_DROPS", "60"))
@@ -345,7 +343,7 @@ def test_many_drops_leave_nothing(start, dummy_model):
                 call.cancel()
             n_dropped += len(calls)
     loads = server.wait_idle()
-    assert loads.kvBlocksUsed == 0 and loads.requestsFinished == loads.requestsTotal
+    assert loads.kv_blocks_used == 0 and loads.requests_finished == loads.requests_total
     assert gather_native(server, **steady) == expected
 
 
@@ -368,10 +366,10 @@ def test_abort(dummy, facade):
 def test_model_info(demo, demo_facade, demo_model):
     info = demo_facade.stub.GetModelInfo(vllm_engine_pb2.GetModelInfoRequest(), timeout=CALL_LIMIT_S)
     native = demo.client.model_info()
-    assert info.served_model_name == native.servedModelName.decode()
-    assert info.architectures == [native.modelType.decode()]
-    assert list(info.eos_token_ids) == [int(i) for i in native.eosTokenIds]
-    assert (info.vocab_size, info.max_context_length) == (native.vocabSize, native.maxContextLength)
+    assert info.served_model_name == native.served_model_name
+    assert info.architectures == [native.model_type]
+    assert list(info.eos_token_ids) == [int(i) for i in native.eos_token_ids]
+    assert (info.vocab_size, info.max_context_length) == (native.vocab_size, native.max_context_length)
     assert info.max_req_input_len == info.max_context_length - 1
     assert info.is_generation and not info.supports_vision
     assert info.model_path == info.tokenizer_path == str(demo_model)

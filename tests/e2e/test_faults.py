@@ -9,12 +9,15 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
 
-from bantam_client import HEALTH, SERVICE, generate_request, pack, text_of, unpack
-from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED, SLOW, SMALL_WINDOW, STOP_LIMIT_S
+from balancing_tools import wait_until
+from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SANITIZED, SLOW, SMALL_WINDOW, STOP_LIMIT_S
+from native_wire import HEALTH, SERVICE, generate_bytes, read_output
+from test_metrics import scrape
 
 CODE = grpc.StatusCode
 DISCONNECTS = 1000
@@ -74,7 +77,7 @@ class Cutter:
 
 def long_request(prompt_tokens=8, max_tokens=6000, ignore_eos=True, **parameters):
     ids = [3 + i % 500 for i in range(prompt_tokens)]
-    return pack(generate_request(input_ids=ids, max_tokens=max_tokens, ignore_eos=ignore_eos, **parameters))
+    return generate_bytes(input_ids=ids, max_tokens=max_tokens, ignore_eos=ignore_eos, **parameters)
 
 
 def start_call(client, i):
@@ -96,7 +99,7 @@ def disconnect_in_phase(server, phase):
         if phase == 2:
             next(calls[0])
         elif phase == 3:
-            server.wait_for(lambda loads: loads.numWaitingReqs > 0)
+            server.wait_for(lambda loads: loads.num_waiting_reqs > 0)
         cutter.cut()
         n_hit = 0
         for call in calls:
@@ -119,8 +122,8 @@ def test_abrupt_disconnects_leave_nothing(start, dummy_model):
             assert server.client.generate_whole(**steady)[0].token_ids == expected
         round_number += 1
     loads = server.wait_idle()
-    assert loads.kvBlocksUsed == 0
-    assert loads.requestsFinished == loads.requestsTotal
+    assert loads.kv_blocks_used == 0
+    assert loads.requests_finished == loads.requests_total
     assert server.client.generate_whole(**steady)[0].token_ids == expected
 
 
@@ -128,25 +131,25 @@ def test_killed_client_process(start, dummy_model):
     """The same from the operating system's side: the peer dies without a word of HTTP/2."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "4")
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import bantam_client as b, threading\n"
-        "c = b.Client(sys.argv[1])\n"
-        "r = b.pack(b.generate_request(input_ids=[5, 6], max_tokens=8000, ignore_eos=True))\n"
-        "calls = [c.stream(b.SERVICE + 'Generate', r)]\n"
+        "import sys; sys.path.insert(0, sys.argv[2]); import bantam, threading\n"
+        "client = bantam.Client(sys.argv[1])\n"
+        "start = lambda: client.generate(input_ids=[5, 6], max_tokens=8000, ignore_eos=True)\n"
+        "calls = [start()]\n"
         "next(calls[0])\n"
-        "calls += [c.stream(b.SERVICE + 'Generate', r) for _ in range(11)]\n"
+        "calls += [start() for _ in range(11)]\n"
         "print('reading', flush=True); threading.Event().wait()\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", script, server.target, str(BIN.parent / "clients/python")],
+    child = subprocess.Popen([sys.executable, "-c", script, server.target, str(ROOT / "clients/python")],
                              stdout=subprocess.PIPE)
     try:
         assert child.stdout.readline() == b"reading\n"
-        server.wait_for(lambda loads: loads.requestsTotal == 12)
+        server.wait_for(lambda loads: loads.requests_total == 12)
     finally:
         child.kill()
         child.wait()
         child.stdout.close()
     loads = server.wait_idle()
-    assert loads.requestsFinished == loads.requestsTotal == 12
+    assert loads.requests_finished == loads.requests_total == 12
 
 
 def test_stopped_reader_does_not_slow_others(start, dummy_model):
@@ -168,12 +171,12 @@ def test_stopped_reader_does_not_slow_others(start, dummy_model):
             thread.join()
         after = server.client.loads()
         assert answers == [tokens] * others
-        assert after.requestsFinished == others, "the stopped reader is still there"
+        assert after.requests_finished == others, "the stopped reader is still there"
         # A step brings each running request a token: together the others need at most what each would need one after another.
         # The stopped one may still have filled what the connection buffers.
-        own = after.generationTokensTotal - before.generationTokensTotal - others * tokens
-        assert after.stepsTotal - before.stepsTotal <= others * (tokens + 2) + own
-        server.wait_for(lambda loads: loads.numPausedReqs == 1)
+        own = after.generation_tokens_total - before.generation_tokens_total - others * tokens
+        assert after.steps_total - before.steps_total <= others * (tokens + 2) + own
+        server.wait_for(lambda loads: loads.num_paused_reqs == 1)
         call.cancel()
     server.wait_idle()
 
@@ -184,12 +187,28 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
         call = slow.stream(SERVICE + "Generate", long_request(**SLOW), timeout=CALL_LIMIT_S)
         next(call)
         loads = server.wait_idle()  # although nobody cancelled
-        assert loads.requestsFinished == loads.requestsTotal == 1
+        assert loads.requests_finished == loads.requests_total == 1
         with pytest.raises(grpc.RpcError) as error:
             for _ in call:  # what was on its way still comes
                 pass
         assert error.value.code() == CODE.CANCELLED
         assert "reader" in error.value.details()
+
+
+def test_large_answer_that_nobody_takes_is_cut_off(start, dummy_model):
+    """A message of more than a MiB does not lie in the server for as long as its client likes."""
+    server = start(dummy_model, *DUMMY_FLAGS, "--stream-stall-timeout", "1")
+    request = long_request(**{**SLOW, "n": 2})
+    with server.connect(*SMALL_WINDOW) as slow, server.connect() as quick:
+        call = slow.stream(SERVICE + "GenerateWhole", request, timeout=CALL_LIMIT_S)  # a reader that has not begun
+        whole = quick.unary(SERVICE + "GenerateWhole", request, timeout=CALL_LIMIT_S)
+        assert len(whole) > 2 << 20
+        wait_until(lambda: scrape(server)["bantam:slow_reader_cuts_total", ""] > 0)
+        with pytest.raises(grpc.RpcError) as error:
+            next(call)
+        assert error.value.code() == CODE.CANCELLED
+    server.wait_idle()
+    assert scrape(server)["bantam:slow_reader_cuts_total", ""] == 1
 
 
 def run_load(server, n, results, max_tokens=300):
@@ -234,15 +253,15 @@ def test_sigterm_under_load_loses_nothing(start, dummy_model):
     results = [None] * 8
     threads = run_load(server, 8, results)
     queued = server.client.stream(SERVICE + "Generate", long_request(max_tokens=50), CALL_LIMIT_S)
-    server.wait_for(lambda loads: loads.requestsTotal >= 9)
+    server.wait_for(lambda loads: loads.requests_total >= 9)
     server.terminate()
     assert next(watch) == b"\x08\x02"
     assert refusal_of_late_calls(server) in (CODE.UNAVAILABLE, CODE.CANCELLED)
     for thread in threads:
         thread.join()
     assert results == [(300, "length")] * 8
-    last = [unpack("GenerateResponse", data) for data in queued][-1]
-    assert last.complete.completionTokens == 50
+    last = [read_output(data) for data in queued][-1]
+    assert last.completion_tokens == 50
     assert server.wait() == 0
     with pytest.raises(grpc.RpcError) as error:
         next(watch)
@@ -253,7 +272,7 @@ def stopped_call(client, server):
     """A call whose reader takes one message and then no more: it will never finish by itself."""
     call = client.stream(SERVICE + "Generate", long_request(**SLOW), CALL_LIMIT_S)
     next(call)
-    server.wait_for(lambda loads: loads.numPausedReqs == 1)
+    server.wait_for(lambda loads: loads.num_paused_reqs == 1)
     return call
 
 
@@ -345,12 +364,12 @@ def test_loads_count(dummy):
     before = dummy.wait_idle()
     dummy.client.generate_whole(input_ids=[5, 6, 7], max_tokens=9, ignore_eos=True)
     after = dummy.wait_idle()
-    assert after.requestsTotal - before.requestsTotal == 1
-    assert after.generationTokensTotal - before.generationTokensTotal == 9
-    assert after.promptTokensTotal - before.promptTokensTotal == 3
-    assert after.kvBlocksTotal > 0 and after.heartbeatAgeNs < 10**9
+    assert after.requests_total - before.requests_total == 1
+    assert after.generation_tokens_total - before.generation_tokens_total == 9
+    assert after.prompt_tokens_total - before.prompt_tokens_total == 3
+    assert after.kv_blocks_total > 0 and after.heartbeat_age_ns < 10**9
     info = dummy.client.server_info()
-    assert text_of(info.serverType) == "bantam" and not info.draining
+    assert info.server_type == "bantam" and not info.draining
 
 
 def test_long_prefill_stays_healthy(dummy):

@@ -7,14 +7,14 @@ import threading
 import grpc
 import pytest
 
-from bantam_client import SERVICE, generate_request, ids_of, pack, text_of, unpack
 from conftest import CALL_LIMIT_S, SLOW, SMALL_WINDOW
+from native_wire import SERVICE, generate_bytes, read_output
 
 PROMPT = [5, 6, 7, 8, 9, 10, 11, 12]
 
 
 def gather(outputs):
-    """index -> (token ids, text, finish reason, last raw message)"""
+    """index -> (token ids, text, finish reason, last output)"""
     ids, texts, ends = collections.defaultdict(list), collections.defaultdict(str), {}
     for output in outputs:
         assert output.index not in ends, "output after the end of a choice"
@@ -23,7 +23,7 @@ def gather(outputs):
         if output.finish_reason:
             ends[output.index] = output
     assert set(ids) == set(ends)
-    return {index: (ids[index], texts[index], end.finish_reason, end.raw) for index, end in ends.items()}
+    return {index: (ids[index], texts[index], end.finish_reason, end) for index, end in ends.items()}
 
 
 def streamed(server, *args, **parameters):
@@ -42,8 +42,8 @@ def test_streamed_equals_whole(dummy):
         assert a[index][:3] == b[index][:3]
         assert len(a[index][0]) == 40
         assert a[index][2] == "length"
-        assert b[index][3].promptTokens == len(PROMPT)
-        assert b[index][3].completionTokens == 40
+        assert b[index][3].prompt_tokens == len(PROMPT)
+        assert b[index][3].completion_tokens == 40
     assert len({tuple(a[index][0]) for index in a}) == 3, "choices share a seed but not their numbers"
 
 
@@ -79,33 +79,31 @@ def test_output_prefix_goes_on(dummy):
 
 def test_logprobs(dummy):
     parameters = dict(input_ids=PROMPT, max_tokens=5, temperature=0, logprobs=3, prompt_logprobs=2, ignore_eos=True)
-    raw = whole(dummy, **parameters, return_prompt_token_ids=True)[0][3]
-    assert ids_of(raw.promptTokenIds) == PROMPT
-    output = raw.outputLogprobs
-    assert ids_of(output.tokenIds) == ids_of(raw.outputIds)
-    for position, top in enumerate(output.topLogprobs):
-        assert len(top.values) == 3
-        assert list(top.values) == sorted(top.values, reverse=True)
-        assert top.tokenIds[0] == raw.outputIds[position], "greedy takes the best"
-        assert output.ranks[position] == 1
-        assert output.tokenLogprobs[position] == top.values[0] <= 0
-    prompt = raw.inputLogprobs
-    assert ids_of(prompt.tokenIds) == PROMPT
-    assert math.isnan(prompt.tokenLogprobs[0])
-    assert all(value <= 0 for value in list(prompt.tokenLogprobs)[1:])
+    end = whole(dummy, **parameters, return_prompt_token_ids=True)[0][3]
+    assert end.prompt_token_ids == PROMPT
+    assert [token.token_id for token in end.output_logprobs] == end.token_ids
+    for token in end.output_logprobs:
+        assert len(token.top) == 3
+        assert list(token.top) == sorted(token.top, key=lambda one: -one.logprob)
+        assert token.top[0].token_id == token.token_id, "greedy takes the best"
+        assert token.rank == 1
+        assert token.logprob == token.top[0].logprob <= 0
+    prompt = end.input_logprobs
+    assert [token.token_id for token in prompt] == PROMPT
+    assert math.isnan(prompt[0].logprob)
+    assert all(token.logprob <= 0 for token in prompt[1:])
     chunks = list(dummy.client.generate(timeout=CALL_LIMIT_S, **parameters))
-    from_stream = [value for chunk in chunks if chunk.raw.outputLogprobs for value in chunk.raw.outputLogprobs.tokenLogprobs]
-    assert from_stream == list(output.tokenLogprobs)
-    assert sum(chunk.raw.inputLogprobs is not None for chunk in chunks) == 1
+    assert [token for chunk in chunks for token in chunk.output_logprobs or []] == end.output_logprobs
+    assert sum(chunk.input_logprobs is not None for chunk in chunks) == 1
 
 
 def test_stop_token_ids(dummy):
     full = whole(dummy, input_ids=PROMPT, max_tokens=30, temperature=1.0, seed=5, ignore_eos=True)[0][0]
     stop = next(token for i, token in enumerate(full) if i >= 5 and token not in full[:i])
-    ids, _, reason, raw = streamed(dummy, input_ids=PROMPT, max_tokens=30, temperature=1.0, seed=5, ignore_eos=True,
+    ids, _, reason, end = streamed(dummy, input_ids=PROMPT, max_tokens=30, temperature=1.0, seed=5, ignore_eos=True,
                                    stop_token_ids=[stop])[0]
     assert reason == "stop"
-    assert raw.matchedTokenId == stop
+    assert end.matched_token_id == stop
     assert ids == full[: full.index(stop) + 1]
 
 
@@ -144,8 +142,8 @@ def test_stop_strings(demo):
     stop = full[4:7]
     at = full.index(stop)
     parameters = dict(max_tokens=40, temperature=0, ignore_eos=True, stop=["\u2603 never", stop])
-    _, text, reason, raw = streamed(demo, "The weather", **parameters)[0]
-    assert (text, reason, text_of(raw.matchedStopStr)) == (full[:at], "stop", stop)
+    _, text, reason, end = streamed(demo, "The weather", **parameters)[0]
+    assert (text, reason, end.matched_stop_str) == (full[:at], "stop", stop)
     _, text, _, _ = whole(demo, "The weather", include_stop_str_in_output=True, **parameters)[0]
     assert text == full[: at + len(stop)]
 
@@ -158,28 +156,28 @@ def test_tokenize_round_trip(demo):
 
 def test_fingerprint_names_what_answered(demo):
     info = demo.client.model_info()
-    raw = whole(demo, "x", max_tokens=1)[0][3]
-    assert raw.fingerprint == info.fingerprint
+    end = whole(demo, "x", max_tokens=1)[0][3]
+    assert end.fingerprint == info.fingerprint
     assert len(info.fingerprint) == 16
-    assert raw.model == info.servedModelName
-    assert info.hasTokenizer and info.hasChatTemplate
+    assert end.model == info.served_model_name
+    assert info.has_tokenizer and info.has_chat_template
 
 
 def test_deadline(dummy):
     before = dummy.wait_idle()
     for path in ("Generate", "GenerateWhole"):
-        request = pack(generate_request(input_ids=PROMPT, max_tokens=8000, n=8, ignore_eos=True))  # takes seconds
+        request = generate_bytes(input_ids=PROMPT, max_tokens=8000, n=8, ignore_eos=True)  # takes seconds
         with pytest.raises(grpc.RpcError) as error:
             for _ in dummy.client.stream(SERVICE + path, request, timeout=0.15):
                 pass
         assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     after = dummy.wait_idle()
-    assert after.requestsFinished == after.requestsTotal
-    assert after.requestsTotal <= before.requestsTotal + 2
+    assert after.requests_finished == after.requests_total
+    assert after.requests_total <= before.requests_total + 2
 
 
 def test_cancel(dummy):
-    request = pack(generate_request(input_ids=PROMPT, max_tokens=8000, ignore_eos=True))
+    request = generate_bytes(input_ids=PROMPT, max_tokens=8000, ignore_eos=True)
     call = dummy.client.stream(SERVICE + "Generate", request, timeout=CALL_LIMIT_S)
     for _ in range(3):
         next(call)
@@ -192,13 +190,13 @@ def test_cancel(dummy):
 
 
 def test_abort(dummy):
-    request = pack(generate_request(input_ids=PROMPT, request_id="to-abort", **SLOW))
+    request = generate_bytes(input_ids=PROMPT, request_id="to-abort", **SLOW)
     with dummy.connect(*SMALL_WINDOW) as client:
         call = client.stream(SERVICE + "Generate", request, timeout=CALL_LIMIT_S)
-        first = unpack("GenerateResponse", next(call))  # and the rest only after the abort: it cannot end before
-        assert text_of(first.requestId) == "to-abort"
+        first = read_output(next(call))  # and the rest only after the abort: it cannot end before
+        assert first.request_id == "to-abort"
         assert dummy.client.abort("never seen", "to-abort") == [False, True]
-        last = [unpack("GenerateResponse", data) for data in call][-1]
-    assert text_of(last.complete.finishReason) == "abort"
+        last = [read_output(data) for data in call][-1]
+    assert last.finish_reason == "abort"
     dummy.wait_for(lambda _: dummy.client.abort("to-abort") == [False])  # once the server has let go of it
     dummy.wait_idle()

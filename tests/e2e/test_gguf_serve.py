@@ -25,7 +25,7 @@ def server(start):
 
 def test_streams_english_and_code(server):
     """The reference's greedy text, where no step of it is a near tie, in pieces as it comes."""
-    assert server.client.model_info().vocabSize == 262144
+    assert server.client.model_info().vocab_size == 262144
     clear = [case for case in CASES if len(case["prompt_token_ids"]) < 100 and
              all(step["top_logprobs"][0] - step["top_logprobs"][1] > 0.02 for step in case["answer"])]
     assert len(clear) >= 2

@@ -101,8 +101,8 @@ def test_abrupt_disconnects_leave_nothing(start, dummy_model):
         if i % 250 == 0:
             assert server.client.generate_whole(**steady)[0].token_ids == expected
     loads = server.wait_idle()
-    assert loads.kvBlocksUsed == 0
-    assert loads.requestsFinished == loads.requestsTotal
+    assert loads.kv_blocks_used == 0
+    assert loads.requests_finished == loads.requests_total
     assert server.client.generate_whole(**steady)[0].token_ids == expected
 
 
@@ -145,7 +145,7 @@ def test_wrong_types_name_the_field(dummy, field, value):
 
 
 def test_oversize(dummy):
-    limit = dummy.client.server_info().maxMessageBytes
+    limit = dummy.client.server_info().max_message_bytes
     status, body = status_of(dummy, b" " * (limit + 1))
     assert status == 413 and "--max-message-bytes" in body["error"]["message"]
     assert status_of(dummy, b" " * limit)[0] == 400
@@ -165,7 +165,7 @@ def resident_kib(server):
 def test_a_million_prompts_cost_little(start, dummy_model):
     """What a request is parsed into is bounded before it is parsed."""
     server = start(dummy_model, *DUMMY_FLAGS)
-    limit = server.client.server_info().maxMessageBytes
+    limit = server.client.server_info().max_message_bytes
     status_of(server, request(max_tokens=1))
     before = resident_kib(server)
     million = b'{"prompt":[' + b'"",' * 10**6 + b'""]}'
@@ -181,13 +181,13 @@ def test_stopped_reader_does_not_slow_others(start, dummy_model):
     with Peer(server, SMALL_BUFFER_BYTES) as slow:
         slow.send(request(stream=True, logprobs=20))
         assert slow.read_head()[0] == 200
-        server.wait_for(lambda loads: loads.numPausedReqs == 1)
+        server.wait_for(lambda loads: loads.num_paused_reqs == 1)
         for i in range(4):
             answer = server.client.generate_whole(input_ids=[4, 5 + i], max_tokens=100, ignore_eos=True, timeout=CALL_LIMIT_S)
             assert len(answer[0].token_ids) == 100
         # The kernel's buffers may still take some of it before it waits for good.
-        loads = server.wait_for(lambda loads: loads.numPausedReqs == 1 or loads.requestsFinished == loads.requestsTotal)
-        assert loads.numPausedReqs == 1
+        loads = server.wait_for(lambda loads: loads.num_paused_reqs == 1 or loads.requests_finished == loads.requests_total)
+        assert loads.num_paused_reqs == 1
     server.wait_idle()
 
 
@@ -197,7 +197,7 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
         slow.send(request(stream=True, logprobs=20))
         assert slow.read_head()[0] == 200
         loads = server.wait_idle()  # although nobody cancelled
-        assert loads.requestsFinished == loads.requestsTotal == 1
+        assert loads.requests_finished == loads.requests_total == 1
         rest = b""
         try:
             while data := slow.file.read1(65536):  # what was on its way still comes, and then the end
@@ -259,7 +259,7 @@ def test_sigterm_under_load_loses_nothing(start, dummy_model):
         for thread in threads:
             thread.start()
         started.wait()
-        server.wait_for(lambda loads: loads.requestsTotal >= 9)
+        server.wait_for(lambda loads: loads.requests_total >= 9)
         server.terminate()
         for thread in threads:
             thread.join()
@@ -272,7 +272,7 @@ def test_new_requests_are_refused_while_draining(start, dummy_model):
     with Peer(server, SMALL_BUFFER_BYTES) as stopped:
         stopped.send(request(stream=True, logprobs=20))
         stopped.read_head()
-        server.wait_for(lambda loads: loads.numPausedReqs == 1)
+        server.wait_for(lambda loads: loads.num_paused_reqs == 1)
         server.terminate()
         status = 200
         while status == 200:  # those that come right after the signal may still be accepted

@@ -14,7 +14,7 @@ import grpc
 import openai
 import pytest
 
-import bantam_client
+import bantam
 from balancing_tools import wait_until
 from certificates import Authority
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, Server
@@ -47,9 +47,9 @@ class Tenants:
 
 
 def grpc_client(server, authority=None, certificate=None, key=None):
-    credentials = authority.credentials(certificate) if authority else None
+    tls = authority.tls(certificate) if authority else None
     host = "localhost" if authority else "127.0.0.1"
-    return bantam_client.Client(f"{host}:{server.port}", [LOCAL], credentials=credentials, api_key=key)
+    return bantam.Client(f"{host}:{server.port}", tls=tls, api_key=key, channel_options=[LOCAL])
 
 
 def http_status(server, path, authority=None, certificate=None, key=None, data=None):
@@ -97,7 +97,7 @@ def authority(tmp_path_factory):
 def tenants(tmp_path_factory):
     tenants = Tenants(tmp_path_factory.mktemp("tenants") / "tenants.txt", acme="", rival="", ops="admin=yes", red="cache=shared:team",
                       blue="cache=shared:team", few="requests-per-minute=2", small="tokens-per-minute=20",
-                      narrow="max-concurrent=1")
+                      narrow="max-concurrent=1", words="requests-per-minute=3 tokens-per-minute=5 max-concurrent=1")
     tenants.text += "san uri:spiffe://acme.example/batch acme\n"
     tenants.write(tenants.text)
     return tenants
@@ -171,7 +171,7 @@ def test_grpc_keys(server, authority, tenants):
         assert code_of(client.loads)[0] == CODE.PERMISSION_DENIED
         assert code_of(lambda: next(client.watch_loads(10)))[0] == CODE.PERMISSION_DENIED
     with grpc_client(server, authority, key=tenants.keys["ops"]) as client:
-        assert client.loads().kvBlocksTotal > 0
+        assert client.loads().kv_blocks_total > 0
     with grpc_client(server, authority, certificate="batch") as client:
         assert client.generate_whole("The train to", max_tokens=3)[0].token_ids
     for key in (None, "sk-wrong"):
@@ -190,7 +190,7 @@ def test_grpc_keys(server, authority, tenants):
 
 OPEN_METHODS = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List", "/vllm.grpc.engine.VllmEngine/HealthCheck"]
 CALLERS_METHODS = [f"/bantam.Bantam/{name}" for name in ("Generate", "GenerateWhole", "Tokenize", "Detokenize", "Abort", "ModelInfo",
-                                                         "ServerInfo", "GetSchema")]
+                                                         "ServerInfo", "GetSchema", "SubscribeKvEvents")]
 CALLERS_METHODS += [f"/vllm.grpc.engine.VllmEngine/{name}" for name in ("Generate", "Abort", "GetModelInfo", "GetServerInfo",
                                                                         "GetTokenizer", "Embed", "SubscribeKvEvents")]
 CALLERS_METHODS += [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]
@@ -223,7 +223,7 @@ def test_plain_text_clients_are_cut(server, authority, tenants):
         with socket.create_connection(("127.0.0.1", port), timeout=CALL_LIMIT_S) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n")
             assert b"HTTP/1.1" not in read_to_end(connection)
-    with bantam_client.Client(f"127.0.0.1:{server.port}", [LOCAL]) as client:
+    with bantam.Client(f"127.0.0.1:{server.port}", channel_options=[LOCAL]) as client:
         assert code_of(lambda: client.health(timeout=CALL_LIMIT_S))[0] == CODE.UNAVAILABLE
     old = authority.context()
     old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
@@ -267,7 +267,7 @@ def test_prefixes_are_found_by_their_tenant_alone(server, authority, tenants):
         if door == "grpc":
             with grpc_client(server, authority, key=tenants.keys[tenant]) as client:
                 answer = client.generate_whole(prompt, max_tokens=2, temperature=0)[0]
-                text, cached = answer.text, answer.raw.cachedTokens
+                text, cached = answer.text, answer.cached_tokens
         else:
             with openai_client(server, authority, tenants.keys[tenant]) as client:
                 answer = client.completions.create(model=model, prompt=prompt, max_tokens=2, temperature=0)
@@ -294,10 +294,10 @@ def test_a_flood_leaves_others_their_prefixes(start, dummy_model, tmp_path, shar
     with grpc_client(server, key=tenants.keys["quiet"]) as quiet, grpc_client(server, key=tenants.keys["flood"]) as flood:
         prompt = [7] * 320  # 20 blocks
         quiet.generate_whole(input_ids=prompt, max_tokens=1)
-        before = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].raw.cachedTokens
+        before = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].cached_tokens
         for first in range(20):
             flood.generate_whole(input_ids=[first] * 200, max_tokens=1)
-        after = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].raw.cachedTokens
+        after = quiet.generate_whole(input_ids=prompt, max_tokens=1)[0].cached_tokens
     assert before == 304
     assert (after == before) == survives
 
@@ -338,6 +338,26 @@ def test_tokens_a_minute(server, authority, tenants):
     assert (status, body["error"]["code"], body["error"]["type"]) == (429, "rate_limit_exceeded", "tokens")
     assert headers["x-ratelimit-remaining-tokens"] == "0"
     assert int(headers["retry-after"]) > 30
+
+
+def test_tokenizing_counts_as_requests(server, authority, tenants):
+    """As requests a minute on either door, and not in tokens: nothing is computed."""
+    key = tenants.keys["words"]
+    with grpc_client(server, authority, key=key) as client:
+        ids = client.tokenize("The train to the coast leaves early")
+        assert len(ids) > 5 and client.detokenize(ids) == "The train to the coast leaves early"
+        # What is no request is none of them.
+        assert http_status(server, "/tokenize", authority, key=key, data={"prompt": 3})[0] == 400
+        status, headers, body = http_status(server, "/tokenize", authority, key=key, data={"prompt": "x" * 100})
+        assert (status, headers["x-ratelimit-remaining-requests"], headers["x-ratelimit-remaining-tokens"]) == (200, "0", "5")
+        for path, data in (("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": ids})):
+            status, headers, body = http_status(server, path, authority, key=key, data=data)
+            assert (status, body["error"]["code"], body["error"]["type"]) == (429, "rate_limit_exceeded", "requests")
+            assert 0 < int(headers["retry-after"]) <= 21
+        for call in (lambda: client.tokenize("x"), lambda: client.detokenize(ids)):
+            status, refusal = code_of(call)
+            assert status == CODE.RESOURCE_EXHAUSTED and "3 requests a minute" in refusal.details()
+            assert 0 < int(dict(refusal.trailing_metadata())["grpc-retry-pushback-ms"]) <= 21000
 
 
 def test_concurrent_requests(server, authority, tenants):
@@ -410,9 +430,8 @@ def test_certificates_of_clients(start, dummy_model, authority):
         with grpc_client(server, authority, certificate=name) as client:
             assert code_of(lambda: client.health(timeout=CALL_LIMIT_S))[0] == CODE.UNAVAILABLE
         assert http_status(server, "/health", authority, certificate=name)[0] is None
-    credentials = grpc.ssl_channel_credentials(authority.path("ca.pem").read_bytes(), stranger.path("batch.key").read_bytes(),
-                                               stranger.path("batch.pem").read_bytes())
-    with bantam_client.Client(f"localhost:{server.port}", [LOCAL], credentials=credentials) as client:
+    tls = bantam.Tls(ca=authority.path("ca.pem"), certificate=stranger.path("batch.pem"), key=stranger.path("batch.key"))
+    with bantam.Client(f"localhost:{server.port}", tls=tls, channel_options=[LOCAL]) as client:
         assert code_of(lambda: client.health(timeout=CALL_LIMIT_S))[0] == CODE.UNAVAILABLE
 
 
@@ -423,7 +442,7 @@ def test_keys_in_flags_and_environment(start, dummy_model):
     for key, status in (("token-abc123", 200), ("sk-" + "x" * 40, 200), ("token", 401), (None, 401)):
         assert http_status(server, "/v1/models", key=key)[0] == status
     with grpc_client(server, key="token-abc123") as client:
-        assert client.loads().kvBlocksTotal > 0  # who has the only keys is the operator
+        assert client.loads().kv_blocks_total > 0  # who has the only keys is the operator
     server = start(dummy_model, *DUMMY_FLAGS, env={"BANTAM_API_KEY": "sk-" + "y" * 40})
     assert "list of processes" not in server.output()
     assert http_status(server, "/v1/models", key="sk-" + "y" * 40)[0] == 200

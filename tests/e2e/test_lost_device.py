@@ -6,8 +6,8 @@ import threading
 import grpc
 import pytest
 
-from bantam_client import HEALTH, SERVICE, generate_request, pack
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS
+from native_wire import HEALTH, SERVICE, generate_bytes
 
 CODE = grpc.StatusCode
 LIBRARY = BIN.parent / "libbantam_cuda_fake.so"
@@ -35,7 +35,7 @@ def name_field(name):
 
 def request(i, **parameters):
     ids = [7 + i] * (4 + i)
-    return pack(generate_request(input_ids=ids, max_tokens=400, temperature=0, ignore_eos=True, **parameters))
+    return generate_bytes(input_ids=ids, max_tokens=400, temperature=0, ignore_eos=True, **parameters)
 
 
 def run_to_the_end(call, ends, i):
@@ -71,8 +71,8 @@ def check_loss(start, model, ranks, where):
             server.client.generate_whole(input_ids=[1], max_tokens=1, timeout=CALL_LIMIT_S)
         assert error.value.code() == CODE.UNAVAILABLE and lost in error.value.details()
     loads = server.wait_idle()
-    assert loads.failed and loads.requestsFinished == loads.requestsTotal
-    assert loads.heartbeatAgeNs < 10**9
+    assert loads.failed and loads.requests_finished == loads.requests_total
+    assert loads.heartbeat_age_ns < 10**9
     server.terminate()
     assert server.wait() == 0
     output = server.output()

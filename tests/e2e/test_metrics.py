@@ -13,9 +13,9 @@ import urllib.request
 import grpc
 import pytest
 
-from bantam_client import SERVICE, generate_request, pack
 from balancing_tools import TOOLS, free_port, wait_until
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS
+from native_wire import SERVICE, generate_bytes
 
 PROMPT = [5, 6, 7, 8]
 ORCA_STREAM = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
@@ -107,7 +107,7 @@ def test_counts_are_exact(idle):
     assert after["vllm:num_requests_running", ""] == after["vllm:num_requests_waiting", ""] == 0
     assert after["process_resident_memory_bytes", ""] > 1e6 and after["process_cpu_seconds_total", ""] > 0
     assert 0 <= time.time() - after["process_start_time_seconds", ""] < 3600
-    assert ("vllm:cache_config_info", 'block_size="16",num_gpu_blocks="%d"' % idle.client.loads().kvBlocksTotal) in after
+    assert ("vllm:cache_config_info", 'block_size="16",num_gpu_blocks="%d"' % idle.client.loads().kv_blocks_total) in after
 
 
 def test_odd_names_add_no_series(idle):
@@ -218,7 +218,7 @@ def orca_report(data):
 
 def whole_call(server, *metadata):
     method = server.client.channel.unary_unary(SERVICE + "GenerateWhole")
-    _, call = method.with_call(pack(generate_request(input_ids=PROMPT, max_tokens=3, ignore_eos=True)), metadata=metadata)
+    _, call = method.with_call(generate_bytes(input_ids=PROMPT, max_tokens=3, ignore_eos=True), metadata=metadata)
     return dict(call.trailing_metadata())
 
 
@@ -244,7 +244,7 @@ def test_reports_out_of_band(idle):
     call = idle.client.stream(ORCA_STREAM, b"\x0a\x05\x10\x80\x84\xaf\x5f")  # 200 ms
     first = orca_report(next(call))
     assert first.get("application_utilization", 0) == 0 and first["named_metrics"]["num_requests_running"] == 0
-    busy = idle.client.stream(SERVICE + "Generate", pack(generate_request(input_ids=PROMPT, max_tokens=6000, ignore_eos=True)))
+    busy = idle.client.stream(SERVICE + "Generate", generate_bytes(input_ids=PROMPT, max_tokens=6000, ignore_eos=True))
     next(busy)
     for report in call:
         report = orca_report(report)

@@ -11,8 +11,8 @@ import grpc
 import openai
 import pytest
 
-from bantam_client import SERVICE, generate_request, ids_of, pack
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED
+from native_wire import SERVICE, generate_bytes
 
 STREAMS = 100
 
@@ -30,7 +30,7 @@ def web(demo):
 
 @pytest.fixture(scope="module")
 def model(demo):
-    return demo.client.model_info().servedModelName.decode()
+    return demo.client.model_info().served_model_name
 
 
 def gather(stream):
@@ -59,7 +59,7 @@ def f32(value):
 def test_models(web, demo, model):
     listed = web.models.list().data
     assert [entry.id for entry in listed] == [model]
-    assert listed[0].max_model_len == demo.client.model_info().maxContextLength
+    assert listed[0].max_model_len == demo.client.model_info().max_context_length
     assert web.models.retrieve(model).id == model
     with pytest.raises(openai.NotFoundError) as error:
         web.models.retrieve("no/such model")
@@ -73,8 +73,8 @@ def test_chat_is_what_grpc_says(web, demo, model):
     assert answer.choices[0].message.content == whole.text
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].finish_reason == whole.finish_reason
-    assert answer.system_fingerprint == demo.client.model_info().fingerprint.decode()
-    assert answer.usage.prompt_tokens == whole.raw.promptTokens
+    assert answer.system_fingerprint == demo.client.model_info().fingerprint
+    assert answer.usage.prompt_tokens == whole.prompt_tokens
     assert answer.usage.completion_tokens == len(whole.token_ids)
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.usage.prompt_tokens_details.cached_tokens <= answer.usage.prompt_tokens
@@ -137,26 +137,27 @@ def test_prompts_in_every_shape(web, demo, model):
 
 
 def test_logprobs_are_those_of_grpc(web, demo, model):
-    raw = demo.client.generate_whole("The order", max_tokens=8, temperature=0, logprobs=3, ignore_eos=True)[0].raw.outputLogprobs
+    native = demo.client.generate_whole("The order", max_tokens=8, temperature=0, logprobs=3, ignore_eos=True)[0].output_logprobs
     answer = web.completions.create(model=model, prompt="The order", max_tokens=8, temperature=0, logprobs=3,
                                     extra_body={"ignore_eos": True})
     logprobs = answer.choices[0].logprobs
-    assert [f32(value) for value in logprobs.token_logprobs] == list(raw.tokenLogprobs)
+    assert [f32(value) for value in logprobs.token_logprobs] == [token.logprob for token in native]
     assert "".join(logprobs.tokens) == answer.choices[0].text
     assert logprobs.text_offset == [len("".join(logprobs.tokens[:i])) for i in range(8)]
-    for top, expected in zip(logprobs.top_logprobs, raw.topLogprobs):
-        assert [f32(value) for value in top.values()] == list(expected.values)
+    for top, expected in zip(logprobs.top_logprobs, native):
+        assert [f32(value) for value in top.values()] == [one.logprob for one in expected.top]
     stream = web.completions.create(model=model, prompt="The order", max_tokens=8, temperature=0, logprobs=3, stream=True,
                                     extra_body={"ignore_eos": True})
     streamed = [chunk.choices[0].logprobs for chunk in stream if chunk.choices[0].logprobs]
     assert sum((part.token_logprobs for part in streamed), []) == logprobs.token_logprobs
     assert sum((part.text_offset for part in streamed), []) == logprobs.text_offset
     message = [{"role": "user", "content": "Hello!"}]
-    raw = demo.client.generate_whole(messages=[("user", "Hello!")], max_tokens=8, temperature=0, logprobs=2)[0].raw.outputLogprobs
+    native = demo.client.generate_whole(messages=[("user", "Hello!")], max_tokens=8, temperature=0, logprobs=2)[0].output_logprobs
     chat = web.chat.completions.create(model=model, messages=message, max_tokens=8, temperature=0, logprobs=True, top_logprobs=2)
     content = chat.choices[0].logprobs.content
-    assert [f32(entry.logprob) for entry in content] == list(raw.tokenLogprobs)
-    assert [[f32(top.logprob) for top in entry.top_logprobs] for entry in content] == [list(t.values) for t in raw.topLogprobs]
+    assert [f32(entry.logprob) for entry in content] == [token.logprob for token in native]
+    tops = [[f32(top.logprob) for top in entry.top_logprobs] for entry in content]
+    assert tops == [[one.logprob for one in token.top] for token in native]
     assert all(bytes(entry.bytes).decode() == entry.token for entry in content)
 
 
@@ -170,13 +171,13 @@ def test_evaluation_harness(web, demo, model):
         lengths.append(len(head))
     answer = web.completions.create(model=model, prompt=prompts, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True)
     for choice, ids, length in zip(sorted(answer.choices, key=lambda choice: choice.index), prompts, lengths):
-        raw = demo.client.generate_whole(input_ids=ids, max_tokens=1, temperature=0, prompt_logprobs=1)[0].raw.inputLogprobs
+        native = demo.client.generate_whole(input_ids=ids, max_tokens=1, temperature=0, prompt_logprobs=1)[0].input_logprobs
         values, tops = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
         assert len(values) == len(ids) + 1 and values[0] is None and tops[0] is None
-        assert [f32(value) for value in values[1:-1]] == list(raw.tokenLogprobs)[1:]
-        assert math.isclose(sum(values[length:-1]), sum(list(raw.tokenLogprobs)[length:]), rel_tol=1e-6)
+        assert [f32(value) for value in values[1:-1]] == [token.logprob for token in native[1:]]
+        assert math.isclose(sum(values[length:-1]), sum(token.logprob for token in native[length:]), rel_tol=1e-6)
         greedy = all(value == max(top.values()) for value, top in zip(values[length:-1], tops[length:-1]))
-        assert greedy == all(rank == 1 for rank in list(raw.ranks)[length:])
+        assert greedy == all(token.rank == 1 for token in native[length:])
     only = web.completions.create(model=model, prompt=prompts[0], max_tokens=0, logprobs=1, echo=True)
     assert only.choices[0].logprobs.token_logprobs == answer.choices[0].logprobs.token_logprobs[:-1]
     assert only.usage.completion_tokens == 0
@@ -184,12 +185,12 @@ def test_evaluation_harness(web, demo, model):
 
 
 def test_prompt_logprobs(web, demo, model):
-    raw = demo.client.generate_whole("The order", max_tokens=1, prompt_logprobs=2)[0].raw.inputLogprobs
+    native = demo.client.generate_whole("The order", max_tokens=1, prompt_logprobs=2)[0].input_logprobs
     answer = web.completions.create(model=model, prompt="The order", max_tokens=1, extra_body={"prompt_logprobs": 2})
     listed = answer.choices[0].prompt_logprobs
     assert listed[0] is None
-    ids = ids_of(raw.tokenIds)
-    assert [f32(entry[str(token)]["logprob"]) for entry, token in zip(listed[1:], ids[1:])] == list(raw.tokenLogprobs)[1:]
+    for entry, token in zip(listed[1:], native[1:], strict=True):
+        assert f32(entry[str(token.token_id)]["logprob"]) == token.logprob
     chat = web.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}], max_tokens=1,
                                        extra_body={"prompt_logprobs": 0})
     assert len(chat.prompt_logprobs) == chat.usage.prompt_tokens
@@ -210,7 +211,7 @@ def test_the_same_mistake_is_the_same_error(web, demo, model, given, param, ours
     with pytest.raises(openai.BadRequestError) as error:
         web.completions.create(**{"model": model, "prompt": "x", "max_tokens": 5, **given})
     with pytest.raises(grpc.RpcError) as native:
-        list(demo.client.stream(SERVICE + "Generate", pack(generate_request("x", **{"max_tokens": 5, **ours})), CALL_LIMIT_S))
+        list(demo.client.stream(SERVICE + "Generate", generate_bytes("x", **{"max_tokens": 5, **ours}), CALL_LIMIT_S))
     assert error.value.body["message"] == native.value.details()
     assert error.value.param == param
     assert error.value.type == "invalid_request_error"
@@ -247,7 +248,7 @@ def test_full_queue_says_when_to_come_back(start, dummy_model):
         with pytest.raises(openai.RateLimitError) as error:
             for _ in range(10):  # how many the queue holds is the server's business; that it ends is not
                 held.append(web.completions.create(**request | {"max_tokens": 8000, "logprobs": 20}))
-                server.wait_for(lambda loads: loads.requestsTotal >= len(held))
+                server.wait_for(lambda loads: loads.requests_total >= len(held))
         assert 0 < int(error.value.response.headers["retry-after"]) <= 60
         assert error.value.code == "queue_full"
         for stream in held:
@@ -263,7 +264,7 @@ def test_closing_a_stream_ends_the_request(web, demo, model):
         next(iter(stream))
         stream.close()
         loads = demo.wait_idle()
-        assert loads.kvBlocksUsed == 0 and loads.requestsFinished == loads.requestsTotal
+        assert loads.kv_blocks_used == 0 and loads.requests_finished == loads.requests_total
 
 
 def test_request_id(web, demo, model):
@@ -346,4 +347,4 @@ def test_many_streams_equal_each_alone(start, dummy_model):
             return await asyncio.gather(*(one(web, prompt) for prompt in prompts))
 
     assert asyncio.run(run()) == expected
-    assert server.wait_idle().kvBlocksUsed == 0
+    assert server.wait_idle().kv_blocks_used == 0

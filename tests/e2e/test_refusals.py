@@ -7,8 +7,8 @@ import threading
 import grpc
 import pytest
 
-from bantam_client import SERVICE, generate_request, pack
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SLOW, SMALL_WINDOW
+from native_wire import SERVICE, generate_bytes
 
 CODE = grpc.StatusCode
 PROMPT = [5, 6, 7, 8]
@@ -48,7 +48,7 @@ def status_of(*args, **options):
 
 
 def request_bytes(**parameters):
-    return pack(generate_request(**{"input_ids": PROMPT, "max_tokens": 2, **parameters}))
+    return generate_bytes(**{"input_ids": PROMPT, "max_tokens": 2, **parameters})
 
 
 BAD_PARAMETERS = [
@@ -80,7 +80,7 @@ def test_unknown_method(dummy, path):
 
 
 def test_oversize(dummy, bystander):
-    limit = dummy.client.server_info().maxMessageBytes
+    limit = dummy.client.server_info().max_message_bytes
     assert status_of(dummy, "Generate", b"\0" * (limit + 1)) == CODE.RESOURCE_EXHAUSTED
     assert status_of(dummy, "Generate", b"\0" * limit) == CODE.INVALID_ARGUMENT
     assert status_of(dummy, "GenerateWhole", request_bytes(input_ids=[1] * 1000000)) == CODE.INVALID_ARGUMENT
@@ -183,8 +183,8 @@ def test_full_queue_pushes_back(start, dummy_model):
         while pushed_back is None:  # how many the queue holds is the server's business; that it ends is not
             assert len(running) < 10
             call = client.stream(SERVICE + "Generate", request_bytes(**SLOW), CALL_LIMIT_S)
-            loads = server.wait_for(lambda loads: call.done() or loads.requestsTotal > len(running))
-            if loads.requestsTotal <= len(running):
+            loads = server.wait_for(lambda loads: call.done() or loads.requests_total > len(running))
+            if loads.requests_total <= len(running):
                 pushed_back = call
             running.append(call)
         assert pushed_back.code() == CODE.RESOURCE_EXHAUSTED

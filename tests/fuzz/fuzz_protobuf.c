@@ -45,11 +45,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes, data + 1, size - 1);
     struct codec_scratch scratch = {0};
     uint32_t interval_ms;
+    uint64_t sequence_number;
     err_t e = err_ok();
-    switch (data[0] % 4) {
-    case 0:
-        e = fuzz_generate(bytes, size - 1, &scratch);
-        break;
+    switch (data[0] % 8) {
     case 1:
         e = fuzz_abort(bytes, size - 1, &scratch);
         break;
@@ -58,6 +56,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 3:
         e = protobuf_decode_empty(bytes, size - 1, &scratch);
+        break;
+    case 4:
+        e = protobuf_decode_kv_subscribe(bytes, size - 1, &scratch, &sequence_number);
+        break;
+    default:
+        e = fuzz_generate(bytes, size - 1, &scratch);
         break;
     }
     ASSERT(e.code == ERR_OK || e.code == ERR_INVALID_ARGUMENT || e.code == ERR_UNIMPLEMENTED);

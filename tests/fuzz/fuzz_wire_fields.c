@@ -32,5 +32,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ASSERT(strlen(service) < HEALTH_SERVICE_BYTES_MAX);
     if (orca_request_decode(data, size, &interval_ms).code == ERR_OK)
         ASSERT(interval_ms >= ORCA_INTERVAL_MIN_MS && interval_ms <= ORCA_INTERVAL_MAX_MS);
+    enum health_status status;
+    if (health_decode_response(data, size, &status).code == ERR_OK)
+        ASSERT(status >= HEALTH_UNKNOWN && status <= HEALTH_SERVICE_UNKNOWN);
+    struct orca_report report;
+    if (orca_report_decode(data, size, &report).code == ERR_OK) {
+        uint8_t again[ORCA_REPORT_BYTES_MAX];
+        struct orca_report second;
+        size_t again_bytes = orca_report_encode(&report, again);
+        ASSERT(orca_report_decode(again, again_bytes, &second).code == ERR_OK);
+        ASSERT(memcmp(&second.kv_usage, &report.kv_usage, sizeof report.kv_usage) == 0 ||
+               report.kv_usage == 0);
+    }
     return 0;
 }

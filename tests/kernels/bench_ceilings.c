@@ -10,12 +10,14 @@
 
 #if BANTAM_X86
 #include <immintrin.h>
+#include "kernels/x86/amx.h"
 #endif
 
 enum {
     CEILING_SAMPLES = 9,
     READ_BYTES = 768 << 20, /* more than a cache holds */
     OPS_LOOPS = 1 << 20,    /* of a sample of an arithmetic ceiling: some milliseconds */
+    TILE_LOOPS = 1 << 18,   /* of four products of tiles */
     CHAINS = 12,            /* independent accumulators: latency times throughput, within 16 registers */
 };
 
@@ -141,6 +143,50 @@ __attribute__((target("avx512f"))) static uint64_t fmas_avx512(const uint8_t *da
         sums[0] = _mm512_add_ps(sums[0], sums[c]);
     return (uint64_t)_mm512_reduce_add_ps(sums[0]);
 }
+
+/* Two tiles of rows by two of outputs, as the kernels have them; all tiles whole. */
+static void configure_tiles(void)
+{
+    static const uint8_t ones[TILE_ROWS * TILE_ROW_BYTES] = {1};
+    struct tile_config config = {.palette = 1};
+    for (int i = 0; i < TILE_COUNT; i++) {
+        config.rows[i] = TILE_ROWS;
+        config.row_bytes[i] = TILE_ROW_BYTES;
+    }
+    AMX_LOAD_CONFIG(&config);
+    AMX_LOAD(4, ones, TILE_ROW_BYTES);
+    AMX_LOAD(5, ones, TILE_ROW_BYTES);
+    AMX_LOAD(6, ones, TILE_ROW_BYTES);
+    AMX_LOAD(7, ones, TILE_ROW_BYTES);
+}
+
+static uint64_t tiles_int8(const uint8_t *data, size_t n)
+{
+    (void)data;
+    configure_tiles();
+    for (size_t i = 0; i < n; i++) {
+        AMX_DOT_INT8(0, 4, 6);
+        AMX_DOT_INT8(1, 4, 7);
+        AMX_DOT_INT8(2, 5, 6);
+        AMX_DOT_INT8(3, 5, 7);
+    }
+    AMX_RELEASE();
+    return n;
+}
+
+static uint64_t tiles_bf16(const uint8_t *data, size_t n)
+{
+    (void)data;
+    configure_tiles();
+    for (size_t i = 0; i < n; i++) {
+        AMX_DOT_BF16(0, 4, 6);
+        AMX_DOT_BF16(1, 4, 7);
+        AMX_DOT_BF16(2, 5, 6);
+        AMX_DOT_BF16(3, 5, 7);
+    }
+    AMX_RELEASE();
+    return n;
+}
 #endif
 
 double ceiling_read_gb_s(struct backend *backend, enum isa_level isa)
@@ -162,10 +208,10 @@ double ceiling_read_gb_s(struct backend *backend, enum isa_level isa)
 }
 
 /* 1e9 operations a second of all threads, of a function that does macs_a_loop multiply-adds a loop. */
-static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, double macs_a_loop)
+static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, size_t n_loops, double macs_a_loop)
 {
-    struct ceiling_job job = {.fn = fn, .n = OPS_LOOPS};
-    return 2 * macs_a_loop * OPS_LOOPS * cpu->n_threads / best_seconds(cpu, &job) * 1e-9;
+    struct ceiling_job job = {.fn = fn, .n = n_loops};
+    return 2 * macs_a_loop * (double)n_loops * cpu->n_threads / best_seconds(cpu, &job) * 1e-9;
 }
 
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
@@ -174,13 +220,18 @@ struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
     struct ceilings found = {.read_gb_s = ceiling_read_gb_s(backend, isa)};
 #if BANTAM_X86
     if (isa >= ISA_AVX512VNNI)
-        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, 64.0 * CHAINS);
+        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, OPS_LOOPS, 64.0 * CHAINS);
     else if (isa >= ISA_AVX2)
-        found.int8_gop_s = measure_macs(cpu, dots_avx2, 32.0 * CHAINS);
+        found.int8_gop_s = measure_macs(cpu, dots_avx2, OPS_LOOPS, 32.0 * CHAINS);
+    if (isa >= ISA_AMX) {
+        const double macs = 4.0 * TILE_ROWS * TILE_ROWS * TILE_ROW_BYTES; /* of bytes; bf16 half as many */
+        found.tile_int8_gop_s = measure_macs(cpu, tiles_int8, TILE_LOOPS, macs);
+        found.tile_bf16_gflop_s = measure_macs(cpu, tiles_bf16, TILE_LOOPS, macs / 2);
+    }
     if (isa >= ISA_AVX512)
-        found.f32_gflop_s = measure_macs(cpu, fmas_avx512, 16.0 * CHAINS);
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx512, OPS_LOOPS, 16.0 * CHAINS);
     else if (isa >= ISA_AVX2)
-        found.f32_gflop_s = measure_macs(cpu, fmas_avx2, 8.0 * CHAINS);
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx2, OPS_LOOPS, 8.0 * CHAINS);
 #endif
     return found;
 }

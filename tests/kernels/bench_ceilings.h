@@ -8,7 +8,8 @@ struct ceilings {
     double read_gb_s; /* from memory, all threads */
     double
         int8_gop_s; /* products of 8 bits (2 operations each) by the level's instruction; 0 = no such one */
-    double f32_gflop_s; /* fused multiply-adds (2 operations each); 0 = not measured */
+    double tile_int8_gop_s, tile_bf16_gflop_s; /* of AMX; 0 = none */
+    double f32_gflop_s;                        /* fused multiply-adds (2 operations each); 0 = not measured */
 };
 
 /* Of the backend's threads with the instructions of a level that the CPU has; some seconds. */

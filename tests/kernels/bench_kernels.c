@@ -134,6 +134,22 @@ static void noise_codes(const void *context, size_t row, const struct weight_cod
         out->block_scales[b] = (int8_t)((row + b) % 16);
 }
 
+/* The ceiling of what multiplies the weight. */
+static double peak_of(const struct bench *bench, const struct weight *weight)
+{
+    switch (cpu_panels_form(cpu_of(bench->backend), &weight->sections[0])) {
+    case ACT_INT8:
+        return bench->ceilings.int8_gop_s;
+    case ACT_BF16:
+        return bench->ceilings.tile_bf16_gflop_s;
+    case ACT_WIDE:
+        return bench->ceilings.tile_int8_gop_s;
+    case ACT_FLOAT:
+        break;
+    }
+    return bench->ceilings.f32_gflop_s;
+}
+
 static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
                          size_t n_out, size_t n_in, uint32_t group)
 {
@@ -166,9 +182,8 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         b.step.n_rows = rows[i];
         snprintf(name, sizeof name, "linear_%s %zux%zu, %u rows", format_name, n_out, n_in, rows[i]);
-        measure(bench, name, run_linear, &b, (double)(weight_panels_bytes(first)),
-                2.0 * (double)n_out * (double)n_in * rows[i],
-                weight_is_quantized(format) ? bench->ceilings.int8_gop_s : bench->ceilings.f32_gflop_s);
+        measure(bench, name, run_linear, &b, (double)weight_panels_bytes(first),
+                2.0 * (double)n_out * (double)n_in * rows[i], peak_of(bench, first));
     }
     for (size_t i = 0; i < b.n_weights; i++)
         bench->ops->weight_destroy(b.weights[i]);
@@ -380,6 +395,9 @@ int bench_kernels(const struct check_options *options, int n_threads)
     printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
            bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,
            bench.ceilings.f32_gflop_s);
+    if (bench.isa >= ISA_AMX)
+        printf("tiles: int8 %.0f GOP/s, bf16 %.0f GFLOP/s\n", bench.ceilings.tile_int8_gop_s,
+               bench.ceilings.tile_bf16_gflop_s);
     static const struct {
         enum weight_format format;
         const char *name;
@@ -391,6 +409,10 @@ int bench_kernels(const struct check_options *options, int n_threads)
         uint32_t group = formats[i].format >= WEIGHT_K4 ? 8 * WEIGHT_GROUP : WEIGHT_GROUP;
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048, group); /* 1B: gate and up */
         bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, group); /* 8B: down */
+    }
+    if (bench.isa >= ISA_AMX) { /* groups that are multiplied in int8 */
+        bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);
+        bench_linear(&bench, WEIGHT_INT8, "int8_wide", 4096, 14336, WIDE_BLOCK);
     }
     bench_attention(&bench, KV_BF16, 1, 1, 4096);
     bench_attention(&bench, KV_BF16, 8, 1, 1024);

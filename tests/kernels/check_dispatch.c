@@ -1,12 +1,12 @@
-/* Through the real backend: a row's bits do not depend on the rows beside it, on the threads or on the
- * instruction set, and every variant that this CPU has is really dispatched. */
+/* Through the real backend: a row's bits do not depend on the rows beside it, on the threads or, within one
+ * arithmetic, on the instruction set, and every variant that this CPU has is really dispatched. */
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "tests/kernels/check_layer.h"
 #include "tests/kernels/checkkernel.h"
 
-enum { ROWS_MAX = 512, DISPATCH_THREADS = 2 };
+enum { ROWS_MAX = 512, FEW_ROWS_MAX = 128, DISPATCH_THREADS = 2 };
 
 struct shape {
     size_t n_in, n_out;
@@ -80,8 +80,9 @@ struct linear_case {
     enum weight_format format;
     struct shape shape;
     uint32_t max_rows;
-    float *x;      /* [max_rows][n_in] */
-    float *golden; /* [max_rows][n_out]: each row alone, by the references, on one thread */
+    bool few_counts; /* of rows */
+    float *x;        /* [max_rows][n_in] */
+    float *golden;   /* [max_rows][n_out]: each row alone, by the references, on one thread */
     float *got;
     bool has_golden;
 };
@@ -110,11 +111,11 @@ static bool run_rows(struct backend *backend, const struct linear_case *c, const
     return true;
 }
 
-static bool check_linear_case(struct linear_case *c, enum isa_level level, int n_threads,
-                              uint64_t *dispatches)
+static bool check_linear_case(struct linear_case *c, enum isa_level level, enum arithmetic arithmetic,
+                              int n_threads, uint64_t *dispatches)
 {
     struct backend *backend;
-    err_t e = backend_cpu_create(n_threads, isa_name(level), &backend);
+    err_t e = cpu_backend_create(n_threads, level, arithmetic, &backend);
     ASSERT(e.code == ERR_OK);
     const struct backend_vtable *ops = backend->vtable;
     float *bias = mem_alloc_array(c->shape.n_out, sizeof(float));
@@ -143,7 +144,7 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, int n
     }
     c->has_golden = true;
     for (uint32_t n = 1; ok && n <= c->max_rows; n++) {
-        if (!wants_rows(n, c->options->quick))
+        if (!wants_rows(n, c->few_counts))
             continue;
         ok = run_rows(backend, c, weight, in, out, 0, n) && same_rows(c, 0, n);
         if (!ok)
@@ -161,10 +162,38 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, int n
 
 typedef uint64_t dispatch_counts[ISA_COUNT][KERNEL_COUNT];
 
+/* An arithmetic is tried by its references and at the levels whose own it is. */
+static bool is_tried(enum arithmetic arithmetic, enum isa_level level)
+{
+    return level == ISA_SCALAR || isa_arithmetic(level) == arithmetic;
+}
+
+/* All levels and threads of one arithmetic against the references' golden rows. */
+static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, dispatch_counts counts)
+{
+    c->has_golden = false;
+    /* Without AMX only the references are there. */
+    c->few_counts = c->options->quick || (arithmetic == ARITHMETIC_TILES && c->options->highest < ISA_AMX);
+    c->max_rows = c->few_counts ? FEW_ROWS_MAX : ROWS_MAX;
+    for (int level = 0; level <= (int)c->options->highest; level++) {
+        for (int threads = 1; is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS;
+             threads++) {
+            if (check_linear_case(c, (enum isa_level)level, arithmetic, threads, counts[level]))
+                continue;
+            printf("dispatch %s %zux%zu group %u FAILED at %s with %d threads%s (seed %llu)\n",
+                   format_name(c->format), c->shape.n_out, c->shape.n_in, c->shape.group,
+                   isa_name((enum isa_level)level), threads, arithmetic == ARITHMETIC_TILES ? ", tiles" : "",
+                   (unsigned long long)c->options->seed);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_linear_shape(const struct check_options *options, enum weight_format format,
                                struct shape shape, dispatch_counts counts)
 {
-    struct linear_case c = {options, format, shape, .max_rows = options->quick ? 128 : ROWS_MAX};
+    struct linear_case c = {options, format, shape, .max_rows = options->quick ? FEW_ROWS_MAX : ROWS_MAX};
     c.x = mem_alloc_array(c.max_rows * shape.n_in, sizeof(float));
     c.golden = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
     c.got = mem_alloc_array(c.max_rows * shape.n_out, sizeof(float));
@@ -172,16 +201,8 @@ static bool check_linear_shape(const struct check_options *options, enum weight_
     struct rng rng = rng_make(options->seed);
     for (size_t i = 0; i < c.max_rows * shape.n_in; i++)
         c.x[i] = rng_normal(&rng);
-    bool ok = true;
-    for (int level = 0; ok && level <= (int)options->highest; level++) {
-        for (int threads = 1; ok && threads <= DISPATCH_THREADS; threads++) {
-            ok = check_linear_case(&c, (enum isa_level)level, threads, counts[level]);
-            if (!ok)
-                printf("dispatch %s %zux%zu group %u FAILED at %s with %d threads (seed %llu)\n",
-                       format_name(format), shape.n_out, shape.n_in, shape.group,
-                       isa_name((enum isa_level)level), threads, (unsigned long long)options->seed);
-        }
-    }
+    bool ok =
+        check_arithmetic(&c, ARITHMETIC_PLAIN, counts) && check_arithmetic(&c, ARITHMETIC_TILES, counts);
     mem_free(c.x);
     mem_free(c.golden);
     mem_free(c.got);
@@ -240,22 +261,32 @@ static int check_dispatched(const struct check_options *options, dispatch_counts
     return failures;
 }
 
+static bool check_layers(const struct check_options *options, enum arithmetic arithmetic,
+                         dispatch_counts counts)
+{
+    struct layer_result golden = {0};
+    bool ok = true;
+    for (int level = 0; ok && level <= (int)options->highest; level++) {
+        for (int threads = 1;
+             ok && is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS; threads++) {
+            ok = check_layer(options->seed, (enum isa_level)level, arithmetic, threads, &golden,
+                             counts[level]);
+            if (!ok)
+                printf("dispatch_layer FAILED at %s with %d threads (seed %llu)\n",
+                       isa_name((enum isa_level)level), threads, (unsigned long long)options->seed);
+        }
+    }
+    layer_result_free(&golden);
+    return ok;
+}
+
 int check_dispatch(const struct check_options *options)
 {
     dispatch_counts counts = {{0}};
     int failures = check_linears(options, counts);
     if (check_selected(options, "dispatch_layer")) {
-        struct layer_result golden = {0};
-        bool ok = true;
-        for (int level = 0; ok && level <= (int)options->highest; level++) {
-            for (int threads = 1; ok && threads <= DISPATCH_THREADS; threads++) {
-                ok = check_layer(options->seed, (enum isa_level)level, threads, &golden, counts[level]);
-                if (!ok)
-                    printf("dispatch_layer FAILED at %s with %d threads (seed %llu)\n",
-                           isa_name((enum isa_level)level), threads, (unsigned long long)options->seed);
-            }
-        }
-        layer_result_free(&golden);
+        bool ok = check_layers(options, ARITHMETIC_PLAIN, counts) &&
+                  check_layers(options, ARITHMETIC_TILES, counts);
         failures += !ok;
         if (ok)
             printf("%-28s ok   a layer's rows and draws alone and together, every level\n", "dispatch_layer");

@@ -39,10 +39,11 @@ struct layer {
         ASSERT(layer_error_.code == ERR_OK);                                                                 \
     } while (0)
 
-static void layer_create(struct layer *layer, uint64_t seed, enum isa_level level, int n_threads)
+static void layer_create(struct layer *layer, uint64_t seed, enum isa_level level, enum arithmetic arithmetic,
+                         int n_threads)
 {
     *layer = (struct layer){0};
-    LAYER_TRY(backend_cpu_create(n_threads, isa_name(level), &layer->backend));
+    LAYER_TRY(cpu_backend_create(n_threads, level, arithmetic, &layer->backend));
     const struct backend_vtable *ops = layer->ops = layer->backend->vtable;
     struct step_capacity capacity = {.rows = LAYER_ROWS,
                                      .seqs = LAYER_SEQS,
@@ -234,12 +235,12 @@ static bool same_result(const struct layer_result *a, const struct layer_result 
     return rows && drawn;
 }
 
-bool check_layer(uint64_t seed, enum isa_level level, int n_threads, struct layer_result *golden,
-                 uint64_t dispatches[KERNEL_COUNT])
+bool check_layer(uint64_t seed, enum isa_level level, enum arithmetic arithmetic, int n_threads,
+                 struct layer_result *golden, uint64_t dispatches[KERNEL_COUNT])
 {
     enum { ROW_FLOATS = LAYER_WIDTH + LAYER_WIDTH / 2, LOGIT_ROWS = 4 };
     struct layer layer;
-    layer_create(&layer, seed, level, n_threads);
+    layer_create(&layer, seed, level, arithmetic, n_threads);
     bool ok = true;
     /* All rows in one step, in chunks of 16, each row alone. */
     static const uint32_t chunks[] = {LAYER_ROWS, 16, 1};

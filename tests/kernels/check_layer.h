@@ -10,8 +10,8 @@ struct layer_result {
     size_t n_drawn;
 };
 
-/* Runs the layer at one level and compares with golden, or fills golden when it is empty. Prints what
- * differs. */
-bool check_layer(uint64_t seed, enum isa_level level, int n_threads, struct layer_result *golden,
-                 uint64_t dispatches[KERNEL_COUNT]);
+/* Runs the layer at one level, in one arithmetic, and compares with golden, or fills golden when it is empty.
+ * Prints what differs. */
+bool check_layer(uint64_t seed, enum isa_level level, enum arithmetic arithmetic, int n_threads,
+                 struct layer_result *golden, uint64_t dispatches[KERNEL_COUNT]);
 void layer_result_free(struct layer_result *result);

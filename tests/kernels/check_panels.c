@@ -23,8 +23,7 @@ static void fill_float_panel(struct rng *rng, enum kernel_id id, struct guarded 
     }
 }
 
-static void fill_quantized_panel(struct rng *rng, enum weight_format format, struct guarded *panel,
-                                 size_t group)
+void fill_quantized_panel(struct rng *rng, enum weight_format format, struct guarded *panel, size_t group)
 {
     bool extreme = rng_below(rng, 4) == 0;
     uint8_t *at = panel->data, *end = panel->data + panel->size_bytes;

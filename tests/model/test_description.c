@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include "kernels/kernel_table.h"
 #include "tests/model/broken_model.h"
 
 static struct broken_model broken;
@@ -91,10 +92,14 @@ static void arithmetic_fingerprint_follows_the_arithmetic(void **state)
 {
     (void)state;
     struct model_options options = broken_model_options(&broken);
+    options.isa = "avx2";
     uint64_t bf16 = describe(&options).arithmetic_fingerprint;
     options.n_threads = 2;
     options.isa = "scalar";
     assert_int_equal(describe(&options).arithmetic_fingerprint, bf16);
+    options.isa = "auto"; /* tiles where the machine has them */
+    assert_int_equal(describe(&options).arithmetic_fingerprint == bf16, isa_detect() != ISA_AMX);
+    options.isa = "scalar";
     options.dtype = MODEL_DTYPE_BF16; /* what AUTO is here */
     assert_int_equal(describe(&options).arithmetic_fingerprint, bf16);
     options.dtype = MODEL_DTYPE_F32;

@@ -67,10 +67,10 @@ static bool on_stream_message(void *context, const uint8_t *bytes, size_t size_b
     struct reply *reply = context;
     struct codec_scratch scratch = {0};
     struct event event;
-    const char *request_id;
-    err_t e = codec_decode_response(bytes, size_bytes, &scratch, &request_id, &event);
+    struct codec_origin origin;
+    err_t e = codec_decode_response(bytes, size_bytes, &scratch, &origin, &event);
     assert_int_equal(e.code, ERR_OK);
-    (void)snprintf(reply->request_id, sizeof reply->request_id, "%s", request_id);
+    (void)snprintf(reply->request_id, sizeof reply->request_id, "%s", origin.request_id);
     keep_event(reply, &event);
     codec_scratch_free(&scratch);
     reply->n_messages++;
@@ -83,10 +83,10 @@ static bool on_whole_message(void *context, const uint8_t *bytes, size_t size_by
     struct codec_scratch scratch = {0};
     const struct event *events;
     size_t n_events;
-    const char *request_id;
-    err_t e = codec_decode_whole(bytes, size_bytes, &scratch, &request_id, &events, &n_events);
+    struct codec_origin origin;
+    err_t e = codec_decode_whole(bytes, size_bytes, &scratch, &origin, &events, &n_events);
     assert_int_equal(e.code, ERR_OK);
-    (void)snprintf(reply->request_id, sizeof reply->request_id, "%s", request_id);
+    (void)snprintf(reply->request_id, sizeof reply->request_id, "%s", origin.request_id);
     for (size_t i = 0; i < n_events; i++)
         keep_event(reply, &events[i]);
     codec_scratch_free(&scratch);

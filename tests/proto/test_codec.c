@@ -274,9 +274,10 @@ static void chunk_round_trip(void **state)
     struct codec_bytes bytes = codec_encode_event(&answer, &event, 17);
     struct codec_scratch scratch = {0};
     struct event out;
-    const char *request_id;
-    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &request_id, &out).code, ERR_OK);
-    assert_string_equal(request_id, "r");
+    struct codec_origin origin;
+    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &origin, &out).code, ERR_OK);
+    assert_string_equal(origin.request_id, "r");
+    assert_string_equal(origin.fingerprint, "");
     assert_int_equal(out.kind, EVENT_TOKENS);
     assert_int_equal(out.choice_index, 2);
     assert_int_equal(out.n_token_ids, 2);
@@ -314,10 +315,13 @@ static void complete_round_trip(void **state)
     struct codec_scratch scratch = {0};
     const struct event *out;
     size_t n_events;
-    const char *request_id;
-    assert_int_equal(codec_decode_whole(bytes.data, bytes.size, &scratch, &request_id, &out, &n_events).code,
+    struct codec_origin origin;
+    assert_int_equal(codec_decode_whole(bytes.data, bytes.size, &scratch, &origin, &out, &n_events).code,
                      ERR_OK);
     assert_int_equal(n_events, 2);
+    assert_string_equal(origin.request_id, "r");
+    assert_string_equal(origin.model, model.model);
+    assert_string_equal(origin.fingerprint, model.fingerprint);
     assert_int_equal(out[0].finish_reason, FINISH_STOP);
     assert_string_equal(out[0].stop_string, "END");
     assert_int_equal(out[0].stop_token_id, -1);
@@ -330,7 +334,7 @@ static void complete_round_trip(void **state)
     codec_scratch_free(&scratch);
     bytes = codec_encode_event(&answer, &events[1], 0);
     struct event one;
-    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &request_id, &one).code, ERR_OK);
+    assert_int_equal(codec_decode_response(bytes.data, bytes.size, &scratch, &origin, &one).code, ERR_OK);
     assert_int_equal(one.kind, EVENT_FINISHED);
     codec_scratch_free(&scratch);
 }
@@ -366,6 +370,85 @@ static void small_messages(void **state)
     codec_scratch_free(&scratch);
 }
 
+/* A chain, blocks of another tenant, and what is gone: as it was, and as few events on the wire as there are
+ * runs. */
+static void kv_events_round_trip(void **state)
+{
+    (void)state;
+    static const struct kv_event events[] = {
+        {.kind = KV_ALL_CLEARED},
+        {.kind = KV_BLOCK_STORED, .block_hash = INT64_MIN, .token_ids = some_ids},
+        {.kind = KV_BLOCK_STORED,
+         .block_hash = 7,
+         .has_parent = true,
+         .parent_block_hash = INT64_MIN,
+         .token_ids = some_ids + 2},
+        {.kind = KV_BLOCK_STORED,
+         .block_hash = -9,
+         .has_parent = true,
+         .parent_block_hash = 7,
+         .token_ids = some_ids,
+         .cache_salt = "tenant b"},
+        {.kind = KV_BLOCK_STORED,
+         .block_hash = 10,
+         .has_parent = true,
+         .parent_block_hash = 7,
+         .token_ids = some_ids},
+        {.kind = KV_BLOCK_REMOVED, .block_hash = INT64_MAX},
+        {.kind = KV_BLOCK_REMOVED, .block_hash = -1},
+    };
+    enum { N = sizeof events / sizeof events[0], RUNS = 5 };
+    struct kv_event_batch batch = {.sequence_number = 1795764773284034,
+                                   .unix_ns = 1500000000,
+                                   .block_tokens = 2,
+                                   .events = events,
+                                   .n_events = N,
+                                   .is_snapshot = true,
+                                   .snapshot_index = 2,
+                                   .snapshot_count = 3,
+                                   .snapshot_blocks = 2050};
+    struct codec_scratch scratch = {0};
+    struct kv_event_batch read;
+    uint64_t last_event_id = 40, sequence_number;
+    struct codec_bytes bytes = codec_encode_kv_events(&batch, &last_event_id);
+    assert_int_equal(last_event_id, 40); /* a snapshot's have no numbers */
+    assert_int_equal(codec_decode_kv_events(bytes.data, bytes.size, &scratch, &read).code, ERR_OK);
+    assert_int_equal(read.sequence_number, batch.sequence_number);
+    assert_int_equal(read.unix_ns, batch.unix_ns);
+    assert_int_equal(read.block_tokens, 2);
+    assert_true(read.is_snapshot);
+    assert_int_equal(read.snapshot_index, 2);
+    assert_int_equal(read.snapshot_count, 3);
+    assert_int_equal(read.snapshot_blocks, 2050);
+    assert_int_equal(read.n_events, N);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(read.events[i].kind, events[i].kind);
+        assert_int_equal(read.events[i].block_hash, events[i].block_hash);
+        assert_int_equal(read.events[i].has_parent, events[i].has_parent);
+        assert_int_equal(read.events[i].parent_block_hash, events[i].parent_block_hash);
+        if (events[i].kind == KV_BLOCK_STORED)
+            assert_memory_equal(read.events[i].token_ids, events[i].token_ids, 2 * sizeof(uint32_t));
+        assert_int_equal(read.events[i].cache_salt != NULL, events[i].cache_salt != NULL);
+    }
+    assert_string_equal(read.events[3].cache_salt, "tenant b");
+    codec_scratch_free(&scratch);
+    batch.is_snapshot = false;
+    bytes = codec_encode_kv_events(&batch, &last_event_id);
+    assert_int_equal(last_event_id, 40 + RUNS);
+    assert_int_equal(codec_decode_kv_events(bytes.data, bytes.size, &scratch, &read).code, ERR_OK);
+    assert_false(read.is_snapshot);
+    codec_scratch_free(&scratch);
+    assert_int_equal(codec_decode_kv_events((const uint8_t *)"abcd", 4, &scratch, &read).code, ERR_DATA_LOSS);
+    codec_scratch_free(&scratch);
+    bytes = codec_encode_kv_subscribe(UINT64_MAX);
+    assert_int_equal(codec_decode_kv_subscribe(bytes.data, bytes.size, &scratch, &sequence_number).code,
+                     ERR_OK);
+    assert_true(sequence_number == UINT64_MAX);
+    assert_int_equal(codec_decode_kv_subscribe(NULL, 0, &scratch, &sequence_number).code, ERR_OK);
+    assert_int_equal(sequence_number, 0);
+    codec_scratch_free(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +461,7 @@ int main(void)
         cmocka_unit_test(chunk_round_trip),
         cmocka_unit_test(complete_round_trip),
         cmocka_unit_test(small_messages),
+        cmocka_unit_test(kv_events_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -69,6 +69,22 @@ static void answers_are_protobuf(void **state)
     assert_int_equal(health_encode_response(HEALTH_UNKNOWN, bytes), 0);
     assert_int_equal(health_encode_response(HEALTH_SERVING, bytes), 2);
     assert_memory_equal(bytes, "\x08\x01", 2);
+    enum health_status status;
+    assert_int_equal(health_decode_response(bytes, 2, &status).code, ERR_OK);
+    assert_int_equal(status, HEALTH_SERVING);
+    assert_int_equal(health_decode_response(bytes, 0, &status).code, ERR_OK);
+    assert_int_equal(status, HEALTH_UNKNOWN);
+    assert_int_equal(health_decode_response((const uint8_t *)"\x08\x63", 2, &status).code, ERR_OK);
+    assert_int_equal(status, HEALTH_UNKNOWN);
+    assert_int_equal(health_decode_response(bytes, 1, &status).code, ERR_DATA_LOSS);
+    uint8_t request[HEALTH_SERVICE_BYTES_MAX + 3];
+    char longest[HEALTH_SERVICE_BYTES_MAX], service[HEALTH_SERVICE_BYTES_MAX];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    size_t request_bytes = health_encode_request(longest, request);
+    assert_int_equal(health_decode_request(request, request_bytes, service).code, ERR_OK);
+    assert_string_equal(service, longest);
+    assert_int_equal(health_encode_request("", request), 0);
     const char *const services[] = {"", "ab"};
     size_t size = health_encode_list(services, 2, HEALTH_NOT_SERVING, bytes);
     static const char expected[] = "\x0a\x06\x0a\x00\x12\x02\x08\x02"

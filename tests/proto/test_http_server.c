@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "api/metrics.h"
 #include "tests/proto/web_client.h"
 
 #define SHORT_COMPLETION "{\"prompt\":\"abc\",\"max_tokens\":3}"
@@ -186,6 +187,81 @@ static void whole_answers_are_limited_together(void **state)
     assert_non_null(strstr(web_error(body, "message"), "slowly"));
     json_decref(body);
     assert_int_equal(web_call(&web, "/v1/completions", SHORT_COMPLETION, NULL), 200);
+    web_close(&web);
+}
+
+/* A request whose answer has some four times its bytes, more than a socket takes. */
+static char *large_tokenize(size_t text_bytes)
+{
+    static const char head[] = "{\"prompt\":\"", tail[] = "\"}";
+    char *body = malloc(sizeof head + text_bytes + sizeof tail);
+    assert_non_null(body);
+    memcpy(body, head, sizeof head - 1);
+    memset(body + sizeof head - 1, 'x', text_bytes);
+    memcpy(body + sizeof head - 1 + text_bytes, tail, sizeof tail);
+    return body;
+}
+
+/* An answer that nobody reads holds its own bytes, and not the request's. */
+static void answered_bodies_are_free(void **state)
+{
+    (void)state;
+    enum { TEXT_BYTES = 2 << 20 };
+    struct http_door_options options = http_door_options_default();
+    options.max_pending_bytes = TEXT_BYTES + TEXT_BYTES / 2;
+    struct web web;
+    web_open(&web, NULL, &options);
+    char *body = large_tokenize(TEXT_BYTES);
+    struct web_connection slow = web_connect_slow(&web);
+    struct web_answer answer;
+    web_post(&slow, "/tokenize", "", body);
+    web_read_head(&slow, &answer);
+    assert_int_equal(answer.status, 200);
+    web_answer_free(&answer);
+    assert_int_equal(web_call(&web, "/tokenize", body, NULL), 200);
+    web_disconnect(&slow);
+    free(body);
+    web_close(&web);
+}
+
+static uint64_t slow_reader_cuts(const struct web *web)
+{
+    struct service *service = fake_service_of(web->fake);
+    return atomic_load(&service->vtable->metrics(service)->slow_reader_cuts[0]);
+}
+
+/* Who takes a byte now and then does not hold many of them: the whole of a large answer is taken in time, or
+ * the connection ends. One that reads is served beside it. */
+static void large_answers_are_taken_in_time(void **state)
+{
+    (void)state;
+    struct http_door_options options = http_door_options_default();
+    options.write_timeout_ms = 300;
+    struct web web;
+    web_open(&web, NULL, &options);
+    char *body = large_tokenize(3 << 20);
+    struct web_connection slow = web_connect_slow(&web);
+    struct web_answer answer;
+    web_post(&slow, "/tokenize", "", body);
+    web_read_head(&slow, &answer);
+    const char *length = web_header(&answer, "content-length");
+    assert_non_null(length);
+    size_t whole = strtoul(length, NULL, 10), n = slow.in.size;
+    web_answer_free(&answer);
+    static char piece[16 << 10];
+    ssize_t got = 1;
+    while (slow_reader_cuts(&web) == 0 && got > 0) { /* never silent for as long as the limit */
+        got = recv(slow.fd, piece, sizeof piece, 0);
+        n += got > 0 ? (size_t)got : 0;
+        (void)usleep(5000);
+    }
+    assert_int_equal(slow_reader_cuts(&web), 1);
+    while ((got = recv(slow.fd, piece, sizeof piece, 0)) > 0)
+        n += (size_t)got;
+    assert_true(n < whole);
+    web_disconnect(&slow);
+    assert_int_equal(web_call(&web, "/tokenize", body, NULL), 200);
+    free(body);
     web_close(&web);
 }
 
@@ -444,6 +520,8 @@ int main(void)
         cmocka_unit_test(bodies_are_limited),
         cmocka_unit_test(held_bodies_are_limited_together),
         cmocka_unit_test(whole_answers_are_limited_together),
+        cmocka_unit_test(answered_bodies_are_free),
+        cmocka_unit_test(large_answers_are_taken_in_time),
         cmocka_unit_test(requests_follow_each_other),
         cmocka_unit_test(bodies_come_in_any_pieces),
         cmocka_unit_test(clients_may_wait_for_continue),

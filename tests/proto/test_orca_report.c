@@ -25,7 +25,8 @@ static double double_at(const uint8_t *bytes)
 static void report_is_protobuf(void **state)
 {
     (void)state;
-    struct orca_report report = {.utilization = 0.5, .kv_usage = 0.25, .rps = 3, .running = 7};
+    struct orca_report report = {
+        .utilization = 0.5, .kv_usage = 0.25, .rps = 3, .running = 7, .predicted_ttft_s = 0.125};
     uint8_t bytes[ORCA_REPORT_BYTES_MAX];
     size_t size = orca_report_encode(&report, bytes);
     assert_int_equal(bytes[0], 2 << 3 | WIRE_FIXED64); /* mem_utilization */
@@ -37,6 +38,12 @@ static void report_is_protobuf(void **state)
     assert_memory_equal(bytes + 20, "\x0a\x13kv_cache_usage_perc\x11", 22);
     assert_int_equal(bytes[size - 9], 9 << 3 | WIRE_FIXED64); /* application_utilization */
     assert_true(double_at(bytes + size - 8) == 0.5);
+    struct orca_report read;
+    assert_int_equal(orca_report_decode(bytes, size, &read).code, ERR_OK);
+    assert_memory_equal(&read, &report, sizeof report);
+    assert_int_equal(orca_report_decode(bytes, size - 1, &read).code, ERR_DATA_LOSS);
+    assert_int_equal(orca_report_decode(bytes, 0, &read).code, ERR_OK);
+    assert_true(read.predicted_ttft_s == -1);
     report = (struct orca_report){.utilization = -1e300,
                                   .kv_usage = 1e300,
                                   .rps = 1e300,

@@ -149,6 +149,28 @@ static void extremes_stay_in_range(void **state)
     assert_int_equal(refusal.retry_after_ns, 11 * MINUTE_NS);
 }
 
+/* Calls that compute nothing share the rate of requests, and nothing else. */
+static void calls_are_requests_alone(void **state)
+{
+    (void)state;
+    struct tenant_limits limits = {.max_concurrent = 1, .requests_per_minute = 4, .tokens_per_minute = 10};
+    struct tenant_quota quota = {0};
+    struct quota_refusal refusal;
+    assert_true(admit(&quota, &limits, 0));
+    quota_charge(&quota, &limits, 25, 0);
+    for (int i = 0; i < 3; i++) /* beside a request, and in debt */
+        assert_true(quota_admit_call(&quota, &limits, 0, &refusal));
+    assert_false(quota_admit_call(&quota, &limits, 0, &refusal));
+    assert_int_equal(refusal.kind, QUOTA_REQUESTS);
+    assert_int_equal(refusal.retry_after_ns, 15 * SECOND_NS);
+    assert_true(quota_admit_call(&quota, &limits, 15 * SECOND_NS, &refusal));
+    quota_leave(&quota); /* the request's place: calls took none */
+    assert_int_equal(quota.n_running, 0);
+    struct tenant_limits none = {0};
+    for (int i = 0; i < 1000; i++)
+        assert_true(quota_admit_call(&quota, &none, 0, &refusal));
+}
+
 static void limits_may_change(void **state)
 {
     (void)state;
@@ -167,6 +189,7 @@ int main(void)
         cmocka_unit_test(requests_come_back_steadily), cmocka_unit_test(debt_of_tokens_is_waited_for),
         cmocka_unit_test(a_rate_is_kept_over_time),    cmocka_unit_test(what_was_not_served_is_given_back),
         cmocka_unit_test(extremes_stay_in_range),      cmocka_unit_test(limits_may_change),
+        cmocka_unit_test(calls_are_requests_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

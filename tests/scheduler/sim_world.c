@@ -124,6 +124,7 @@ void sim_make_world(struct sim *sim)
     struct hash128 mask = {UINT64_MAX, UINT64_MAX};
     if (sim_chance(sim, 25))
         mask = (struct hash128){between(sim, 0, 3), between(sim, 0, 1)};
+    sim->config.prefix_observer = sim_mirror_observer(sim);
     err_t e = sched_create_masked(&sim->config, mask, &sim->sched);
     SIM_CHECK(sim, e.code == ERR_OK);
     sim->n_requests = between(sim, 1, SIM_REQUESTS_MAX);

@@ -59,6 +59,18 @@ struct sim_step {
     struct sim_seq seqs[SIM_SEQS_MAX];
 };
 
+/* What a listener knows of the prefix cache. */
+struct sim_mirror_entry {
+    uint64_t serial, parent_serial, salt;
+    uint32_t block, adapter;
+    uint32_t tokens[SIM_BLOCK_TOKENS_MAX];
+};
+struct sim_mirror {
+    uint64_t last_serial;
+    uint32_t n_entries;
+    struct sim_mirror_entry entries[SIM_BLOCKS_MAX];
+};
+
 struct sim {
     uint64_t seed;
     bool trace;
@@ -84,6 +96,8 @@ struct sim {
 
     uint32_t n_steps; /* in flight */
     struct sim_step steps[SCHED_STEPS_IN_FLIGHT_MAX];
+
+    struct sim_mirror mirror;
 };
 
 /* What stands in the room for output before it is drawn: a token like any other, but a wrong one. */
@@ -101,6 +115,10 @@ bool sim_chance(struct sim *sim, uint32_t percent);
 
 /* Draws the configuration and all requests. */
 void sim_make_world(struct sim *sim);
+
+struct prefix_observer sim_mirror_observer(struct sim *sim);
+/* What the events told is what the cache holds. */
+void sim_mirror_check(struct sim *sim);
 
 /* What a KV row holds: everything before it and its token. */
 static inline uint64_t sim_mix(uint64_t before, uint64_t token)

@@ -44,6 +44,12 @@ void sim_report_aborts(void)
         signal(SIGSEGV, on_signal);
 }
 
+static void check_scheduler(struct sim *sim)
+{
+    sched_check_invariants(sim->sched);
+    sim_mirror_check(sim);
+}
+
 #define TRACE(sim, ...) ((sim)->trace ? (void)printf(__VA_ARGS__) : (void)0)
 
 static struct sim_request *request_of(struct sim *sim, const struct sched_plan_seq *seq)
@@ -356,7 +362,7 @@ static void plan_step(struct sim *sim)
     check_preempted(sim, plan);
     check_plan(sim, plan);
     hash_plan(sim, plan);
-    sched_check_invariants(sim->sched);
+    check_scheduler(sim);
     struct sched_stats stats;
     sched_get_stats(sim->sched, &stats);
     uint32_t quota = sim->config.tenant_cached_blocks_max;
@@ -480,7 +486,7 @@ static void commit_step(struct sim *sim)
     }
     TRACE(sim, "commit %" PRIu64 "\n", step->id);
     sched_commit(sim->sched, step->id, results, n_results);
-    sched_check_invariants(sim->sched);
+    check_scheduler(sim);
     sim->n_steps--;
     memmove(&sim->steps[0], &sim->steps[1], sim->n_steps * sizeof sim->steps[0]);
 }
@@ -540,7 +546,7 @@ static void check_end(struct sim *sim)
     sched_reset_prefix_cache(sim->sched);
     sched_get_stats(sim->sched, &stats);
     SIM_CHECK(sim, stats.blocks_cached == 0);
-    sched_check_invariants(sim->sched);
+    check_scheduler(sim);
 }
 
 static void add_counts(struct sim_counts *total, const struct sim_counts *one)
@@ -577,7 +583,7 @@ uint64_t simulate(uint64_t seed, bool trace, struct sim_counts *counts)
     while (sim->n_submitted < sim->n_requests) {
         sim->now_ns += rng_below(&sim->rng, 3);
         disturb(sim);
-        sched_check_invariants(sim->sched);
+        check_scheduler(sim);
         advance(sim);
     }
     for (uint32_t i = rng_below(&sim->rng, 60); i > 0; i--) {

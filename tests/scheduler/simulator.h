@@ -15,7 +15,7 @@ struct sim_counts {
     uint64_t cancelled_waiting, cancelled_running, cancelled_in_flight, cancelled_after_end;
     uint64_t preempted, preempted_in_flight, preempted_paused, readmitted_while_draining;
     uint64_t paused, cached_positions, results_dropped, rows_from_slot, several_tokens, cache_resets;
-    uint64_t cached_after_preemption;
+    uint64_t cached_after_preemption, prefixes_stored, prefixes_removed;
     /* The most steps after the last arrival, in thousandths of the tokens that were left. */
     uint64_t most_steps_per_thousand_tokens;
 };

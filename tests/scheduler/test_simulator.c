@@ -41,6 +41,7 @@ static void test_many_seeds(void **state)
     assert_true(c.results_dropped > 0);
     assert_true(c.paused > 0 && c.cached_positions > N_SEEDS && c.cached_after_preemption > 0);
     assert_true(c.rows_from_slot > N_SEEDS && c.several_tokens > 0 && c.cache_resets > 0);
+    assert_true(c.prefixes_stored > N_SEEDS && c.prefixes_removed > N_SEEDS);
 }
 
 int main(void)

@@ -1,0 +1,186 @@
+/* Panels into tiles: inputs [k, k + n) of a panel as the right-hand operand of a tile product. In bf16, per
+ * block of 32 inputs and half of the panel [16 pairs of inputs][16 outputs][2]; in int8, per 64 inputs and
+ * half [16 quads][16 outputs][4]: one tile of 1 KB each. Every function writes both halves. */
+#pragma once
+
+#include "kernels/tiles.h"
+#include "kernels/x86/amx.h"
+#include "kernels/x86/simd_avx512.h"
+#include "kernels/x86/linear_store_x86.h"
+
+enum { TILE_BYTES = TILE_ROWS * TILE_ROW_BYTES, QUAD_BYTES = HALF_OUTPUTS * 4, WIDE_INPUTS = 64 };
+
+/* A row of a tile: the weights of sixteen outputs for an even and an odd input. */
+static inline void store_pairs(uint8_t *row, vf even, vf odd)
+{
+    static const _Alignas(64)
+        uint16_t interleaved[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    _mm512_store_si512(row, _mm512_permutexvar_epi16(_mm512_load_si512(interleaved), both));
+}
+
+static inline void expand_bf16_to_tiles(const struct tile_args *a, size_t k, size_t n, uint8_t *out)
+{
+    static const _Alignas(64)
+        uint16_t low[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                            8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low_half = _mm512_load_si512(low);
+    const __m512i high_half = _mm512_add_epi16(low_half, _mm512_set1_epi16(16));
+    const uint16_t *panel = a->panel;
+    for (size_t i = 0; i < n; i += 2) {
+        uint8_t *row = out + i / TILE_INPUTS * 2 * TILE_BYTES + i % TILE_INPUTS / 2 * TILE_ROW_BYTES;
+        const uint16_t *at = panel + (k + i) * PANEL_OUTPUTS;
+        __m512i even = k + i < a->n_in ? _mm512_loadu_si512(at) : _mm512_setzero_si512();
+        __m512i odd = k + i + 1 < a->n_in ? _mm512_loadu_si512(at + PANEL_OUTPUTS) : _mm512_setzero_si512();
+        _mm512_store_si512(row, _mm512_permutex2var_epi16(even, low_half, odd));
+        _mm512_store_si512(row + TILE_BYTES, _mm512_permutex2var_epi16(even, high_half, odd));
+    }
+}
+
+/* A walk over the blocks of a panel of codes. */
+struct panel_walk {
+    const uint8_t *header, *block; /* of the group, of the block in it */
+    size_t left;                   /* blocks of the group from this one on */
+};
+
+static inline struct panel_walk walk_from(const struct tile_args *a, enum weight_format format, size_t k)
+{
+    return (struct panel_walk){panel_group(a, format, k / a->group), panel_block(a, format, k),
+                               (a->group - k % a->group) / QUANT_BLOCK};
+}
+
+static inline void walk_on(struct panel_walk *walk, const struct tile_args *a, enum weight_format format)
+{
+    walk->block += quant_block_bytes(format);
+    if (--walk->left == 0) {
+        walk->header = walk->block;
+        walk->block += group_header_bytes(format);
+        walk->left = a->group / QUANT_BLOCK;
+    }
+}
+
+/* What a group has beside its codes, of one half of the panel. */
+struct half_header {
+    vf scales;
+    vi zeros; /* stored code - code */
+};
+
+static inline struct half_header read_header(const uint8_t *header, enum weight_format format, size_t half)
+{
+    const uint16_t *scales = (const uint16_t *)header + half * HALF_OUTPUTS;
+    struct half_header read = {vf_load_f16(scales), vi_set1(INT4_OFFSET)};
+    if (format == WEIGHT_INT8)
+        read.zeros = vi_set1(INT8_OFFSET);
+    else if (format == WEIGHT_UINT4)
+        read.zeros = vi_load_u16(scales + PANEL_OUTPUTS);
+    return read;
+}
+
+/* Where stored codes become floats by standing in a mantissa, as FLOAT_BASE + code: what turns that into
+ * (code - zero point) * scale, by one fused multiply-add that rounds nothing, for nothing in it has more than
+ * 20 bits. */
+#define FLOAT_BASE 256.0f
+#define BASE_BITS  0x43800000u
+enum { CODE_SHIFT = 15 }; /* of the code's lowest bit */
+
+struct half_factors {
+    vf scales, offsets;
+};
+
+static inline struct half_factors read_factors(const uint8_t *header, enum weight_format format, size_t half)
+{
+    struct half_header read = read_header(header, format, half);
+    vf minus = vf_sub(vf_set1(-FLOAT_BASE), vi_to_float(read.zeros));
+    return (struct half_factors){read.scales, vf_mul(minus, read.scales)};
+}
+
+/* Weights of sixteen outputs; bits: with the codes moved to CODE_SHIFT, MASK: their bits there. */
+static inline vf weights_of(vi bits, const uint32_t MASK, const struct half_factors *factors)
+{
+    enum { AND_OR = 0xea };
+    vi based = _mm512_ternarylogic_epi32(bits, vi_set1(MASK), vi_set1(BASE_BITS), AND_OR);
+    return vf_fma(vi_as_float(based), factors->scales, factors->offsets);
+}
+
+#define NIBBLES(bits) weights_of(bits, 15u << CODE_SHIFT, factors)
+#define BYTES(bits)   weights_of(bits, 255u << CODE_SHIFT, factors)
+
+/* One half of a block of int4 or uint4. */
+static inline void expand_nibbles(const uint8_t *block, const struct half_factors *factors, uint8_t *tile)
+{
+    for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
+        vi bytes = vi_load(block + pair * QUAD_BYTES);
+        uint8_t *low = tile + pair * 2 * TILE_ROW_BYTES, *high = low + 8 * TILE_ROW_BYTES;
+        store_pairs(low, NIBBLES(vi_shift_left(bytes, 15)), NIBBLES(vi_shift_left(bytes, 7)));
+        store_pairs(low + TILE_ROW_BYTES, NIBBLES(vi_shift_right(bytes, 1)),
+                    NIBBLES(vi_shift_right(bytes, 9)));
+        store_pairs(high, NIBBLES(vi_shift_left(bytes, 11)), NIBBLES(vi_shift_left(bytes, 3)));
+        store_pairs(high + TILE_ROW_BYTES, NIBBLES(vi_shift_right(bytes, 5)),
+                    NIBBLES(vi_shift_right(bytes, 13)));
+    }
+}
+
+/* One half of a block of int8. */
+static inline void expand_bytes(const uint8_t *block, const struct half_factors *factors, uint8_t *tile)
+{
+    for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
+        vi bytes = vi_load(block + quad * QUAD_BYTES);
+        uint8_t *rows = tile + quad * 2 * TILE_ROW_BYTES;
+        store_pairs(rows, BYTES(vi_shift_left(bytes, 15)), BYTES(vi_shift_left(bytes, 7)));
+        store_pairs(rows + TILE_ROW_BYTES, BYTES(vi_shift_right(bytes, 1)), BYTES(vi_shift_right(bytes, 9)));
+    }
+}
+
+static inline void expand_codes_to_bf16(const struct tile_args *a, const enum weight_format FORMAT, size_t k,
+                                        size_t n, uint8_t *out)
+{
+    const size_t half_bytes = quant_block_bytes(FORMAT) / 2;
+    struct panel_walk walk = walk_from(a, FORMAT, k);
+    for (size_t i = 0; i < n; i += QUANT_BLOCK, walk_on(&walk, a, FORMAT)) {
+        prefetch_weights(walk.block, quant_block_bytes(FORMAT) + group_header_bytes(FORMAT));
+        for (size_t half = 0; half < 2; half++, out += TILE_BYTES) {
+            struct half_factors factors = read_factors(walk.header, FORMAT, half);
+            if (FORMAT == WEIGHT_INT8)
+                expand_bytes(walk.block + half * half_bytes, &factors, out);
+            else
+                expand_nibbles(walk.block + half * half_bytes, &factors, out);
+        }
+    }
+}
+
+/* The quads of one half of a block to signed bytes; offset: of the stored codes, in every byte. */
+static inline void copy_quads(const uint8_t *block, const enum weight_format FORMAT, vi offset, uint8_t *rows)
+{
+    const vi nibbles = vi_set1(0x0f0f0f0fu);
+    if (FORMAT == WEIGHT_INT8) {
+        for (size_t quad = 0; quad < QUANT_QUADS; quad++)
+            _mm512_store_si512(rows + quad * QUAD_BYTES,
+                               _mm512_sub_epi8(vi_load(block + quad * QUAD_BYTES), offset));
+        return;
+    }
+    for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
+        vi both = vi_load(block + pair * QUAD_BYTES);
+        _mm512_store_si512(rows + pair * QUAD_BYTES, _mm512_sub_epi8(vi_and(both, nibbles), offset));
+        _mm512_store_si512(rows + (pair + 4) * QUAD_BYTES,
+                           _mm512_sub_epi8(vi_and(vi_shift_right(both, 4), nibbles), offset));
+    }
+}
+
+/* scales: [n / WIDE_BLOCK][PANEL_OUTPUTS]. */
+static inline void expand_codes_to_int8(const struct tile_args *a, const enum weight_format FORMAT, size_t k,
+                                        size_t n, uint8_t *out, float *scales)
+{
+    const size_t half_bytes = quant_block_bytes(FORMAT) / 2;
+    struct panel_walk walk = walk_from(a, FORMAT, k);
+    for (size_t i = 0; i < n; i += QUANT_BLOCK, walk_on(&walk, a, FORMAT)) {
+        uint8_t *rows = out + i / WIDE_INPUTS * 2 * TILE_BYTES + i % WIDE_INPUTS * HALF_OUTPUTS;
+        prefetch_weights(walk.block, quant_block_bytes(FORMAT));
+        for (size_t half = 0; half < 2; half++) {
+            struct half_header header = read_header(walk.header, FORMAT, half);
+            vf_store(scales + i / WIDE_BLOCK * PANEL_OUTPUTS + half * HALF_OUTPUTS, header.scales);
+            copy_quads(walk.block + half * half_bytes, FORMAT,
+                       _mm512_mullo_epi32(header.zeros, vi_set1(0x01010101u)), rows + half * TILE_BYTES);
+        }
+    }
+}

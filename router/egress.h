@@ -1,0 +1,77 @@
+/* The one way out: HTTP calls to providers. One thread keeps all connections (libcurl's multi interface over
+ * libevent): they are used again, HTTP/2 where the provider speaks it, certificates checked, no redirects
+ * followed, so that a key goes nowhere but to the address that it was meant for.
+ *
+ * A call is named by a number, and its handler hears of it on the egress thread alone: any number of head and
+ * bytes, then one end, after which the number means nothing. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+
+struct egress;
+
+struct egress_options {
+    uint32_t max_calls;                /* at once; more are refused at once */
+    uint32_t max_connections_per_host; /* calls wait for one; HTTP/2 carries many on each */
+    const char *ca_file;               /* certificates to trust, PEM; NULL = the system's */
+    const char *user_agent;            /* static */
+};
+/* 16,384 calls, 1,024 connections to a host. */
+struct egress_options egress_options_default(void);
+
+err_t egress_open(const struct egress_options *options, struct egress **out) ERR_MUST_CHECK;
+/* Every call still under way ends with CANCELLED before it returns. NULL is fine. */
+void egress_close(struct egress *egress);
+
+/* What the head of an answer says to the router; Unix time is asked of the system. */
+struct egress_head {
+    int status;             /* of HTTP */
+    int64_t retry_after_ms; /* 0 = not told */
+    bool is_event_stream;   /* Content-Type: text/event-stream */
+    bool should_not_retry;  /* X-Should-Retry: false */
+    /* Its rate limits: what is left, and when they are new again; -1 = not told. */
+    int64_t requests_remaining, requests_reset_ms, tokens_remaining, tokens_reset_ms;
+};
+
+/* When, on the monotonic clock in ns; 0 = it did not come to that. */
+struct egress_times {
+    int64_t started_ns, first_byte_ns, ended_ns;
+    bool reused_connection;
+};
+
+struct egress_handler {
+    /* Once, before the first bytes. An error ends the call with it. */
+    err_t (*head)(void *context, const struct egress_head *head);
+    /* More of the body. An error ends the call with it. *pause: these bytes are taken, and no more until
+     * egress_resume: the provider is held back. */
+    err_t (*bytes)(void *context, const char *bytes, size_t size, bool *pause);
+    /* The last call, exactly once. OK: the body came to its end. UNAVAILABLE: no connection, or it broke;
+     * DEADLINE_EXCEEDED: one of the times below; CANCELLED; or what head or bytes gave. */
+    void (*end)(void *context, err_t error, const struct egress_times *times);
+};
+
+/* Everything is copied but the handler, which must live until its end. 0 = without limit. */
+struct egress_call {
+    const char *url;            /* http: or https: */
+    const char *const *headers; /* [n_headers], "name: value"; Content-Type is JSON without saying */
+    size_t n_headers;
+    const char *body; /* POST */
+    size_t body_bytes;
+    int64_t connect_timeout_ms;    /* TLS included */
+    int64_t first_byte_timeout_ms; /* from the start to the body's first byte */
+    int64_t chunk_timeout_ms;      /* between bytes of the body, comments of a stream included */
+    int64_t total_timeout_ms;
+};
+
+/* Any thread. INVALID_ARGUMENT: the URL or a header cannot be sent. RESOURCE_EXHAUSTED: max_calls, or memory;
+ * then no handler hears of it. */
+err_t egress_start(struct egress *egress, const struct egress_call *call,
+                   const struct egress_handler *handler, void *context, uint64_t *number) ERR_MUST_CHECK;
+/* Any thread, any time: a number of a call that has ended is nothing. */
+void egress_cancel(struct egress *egress, uint64_t number);
+void egress_resume(struct egress *egress, uint64_t number);
+/* Calls that have not ended. */
+uint32_t egress_active(struct egress *egress);

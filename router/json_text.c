@@ -1,0 +1,14 @@
+#include "router/json_text.h"
+
+static int append(const char *bytes, size_t size, void *buffer)
+{
+    return buffer_append(buffer, bytes, size) ? 0 : -1;
+}
+
+err_t json_text_append(struct buffer *text, const json_t *value)
+{
+    if (json_dump_callback(value, append, text, JSON_COMPACT | JSON_ENCODE_ANY) == 0)
+        return err_ok();
+    return err_new(ERR_RESOURCE_EXHAUSTED, "JSON text of more than %zu bytes, or no memory for it",
+                   text->limit_bytes);
+}

@@ -1,0 +1,10 @@
+/* JSON values as text, in memory of ours. */
+#pragma once
+
+#include <jansson.h>
+#include "base/buffer.h"
+#include "base/error.h"
+
+/* Appends value without blanks; RESOURCE_EXHAUSTED when the buffer's limit or memory is reached, the buffer
+ * then ends anywhere. Any thread. */
+err_t json_text_append(struct buffer *text, const json_t *value) ERR_MUST_CHECK;

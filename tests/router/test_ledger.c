@@ -1,0 +1,388 @@
+/* The ledger: budgets, settling, days, and processes that are killed. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "base/buffer.h"
+#include "router/ledger.h"
+
+#define NOON_MS INT64_C(1795780800000) /* 2026-11-27 12:00 UTC */
+#define DAY_MS  INT64_C(86400000)
+#define DOLLAR  NANODOLLARS_PER_DOLLAR
+
+static int64_t clock_ms;
+
+static int64_t read_clock(void *clock)
+{
+    return *(int64_t *)clock;
+}
+
+struct place {
+    char folder[64], path[96];
+};
+
+static struct place new_place(void)
+{
+    struct place place = {.folder = "/tmp/ledger-XXXXXX"};
+    assert_non_null(mkdtemp(place.folder));
+    snprintf(place.path, sizeof place.path, "%s/book.sqlite", place.folder);
+    return place;
+}
+
+static void forget_place(const struct place *place)
+{
+    static const char *const ENDINGS[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < 3; i++) {
+        char path[112];
+        snprintf(path, sizeof path, "%s%s", place->path, ENDINGS[i]);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(place->folder), 0);
+}
+
+static struct ledger *open_ledger(const char *path, uint64_t *n_lost)
+{
+    struct ledger *ledger;
+    err_t e = ledger_open(&(struct ledger_options){.path = path, .unix_ms = read_clock, .clock = &clock_ms},
+                          n_lost, &ledger);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    return ledger;
+}
+
+static struct ledger_call call_of(const char *tenant, const char *request_id, uint32_t attempt)
+{
+    return (struct ledger_call){request_id, attempt, tenant, "openai", "big", "hard"};
+}
+
+static int64_t reserve(struct ledger *ledger, const char *tenant, const char *id, nanodollars estimate)
+{
+    struct ledger_call call = call_of(tenant, id, 1);
+    int64_t entry = -1;
+    assert_int_equal(ledger_reserve(ledger, &call, estimate, NULL, &entry).code, ERR_OK);
+    return entry;
+}
+
+static void assert_balance(struct ledger *ledger, const char *tenant, nanodollars spent, nanodollars reserved,
+                           nanodollars month_spent)
+{
+    struct ledger_balance today, this_month;
+    assert_int_equal(ledger_balance(ledger, tenant, &today, &this_month).code, ERR_OK);
+    assert_int_equal(today.spent, spent);
+    assert_int_equal(today.reserved, reserved);
+    assert_int_equal(this_month.spent, month_spent);
+}
+
+static void a_reservation_becomes_what_it_cost(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    int64_t cheaper = reserve(ledger, "a", "1", 5 * DOLLAR), dearer = reserve(ledger, "a", "2", 1 * DOLLAR),
+            unknown = reserve(ledger, "a", "3", 3 * DOLLAR),
+            released = reserve(ledger, "a", "4", 100 * DOLLAR);
+    assert_balance(ledger, "a", 0, 109 * DOLLAR, 0);
+    struct answer_usage usage = {10, -1, -1, 20, -1};
+    assert_int_equal(ledger_settle(ledger, cheaper, LEDGER_SETTLED, 2 * DOLLAR, &usage).code, ERR_OK);
+    assert_int_equal(ledger_settle(ledger, dearer, LEDGER_SETTLED, 4 * DOLLAR, &usage).code, ERR_OK);
+    assert_int_equal(ledger_settle(ledger, unknown, LEDGER_UNKNOWN, 0, NULL).code, ERR_OK);
+    assert_int_equal(ledger_settle(ledger, released, LEDGER_RELEASED, 0, NULL).code, ERR_OK);
+    assert_balance(ledger, "a", 9 * DOLLAR, 0, 9 * DOLLAR);
+    assert_balance(ledger, "b", 0, 0, 0);
+    /* Once and for all. */
+    assert_int_equal(ledger_settle(ledger, cheaper, LEDGER_SETTLED, DOLLAR, NULL).code,
+                     ERR_FAILED_PRECONDITION);
+    assert_int_equal(ledger_settle(ledger, 12345, LEDGER_SETTLED, DOLLAR, NULL).code,
+                     ERR_FAILED_PRECONDITION);
+    assert_balance(ledger, "a", 9 * DOLLAR, 0, 9 * DOLLAR);
+    ledger_close(ledger);
+}
+
+static void an_attempt_is_entered_once(void **state)
+{
+    (void)state;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    reserve(ledger, "a", "1", DOLLAR);
+    struct ledger_call again = call_of("a", "1", 1), retry = call_of("a", "1", 2);
+    int64_t entry;
+    err_t e = ledger_reserve(ledger, &again, DOLLAR, NULL, &entry);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "attempt 1 of request 1"));
+    assert_int_equal(ledger_reserve(ledger, &retry, DOLLAR, NULL, &entry).code, ERR_OK);
+    assert_balance(ledger, "a", 0, 2 * DOLLAR, 0);
+    char name[LEDGER_NAME_BYTES_MAX + 2];
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    struct ledger_call bad = call_of(name, "2", 1);
+    assert_int_equal(ledger_reserve(ledger, &bad, DOLLAR, NULL, &entry).code, ERR_INVALID_ARGUMENT);
+    ledger_close(ledger);
+}
+
+static void calls_under_way_count_against_a_budget(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct ledger_budget budget = {.per_day = 10 * DOLLAR, .per_month = 15 * DOLLAR};
+    struct ledger_call first = call_of("a", "1", 1), second = call_of("a", "2", 1),
+                       other = call_of("b", "2b", 1);
+    int64_t entry, second_entry;
+    assert_int_equal(ledger_reserve(ledger, &first, 6 * DOLLAR, &budget, &entry).code, ERR_OK);
+    err_t e = ledger_reserve(ledger, &second, 4 * DOLLAR + 1, &budget, &second_entry);
+    assert_int_equal(e.code, ERR_QUOTA_EXCEEDED);
+    assert_string_equal(e.message,
+                        "tenant \"a\" has spent $0.00 of its $10.00 for the day and reserved $6.00; this "
+                        "call may cost $4.000000001");
+    assert_int_equal(ledger_reserve(ledger, &other, 10 * DOLLAR, &budget, &second_entry).code, ERR_OK);
+    assert_int_equal(ledger_reserve(ledger, &second, 4 * DOLLAR, &budget, &second_entry).code, ERR_OK);
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_SETTLED, DOLLAR, NULL).code, ERR_OK);
+    assert_int_equal(ledger_settle(ledger, second_entry, LEDGER_SETTLED, 8 * DOLLAR, NULL).code, ERR_OK);
+
+    /* Tomorrow is a new day, but the same month. */
+    clock_ms += DAY_MS;
+    assert_balance(ledger, "a", 0, 0, 9 * DOLLAR);
+    struct ledger_call third = call_of("a", "3", 1);
+    e = ledger_reserve(ledger, &third, 7 * DOLLAR, &budget, &entry);
+    assert_int_equal(e.code, ERR_QUOTA_EXCEEDED);
+    assert_non_null(strstr(e.message, "for the month"));
+    clock_ms += 4 * DAY_MS; /* the 2nd of December */
+    assert_balance(ledger, "a", 0, 0, 0);
+    assert_int_equal(ledger_reserve(ledger, &third, 7 * DOLLAR, &budget, &entry).code, ERR_OK);
+    ledger_close(ledger);
+}
+
+static void a_call_belongs_to_the_day_it_began(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    int64_t entry = reserve(ledger, "a", "1", DOLLAR);
+    clock_ms += DAY_MS;
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_SETTLED, 2 * DOLLAR, NULL).code, ERR_OK);
+    assert_balance(ledger, "a", 0, 0, 2 * DOLLAR);
+    clock_ms -= DAY_MS;
+    assert_balance(ledger, "a", 2 * DOLLAR, 0, 2 * DOLLAR);
+    ledger_close(ledger);
+}
+
+static void what_a_crash_leaves_open_is_charged(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    uint64_t n_lost = 7;
+    struct ledger *ledger = open_ledger(place.path, &n_lost);
+    assert_int_equal(n_lost, 0);
+    reserve(ledger, "a", "1", DOLLAR);
+    assert_int_equal(ledger_settle(ledger, reserve(ledger, "a", "2", DOLLAR), LEDGER_SETTLED, 5, NULL).code,
+                     ERR_OK);
+    ledger_close(ledger);
+    ledger = open_ledger(place.path, &n_lost);
+    assert_int_equal(n_lost, 1);
+    assert_balance(ledger, "a", DOLLAR + 5, 0, DOLLAR + 5);
+    ledger_close(ledger);
+    ledger = open_ledger(place.path, &n_lost);
+    assert_int_equal(n_lost, 0);
+    ledger_close(ledger);
+    forget_place(&place);
+}
+
+static void other_files_are_refused(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    FILE *file = fopen(place.path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 200; i++)
+        fputs("this is a letter and no ledger\n", file);
+    fclose(file);
+    struct ledger_options options = {.path = place.path, .unix_ms = read_clock, .clock = &clock_ms};
+    struct ledger *ledger;
+    err_t e = ledger_open(&options, NULL, &ledger);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, place.path));
+    options.path = place.folder;
+    assert_int_equal(ledger_open(&options, NULL, &ledger).code, ERR_IO);
+    forget_place(&place);
+}
+
+static void gather_line(void *context, const struct ledger_line *line)
+{
+    char cost[MONEY_TEXT_BYTES];
+    money_format(line->cost, cost);
+    assert_true(buffer_append_format(context, "%s %s %s %s %u/%u %u+%u %s\n", line->day, line->tenant,
+                                     line->provider, line->model, (unsigned)line->n_calls,
+                                     (unsigned)line->n_unknown, (unsigned)line->input_tokens,
+                                     (unsigned)line->output_tokens, cost));
+}
+
+static void a_report_has_a_line_a_day_tenant_and_model(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct answer_usage usage = {100, 50, -1, 20, -1};
+    struct ledger_call local = {"l1", 1, "a", "local", "demo", "easy"};
+    assert_int_equal(ledger_record(ledger, &local, 1000, &usage).code, ERR_OK);
+    local.request_id = "l2";
+    assert_int_equal(ledger_record(ledger, &local, 1000, &usage).code, ERR_OK);
+    int64_t entry = reserve(ledger, "a", "1", DOLLAR);
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_SETTLED, DOLLAR / 2, &usage).code, ERR_OK);
+    entry = reserve(ledger, "a", "2", DOLLAR);
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_UNKNOWN, 0, NULL).code, ERR_OK);
+    entry = reserve(ledger, "a", "3", DOLLAR);
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_RELEASED, 0, NULL).code, ERR_OK);
+    clock_ms += DAY_MS;
+    reserve(ledger, "b", "4", DOLLAR);
+
+    struct buffer text = {.limit_bytes = 4096};
+    assert_int_equal(ledger_report(ledger, NULL, NULL, gather_line, &text).code, ERR_OK);
+    assert_string_equal(text.data, "2026-11-27 a local demo 2/0 200+40 $0.000002\n"
+                                   "2026-11-27 a openai big 2/1 100+20 $1.50\n"
+                                   "2026-11-28 b openai big 1/1 0+0 $1.00\n");
+    buffer_clear(&text);
+    assert_int_equal(ledger_report(ledger, "2026-11-28", "2026-11-30", gather_line, &text).code, ERR_OK);
+    assert_string_equal(text.data, "2026-11-28 b openai big 1/1 0+0 $1.00\n");
+    buffer_free(&text);
+    ledger_close(ledger);
+}
+
+enum { THREADS = 4, CALLS = 100 };
+
+struct spender {
+    struct ledger *ledger;
+    int number, n_refused;
+};
+
+static void *spend(void *context)
+{
+    struct spender *spender = context;
+    struct ledger_budget budget = {.per_day = 50 * DOLLAR};
+    for (int i = 0; i < CALLS; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "%d-%d", spender->number, i);
+        struct ledger_call call = call_of("a", id, 1);
+        int64_t entry;
+        err_t e = ledger_reserve(spender->ledger, &call, DOLLAR, &budget, &entry);
+        if (e.code == ERR_OK)
+            e = ledger_settle(spender->ledger, entry, LEDGER_SETTLED, DOLLAR, NULL);
+        else
+            spender->n_refused++;
+    }
+    return NULL;
+}
+
+static void threads_cannot_overrun_a_budget(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct spender spenders[THREADS];
+    pthread_t threads[THREADS];
+    int n_refused = 0;
+    for (int i = 0; i < THREADS; i++) {
+        spenders[i] = (struct spender){ledger, i, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, spend, &spenders[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        n_refused += spenders[i].n_refused;
+    }
+    assert_int_equal(n_refused, THREADS * CALLS - 50);
+    assert_balance(ledger, "a", 50 * DOLLAR, 0, 50 * DOLLAR);
+    ledger_close(ledger);
+}
+
+/* Reserves and settles for ever, and says each time what the ledger has promised. */
+static void run_until_killed(const char *path, int out, int round)
+{
+    struct ledger *ledger = open_ledger(path, NULL);
+    for (int i = 0;; i++) {
+        char id[32], line[64];
+        snprintf(id, sizeof id, "%d-%d", round, i);
+        int64_t entry = reserve(ledger, "a", id, 3);
+        int length = snprintf(line, sizeof line, "R\n");
+        if (write(out, line, (size_t)length) != length)
+            _exit(1);
+        if (i % 3 == 0)
+            continue; /* still under way when the end comes */
+        if (ledger_settle(ledger, entry, LEDGER_SETTLED, 2, NULL).code != ERR_OK || write(out, "S\n", 2) != 2)
+            _exit(1);
+    }
+}
+
+static void kill_9_loses_and_doubles_nothing(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    ledger_close(open_ledger(place.path, NULL));
+    int64_t n_reserved = 0, n_settled = 0;
+    for (int round = 0; round < 8; round++) {
+        int pipe_ends[2];
+        assert_int_equal(pipe(pipe_ends), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            run_until_killed(place.path, pipe_ends[1], round);
+        close(pipe_ends[1]);
+        char bytes[2];
+        /* Another number of promises in each round, then what was on its way. */
+        for (int i = 0; i < 20 + 37 * round; i++) {
+            assert_int_equal(read(pipe_ends[0], bytes, 2), 2);
+            n_reserved += bytes[0] == 'R';
+            n_settled += bytes[0] == 'S';
+        }
+        assert_int_equal(kill(child, SIGKILL), 0);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
+        while (read(pipe_ends[0], bytes, 2) == 2) {
+            n_reserved += bytes[0] == 'R';
+            n_settled += bytes[0] == 'S';
+        }
+        close(pipe_ends[0]);
+    }
+    uint64_t n_lost;
+    struct ledger *ledger = open_ledger(place.path, &n_lost);
+    struct ledger_balance today, this_month;
+    assert_int_equal(ledger_balance(ledger, "a", &today, &this_month).code, ERR_OK);
+    /* A child may have written one entry more, and settled one more, than it could say. */
+    int64_t most = n_reserved * 3 - n_settled + 8 * 3, least = n_reserved * 3 - n_settled - 8;
+    assert_int_equal(today.reserved, 0);
+    assert_in_range(today.spent, least, most);
+    struct buffer text = {.limit_bytes = 4096};
+    assert_int_equal(ledger_report(ledger, NULL, NULL, gather_line, &text).code, ERR_OK);
+    unsigned n_entries, n_unknown;
+    assert_int_equal(sscanf(text.data, "2026-11-27 a openai big %u/%u", &n_entries, &n_unknown), 2);
+    assert_in_range(n_entries, n_reserved, n_reserved + 8);
+    assert_int_equal(today.spent, 2 * (int64_t)(n_entries - n_unknown) + 3 * (int64_t)n_unknown);
+    buffer_free(&text);
+    ledger_close(ledger);
+    forget_place(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_reservation_becomes_what_it_cost),
+        cmocka_unit_test(an_attempt_is_entered_once),
+        cmocka_unit_test(calls_under_way_count_against_a_budget),
+        cmocka_unit_test(a_call_belongs_to_the_day_it_began),
+        cmocka_unit_test(what_a_crash_leaves_open_is_charged),
+        cmocka_unit_test(other_files_are_refused),
+        cmocka_unit_test(a_report_has_a_line_a_day_tenant_and_model),
+        cmocka_unit_test(threads_cannot_overrun_a_budget),
+        cmocka_unit_test(kill_9_loses_and_doubles_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
