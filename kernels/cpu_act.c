@@ -11,7 +11,7 @@ enum { ROW_PAD_BYTES = 64 };
 /* Strides of an act's rows, and where its parts begin in one block of memory. */
 struct act_layout {
     size_t stride, q_stride, q_block_stride;
-    size_t q, q_scale, q_sum;
+    size_t q, q_scale, q_sum, q_low, q_total;
     size_t total;
 };
 
@@ -33,7 +33,9 @@ static bool act_layout(const struct cpu_backend *cpu, size_t max_rows, size_t wi
         layout->q = total;
         layout->q_scale = layout->q + max_rows * layout->q_stride;
         layout->q_sum = layout->q_scale + max_rows * layout->q_block_stride * sizeof(float);
-        total = layout->q_sum + max_rows * layout->q_block_stride * sizeof(int32_t);
+        layout->q_low = layout->q_sum + max_rows * layout->q_block_stride * sizeof(int32_t);
+        layout->q_total = layout->q_low + max_rows * layout->q_block_stride * sizeof(int32_t);
+        total = layout->q_total + max_rows * layout->q_block_stride * sizeof(float);
     }
     layout->total = total;
     return true;
@@ -73,6 +75,8 @@ err_t cpu_act_create(struct backend *backend, enum act_role role, size_t max_row
         act->q = (int8_t *)(memory + layout.q);
         act->q_scale = (float *)(memory + layout.q_scale);
         act->q_sum = (int32_t *)(memory + layout.q_sum);
+        act->q_low = (int32_t *)(memory + layout.q_low);
+        act->q_total = (float *)(memory + layout.q_total);
     }
     *out = act;
     return err_ok();

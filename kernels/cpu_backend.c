@@ -22,8 +22,8 @@ static const char *cpu_description(const struct backend *backend)
 /* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-1"
-                                                                                       : "cpu-1";
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-2"
+                                                                                       : "cpu-2";
 }
 
 static const struct backend_library *cpu_library(const struct backend *backend)
@@ -121,6 +121,7 @@ static const struct backend_vtable cpu_vtable = {
     .memory_share_percent = 85,
     .is_host_memory = true,
     .logits_rows_max = 32,
+    .has_block_formats = true,
     .destroy = cpu_destroy,
     .description = cpu_description,
     .arithmetic = cpu_arithmetic,

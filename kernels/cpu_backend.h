@@ -28,14 +28,30 @@ struct cpu_backend {
     char description[128];
 };
 
-struct weight {
-    enum weight_format format; /* of the panels: WEIGHT_BF16 for fp8 */
-    size_t n_out, n_in, group;
+/* Outputs of a weight that have one format. */
+struct panels {
+    enum weight_format format; /* WEIGHT_BF16 for fp8 */
+    size_t first_out, n_out, n_in, group;
     size_t n_panels, panel_bytes;
-    uint8_t *panels; /* [n_panels][panel_bytes] */
-    float *bias;     /* [n_panels * PANEL_OUTPUTS] or NULL */
-    float *scale;    /* likewise: of float formats, times the sum over inputs */
+    uint8_t *data; /* [n_panels][panel_bytes] */
+    float *bias;   /* [n_panels * PANEL_OUTPUTS] or NULL */
+    float *scale;  /* likewise: of float formats, times the sum over inputs */
 };
+
+struct weight {
+    size_t n_out, n_in;
+    uint32_t n_sections;
+    struct panels sections[WEIGHT_SECTIONS_MAX];
+};
+
+/* Of panels, without what stands beside them. */
+static inline size_t weight_panels_bytes(const struct weight *weight)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < weight->n_sections; i++)
+        bytes += weight->sections[i].n_panels * weight->sections[i].panel_bytes;
+    return bytes;
+}
 
 struct vector {
     size_t n;
@@ -52,7 +68,8 @@ struct act {
     size_t q_stride, q_block_stride;
     int8_t *q;      /* [max_rows][q_stride] bytes; NULL when no weight of this width can want it */
     float *q_scale; /* [max_rows][q_block_stride] */
-    int32_t *q_sum;
+    int32_t *q_sum, *q_low;
+    float *q_total;
 };
 
 struct rope {
@@ -109,8 +126,8 @@ void cpu_logits(struct backend *backend, const struct step *step, uint32_t first
                 struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
 
 /* cpu_tiles.c */
-/* How a weight of this backend is multiplied. */
-enum act_form cpu_weight_form(const struct cpu_backend *cpu, const struct weight *weight);
+/* How a section of a weight of this backend is multiplied. */
+enum act_form cpu_panels_form(const struct cpu_backend *cpu, const struct panels *panels);
 /* Where a row's bf16 form stands. */
 static inline uint16_t *act_row_bf16(const struct act *act, size_t row)
 {
@@ -118,7 +135,7 @@ static inline uint16_t *act_row_bf16(const struct act *act, size_t row)
 }
 /* out[r] = weight . in[r] + bias, of the forms ACT_BF16 and ACT_WIDE, in which `in` already is. */
 void cpu_tile_linear(struct cpu_backend *cpu, const struct act *in, size_t n_rows,
-                     const struct weight *weight, struct act *out);
+                     const struct panels *panels, struct act *out);
 
 /* cpu_rows.c */
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,

@@ -6,8 +6,8 @@ enum { ROW_CHUNK_BYTES = 1 << 20 };
 
 struct linear_job {
     struct cpu_backend *cpu;
-    const struct weight *weight;
-    linear_fn *kernel;
+    const struct panels *sections; /* [n_sections] */
+    uint32_t n_sections;
     struct act *in;
     size_t first_row, n_rows; /* quantisation: rows that still need it */
     struct act *out;
@@ -30,7 +30,10 @@ static void quantize_rows(void *context, int thread_index, int n_threads)
         else if (in->form == ACT_WIDE)
             table->quantize_wide_row(x, in->width, q, scale);
         else
-            table->quantize_row(x, in->width, q, scale, in->q_sum + r * in->q_block_stride);
+            table->quantize_row(x, in->width,
+                                &(struct quantized_row){q, scale, in->q_sum + r * in->q_block_stride,
+                                                        in->q_low + r * in->q_block_stride,
+                                                        in->q_total + r * in->q_block_stride});
     }
 }
 
@@ -51,49 +54,7 @@ static void take_form(struct cpu_backend *cpu, struct act *in, enum act_form for
                                        : KERNEL_quantize_row]++;
 }
 
-static void linear_panels(void *context, int thread_index, int n_threads)
-{
-    const struct linear_job *job = context;
-    const struct weight *weight = job->weight;
-    const struct act *in = job->in;
-    struct act *out = job->out;
-    size_t begin, end;
-    thread_split(weight->n_panels, 1, thread_index, n_threads, &begin, &end);
-    bool quantized = weight_is_quantized(weight->format);
-    size_t row_bytes = weight->n_in * (quantized ? 1 : sizeof(float));
-    size_t chunk = ROW_CHUNK_BYTES / row_bytes;
-    chunk = chunk < 32 ? 32 : chunk;
-    for (size_t row = 0; row < job->n_rows; row += chunk) {
-        size_t n_rows = job->n_rows - row < chunk ? job->n_rows - row : chunk;
-        for (size_t p = begin; p < end; p++) {
-            size_t first_out = p * PANEL_OUTPUTS;
-            size_t n_out = weight->n_out - first_out;
-            struct linear_args args = {
-                .panel = weight->panels + p * weight->panel_bytes,
-                .n_in = weight->n_in,
-                .group = weight->group,
-                .n_rows = n_rows,
-                .x = act_row(in, row),
-                .x_stride = in->stride,
-                .scale = weight->scale == NULL ? NULL : weight->scale + first_out,
-                .bias = weight->bias == NULL ? NULL : weight->bias + first_out,
-                .out = act_row(out, row) + first_out,
-                .out_stride = out->stride,
-                .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
-            };
-            if (quantized) {
-                args.q = in->q + row * in->q_stride;
-                args.q_stride = in->q_stride;
-                args.q_scale = in->q_scale + row * in->q_block_stride;
-                args.q_sum = in->q_sum + row * in->q_block_stride;
-                args.q_block_stride = in->q_block_stride;
-            }
-            job->kernel(&args);
-        }
-    }
-}
-
-static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format format, enum kernel_id *id)
+static linear_fn *choose_kernel(const struct cpu_backend *cpu, enum weight_format format, enum kernel_id *id)
 {
     switch (format) {
     case WEIGHT_F32:
@@ -114,11 +75,95 @@ static linear_fn *choose_kernel(struct cpu_backend *cpu, enum weight_format form
     case WEIGHT_UINT4:
         *id = KERNEL_linear_uint4;
         return cpu->table.linear_uint4;
+    case WEIGHT_INT5:
+        *id = KERNEL_linear_int5;
+        return cpu->table.linear_int5;
+    case WEIGHT_K4:
+        *id = KERNEL_linear_k4;
+        return cpu->table.linear_k4;
+    case WEIGHT_K5:
+        *id = KERNEL_linear_k5;
+        return cpu->table.linear_k5;
+    case WEIGHT_K6:
+        *id = KERNEL_linear_k6;
+        return cpu->table.linear_k6;
     case WEIGHT_FP8: /* packed as bf16 */
+    case WEIGHT_FORMATS:
         break;
     }
     ASSERT(false && "unknown weight format");
     return NULL;
+}
+
+/* This thread's panels of one section. */
+static void section_panels(const struct linear_job *job, const struct panels *panels, int thread_index,
+                           int n_threads)
+{
+    const struct act *in = job->in;
+    struct act *out = job->out;
+    size_t begin, end;
+    enum kernel_id id;
+    linear_fn *kernel = choose_kernel(job->cpu, panels->format, &id);
+    thread_split(panels->n_panels, 1, thread_index, n_threads, &begin, &end);
+    bool quantized = weight_is_quantized(panels->format);
+    size_t row_bytes = panels->n_in * (quantized ? 1 : sizeof(float));
+    size_t chunk = ROW_CHUNK_BYTES / row_bytes;
+    chunk = chunk < 32 ? 32 : chunk;
+    for (size_t row = 0; row < job->n_rows; row += chunk) {
+        size_t n_rows = job->n_rows - row < chunk ? job->n_rows - row : chunk;
+        for (size_t p = begin; p < end; p++) {
+            size_t first_out = p * PANEL_OUTPUTS;
+            size_t n_out = panels->n_out - first_out;
+            struct linear_args args = {
+                .panel = panels->data + p * panels->panel_bytes,
+                .n_in = panels->n_in,
+                .group = panels->group,
+                .n_rows = n_rows,
+                .x = act_row(in, row),
+                .x_stride = in->stride,
+                .scale = panels->scale == NULL ? NULL : panels->scale + first_out,
+                .bias = panels->bias == NULL ? NULL : panels->bias + first_out,
+                .out = act_row(out, row) + panels->first_out + first_out,
+                .out_stride = out->stride,
+                .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
+            };
+            if (quantized) {
+                args.q = in->q + row * in->q_stride;
+                args.q_stride = in->q_stride;
+                args.q_scale = in->q_scale + row * in->q_block_stride;
+                args.q_sum = in->q_sum + row * in->q_block_stride;
+                args.q_low = in->q_low + row * in->q_block_stride;
+                args.q_total = in->q_total + row * in->q_block_stride;
+                args.q_block_stride = in->q_block_stride;
+            }
+            kernel(&args);
+        }
+    }
+}
+
+static void linear_panels(void *context, int thread_index, int n_threads)
+{
+    const struct linear_job *job = context;
+    for (uint32_t i = 0; i < job->n_sections; i++)
+        section_panels(job, &job->sections[i], thread_index, n_threads);
+}
+
+/* Sections from `first` on that one walk of the threads serves: plain ones together, one of tiles alone.
+ * form: what they take of the rows. */
+static uint32_t sections_together(const struct cpu_backend *cpu, const struct weight *weight, uint32_t first,
+                                  enum act_form *form)
+{
+    *form = cpu_panels_form(cpu, &weight->sections[first]);
+    if (*form == ACT_BF16 || *form == ACT_WIDE)
+        return 1;
+    uint32_t n = 1;
+    for (; first + n < weight->n_sections; n++) {
+        enum act_form next = cpu_panels_form(cpu, &weight->sections[first + n]);
+        if (next == ACT_BF16 || next == ACT_WIDE)
+            break;
+        *form = next == ACT_INT8 ? ACT_INT8 : *form;
+    }
+    return n;
 }
 
 static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, const struct weight *weight,
@@ -129,21 +174,27 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
     out->n_quantized = 0;
     if (n_rows == 0)
         return;
-    enum act_form form = cpu_weight_form(cpu, weight);
-    take_form(cpu, in, form, n_rows);
-    if (form == ACT_BF16 || form == ACT_WIDE) {
-        cpu_tile_linear(cpu, in, n_rows, weight, out);
-        return;
+    for (uint32_t i = 0, n; i < weight->n_sections; i += n) {
+        enum act_form form;
+        n = sections_together(cpu, weight, i, &form);
+        take_form(cpu, in, form, n_rows);
+        if (form == ACT_BF16 || form == ACT_WIDE) {
+            cpu_tile_linear(cpu, in, n_rows, &weight->sections[i], out);
+            continue;
+        }
+        struct linear_job job = {.cpu = cpu,
+                                 .sections = &weight->sections[i],
+                                 .n_sections = n,
+                                 .in = in,
+                                 .n_rows = n_rows,
+                                 .out = out};
+        cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
+        for (uint32_t k = i; k < i + n; k++) {
+            enum kernel_id id;
+            (void)choose_kernel(cpu, weight->sections[k].format, &id);
+            cpu->dispatches[id]++;
+        }
     }
-    enum kernel_id id;
-    struct linear_job job = {.cpu = cpu,
-                             .weight = weight,
-                             .kernel = choose_kernel(cpu, weight->format, &id),
-                             .in = in,
-                             .n_rows = n_rows,
-                             .out = out};
-    cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, linear_panels, &job);
-    cpu->dispatches[id]++;
 }
 
 void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,

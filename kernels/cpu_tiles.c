@@ -9,28 +9,28 @@ enum {
     TILE_SLICE_BYTES = 1 << 20,
 };
 
-enum act_form cpu_weight_form(const struct cpu_backend *cpu, const struct weight *weight)
+enum act_form cpu_panels_form(const struct cpu_backend *cpu, const struct panels *panels)
 {
-    enum act_form plain = weight_is_quantized(weight->format) ? ACT_INT8 : ACT_FLOAT;
+    enum act_form plain = weight_is_quantized(panels->format) ? ACT_INT8 : ACT_FLOAT;
     if (cpu->table.arithmetic != ARITHMETIC_TILES)
         return plain;
-    switch (weight->format) {
+    switch (panels->format) {
     case WEIGHT_BF16:
         return ACT_BF16;
     case WEIGHT_INT8:
     case WEIGHT_INT4:
     case WEIGHT_UINT4:
-        return weight->group % WIDE_BLOCK == 0 ? ACT_WIDE : ACT_BF16;
+        return panels->group % WIDE_BLOCK == 0 ? ACT_WIDE : ACT_BF16;
     default:
         return plain;
     }
 }
 
-static tile_fn *choose_kernel(const struct cpu_backend *cpu, const struct weight *weight, enum kernel_id *id)
+static tile_fn *choose_kernel(const struct cpu_backend *cpu, const struct panels *panels, enum kernel_id *id)
 {
     const struct kernel_table *table = &cpu->table;
-    bool wide = cpu_weight_form(cpu, weight) == ACT_WIDE;
-    switch (weight->format) {
+    bool wide = cpu_panels_form(cpu, panels) == ACT_WIDE;
+    switch (panels->format) {
     case WEIGHT_BF16:
         *id = KERNEL_linear_tile_bf16;
         return table->linear_tile_bf16;
@@ -51,7 +51,7 @@ static tile_fn *choose_kernel(const struct cpu_backend *cpu, const struct weight
 
 struct tile_job {
     struct cpu_backend *cpu;
-    const struct weight *weight;
+    const struct panels *panels;
     tile_fn *kernel;
     const struct act *in;
     size_t n_rows;
@@ -62,26 +62,26 @@ struct tile_job {
 static struct tile_args panel_args(const struct tile_job *job, size_t panel, size_t row, size_t n_rows,
                                    size_t first_in, size_t last_in)
 {
-    const struct weight *weight = job->weight;
+    const struct panels *panels = job->panels;
     const struct act *in = job->in;
-    size_t first_out = panel * PANEL_OUTPUTS, n_out = weight->n_out - first_out;
-    bool last = last_in == weight->n_in;
+    size_t first_out = panel * PANEL_OUTPUTS, n_out = panels->n_out - first_out;
+    bool last = last_in == panels->n_in;
     return (struct tile_args){
-        .panel = weight->panels + panel * weight->panel_bytes,
-        .n_in = weight->n_in,
-        .group = weight->group,
+        .panel = panels->data + panel * panels->panel_bytes,
+        .n_in = panels->n_in,
+        .group = panels->group,
         .first_in = first_in,
         .last_in = last_in,
         .n_rows = n_rows,
         .x = act_row_bf16(in, row),
         .x_stride = in->q_stride / sizeof(uint16_t),
-        .scale = last && weight->scale != NULL ? weight->scale + first_out : NULL,
+        .scale = last && panels->scale != NULL ? panels->scale + first_out : NULL,
         .q = in->q + row * in->q_stride,
         .q_stride = in->q_stride,
         .q_scale = in->q_scale + row * in->q_block_stride,
         .q_block_stride = in->q_block_stride,
-        .bias = last && weight->bias != NULL ? weight->bias + first_out : NULL,
-        .out = act_row(job->out, row) + first_out,
+        .bias = last && panels->bias != NULL ? panels->bias + first_out : NULL,
+        .out = act_row(job->out, row) + panels->first_out + first_out,
         .out_stride = job->out->stride,
         .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
     };
@@ -90,9 +90,9 @@ static struct tile_args panel_args(const struct tile_job *job, size_t panel, siz
 static void tile_panels(void *context, int thread_index, int n_threads)
 {
     const struct tile_job *job = context;
-    const size_t n_in = job->weight->n_in, input_bytes = job->in->form == ACT_BF16 ? 2 : 1;
+    const size_t n_in = job->panels->n_in, input_bytes = job->in->form == ACT_BF16 ? 2 : 1;
     size_t begin, end;
-    thread_split(job->weight->n_panels, 1, thread_index, n_threads, &begin, &end);
+    thread_split(job->panels->n_panels, 1, thread_index, n_threads, &begin, &end);
     for (size_t row = 0, n_rows; row < job->n_rows; row += n_rows) {
         n_rows = job->n_rows - row < TILE_CHUNK_ROWS ? job->n_rows - row : TILE_CHUNK_ROWS;
         size_t slice = TILE_SLICE_BYTES / (n_rows * input_bytes) / EXPAND_INPUTS * EXPAND_INPUTS;
@@ -109,10 +109,10 @@ static void tile_panels(void *context, int thread_index, int n_threads)
 }
 
 void cpu_tile_linear(struct cpu_backend *cpu, const struct act *in, size_t n_rows,
-                     const struct weight *weight, struct act *out)
+                     const struct panels *panels, struct act *out)
 {
     enum kernel_id id;
-    struct tile_job job = {cpu, weight, choose_kernel(cpu, weight, &id), in, n_rows, out};
-    cpu_run(cpu, weight->n_in * weight->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, tile_panels, &job);
+    struct tile_job job = {cpu, panels, choose_kernel(cpu, panels, &id), in, n_rows, out};
+    cpu_run(cpu, panels->n_in * panels->n_out * n_rows >= CPU_PARALLEL_MIN_MACS, tile_panels, &job);
     cpu->dispatches[id]++;
 }

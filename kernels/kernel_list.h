@@ -14,6 +14,10 @@
     K(linear_int8, linear_fn, "panel of int8 weights by int8 rows")                                          \
     K(linear_int4, linear_fn, "panel of int4 weights by int8 rows")                                          \
     K(linear_uint4, linear_fn, "panel of int4 weights with zero points by int8 rows")                        \
+    K(linear_int5, linear_fn, "panel of int5 weights by int8 rows")                                          \
+    K(linear_k4, linear_fn, "panel of K-quants of 4 bits by int8 rows")                                      \
+    K(linear_k5, linear_fn, "panel of K-quants of 5 bits by int8 rows")                                      \
+    K(linear_k6, linear_fn, "panel of K-quants of 6 bits by int8 rows")                                      \
     K(linear_tile_bf16, tile_fn, "panel of bf16 weights by bf16 rows")                                       \
     K(linear_tile_int8, tile_fn, "panel of int8 weights by bf16 rows")                                       \
     K(linear_tile_int4, tile_fn, "panel of int4 weights by bf16 rows")                                       \
@@ -57,6 +61,18 @@
     V(linear_uint4, ISA_AVX2, avx2)                                                                          \
     V(linear_uint4, ISA_AVX512, avx512)                                                                      \
     V(linear_uint4, ISA_AVX512VNNI, avx512vnni)                                                              \
+    V(linear_int5, ISA_AVX2, avx2)                                                                           \
+    V(linear_int5, ISA_AVX512, avx512)                                                                       \
+    V(linear_int5, ISA_AVX512VNNI, avx512vnni)                                                               \
+    V(linear_k4, ISA_AVX2, avx2)                                                                             \
+    V(linear_k4, ISA_AVX512, avx512)                                                                         \
+    V(linear_k4, ISA_AVX512VNNI, avx512vnni)                                                                 \
+    V(linear_k5, ISA_AVX2, avx2)                                                                             \
+    V(linear_k5, ISA_AVX512, avx512)                                                                         \
+    V(linear_k5, ISA_AVX512VNNI, avx512vnni)                                                                 \
+    V(linear_k6, ISA_AVX2, avx2)                                                                             \
+    V(linear_k6, ISA_AVX512, avx512)                                                                         \
+    V(linear_k6, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_tile_bf16, ISA_AMX, amx)                                                                        \
     V(linear_tile_int8, ISA_AMX, amx)                                                                        \
     V(linear_tile_int4, ISA_AMX, amx)                                                                        \

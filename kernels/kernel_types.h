@@ -23,7 +23,9 @@ enum {
 /* out[r][o] = sum over k of w[o][k] * x[r][k], + bias[o]. Float formats: one chain over k, weights widened to
  * f32; its end times scale[o], where there are scales. Quantised formats: per block of 32 inputs the exact
  * integer dot product of the codes (uint4: less their zero point), converted to f32; one chain over blocks of
- * integer * (activation scale * weight scale). */
+ * integer * (activation scale * weight scale). k4 and k5: weight scale and minimum are those of the group
+ * times the block's integers (exact in f32), and the chain takes for each block also -minimum * total. k6:
+ * the integer is the sum of two dot products over 16 inputs, each times its block scale: below 2^24. */
 struct linear_args {
     const void *panel; /* packed.h; 64-byte aligned */
     size_t n_in;
@@ -38,7 +40,9 @@ struct linear_args {
     size_t q_stride;
     const float *q_scale;  /* [n_rows][n_in / 32] */
     const int32_t *q_sum;  /* [n_rows][n_in / 32]: sum of the codes of a block */
-    size_t q_block_stride; /* of both */
+    const int32_t *q_low;  /* likewise: of its first 16 codes */
+    const float *q_total;  /* likewise: q_scale * q_sum */
+    size_t q_block_stride; /* of all four */
     const float *bias;     /* [32] or NULL */
     float *out;            /* [n_rows][n_out] */
     size_t out_stride;     /* floats */
@@ -50,7 +54,14 @@ typedef void linear_fn(const struct linear_args *args);
  * amax)). A block whose amax is below QUANT_AMAX_MIN has scale 0 and codes 0, one with a NaN or infinity
  * scale NaN. */
 #define QUANT_AMAX_MIN 1e-30f
-typedef void quantize_row_fn(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum);
+struct quantized_row {
+    int8_t *q;    /* [n] */
+    float *scale; /* [n / 32], and so are the others */
+    int32_t *sum; /* of a block's codes */
+    int32_t *low; /* of its first 16 codes */
+    float *total; /* scale * sum */
+};
+typedef void quantize_row_fn(const float *x, size_t n, const struct quantized_row *out);
 
 /* One group of a weight's inputs to symmetric codes; returns the scale, an f16. w: [n] finite, n a multiple
  * of

@@ -37,22 +37,47 @@ enum weight_format {
     WEIGHT_UINT4, /* codes 0..15, a scale and an integer zero point 0..15 per `group` inputs: only by `codes`
                    */
     WEIGHT_FP8,   /* e4m3, one scale per output (amax / 448); `group` is n_in */
+    /* Those of GGUF's blocks: only by `codes`, and where backend_vtable.has_block_formats. */
+    WEIGHT_INT5, /* symmetric, one scale per `group` inputs, codes -16..15 */
+    WEIGHT_K4,   /* codes 0..15; per `group` inputs a scale and a minimum, and integers 0..63 per WEIGHT_GROUP
+                    inputs that multiply them: code * (scale * block_scale) - minimum * block_minimum */
+    WEIGHT_K5,   /* likewise, codes 0..31 */
+    WEIGHT_K6,   /* codes -32..31; per `group` inputs a scale, and an integer -128..127 per
+                    WEIGHT_HALF_GROUP inputs that multiplies it */
+    WEIGHT_FORMATS,
 };
-enum { WEIGHT_GROUP = 32 }; /* default inputs per scale of the quantised formats; n_in must be a multiple */
+enum {
+    WEIGHT_GROUP = 32, /* default inputs per scale of the quantised formats; n_in must be a multiple */
+    WEIGHT_HALF_GROUP = WEIGHT_GROUP / 2,
+};
 
 /* Writes row `row` of the matrix, [n_in] f32, to out. Called from several threads at once. Row-by-row access
  * to whatever the checkpoint holds; stacked matrices (q, k, v) are one description. */
 typedef void weight_row_fn(const void *context, size_t row, float *out);
 
-/* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group]. They
- * are computed with as they are; a backend may round the scales to its own type (f16 on the CPU). */
+/* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group], in
+ * the formats K4 to K6 what they say. They are computed with as they are; a backend may round the scales to
+ * its own type (f16 on the CPU). */
 struct weight_codes {
-    int8_t *codes;  /* [n_in]: INT8 -128..127, INT4, UINT4, FP8 as bytes that are no NaN */
-    float *scales;  /* [n_in / group], finite */
-    uint8_t *zeros; /* [n_in / group]; UINT4 */
+    int8_t *codes;           /* [n_in], in the range of the format; FP8 as bytes that are no NaN */
+    float *scales;           /* [n_in / group], finite */
+    uint8_t *zeros;          /* [n_in / group]; UINT4 */
+    float *minimums;         /* [n_in / group], finite; K4, K5 */
+    int8_t *block_scales;    /* K4, K5: [n_in / WEIGHT_GROUP]; K6: [n_in / WEIGHT_HALF_GROUP] */
+    uint8_t *block_minimums; /* [n_in / WEIGHT_GROUP]; K4, K5 */
 };
 /* Fills out's buffers for row `row`. Called from several threads at once. */
 typedef void weight_codes_fn(const void *context, size_t row, const struct weight_codes *out);
+
+/* Outputs of one format. A matrix may have several of them, one after the other: a file that has v in
+ * another format than q and k. */
+struct weight_section {
+    size_t n_out;
+    enum weight_format format;
+    uint32_t group;
+    bool has_codes; /* `codes` gives its rows, and not `row` */
+};
+enum { WEIGHT_SECTIONS_MAX = 3 };
 
 struct weight_desc {
     const char *name; /* for messages */
@@ -64,6 +89,10 @@ struct weight_desc {
     const float *bias;       /* [n_out] copied, or NULL */
     bool is_table;           /* embed reads its rows */
     weight_codes_fn *codes;  /* quantised formats: ready codes in place of what `row` gives; NULL = none */
+    /* NULL: one section, as format, group and codes say. Else these in their place; their outputs add up to
+     * n_out. Borrowed. Only where backend_vtable.has_block_formats. */
+    const struct weight_section *sections;
+    uint32_t n_sections; /* 1..WEIGHT_SECTIONS_MAX, or 0 */
 };
 
 /* ---- Activations ---- */
@@ -146,6 +175,7 @@ struct backend_vtable {
     uint32_t memory_share_percent;
     bool is_host_memory;      /* of the same memory as all else of the process: a plan counts both */
     uint32_t logits_rows_max; /* outputs that one pass through LM head and sampling takes at most */
+    bool has_block_formats;   /* packs WEIGHT_INT5 and WEIGHT_K4 to K6, and weights of several sections */
     void (*destroy)(struct backend *backend);
     /* One line for people: instruction set, threads. Static or owned by the backend. */
     const char *(*description)(const struct backend *backend);

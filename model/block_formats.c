@@ -1,6 +1,7 @@
 #include "model/block_formats.h"
 
 #include <stddef.h>
+#include "base/assert.h"
 #include "base/float16.h"
 
 enum {
@@ -161,5 +162,106 @@ block_dequantize_fn *block_dequantize(uint32_t type)
         return dequantize_q6_k;
     default:
         return NULL;
+    }
+}
+
+/* ---- Codes ---- */
+
+static void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
+{
+    for (int j = 0; j < SMALL / 2; j++) {
+        codes[j] = (int8_t)((nibbles[j] & 15) - offset);
+        codes[j + SMALL / 2] = (int8_t)((nibbles[j] >> 4) - offset);
+    }
+}
+
+static void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *out)
+{
+    int codes[SMALL];
+    codes_of_5_bits(nibbles, high, codes);
+    for (int j = 0; j < SMALL; j++)
+        out[j] = (int8_t)(codes[j] - offset);
+}
+
+/* Types of 32 values: one scale, and the minimum with its sign turned. */
+static void split_small(uint32_t type, const uint8_t *block, struct block_codes *out)
+{
+    out->scale = f16_at(block);
+    out->scales[0] = out->scales[1] = 1;
+    out->minimums[0] = 1;
+    out->minimum = type == BLOCK_Q4_1 || type == BLOCK_Q5_1 ? -f16_at(block + 2) : 0;
+    switch (type) {
+    case BLOCK_Q4_0:
+        split_nibbles(block + 2, 8, out->codes);
+        break;
+    case BLOCK_Q4_1:
+        split_nibbles(block + 4, 0, out->codes);
+        break;
+    case BLOCK_Q5_0:
+        split_5_bits(block + 6, u32_at(block + 2), 16, out->codes);
+        break;
+    case BLOCK_Q5_1:
+        split_5_bits(block + 8, u32_at(block + 4), 0, out->codes);
+        break;
+    default:
+        for (int j = 0; j < SMALL; j++)
+            out->codes[j] = (int8_t)block[2 + j];
+        break;
+    }
+}
+
+/* Q4_K and Q5_K; see dequantize_pass. high: NULL, or the fifth bits. */
+static void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
+                         struct block_codes *out)
+{
+    out->scale = f16_at(block);
+    out->minimum = f16_at(block + 2);
+    for (int run = 0; run < 8; run++) {
+        int scale, min;
+        scale_min(block + 4, run, &scale, &min);
+        out->scales[run] = (int8_t)scale;
+        out->minimums[run] = (uint8_t)min;
+        for (int l = 0; l < 32; l++) {
+            int q = nibbles[32 * (run / 2) + l] >> (4 * (run % 2)) & 15;
+            if (high)
+                q |= (high[l] >> run & 1) << 4;
+            out->codes[32 * run + l] = (int8_t)q;
+        }
+    }
+}
+
+/* See dequantize_q6_k. */
+static void split_q6_k(const uint8_t *block, struct block_codes *out)
+{
+    out->scale = f16_at(block + 208);
+    out->minimum = 0;
+    for (int i = 0; i < 16; i++)
+        out->scales[i] = (int8_t)block[192 + i];
+    for (int run = 0; run < 8; run++) {
+        int half = run / 4, in_half = run % 4;
+        const uint8_t *low = block + 64 * half + 32 * (in_half & 1), *high = block + 128 + 32 * half;
+        for (int l = 0; l < 32; l++) {
+            int nibble = low[l] >> (4 * (in_half >> 1)) & 15;
+            out->codes[32 * run + l] = (int8_t)((nibble | (high[l] >> (2 * in_half) & 3) << 4) - 32);
+        }
+    }
+}
+
+void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
+{
+    switch (type) {
+    case BLOCK_Q4_K:
+        split_passes(block, block + 16, NULL, out);
+        break;
+    case BLOCK_Q5_K:
+        split_passes(block, block + 48, block + 16, out);
+        break;
+    case BLOCK_Q6_K:
+        split_q6_k(block, out);
+        break;
+    default:
+        ASSERT(block_dequantize(type));
+        split_small(type, block, out);
+        break;
     }
 }

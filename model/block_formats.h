@@ -1,6 +1,6 @@
-/* Quantised tensors of GGUF files: blocks of values that share scales -> f32. Layouts: ggml's ggml-common.h
- * and ggml-quants.c (dequantize_row_*); every product and sum is rounded to f32 in the order written there.
- * Pure functions. */
+/* Quantised tensors of GGUF files: blocks of values that share scales -> f32, or their codes. Layouts: ggml's
+ * ggml-common.h and ggml-quants.c (dequantize_row_*); every product and sum is rounded to f32 in the order
+ * written there. Pure functions. */
 #pragma once
 
 #include <stdint.h>
@@ -23,3 +23,14 @@ enum block_type {
 typedef void block_dequantize_fn(const uint8_t *block, float *out);
 /* NULL for a type that is not one of the above. */
 block_dequantize_fn *block_dequantize(uint32_t type);
+
+/* What a block says: value i is codes[i] * (scale * scales[i / run]) - minimum * minimums[i / run]. */
+struct block_codes {
+    int8_t codes[BLOCK_VALUES_MAX];          /* signed and symmetric, or from 0 where there are minimums */
+    float scale, minimum;                    /* f16 numbers; minimum 0 where the type has none */
+    int8_t scales[BLOCK_VALUES_MAX / 16];    /* Q6_K: runs of 16; Q4_K and Q5_K: of 32, 0..63; others: 1 */
+    uint8_t minimums[BLOCK_VALUES_MAX / 32]; /* runs of 32; Q4_K and Q5_K: 0..63; others: 1 */
+};
+
+/* One block to its codes. type: one of the above. */
+void block_split(uint32_t type, const uint8_t *block, struct block_codes *out);

@@ -77,14 +77,16 @@ static err_t create_backend(const struct model_options *options, const struct sh
 static err_t survey_ranks(const struct model_options *options, struct survey *survey)
 {
     uint32_t n_ranks = options->n_ranks ? options->n_ranks : 1;
+    enum model_dtype dtype = weight_list_dtype(&survey->config, survey->checkpoint, options);
     for (uint32_t i = 0; i < n_ranks; i++) {
         TRY(shard_make(&survey->config, n_ranks, i, &survey->shards[i]));
         survey->n_ranks = i + 1;
-        TRY(weight_list_create(&survey->config, &survey->shards[i], survey->checkpoint, options,
-                               &survey->lists[i]));
     }
-    for (uint32_t i = 0; i < n_ranks; i++)
-        TRY(create_backend(options, &survey->shards[i], survey->lists[i].dtype, &survey->backends[i]));
+    for (uint32_t i = 0; i < n_ranks; i++) {
+        TRY(create_backend(options, &survey->shards[i], dtype, &survey->backends[i]));
+        TRY(weight_list_create(&survey->config, &survey->shards[i], survey->checkpoint, options,
+                               survey->backends[i], &survey->lists[i]));
+    }
     return n_ranks > 1 ? survey->backends[0]->vtable->join(survey->backends, n_ranks) : err_ok();
 }
 

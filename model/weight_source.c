@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/float16.h"
 #include "model/dummy_weights.h"
+#include "model/weight_blocks.h"
 #include "model/weights.h"
 
 #define F16_ROUNDS_TO_INFINITY 65520.0f
@@ -115,6 +116,9 @@ static err_t quantized_values(const struct weight_source *source, const struct w
 static err_t read_codes(const struct weight_source *source, const struct weight_part *part, size_t row,
                         const struct weight_codes *out)
 {
+    if (!part->quantized)
+        return blocks_read(source->checkpoint, part->tensor, stored_row(part, row), source->n_columns,
+                           source->first_column, source->n_in, part->group, out);
     const struct quant_tensors *tensors = part->quantized;
     size_t n_groups = count_groups(source, tensors);
     struct quant_row read = {.codes = out->codes, .scales = out->scales};
@@ -147,9 +151,10 @@ static void source_codes(const void *context, size_t row, const struct weight_co
     err_t e = read_codes(source, part, row, out);
     if (e.code == ERR_OK)
         return;
+    /* Nothing is computed with what stands there. */
     (void)fault_raise(source->fault, e);
     memset(out->codes, 0, source->n_in);
-    memset(out->scales, 0, source->n_in / source->group * sizeof *out->scales);
+    memset(out->scales, 0, source->n_in / (part->quantized ? source->group : part->group) * sizeof(float));
     if (source->format == WEIGHT_UINT4)
         memset(out->zeros, 0, source->n_in / source->group);
 }
@@ -216,6 +221,8 @@ struct weight_desc weight_source_desc(const struct weight_source *source)
         .bias = NULL,
         .is_table = source->is_table,
         .codes = source->has_codes ? source_codes : NULL,
+        .sections = source->n_sections > 0 ? source->sections : NULL,
+        .n_sections = source->n_sections,
     };
 }
 

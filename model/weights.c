@@ -5,12 +5,14 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "model/dummy_weights.h"
+#include "model/weight_blocks.h"
 
 struct list_maker {
     const struct model_config *config;
     const struct shard *shard;
     struct checkpoint *checkpoint; /* NULL = dummy */
     const struct model_options *options;
+    const struct backend *backend;
     struct weight_list *list;
 };
 
@@ -206,6 +208,56 @@ static err_t choose_format(const struct list_maker *maker, struct weight_source 
     return err_ok();
 }
 
+/* ---- Blocks of GGUF files ---- */
+
+/* The part's codes and group; has_codes false: it is plain. */
+static err_t choose_block_format(const struct list_maker *maker, const struct weight_source *source,
+                                 struct weight_part *part, struct weight_section *out)
+{
+    *out = (struct weight_section){part->n_rows, source->format, source->group, false};
+    out->has_codes = blocks_format(part->tensor, &out->format, &out->group);
+    if (!out->has_codes)
+        return err_ok();
+    /* A rank's inputs may begin or end within a block of 256: its scale then stands for fewer of them. */
+    while (out->group > WEIGHT_GROUP &&
+           (source->first_column % out->group != 0 || source->n_in % out->group != 0))
+        out->group /= 2;
+    if (source->first_column % out->group != 0 || source->n_in % out->group != 0)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "--tensor-parallel-size %u cuts the blocks of %u inputs of \"%s\": a rank would have "
+                       "%zu inputs; take fewer ranks",
+                       maker->shard->n_ranks, out->group, part->name, source->n_in);
+    part->group = out->group;
+    return err_ok();
+}
+
+/* Codes of a GGUF file are kept where the backend computes with them, and nothing else is asked for. */
+static err_t choose_blocks(const struct list_maker *maker, struct weight_source *source)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < source->n_parts; i++)
+        any |= source->parts[i].tensor && source->parts[i].tensor->info->dtype >= TENSOR_GGUF;
+    if (!any || maker->list->dtype == MODEL_DTYPE_F32 || maker->options->quantization != MODEL_QUANT_NONE)
+        return err_ok();
+    if (!maker->backend->vtable->has_block_formats) {
+        maker->list->n_widened++;
+        maker->list->widened_why = "blocks of a GGUF file, which the CPU alone computes with as they are";
+        return err_ok();
+    }
+    source->has_codes = true;
+    for (uint32_t i = 0; i < source->n_parts; i++) {
+        struct weight_section section;
+        TRY(choose_block_format(maker, source, &source->parts[i], &section));
+        struct weight_section *last = source->n_sections ? &source->sections[source->n_sections - 1] : NULL;
+        if (last && last->format == section.format && last->group == section.group &&
+            last->has_codes == section.has_codes)
+            last->n_out += section.n_out;
+        else
+            source->sections[source->n_sections++] = section;
+    }
+    return err_ok();
+}
+
 /* ---- The list ---- */
 
 uint32_t weight_list_group(const struct model_options *options)
@@ -247,6 +299,7 @@ static err_t add_matrix(const struct list_maker *maker, const struct matrix_spec
     }
     memcpy(source->name, source->parts[0].name, sizeof source->name);
     TRY(choose_format(maker, source));
+    TRY(choose_blocks(maker, source));
     TRY(check_quantisable(maker, source));
     source->has_codes |= !source->checkpoint && dummy_has_codes(source->format);
     return err_ok();
@@ -341,17 +394,16 @@ static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weig
     return err_ok();
 }
 
-/* What AUTO means: config.json's dtype, else that of the embedding. */
-static enum model_dtype computed_dtype(const struct list_maker *maker)
+enum model_dtype weight_list_dtype(const struct model_config *config, struct checkpoint *checkpoint,
+                                   const struct model_options *options)
 {
-    if (maker->options->dtype != MODEL_DTYPE_AUTO)
-        return maker->options->dtype;
-    if (maker->config->dtype != MODEL_DTYPE_AUTO)
-        return maker->config->dtype;
+    if (options->dtype != MODEL_DTYPE_AUTO)
+        return options->dtype;
+    if (config->dtype != MODEL_DTYPE_AUTO)
+        return config->dtype;
     char name[WEIGHT_NAME_MAX];
-    snprintf(name, sizeof name, "%s.weight", maker->config->names->embedding);
-    const struct checkpoint_tensor *tensor =
-        maker->checkpoint ? checkpoint_find(maker->checkpoint, name) : NULL;
+    snprintf(name, sizeof name, "%s.weight", config->names->embedding);
+    const struct checkpoint_tensor *tensor = checkpoint ? checkpoint_find(checkpoint, name) : NULL;
     if (tensor && tensor->info->dtype == TENSOR_F32)
         return MODEL_DTYPE_F32;
     return tensor && tensor->info->dtype == TENSOR_F16 ? MODEL_DTYPE_F16 : MODEL_DTYPE_BF16;
@@ -405,7 +457,7 @@ static err_t fill_list(const struct list_maker *maker)
 
 err_t weight_list_create(const struct model_config *config, const struct shard *shard,
                          struct checkpoint *checkpoint, const struct model_options *options,
-                         struct weight_list *out)
+                         const struct backend *backend, struct weight_list *out)
 {
     *out = (struct weight_list){.tied = config->tie_word_embeddings};
     pthread_mutex_init(&out->fault.lock, NULL);
@@ -415,8 +467,8 @@ err_t weight_list_create(const struct model_config *config, const struct shard *
     out->vectors = mem_alloc_array(n_vectors, sizeof *out->vectors);
     err_t e = err_ok();
     if (out->matrices && out->vectors) {
-        struct list_maker maker = {config, shard, checkpoint, options, out};
-        out->dtype = computed_dtype(&maker);
+        struct list_maker maker = {config, shard, checkpoint, options, backend, out};
+        out->dtype = weight_list_dtype(config, checkpoint, options);
         e = fill_list(&maker);
     } else {
         e = err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the list of weights");

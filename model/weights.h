@@ -30,7 +30,8 @@ struct weight_part {
     char name[WEIGHT_NAME_MAX];             /* of the tensor, with ".weight" or ".bias" */
     const struct checkpoint_tensor *tensor; /* NULL = dummy values, or quantised */
     struct quant_tensors *quantized;        /* owned; NULL = plain */
-    size_t first_row, n_rows;               /* this rank's; of a bias or norm: its values */
+    uint32_t group;           /* of a tensor whose blocks are kept as codes: inputs that share a scale */
+    size_t first_row, n_rows; /* this rank's; of a bias or norm: its values */
     uint32_t
         interleaved_dim; /* of the heads whose rows i and i + dim / 2 are side by side in the tensor; 0 */
 };
@@ -47,10 +48,14 @@ struct weight_source {
     size_t n_out, n_in;
     size_t first_column, n_columns; /* n_in of the tensors' n_columns, from first_column on */
     enum weight_format format;
-    bool is_table;              /* the embedding */
-    uint32_t group;             /* quantised formats: inputs that share a scale */
-    bool has_codes;             /* they come from the checkpoint, or are drawn as such */
-    uint32_t group_repeats;     /* has_codes: groups that share one scale of the checkpoint */
+    bool is_table;          /* the embedding */
+    uint32_t group;         /* quantised formats: inputs that share a scale */
+    bool has_codes;         /* they come from the checkpoint, or are drawn as such */
+    uint32_t group_repeats; /* has_codes: groups that share one scale of the checkpoint */
+    /* Parts of a GGUF file as they are there, one section for neighbours of one format; 0: all of `format`.
+     */
+    uint32_t n_sections;
+    struct weight_section sections[WEIGHT_PARTS_MAX];
     bool one_plus;              /* of a vector: values are 1 + what the checkpoint holds */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
@@ -85,15 +90,20 @@ struct weight_list {
     struct weight_fault fault;
 };
 
+/* The type that weights are computed in: what AUTO means is config.json's dtype, else that of the embedding.
+ * checkpoint may be NULL. */
+enum model_dtype weight_list_dtype(const struct model_config *config, struct checkpoint *checkpoint,
+                                   const struct model_options *options);
 /* Inputs per scale of what is quantised while loading. */
 uint32_t weight_list_group(const struct model_options *options);
 
-/* Finds and checks every tensor. checkpoint NULL: dummy weights. NOT_FOUND for a missing tensor,
- * INVALID_ARGUMENT for a wrong shape or dtype or a width that cannot be quantised; the message names file and
- * tensor. The list borrows the checkpoint and must not move. Release with weight_list_free. */
+/* Finds and checks every tensor. backend: who will pack it. checkpoint NULL: dummy weights. NOT_FOUND for a
+ * missing tensor, INVALID_ARGUMENT for a wrong shape or dtype or a width that cannot be quantised; the
+ * message names file and tensor. The list borrows the checkpoint and must not move. Release with
+ * weight_list_free. */
 err_t weight_list_create(const struct model_config *config, const struct shard *shard,
                          struct checkpoint *checkpoint, const struct model_options *options,
-                         struct weight_list *out) ERR_MUST_CHECK;
+                         const struct backend *backend, struct weight_list *out) ERR_MUST_CHECK;
 void weight_list_free(struct weight_list *list); /* idempotent; zeroed memory is fine */
 
 /* Memory that a source takes while its rows are read. */

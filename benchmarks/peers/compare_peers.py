@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Bantam beside llama.cpp on the same GGUF file, offline: ratios, run in turn.
 
-    python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--shapes llama-3.2-1b,llama-3.1-8b]
+    python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--shapes llama-3.2-1b,llama-3.1-8b] [--gguf FILE,..]
         [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512] [--decode 1,8,32]
         [--context 128] [--output-len 32]
 
 BUILD/bin holds llama-bench and llama-batched-bench, already built (ik_llama.cpp's take the same flags). The files, with
-random Q4_0 weights, are made once in FOLDER by make_random_gguf.py; Bantam computes with --quantization int4, four bits
-and a scale for 32 weights as in the file, but with the output's matrix in int8. Every figure is the median of --repeat runs, each program's run
+random Q4_0 weights, are made once in FOLDER by make_random_gguf.py; --gguf names more files that are there. Both programs
+compute with the codes of the file. Every figure is the median of --repeat runs, each program's run
 next to the other's, for the machine may slow down in between. Prefill: tokens/s of one prompt. Decode: tokens/s of all
 sequences together after their prompts of --context tokens. Writes NAME.json and .md of the results' folder after
 every figure. Standard library only."""
@@ -43,8 +43,7 @@ class Bantam:
 
     def throughput(self, file, input_len, output_len, prompts):
         total = input_len + output_len
-        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--quantization", "int4",
-                               "--threads", self.threads, "--input-len", str(input_len), "--output-len", str(output_len), "--num-prompts", str(prompts),
+        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads, "--input-len", str(input_len), "--output-len", str(output_len), "--num-prompts", str(prompts),
                                "--max-num-seqs", str(prompts), "--max-model-len", str(total), "--json"]))
 
     def prefill(self, file, tokens):
@@ -100,6 +99,10 @@ class Comparison:
         if not file.exists():
             config = json.loads((ROOT / "benchmarks/shapes" / shape / "config.json").read_text())
             make_random_gguf.write_gguf(config, shape, "q4_0", 1, file)
+        self.file(shape, file)
+
+    def file(self, shape, file):
+        arguments = self.arguments
         for tokens in arguments.prefill:
             self.measure(shape, f"prefill of {tokens}", lambda peer, n=tokens: peer.prefill(file, n))
         for sequences in arguments.decode:
@@ -112,7 +115,7 @@ class Comparison:
         results, name = self.arguments.results, self.arguments.name
         (results / f"{name}.json").write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
         lines = [f"# Bantam beside llama.cpp: {machine['cpu']}, {machine['cpus']} CPUs", "",
-                 f"{machine['date']}, {', '.join(machine['extensions'])}, {machine['threads']} threads, random Q4_0 weights, "
+                 f"{machine['date']}, {', '.join(machine['extensions'])}, {machine['threads']} threads, shapes with random Q4_0 weights, "
                  f"the same file. Medians of {machine['repeat']} runs in turn, tokens/s.", "",
                  "| shape | what | Bantam | llama.cpp | ratio |", "|---|---|---:|---:|---:|"]
         for row in self.rows:
@@ -131,6 +134,7 @@ def main():
     parser.add_argument("--llama-cpp", type=pathlib.Path, required=True, help="folder of its built programs")
     parser.add_argument("--bantam", type=pathlib.Path, default=ROOT / "build/release/bantam")
     parser.add_argument("--shapes", default="llama-3.2-1b,llama-3.1-8b", help="folders of benchmarks/shapes")
+    parser.add_argument("--gguf", default="", help="more files, in the same tables by their names")
     parser.add_argument("--files", type=pathlib.Path, default=ROOT / "build/gguf", help="where the GGUF files are, or will be")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -144,8 +148,10 @@ def main():
         peers = [Bantam(arguments.bantam, arguments.threads), LlamaCpp(arguments.llama_cpp, arguments.threads)]
         arguments.files.mkdir(parents=True, exist_ok=True)
         comparison = Comparison(arguments, peers)
-        for shape in arguments.shapes.split(","):
+        for shape in filter(None, arguments.shapes.split(",")):
             comparison.shape(shape)
+        for file in map(pathlib.Path, filter(None, arguments.gguf.split(","))):
+            comparison.file(file.stem, file)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 1

@@ -116,6 +116,8 @@ static void rows_pack(const struct kernel_table *quantize, const struct weight_d
         break;
     case WEIGHT_FP8:
         break;
+    default: /* those of has_block_formats */
+        ASSERT(!"a format that the GPU has not");
     }
     if (values != NULL) {
         *(float *)scales = cuda_quantize_row(desc->format, values, desc->n_in, (int8_t *)codes);
@@ -197,7 +199,7 @@ static void pack_panels(void *context, int thread_index, int n_threads)
     thread_split(job->n_panels, 1, thread_index, n_threads, &begin, &end);
     float *values = job->rows + (size_t)thread_index * 2 * n_in;
     int8_t *buffer = job->buffers + (size_t)thread_index * 2 * n_in;
-    struct weight_codes row = {buffer, values + n_in, (uint8_t *)buffer + n_in};
+    struct weight_codes row = {.codes = buffer, .scales = values + n_in, .zeros = (uint8_t *)buffer + n_in};
     for (size_t p = begin; p < end; p++)
         pack_panel(job, p, values, &row);
 }

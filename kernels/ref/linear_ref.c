@@ -132,8 +132,55 @@ INLINE int code_int4(const uint8_t *block, size_t o, size_t i)
     return code_uint4(block, o, i) - INT4_OFFSET;
 }
 
+/* Symmetric codes of 5 bits, and those whose groups' scales are multiplied by integers of their blocks. */
+INLINE void linear_blocks(const struct linear_args *a, enum weight_format format)
+{
+    const size_t header_bytes = block_header_bytes(format), block_bytes = quant_block_bytes(format);
+    check_args(a);
+    ASSERT(a->group % QUANT_BLOCK == 0 && a->group > 0 && a->n_in % a->group == 0);
+    for (size_t r = 0; r < a->n_rows; r++) {
+        const uint8_t *at = a->panel;
+        float sum[PANEL_OUTPUTS] = {0};
+        for (size_t k = 0; k < a->n_in; k += a->group) {
+            const uint16_t *scales = (const uint16_t *)at, *minimums = scales + PANEL_OUTPUTS;
+            at += group_header_bytes(format);
+            for (size_t j = k; j < k + a->group; j += QUANT_BLOCK, at += block_bytes) {
+                const int8_t *q = a->q + r * a->q_stride + j;
+                size_t block = r * a->q_block_stride + j / QUANT_BLOCK;
+                for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+                    int dots[2] = {0}; /* of 16 inputs each */
+                    for (size_t i = 0; i < QUANT_BLOCK; i++)
+                        dots[i / HALF_BLOCK] +=
+                            (packed_code(format, at + header_bytes, o, i) - weight_code_offset(format)) *
+                            q[i];
+                    float scale = f16_to_f32(scales[o]);
+                    int dot = dots[0] + dots[1];
+                    if (format == WEIGHT_K6)
+                        dot = dots[0] * (int8_t)at[o] + dots[1] * (int8_t)at[PANEL_OUTPUTS + o];
+                    if (weight_has_minimums(format))
+                        scale *= (float)at[o];
+                    sum[o] = fmaf((float)dot, a->q_scale[block] * scale, sum[o]);
+                    if (weight_has_minimums(format))
+                        sum[o] = fmaf((0.0f - f16_to_f32(minimums[o])) * (float)at[PANEL_OUTPUTS + o],
+                                      a->q_total[block], sum[o]);
+                }
+            }
+        }
+        for (size_t o = 0; o < a->n_out; o++)
+            a->out[r * a->out_stride + o] = add_bias(a, o, sum[o]);
+    }
+}
+
 LINEAR_REF(linear_int8_ref, linear_quantized, WEIGHT_INT8, code_int8)
 
 LINEAR_REF(linear_int4_ref, linear_quantized, WEIGHT_INT4, code_int4)
 
 LINEAR_REF(linear_uint4_ref, linear_quantized, WEIGHT_UINT4, code_uint4)
+
+LINEAR_REF(linear_int5_ref, linear_blocks, WEIGHT_INT5)
+
+LINEAR_REF(linear_k4_ref, linear_blocks, WEIGHT_K4)
+
+LINEAR_REF(linear_k5_ref, linear_blocks, WEIGHT_K5)
+
+LINEAR_REF(linear_k6_ref, linear_blocks, WEIGHT_K6)

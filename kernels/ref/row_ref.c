@@ -10,7 +10,7 @@ static int round_to_even(float x)
     return (int)(f32_to_bits(x + ROUND_MAGIC) - ROUND_MAGIC_BITS);
 }
 
-void quantize_row_ref(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum)
+void quantize_row_ref(const float *x, size_t n, const struct quantized_row *out)
 {
     ASSERT(n % QUANT_BLOCK == 0);
     for (size_t b = 0; b < n / QUANT_BLOCK; b++) {
@@ -22,19 +22,21 @@ void quantize_row_ref(const float *x, size_t n, int8_t *q, float *scale, int32_t
         }
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
-        sum[b] = 0;
+        out->sum[b] = out->low[b] = 0;
         if (!finite || amax < QUANT_AMAX_MIN) {
-            scale[b] = finite ? 0.0f : NAN;
-            memset(q + b * QUANT_BLOCK, 0, QUANT_BLOCK);
+            out->scale[b] = out->total[b] = finite ? 0.0f : NAN;
+            memset(out->q + b * QUANT_BLOCK, 0, QUANT_BLOCK);
             continue;
         }
-        scale[b] = amax / 127.0f;
+        out->scale[b] = amax / 127.0f;
         float inverse = 127.0f / amax;
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
             int code = round_to_even(in[i] * inverse);
-            q[b * QUANT_BLOCK + i] = (int8_t)code;
-            sum[b] += code;
+            out->q[b * QUANT_BLOCK + i] = (int8_t)code;
+            out->sum[b] += code;
+            out->low[b] += i < QUANT_BLOCK / 2 ? code : 0;
         }
+        out->total[b] = out->scale[b] * (float)out->sum[b];
     }
 }
 

@@ -5,7 +5,7 @@
 
 #define KERNEL(name) name##_avx512
 #define HALVES       2
-enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, QUERY_TILE = 8 };
+enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, BLOCK_ROWS_MAX = 6, QUERY_TILE = 8 };
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"
@@ -13,3 +13,4 @@ enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, QUERY_TILE = 8 };
 #include "kernels/x86/attention_x86.h"
 #include "kernels/x86/linear_float_x86.h"
 #include "kernels/x86/linear_int_x86.h"
+#include "kernels/x86/linear_block_x86.h"

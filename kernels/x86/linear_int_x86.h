@@ -6,6 +6,8 @@
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_store_x86.h"
 
+enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
+
 static inline __attribute__((always_inline)) vi load_quad(const int8_t *q)
 {
     uint32_t bytes;
@@ -13,30 +15,36 @@ static inline __attribute__((always_inline)) vi load_quad(const int8_t *q)
     return vi_set1(bytes);
 }
 
-/* One block of 32 inputs into acc. */
-static inline __attribute__((always_inline)) void int_block(const struct linear_args *a, const uint8_t *block,
-                                                            const int8_t *q, const int ROWS,
-                                                            size_t first_half, const int N_HALVES,
-                                                            const bool IS_INT8, vi acc[INT_ROWS_MAX][2])
+/* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their
+ * order: one half, then the other. Many rows share what they load between the halves. */
+enum { INT8_ROWS_IN_ORDER_MAX = 4 };
+
+/* Halves [from, to) of one block of 32 inputs into acc. */
+static inline __attribute__((always_inline)) void
+int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, const int ROWS,
+            size_t first_half, const int FROM, const int TO, vi acc[INT_ROWS_MAX][2])
 {
-    enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
-    if (IS_INT8) {
 #pragma GCC unroll 8
-        for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
-            vi w[2];
+    for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
+        vi w[2];
 #pragma GCC unroll 2
-            for (int h = 0; h < N_HALVES; h++)
-                w[h] = vi_load(block + (first_half + (size_t)h) * (INT8_BLOCK_BYTES / 2) + quad * QUAD_BYTES);
+        for (int h = FROM; h < TO; h++)
+            w[h] = vi_load(block + (first_half + (size_t)h) * (INT8_BLOCK_BYTES / 2) + quad * QUAD_BYTES);
 #pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) {
-                vi x = load_quad(q + (size_t)r * a->q_stride + quad * 4);
+        for (int r = 0; r < ROWS; r++) {
+            vi x = load_quad(q + (size_t)r * a->q_stride + quad * 4);
 #pragma GCC unroll 2
-                for (int h = 0; h < N_HALVES; h++)
-                    acc[r][h] = dot_step(acc[r][h], w[h], x, true);
-            }
+            for (int h = FROM; h < TO; h++)
+                acc[r][h] = dot_step(acc[r][h], w[h], x, true);
         }
-        return;
     }
+}
+
+static inline __attribute__((always_inline)) void int4_halves(const struct linear_args *a,
+                                                              const uint8_t *block, const int8_t *q,
+                                                              const int ROWS, size_t first_half,
+                                                              const int N_HALVES, vi acc[INT_ROWS_MAX][2])
+{
     const vi nibble = vi_set1(0x0f0f0f0fu);
 #pragma GCC unroll 4
     for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
@@ -57,6 +65,22 @@ static inline __attribute__((always_inline)) void int_block(const struct linear_
                 acc[r][h] = dot_step(acc[r][h], high[h], x1, false);
             }
         }
+    }
+}
+
+/* One block of 32 inputs into acc. */
+static inline __attribute__((always_inline)) void int_block(const struct linear_args *a, const uint8_t *block,
+                                                            const int8_t *q, const int ROWS,
+                                                            size_t first_half, const int N_HALVES,
+                                                            const bool IS_INT8, vi acc[INT_ROWS_MAX][2])
+{
+    if (!IS_INT8) {
+        int4_halves(a, block, q, ROWS, first_half, N_HALVES, acc);
+    } else if (ROWS <= INT8_ROWS_IN_ORDER_MAX && N_HALVES == 2) {
+        int8_halves(a, block, q, ROWS, first_half, 0, 1, acc);
+        int8_halves(a, block, q, ROWS, first_half, 1, 2, acc);
+    } else {
+        int8_halves(a, block, q, ROWS, first_half, 0, N_HALVES, acc);
     }
 }
 

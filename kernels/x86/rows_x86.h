@@ -3,8 +3,9 @@
 #include "kernels/kernel_table.h"
 #include "kernels/x86/math_x86.h"
 
-void KERNEL(quantize_row)(const float *x, size_t n, int8_t *q, float *scale, int32_t *sum)
+void KERNEL(quantize_row)(const float *x, size_t n, const struct quantized_row *out)
 {
+    int8_t *q = out->q;
     const vf magic = vf_set1(ROUND_MAGIC);
     const vi magic_bits = vi_set1(ROUND_MAGIC_BITS), no_sign = vi_set1(0x7fffffffu);
     for (size_t b = 0; b < n / QUANT_BLOCK; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
@@ -14,17 +15,21 @@ void KERNEL(quantize_row)(const float *x, size_t n, int8_t *q, float *scale, int
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
         if (!finite || amax < QUANT_AMAX_MIN) {
-            scale[b] = finite ? 0.0f : NAN;
-            sum[b] = 0;
+            out->scale[b] = out->total[b] = finite ? 0.0f : NAN;
+            out->sum[b] = out->low[b] = 0;
             vi_store_bytes(q, vi_zero());
             vi_store_bytes(q + LANES, vi_zero());
             continue;
         }
-        scale[b] = amax / 127.0f;
+        float scale = amax / 127.0f;
         vf inverse = vf_set1(127.0f / amax);
         vi q0 = vi_sub(vi_bits(vf_add(vf_mul(x0, inverse), magic)), magic_bits);
         vi q1 = vi_sub(vi_bits(vf_add(vf_mul(x1, inverse), magic)), magic_bits);
-        sum[b] = vi_reduce_add(vi_add(q0, q1));
+        int32_t low = vi_reduce_add(q0), sum = low + vi_reduce_add(q1);
+        out->scale[b] = scale;
+        out->sum[b] = sum;
+        out->low[b] = low;
+        out->total[b] = scale * (float)sum;
         vi_store_bytes(q, q0);
         vi_store_bytes(q + LANES, q1);
     }

@@ -202,6 +202,23 @@ static inline vi vi_xor(vi x, vi y)
 {
     return (vi){_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
 }
+/* (x & mask) | y */
+static inline vi vi_merge(vi x, vi mask, vi y)
+{
+    return (vi){_mm256_or_si256(_mm256_and_si256(x.a, mask.a), y.a),
+                _mm256_or_si256(_mm256_and_si256(x.b, mask.b), y.b)};
+}
+/* Bytes, unsigned and signed, in lanes of 32 bits. */
+static inline vi vi_load_u8(const uint8_t *p)
+{
+    return (vi){_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)))};
+}
+static inline vi vi_load_i8(const uint8_t *p)
+{
+    return (vi){_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)),
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)))};
+}
 static inline vi vi_max_u32(vi x, vi y)
 {
     return (vi){_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)};
@@ -324,6 +341,16 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi32(8 * q_sum);
     return (vi){_mm256_sub_epi32(_mm256_madd_epi16(acc.a, ones), offset),
                 _mm256_sub_epi32(_mm256_madd_epi16(acc.b, ones), offset)};
+}
+static inline __m256i dot_two_eight(__m256i acc, __m256i w0, __m256i x0, __m256i w1, __m256i x1)
+{
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w0, x0), _mm256_maddubs_epi16(w1, x1));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+/* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
+static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+{
+    return (vi){dot_two_eight(acc.a, w0.a, x0.a, w1.a, x1.a), dot_two_eight(acc.b, w0.b, x0.b, w1.b, x1.b)};
 }
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 {

@@ -172,6 +172,20 @@ static inline vi vi_xor(vi a, vi b)
 {
     return _mm512_xor_si512(a, b);
 }
+/* (x & mask) | y */
+static inline vi vi_merge(vi x, vi mask, vi y)
+{
+    return _mm512_ternarylogic_epi32(x, mask, y, 0xea);
+}
+/* Bytes, unsigned and signed, in lanes of 32 bits. */
+static inline vi vi_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vi vi_load_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
 static inline vi vi_max_u32(vi a, vi b)
 {
     return _mm512_max_epu32(a, b);
@@ -263,6 +277,10 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     (void)q_sum, (void)is_int8;
     return acc;
 }
+static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+{
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, w0, x0), w1, x1);
+}
 /* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 {
@@ -296,6 +314,12 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     if (is_int8)
         return acc;
     return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(8 * q_sum));
+}
+/* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
+static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+{
+    __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w0, x0), _mm512_maddubs_epi16(w1, x1));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 {

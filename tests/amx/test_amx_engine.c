@@ -118,7 +118,7 @@ static void check_model(const char *path, enum model_quantization quantization, 
     options.quantization_group = group;
     struct driver tiles = driver_open(&options), f32 = driver_open(&options);
     const struct backend *backend = tiles.model->ranks[0].backend;
-    assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-1");
+    assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-2");
     widen_model(f32.model);
     static float want[VOCAB_MAX], got[VOCAB_MAX], alone[VOCAB_MAX];
     struct deviation sums = {0};

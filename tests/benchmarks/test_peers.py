@@ -52,3 +52,15 @@ def test_comparison_with_a_peer_that_says_the_same_each_time(tmp_path):
     assert "| tiny | prefill of 16 |" in (tmp_path / "peers.md").read_text()
     refused = subprocess.run([*compare, tmp_path / "tiny"], capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 1 and "llama-bench is no program that runs" in refused.stderr
+
+
+def test_cpu_time_runs_both_programs(tmp_path):
+    file = random_gguf(tmp_path, "q8_0")
+    for name in STUBS:
+        (tmp_path / name).write_text(f"#!/bin/sh\necho $0 \"$@\" >> {tmp_path}/calls\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run([sys.executable, ROOT / "benchmarks/peers/cpu_time.py", file, "--llama-cpp", tmp_path, "--bantam", BANTAM, "--prefill", "16",
+                           "--decode", "2", "--context", "8", "--repeat", "1"], capture_output=True, text=True, timeout=120, check=True)
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["prefill of 16", "decode, 2 sequences"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ["-r 4" in call for call in calls[:2]] == [True, False] and all("llama-batched-bench" in call for call in calls[2:])

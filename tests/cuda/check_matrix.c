@@ -49,6 +49,8 @@ static float draw_code(struct cuda_case *c, struct check_matrix *m, uint32_t o, 
     case WEIGHT_FP8:
         row[k] = e4m3_from_f32(value * 100);
         return e4m3_to_f32(row[k]) * ((float *)m->scales)[o];
+    default:
+        break;
     }
     ASSERT(!"unknown weight format");
     return 0;

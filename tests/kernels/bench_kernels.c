@@ -104,7 +104,7 @@ static void run_linear(void *context)
 
 static void copy_weights(struct linear_bench *b, struct weight *first)
 {
-    size_t bytes = first->n_panels * first->panel_bytes;
+    size_t bytes = weight_panels_bytes(first);
     b->n_weights = BENCH_WEIGHT_BYTES / bytes + 1;
     b->weights = mem_alloc_array(b->n_weights, sizeof b->weights[0]);
     ASSERT(b->weights != NULL);
@@ -113,14 +113,14 @@ static void copy_weights(struct linear_bench *b, struct weight *first)
         struct weight *copy = mem_alloc(sizeof *copy);
         ASSERT(copy != NULL);
         *copy = *first;
-        copy->panels = cpu_memory_alloc(bytes);
-        ASSERT(copy->panels != NULL);
-        memcpy(copy->panels, first->panels, bytes);
+        copy->sections[0].data = cpu_memory_alloc(bytes);
+        ASSERT(copy->sections[0].data != NULL);
+        memcpy(copy->sections[0].data, first->sections[0].data, bytes);
         b->weights[i] = copy;
     }
 }
 
-/* Of WEIGHT_UINT4 in groups of WEIGHT_GROUP: some codes and zero points. */
+/* Some codes, and zero points or block scales, which are in one place. */
 static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const size_t *n_in = context;
@@ -130,12 +130,14 @@ static void noise_codes(const void *context, size_t row, const struct weight_cod
         out->scales[g] = 0.01f;
         out->zeros[g] = (uint8_t)((row + g) % 16);
     }
+    for (size_t b = 0; b < *n_in / WEIGHT_HALF_GROUP; b++)
+        out->block_scales[b] = (int8_t)((row + b) % 16);
 }
 
 /* The ceiling of what multiplies the weight. */
 static double peak_of(const struct bench *bench, const struct weight *weight)
 {
-    switch (cpu_weight_form(cpu_of(bench->backend), weight)) {
+    switch (cpu_panels_form(cpu_of(bench->backend), &weight->sections[0])) {
     case ACT_INT8:
         return bench->ceilings.int8_gop_s;
     case ACT_BF16:
@@ -156,8 +158,9 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     if (!check_selected(bench->options, name))
         return;
     struct linear_bench b = {.bench = bench};
-    struct weight_desc desc = {"bench", n_out, n_in, format, group, noise_row, &n_in, NULL, false, NULL};
-    if (format == WEIGHT_UINT4)
+    struct weight_desc desc = {"bench", n_out, n_in,  format, group, noise_row,
+                               &n_in,   NULL,  false, NULL,   NULL,  0};
+    if (format == WEIGHT_UINT4 || format > WEIGHT_FP8)
         desc.codes = noise_codes;
     struct weight *first;
     double start = seconds_now();
@@ -166,7 +169,7 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     double pack_seconds = seconds_now() - start;
     bench->ceilings.read_gb_s = ceiling_read_gb_s(bench->backend, bench->isa);
     printf("%s %zux%zu packed in %.2f s, %.2f bits a weight; reads %.1f GB/s\n", name, n_out, n_in,
-           pack_seconds, (double)(first->n_panels * first->panel_bytes) * 8 / (double)(n_out * n_in),
+           pack_seconds, (double)(weight_panels_bytes(first)) * 8 / (double)(n_out * n_in),
            bench->ceilings.read_gb_s);
     copy_weights(&b, first);
     e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_in, &b.in);
@@ -179,7 +182,7 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         b.step.n_rows = rows[i];
         snprintf(name, sizeof name, "linear_%s %zux%zu, %u rows", format_name, n_out, n_in, rows[i]);
-        measure(bench, name, run_linear, &b, (double)(first->n_panels * first->panel_bytes),
+        measure(bench, name, run_linear, &b, (double)weight_panels_bytes(first),
                 2.0 * (double)n_out * (double)n_in * rows[i], peak_of(bench, first));
     }
     for (size_t i = 0; i < b.n_weights; i++)
@@ -399,11 +402,13 @@ int bench_kernels(const struct check_options *options, int n_threads)
         enum weight_format format;
         const char *name;
     } formats[] = {{WEIGHT_INT4, "int4"}, {WEIGHT_UINT4, "uint4"}, {WEIGHT_INT8, "int8"},
-                   {WEIGHT_BF16, "bf16"}, {WEIGHT_F16, "f16"},     {WEIGHT_F32, "f32"}};
+                   {WEIGHT_INT5, "int5"}, {WEIGHT_K4, "k4"},       {WEIGHT_K5, "k5"},
+                   {WEIGHT_K6, "k6"},     {WEIGHT_BF16, "bf16"},   {WEIGHT_F16, "f16"},
+                   {WEIGHT_F32, "f32"}};
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
-        bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048,
-                     WEIGHT_GROUP); /* 1B: gate and up */
-        bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, WEIGHT_GROUP); /* 8B: down */
+        uint32_t group = formats[i].format >= WEIGHT_K4 ? 8 * WEIGHT_GROUP : WEIGHT_GROUP;
+        bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048, group); /* 1B: gate and up */
+        bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, group); /* 8B: down */
     }
     if (bench.isa >= ISA_AMX) { /* groups that are multiplied in int8 */
         bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);

@@ -33,17 +33,32 @@ static void matrix_codes(const void *context, size_t row, const struct weight_co
     const struct random_matrix *matrix = context;
     const struct shape *shape = matrix->shape;
     struct rng rng = rng_make(matrix->seed * 1000003 + row);
+    static const struct {
+        int low;
+        uint32_t n;
+    } ranges[WEIGHT_FORMATS] = {[WEIGHT_UINT4] = {0, 16},  [WEIGHT_FP8] = {0, 0x7f /* no NaN */},
+                                [WEIGHT_INT5] = {-16, 32}, [WEIGHT_K4] = {0, 16},
+                                [WEIGHT_K5] = {0, 32},     [WEIGHT_K6] = {-32, 64}};
+    bool is_k6 = matrix->format == WEIGHT_K6, is_block = matrix->format >= WEIGHT_K4;
     for (size_t i = 0; i < shape->n_in; i++)
-        out->codes[i] = (int8_t)rng_below(&rng, matrix->format == WEIGHT_FP8 ? 0x7f : 16); /* no NaN */
+        out->codes[i] = (int8_t)(ranges[matrix->format].low + (int)rng_below(&rng, ranges[matrix->format].n));
+    for (size_t b = 0; is_block && b < shape->n_in / WEIGHT_HALF_GROUP; b++)
+        out->block_scales[b] = (int8_t)(is_k6 ? (int)rng_below(&rng, 256) - 128 : (int)rng_below(&rng, 64));
+    for (size_t b = 0; is_block && !is_k6 && b < shape->n_in / WEIGHT_GROUP; b++)
+        out->block_minimums[b] = (uint8_t)rng_below(&rng, 64);
     for (size_t g = 0; g < shape->n_in / shape->group; g++) {
         out->scales[g] = 0.01f + 0.01f * rng_uniform(&rng);
-        out->zeros[g] = (uint8_t)rng_below(&rng, 16);
+        if (matrix->format == WEIGHT_UINT4)
+            out->zeros[g] = (uint8_t)rng_below(&rng, 16);
+        if (is_block && !is_k6)
+            out->minimums[g] = 0.01f * rng_normal(&rng);
     }
 }
 
 static const char *format_name(enum weight_format format)
 {
-    static const char *const names[] = {"f32", "bf16", "f16", "int8", "int4", "uint4", "fp8"};
+    static const char *const names[WEIGHT_FORMATS] = {"f32", "bf16", "f16", "int8", "int4", "uint4",
+                                                      "fp8", "int5", "k4",  "k5",   "k6"};
     return names[format];
 }
 
@@ -107,9 +122,9 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, enum 
     for (size_t o = 0; o < c->shape.n_out; o++)
         bias[o] = (float)o * 0.01f - 0.3f;
     struct random_matrix matrix = {&c->shape, c->format, c->options->seed};
-    struct weight_desc desc = {"check",    c->shape.n_out, c->shape.n_in, c->format, c->shape.group,
-                               matrix_row, &matrix,        bias,          false,     NULL};
-    if (c->format == WEIGHT_UINT4 || c->format == WEIGHT_FP8)
+    struct weight_desc desc = {"check", c->shape.n_out, c->shape.n_in, c->format, c->shape.group, matrix_row,
+                               &matrix, bias,           false,         NULL,      NULL,           0};
+    if (c->format >= WEIGHT_UINT4)
         desc.codes = matrix_codes;
     struct weight *weight;
     struct act *in, *out;
@@ -200,7 +215,7 @@ static int check_linears(const struct check_options *options, dispatch_counts co
      * and above the threshold of sharing. */
     static const struct shape shapes[] = {{32, 8, 32}, {64, 32, 64}, {128, 200, 32}, {4096, 72, 128}};
     int failures = 0;
-    for (int format = WEIGHT_F32; format <= WEIGHT_FP8; format++) {
+    for (int format = WEIGHT_F32; format < WEIGHT_FORMATS; format++) {
         char name[64];
         snprintf(name, sizeof name, "dispatch_linear_%s", format_name((enum weight_format)format));
         if (!check_selected(options, name))
@@ -208,7 +223,8 @@ static int check_linears(const struct check_options *options, dispatch_counts co
         int before = failures;
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
             struct shape shape = shapes[i];
-            if (options->quick && shape.n_in > 1000)
+            /* The walk in chunks is the same for all formats of one width of rows. */
+            if ((options->quick || format > WEIGHT_FP8) && shape.n_in > 1000)
                 shape.n_in = 1024;
             if (format == WEIGHT_FP8)
                 shape.group = (uint32_t)shape.n_in;

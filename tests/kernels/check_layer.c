@@ -207,7 +207,8 @@ static void matrix_row(const void *context, size_t row, float *out)
 static void layer_logits(struct layer *layer, float *rows, uint32_t n)
 {
     const struct backend_vtable *ops = layer->ops;
-    struct weight_desc desc = {"head", 50, LAYER_WIDTH, WEIGHT_BF16, 0, matrix_row, NULL, NULL, false, NULL};
+    struct weight_desc desc = {"head", 50,   LAYER_WIDTH, WEIGHT_BF16, 0,    matrix_row,
+                               NULL,   NULL, false,       NULL,        NULL, 0};
     struct weight *weight;
     struct act *logits;
     LAYER_TRY(ops->weight_pack(layer->backend, &desc, &weight));

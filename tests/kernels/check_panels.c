@@ -32,31 +32,39 @@ void fill_quantized_panel(struct rng *rng, enum weight_format format, struct gua
             ((uint16_t *)at)[o] = random_f16(rng);
             if (format == WEIGHT_UINT4)
                 ((uint16_t *)at)[PANEL_OUTPUTS + o] = (uint16_t)rng_below(rng, 16);
+            if (weight_has_minimums(format))
+                ((uint16_t *)at)[PANEL_OUTPUTS + o] = random_f16(rng);
         }
         at += group_header_bytes(format);
         for (size_t i = 0; i < group / QUANT_BLOCK * quant_block_bytes(format); i++, at++) {
-            if (format == WEIGHT_INT8)
-                *at = extreme ? (rng_below(rng, 2) ? 255 : 0) : (uint8_t)rng_below(rng, 256);
-            else
-                *at = extreme ? (rng_below(rng, 2) ? 0xff : 0) : (uint8_t)rng_below(rng, 256);
+            *at = extreme ? (rng_below(rng, 2) ? 0xff : 0) : (uint8_t)rng_below(rng, 256);
+            bool is_header = i % quant_block_bytes(format) < block_header_bytes(format);
+            if (is_header && weight_has_minimums(format))
+                *at &= 63;
+            if (is_header && format == WEIGHT_K6 && extreme)
+                *at ^= 0x80; /* -128 or 127 */
         }
     }
 }
 
-static void fill_codes(struct rng *rng, struct linear_args *args, int8_t *q, float *scale, int32_t *sum)
+static void fill_codes(struct rng *rng, const struct linear_args *args, const struct quantized_row *rows)
 {
     bool extreme = rng_below(rng, 4) == 0;
     size_t blocks = args->n_in / QUANT_BLOCK;
     for (size_t r = 0; r < args->n_rows; r++) {
         for (size_t b = 0; b < blocks; b++) {
-            int32_t total = 0;
+            int32_t total = 0, low = 0;
+            size_t at = r * args->q_block_stride + b;
             for (size_t i = 0; i < QUANT_BLOCK; i++) {
                 int code = extreme ? (rng_below(rng, 2) ? 127 : -127) : (int)rng_below(rng, 255) - 127;
-                q[r * args->q_stride + b * QUANT_BLOCK + i] = (int8_t)code;
+                rows->q[r * args->q_stride + b * QUANT_BLOCK + i] = (int8_t)code;
                 total += code;
+                low += i < HALF_BLOCK ? code : 0;
             }
-            sum[r * args->q_block_stride + b] = total;
-            scale[r * args->q_block_stride + b] = rng_uniform(rng) * 0.1f;
+            rows->sum[at] = total;
+            rows->low[at] = low;
+            rows->scale[at] = rng_uniform(rng) * 0.1f;
+            rows->total[at] = rows->scale[at] * (float)total;
         }
     }
 }
@@ -69,6 +77,10 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
                                 : id == KERNEL_linear_f16  ? WEIGHT_F16
                                 : id == KERNEL_linear_int8 ? WEIGHT_INT8
                                 : id == KERNEL_linear_int4 ? WEIGHT_INT4
+                                : id == KERNEL_linear_int5 ? WEIGHT_INT5
+                                : id == KERNEL_linear_k4   ? WEIGHT_K4
+                                : id == KERNEL_linear_k5   ? WEIGHT_K5
+                                : id == KERNEL_linear_k6   ? WEIGHT_K6
                                                            : WEIGHT_UINT4;
     bool quantized = weight_is_quantized(format);
     struct linear_args args = {.n_rows = rng_between(rng, 1, 27),
@@ -84,12 +96,15 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     struct guarded q = guarded_alloc((args.n_rows - 1) * args.q_stride + args.n_in);
     size_t n_blocks = (args.n_rows - 1) * args.q_block_stride + args.n_in / QUANT_BLOCK;
     struct guarded scale = guarded_alloc(n_blocks * 4), sum = guarded_alloc(n_blocks * 4);
+    struct guarded low = guarded_alloc(n_blocks * 4), total = guarded_alloc(n_blocks * 4);
     struct guarded bias = guarded_alloc(PANEL_OUTPUTS * 4), factor = guarded_alloc(PANEL_OUTPUTS * 4);
     size_t out_bytes = ((args.n_rows - 1) * args.out_stride + args.n_out) * 4;
     struct guarded want = guarded_alloc(out_bytes), got = guarded_alloc(out_bytes);
     if (quantized) {
         fill_quantized_panel(rng, format, &panel, args.group);
-        fill_codes(rng, &args, (int8_t *)q.data, (float *)scale.data, (int32_t *)sum.data);
+        fill_codes(rng, &args,
+                   &(struct quantized_row){(int8_t *)q.data, (float *)scale.data, (int32_t *)sum.data,
+                                           (int32_t *)low.data, (float *)total.data});
     } else {
         fill_float_panel(rng, id, &panel, PANEL_OUTPUTS * args.n_in);
         fill_normal(rng, (float *)x.data, x.size_bytes / 4);
@@ -102,6 +117,8 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     args.q = (const int8_t *)q.data;
     args.q_scale = (const float *)scale.data;
     args.q_sum = (const int32_t *)sum.data;
+    args.q_low = (const int32_t *)low.data;
+    args.q_total = (const float *)total.data;
     args.bias = rng_below(rng, 2) ? (const float *)bias.data : NULL;
     args.out = (float *)want.data;
     ((linear_fn *)reference)(&args);
@@ -112,6 +129,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
              args.group, args.n_out);
     bool same = compare_outputs(&want, &got, what, failure);
     guarded_free(&panel), guarded_free(&x), guarded_free(&q), guarded_free(&scale), guarded_free(&sum);
+    guarded_free(&low), guarded_free(&total);
     guarded_free(&bias), guarded_free(&factor), guarded_free(&want), guarded_free(&got);
     return same;
 }
@@ -146,20 +164,26 @@ bool check_quantize_row_fn(enum kernel_id id, generic_fn *reference, generic_fn 
             break;
         }
     }
-    struct guarded q[2], scale[2], sum[2];
+    struct guarded q[2], blocks_of[4][2];
+    static const char *const names[4] = {"scales", "sums", "sums of 16", "totals"};
     bool same = true;
     for (int i = 0; i < 2; i++) {
         q[i] = guarded_alloc(n);
-        scale[i] = guarded_alloc(blocks * 4);
-        sum[i] = guarded_alloc(blocks * 4);
-        ((quantize_row_fn *)(i == 0 ? reference : variant))(values, n, (int8_t *)q[i].data,
-                                                            (float *)scale[i].data, (int32_t *)sum[i].data);
+        for (int k = 0; k < 4; k++)
+            blocks_of[k][i] = guarded_alloc(blocks * 4);
+        struct quantized_row row = {(int8_t *)q[i].data, (float *)blocks_of[0][i].data,
+                                    (int32_t *)blocks_of[1][i].data, (int32_t *)blocks_of[2][i].data,
+                                    (float *)blocks_of[3][i].data};
+        ((quantize_row_fn *)(i == 0 ? reference : variant))(values, n, &row);
     }
-    same = compare_outputs(&q[0], &q[1], "codes", failure) &&
-           compare_outputs(&scale[0], &scale[1], "scales", failure) &&
-           compare_outputs(&sum[0], &sum[1], "sums", failure);
-    for (int i = 0; i < 2; i++)
-        guarded_free(&q[i]), guarded_free(&scale[i]), guarded_free(&sum[i]);
+    same = compare_outputs(&q[0], &q[1], "codes", failure);
+    for (int k = 0; k < 4; k++)
+        same = same && compare_outputs(&blocks_of[k][0], &blocks_of[k][1], names[k], failure);
+    for (int i = 0; i < 2; i++) {
+        guarded_free(&q[i]);
+        for (int k = 0; k < 4; k++)
+            guarded_free(&blocks_of[k][i]);
+    }
     guarded_free(&x);
     return same;
 }

@@ -68,8 +68,8 @@ static void test_backend_create(void **state)
     assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     OK(backend_cpu_create(1, "scalar", &other));
     assert_non_null(strstr(other->vtable->description(other), "scalar"));
-    assert_string_equal(other->vtable->arithmetic(other), "cpu-1");
-    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-1" : "cpu-1");
+    assert_string_equal(other->vtable->arithmetic(other), "cpu-2");
+    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-2" : "cpu-2");
     assert_string_equal(other->vtable->name, "cpu");
     other->vtable->destroy(other);
 }
@@ -94,11 +94,11 @@ static void test_pack_and_read_back(void **state)
     for (uint32_t r = 0; r < OUT; r++)
         rows[r] = (struct step_row){.token = OUT - 1 - r};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-        struct weight_desc desc = {"w",        OUT,     IN,   cases[c].format, cases[c].group,
-                                   matrix_row, &matrix, NULL, false,           NULL};
+        struct weight_desc desc = {
+            "w", OUT, IN, cases[c].format, cases[c].group, matrix_row, &matrix, NULL, false, NULL, NULL, 0};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
-        size_t held = sizeof *weight + weight->n_panels * weight->panel_bytes;
+        size_t held = sizeof *weight + weight_panels_bytes(weight);
         assert_true(ops->weight_bytes(backend, &desc) == held);
         ops->embed(backend, &step, NULL, weight, 0, 2.0f, out);
         for (size_t r = 0; r < OUT; r++) {
@@ -123,7 +123,19 @@ static void given_codes(const void *context, size_t row, const struct weight_cod
         int code = (int)((row * 5 + i * 3) % 16);
         out->codes[i] = (int8_t)(desc->format == WEIGHT_INT4   ? code - 8
                                  : desc->format == WEIGHT_INT8 ? code * 17 - 128
+                                 : desc->format == WEIGHT_INT5 ? code * 2 - 15
+                                 : desc->format == WEIGHT_K5   ? code * 2 + 1
+                                 : desc->format == WEIGHT_K6   ? code * 4 - 32
                                                                : code);
+    }
+    for (size_t b = 0; desc->format >= WEIGHT_K4 && b < desc->n_in / WEIGHT_HALF_GROUP; b++)
+        out->block_scales[b] =
+            (int8_t)(desc->format == WEIGHT_K6 ? 127 - (int)(row + b) % 256 : (int)(row + 3 * b) % 64);
+    for (size_t b = 0; desc->format == WEIGHT_K4 || desc->format == WEIGHT_K5; b++) {
+        if (b == desc->n_in / WEIGHT_GROUP)
+            break;
+        out->block_minimums[b] = (uint8_t)((row * 7 + b) % 64);
+        out->minimums[b * WEIGHT_GROUP / desc->group] = -0.25f * (float)(row % 3);
     }
     for (size_t g = 0; g < desc->n_in / desc->group; g++) {
         out->scales[g] = 0.125f * (float)(1 + (row + g) % 7);
@@ -141,6 +153,15 @@ static float given_value(const struct weight_desc *desc, size_t row, size_t i)
         return (code < 8 ? (float)code : (float)(8 + code % 8)) * 0x1p-9f * scale;
     if (desc->format == WEIGHT_INT8)
         return (float)(code * 17 - 128) * scale;
+    if (desc->format == WEIGHT_INT5)
+        return (float)(code * 2 - 15) * scale;
+    if (desc->format == WEIGHT_K6)
+        return (float)(code * 4 - 32) * scale * (float)(127 - (int)(row + i / WEIGHT_HALF_GROUP) % 256);
+    if (desc->format == WEIGHT_K4 || desc->format == WEIGHT_K5) {
+        float minimum = -0.25f * (float)(row % 3) * (float)((row * 7 + i / WEIGHT_GROUP) % 64);
+        float block_scale = (float)((row + 3 * (i / WEIGHT_GROUP)) % 64);
+        return (float)(desc->format == WEIGHT_K4 ? code : code * 2 + 1) * scale * block_scale - minimum;
+    }
     return (float)(code - (desc->format == WEIGHT_INT4 ? 8 : (int)((row + g) % 16))) * scale;
 }
 
@@ -153,8 +174,10 @@ static void test_given_codes(void **state)
     static const struct {
         enum weight_format format;
         uint32_t group;
-    } cases[] = {{WEIGHT_INT8, 32},  {WEIGHT_INT8, IN},  {WEIGHT_INT4, 64},
-                 {WEIGHT_UINT4, 32}, {WEIGHT_UINT4, IN}, {WEIGHT_FP8, IN}};
+    } cases[] = {{WEIGHT_INT8, 32},  {WEIGHT_INT8, IN}, {WEIGHT_INT4, 64}, {WEIGHT_UINT4, 32},
+                 {WEIGHT_UINT4, IN}, {WEIGHT_FP8, IN},  {WEIGHT_INT5, 32}, {WEIGHT_INT5, 64},
+                 {WEIGHT_K4, IN},    {WEIGHT_K4, 32},   {WEIGHT_K5, IN},   {WEIGHT_K5, 64},
+                 {WEIGHT_K6, 32},    {WEIGHT_K6, IN}};
     struct act *in, *out, *table;
     OK(ops->act_create(backend, ACT_HIDDEN, IN, IN, &in));
     OK(ops->act_create(backend, ACT_HIDDEN, IN, OUT, &out));
@@ -170,7 +193,8 @@ static void test_given_codes(void **state)
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         assert_true(ops->weight_bytes(backend, &desc) ==
-                    sizeof *weight + weight->n_panels * (weight->panel_bytes + (weight->scale ? 32 * 4 : 0)));
+                    sizeof *weight + weight_panels_bytes(weight) +
+                        (desc.format == WEIGHT_FP8 ? weight->sections[0].n_panels * 32 * 4 : 0));
         struct step step = {.n_rows = OUT, .rows = rows};
         ops->embed(backend, &step, NULL, weight, 0, 1.0f, table);
         for (size_t r = 0; r < OUT; r++) {
@@ -191,7 +215,8 @@ static void test_given_codes(void **state)
                 ops->act_read(out, k, 1, got);
                 for (size_t o = 0; o < OUT; o++) {
                     float w = given_value(&desc, o, k);
-                    if (cpu_weight_form(cpu_of(backend), weight) == ACT_BF16 && weight->scale == NULL)
+                    if (cpu_panels_form(cpu_of(backend), &weight->sections[0]) == ACT_BF16 &&
+                        weight->sections[0].scale == NULL)
                         w = bf16_to_f32(bf16_from_f32(w));
                     assert_float_equal(got[o], 127.0f * w, 0);
                 }
@@ -220,8 +245,9 @@ static void test_linear_close_to_double(void **state)
     struct step step = {.n_rows = ROWS};
     static const double tolerance[] = {1e-5, 0.015, 0.002, 0.08, 0.8}; /* |product| is about 1.1 */
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {
-            "w", OUT, IN, (enum weight_format)format, WEIGHT_GROUP, matrix_row, &matrix, bias, false, NULL};
+        struct weight_desc desc = {"w",          OUT,        IN,      (enum weight_format)format,
+                                   WEIGHT_GROUP, matrix_row, &matrix, bias,
+                                   false,        NULL,       NULL,    0};
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         ops->act_write(in, 0, ROWS, x);
@@ -254,7 +280,8 @@ static void test_quantised_rows_follow_writes(void **state)
     enum { OUT = 32, IN = 64 };
     float *w = random_values(4, OUT * IN, 0.1f), *x = random_values(5, 2 * IN, 1.0f), first[OUT], again[OUT];
     struct matrix matrix = {OUT, IN, w};
-    struct weight_desc desc = {"w", OUT, IN, WEIGHT_INT8, 32, matrix_row, &matrix, NULL, false, NULL};
+    struct weight_desc desc = {"w",     OUT,  IN,    WEIGHT_INT8, 32,   matrix_row,
+                               &matrix, NULL, false, NULL,        NULL, 0};
     struct weight *weight;
     struct act *in, *out;
     OK(ops->weight_pack(backend, &desc, &weight));
@@ -286,8 +313,9 @@ static void test_bad_weights(void **state)
     struct weight *weight;
     values[64 + 5] = NAN;
     for (int format = WEIGHT_F32; format <= WEIGHT_INT4; format++) {
-        struct weight_desc desc = {
-            "layers.0.q", 3, 32, (enum weight_format)format, 32, matrix_row, &matrix, NULL, false, NULL};
+        struct weight_desc desc = {"layers.0.q", 3,          32,      (enum weight_format)format,
+                                   32,           matrix_row, &matrix, NULL,
+                                   false,        NULL,       NULL,    0};
         err_t e = ops->weight_pack(backend, &desc, &weight);
         if (format == WEIGHT_F32 || format == WEIGHT_BF16) {
             OK(e);
@@ -299,7 +327,7 @@ static void test_bad_weights(void **state)
         assert_null(weight);
     }
     values[64 + 5] = 70000.0f;
-    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL, false, NULL};
+    struct weight_desc desc = {"w", 3, 32, WEIGHT_F16, 0, matrix_row, &matrix, NULL, false, NULL, NULL, 0};
     assert_int_equal(ops->weight_pack(backend, &desc, &weight).code, ERR_DATA_LOSS);
 }
 
@@ -380,7 +408,8 @@ static void test_creation_without_memory(void **state)
     (void)state;
     float values[64 * 32] = {0}, inv_freq[4] = {1};
     struct matrix matrix = {64, 32, values};
-    struct weight_desc desc = {"w", 64, 32, WEIGHT_INT4, 32, matrix_row, &matrix, values, false, NULL};
+    struct weight_desc desc = {"w",     64,     32,    WEIGHT_INT4, 32,   matrix_row,
+                               &matrix, values, false, NULL,        NULL, 0};
     struct kv_desc kv_desc = {KV_BF16, 300, KV_BLOCK_TOKENS, 2, 64, 0}; /* large enough to be mapped */
     struct step_capacity capacity = {5, 3, 5, 2, 7, 2};
     for (int what = 0; what < 8; what++) {
@@ -432,8 +461,10 @@ static void test_ops_do_not_allocate(void **state)
     enum { DIM = 16, HEADS = 2, VOCAB = 200 };
     float *values = random_values(8, VOCAB * 64, 0.2f), inv_freq[DIM / 2] = {1, 0.5f};
     struct matrix matrix = {VOCAB, 64, values};
-    struct weight_desc desc = {"w", VOCAB, 64, WEIGHT_INT4, 32, matrix_row, &matrix, NULL, false, NULL};
-    struct weight_desc qkv_desc = {"qkv", 64, 64, WEIGHT_BF16, 0, matrix_row, &matrix, NULL, false, NULL};
+    struct weight_desc desc = {"w",     VOCAB, 64,    WEIGHT_INT4, 32,   matrix_row,
+                               &matrix, NULL,  false, NULL,        NULL, 0};
+    struct weight_desc qkv_desc = {"qkv",   64,   64,    WEIGHT_BF16, 0,    matrix_row,
+                                   &matrix, NULL, false, NULL,        NULL, 0};
     struct kv_desc kv_desc = {KV_BF16, 4, KV_BLOCK_TOKENS, 1, DIM, 0};
     struct weight *table, *qkv_weight;
     struct act *hidden, *normed, *qkv, *mixed, *gate_up, *logits;

@@ -33,6 +33,22 @@ static uint8_t hex_digit(char c)
     return (uint8_t)(c <= '9' ? c - '0' : c - 'a' + 10);
 }
 
+/* The codes of a block say its values, to the bit. */
+static void expect_codes_of(uint32_t type, const uint8_t *block, const float *values)
+{
+    struct block_codes codes;
+    block_split(type, block, &codes);
+    size_t run = type == BLOCK_Q6_K ? 16 : 32;
+    for (size_t k = 0; k < gguf_tensor_format(type)->block_values; k++) {
+        float value = (float)codes.codes[k] * (codes.scale * (float)codes.scales[k / run]);
+        if (codes.minimum != 0)
+            value -= codes.minimum * (float)codes.minimums[k / 32];
+        if (value != values[k] && !(isnan(value) && isnan(values[k])))
+            fail_msg("type %u, value %zu: the codes say %g, it is %g", type, k, (double)value,
+                     (double)values[k]);
+    }
+}
+
 static void blocks_equal_goldens(void **state)
 {
     (void)state;
@@ -56,6 +72,7 @@ static void blocks_equal_goldens(void **state)
                 block[k] = (uint8_t)(hex_digit(digits[0]) << 4 | hex_digit(digits[1]));
             }
             dequantize(block, values);
+            expect_codes_of(type, block, values);
             for (size_t k = 0; k < format->block_values; k++) {
                 uint32_t want =
                     (uint32_t)json_integer_value(json_array_get(bits, b * format->block_values + k));

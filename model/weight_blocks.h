@@ -1,0 +1,20 @@
+/* Matrices of a GGUF file whose codes are computed with as they are: which format of a backend holds a type
+ * of blocks, and a row's blocks as that format's codes. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "base/error.h"
+#include "kernels/kernels.h"
+#include "model/checkpoint.h"
+
+/* The format that holds the tensor's blocks exactly, and the inputs of one of their scales; false: it has no
+ * blocks. */
+bool blocks_format(const struct checkpoint_tensor *tensor, enum weight_format *format, uint32_t *group);
+
+/* Inputs [first, first + n) of row `row` of a tensor with such blocks and n_columns inputs, in groups of
+ * `group` inputs, which divides first, n and the blocks, or is a multiple of WEIGHT_GROUP that does. Several
+ * threads at once. DATA_LOSS for a scale that is no number, IO. */
+err_t blocks_read(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor, size_t row,
+                  size_t n_columns, size_t first, size_t n, uint32_t group,
+                  const struct weight_codes *out) ERR_MUST_CHECK;
