@@ -41,7 +41,7 @@ static void widen_weight(struct backend *backend, struct weight **weight)
                                .format = WEIGHT_F32,
                                .row = f32_row,
                                .row_context = narrow,
-                               .bias = narrow->bias};
+                               .bias = narrow->sections[0].bias};
     err_t e = backend->vtable->weight_pack(backend, &desc, weight);
     assert_int_equal(e.code, ERR_OK);
     backend->vtable->weight_destroy(narrow);
