@@ -1,7 +1,6 @@
 #include "proto/grpc_server.h"
 
 #include <string.h>
-#include <unistd.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/time.h>
 #include "base/alloc.h"
@@ -87,8 +86,9 @@ static void *queue_main(void *argument)
             event_count_bump(&server->shut_down);
             break;
         }
-        if (tag_kind != TAG_SHUT_DOWN)
-            atomic_fetch_sub(&server->n_tags, 1);
+        if (tag_kind != TAG_SHUT_DOWN && atomic_fetch_sub(&server->n_tags, 1) == 1 &&
+            atomic_load(&server->is_shut_down))
+            event_count_bump(&server->shut_down);
     }
 }
 
@@ -248,8 +248,12 @@ void rpc_server_stop(struct rpc_server *server)
     work_queue_destroy(server->workers);
     /* Core says that it is shut down while calls that were reset are still in the queue: each may want a
      * batch. */
-    while (atomic_load(&server->n_tags) > 0)
-        (void)usleep(1000);
+    for (;;) {
+        uint32_t seen = event_count_read(&server->shut_down);
+        if (atomic_load(&server->n_tags) == 0)
+            break;
+        event_count_wait(&server->shut_down, seen, -1);
+    }
     grpc_completion_queue_shutdown(server->queue);
     for (int i = 0; i < server->n_queue_threads; i++)
         pthread_join(server->queue_threads[i], NULL);
