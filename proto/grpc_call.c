@@ -153,6 +153,7 @@ void *rpc_call_user(const struct rpc_call *call)
 void rpc_call_start_batch(struct rpc_call *call, const grpc_op *ops, size_t n_ops, struct rpc_tag *tag)
 {
     rpc_call_ref(call);
+    atomic_fetch_add(&call->server->n_tags, 1);
     grpc_call_error e = grpc_call_start_batch(call->call, ops, n_ops, tag, NULL);
     ASSERT(e == GRPC_CALL_OK);
 }

@@ -18,6 +18,7 @@ bool rpc_server_post_call(struct rpc_server *server, int method)
     struct rpc_call *call = rpc_call_create(server, method);
     if (!call)
         return false;
+    atomic_fetch_add(&server->n_tags, 1);
     grpc_call_error e;
     if (method < 0)
         e = grpc_server_request_call(server->server, &call->call, &call->details, &call->request_metadata,
@@ -28,6 +29,7 @@ bool rpc_server_post_call(struct rpc_server *server, int method)
                                                 server->queue, &call->accepted_tag);
     if (e != GRPC_CALL_OK) { /* the queue is shut down */
         ASSERT(e == GRPC_CALL_ERROR_COMPLETION_QUEUE_SHUTDOWN);
+        atomic_fetch_sub(&server->n_tags, 1);
         rpc_call_unref(call);
     }
     return true;
@@ -65,7 +67,8 @@ static void *queue_main(void *argument)
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         struct rpc_tag *tag = event.tag;
-        switch (tag->kind) {
+        enum tag_kind tag_kind = tag->kind; /* the call may be gone afterwards */
+        switch (tag_kind) {
         case TAG_ACCEPTED:
             rpc_call_accepted(tag->call, event.success != 0);
             break;
@@ -83,6 +86,9 @@ static void *queue_main(void *argument)
             event_count_bump(&server->shut_down);
             break;
         }
+        if (tag_kind != TAG_SHUT_DOWN && atomic_fetch_sub(&server->n_tags, 1) == 1 &&
+            atomic_load(&server->is_shut_down))
+            event_count_bump(&server->shut_down);
     }
 }
 
@@ -240,6 +246,14 @@ void rpc_server_stop(struct rpc_server *server)
     while (!rpc_server_wait(server, -1))
         continue;
     work_queue_destroy(server->workers);
+    /* Core says that it is shut down while calls that were reset are still in the queue: each may want a
+     * batch. */
+    for (;;) {
+        uint32_t seen = event_count_read(&server->shut_down);
+        if (atomic_load(&server->n_tags) == 0)
+            break;
+        event_count_wait(&server->shut_down, seen, -1);
+    }
     grpc_completion_queue_shutdown(server->queue);
     for (int i = 0; i < server->n_queue_threads; i++)
         pthread_join(server->queue_threads[i], NULL);

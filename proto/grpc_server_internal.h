@@ -74,6 +74,7 @@ struct rpc_server {
     int64_t looked_ns;            /* when somebody who takes nothing was last looked for */
     _Atomic size_t pending_bytes; /* of payloads */
     struct slow_sends slow_sends;
+    _Atomic uint32_t n_tags;      /* that the queue still owes, or that are being looked at */
     _Atomic uint32_t n_calls;     /* that have their message and have not ended */
     _Atomic uint32_t n_refused;   /* before any handler ran, and not ended either */
     _Atomic uint32_t n_allocated; /* all, with those that wait to be accepted */

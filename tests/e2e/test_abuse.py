@@ -79,7 +79,7 @@ def test_nothing_is_left(server):
 
 def test_resets_take_nobodys_place(start, dummy_model):
     """What was cancelled before it was looked at is no call under way."""
-    server = start(dummy_model, *DUMMY_FLAGS, "--max-calls", "16")
+    server = start(dummy_model, *DUMMY_FLAGS, "--max-calls", "512")
     done = threading.Event()
 
     def run():
