@@ -8,3 +8,5 @@
 /* Appends value without blanks; RESOURCE_EXHAUSTED when the buffer's limit or memory is reached, the buffer
  * then ends anywhere. Any thread. */
 err_t json_text_append(struct buffer *text, const json_t *value) ERR_MUST_CHECK;
+/* The same with the keys of every object in the order of their bytes: equal values give equal text. */
+err_t json_text_append_sorted(struct buffer *text, const json_t *value) ERR_MUST_CHECK;
