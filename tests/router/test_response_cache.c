@@ -242,7 +242,7 @@ static void a_key_has_what_an_answer_depends_on(void **state)
         "{" ASK
         ", \"stream\": true, \"stream_options\": {\"include_usage\": true}, \"user\": \"u\", \"n\": 1}",
         "{" ASK ", \"model\": \"x\", \"bantam\": {\"route\": \"auto\"}, \"priority\": 3, \"logprobs\": "
-                "false, \"x\": null}",
+        "false, \"x\": null}",
     };
     for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) {
         assert_true(make_key(cache, SAME[i], "a", "p/m", &other));
