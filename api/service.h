@@ -23,7 +23,7 @@ struct model_info {
     const char *model;        /* served name */
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* of activations and KV: "bfloat16" | "float32" */
-    const char *quantization; /* "none" | "int8" | "int4" */
+    const char *quantization; /* "none", "int8", ...; a checkpoint's own method, or "gguf" */
     uint32_t vocab_size;
     uint32_t max_model_len; /* tokens, prompt and output together */
     uint64_t n_parameters;

@@ -163,6 +163,15 @@ static const char *quantization_name(enum model_quantization quantization)
     return names[quantization];
 }
 
+/* What the checkpoint brings, else what was asked for. */
+static const char *quantization_of(const struct model *model, const struct survey *survey,
+                                   const struct model_options *options)
+{
+    if (survey->checkpoint && model->config.quantization.method)
+        return model->config.quantization.method;
+    return survey->lists[0].n_of_blocks > 0 ? "gguf" : quantization_name(options->quantization);
+}
+
 static err_t describe(struct model *model, const struct survey *survey, const struct model_options *options)
 {
     const struct weight_list *list = &survey->lists[0];
@@ -171,9 +180,7 @@ static err_t describe(struct model *model, const struct survey *survey, const st
     *out = (struct model_description){
         .architecture = model->config.family->architecture,
         .dtype = dtype_name(list->dtype),
-        .quantization = survey->checkpoint && model->config.quantization.method
-                            ? model->config.quantization.method
-                            : quantization_name(options->quantization),
+        .quantization = quantization_of(model, survey, options),
         .backend = backend->vtable->description(backend),
         .vocab_size = model->config.vocab_size,
         .n_layers = model->config.n_layers,

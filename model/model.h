@@ -83,9 +83,9 @@ struct memory_plan {
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
-    const char
-        *quantization;   /* "none" | "int8" | "int4" | "w8a8" | "fp8", or a checkpoint's "quant_method" */
-    const char *backend; /* for people: device, instruction set, threads */
+    const char *quantization; /* "none" | "int8" | "int4" | "w8a8" | "fp8", a checkpoint's "quant_method", or
+                                 "gguf": codes of such a file */
+    const char *backend;      /* for people: device, instruction set, threads */
     uint32_t vocab_size, n_layers, hidden_size;
     uint32_t max_model_len;
     uint32_t n_ranks;

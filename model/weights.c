@@ -245,6 +245,7 @@ static err_t choose_blocks(const struct list_maker *maker, struct weight_source 
         return err_ok();
     }
     source->has_codes = true;
+    maker->list->n_of_blocks++;
     for (uint32_t i = 0; i < source->n_parts; i++) {
         struct weight_section section;
         TRY(choose_block_format(maker, source, &source->parts[i], &section));

@@ -83,6 +83,7 @@ struct weight_list {
     struct weight_source *vectors;  /* [n_vectors]; n_out = 1 row of n_in values */
     size_t n_matrices, n_vectors;
     bool tied;
+    size_t n_of_blocks;      /* matrices that keep the codes of a GGUF file */
     size_t n_widened;        /* matrices of codes that are computed in plain numbers all the same */
     const char *widened_why; /* the last one's reason, static */
     uint64_t n_parameters;   /* of the whole model */

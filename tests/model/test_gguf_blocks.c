@@ -178,6 +178,23 @@ static void codes_are_near_their_values(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+static void a_model_says_what_it_is_computed_from(void **state)
+{
+    (void)state;
+    write_model(&as_it_should_be);
+    const struct {
+        enum model_dtype dtype;
+        const char *quantization;
+    } CASES[] = {{MODEL_DTYPE_AUTO, "gguf"}, {MODEL_DTYPE_F32, "none"}};
+    for (int i = 0; i < 2; i++) {
+        struct model_options options = options_of(CASES[i].dtype, 1);
+        struct driver driver = driver_open(&options);
+        assert_string_equal(model_describe(driver.model)->quantization, CASES[i].quantization);
+        driver_close(&driver);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
 static void memory_is_that_of_the_file(void **state)
 {
     (void)state;
@@ -217,6 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_are_near_their_values),
+        cmocka_unit_test(a_model_says_what_it_is_computed_from),
         cmocka_unit_test(memory_is_that_of_the_file),
         cmocka_unit_test(what_cannot_be_computed_is_refused),
     };
