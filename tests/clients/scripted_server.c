@@ -74,6 +74,7 @@ struct scripted_server *scripted_server_open(const struct scripted_answer *answe
         .max_message_bytes = 1 << 20,
         .max_pending_bytes = 1 << 20,
         .max_metadata_bytes = 16384,
+        .max_connections = 100,
         .max_streams = 100,
         .max_calls = 100,
         .memory_quota_bytes = 1 << 26,
