@@ -45,7 +45,7 @@ size_t client_flags_fill(struct client_flag_values *v, struct flag *flags)
          .kind = FLAG_STRING,
          .target = &v->server_name,
          .metavar = "NAME",
-         .help = "the name in the server's certificate, when it is not the target's"},
+         .help = "the name in the server's certificate (default: the target's)"},
         {.name = "api-key",
          .kind = FLAG_STRING,
          .target = &v->api_key,

@@ -508,7 +508,7 @@ def test_bench_loop():
 
 # What is not given is not there.
 WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--metrics-port-file",
-                   "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file"}
+                   "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file", "--api-key", "--api-key-file"}
 
 
 def commands():
