@@ -427,7 +427,7 @@ def main():
         port, n_tokens, step_s = sys.argv[2].split(",")
         return reference_server(int(port), int(n_tokens), float(step_s))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the result files, such as doors-peers-zen5-2-cores")
+    parser.add_argument("name", help="of the result files, such as doors-zen4-2-cores")
     parser.add_argument("--llama-cpp", type=pathlib.Path, help="folder of its built programs; absent: gRPC alone")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks/results")
