@@ -14,8 +14,10 @@
 
 enum { PROMPT_TOKENS = 60, ALONE_MAX = 20, VOCAB_MAX = 2048 };
 
-#define BF16_ERROR_MAX 1e-2 /* relative, of the logits: the target for bf16 arithmetic */
-#define INT8_ERROR_MAX 3e-2 /* activations of 8 bits; nothing but a bound on what was measured */
+#define BF16_ERROR_MAX 1e-2   /* relative, of the logits: the target for bf16 arithmetic */
+#define TIED_ERROR_MAX 1.5e-2 /* of the tiny checkpoints that miss it: 1.3e-2 at most when this was written  \
+                               */
+#define INT8_ERROR_MAX 3e-2   /* activations of 8 bits; nothing but a bound on what was measured */
 
 static int needs_tiles(void **state)
 {
@@ -140,18 +142,32 @@ static void check_model(const char *path, enum model_quantization quantization, 
     driver_close(&f32);
 }
 
-/* Where embeddings are tied and the residual begins small, tiny checkpoints pass on more of what their first
- * layers lose: docs/testing.md has the figures of all. */
+static void check_bf16_tiles(const char *path, double error_max)
+{
+    check_model(path, MODEL_QUANT_NONE, 0, error_max);
+    check_model(path, MODEL_QUANT_INT8, 0, error_max);
+    check_model(path, MODEL_QUANT_INT4, 0, error_max);
+}
+
 static void test_bf16_tiles(void **state)
 {
     (void)state;
     static const char *const paths[] = {"checkpoints/llama-gqa", "checkpoints/qwen2-window"};
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-        check_model(paths[i], MODEL_QUANT_NONE, 0, BF16_ERROR_MAX);
-        check_model(paths[i], MODEL_QUANT_INT8, 0, BF16_ERROR_MAX);
-        check_model(paths[i], MODEL_QUANT_INT4, 0, BF16_ERROR_MAX);
-    }
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+        check_bf16_tiles(paths[i], BF16_ERROR_MAX);
     check_model("quantized/awq-g32", MODEL_QUANT_NONE, 0, BF16_ERROR_MAX);
+}
+
+/* Where embeddings are tied and the residual begins small, tiny checkpoints pass on more of what their first
+ * layers lose. They miss the target in places: docs/testing.md has the figures. This holds them where they
+ * are. */
+static void test_bf16_tiles_beyond_the_target(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"checkpoints/llama-tied-llama3-rope", "checkpoints/qwen2-gqa-tied",
+                                        "checkpoints/gemma3-windows"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+        check_bf16_tiles(paths[i], TIED_ERROR_MAX);
 }
 
 static void test_int8_tiles(void **state)
@@ -172,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_bf16_tiles, needs_tiles),
+        cmocka_unit_test_setup(test_bf16_tiles_beyond_the_target, needs_tiles),
         cmocka_unit_test_setup(test_int8_tiles, needs_tiles),
         cmocka_unit_test_setup(test_demo_model, needs_tiles),
     };
