@@ -13,6 +13,10 @@ const char *finish_reason_name(enum finish_reason reason)
         return "abort";
     case FINISH_ERROR:
         return "error";
+    case FINISH_TOOL_CALLS:
+        return "tool_calls";
+    case FINISH_CONTENT_FILTER:
+        return "content_filter";
     }
     return "";
 }

@@ -16,7 +16,10 @@
 
 /* ---- Label sets: X(symbol, "label value") ---- */
 
-#define METRIC_REASONS(X) X(STOP, "stop") X(LENGTH, "length") X(ABORT, "abort") X(ERROR, "error")
+#define METRIC_REASONS(X)                                                                                    \
+    X(STOP, "stop")                                                                                          \
+    X(LENGTH, "length") X(ABORT, "abort") X(ERROR, "error") X(TOOL_CALLS, "tool_calls")                      \
+        X(CONTENT_FILTER, "content_filter")
 
 #define METRIC_DOORS(X) X(GRPC, "grpc") X(HTTP, "http")
 

@@ -14,6 +14,8 @@ enum {
     REQUEST_TENANT_BYTES_MAX = 64,
     REQUEST_MODEL_BYTES_MAX = 256,
     REQUEST_PRIORITY_LIMIT = 1000000, /* |priority| */
+    REQUEST_HINTS_MAX = 16,
+    REQUEST_HINT_BYTES_MAX = 128, /* of a value */
 };
 #define REQUEST_NO_DEADLINE INT64_MAX
 
@@ -21,6 +23,12 @@ struct chat_message {
     const char *role;    /* NUL-terminated: "system", "user", "assistant", ... */
     const char *content; /* content_bytes of UTF-8, not NUL-terminated */
     size_t content_bytes;
+};
+
+/* A wish of the caller's about where his request may go, as metadata, headers or a body have it. */
+struct request_hint {
+    const char *name;  /* "route", "privacy", "complexity", "max-cost", "task" */
+    const char *value; /* as it came; whoever routes reads it and refuses what makes no sense */
 };
 
 enum prompt_kind { PROMPT_NONE, PROMPT_TEXT, PROMPT_TOKEN_IDS, PROMPT_MESSAGES };
@@ -49,4 +57,12 @@ struct request {
     size_t n_output_prefix_ids;
 
     struct sampling_params sampling;
+
+    /* For services that pass requests on (service.h: passes_on); others leave these alone. */
+    const struct request_hint *hints; /* [n_hints] */
+    size_t n_hints;
+    struct json_t *original; /* jansson's: the request in OpenAI's form as it came, read only. A service takes
+                                a reference of its own to keep it. NULL = the fields above say all there is */
+    const char *beyond; /* what `original` asks for and no engine of ours can do, as the message of the error
+                           that an engine's door gives for it; NULL = nothing. Static or the codec's */
 };

@@ -37,6 +37,13 @@ struct model_info {
     const struct sampling_params *sampling_defaults; /* the model's own, its set fields; NULL = none */
 };
 
+/* A model that may be asked for. */
+struct model_card {
+    const char *name;        /* lives as long as the service */
+    const char *owner;       /* "bantam", or a provider's name */
+    uint32_t context_tokens; /* 0 = not known */
+};
+
 /* A moment's view. */
 struct loads {
     uint32_t requests_waiting, requests_running, requests_paused;
@@ -103,6 +110,13 @@ struct service_vtable {
     void (*kv_unsubscribe)(struct service *service, struct kv_subscription *subscription);
     /* Where the service and the doors in front of it count. Lives as long as the service. */
     struct metrics *(*metrics)(struct service *service);
+
+    /* The i-th of the models that may be asked for, by name; false when there are no more. NULL: the one of
+     * model_info. */
+    bool (*model_card)(struct service *service, size_t i, struct model_card *out);
+    /* It may pass requests on to others, so that it wants request.original and the hints, and answers with
+     * tool calls, refusals and sources; a door then refuses nothing as `beyond` itself. */
+    bool passes_on;
 };
 
 /* The first member of every implementation. */

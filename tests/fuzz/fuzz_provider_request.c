@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/assert.h"
-#include "router/provider_request.h"
+#include "router/providers/provider_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

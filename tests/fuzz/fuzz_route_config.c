@@ -3,8 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 #include "base/assert.h"
-#include "router/policy.h"
-#include "router/provider_config.h"
+#include "router/policy/policy.h"
+#include "router/config/provider_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

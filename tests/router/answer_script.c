@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/buffer.h"
-#include "router/sse_reader.h"
+#include "router/providers/sse_reader.h"
 
 enum { SCRIPT_BYTES_MAX = 1 << 24, EVENT_BYTES_MAX = 1 << 20 };
 

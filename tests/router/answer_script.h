@@ -1,7 +1,7 @@
 /* An answer as one line of text, for tests: what a provider's bytes become. */
 #pragma once
 
-#include "router/provider_answer.h"
+#include "router/providers/provider_answer.h"
 
 /* Reads a whole stream (SSE) in pieces of `piece` bytes, or a body when is_stream is false. Returns a
  * mem_alloc'd text, e.g. "0:text(Hi) 0:tool0(call_1 f {}) 0:finish(stop)", then "

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <cmocka.h>
-#include "router/circuit_breaker.h"
+#include "router/providers/circuit_breaker.h"
 
 #define SECOND_NS INT64_C(1000000000)
 

@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/event_count.h"
-#include "router/egress.h"
+#include "router/providers/egress.h"
 #include "tests/router/script_server.h"
 
 /* What a handler heard of one call. */

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/buffer.h"
-#include "router/ledger.h"
+#include "router/money/ledger.h"
 
 #define NOON_MS INT64_C(1795780800000) /* 2026-11-27 12:00 UTC */
 #define DAY_MS  INT64_C(86400000)

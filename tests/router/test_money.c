@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "router/money.h"
+#include "router/money/money.h"
 
 static nanodollars dollars(const char *text)
 {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/philox.h"
-#include "router/policy.h"
+#include "router/policy/policy.h"
 
 static const char POLICY[] =
     "tiers:\n"

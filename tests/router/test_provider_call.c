@@ -9,7 +9,7 @@
 #include <cmocka.h>
 #include "base/buffer.h"
 #include "base/event_count.h"
-#include "router/provider_call.h"
+#include "router/providers/provider_call.h"
 #include "tests/router/script_server.h"
 
 struct hearer {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
-#include "router/provider_config.h"
+#include "router/config/provider_config.h"
 
 static char *no_variable_but_key(const char *name)
 {

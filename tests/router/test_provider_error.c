@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "router/provider_error.h"
+#include "router/providers/provider_error.h"
 
 static err_t of_response(int status, const char *body)
 {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
-#include "router/provider_request.h"
+#include "router/providers/provider_request.h"
 
 static const struct provider_model OPENAI = {
     .kind = PROVIDER_OPENAI, .name = "big", .takes_images = true, .takes_tools = true, .takes_schemas = true};

@@ -12,7 +12,7 @@
 #include "base/event_count.h"
 #include "proto/http_door.h"
 #include "proto/tls_files.h"
-#include "router/provider_call.h"
+#include "router/providers/provider_call.h"
 #include "tests/proto/cert_maker.h"
 #include "tests/proto/fake_service.h"
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
-#include "router/money.h"
-#include "router/request_signals.h"
+#include "router/money/money.h"
+#include "router/policy/request_signals.h"
 
 static struct request_signals signals_of(const char *json)
 {

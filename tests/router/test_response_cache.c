@@ -10,8 +10,8 @@
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
-#include "router/answer_record.h"
-#include "router/response_cache.h"
+#include "router/cache/answer_record.h"
+#include "router/cache/response_cache.h"
 
 #define SECOND_NS INT64_C(1000000000)
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
-#include "router/sse_reader.h"
+#include "router/providers/sse_reader.h"
 
 /* "name|data;" of each event, by pieces of `piece` bytes. */
 static char *read_all(const char *stream, size_t size, size_t piece, size_t event_bytes_max, err_t *error)

@@ -1,0 +1,92 @@
+/* What calls cost and who pays: a book in one SQLite file. A call to a provider is reserved before its first
+ * byte leaves and settled when it is over, so that a budget cannot be overrun by calls under way, and every
+ * attempt (retried, hedged, cancelled) is an entry of its own.
+ *
+ * Nothing is lost or doubled by kill -9: a reservation is on disk (in the write-ahead log, handed to the
+ * operating system) before ledger_reserve returns. What a crash leaves open is charged in full at the next
+ * start, as `lost`: the call may have been answered and billed. A power cut may cost the last moments unless
+ * `durable` is set.
+ *
+ * Days are those of UTC. Any thread; calls take turns. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/error.h"
+#include "router/money/money.h"
+#include "router/providers/provider_answer.h"
+
+enum { LEDGER_NAME_BYTES_MAX = 256 }; /* of each string of a call; a longer one is refused */
+
+struct ledger;
+
+struct ledger_options {
+    const char *path;                /* of the file, made when it is not there; ":memory:" = none */
+    int64_t (*unix_ms)(void *clock); /* milliseconds since 1970, UTC */
+    void *clock;
+    bool durable; /* every entry is on the disk itself before it counts: some ms each */
+};
+
+/* INVALID_ARGUMENT: the file is no ledger, or one of a newer version; IO. Settles what a crash left open, and
+ * says how many those were in *n_lost (may be NULL). */
+err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct ledger **out) ERR_MUST_CHECK;
+void ledger_close(struct ledger *ledger); /* NULL is fine; open reservations stay open */
+
+/* The strings are copied. */
+struct ledger_call {
+    const char *request_id;
+    uint32_t attempt;     /* of this request, from 1: (request_id, attempt) names an entry once and for all */
+    const char *tenant;   /* "" = none */
+    const char *provider; /* or "local" */
+    const char *model;
+    const char *reason; /* why it went there */
+};
+
+/* How much a tenant may spend in a day, in a calendar month; 0 = as much as it likes. */
+struct ledger_budget {
+    nanodollars per_day, per_month;
+};
+
+/* Writes the entry with its estimate. QUOTA_EXCEEDED when what is spent and reserved leaves no room for it:
+ * nothing is written then. INVALID_ARGUMENT: this entry is there already. */
+err_t ledger_reserve(struct ledger *ledger, const struct ledger_call *call, nanodollars estimate,
+                     const struct ledger_budget *budget, int64_t *entry) ERR_MUST_CHECK;
+
+enum ledger_outcome {
+    LEDGER_SETTLED,  /* the cost is known */
+    LEDGER_UNKNOWN,  /* the provider did not say: the estimate stands */
+    LEDGER_RELEASED, /* nothing was asked of it: costs nothing */
+    LEDGER_LOST,     /* of a process that died: the estimate stands */
+    LEDGER_OUTCOMES,
+};
+const char *ledger_outcome_name(enum ledger_outcome outcome);
+
+/* Ends a reservation, once: FAILED_PRECONDITION when it has ended already. cost counts for LEDGER_SETTLED
+ * alone and may be more than the estimate; usage may be NULL. */
+err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+                    const struct answer_usage *usage) ERR_MUST_CHECK;
+/* An entry that is settled at once: a local answer. */
+err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanodollars cost,
+                    const struct answer_usage *usage) ERR_MUST_CHECK;
+
+/* What a tenant has spent, and what is reserved for calls under way. */
+struct ledger_balance {
+    nanodollars spent, reserved;
+};
+err_t ledger_balance(struct ledger *ledger, const char *tenant, struct ledger_balance *today,
+                     struct ledger_balance *this_month) ERR_MUST_CHECK;
+
+/* One line of `bantam cost`: a day's calls of one tenant to one model. Strings live until the callback
+ * returns. */
+struct ledger_line {
+    const char *day; /* "2026-11-27" */
+    const char *tenant, *provider, *model;
+    uint64_t n_calls, n_unknown; /* n_unknown: of them, those whose cost is an estimate */
+    uint64_t input_tokens, output_tokens;
+    nanodollars cost;
+};
+/* Lines from first_day to last_day ("2026-11-01"; NULL = open), by day, tenant, provider and model. */
+err_t ledger_report(struct ledger *ledger, const char *first_day, const char *last_day,
+                    void (*line)(void *context, const struct ledger_line *line),
+                    void *context) ERR_MUST_CHECK;

@@ -1,0 +1,348 @@
+/* One call: how it is put to curl, what its head says, and when its time is over. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/clock.h"
+#include "router/providers/egress_internal.h"
+#include "router/providers/provider_error.h"
+
+enum {
+    ANSWER_HEAD_BYTES_MAX = 256 << 10, /* of all headers of an answer */
+    RECEIVE_BUFFER_BYTES = 16 << 10,
+    HEADER_VALUE_BYTES_MAX = 127, /* of those that are read */
+};
+#define NS_PER_MS INT64_C(1000000)
+
+static int64_t now_ns(void)
+{
+    return clock_now_ns(clock_monotonic());
+}
+
+/* A header's value without its blanks, where the line is that header. */
+static bool header_is(const char *line, size_t size, const char *name, char value[HEADER_VALUE_BYTES_MAX + 1])
+{
+    size_t name_bytes = strlen(name);
+    if (size <= name_bytes || line[name_bytes] != ':' || strncasecmp(line, name, name_bytes) != 0)
+        return false;
+    const char *start = line + name_bytes + 1, *end = line + size;
+    while (start < end && strchr(" \t", *start))
+        start++;
+    while (end > start && strchr(" \t\r\n", end[-1]))
+        end--;
+    if (end - start > HEADER_VALUE_BYTES_MAX)
+        end = start + HEADER_VALUE_BYTES_MAX;
+    memcpy(value, start, (size_t)(end - start));
+    value[end - start] = '\0';
+    return true;
+}
+
+/* A count of at least 0; -1 when it is none. */
+static int64_t read_count(const char *text)
+{
+    char *end;
+    long long count = strtoll(text, &end, 10);
+    return end != text && *end == '\0' && count >= 0 ? count : -1;
+}
+
+/* OpenAI's names of rate limits, and Anthropic's, whose resets are dates that nobody needs here. */
+static void take_header(struct egress_head *head, const char *line, size_t size)
+{
+    char value[HEADER_VALUE_BYTES_MAX + 1];
+    int64_t now_s = (int64_t)time(NULL);
+    if (header_is(line, size, "content-type", value))
+        head->is_event_stream = strncasecmp(value, "text/event-stream", 17) == 0;
+    else if (header_is(line, size, "retry-after-ms", value) && provider_retry_after_ms_exact(value) >= 0)
+        head->retry_after_ms = provider_retry_after_ms_exact(value);
+    else if (header_is(line, size, "retry-after", value) && head->retry_after_ms == 0 &&
+             provider_retry_after_ms(value, now_s) >= 0)
+        head->retry_after_ms = provider_retry_after_ms(value, now_s);
+    else if (header_is(line, size, "x-should-retry", value))
+        head->should_not_retry = strcasecmp(value, "false") == 0;
+    else if (header_is(line, size, "x-ratelimit-remaining-requests", value) ||
+             header_is(line, size, "anthropic-ratelimit-requests-remaining", value))
+        head->requests_remaining = read_count(value);
+    else if (header_is(line, size, "x-ratelimit-remaining-tokens", value) ||
+             header_is(line, size, "anthropic-ratelimit-tokens-remaining", value))
+        head->tokens_remaining = read_count(value);
+    else if (header_is(line, size, "x-ratelimit-reset-requests", value))
+        head->requests_reset_ms = provider_rate_reset_ms(value, now_s);
+    else if (header_is(line, size, "x-ratelimit-reset-tokens", value))
+        head->tokens_reset_ms = provider_rate_reset_ms(value, now_s);
+}
+
+static void forget_head(struct egress_head *head)
+{
+    *head = (struct egress_head){
+        .requests_remaining = -1, .requests_reset_ms = -1, .tokens_remaining = -1, .tokens_reset_ms = -1};
+}
+
+/* Each line of the head; its blank line ends it. An interim answer (100, 103) comes before the real one. */
+static size_t on_header(char *line, size_t one, size_t size, void *context)
+{
+    struct flight *flight = context;
+    ASSERT(one == 1);
+    if (flight->has_head)
+        return size; /* trailers */
+    flight->head_bytes += size;
+    if (flight->head_bytes > ANSWER_HEAD_BYTES_MAX) {
+        flight->stop = err_new(ERR_UNAVAILABLE, "the provider's answer has headers of more than %d bytes",
+                               ANSWER_HEAD_BYTES_MAX);
+        return 0;
+    }
+    if (size > 2 && strncmp(line, "HTTP/", 5) == 0)
+        forget_head(&flight->head);
+    if (size > 2) {
+        take_header(&flight->head, line, size);
+        return size;
+    }
+    long status = 0;
+    curl_easy_getinfo(flight->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status < 200)
+        return size;
+    flight->head.status = (int)status;
+    flight->has_head = true;
+    flight->stop = flight->handler->head(flight->context, &flight->head);
+    return flight->stop.code == ERR_OK ? size : 0;
+}
+
+static size_t on_bytes(char *bytes, size_t one, size_t size, void *context)
+{
+    struct flight *flight = context;
+    ASSERT(one == 1);
+    flight->last_byte_ns = now_ns();
+    if (flight->times.first_byte_ns == 0)
+        flight->times.first_byte_ns = flight->last_byte_ns;
+    bool pause = false;
+    flight->stop = flight->handler->bytes(flight->context, bytes, size, &pause);
+    if (flight->stop.code != ERR_OK)
+        return size + 1; /* another number than size: curl gives up */
+    if (pause) {
+        flight->is_paused = true;
+        curl_easy_pause(flight->easy, CURLPAUSE_RECV);
+    }
+    return size;
+}
+
+/* The earlier of two points of time; 0 = none. */
+static int64_t earlier(int64_t a, int64_t start_ns, int64_t timeout_ms)
+{
+    if (timeout_ms <= 0)
+        return a;
+    int64_t b = start_ns + timeout_ms * NS_PER_MS;
+    return a == 0 || b < a ? b : a;
+}
+
+/* When the call's time is over if nothing more happens; 0 = never. */
+static int64_t deadline_of(const struct flight *flight)
+{
+    const struct egress_times *times = &flight->times;
+    int64_t deadline = earlier(0, times->started_ns, flight->total_timeout_ms);
+    if (times->first_byte_ns == 0)
+        return earlier(deadline, times->started_ns, flight->first_byte_timeout_ms);
+    return flight->is_paused ? deadline : earlier(deadline, flight->last_byte_ns, flight->chunk_timeout_ms);
+}
+
+static err_t overdue(const struct flight *flight)
+{
+    const struct egress_times *times = &flight->times;
+    if (flight->total_timeout_ms > 0 && now_ns() >= times->started_ns + flight->total_timeout_ms * NS_PER_MS)
+        return err_new(ERR_DEADLINE_EXCEEDED, "the provider's answer took more than %lld ms",
+                       (long long)flight->total_timeout_ms);
+    if (times->first_byte_ns == 0)
+        return err_new(ERR_DEADLINE_EXCEEDED, "the provider did not begin to answer within %lld ms",
+                       (long long)flight->first_byte_timeout_ms);
+    return err_new(ERR_DEADLINE_EXCEEDED, "the provider sent nothing more for %lld ms",
+                   (long long)flight->chunk_timeout_ms);
+}
+
+/* The timer is not moved with each byte: it looks at what has happened when it fires. */
+static void set_timer(struct flight *flight)
+{
+    int64_t deadline = deadline_of(flight), left_ns = deadline - now_ns();
+    if (deadline == 0) { /* a time between bytes may come to count later */
+        if (flight->chunk_timeout_ms <= 0)
+            return;
+        left_ns = flight->chunk_timeout_ms * NS_PER_MS;
+    }
+    if (left_ns < 0)
+        left_ns = 0;
+    if (flight->chunk_timeout_ms > 0 && left_ns > flight->chunk_timeout_ms * NS_PER_MS)
+        left_ns = flight->chunk_timeout_ms * NS_PER_MS;
+    struct timeval wait = {left_ns / (1000 * NS_PER_MS), left_ns % (1000 * NS_PER_MS) / 1000 + 1};
+    event_add(flight->timer, &wait);
+}
+
+static void on_timer(evutil_socket_t fd, short events, void *context)
+{
+    (void)fd;
+    (void)events;
+    struct flight *flight = context;
+    int64_t deadline = deadline_of(flight);
+    if (deadline != 0 && now_ns() >= deadline)
+        flight_end(flight, overdue(flight));
+    else
+        set_timer(flight);
+}
+
+static err_t check_url(const char *url)
+{
+    CURLU *parts = curl_url();
+    char *scheme = NULL, *user = NULL;
+    bool is_good = parts && curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK &&
+                   curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+                   (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0) &&
+                   curl_url_get(parts, CURLUPART_USER, &user, 0) == CURLUE_NO_USER;
+    curl_free(scheme);
+    curl_free(user);
+    curl_url_cleanup(parts);
+    return is_good
+               ? err_ok()
+               : err_new(
+                     ERR_INVALID_ARGUMENT,
+                     "a provider's address must be http://HOST... or https://HOST..., without a user in it");
+}
+
+static err_t append_header(struct curl_slist **list, const char *header)
+{
+    if (strchr(header, ':') == NULL || strpbrk(header, "\r\n"))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "a header of a call to a provider must be \"name: value\" on one line");
+    struct curl_slist *longer = curl_slist_append(*list, header);
+    if (longer == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the headers of a call to a provider");
+    *list = longer;
+    return err_ok();
+}
+
+static err_t make_headers(const struct egress_call *call, struct curl_slist **list)
+{
+    TRY(append_header(list, "Content-Type: application/json"));
+    TRY(append_header(list, "Expect:")); /* an answer to the head alone would cost a round trip */
+    for (size_t i = 0; i < call->n_headers; i++)
+        TRY(append_header(list, call->headers[i]));
+    return err_ok();
+}
+
+static bool set_options(struct flight *flight, const struct egress_call *call)
+{
+    CURL *easy = flight->easy;
+    const struct egress_options *options = &flight->egress->options;
+    bool is_set =
+        curl_easy_setopt(easy, CURLOPT_URL, call->url) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, flight->headers) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) == CURLE_OK;
+    if (options->ca_file)
+        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, options->ca_file) == CURLE_OK;
+    if (options->user_agent)
+        is_set = is_set && curl_easy_setopt(easy, CURLOPT_USERAGENT, options->user_agent) == CURLE_OK;
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, flight->fault);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, flight);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, flight);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, flight);
+    return is_set;
+}
+
+err_t flight_make(struct egress *egress, const struct egress_call *call, const struct egress_handler *handler,
+                  void *context, struct flight **out)
+{
+    ASSERT(handler->head && handler->bytes && handler->end && call->body);
+    TRY(check_url(call->url));
+    struct flight *flight = mem_alloc(sizeof *flight);
+    if (flight == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
+    flight->egress = egress;
+    flight->handler = handler;
+    flight->context = context;
+    flight->first_byte_timeout_ms = call->first_byte_timeout_ms;
+    flight->chunk_timeout_ms = call->chunk_timeout_ms;
+    flight->total_timeout_ms = call->total_timeout_ms;
+    flight->stop = err_ok();
+    forget_head(&flight->head);
+    err_t e = make_headers(call, &flight->headers);
+    flight->easy = curl_easy_init();
+    if (e.code == ERR_OK && (flight->easy == NULL || !set_options(flight, call)))
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
+    if (e.code != ERR_OK)
+        flight_free(flight);
+    else
+        *out = flight;
+    return e;
+}
+
+void flight_free(struct flight *flight)
+{
+    if (flight->timer)
+        event_free(flight->timer);
+    curl_easy_cleanup(flight->easy);
+    curl_slist_free_all(flight->headers);
+    mem_free(flight);
+}
+
+void flight_start(struct flight *flight)
+{
+    flight->times.started_ns = now_ns();
+    flight->timer = evtimer_new(flight->egress->base, on_timer, flight);
+    if (flight->timer == NULL || curl_multi_add_handle(flight->egress->multi, flight->easy) != CURLM_OK) {
+        flight_end(flight, err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider"));
+        return;
+    }
+    flight->is_added = true;
+    set_timer(flight);
+}
+
+void flight_resume(struct flight *flight)
+{
+    if (!flight->is_paused)
+        return;
+    flight->is_paused = false;
+    flight->last_byte_ns = now_ns();
+    curl_easy_pause(flight->easy, CURLPAUSE_CONT); /* may hand over bytes at once */
+}
+
+void flight_end(struct flight *flight, err_t error)
+{
+    long n_connects = 1;
+    if (flight->is_added) {
+        curl_easy_getinfo(flight->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+        curl_multi_remove_handle(flight->egress->multi, flight->easy);
+    }
+    flight->times.ended_ns = now_ns();
+    flight->times.reused_connection = flight->is_added && n_connects == 0;
+    egress_forget(flight->egress, flight);
+    flight->handler->end(flight->context, error, &flight->times);
+    flight_free(flight);
+}
+
+static err_t error_of(const struct flight *flight, CURLcode code)
+{
+    const char *fault = flight->fault[0] != '\0' ? flight->fault : curl_easy_strerror(code);
+    if (code == CURLE_OPERATION_TIMEDOUT)
+        return err_new(ERR_DEADLINE_EXCEEDED, "no connection to the provider in time: %.200s", fault);
+    if (code == CURLE_OUT_OF_MEMORY)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
+    return err_new(
+        ERR_UNAVAILABLE, "%s: %.200s",
+        flight->has_head ? "the connection to the provider broke" : "the provider cannot be reached", fault);
+}
+
+void flight_done(struct flight *flight, CURLcode code)
+{
+    err_t e = flight->stop;
+    if (e.code == ERR_OK && code != CURLE_OK)
+        e = error_of(flight, code);
+    else if (e.code == ERR_OK && !flight->has_head)
+        e = err_new(ERR_UNAVAILABLE, "the provider closed the connection without an answer");
+    flight_end(flight, e);
+}
