@@ -76,9 +76,9 @@ static err_t load(struct yaml_file *file, const char *text, size_t text_bytes)
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, text_bytes);
     file->has_document = yaml_parser_load(&parser, &file->document) != 0;
     err_t e = err_ok();
-    if (!file->has_document && parser.error == YAML_COMPOSER_ERROR) /* an anchor that is there twice */
-        e = err_new(ERR_INVALID_ARGUMENT, "%s:%zu: %s", file->name, parser.problem_mark.line + 1,
-                    parser.problem);
+    if (!file->has_document && parser.error == YAML_COMPOSER_ERROR)
+        e = err_new(ERR_INVALID_ARGUMENT, "%s:%zu: an anchor (&name) is there twice", file->name,
+                    parser.problem_mark.line + 1);
     else if (!file->has_document) /* it was YAML a moment ago */
         e = err_new(ERR_RESOURCE_EXHAUSTED, "%s: no memory to read it", file->name);
     yaml_parser_delete(&parser);

@@ -138,7 +138,7 @@ static void what_is_wrong_is_told_with_its_place(void **state)
     } CASES[] = {
         {"", "route.yaml: something must be given"},
         {BASE "colour: red\n", "route.yaml:13: unknown key \"colour\"; it must be local, providers"},
-        {"a: &x [1]\nb: &x [2]\n", "route.yaml:2: found duplicate anchor"},
+        {"a: &x [1]\nb: &x [2]\n", "route.yaml:2: an anchor (&name) is there twice"},
         {PROVIDERS TIERS, "route.yaml:7: tiers[0].models[0]: there is no model \"demo\" under local"},
         {LOCAL TIERS, "route.yaml:7: tiers[2].models[0]: no provider has a model \"openai/gpt-5\""},
         {LOCAL PROVIDERS "tiers: [{name: a, models: [local/demo]}, {name: b, models: [openai/gpt-5]}, "
