@@ -267,6 +267,7 @@ static err_t open_http(struct doors *doors, struct service *service)
         door.write_timeout_ms = options->send_timeout_ns / 1000000 + 1;
     door.tls = doors->access.tls;
     door.identity = doors->access.identity;
+    door.extra = options->http_extra;
     err_t e = http_door_open(service, &door, &doors->http);
     return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
 }
@@ -288,6 +289,7 @@ static err_t open_admin(struct doors *doors, struct service *service)
     door.version = options->version;
     door.drain = order_drain;
     TRY(listen_is_loopback(options->metrics_host, &door.allow_orders));
+    door.extra = options->operator_extra;
     err_t e = admin_door_open(service, &door, &doors->admin);
     return e.code == ERR_OK ? e : err_prefix(e, "metrics (--metrics-port, or --no-metrics)");
 }
