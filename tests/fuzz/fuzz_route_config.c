@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 #include "base/assert.h"
+#include "router/local/local_fleet.h"
 #include "router/policy/policy.h"
 #include "router/config/provider_config.h"
 
@@ -38,6 +39,19 @@ static void check_policy(const struct yaml_value *root)
     policy_free(policy);
 }
 
+static void check_local(const struct yaml_value *root)
+{
+    struct yaml_value local = yaml_at(root, "local");
+    struct local_model_options *models;
+    size_t n;
+    err_t e = local_models_read(&local, no_variable, &models, &n);
+    ASSERT(e.code == ERR_OK || (e.code == ERR_INVALID_ARGUMENT && strncmp(e.message, "f:", 2) == 0));
+    ASSERT((e.code == ERR_OK || (models == NULL && n == 0)) && n <= LOCAL_MODELS_MAX);
+    for (size_t i = 0; i < n; i++)
+        ASSERT(models[i].name[0] && models[i].n_targets > 0 && models[i].nanodollars_per_hour >= 0);
+    local_models_free(models, n);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct yaml_file *file = NULL;
@@ -60,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else
         ASSERT(e.code == ERR_INVALID_ARGUMENT && strncmp(e.message, "f:", 2) == 0);
     check_policy(&root);
+    check_local(&root);
     yaml_file_close(file);
     return 0;
 }
