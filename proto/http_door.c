@@ -355,6 +355,11 @@ static void handle(void *context, struct http_exchange *exchange)
     const struct http_head *head = http_exchange_head(exchange);
     const struct http_route *route = find_route(head->path);
     echo_request_id(exchange, head);
+    const struct extra_route *extra = route ? NULL : extra_route_find(&door->options.extra, head->path);
+    if (extra) {
+        extra->handle(extra->context, exchange);
+        return;
+    }
     if (!route) {
         char message[128];
         (void)snprintf(message, sizeof message, "there is nothing at %.*s",
@@ -373,7 +378,9 @@ static bool admit(void *context, struct http_exchange *exchange)
     struct http_door *door = context;
     const struct http_head *head = http_exchange_head(exchange);
     const struct http_route *route = find_route(head->path);
-    if (!door->options.identity || (route && route->access == HTTP_FOR_EVERYONE))
+    const struct extra_route *extra = route ? NULL : extra_route_find(&door->options.extra, head->path);
+    if (!door->options.identity || (route && route->access == HTTP_FOR_EVERYONE) ||
+        (extra && extra->is_for_everyone))
         return true;
     struct credentials credentials = {.peer = http_exchange_peer(exchange)};
     for (size_t i = 0; i < head->n_headers; i++) {
@@ -435,14 +442,28 @@ void http_add_rates(struct http_door *door, struct http_exchange *exchange)
     add_rate(exchange, tokens, &rates.tokens);
 }
 
+static const struct extra_route *find_extra(const struct http_door *door,
+                                            const struct http_exchange *exchange)
+{
+    return extra_route_find(&door->options.extra, http_exchange_head(exchange)->path);
+}
+
 static void pump(void *context, struct http_exchange *exchange)
 {
-    http_generate_pump(context, exchange);
+    const struct extra_route *extra = find_extra(context, exchange);
+    if (!extra)
+        http_generate_pump(context, exchange);
+    else if (extra->pump)
+        extra->pump(extra->context, exchange);
 }
 
 static void ended(void *context, struct http_exchange *exchange)
 {
-    http_generate_ended(context, exchange);
+    const struct extra_route *extra = find_extra(context, exchange);
+    if (!extra)
+        http_generate_ended(context, exchange);
+    else if (extra->ended)
+        extra->ended(extra->context, exchange);
 }
 
 /* --- opening, draining, closing */
