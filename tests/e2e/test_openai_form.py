@@ -32,7 +32,8 @@ def test_it_is_the_same_request(demo):
 
 
 @pytest.mark.parametrize("more", [{"tools": [{"type": "function"}]}, {"response_format": {"type": "json_object"}},
-                                  {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}], ids=lambda more: list(more)[0])
+                                  {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}],
+                         ids=lambda more: list(more)[0])
 def test_an_engine_refuses_in_the_same_words(demo, more):
     with bantam.Client(demo.target) as client:
         with pytest.raises(bantam.UnimplementedError) as refused:

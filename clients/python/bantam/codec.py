@@ -263,9 +263,18 @@ def read_fields(table: Any, kind: type[T]) -> dict[str, Any]:
 def read_source(table: Any) -> AnswerSource | None:
     if table is None:
         return None
-    fields = {field.name: getattr(table, camel("_" + field.name))() for field in dataclasses.fields(AnswerSource)}
-    numbers = {name: fields.pop(name) for name in ("cost_nanodollars", "attempts")}
-    return AnswerSource(**{name: plain_string(text) for name, text in fields.items()}, **numbers)
+    return AnswerSource(
+        provider=plain_string(table.Provider()),
+        model=plain_string(table.Model()),
+        reason=plain_string(table.Reason()),
+        rule=plain_string(table.Rule()),
+        cache=plain_string(table.Cache()),
+        fingerprint=plain_string(table.Fingerprint()),
+        dropped=plain_string(table.Dropped()),
+        decision_id=plain_string(table.DecisionId()),
+        cost_nanodollars=table.CostNanodollars(),
+        attempts=table.Attempts(),
+    )
 
 
 def read_pieces(table: Any) -> dict[str, Any]:

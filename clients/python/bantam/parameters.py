@@ -103,8 +103,8 @@ class GenerateParams(SamplingParams, CallOptions, total=False):
     messages: Sequence[MessageLike] | None
     """The prompt as a conversation"""
     openai_json: Mapping[str, Any] | str | None
-    """The body of an OpenAI chat completion, for what no other argument has: tools, images, schemas. Its parameters take the place
-    of SamplingParams. A router passes it on; an engine refuses what it cannot do"""
+    """The body of an OpenAI chat completion, for what no other argument has: tools, images, schemas. Its parameters take the
+    place of SamplingParams. A router passes it on; an engine refuses what it cannot do"""
     output_prefix_ids: Sequence[int] | None
     """Tokens of the answer that exist already: it goes on after them as if it had never stopped, given the same seed"""
     request_id: str | None
