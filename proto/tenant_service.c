@@ -156,6 +156,13 @@ static struct metrics *metrics(struct service *service)
     return vtable->metrics(inner);
 }
 
+static bool metrics_text(struct service *service, struct buffer *out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->metrics_text == NULL || vtable->metrics_text(inner, out);
+}
+
 static const struct model_info *model_info(struct service *service)
 {
     struct service *inner;
@@ -255,6 +262,7 @@ static const struct service_vtable TENANT_SERVICE = {
     .abort = abort_request,
     .progress = progress,
     .metrics = metrics,
+    .metrics_text = metrics_text,
     .model_info = model_info,
     .loads = loads,
     .now_ns = now_ns,
