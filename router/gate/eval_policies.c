@@ -109,7 +109,7 @@ static err_t add_curve(struct board *board, const char *name, bool pays_both, bo
     TRY(stat_curve_make(board->need, board->weak->scores, board->strong->scores, board->n, &policy->curve));
     if (!has_threshold || board->n < 2)
         return err_ok();
-    double threshold;
+    double threshold = INFINITY;
     TRY(choose_threshold(board, &threshold));
     bool *went = mem_alloc_array(board->n, sizeof *went);
     if (went == NULL)
