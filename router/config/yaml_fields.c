@@ -347,10 +347,10 @@ err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out)
     static const struct {
         const char *unit;
         int64_t ms;
-    } UNITS[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    } UNITS[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     enum { NUMBER_MAX = 1000000000 };
     const char *text;
-    TRY(read_scalar(value, "a time like 300ms, 5s, 2m or 1h", &text));
+    TRY(read_scalar(value, "a time like 300ms, 5s, 2m, 1h or 30d", &text));
     if (text == NULL)
         return err_ok();
     char *end;
@@ -368,7 +368,7 @@ err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out)
             return err_ok();
         }
     }
-    return yaml_wrong(value, "\"%.60s\" must be a time like 300ms, 5s, 2m or 1h", text);
+    return yaml_wrong(value, "\"%.60s\" must be a time like 300ms, 5s, 2m, 1h or 30d", text);
 }
 
 err_t yaml_money(const struct yaml_value *value, int64_t *out)

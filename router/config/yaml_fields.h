@@ -49,7 +49,7 @@ err_t yaml_text(const struct yaml_value *value, const char **out) ERR_MUST_CHECK
 err_t yaml_bool(const struct yaml_value *value, bool *out) ERR_MUST_CHECK;        /* true, false, yes, no */
 err_t yaml_integer(const struct yaml_value *value, int64_t low, int64_t high, int64_t *out) ERR_MUST_CHECK;
 err_t yaml_number(const struct yaml_value *value, double low, double high, double *out) ERR_MUST_CHECK;
-/* "300ms", "5s", "2m", "1h"; 0 is 0. Milliseconds. */
+/* "300ms", "5s", "2m", "1h", "30d"; 0 is 0. Milliseconds. */
 err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out) ERR_MUST_CHECK;
 /* Dollars with at most nine digits after the point, like 0.0375. Nano-dollars. */
 err_t yaml_money(const struct yaml_value *value, int64_t *out) ERR_MUST_CHECK;

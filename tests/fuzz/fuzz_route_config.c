@@ -18,7 +18,7 @@ static char *no_variable(const char *name)
 /* No file of the machine is opened, whatever the bytes say. */
 static bool names_a_file(const uint8_t *data, size_t size)
 {
-    static const char *const NAMES[] = {"key_file", "calibration", "_file"};
+    static const char *const NAMES[] = {"key_file", "calibration"};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
         if (memmem(data, size, NAMES[i], strlen(NAMES[i])) != NULL)
             return true;
@@ -43,22 +43,6 @@ static void check_decision(const struct policy *policy)
     ASSERT(decision.tier < n);
 }
 
-/* Without the rest, so that a policy is also looked at when nobody has its models. */
-static void check_policy(const char *text, size_t size)
-{
-    struct yaml_file *file = NULL;
-    struct policy *policy = NULL;
-    if (yaml_file_parse("f", text, size, &file).code != ERR_OK)
-        return;
-    struct yaml_value root = yaml_root(file);
-    err_t e = policy_read(&root, &policy);
-    ASSERT(e.code == ERR_OK || is_wrong(e));
-    if (e.code == ERR_OK)
-        check_decision(policy);
-    policy_free(policy);
-    yaml_file_close(file);
-}
-
 static void check_providers(const struct provider_list *list)
 {
     for (size_t i = 0; i < list->n; i++) {
@@ -69,12 +53,43 @@ static void check_providers(const struct provider_list *list)
     }
 }
 
+static void check_local(const struct local_model_options *models, size_t n)
+{
+    ASSERT(n <= LOCAL_MODELS_MAX);
+    for (size_t i = 0; i < n; i++)
+        ASSERT(models[i].name[0] && models[i].n_targets > 0 && models[i].nanodollars_per_hour >= 0);
+}
+
+/* Each part by itself, so that it is also looked at when another one is wrong. */
+static void check_parts(const struct yaml_value *root)
+{
+    struct policy *policy = NULL;
+    struct provider_list list;
+    struct local_model_options *models;
+    size_t n;
+    struct yaml_value providers = yaml_at(root, "providers"), local = yaml_at(root, "local");
+    err_t e = policy_read(root, &policy);
+    ASSERT(e.code == ERR_OK || is_wrong(e));
+    if (e.code == ERR_OK)
+        check_decision(policy);
+    policy_free(policy);
+    e = provider_config_read(&providers, no_variable, &list);
+    ASSERT(e.code == ERR_OK || is_wrong(e));
+    check_providers(&list);
+    provider_config_free(&list);
+    e = local_models_read(&local, no_variable, &models, &n);
+    ASSERT(e.code == ERR_OK || (is_wrong(e) && models == NULL && n == 0));
+    check_local(models, n);
+    local_models_free(models, n);
+}
+
 static void check_config(const struct route_config *config)
 {
     size_t n, local;
     const struct policy_tier *tiers = policy_tiers(config->policy, &n);
     struct buffer text = {.limit_bytes = 4 * YAML_FILE_BYTES_MAX};
     check_providers(&config->providers);
+    check_local(config->local, config->n_local);
     check_decision(config->policy);
     for (size_t i = 0; i < n; i++) {
         const struct provider *provider;
@@ -91,15 +106,19 @@ static void check_config(const struct route_config *config)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct route_config *config = NULL;
+    struct yaml_file *file = NULL;
     if (names_a_file(data, size))
         return 0;
     log_init(LOG_ERROR, LOG_FORMAT_TEXT); /* old prices are no news here */
     err_t e = route_config_parse("f", (const char *)data, size, no_variable, &config);
     ASSERT(e.code == ERR_OK || is_wrong(e) || strncmp(e.message, "f has more than", 15) == 0);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK) {
         check_config(config);
-    else
-        check_policy((const char *)data, size);
+    } else if (yaml_file_parse("f", (const char *)data, size, &file).code == ERR_OK) {
+        struct yaml_value root = yaml_root(file);
+        check_parts(&root);
+    }
+    yaml_file_close(file);
     route_config_free(config);
     return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "router/config/route_config.h"
+#include "router/config/route_file.h"
 
 static char *environment(const char *name)
 {
@@ -334,6 +335,47 @@ static void a_file_is_read(void **state)
     assert_int_equal(route_config_read(path, environment, &config).code, ERR_NOT_FOUND);
 }
 
+static void put(const char *path, const char *text)
+{
+    char aside[64];
+    (void)snprintf(aside, sizeof aside, "%s.new", path);
+    FILE *file = fopen(aside, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0 && fclose(file) == 0 && rename(aside, path) == 0);
+}
+
+/* A wrong file is looked at once, and not again until it changes. */
+static void a_file_that_changes_is_read_again(void **state)
+{
+    (void)state;
+    char path[] = "routeXXXXXX";
+    close(mkstemp(path));
+    put(path, WHOLE);
+    struct route_file file;
+    struct route_config *config;
+    assert_int_equal(route_file_open(path, environment, &file, &config).code, ERR_OK);
+    route_config_free(config);
+    assert_null(route_file_refresh(&file, false));
+    put(path, BASE);
+    config = route_file_refresh(&file, false);
+    assert_true(config && config->n_budgets == 0);
+    route_config_free(config);
+    assert_null(route_file_refresh(&file, false));
+    put(path, "tiers: wrong\n");
+    assert_null(route_file_refresh(&file, false));
+    assert_null(route_file_refresh(&file, true));
+    unlink(path);
+    assert_null(route_file_refresh(&file, false));
+    put(path, BASE);
+    config = route_file_refresh(&file, false);
+    assert_non_null(config);
+    route_config_free(config);
+    config = route_file_refresh(&file, true);
+    assert_non_null(config);
+    route_config_free(config);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,7 +387,8 @@ int main(void)
         cmocka_unit_test(what_was_understood_has_no_secret_in_it),
         cmocka_unit_test(memory_may_be_short),
         cmocka_unit_test(a_file_is_read),
+        cmocka_unit_test(a_file_that_changes_is_read_again),
     };
-    log_init(LOG_ERROR, LOG_FORMAT_TEXT);
+    log_init(LOG_ERROR, LOG_FORMAT_TEXT); /* old prices are no news here */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
