@@ -1,18 +1,25 @@
 #include "router/money/ledger.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/event_count.h"
+#include "base/log.h"
 
 enum {
     SCHEMA_VERSION = 1,
     APPLICATION_ID = 0x42414e4c, /* "BANL", in the file's header: this file is ours */
     BUSY_TIMEOUT_MS = 5000,      /* another process reads or writes the same file */
     DAY_BYTES = 11,              /* "2026-11-27" and a NUL */
+    PAGE_BYTES = 1024,           /* small: every entry writes five pages to the log, whole */
+    CHECKPOINT_PAGES = 4096,     /* of the write-ahead log, before it is copied into the file */
+    LOG_PAGES_MAX = 65536,       /* before writers are stopped so that the log can begin from the start */
 };
 
 /* outcome: NULL while reserved, else enum ledger_outcome. charged: what counts against the budget, the
@@ -71,6 +78,12 @@ struct ledger {
     struct ledger_options options;
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENTS];
+    int n_pages_seen; /* of the log when the copier was last called; under the lock */
+    bool has_copier;
+    pthread_t copier;
+    sqlite3 *copier_database;
+    struct event_count wake; /* the copier: the log is long, or the ledger closes */
+    _Atomic bool is_closing;
 };
 
 const char *ledger_outcome_name(enum ledger_outcome outcome)
@@ -174,6 +187,11 @@ static err_t open_database(struct ledger *ledger)
     if (n_tables < 0 || (n_tables > 0 && application != APPLICATION_ID))
         return err_new(ERR_INVALID_ARGUMENT, "%s is not a ledger of ours: name another file, or none yet",
                        path);
+    if (n_tables == 0) {
+        char page_size[48];
+        snprintf(page_size, sizeof page_size, "PRAGMA page_size = %d", PAGE_BYTES);
+        TRY(run_text(ledger, page_size));
+    }
     if (version > SCHEMA_VERSION)
         return err_new(ERR_INVALID_ARGUMENT,
                        "%s is a ledger of version %lld; this program reads up to version %d", path,
@@ -193,6 +211,82 @@ static err_t prepare(struct ledger *ledger)
     }
     return err_ok();
 }
+
+/* ---- The write-ahead log ---- */
+
+static int see_log(void *context, sqlite3 *database, const char *name, int n_pages)
+{
+    struct ledger *ledger = context;
+    ASSERT(database == ledger->database && name);
+    if (n_pages < ledger->n_pages_seen) /* it began from the start */
+        ledger->n_pages_seen = 0;
+    if (n_pages - ledger->n_pages_seen >= CHECKPOINT_PAGES) {
+        ledger->n_pages_seen = n_pages;
+        event_count_bump(&ledger->wake);
+    }
+    return SQLITE_OK;
+}
+
+/* Copies what the log has into the file; the pages that the log still has in *n_pages. */
+static void copy_log(struct ledger *ledger, int *n_pages)
+{
+    int n_copied;
+    *n_pages = 0;
+    int rc = sqlite3_wal_checkpoint_v2(ledger->copier_database, NULL, SQLITE_CHECKPOINT_PASSIVE, n_pages,
+                                       &n_copied);
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        log_warn("money", "the log of the ledger %s cannot be copied into it: %s", ledger->options.path,
+                 sqlite3_errmsg(ledger->copier_database));
+}
+
+/* Syncing the disk takes milliseconds, for which no call waits. The log begins from its start when all of it
+ * has been copied and nobody has written meanwhile: when that never happens, writers are stopped for a
+ * moment. */
+static void *copy_logs(void *context)
+{
+    struct ledger *ledger = context;
+    while (!atomic_load(&ledger->is_closing)) {
+        uint32_t seen = event_count_read(&ledger->wake);
+        int n_pages;
+        copy_log(ledger, &n_pages);
+        if (n_pages >= LOG_PAGES_MAX) {
+            pthread_mutex_lock(&ledger->lock);
+            copy_log(ledger, &n_pages);
+            pthread_mutex_unlock(&ledger->lock);
+        }
+        if (!atomic_load(&ledger->is_closing))
+            event_count_wait(&ledger->wake, seen, -1);
+    }
+    return NULL;
+}
+
+/* A database in memory has no log. */
+static err_t start_copier(struct ledger *ledger)
+{
+    if (sqlite3_db_filename(ledger->database, "main")[0] == '\0')
+        return err_ok();
+    if (sqlite3_open_v2(ledger->options.path, &ledger->copier_database,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+        return failed(ledger, "be opened");
+    sqlite3_wal_hook(ledger->database, see_log, ledger);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ledger->has_copier = pthread_create(&ledger->copier, NULL, copy_logs, ledger) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ledger->has_copier ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the ledger");
+}
+
+static void stop_copier(struct ledger *ledger)
+{
+    atomic_store(&ledger->is_closing, true);
+    event_count_bump(&ledger->wake);
+    if (ledger->has_copier)
+        pthread_join(ledger->copier, NULL);
+    sqlite3_close(ledger->copier_database);
+}
+
+/* ---- Entries ---- */
 
 /* Ends a transaction that begun with BEGIN. */
 static err_t finish(struct ledger *ledger, err_t e)
@@ -239,6 +333,8 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
         e = prepare(ledger);
     if (e.code == ERR_OK)
         e = charge_lost(ledger, n_lost);
+    if (e.code == ERR_OK)
+        e = start_copier(ledger);
     if (e.code != ERR_OK)
         ledger_close(ledger);
     else
@@ -250,6 +346,7 @@ void ledger_close(struct ledger *ledger)
 {
     if (ledger == NULL)
         return;
+    stop_copier(ledger);
     for (int i = 0; i < STATEMENTS; i++)
         sqlite3_finalize(ledger->statements[i]);
     sqlite3_close(ledger->database);
