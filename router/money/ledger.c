@@ -1,12 +1,16 @@
 #include "router/money/ledger.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/event_count.h"
@@ -66,7 +70,8 @@ static const char *const SQL[STATEMENTS] = {
     [BALANCE_OF_DAYS] = "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0) FROM balances"
                         " WHERE tenant = ? AND day BETWEEN ? AND ?",
     [REPORT] = "SELECT day, tenant, provider, model, count(*), sum(outcome IS NULL OR outcome IN (1, 3)),"
-               " coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(charged) FROM entries"
+               " coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(charged), "
+               "sum(input_tokens IS NULL OR output_tokens IS NULL) FROM entries"
                " WHERE day BETWEEN ?1 AND ?2 AND outcome IS NOT 2 GROUP BY day, tenant, provider, model"
                " ORDER BY day, tenant, provider, model",
 };
@@ -76,6 +81,7 @@ _Static_assert(LEDGER_UNKNOWN == 1 && LEDGER_RELEASED == 2 && LEDGER_LOST == 3,
 struct ledger {
     pthread_mutex_t lock;
     struct ledger_options options;
+    int lock_file; /* the file again, locked: one writer; -1 = none */
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENTS];
     int n_pages_seen; /* of the log when the copier was last called; under the lock */
@@ -174,17 +180,38 @@ static err_t make_tables(struct ledger *ledger)
     return e;
 }
 
+/* SQLite's own locks are another kind, which are lost when any descriptor of the file is closed: this one
+ * stays open for as long as the database. */
+static err_t lock_file(struct ledger *ledger)
+{
+    const char *path = ledger->options.path;
+    if (strcmp(path, ":memory:") == 0 || ledger->options.read_only)
+        return err_ok();
+    ledger->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (ledger->lock_file < 0)
+        return err_new(ERR_IO, "the ledger %s cannot be opened: %s", path, strerror(errno));
+    if (flock(ledger->lock_file, LOCK_EX | LOCK_NB) != 0)
+        return err_new(ERR_FAILED_PRECONDITION, "another process writes the ledger %s: one router a ledger",
+                       path);
+    return err_ok();
+}
+
 static err_t open_database(struct ledger *ledger)
 {
     const char *path = ledger->options.path;
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    int flags =
+        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (ledger->options.read_only ? 0 : SQLITE_OPEN_CREATE);
+    if (ledger->options.read_only && access(path, F_OK) != 0)
+        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    TRY(lock_file(ledger));
     if (sqlite3_open_v2(path, &ledger->database, flags, NULL) != SQLITE_OK)
         return failed(ledger, "be opened");
     sqlite3_busy_timeout(ledger->database, BUSY_TIMEOUT_MS);
     int64_t application = pragma_value(ledger, "PRAGMA application_id"),
             version = pragma_value(ledger, "PRAGMA user_version"),
             n_tables = pragma_value(ledger, "SELECT count(*) FROM sqlite_master");
-    if (n_tables < 0 || (n_tables > 0 && application != APPLICATION_ID))
+    if (n_tables < 0 || (n_tables == 0 && ledger->options.read_only) ||
+        (n_tables > 0 && application != APPLICATION_ID))
         return err_new(ERR_INVALID_ARGUMENT, "%s is not a ledger of ours: name another file, or none yet",
                        path);
     if (n_tables == 0) {
@@ -196,6 +223,8 @@ static err_t open_database(struct ledger *ledger)
         return err_new(ERR_INVALID_ARGUMENT,
                        "%s is a ledger of version %lld; this program reads up to version %d", path,
                        (long long)version, SCHEMA_VERSION);
+    if (ledger->options.read_only)
+        return run_text(ledger, "PRAGMA query_only = ON");
     TRY(run_text(ledger, "PRAGMA journal_mode = WAL"));
     TRY(run_text(ledger,
                  ledger->options.durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
@@ -268,6 +297,11 @@ static err_t start_copier(struct ledger *ledger)
     if (sqlite3_open_v2(ledger->options.path, &ledger->copier_database,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return failed(ledger, "be opened");
+    /* A connection that has read nothing knows of no log, and copies none. */
+    if (sqlite3_exec(ledger->copier_database, "SELECT count(*) FROM entries WHERE id = 0", NULL, NULL,
+                     NULL) != SQLITE_OK)
+        return err_new(ERR_IO, "the ledger %s cannot be read: %s", ledger->options.path,
+                       sqlite3_errmsg(ledger->copier_database));
     sqlite3_wal_hook(ledger->database, see_log, ledger);
     sigset_t all, before;
     sigfillset(&all);
@@ -300,8 +334,7 @@ static err_t finish(struct ledger *ledger, err_t e)
     return e;
 }
 
-/* Reservations of a process that is gone: their estimates are spent. Another process that has the same file
- * open would lose its own: one router a ledger. */
+/* Reservations of a process that is gone: their estimates are spent. */
 static err_t charge_lost(struct ledger *ledger, uint64_t *n_lost)
 {
     char sql[128];
@@ -325,15 +358,16 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
     if (ledger == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     ledger->options = *options;
+    ledger->lock_file = -1;
     ASSERT(pthread_mutex_init(&ledger->lock, NULL) == 0);
     ledger->options.path = mem_strdup(options->path);
     err_t e = ledger->options.path ? open_database(ledger)
                                    : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     if (e.code == ERR_OK)
         e = prepare(ledger);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK && !options->read_only)
         e = charge_lost(ledger, n_lost);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK && !options->read_only)
         e = start_copier(ledger);
     if (e.code != ERR_OK)
         ledger_close(ledger);
@@ -350,6 +384,8 @@ void ledger_close(struct ledger *ledger)
     for (int i = 0; i < STATEMENTS; i++)
         sqlite3_finalize(ledger->statements[i]);
     sqlite3_close(ledger->database);
+    if (ledger->lock_file >= 0)
+        close(ledger->lock_file);
     pthread_mutex_destroy(&ledger->lock);
     mem_free((char *)ledger->options.path);
     mem_free(ledger);
@@ -578,6 +614,7 @@ static void give_line(sqlite3_stmt *row, void (*line)(void *context, const struc
         .input_tokens = (uint64_t)sqlite3_column_int64(row, 6),
         .output_tokens = (uint64_t)sqlite3_column_int64(row, 7),
         .cost = sqlite3_column_int64(row, 8),
+        .n_uncounted = (uint64_t)sqlite3_column_int64(row, 9),
     };
     line(context, &out);
 }
