@@ -305,7 +305,8 @@ static void go_on(struct connection *c)
                 c->step.size == 0 && !c->has_head && (c->last == MOCK_RESET || c->last == MOCK_NOTHING);
             if (!is_silent)
                 write_step(c, told_bytes);
-        } while (!c->is_over && c->answer->per_chunk_ns == 0 && evbuffer_get_length(c->out) < SOCKET_BYTES);
+        } while (!c->is_over && (c->answer->per_chunk_ns == 0 || c->answer->piece == 0) &&
+                 evbuffer_get_length(c->out) < SOCKET_BYTES);
         if (!c->is_over && c->answer->per_chunk_ns > 0) {
             if (write_out(c))
                 wait_ns(c, c->answer->per_chunk_ns);
@@ -629,7 +630,12 @@ static err_t start(struct mock_provider *provider)
     TRY(listen_open(provider->options.host, provider->options.port, &provider->listen_fd, 1, &n_fds,
                     &provider->port));
     provider->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    provider->base = event_base_new();
+    struct event_config *config = event_config_new();
+    if (config)
+        (void)event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER); /* or a chunk takes 1 ms more */
+    provider->base = config ? event_base_new_with_config(config) : NULL;
+    if (config)
+        event_config_free(config);
     if (provider->stop_fd < 0 || !provider->base)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the mock provider");
     provider->listener = evconnlistener_new(provider->base, on_accept, provider, LEV_OPT_CLOSE_ON_EXEC, 0,
