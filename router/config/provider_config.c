@@ -22,11 +22,7 @@ static err_t no_memory(void)
 static err_t read_money(const struct yaml_value *map, const char *key, nanodollars *out)
 {
     struct yaml_value value = yaml_at(map, key);
-    const char *text = NULL;
-    TRY(yaml_text(&value, &text));
-    if (text && money_parse(text, out).code != ERR_OK)
-        return yaml_wrong(&value, "\"%.40s\" is not an amount in dollars, like 0.0375", text);
-    return err_ok();
+    return yaml_money(&value, out);
 }
 
 static err_t read_day(const struct yaml_value *value, int64_t *out)
