@@ -218,10 +218,10 @@ static void on_info(void *context, const struct bantam_answer *answer)
 static void on_info_done(void *context, const struct bantam_outcome *outcome)
 {
     struct replica *replica = context;
-    (void)outcome;
     replica->n_calls--;
     replica->is_asking_info = false;
-    replica->ask_info_ns = fleet_now_ns(replica->fleet) + FLEET_INFO_RETRY_NS;
+    if (outcome->error.code != ERR_OK)
+        replica->ask_info_ns = fleet_now_ns(replica->fleet) + FLEET_INFO_RETRY_NS;
 }
 
 static void ask_info(struct replica *replica)
@@ -277,8 +277,10 @@ static void look(struct replica *replica, int64_t now_ns)
     if (view.n_messages != replica->n_reports)
         take_report(replica, &view);
     replica->is_reachable = view.connected || is_refusal(view.failure);
-    if (!replica->is_reachable)
+    if (!replica->is_reachable) {
         replica->has_fresh_info = false;
+        replica->ask_info_ns = 0;
+    }
     bool was_up = replica->is_up;
     replica->is_up = replica->is_reachable && replica->has_fresh_info && !replica->is_leaving &&
                      is_well(replica, &view) && serves_ours(replica);
