@@ -151,7 +151,11 @@ static err_t listen_on(struct rpc_server *server)
     if (port <= 0)
         return listen_explain_failure(options->host, options->port);
     server->port = (uint16_t)port;
-    return accept_guard_open(server->port, options->max_connections, options->metrics, &server->guard);
+    server->watch = (struct connection_watch){.limits = {.max_streams = options->max_streams},
+                                              .clear_text = !options->tls,
+                                              .metrics = options->metrics,
+                                              .port = server->port};
+    return accept_guard_open(&server->watch, options->max_connections, &server->guard);
 }
 
 static err_t start_threads(struct rpc_server *server)
@@ -267,6 +271,7 @@ void rpc_server_close(struct rpc_server *server)
     ASSERT(atomic_load(&server->n_allocated) == 0);
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
+    connection_watch_end(&server->watch);
     slow_sends_destroy(&server->slow_sends);
     ASSERT(server->n_awaited == 0 && TAILQ_EMPTY(&server->calls));
     pthread_mutex_destroy(&server->calls_mutex);
