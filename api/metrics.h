@@ -18,8 +18,8 @@
 
 #define METRIC_REASONS(X)                                                                                    \
     X(STOP, "stop")                                                                                          \
-    X(LENGTH, "length") X(ABORT, "abort") X(ERROR, "error") X(TOOL_CALLS, "tool_calls")                      \
-        X(CONTENT_FILTER, "content_filter")
+    X(LENGTH, "length")                                                                                      \
+    X(ABORT, "abort") X(ERROR, "error") X(TOOL_CALLS, "tool_calls") X(CONTENT_FILTER, "content_filter")
 
 #define METRIC_DOORS(X) X(GRPC, "grpc") X(HTTP, "http")
 

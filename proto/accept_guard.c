@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -130,12 +131,18 @@ static int system_accept(int socket, struct sockaddr *address, socklen_t *addres
     return (int)syscall(SYS_accept4, socket, address, address_bytes, flags);
 }
 
-/* Nothing is left for one more: closes who knocks. False when even that failed. */
+/* Nothing is left for one more: closes who knocks. False when even that failed. Another thread may take what
+ * the spare descriptor leaves, mostly not for long; whoever still waits after that waits for the next to
+ * knock. */
 static bool turn_away(struct accept_guard *guard, int socket)
 {
     if (guard->spare >= 0)
         (void)close(guard->spare);
     int connection = system_accept(socket, NULL, NULL, SOCK_CLOEXEC);
+    for (int i = 0; i < ACCEPT_SPARE_TRIES && connection < 0 && errno != EAGAIN; i++) {
+        (void)sched_yield();
+        connection = system_accept(socket, NULL, NULL, SOCK_CLOEXEC);
+    }
     if (connection >= 0)
         (void)close(connection);
     guard->spare = open_spare();

@@ -18,6 +18,8 @@ enum {
     ACCEPT_GUARD_SOCKETS = 8, /* of a port */
     ACCEPT_COUNT_MS = 100, /* at the limit, connections are counted anew so often: that takes a look at every
                               file of the process. One that has ended makes room then */
+    ACCEPT_SPARE_TRIES =
+        1000, /* to get hold of a descriptor for closing who knocks, others let run between */
 };
 
 struct accept_guard;

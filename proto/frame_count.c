@@ -38,8 +38,8 @@ static enum frame_fault reset_stream(struct frame_count *count, const struct fra
 {
     if (stream <= count->newest_at[0])
         return FRAME_FINE;
-    count->n_hasty += 2; /* one for the stream's opening, which took one off */
-    return count->n_hasty > limits->max_streams ? FRAME_FAULT_RESETS : FRAME_FINE;
+    count->n_hasty += 2; /* one more than its opening takes off, or would have */
+    return count->n_hasty > limits->max_streams + 1 ? FRAME_FAULT_RESETS : FRAME_FINE;
 }
 
 /* A frame's head is there. */
