@@ -110,6 +110,9 @@ struct service_vtable {
     void (*kv_unsubscribe)(struct service *service, struct kv_subscription *subscription);
     /* Where the service and the doors in front of it count. Lives as long as the service. */
     struct metrics *(*metrics)(struct service *service);
+    /* Appends what the service counts beyond api/metrics.h, in Prometheus's text format (proto/metrics_text.h
+     * has the means). False when it does not fit. NULL: nothing. */
+    bool (*metrics_text)(struct service *service, struct buffer *out);
 
     /* The i-th of the models that may be asked for, by name; false when there are no more. NULL: the one of
      * model_info. */

@@ -64,6 +64,8 @@ static const struct {
     {"latency", "arrivals at a rate, in process", bench_latency},
 #ifdef BANTAM_SERVER
     {"serve", "a running server over gRPC, closed or open loop", bench_serve},
+    {"provider", "a MOCK model provider, for tests and demonstrations: its answers are made up",
+     bench_provider},
     {"doors", "the doors alone: a model that costs nothing, streams and whole answers", bench_doors},
 #endif
     {"ops", "the ops of a layer, on a device", bench_ops},

@@ -100,13 +100,30 @@ static void handle(void *context, struct http_exchange *exchange)
                 routes[i].handle(door, exchange);
             return;
         }
+    const struct extra_route *extra = extra_route_find(&door->options.extra, path);
+    if (extra) {
+        extra->handle(extra->context, exchange);
+        return;
+    }
     http_refuse_with(exchange, 404, "known paths: /metrics, /health, /ready, /loads, /drain");
 }
 
-static void nothing(void *context, struct http_exchange *exchange)
+static void pump(void *context, struct http_exchange *exchange)
 {
-    (void)context;
-    (void)exchange;
+    const struct admin_door *door = context;
+    const struct extra_route *extra =
+        extra_route_find(&door->options.extra, http_exchange_head(exchange)->path);
+    if (extra && extra->pump)
+        extra->pump(extra->context, exchange);
+}
+
+static void ended(void *context, struct http_exchange *exchange)
+{
+    const struct admin_door *door = context;
+    const struct extra_route *extra =
+        extra_route_find(&door->options.extra, http_exchange_head(exchange)->path);
+    if (extra && extra->ended)
+        extra->ended(extra->context, exchange);
 }
 
 /* --- opening and closing */
@@ -133,8 +150,8 @@ err_t admin_door_open(struct service *service, const struct admin_door_options *
         .progress = &door->progress,
         .context = door,
         .handle = handle,
-        .pump = nothing,
-        .ended = nothing,
+        .pump = pump,
+        .ended = ended,
     };
     err_t e = http_open_transport(&limits, &server, &door->server);
     if (e.code != ERR_OK) {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include "api/service.h"
 #include "base/error.h"
+#include "proto/extra_routes.h"
 
 struct admin_door;
 
@@ -19,6 +20,7 @@ struct admin_door_options {
     /* POST /drain: the same as being told to stop by a signal. On a thread of the door; must not block. */
     void (*drain)(void *context);
     void *context;
+    struct extra_routes extra; /* beside its own */
 };
 
 /* 127.0.0.1, port 8002, orders allowed. */

@@ -26,11 +26,14 @@ enum {
     OPENAI_ID_BYTES_MAX = REQUEST_ID_BYTES_MAX + 16,
 };
 
-/* What a decoded request needs besides its bytes, and the field that an error is about. Zero-initialise;
- * openai_scratch_free when the request is no longer needed (idempotent; param stays). */
+/* What a decoded request needs besides its bytes, and the field that an error is about. Zero-initialise but
+ * for passes_on; openai_scratch_free when the request is no longer needed (idempotent; param stays). */
 struct openai_scratch {
-    void *document;                     /* jansson's */
-    void *blocks;                       /* arrays */
+    bool passes_on;     /* the request is for a service that may pass it on (api/service.h): what no engine
+                           does is noted and not refused, and hints are read */
+    const char *beyond; /* the note; NULL = nothing */
+    void *document;     /* jansson's */
+    void *blocks;       /* arrays */
     char param[OPENAI_PARAM_BYTES_MAX]; /* "" = no field in particular */
 };
 void openai_scratch_free(struct openai_scratch *scratch);
@@ -60,7 +63,9 @@ struct openai_request {
     bool return_tokens_as_token_ids; /* vLLM: logprobs name tokens "token_id:17" */
 };
 
-/* Pointers in *out live as long as body and scratch. */
+/* Pointers in *out live as long as body and scratch. With scratch->passes_on the request has its original,
+ * what of it is beyond an engine, and the hints of its field "bantam"; messages then hold what text there is.
+ * Without, "bantam" is a field that nobody knows. */
 err_t openai_decode_request(enum openai_kind kind, const char *body, size_t body_bytes,
                             struct openai_scratch *scratch, struct openai_request *out) ERR_MUST_CHECK;
 /* The request for one of its prompts. */
@@ -92,26 +97,30 @@ struct openai_answer {
     char id[OPENAI_ID_BYTES_MAX]; /* "chatcmpl-..." | "cmpl-..." */
     struct buffer opening;        /* owned: how every message begins; of openai_answer_prepare */
 };
-/* Once id and all else stand. */
-bool openai_answer_prepare(struct openai_answer *answer);
+/* Once id and all else stand; again when it is known who answers, if the service has others do it (NULL: it
+ * answers itself). */
+bool openai_answer_prepare(struct openai_answer *answer, const struct answer_source *source);
 void openai_answer_free(struct openai_answer *answer);
 
 /* A choice of the answer, and how much of it was encoded. */
 struct openai_choice {
     uint32_t index; /* in the answer */
     bool started;
-    uint32_t completion_tokens;
-    size_t text_offset;    /* characters of text before the next token with logprobs */
-    const char *echo_text; /* echo: echo_bytes of the prompt's text */
+    uint32_t completion_tokens; /* so far; whoever counts usage keeps it */
+    size_t text_offset;         /* characters of text before the next token with logprobs */
+    const char *echo_text;      /* echo: echo_bytes of the prompt's text */
     size_t echo_bytes;
 };
 
 struct openai_usage {
     uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    bool is_unknown;                    /* null, whatever the numbers are */
+    const struct answer_source *source; /* "bantam" in it, or beside it when it is null; NULL = none */
 };
 
 /* One event of a stream as "data: {...}" and a blank line; nothing when it has nothing that shows. usage:
- * with continuous_usage, else NULL. */
+ * with continuous_usage, else NULL. Where the client asked for no usage the end of a choice tells who
+ * answered. */
 bool openai_encode_chunk(const struct openai_answer *answer, struct openai_choice *choice,
                          const struct event *event, const struct openai_usage *usage, struct buffer *out);
 /* The last two messages of a stream. */
@@ -127,8 +136,11 @@ bool openai_encode_choice(const struct openai_answer *answer, struct openai_choi
 bool openai_encode_end(const struct openai_answer *answer, const struct event *first,
                        const struct openai_usage *usage, struct buffer *out);
 
-bool openai_encode_models(const struct model_info *model, int64_t created_unix_s, struct buffer *out);
-bool openai_encode_model(const struct model_info *model, int64_t created_unix_s, struct buffer *out);
+/* The i-th model that may be asked for; false when there are no more. */
+bool openai_model_card(struct service *service, size_t i, struct model_card *out);
+bool openai_encode_models(struct service *service, int64_t created_unix_s, struct buffer *out);
+bool openai_encode_model(struct service *service, const struct model_card *card, int64_t created_unix_s,
+                         struct buffer *out);
 /* with_strs: the text of each, too. */
 bool openai_encode_tokens(struct service *service, const uint32_t *ids, size_t n_ids, bool with_strs,
                           struct buffer *out);

@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include "proto/codec_openai.h"
+#include "proto/openai_pieces.h"
 
 enum { TOKEN_TEXT_BYTES_MAX = 8 << 10, OPENAI_OPENING_BYTES_MAX = 8 << 10 };
 
@@ -313,26 +313,37 @@ static bool encode_token_ids(const struct openai_answer *answer, const struct ev
     return encode_ids("token_ids", event->token_ids, request->prompt_only ? 0 : event->n_token_ids, out);
 }
 
+/* What is not known is null, and who answered then stands beside it. */
 static bool encode_usage(const struct openai_usage *usage, struct buffer *out)
 {
-    return PRINT("\"usage\":{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64
-                 ",\"total_tokens\":%" PRIu64 ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}}",
-                 usage->prompt_tokens, usage->completion_tokens,
-                 usage->prompt_tokens + usage->completion_tokens, usage->cached_tokens);
+    if (usage->is_unknown)
+        return TEXT("\"usage\":null") &&
+               (!usage->source || (TEXT(",") && openai_encode_source(usage->source, out)));
+    bool good =
+        PRINT("\"usage\":{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64
+              ",\"total_tokens\":%" PRIu64 ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}",
+              usage->prompt_tokens, usage->completion_tokens, usage->prompt_tokens + usage->completion_tokens,
+              usage->cached_tokens);
+    if (usage->source)
+        good = good && TEXT(",") && openai_encode_source(usage->source, out);
+    return good && TEXT("}");
 }
 
 /* The opening of every message, up to its choices. */
-bool openai_answer_prepare(struct openai_answer *answer)
+bool openai_answer_prepare(struct openai_answer *answer, const struct answer_source *source)
 {
     struct buffer *out = &answer->opening;
+    const char *model = source && source->model[0] ? source->model : answer->model->model;
+    const char *fingerprint = source ? source->fingerprint : answer->model->fingerprint;
+    buffer_clear(out);
     const char *object = answer->request->kind == OPENAI_COMPLETION ? "text_completion"
                          : answer->request->stream                  ? "chat.completion.chunk"
                                                                     : "chat.completion";
     out->limit_bytes = OPENAI_OPENING_BYTES_MAX;
     return TEXT("{\"id\":") && STRING(answer->id) &&
            PRINT(",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", object, answer->created_unix_s) &&
-           STRING(answer->model->model) && TEXT(",\"system_fingerprint\":") &&
-           STRING(answer->model->fingerprint) && TEXT(",\"choices\":[");
+           STRING(model) && TEXT(",\"system_fingerprint\":") &&
+           (fingerprint[0] ? STRING(fingerprint) : TEXT("null")) && TEXT(",\"choices\":[");
 }
 
 void openai_answer_free(struct openai_answer *answer)
@@ -351,8 +362,9 @@ static bool encode_opening(const struct openai_answer *answer, struct buffer *ou
 static bool shows(const struct openai_answer *answer, const struct openai_choice *choice,
                   const struct event *event)
 {
-    bool tokens = event->n_token_ids > 0 && !answer->request->prompt_only;
-    return event->kind == EVENT_FINISHED || !choice->started || (tokens && event->text_bytes > 0) ||
+    bool shows_output = !answer->request->prompt_only, tokens = event->n_token_ids > 0 && shows_output;
+    return event->kind == EVENT_FINISHED || !choice->started || (shows_output && event->text_bytes > 0) ||
+           (answer->request->kind == OPENAI_CHAT && openai_has_pieces(event)) ||
            (tokens && (answer->request->return_token_ids || answer->request->logprobs >= 0));
 }
 
@@ -366,14 +378,17 @@ static bool encode_chunk_body(const struct openai_answer *answer, struct openai_
     bool good = TEXT("\"delta\":{");
     if (!choice->started)
         good = good && TEXT("\"role\":\"assistant\",");
-    return good && TEXT("\"content\":") && encode_text(answer, choice, event, out) && TEXT("}");
+    good = good && TEXT("\"content\":");
+    if (event->text_bytes == 0 && openai_has_pieces(event))
+        good = good && TEXT("null");
+    else
+        good = good && encode_text(answer, choice, event, out);
+    return good && openai_encode_delta_pieces(event, out) && TEXT("}");
 }
 
 bool openai_encode_chunk(const struct openai_answer *answer, struct openai_choice *choice,
                          const struct event *event, const struct openai_usage *usage, struct buffer *out)
 {
-    if (!answer->request->prompt_only)
-        choice->completion_tokens += (uint32_t)event->n_token_ids;
     if (!shows(answer, choice, event))
         return true;
     bool good = TEXT("data: ") && encode_opening(answer, out) &&
@@ -384,6 +399,8 @@ bool openai_encode_chunk(const struct openai_answer *answer, struct openai_choic
         good = good && TEXT(",") && encode_usage(usage, out);
     else if (answer->request->include_usage)
         good = good && TEXT(",\"usage\":null");
+    else if (event->kind == EVENT_FINISHED && event->source)
+        good = good && TEXT(",") && openai_encode_source(event->source, out);
     choice->started = true;
     return good && TEXT("}\n\n");
 }
@@ -414,7 +431,10 @@ bool openai_encode_choice(const struct openai_answer *answer, struct openai_choi
     bool good = (choice->index == 0 || TEXT(",")) && PRINT("{\"index\":%" PRIu32 ",", choice->index);
     if (chat)
         good = good && TEXT("\"message\":{\"role\":\"assistant\",\"content\":") &&
-               encode_text(answer, choice, event, out) && TEXT(",\"refusal\":null}");
+               (event->text_bytes == 0 && (event->n_tool_calls > 0 || event->refusal_bytes > 0)
+                    ? TEXT("null")
+                    : encode_text(answer, choice, event, out)) &&
+               openai_encode_message_pieces(event, out) && TEXT("}");
     else
         good = good && TEXT("\"text\":") && encode_text(answer, choice, event, out);
     good = good && encode_logprobs(answer, choice, event, out) &&
@@ -439,24 +459,49 @@ bool openai_encode_end(const struct openai_answer *answer, const struct event *f
 
 /* --- the rest */
 
-bool openai_encode_model(const struct model_info *model, int64_t created_unix_s, struct buffer *out)
+static bool encode_card(const struct model_card *card, int64_t created_unix_s, struct buffer *out)
 {
-    return TEXT("{\"id\":") && STRING(model->model) &&
-           PRINT(",\"object\":\"model\",\"created\":%" PRId64 ",\"owned_by\":\"bantam\",\"root\":",
-                 created_unix_s) &&
-           STRING(model->model) &&
-           PRINT(",\"parent\":null,\"max_model_len\":%" PRIu32 ",\"fingerprint\":", model->max_model_len) &&
-           STRING(model->fingerprint) && TEXT(",\"fingerprints\":{\"weights\":") &&
-           STRING(model->weights_fingerprint) && TEXT(",\"tokenizer\":") &&
-           STRING(model->tokenizer_fingerprint) && TEXT(",\"template\":") &&
-           STRING(model->template_fingerprint) && TEXT(",\"arithmetic\":") &&
-           STRING(model->arithmetic_fingerprint) && TEXT("}}");
+    return TEXT("{\"id\":") && STRING(card->name) &&
+           PRINT(",\"object\":\"model\",\"created\":%" PRId64 ",\"owned_by\":", created_unix_s) &&
+           STRING(card->owner) && TEXT(",\"root\":") && STRING(card->name) &&
+           TEXT(",\"parent\":null,\"max_model_len\":") &&
+           (card->context_tokens > 0 ? PRINT("%" PRIu32, card->context_tokens) : TEXT("null"));
 }
 
-bool openai_encode_models(const struct model_info *model, int64_t created_unix_s, struct buffer *out)
+static bool encode_fingerprints(const struct model_info *model, struct buffer *out)
 {
-    return TEXT("{\"object\":\"list\",\"data\":[") && openai_encode_model(model, created_unix_s, out) &&
-           TEXT("]}");
+    return TEXT(",\"fingerprint\":") && STRING(model->fingerprint) &&
+           TEXT(",\"fingerprints\":{\"weights\":") && STRING(model->weights_fingerprint) &&
+           TEXT(",\"tokenizer\":") && STRING(model->tokenizer_fingerprint) && TEXT(",\"template\":") &&
+           STRING(model->template_fingerprint) && TEXT(",\"arithmetic\":") &&
+           STRING(model->arithmetic_fingerprint) && TEXT("}");
+}
+
+bool openai_model_card(struct service *service, size_t i, struct model_card *out)
+{
+    if (service->vtable->model_card)
+        return service->vtable->model_card(service, i, out);
+    const struct model_info *model = service->vtable->model_info(service);
+    *out = (struct model_card){model->model, "bantam", model->max_model_len};
+    return i == 0;
+}
+
+bool openai_encode_model(struct service *service, const struct model_card *card, int64_t created_unix_s,
+                         struct buffer *out)
+{
+    bool good = encode_card(card, created_unix_s, out);
+    if (!service->vtable->model_card)
+        good = good && encode_fingerprints(service->vtable->model_info(service), out);
+    return good && TEXT("}");
+}
+
+bool openai_encode_models(struct service *service, int64_t created_unix_s, struct buffer *out)
+{
+    struct model_card card;
+    bool good = TEXT("{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; good && openai_model_card(service, i, &card); i++)
+        good = (i == 0 || TEXT(",")) && openai_encode_model(service, &card, created_unix_s, out);
+    return good && TEXT("]}");
 }
 
 static bool encode_strs(struct service *service, const uint32_t *ids, size_t n_ids, struct buffer *out)

@@ -7,7 +7,6 @@
 #include "proto/openai_fields.h"
 
 #define INVALID(...) err_new(ERR_INVALID_ARGUMENT, __VA_ARGS__)
-#define LACKING(...) err_new(ERR_UNIMPLEMENTED, __VA_ARGS__)
 
 struct decoder {
     struct openai_scratch *scratch;
@@ -47,13 +46,7 @@ static const struct {
 
 static err_t lacking(struct decoder *d, const char *name, const char *why)
 {
-    openai_blame(d->scratch, "%s", name);
-    return LACKING("%s is not supported: %s", name, why);
-}
-
-static bool text_is(const json_t *value, const char *text)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+    return openai_lacking(d->scratch, name, "%s is not supported: %s", name, why);
 }
 
 /* Tools that must not be called, and an answer in plain text, are what there is without a grammar. */
@@ -61,16 +54,16 @@ static err_t refuse_tools(struct decoder *d)
 {
     const json_t *choice = openai_find(d->root, "tool_choice");
     const json_t *format = openai_find(d->root, "response_format");
-    if (!openai_asks_for_nothing(openai_find(d->root, "tools")) && !text_is(choice, "none"))
-        return lacking(d, "tools", NEEDS_CONSTRAINED_DECODING "; tool_choice \"none\" asks for no call");
-    if (choice && !text_is(choice, "none") && !text_is(choice, "auto"))
-        return lacking(d, "tool_choice", NEEDS_CONSTRAINED_DECODING);
+    if (!openai_asks_for_nothing(openai_find(d->root, "tools")) && !openai_text_is(choice, "none"))
+        TRY(lacking(d, "tools", NEEDS_CONSTRAINED_DECODING "; tool_choice \"none\" asks for no call"));
+    if (choice && !openai_text_is(choice, "none") && !openai_text_is(choice, "auto"))
+        TRY(lacking(d, "tool_choice", NEEDS_CONSTRAINED_DECODING));
     const json_t *call = openai_find(d->root, "function_call");
-    if (call && !text_is(call, "none") && !text_is(call, "auto"))
-        return lacking(d, "function_call", NEEDS_CONSTRAINED_DECODING);
+    if (call && !openai_text_is(call, "none") && !openai_text_is(call, "auto"))
+        TRY(lacking(d, "function_call", NEEDS_CONSTRAINED_DECODING));
     if (format && !json_is_object(format))
         return openai_wrong_type(d->scratch, "response_format", format, "an object");
-    if (format && !text_is(json_object_get(format, "type"), "text"))
+    if (format && !openai_text_is(json_object_get(format, "type"), "text"))
         return lacking(d, "response_format", NEEDS_CONSTRAINED_DECODING "; only {\"type\": \"text\"} is");
     return err_ok();
 }
@@ -79,12 +72,86 @@ static err_t refuse_lacking(struct decoder *d)
 {
     for (size_t i = 0; i < sizeof lacking_fields / sizeof lacking_fields[0]; i++)
         if (!openai_asks_for_nothing(openai_find(d->root, lacking_fields[i].name)))
-            return lacking(d, lacking_fields[i].name, lacking_fields[i].why);
+            TRY(lacking(d, lacking_fields[i].name, lacking_fields[i].why));
     TRY(refuse_tools(d));
     const json_t *modalities = openai_find(d->root, "modalities");
     for (size_t i = 0; i < json_array_size(modalities); i++)
-        if (!text_is(json_array_get(modalities, i), "text"))
-            return lacking(d, "modalities", "this model gives text only");
+        if (!openai_text_is(json_array_get(modalities, i), "text"))
+            TRY(lacking(d, "modalities", "this model gives text only"));
+    return err_ok();
+}
+
+/* --- hints about where it may go */
+
+/* Strings as they are, whole numbers as text. */
+static err_t decode_hint(struct decoder *d, const json_t *value, const char *name, const char **out)
+{
+    char field[OPENAI_PARAM_BYTES_MAX];
+    (void)snprintf(field, sizeof field, "bantam.%s", name);
+    if (!json_is_string(value) && !json_is_integer(value))
+        return openai_wrong_type(d->scratch, field, value, "a string or a whole number");
+    openai_blame(d->scratch, "%s", field);
+    const char *text = json_string_value(value);
+    if (text && strlen(text) != json_string_length(value))
+        return INVALID("%s contains a NUL character", field);
+    if (text && strlen(text) > REQUEST_HINT_BYTES_MAX)
+        return INVALID("%s has %zu bytes; at most %d are allowed", field, strlen(text),
+                       REQUEST_HINT_BYTES_MAX);
+    openai_blame(d->scratch, "%s", "");
+    *out = text;
+    return text ? err_ok() : openai_print(d->scratch, out, "%lld", (long long)json_integer_value(value));
+}
+
+static const struct {
+    const char *field, *hint;
+} hint_fields[] = {{"route", "route"},
+                   {"privacy", "privacy"},
+                   {"complexity", "complexity"},
+                   {"max_cost", "max-cost"},
+                   {"task", "task"}};
+#define N_HINT_FIELDS (sizeof hint_fields / sizeof hint_fields[0])
+_Static_assert(N_HINT_FIELDS <= REQUEST_HINTS_MAX, "a body's hints fit");
+
+static err_t check_hint_names(struct decoder *d, const json_t *object)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value)
+    {
+        size_t i = 0;
+        while (i < N_HINT_FIELDS && strcmp(hint_fields[i].field, key) != 0)
+            i++;
+        openai_blame(d->scratch, "bantam");
+        if (i == N_HINT_FIELDS)
+            return INVALID("bantam.%.32s is not a hint; hints are route, privacy, complexity, max_cost and "
+                           "task",
+                           key);
+    }
+    openai_blame(d->scratch, "%s", "");
+    return err_ok();
+}
+
+static err_t decode_hints(struct decoder *d)
+{
+    const json_t *object = openai_find(d->root, "bantam");
+    if (!object)
+        return err_ok();
+    if (!json_is_object(object))
+        return openai_wrong_type(d->scratch, "bantam", object, "an object of hints");
+    TRY(check_hint_names(d, object));
+    void *memory;
+    TRY(openai_allocate(d->scratch, N_HINT_FIELDS, sizeof(struct request_hint), &memory));
+    struct request_hint *hints = memory;
+    size_t n = 0;
+    for (size_t i = 0; i < N_HINT_FIELDS; i++) {
+        const json_t *value = openai_find(object, hint_fields[i].field);
+        if (!value)
+            continue;
+        hints[n].name = hint_fields[i].hint;
+        TRY(decode_hint(d, value, hint_fields[i].field, &hints[n++].value));
+    }
+    d->out->request.hints = hints;
+    d->out->request.n_hints = n;
     return err_ok();
 }
 
@@ -317,137 +384,6 @@ static err_t decode_prompts(struct decoder *d)
     return err_ok();
 }
 
-/* --- messages */
-
-/* What a part of a message is, when it is not text. */
-static const char *kind_of_part(const char *type)
-{
-    static const struct {
-        const char *type, *kind;
-    } kinds[] = {
-        {"image_url", "an image"}, {"image", "an image"},        {"input_image", "an image"},
-        {"input_audio", "audio"},  {"audio_url", "audio"},       {"audio", "audio"},
-        {"video_url", "a video"},  {"video", "a video"},         {"file", "a file"},
-        {"input_file", "a file"},  {"image_embeds", "an image"}, {"image_pil", "an image"},
-    };
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(kinds[i].type, type) == 0)
-            return kinds[i].kind;
-    return "of an unknown kind";
-}
-
-static err_t part_text(struct openai_scratch *scratch, const json_t *part, size_t message, size_t index,
-                       const json_t **text)
-{
-    char name[OPENAI_PARAM_BYTES_MAX];
-    (void)snprintf(name, sizeof name, "messages[%zu].content[%zu]", message, index);
-    if (!json_is_object(part))
-        return openai_wrong_type(scratch, name, part, "an object with a type");
-    const json_t *type = json_object_get(part, "type");
-    openai_blame(scratch, "%s", name);
-    if (!json_is_string(type))
-        return INVALID("%s has no type", name);
-    const char *key = text_is(type, "text") || text_is(type, "input_text") || text_is(type, "output_text")
-                          ? "text"
-                      : text_is(type, "refusal") ? "refusal"
-                                                 : NULL;
-    if (!key)
-        return LACKING("%s is %s (type \"%.32s\"); this model takes text only", name,
-                       kind_of_part(json_string_value(type)), json_string_value(type));
-    *text = json_object_get(part, key);
-    if (!json_is_string(*text))
-        return INVALID("%s has no %s", name, key);
-    openai_blame(scratch, "%s", "");
-    return err_ok();
-}
-
-/* Parts are put together with line breaks, as vLLM does. */
-static err_t join_parts(struct openai_scratch *scratch, const json_t *parts, size_t message,
-                        struct chat_message *out)
-{
-    size_t n = json_array_size(parts), bytes = 0;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *text;
-        TRY(part_text(scratch, json_array_get(parts, i), message, i, &text));
-        bytes += json_string_length(text) + 1;
-    }
-    void *memory;
-    TRY(openai_allocate(scratch, bytes, 1, &memory));
-    char *content = memory;
-    size_t at = 0;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *text;
-        TRY(part_text(scratch, json_array_get(parts, i), message, i, &text));
-        if (i > 0)
-            content[at++] = '\n';
-        memcpy(content + at, json_string_value(text), json_string_length(text));
-        at += json_string_length(text);
-    }
-    out->content = content;
-    out->content_bytes = at;
-    return err_ok();
-}
-
-static err_t decode_message(struct openai_scratch *scratch, const json_t *value, size_t index,
-                            struct chat_message *out)
-{
-    char name[OPENAI_PARAM_BYTES_MAX];
-    (void)snprintf(name, sizeof name, "messages[%zu]", index);
-    if (!json_is_object(value))
-        return openai_wrong_type(scratch, name, value, "an object with role and content");
-    (void)snprintf(name, sizeof name, "messages[%zu].role", index);
-    const json_t *role = json_object_get(value, "role");
-    if (!json_is_string(role))
-        return openai_wrong_type(scratch, name, role, "a string");
-    openai_blame(scratch, "%s", name);
-    if (strlen(json_string_value(role)) != json_string_length(role))
-        return INVALID("%s contains a NUL character", name);
-    /* What OpenAI's newer models call developer, templates know as system. */
-    out->role = text_is(role, "developer") ? "system" : json_string_value(role);
-    (void)snprintf(name, sizeof name, "messages[%zu].tool_calls", index);
-    openai_blame(scratch, "%s", name);
-    if (!openai_asks_for_nothing(openai_find(value, "tool_calls")))
-        return LACKING("%s is not supported: templates get a role and a text", name);
-    openai_blame(scratch, "%s", "");
-    const json_t *content = openai_find(value, "content");
-    if (json_is_array(content))
-        return join_parts(scratch, content, index, out);
-    (void)snprintf(name, sizeof name, "messages[%zu].content", index);
-    if (!json_is_string(content) && !(content == NULL && text_is(role, "assistant")))
-        return openai_wrong_type(scratch, name, content, "a string or a list of parts");
-    out->content = content ? json_string_value(content) : "";
-    out->content_bytes = content ? json_string_length(content) : 0;
-    return err_ok();
-}
-
-static err_t decode_messages(struct openai_scratch *scratch, const json_t *root, struct request *out)
-{
-    const json_t *value = openai_find(root, "messages");
-    if (!json_is_array(value))
-        return openai_wrong_type(scratch, "messages", value, "a list of messages");
-    size_t n = json_array_size(value);
-    openai_blame(scratch, "messages");
-    if (n == 0 || n > REQUEST_MESSAGES_MAX)
-        return INVALID("messages has %zu entries; 1 to %d are allowed", n, REQUEST_MESSAGES_MAX);
-    openai_blame(scratch, "%s", "");
-    void *memory;
-    TRY(openai_allocate(scratch, n, sizeof(struct chat_message), &memory));
-    struct chat_message *messages = memory;
-    for (size_t i = 0; i < n; i++)
-        TRY(decode_message(scratch, json_array_get(value, i), i, &messages[i]));
-    out->prompt_kind = PROMPT_MESSAGES;
-    out->messages = messages;
-    out->n_messages = n;
-    bool opens = true, adds = false;
-    TRY(openai_bool(scratch, root, "add_generation_prompt", &opens, NULL));
-    TRY(openai_bool(scratch, root, "add_special_tokens", &adds, NULL));
-    out->no_generation_prompt = !opens;
-    if (!adds)
-        return err_ok();
-    openai_blame(scratch, "add_special_tokens");
-    return LACKING("add_special_tokens is not supported with messages: the template writes them");
-}
-
 /* --- the request */
 
 static err_t decode_stream(struct decoder *d)
@@ -473,20 +409,21 @@ static err_t check_together(struct decoder *d)
     struct openai_request *out = d->out;
     int64_t best_of = out->n_choices;
     TRY(openai_integer(d->scratch, d->root, "best_of", 1, INT32_MAX, &best_of, NULL));
-    openai_blame(d->scratch, "best_of");
     if (best_of != out->n_choices)
-        return LACKING("best_of is %lld and n %u: every choice is answered, so that they must be the same",
-                       (long long)best_of, out->n_choices);
+        TRY(openai_lacking(
+            d->scratch, "best_of",
+            "best_of is %lld and n %u: every choice is answered, so that they must be the same",
+            (long long)best_of, out->n_choices));
     openai_blame(d->scratch, "n");
     if (out->n_prompts * out->n_choices > OPENAI_CHOICES_MAX)
         return INVALID("%zu prompts with n %u make more than %d choices", out->n_prompts, out->n_choices,
                        OPENAI_CHOICES_MAX);
     openai_blame(d->scratch, "prompt_logprobs");
     if (out->stream && out->wants_prompt_logprobs)
-        return LACKING("prompt_logprobs are not supported in a stream");
+        return err_new(ERR_UNIMPLEMENTED, "prompt_logprobs are not supported in a stream");
     openai_blame(d->scratch, "echo");
     if (out->stream && out->echo && out->logprobs >= 0 && out->n_choices > 1)
-        return LACKING("echo with logprobs in a stream is not supported for n above 1");
+        return err_new(ERR_UNIMPLEMENTED, "echo with logprobs in a stream is not supported for n above 1");
     openai_blame(d->scratch, "%s", "");
     return err_ok();
 }
@@ -497,7 +434,8 @@ static err_t decode_rest(struct decoder *d)
     TRY(decode_stream(d));
     TRY(openai_bool(d->scratch, d->root, "echo", &out->echo, NULL));
     if (out->echo && out->kind == OPENAI_CHAT)
-        return lacking(d, "echo", "a chat answers with its answer alone");
+        TRY(lacking(d, "echo", "a chat answers with its answer alone"));
+    out->echo = out->echo && out->kind == OPENAI_COMPLETION;
     TRY(decode_numbers(d));
     TRY(decode_switches(d));
     TRY(decode_integers(d));
@@ -527,14 +465,20 @@ err_t openai_decode_request(enum openai_kind kind, const char *body, size_t body
     TRY(openai_name(scratch, d.root, "request_id", &out->request.request_id));
     TRY(refuse_lacking(&d));
     if (kind == OPENAI_CHAT) {
-        TRY(decode_messages(scratch, d.root, &out->request));
+        TRY(openai_messages(scratch, d.root, &out->request));
     } else {
         TRY(decode_prompts(&d));
         bool adds = true;
         TRY(openai_bool(scratch, d.root, "add_special_tokens", &adds, NULL));
         out->request.no_special_tokens = !adds;
     }
-    return decode_rest(&d);
+    TRY(decode_rest(&d));
+    if (!scratch->passes_on)
+        return err_ok();
+    TRY(decode_hints(&d));
+    out->request.original = scratch->document;
+    out->request.beyond = scratch->beyond;
+    return err_ok();
 }
 
 struct request openai_request_of_prompt(const struct openai_request *request, size_t prompt)
@@ -561,7 +505,7 @@ err_t openai_decode_tokenize(const char *body, size_t body_bytes, struct openai_
     TRY(openai_bool(scratch, root, "return_token_strs", &out->return_token_strs, NULL));
     const json_t *prompt = openai_find(root, "prompt");
     if (!prompt && openai_find(root, "messages"))
-        return decode_messages(scratch, root, &out->request);
+        return openai_messages(scratch, root, &out->request);
     if (!json_is_string(prompt))
         return openai_wrong_type(scratch, "prompt", prompt, "a string (or messages a list)");
     out->request.prompt_kind = PROMPT_TEXT;

@@ -29,6 +29,7 @@ struct watched {
 };
 
 static struct watched table[WATCH_FILES];
+static _Thread_local const struct connection_watch *reading;
 
 static struct {
     pthread_mutex_t mutex;
@@ -73,10 +74,14 @@ void connection_watch_end(const struct connection_watch *watch)
             atomic_store(&table[fd].watch, NULL);
 }
 
-static void cut(struct watched *watched, const struct connection_watch *watch, enum frame_fault fault)
+const struct connection_watch *connection_watch_reading(void)
+{
+    return reading;
+}
+
+void connection_watch_count_cut(const struct connection_watch *watch, enum frame_fault fault)
 {
     uint64_t n_silent;
-    watched->is_cut = true;
     metric_add(&watch->metrics->grpc_connections_cut[0], 1);
     pthread_mutex_lock(&cuts.mutex);
     if (log_repeat_due(&cuts.repeat, clock_now_ns(clock_monotonic()), &n_silent))
@@ -95,7 +100,8 @@ static void count_frames(struct watched *watched, const struct connection_watch 
         enum frame_fault fault =
             frame_count_add(&watched->frames, &watch->limits, message->msg_iov[i].iov_base, size, now_ns);
         if (fault != FRAME_FINE) {
-            cut(watched, watch, fault);
+            watched->is_cut = true;
+            connection_watch_count_cut(watch, fault);
             return;
         }
         n_bytes -= size;
@@ -145,6 +151,7 @@ static ssize_t read_watched(struct watched *watched, const struct connection_wat
         return -1;
     }
     ssize_t n_bytes = watched->is_cut ? -1 : read_some(watched, fd, message, flags);
+    reading = watch->clear_text ? NULL : watch;
     if (n_bytes > 0) {
         watched->turn_bytes += (size_t)n_bytes;
         if (watch->clear_text)

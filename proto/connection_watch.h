@@ -26,7 +26,7 @@ enum {
 /* The connections of one server. */
 struct connection_watch {
     struct frame_limits limits;
-    bool clear_text;         /* else there are bytes alone to be counted */
+    bool clear_text;         /* else tls_watch.h counts the frames */
     struct metrics *metrics; /* borrowed; counts who is cut */
     uint16_t port;           /* for the log */
 };
@@ -36,3 +36,8 @@ struct connection_watch {
 void connection_watch_begin(const struct connection_watch *watch, int fd);
 /* Watches none of its connections any more. Nobody may be reading one. */
 void connection_watch_end(const struct connection_watch *watch);
+
+/* For tls_watch.h. Whose connection this thread has read last, if that speaks TLS; else NULL. */
+const struct connection_watch *connection_watch_reading(void);
+/* Counts a connection that is cut, and logs it now and then. Any thread. */
+void connection_watch_count_cut(const struct connection_watch *watch, enum frame_fault fault);

@@ -189,10 +189,14 @@ static int64_t deadline_of(struct service *service, const struct rpc_call *call)
 }
 
 /* *headers must live as long as the request. */
-static err_t apply_headers(const struct rpc_call *call, struct route_headers *headers,
-                           struct request *request)
+static err_t apply_headers(const struct service *service, const struct rpc_call *call,
+                           struct route_headers *headers, struct request *request)
 {
     char priority[16];
+    struct rpc_header header;
+    headers->n_hints = 0;
+    for (size_t i = 0; service->vtable->passes_on && rpc_call_header_at(call, i, &header); i++)
+        TRY(route_headers_take_hint(headers, header.key, header.key_bytes, header.value, header.value_bytes));
     bool has_priority = rpc_call_header(call, ROUTE_PRIORITY, priority, sizeof priority);
     if (!rpc_call_header(call, ROUTE_MODEL, headers->model, sizeof headers->model))
         headers->model[0] = '\0';
@@ -213,7 +217,7 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
         e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
     struct route_headers headers;
     if (e.code == ERR_OK)
-        e = apply_headers(call, &headers, &request);
+        e = apply_headers(door->service, call, &headers, &request);
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         request.tenant = rpc_call_caller(call)->tenant;

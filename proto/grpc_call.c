@@ -138,6 +138,17 @@ bool rpc_call_header(const struct rpc_call *call, const char *key, char *out, si
     return false;
 }
 
+bool rpc_call_header_at(const struct rpc_call *call, size_t i, struct rpc_header *out)
+{
+    if (i >= call->request_metadata.count)
+        return false;
+    const grpc_metadata *header = &call->request_metadata.metadata[i];
+    *out = (struct rpc_header){(const char *)GRPC_SLICE_START_PTR(header->key),
+                               (const char *)GRPC_SLICE_START_PTR(header->value),
+                               GRPC_SLICE_LENGTH(header->key), GRPC_SLICE_LENGTH(header->value)};
+    return true;
+}
+
 void rpc_call_set_user(struct rpc_call *call, void *user)
 {
     atomic_store(&call->user, user);

@@ -10,6 +10,7 @@
 #include "proto/grpc_runtime.h"
 #include "proto/grpc_server_internal.h"
 #include "proto/listen_address.h"
+#include "proto/tls_watch.h"
 
 /* --- calls */
 
@@ -142,6 +143,8 @@ static err_t listen_on(struct rpc_server *server)
     char address[512];
     listen_format_address(options->host, options->port, address, sizeof address);
     server->tls.files = options->tls;
+    if (options->tls)
+        TRY(tls_watch_prepare());
     grpc_server_credentials *credentials =
         options->tls ? grpc_tls_credentials(&server->tls) : grpc_insecure_server_credentials_create();
     if (!credentials)

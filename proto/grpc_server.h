@@ -129,6 +129,13 @@ const char *rpc_call_path(const struct rpc_call *call);
 /* The request's header `key` (lower case) as text; false when there is none or it does not fit. */
 bool rpc_call_header(const struct rpc_call *call, const char *key, char *out, size_t out_bytes);
 
+/* The request's i-th header as bytes of the call's; false when there are no more. */
+struct rpc_header {
+    const char *key, *value; /* key_bytes, value_bytes; not NUL-terminated */
+    size_t key_bytes, value_bytes;
+};
+bool rpc_call_header_at(const struct rpc_call *call, size_t i, struct rpc_header *out);
+
 /* Who calls; zero without identity, and where everyone may. */
 const struct caller *rpc_call_caller(const struct rpc_call *call);
 

@@ -12,7 +12,7 @@
 #include "proto/whole_answer.h"
 
 #define CLOSE_GRACE_NS INT64_C(1000000000) /* for the last bytes to reach clients that read */
-enum { SMALL_ANSWER_BYTES_MAX = 64 << 10, ALLOW_BYTES_MAX = 64 };
+enum { SMALL_ANSWER_BYTES_MAX = 64 << 10, MODELS_BYTES_MAX = 4 << 20 };
 
 /* --- refusals */
 
@@ -108,16 +108,25 @@ static void get_version(struct http_door *door, struct http_exchange *exchange)
 
 static void get_models(struct http_door *door, struct http_exchange *exchange)
 {
-    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
-    const struct model_info *model = door->service->vtable->model_info(door->service);
-    answer(door, exchange, openai_encode_models(model, door->opened_unix_s, &body), &body);
+    struct buffer body = {.limit_bytes = MODELS_BYTES_MAX};
+    answer(door, exchange, openai_encode_models(door->service, door->opened_unix_s, &body), &body);
 }
 
-static err_t check_model(struct http_door *door, const char *name)
+static bool find_model(struct http_door *door, const char *name, struct model_card *out)
+{
+    for (size_t i = 0; openai_model_card(door->service, i, out); i++)
+        if (strcmp(out->name, name) == 0)
+            return true;
+    return false;
+}
+
+static err_t check_model(struct http_door *door, const char *name, struct model_card *out)
 {
     const char *served = door->service->vtable->model_info(door->service)->model;
-    if (!name || !name[0] || strcmp(name, served) == 0)
+    if (find_model(door, name && name[0] ? name : served, out) || !name || !name[0])
         return err_ok();
+    if (door->service->vtable->model_card)
+        return err_new(ERR_NOT_FOUND, "model \"%.256s\" is not known here; /v1/models lists what is", name);
     return err_new(ERR_NOT_FOUND, "model \"%.256s\" is not served here; \"%s\" is", name, served);
 }
 
@@ -161,13 +170,13 @@ static void get_model(struct http_door *door, struct http_exchange *exchange)
         http_refuse_with(exchange, 400, "the model's name in the path is not well-formed");
         return;
     }
-    err_t e = check_model(door, name);
+    struct model_card card;
+    err_t e = check_model(door, name, &card);
     if (e.code != ERR_OK) {
         http_refuse(door, exchange, &e, OPENAI_COMPLETION, NULL);
         return;
     }
-    const struct model_info *model = door->service->vtable->model_info(door->service);
-    answer(door, exchange, openai_encode_model(model, door->opened_unix_s, &body), &body);
+    answer(door, exchange, openai_encode_model(door->service, &card, door->opened_unix_s, &body), &body);
 }
 
 static err_t admit_call(struct http_door *door, struct http_exchange *exchange)
@@ -181,13 +190,14 @@ static void post_tokenize(struct http_door *door, struct http_exchange *exchange
 {
     struct openai_scratch scratch = {0};
     struct openai_tokenize tokenize;
+    struct model_card card;
     struct buffer body = {.limit_bytes = WHOLE_ANSWER_BYTES_MAX};
     size_t size_bytes, n_ids = 0;
     uint32_t *ids = NULL;
     const char *bytes = http_exchange_body(exchange, &size_bytes);
     err_t e = openai_decode_tokenize(bytes, size_bytes, &scratch, &tokenize);
     if (e.code == ERR_OK)
-        e = check_model(door, tokenize.request.model);
+        e = check_model(door, tokenize.request.model, &card);
     if (e.code == ERR_OK)
         e = admit_call(door, exchange);
     if (e.code == ERR_OK)
@@ -205,12 +215,13 @@ static void post_detokenize(struct http_door *door, struct http_exchange *exchan
 {
     struct openai_scratch scratch = {0};
     struct openai_detokenize detokenize;
+    struct model_card card;
     struct buffer text = {.limit_bytes = WHOLE_ANSWER_BYTES_MAX}, body = text;
     size_t size_bytes;
     const char *bytes = http_exchange_body(exchange, &size_bytes);
     err_t e = openai_decode_detokenize(bytes, size_bytes, &scratch, &detokenize);
     if (e.code == ERR_OK)
-        e = check_model(door, detokenize.model);
+        e = check_model(door, detokenize.model, &card);
     if (e.code == ERR_OK)
         e = admit_call(door, exchange);
     if (e.code == ERR_OK)
@@ -325,12 +336,30 @@ void http_add_load_headers(struct http_door *door, struct http_exchange *exchang
     http_exchange_header(exchange, "endpoint-load-metrics", value);
 }
 
+void http_add_source_headers(const struct answer_source *source, struct http_exchange *exchange)
+{
+    const struct {
+        const char *name, *value;
+    } rows[] = {{"x-bantam-provider", source->provider},   {"x-bantam-answered-by", source->model},
+                {"x-bantam-reason", source->reason},       {"x-bantam-rule", source->rule},
+                {"x-bantam-cache", source->cache},         {"x-bantam-dropped", source->dropped},
+                {"x-bantam-decision", source->decision_id}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].value[0])
+            http_exchange_header(exchange, rows[i].name, rows[i].value);
+}
+
 static void handle(void *context, struct http_exchange *exchange)
 {
     struct http_door *door = context;
     const struct http_head *head = http_exchange_head(exchange);
     const struct http_route *route = find_route(head->path);
     echo_request_id(exchange, head);
+    const struct extra_route *extra = route ? NULL : extra_route_find(&door->options.extra, head->path);
+    if (extra) {
+        extra->handle(extra->context, exchange);
+        return;
+    }
     if (!route) {
         char message[128];
         (void)snprintf(message, sizeof message, "there is nothing at %.*s",
@@ -349,7 +378,9 @@ static bool admit(void *context, struct http_exchange *exchange)
     struct http_door *door = context;
     const struct http_head *head = http_exchange_head(exchange);
     const struct http_route *route = find_route(head->path);
-    if (!door->options.identity || (route && route->access == HTTP_FOR_EVERYONE))
+    const struct extra_route *extra = route ? NULL : extra_route_find(&door->options.extra, head->path);
+    if (!door->options.identity || (route && route->access == HTTP_FOR_EVERYONE) ||
+        (extra && extra->is_for_everyone))
         return true;
     struct credentials credentials = {.peer = http_exchange_peer(exchange)};
     for (size_t i = 0; i < head->n_headers; i++) {
@@ -411,14 +442,28 @@ void http_add_rates(struct http_door *door, struct http_exchange *exchange)
     add_rate(exchange, tokens, &rates.tokens);
 }
 
+static const struct extra_route *find_extra(const struct http_door *door,
+                                            const struct http_exchange *exchange)
+{
+    return extra_route_find(&door->options.extra, http_exchange_head(exchange)->path);
+}
+
 static void pump(void *context, struct http_exchange *exchange)
 {
-    http_generate_pump(context, exchange);
+    const struct extra_route *extra = find_extra(context, exchange);
+    if (!extra)
+        http_generate_pump(context, exchange);
+    else if (extra->pump)
+        extra->pump(extra->context, exchange);
 }
 
 static void ended(void *context, struct http_exchange *exchange)
 {
-    http_generate_ended(context, exchange);
+    const struct extra_route *extra = find_extra(context, exchange);
+    if (!extra)
+        http_generate_ended(context, exchange);
+    else if (extra->ended)
+        extra->ended(extra->context, exchange);
 }
 
 /* --- opening, draining, closing */

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "api/service.h"
 #include "base/error.h"
+#include "proto/extra_routes.h"
 
 struct http_door;
 struct identity;
@@ -34,6 +35,7 @@ struct http_door_options {
     int64_t write_timeout_ms;      /* without a byte taken by the client: then the connection is cut */
     int64_t max_connection_age_ms; /* the answer after it closes the connection; 0 = no limit */
     bool metrics;                  /* /metrics here too */
+    struct extra_routes extra;     /* beside its own */
 };
 
 /* 127.0.0.1, port 8000, 2 loops, 2 workers, 1,024 connections, 4 MiB bodies, 16 KiB heads, 256 MiB of bodies

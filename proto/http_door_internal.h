@@ -44,6 +44,8 @@ bool http_check_method(struct http_exchange *exchange, bool posts);
 
 /* Before an answer begins: what answers, and the load if the client asked for it. */
 void http_add_load_headers(struct http_door *door, struct http_exchange *exchange);
+/* Likewise: who answered, where the service had others do it. */
+void http_add_source_headers(const struct answer_source *source, struct http_exchange *exchange);
 
 /* http_generate.c: the two that generate. The user pointer of their exchanges is theirs. */
 void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind);

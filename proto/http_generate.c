@@ -5,6 +5,7 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/answer_source.h"
 #include "proto/http_door_internal.h"
 #include "proto/route_headers.h"
 #include "proto/whole_answer.h"
@@ -21,18 +22,23 @@ struct prompt_part {
     struct whole_answer *whole;    /* when not streamed */
     struct openai_choice *choices; /* [n_choices] owned */
     struct buffer echo;            /* the prompt's text */
+    struct openai_usage usage;     /* by ids; a source's own numbers in their place */
+    struct answer_source *source;  /* owned: what was told last; NULL = nothing */
+    uint32_t n_finished;           /* choices */
+    bool lacks_ids;                /* it had output without ids: only the end tells how much */
 };
 
 struct generation {
     struct http_door *door;
     struct openai_request request; /* its pointers are gone once submitted */
     struct openai_answer answer;
-    struct prompt_part *parts; /* [n_parts] owned */
-    size_t n_parts, n_left;    /* n_left: streams that have not ended */
-    size_t next_part;          /* round robin */
-    uint32_t n_choices;        /* of each part */
-    struct openai_usage usage;
-    struct buffer chunk; /* what is sent next */
+    struct prompt_part *parts;      /* [n_parts] owned */
+    size_t n_parts, n_left;         /* n_left: streams that have not ended */
+    size_t next_part;               /* round robin */
+    uint32_t n_choices;             /* of each part */
+    struct prompt_part *first_told; /* whose source was known first; NULL = none's */
+    struct answer_source source;    /* of all parts together, for usage */
+    struct buffer chunk;            /* what is sent next */
     size_t whole_bytes;
     char param[OPENAI_PARAM_BYTES_MAX];
 };
@@ -57,6 +63,7 @@ static void free_generation(struct generation *generation)
         release_part(generation, &generation->parts[i]);
         whole_answer_destroy(generation->parts[i].whole);
         buffer_free(&generation->parts[i].echo);
+        mem_free(generation->parts[i].source);
         mem_free(generation->parts[i].choices);
     }
     mem_free(generation->parts);
@@ -160,7 +167,7 @@ static err_t name_answer(struct generation *generation, struct http_exchange *ex
                    generation->request.kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", id);
     if (http_head_find(http_exchange_head(exchange), "x-request-id").size == 0)
         http_exchange_header(exchange, "x-request-id", id);
-    return openai_answer_prepare(answer) ? err_ok() : no_memory();
+    return openai_answer_prepare(answer, NULL) ? err_ok() : no_memory();
 }
 
 static err_t submit_all(struct generation *generation, struct http_exchange *exchange)
@@ -192,10 +199,15 @@ static bool copy_header(const struct http_head *head, const char *name, char *ou
 }
 
 /* *headers must live as long as the request. */
-static err_t apply_headers(const struct http_head *head, struct route_headers *headers,
-                           struct request *request)
+static err_t apply_headers(struct service *service, const struct http_head *head,
+                           struct route_headers *headers, struct request *request)
 {
     char priority[16];
+    headers->n_hints = 0;
+    for (size_t i = 0; service->vtable->passes_on && i < head->n_headers; i++) {
+        struct http_text name = head->headers[i].name, value = head->headers[i].value;
+        TRY(route_headers_take_hint(headers, name.data, name.size, value.data, value.size));
+    }
     bool has_priority = copy_header(head, ROUTE_PRIORITY, priority, sizeof priority);
     if (!copy_header(head, ROUTE_MODEL, headers->model, sizeof headers->model))
         headers->model[0] = '\0';
@@ -206,7 +218,7 @@ static err_t open_generation(struct generation *generation, struct http_exchange
                              enum openai_kind kind)
 {
     struct service *service = generation->door->service;
-    struct openai_scratch scratch = {0};
+    struct openai_scratch scratch = {.passes_on = service->vtable->passes_on};
     size_t size_bytes;
     const char *body = http_exchange_body(exchange, &size_bytes);
     err_t e = openai_decode_request(kind, body, size_bytes, &scratch, &generation->request);
@@ -216,7 +228,7 @@ static err_t open_generation(struct generation *generation, struct http_exchange
     generation->answer.created_unix_s = (int64_t)time(NULL);
     struct route_headers headers;
     if (e.code == ERR_OK)
-        e = apply_headers(http_exchange_head(exchange), &headers, &generation->request.request);
+        e = apply_headers(service, http_exchange_head(exchange), &headers, &generation->request.request);
     if (e.code == ERR_OK)
         e = submit_all(generation, exchange);
     if (e.code != ERR_OK)
@@ -250,12 +262,19 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
 
 /* --- answering */
 
+static void add_source(struct generation *generation, struct http_exchange *exchange)
+{
+    if (generation->first_told)
+        http_add_source_headers(generation->first_told->source, exchange);
+}
+
 /* An error before the answer has begun is one of HTTP, later it is an event of the stream. */
 static void fail(struct generation *generation, struct http_exchange *exchange, const err_t *error)
 {
     for (size_t i = 0; i < generation->n_parts; i++)
         release_part(generation, &generation->parts[i]);
     if (!http_exchange_begun(exchange)) {
+        add_source(generation, exchange);
         http_refuse(generation->door, exchange, error, generation->request.kind, NULL);
         return;
     }
@@ -270,15 +289,104 @@ static void fail(struct generation *generation, struct http_exchange *exchange, 
     http_exchange_end(exchange);
 }
 
-static void count_usage(struct generation *generation, const struct event *event)
+/* Before anything of the event is encoded: messages begin with who answers. */
+static err_t note_source(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
-    struct openai_usage *usage = &generation->usage;
-    if (event->n_prompt_token_ids > 0)
-        usage->prompt_tokens += event->n_prompt_token_ids;
-    if (!generation->request.prompt_only)
+    if (!event->source)
+        return err_ok();
+    struct answer_source *kept = answer_source_copy(event->source);
+    if (!kept)
+        return no_memory();
+    mem_free(part->source);
+    part->source = kept;
+    if (generation->first_told)
+        return err_ok();
+    generation->first_told = part;
+    return openai_answer_prepare(&generation->answer, kept) ? err_ok() : no_memory();
+}
+
+/* What a source says of its own tokens counts, not how many ids have passed. Of n > 1 each end tells what its
+ * choice took, or one of them what all took. */
+static void count_told(const struct generation *generation, struct prompt_part *part,
+                       struct openai_choice *choice, const struct usage *told)
+{
+    struct openai_usage *usage = &part->usage;
+    usage->is_unknown = usage->is_unknown || told->is_unknown;
+    if (told->is_unknown)
+        return;
+    if (told->prompt_tokens > usage->prompt_tokens)
+        usage->prompt_tokens = told->prompt_tokens;
+    if (told->cached_tokens > usage->cached_tokens)
+        usage->cached_tokens = told->cached_tokens;
+    if (generation->request.prompt_only)
+        return;
+    usage->completion_tokens += told->completion_tokens;
+    usage->completion_tokens -= choice->completion_tokens;
+    choice->completion_tokens = told->completion_tokens;
+}
+
+static void count_usage(struct generation *generation, struct prompt_part *part, const struct event *event)
+{
+    struct openai_usage *usage = &part->usage;
+    struct openai_choice *choice = &part->choices[event->choice_index];
+    usage->prompt_tokens += event->n_prompt_token_ids;
+    if (!generation->request.prompt_only) {
         usage->completion_tokens += event->n_token_ids;
-    if (event->kind == EVENT_FINISHED && event->choice_index == 0)
+        choice->completion_tokens += (uint32_t)event->n_token_ids;
+    }
+    part->lacks_ids = part->lacks_ids || (part->source && event->n_token_ids == 0);
+    if (event->kind != EVENT_FINISHED)
+        return;
+    part->n_finished++;
+    if (event->source)
+        count_told(generation, part, choice, &event->usage);
+    else if (event->choice_index == 0)
         usage->cached_tokens += event->usage.cached_tokens;
+}
+
+static void merge_text(const char **text, const char *other)
+{
+    if (strcmp(*text, other) != 0)
+        *text = "several";
+}
+
+/* Costs and attempts add up; where parts were answered by different ones, no one name is right. */
+static void merge_source(struct answer_source *all, const struct answer_source *one)
+{
+    merge_text(&all->provider, one->provider);
+    merge_text(&all->model, one->model);
+    merge_text(&all->reason, one->reason);
+    merge_text(&all->rule, one->rule);
+    merge_text(&all->cache, one->cache);
+    merge_text(&all->fingerprint, one->fingerprint);
+    merge_text(&all->dropped, one->dropped);
+    merge_text(&all->decision_id, one->decision_id);
+    all->attempts += one->attempts;
+    if (all->cost_nanodollars < 0 || one->cost_nanodollars < 0 ||
+        __builtin_add_overflow(all->cost_nanodollars, one->cost_nanodollars, &all->cost_nanodollars))
+        all->cost_nanodollars = -1;
+}
+
+/* Of all parts, as far as they are. */
+static struct openai_usage usage_of(struct generation *generation)
+{
+    struct openai_usage all = {0};
+    for (size_t i = 0; i < generation->n_parts; i++) {
+        const struct prompt_part *part = &generation->parts[i];
+        all.prompt_tokens += part->usage.prompt_tokens;
+        all.completion_tokens += part->usage.completion_tokens;
+        all.cached_tokens += part->usage.cached_tokens;
+        all.is_unknown = all.is_unknown || part->usage.is_unknown ||
+                         (part->lacks_ids && part->n_finished < generation->n_choices);
+        if (!part->source)
+            continue;
+        if (all.source)
+            merge_source(&generation->source, part->source);
+        else
+            generation->source = *part->source;
+        all.source = &generation->source;
+    }
+    return all;
 }
 
 /* Takes one event of any part; false when there is none now. */
@@ -311,6 +419,7 @@ static void begin_stream(struct generation *generation, struct http_exchange *ex
     if (http_exchange_begun(exchange))
         return;
     http_add_load_headers(generation->door, exchange);
+    add_source(generation, exchange);
     http_exchange_header(exchange, "cache-control", "no-cache");
     http_exchange_header(exchange, "x-accel-buffering", "no"); /* nginx would gather tokens */
     http_exchange_begin(exchange, 200, "text/event-stream; charset=utf-8");
@@ -330,21 +439,26 @@ static void send_chunk(struct generation *generation, struct http_exchange *exch
 
 static err_t encode_event(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
+    TRY(note_source(generation, part, event));
     if (event->kind == EVENT_FINISHED && event->finish_reason == FINISH_ERROR)
         return event->error;
-    count_usage(generation, event);
-    const struct openai_usage *usage = generation->request.continuous_usage ? &generation->usage : NULL;
+    count_usage(generation, part, event);
+    bool with_usage = generation->request.continuous_usage;
+    struct openai_usage usage = {0};
+    if (with_usage)
+        usage = usage_of(generation);
     generation->chunk.limit_bytes = CHUNK_BYTES_MAX;
-    if (!openai_encode_chunk(&generation->answer, &part->choices[event->choice_index], event, usage,
-                             &generation->chunk))
+    if (!openai_encode_chunk(&generation->answer, &part->choices[event->choice_index], event,
+                             with_usage ? &usage : NULL, &generation->chunk))
         return too_long();
     return err_ok();
 }
 
 static void finish_stream(struct generation *generation, struct http_exchange *exchange)
 {
+    struct openai_usage usage = usage_of(generation);
     bool good = !generation->request.include_usage ||
-                openai_encode_usage_chunk(&generation->answer, &generation->usage, &generation->chunk);
+                openai_encode_usage_chunk(&generation->answer, &usage, &generation->chunk);
     if (good && openai_encode_done(&generation->chunk))
         send_chunk(generation, exchange);
     http_exchange_end(exchange);
@@ -410,9 +524,11 @@ static void write_whole(void *context, struct http_exchange *exchange)
         good = encode_part(generation, &generation->parts[i], &body);
     size_t n_events;
     const struct event *first = whole_answer_events(generation->parts[0].whole, &n_events);
-    good = good && openai_encode_end(&generation->answer, first, &generation->usage, &body);
+    struct openai_usage usage = usage_of(generation);
+    good = good && openai_encode_end(&generation->answer, first, &usage, &body);
     err_t e = too_long();
     http_add_load_headers(generation->door, exchange);
+    add_source(generation, exchange);
     drop_wholes(generation);
     if (good)
         http_exchange_respond(exchange, 200, HTTP_JSON, body.data, body.size);
@@ -423,9 +539,10 @@ static void write_whole(void *context, struct http_exchange *exchange)
 
 static err_t keep_event(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
+    TRY(note_source(generation, part, event));
     if (event->kind == EVENT_FINISHED && event->finish_reason == FINISH_ERROR)
         return event->error;
-    count_usage(generation, event);
+    count_usage(generation, part, event);
     size_t before = whole_answer_bytes(part->whole);
     err_t e = whole_answer_add(part->whole, event, generation->request.return_token_ids);
     generation->whole_bytes += whole_answer_bytes(part->whole) - before;

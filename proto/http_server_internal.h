@@ -17,7 +17,7 @@
 enum {
     HTTP_LINGER_MS = 2000,           /* a refused client may go on sending for so long and still hear why */
     HTTP_ACCEPT_PAUSE_MS = 100,      /* when the process has no file descriptor left */
-    HTTP_HEADER_LINES_MAX = 4 << 10, /* bytes of an answer's own headers */
+    HTTP_HEADER_LINES_MAX = 8 << 10, /* bytes of an answer's own headers */
     HTTP_READ_BYTES = 64 << 10,      /* of one system call, as of one write */
     HTTP_SLOW_BYTES = 1 << 20, /* what a client may leave lying for as long as it takes a byte now and then */
 };

@@ -8,8 +8,7 @@
 
 /* --- reading */
 
-/* name="value", with what would end the value escaped. Appends; cut off when it does not fit. */
-static void add_label(char *out, const char *name, const char *value)
+void metric_label_add(char *out, const char *name, const char *value)
 {
     size_t at = strlen(out), end = METRICS_INFO_BYTES_MAX - 3;
     int head = snprintf(out + at, METRICS_INFO_BYTES_MAX - at, "%s%s=\"", at ? "," : "", name);
@@ -27,7 +26,7 @@ static void add_number_label(char *out, const char *name, uint32_t value)
 {
     char text[16];
     (void)snprintf(text, sizeof text, "%u", value);
-    add_label(out, name, text);
+    metric_label_add(out, name, text);
 }
 
 static void read_process(struct metric_readings *out)
@@ -68,23 +67,25 @@ void metrics_read(struct service *service, const char *version, struct metric_re
         .heartbeat_age = (double)loads.heartbeat_age_ns * 1e-9,
         .failed = loads.failed,
     };
-    add_label(out->cache_config, "model_name", model->model);
+    metric_label_add(out->cache_config, "model_name", model->model);
     add_number_label(out->cache_config, "block_size", loads.kv_block_tokens);
     add_number_label(out->cache_config, "num_gpu_blocks", loads.kv_blocks_total);
-    add_label(out->model, "model_name", model->model);
-    add_label(out->model, "architecture", model->architecture);
-    add_label(out->model, "dtype", model->dtype);
-    add_label(out->model, "quantization", model->quantization);
-    add_label(out->model, "fingerprint", model->fingerprint);
-    add_label(out->build, "version", version);
+    metric_label_add(out->model, "model_name", model->model);
+    metric_label_add(out->model, "architecture", model->architecture);
+    metric_label_add(out->model, "dtype", model->dtype);
+    metric_label_add(out->model, "quantization", model->quantization);
+    metric_label_add(out->model, "fingerprint", model->fingerprint);
+    metric_label_add(out->build, "version", version);
     read_process(out);
 }
 
 /* --- writing */
 
-enum { UNIT_ONE, UNIT_NS };
-enum { LABELS_BYTES_MAX = 128 };
-static const uint64_t NS_PER_S = 1000000000;
+enum { LABELS_BYTES_MAX = 128, NAME_BYTES_MAX = 128 };
+static const uint64_t NANOS = 1000000000;
+
+#define UNIT_ONE METRIC_UNIT_ONE
+#define UNIT_NS  METRIC_UNIT_NANO
 
 struct writer {
     struct buffer *out;
@@ -93,21 +94,56 @@ struct writer {
     bool good;
 };
 
-static void write_head(struct writer *w, const char *name, const char *type, const char *help)
+bool metric_head_write(struct buffer *out, const char *name, const char *type, const char *help)
 {
-    w->good = w->good && buffer_append_format(w->out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    return buffer_append_format(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* name{labels} value. Nanoseconds are written as seconds, exactly. */
-static void write_cell(struct writer *w, const char *name, const char *labels, uint64_t value, int unit)
+bool metric_cell_write(struct buffer *out, const char *name, const char *labels, uint64_t value,
+                       enum metric_unit unit)
 {
-    if (unit == UNIT_NS)
-        w->good = w->good && buffer_append_format(w->out, "%s{%s} %llu.%09llu\n", name, labels,
-                                                  (unsigned long long)(value / NS_PER_S),
-                                                  (unsigned long long)(value % NS_PER_S));
-    else
-        w->good =
-            w->good && buffer_append_format(w->out, "%s{%s} %llu\n", name, labels, (unsigned long long)value);
+    const char *open = labels[0] ? "{" : "", *close = labels[0] ? "}" : "";
+    if (unit == METRIC_UNIT_NANO)
+        return buffer_append_format(out, "%s%s%s%s %llu.%09llu\n", name, open, labels, close,
+                                    (unsigned long long)(value / NANOS), (unsigned long long)(value % NANOS));
+    return buffer_append_format(out, "%s%s%s%s %llu\n", name, open, labels, close, (unsigned long long)value);
+}
+
+/* A bound as Python's client writes it: "0.001", "1.0", "2560.0". */
+static void format_bound(uint64_t bound, enum metric_unit unit, char out[METRIC_BOUND_BYTES])
+{
+    double value = unit == METRIC_UNIT_NANO ? (double)bound / (double)NANOS : (double)bound;
+    (void)snprintf(out, METRIC_BOUND_BYTES, value == floor(value) ? "%.1f" : "%.9g", value);
+}
+
+bool metric_histogram_write(struct buffer *out, const char *name, const char *labels,
+                            const struct metric_histogram *histogram, const struct metric_buckets *buckets,
+                            enum metric_unit unit, uint64_t most)
+{
+    uint64_t total = 0;
+    char full[NAME_BYTES_MAX], bound[METRIC_BOUND_BYTES];
+    const char *comma = labels[0] ? "," : "";
+    bool good = true;
+    for (uint32_t i = 0; i < buckets->n; i++) {
+        total += metric_read(&histogram->counts[i]);
+        if (buckets->bounds[i] > most)
+            continue;
+        format_bound(buckets->bounds[i], unit, bound);
+        good = good && buffer_append_format(out, "%s_bucket{%s%sle=\"%s\"} %llu\n", name, labels, comma,
+                                            bound, (unsigned long long)total);
+    }
+    total += metric_read(&histogram->counts[buckets->n]);
+    good = good && buffer_append_format(out, "%s_bucket{%s%sle=\"+Inf\"} %llu\n", name, labels, comma,
+                                        (unsigned long long)total);
+    (void)snprintf(full, sizeof full, "%s_count", name);
+    good = good && metric_cell_write(out, full, labels, total, METRIC_UNIT_ONE);
+    (void)snprintf(full, sizeof full, "%s_sum", name);
+    return good && metric_cell_write(out, full, labels, metric_read(&histogram->sum), unit);
+}
+
+static void write_head(struct writer *w, const char *name, const char *type, const char *help)
+{
+    w->good = w->good && metric_head_write(w->out, name, type, help);
 }
 
 enum series_kind { SERIES_MODEL, SERIES_REASON, SERIES_DOOR, SERIES_ANSWER, SERIES_REFUSAL };
@@ -126,44 +162,21 @@ static void name_series(enum series_kind kind, size_t series, char out[LABELS_BY
 }
 
 static void write_cells(struct writer *w, const char *name, const metric_cell *cells, size_t n,
-                        enum series_kind kind, int unit)
+                        enum series_kind kind, enum metric_unit unit)
 {
     for (size_t i = 0; i < n; i++) {
         char series[LABELS_BYTES_MAX], labels[METRICS_INFO_BYTES_MAX + LABELS_BYTES_MAX];
         name_series(kind, i, series);
         (void)snprintf(labels, sizeof labels, "%s%s%s", w->model, series[0] ? "," : "", series);
-        write_cell(w, name, labels, metric_read(&cells[i]), unit);
+        w->good = w->good && metric_cell_write(w->out, name, labels, metric_read(&cells[i]), unit);
     }
-}
-
-/* A bound as Python's client writes it: "0.001", "1.0", "2560.0". */
-static void format_bound(uint64_t bound, int unit, char out[32])
-{
-    double value = unit == UNIT_NS ? (double)bound / (double)NS_PER_S : (double)bound;
-    (void)snprintf(out, 32, value == floor(value) ? "%.1f" : "%.9g", value);
 }
 
 static void write_histogram(struct writer *w, const char *name, const struct metric_histogram *histogram,
-                            const struct metric_buckets *buckets, int unit)
+                            const struct metric_buckets *buckets, enum metric_unit unit)
 {
-    uint64_t total = 0;
-    char full[128], bound[32];
-    bool good = w->good;
-    for (uint32_t i = 0; i < buckets->n; i++) {
-        total += metric_read(&histogram->counts[i]);
-        if (buckets == &METRIC_BUCKETS_TOKENS && buckets->bounds[i] > w->max_model_len)
-            continue;
-        format_bound(buckets->bounds[i], unit, bound);
-        good = good && buffer_append_format(w->out, "%s_bucket{%s,le=\"%s\"} %llu\n", name, w->model, bound,
-                                            (unsigned long long)total);
-    }
-    total += metric_read(&histogram->counts[buckets->n]);
-    good = good &&
-           buffer_append_format(w->out, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_count{%s} %llu\n", name, w->model,
-                                (unsigned long long)total, name, w->model, (unsigned long long)total);
-    w->good = good;
-    (void)snprintf(full, sizeof full, "%s_sum", name);
-    write_cell(w, full, w->model, metric_read(&histogram->sum), unit);
+    uint64_t most = buckets == &METRIC_BUCKETS_TOKENS ? w->max_model_len : UINT64_MAX;
+    w->good = w->good && metric_histogram_write(w->out, name, w->model, histogram, buckets, unit, most);
 }
 
 static void write_reading(struct writer *w, const char *name, const char *labels, double value)
@@ -196,7 +209,7 @@ bool metrics_write(const struct metrics *metrics, const struct metric_readings *
                    uint32_t max_model_len, struct buffer *out)
 {
     struct writer w = {.out = out, .max_model_len = max_model_len, .good = true};
-    add_label(w.model, "model_name", model);
+    metric_label_add(w.model, "model_name", model);
 #define WRITE_ROW(kind, symbol, series, unit, name, help)                                                    \
     write_head(&w, name, TYPE_##kind, help);                                                                 \
     WRITE_##kind(symbol, series, unit, name)
@@ -210,5 +223,6 @@ bool metrics_write_service(struct service *service, const char *version, struct 
     const struct model_info *model = service->vtable->model_info(service);
     metrics_read(service, version, &readings);
     return metrics_write(service->vtable->metrics(service), &readings, model->model, model->max_model_len,
-                         out);
+                         out) &&
+           (service->vtable->metrics_text == NULL || service->vtable->metrics_text(service, out));
 }

@@ -109,6 +109,14 @@ static bool is_field(const char *word, size_t size)
     return false;
 }
 
+/* Of what is not supported the message names the field first, in the decoder's words. */
+static bool lacks_field(const char *message)
+{
+    size_t size = path_length(message);
+    return strncmp(message, "messages[", 9) == 0 ||
+           (size > 0 && strncmp(message + size, " is not supported", 17) == 0);
+}
+
 /* Messages of the one validator begin with the field. */
 static void find_param(const char *message, enum openai_kind kind, char out[OPENAI_PARAM_BYTES_MAX])
 {
@@ -165,6 +173,8 @@ bool openai_encode_error(const err_t *error, enum openai_kind kind, const char *
     int status = openai_status_of(error->code);
     if (param && param[0])
         (void)snprintf(found, sizeof found, "%s", param);
+    else if (error->code == ERR_UNIMPLEMENTED && lacks_field(error->message))
+        (void)snprintf(found, sizeof found, "%.*s", (int)path_length(error->message), error->message);
     else if (status == 400)
         find_param(error->message, kind, found);
     else if (status == 404)

@@ -25,6 +25,7 @@ void openai_scratch_free(struct openai_scratch *scratch)
         mem_free(block);
     }
     scratch->blocks = NULL;
+    scratch->beyond = NULL;
 }
 
 err_t openai_allocate(struct openai_scratch *scratch, size_t count, size_t size_bytes, void **out)
@@ -39,6 +40,25 @@ err_t openai_allocate(struct openai_scratch *scratch, size_t count, size_t size_
     scratch->blocks = block;
     *out = block->data;
     return err_ok();
+}
+
+static err_t print_arguments(struct openai_scratch *scratch, const char **out, const char *format,
+                             va_list arguments)
+{
+    void *memory;
+    TRY(openai_allocate(scratch, ERR_MESSAGE_MAX, 1, &memory));
+    (void)vsnprintf(memory, ERR_MESSAGE_MAX, format, arguments);
+    *out = memory;
+    return err_ok();
+}
+
+err_t openai_print(struct openai_scratch *scratch, const char **out, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    err_t e = print_arguments(scratch, out, format, arguments);
+    va_end(arguments);
+    return e;
 }
 
 /* What a parsed document takes is decided by its values, not its bytes: they are counted first. */
@@ -101,6 +121,29 @@ void openai_blame(struct openai_scratch *scratch, const char *name, ...)
     va_start(arguments, name);
     (void)vsnprintf(scratch->param, sizeof scratch->param, name, arguments);
     va_end(arguments);
+}
+
+err_t openai_lacking(struct openai_scratch *scratch, const char *name, const char *format, ...)
+{
+    if (scratch->passes_on && scratch->beyond)
+        return err_ok();
+    const char *message = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    err_t e = print_arguments(scratch, &message, format, arguments);
+    va_end(arguments);
+    if (e.code != ERR_OK)
+        return e;
+    openai_blame(scratch, "%s", scratch->passes_on ? "" : name);
+    if (!scratch->passes_on)
+        return err_new(ERR_UNIMPLEMENTED, "%s", message);
+    scratch->beyond = message;
+    return err_ok();
+}
+
+bool openai_text_is(const json_t *value, const char *text)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
 }
 
 const json_t *openai_find(const json_t *object, const char *name)

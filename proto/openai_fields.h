@@ -18,6 +18,14 @@ void openai_blame(struct openai_scratch *scratch, const char *name, ...)
 /* "temperature is a string; it must be a number", about `name`. */
 err_t openai_wrong_type(struct openai_scratch *scratch, const char *name, const json_t *value,
                         const char *expected) ERR_MUST_CHECK;
+/* About `name`: what no engine of ours does. UNIMPLEMENTED; or, where a service passes on, OK, and the first
+ * such message is kept as scratch->beyond. */
+err_t openai_lacking(struct openai_scratch *scratch, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4))) ERR_MUST_CHECK;
+/* A text that lives as long as scratch, of at most ERR_MESSAGE_MAX - 1 bytes. */
+err_t openai_print(struct openai_scratch *scratch, const char **out, const char *format, ...)
+    __attribute__((format(printf, 3, 4))) ERR_MUST_CHECK;
+bool openai_text_is(const json_t *value, const char *text);
 /* NULL when absent or null. */
 const json_t *openai_find(const json_t *object, const char *name);
 /* null, false, "", [] and {} ask for nothing. */
@@ -39,3 +47,6 @@ err_t openai_ids(struct openai_scratch *scratch, const json_t *array, const char
 /* A list of strings, or one string. */
 err_t openai_names(struct openai_scratch *scratch, const json_t *object, const char *name,
                    const char *const **out, size_t *n) ERR_MUST_CHECK;
+
+/* root["messages"] and what belongs to them -> PROMPT_MESSAGES. */
+err_t openai_messages(struct openai_scratch *scratch, const json_t *root, struct request *out) ERR_MUST_CHECK;

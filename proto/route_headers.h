@@ -9,11 +9,22 @@
 #define ROUTE_MODEL    "x-bantam-model"    /* of requests; and of answers: what answered */
 #define ROUTE_PRIORITY "x-bantam-priority" /* a decimal integer */
 
+/* Hints for a service that passes requests on: x-bantam-route, x-bantam-privacy, x-bantam-complexity,
+ * x-bantam-max-cost, x-bantam-task. All of them count, those of the body first. */
 struct route_headers {
-    char model[REQUEST_MODEL_BYTES_MAX + 1]; /* "" = no such header */
+    char model[REQUEST_MODEL_BYTES_MAX + 1];      /* "" = no such header */
+    struct request_hint hints[REQUEST_HINTS_MAX]; /* [n_hints], in the order of their coming */
+    size_t n_hints;
+    char hint_values[REQUEST_HINTS_MAX][REQUEST_HINT_BYTES_MAX + 1];
 };
 
-/* Fills what the body left open; request->model then points into *headers. priority: NULL = no such header.
- * INVALID_ARGUMENT: it is no integer, or a header contradicts the body. */
-err_t route_headers_apply(const struct route_headers *headers, const char *priority,
+/* Takes in one header if it is a hint; upper or lower case is the same in its name. n_hints must be 0 at
+ * first. INVALID_ARGUMENT: more than REQUEST_HINTS_MAX, a value longer than REQUEST_HINT_BYTES_MAX. */
+err_t route_headers_take_hint(struct route_headers *headers, const char *name, size_t name_bytes,
+                              const char *value, size_t value_bytes) ERR_MUST_CHECK;
+
+/* Fills what the body left open and puts hints behind those of the body; request->model and hints then point
+ * into *headers. priority: NULL = no such header. INVALID_ARGUMENT: it is no integer, a header contradicts
+ * the body, or there are too many hints. */
+err_t route_headers_apply(struct route_headers *headers, const char *priority,
                           struct request *request) ERR_MUST_CHECK;

@@ -4,10 +4,11 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 
-enum { PROMPT_BYTES_PER_TOKEN = 4 }; /* a guess until the first event tells */
+enum { BYTES_PER_TOKEN = 4 }; /* a guess until it is told: with the first event, or at the end */
 
 struct tenant_service {
     struct service service;
+    struct service_vtable vtable; /* what the inner one has, too */
     struct service *inner;
     struct identity *identity;
     _Atomic uint32_t n_streams;
@@ -18,7 +19,10 @@ struct tenant_stream {
     struct tenant_service *owner;
     struct stream *inner;
     struct tenant_grant grant;
-    uint64_t n_prompt_guessed;
+    int64_t n_prompt, n_output;           /* tokens charged so far */
+    int64_t n_prompt_told, n_output_told; /* by the ends of choices that others answered */
+    bool is_passed_on;                    /* others answer */
+    bool is_unknown;                      /* one of them did not tell */
 };
 
 static struct tenant_service *of(struct service *service)
@@ -51,7 +55,7 @@ static uint64_t guess_prompt_tokens(const struct request *request)
         for (size_t i = 0; i < request->n_messages; i++)
             bytes += request->messages[i].content_bytes;
     }
-    return bytes / PROMPT_BYTES_PER_TOKEN + 1;
+    return bytes / BYTES_PER_TOKEN + 1;
 }
 
 /* Lower runs earlier; 0 is what a request has that asks for nothing. */
@@ -79,8 +83,9 @@ static err_t submit(struct service *service, const struct request *request, stru
     if (!stream)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
     stream->owner = tenants;
-    stream->n_prompt_guessed = guess_prompt_tokens(request);
-    err_t e = identity_admit(tenants->identity, request->tenant, stream->n_prompt_guessed, &stream->grant);
+    uint64_t n_prompt = guess_prompt_tokens(request);
+    stream->n_prompt = (int64_t)n_prompt;
+    err_t e = identity_admit(tenants->identity, request->tenant, n_prompt, &stream->grant);
     if (e.code == ERR_OK) {
         e = submit_granted(tenants, request, stream);
         if (e.code != ERR_OK)
@@ -97,14 +102,44 @@ static err_t submit(struct service *service, const struct request *request, stru
 
 /* --- streams */
 
+/* Output without ids is guessed as it passes, so that a client who leaves early has paid for it. */
+static int64_t count_output(const struct tenant_stream *own, const struct event *event)
+{
+    if (event->n_token_ids > 0 || !own->is_passed_on)
+        return (int64_t)event->n_token_ids;
+    size_t bytes = event->text_bytes + event->refusal_bytes + event->reasoning_bytes;
+    for (size_t i = 0; i < event->n_tool_calls; i++)
+        bytes += event->tool_calls[i].arguments_bytes;
+    return (int64_t)((bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
+}
+
+/* What is to be charged for the event besides what was; may be negative. */
+static int64_t count_event(struct tenant_stream *own, const struct event *event)
+{
+    int64_t before = own->n_prompt + own->n_output;
+    own->is_passed_on = own->is_passed_on || event->source;
+    own->n_output += count_output(own, event);
+    if (event->n_prompt_token_ids > 0)
+        own->n_prompt = (int64_t)event->n_prompt_token_ids;
+    if (event->kind == EVENT_FINISHED && event->source) {
+        own->is_unknown = own->is_unknown || event->usage.is_unknown;
+        own->n_output_told += event->usage.completion_tokens;
+        if (own->n_prompt_told < event->usage.prompt_tokens)
+            own->n_prompt_told = event->usage.prompt_tokens;
+        if (event->last && !own->is_unknown) {
+            own->n_prompt = own->n_prompt_told;
+            own->n_output = own->n_output_told;
+        }
+    }
+    return own->n_prompt + own->n_output - before;
+}
+
 static bool stream_next(struct stream *stream, struct event *out)
 {
     struct tenant_stream *own = (struct tenant_stream *)stream;
     if (!own->owner->inner->vtable->stream_next(own->inner, out))
         return false;
-    int64_t n_tokens = (int64_t)out->n_token_ids;
-    if (out->n_prompt_token_ids > 0)
-        n_tokens += (int64_t)out->n_prompt_token_ids - (int64_t)own->n_prompt_guessed;
+    int64_t n_tokens = count_event(own, out);
     if (n_tokens != 0)
         identity_charge(own->owner->identity, &own->grant, n_tokens);
     return true;
@@ -156,6 +191,13 @@ static struct metrics *metrics(struct service *service)
     return vtable->metrics(inner);
 }
 
+static bool metrics_text(struct service *service, struct buffer *out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->metrics_text == NULL || vtable->metrics_text(inner, out);
+}
+
 static const struct model_info *model_info(struct service *service)
 {
     struct service *inner;
@@ -175,6 +217,13 @@ static int64_t now_ns(struct service *service)
     struct service *inner;
     const struct service_vtable *vtable = inner_of(service, &inner);
     return vtable->now_ns(inner);
+}
+
+static bool model_card(struct service *service, size_t i, struct model_card *out)
+{
+    struct service *inner;
+    const struct service_vtable *vtable = inner_of(service, &inner);
+    return vtable->model_card(inner, i, out);
 }
 
 static err_t admit_call(struct service *service, const char *tenant)
@@ -255,6 +304,7 @@ static const struct service_vtable TENANT_SERVICE = {
     .abort = abort_request,
     .progress = progress,
     .metrics = metrics,
+    .metrics_text = metrics_text,
     .model_info = model_info,
     .loads = loads,
     .now_ns = now_ns,
@@ -273,7 +323,10 @@ err_t tenant_service_open(struct service *inner, struct identity *identity, stru
     struct tenant_service *service = mem_alloc(sizeof *service);
     if (!service)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the tenants' service");
-    service->service.vtable = &TENANT_SERVICE;
+    service->vtable = TENANT_SERVICE;
+    service->vtable.model_card = inner->vtable->model_card ? model_card : NULL;
+    service->vtable.passes_on = inner->vtable->passes_on;
+    service->service.vtable = &service->vtable;
     service->inner = inner;
     service->identity = identity;
     *out = service;

@@ -115,12 +115,12 @@ err_t access_open(const struct access_options *options, struct access *out)
     return e;
 }
 
-err_t access_guard(struct access *access, struct service *engine, struct service **out)
+err_t access_guard(struct access *access, struct service *service, struct service **out)
 {
-    *out = engine;
+    *out = service;
     if (!access->identity)
         return err_ok();
-    TRY(tenant_service_open(engine, access->identity, &access->tenants));
+    TRY(tenant_service_open(service, access->identity, &access->tenants));
     *out = tenant_service_of(access->tenants);
     return err_ok();
 }

@@ -1,5 +1,5 @@
 /* Who reaches a server, and how: certificates, keys and tenants, from flags to what the doors and the
- * engine's service take. */
+ * service behind them take. */
 #pragma once
 
 #include <stdbool.h>
@@ -43,8 +43,8 @@ struct access {
 err_t access_check(const struct access_options *options, const char *host) ERR_MUST_CHECK;
 /* Reads the files. On error nothing is left open. */
 err_t access_open(const struct access_options *options, struct access *out) ERR_MUST_CHECK;
-/* What doors shall serve: `engine`, behind the tenants' quotas if there are tenants. Once. */
-err_t access_guard(struct access *access, struct service *engine, struct service **out) ERR_MUST_CHECK;
+/* What doors shall serve: `service`, behind the tenants' quotas if there are tenants. Once. */
+err_t access_guard(struct access *access, struct service *service, struct service **out) ERR_MUST_CHECK;
 /* Whether there are files that may change. */
 bool access_has_files(const struct access_options *options);
 /* Reads files again that have changed, or all of them. */

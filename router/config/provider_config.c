@@ -6,7 +6,7 @@
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/mapped_file.h"
+#include "router/config/key_field.h"
 
 enum { SECONDS_PER_DAY = 86400, CONTEXT_TOKENS_MAX = 100000000 };
 
@@ -22,11 +22,7 @@ static err_t no_memory(void)
 static err_t read_money(const struct yaml_value *map, const char *key, nanodollars *out)
 {
     struct yaml_value value = yaml_at(map, key);
-    const char *text = NULL;
-    TRY(yaml_text(&value, &text));
-    if (text && money_parse(text, out).code != ERR_OK)
-        return yaml_wrong(&value, "\"%.40s\" is not an amount in dollars, like 0.0375", text);
-    return err_ok();
+    return yaml_money(&value, out);
 }
 
 static err_t read_day(const struct yaml_value *value, int64_t *out)
@@ -176,47 +172,6 @@ static bool is_plain(const char *text)
     return true;
 }
 
-static err_t copy_key(const struct yaml_value *at, const char *text, struct provider *out)
-{
-    size_t size = strlen(text);
-    while (size > 0 && strchr(" \t\r\n", text[size - 1])) /* a file ends with a line's end */
-        size--;
-    if (size == 0 || size > PROVIDER_KEY_BYTES_MAX)
-        return yaml_wrong(at, "the key must have 1 to %d bytes", PROVIDER_KEY_BYTES_MAX);
-    out->key = mem_strndup(text, size);
-    if (out->key == NULL)
-        return no_memory();
-    return is_plain(out->key) ? err_ok() : yaml_wrong(at, "the key has control characters in it");
-}
-
-static err_t read_key(const struct yaml_value *map, char *(*environment)(const char *name),
-                      struct provider *out)
-{
-    struct yaml_value of_environment = yaml_at(map, "key_env"), of_file = yaml_at(map, "key_file");
-    const char *name = NULL, *path = NULL;
-    TRY(yaml_text(&of_environment, &name));
-    TRY(yaml_text(&of_file, &path));
-    if (name && path)
-        return yaml_wrong(&of_file, "key_env and key_file are both there: which?");
-    if (name) {
-        const char *key = environment(name);
-        return key ? copy_key(&of_environment, key, out)
-                   : yaml_wrong(&of_environment, "the environment has no variable %.60s", name);
-    }
-    if (path == NULL)
-        return err_ok();
-    char *data;
-    size_t size;
-    err_t e = file_read(path, PROVIDER_KEY_BYTES_MAX + 2, &data, &size);
-    if (e.code != ERR_OK)
-        return err_prefix(e, "the key of a provider");
-    e = strlen(data) == size ? copy_key(&of_file, data, out)
-                             : yaml_wrong(&of_file, "the key has a NUL character in it");
-    explicit_bzero(data, size);
-    mem_free(data);
-    return e;
-}
-
 static bool is_loopback(const char *host)
 {
     static const char *const NAMES[] = {"localhost", "127.0.0.1", "[::1]"};
@@ -317,7 +272,7 @@ static err_t read_provider(const struct yaml_value *value, char *(*environment)(
     TRY(yaml_choice(&kind, KINDS, &which));
     out->kind = (enum provider_kind)which;
     TRY(read_url(value, out));
-    TRY(read_key(value, environment, out));
+    TRY(key_field_read(value, "a provider", environment, &out->key));
     TRY(read_headers(&headers, out));
     TRY(read_timeouts(&timeouts, out));
     return read_models(&models, out);
@@ -353,9 +308,7 @@ void provider_config_free(struct provider_list *list)
 {
     for (size_t i = 0; i < list->n; i++) {
         struct provider *provider = &list->providers[i];
-        if (provider->key)
-            explicit_bzero((char *)provider->key, strlen(provider->key));
-        mem_free((char *)provider->key);
+        key_field_free(provider->key);
         mem_free((void *)provider->headers);
         mem_free((void *)provider->models);
     }

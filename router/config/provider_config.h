@@ -25,7 +25,6 @@ enum {
     PROVIDERS_MAX = 64,
     PROVIDER_MODELS_MAX = 256, /* of one */
     PROVIDER_HEADERS_MAX = 16, /* of one */
-    PROVIDER_KEY_BYTES_MAX = 2048,
     PRICE_STALE_DAYS = 90,
 };
 

@@ -10,6 +10,7 @@
 #include <yaml.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "router/money/money.h"
 
 struct yaml_file {
     char *name;
@@ -74,10 +75,14 @@ static err_t load(struct yaml_file *file, const char *text, size_t text_bytes)
         return err_new(ERR_RESOURCE_EXHAUSTED, "%s: no memory to read it", file->name);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, text_bytes);
     file->has_document = yaml_parser_load(&parser, &file->document) != 0;
+    err_t e = err_ok();
+    if (!file->has_document && parser.error == YAML_COMPOSER_ERROR)
+        e = err_new(ERR_INVALID_ARGUMENT, "%s:%zu: an anchor (&name) is there twice", file->name,
+                    parser.problem_mark.line + 1);
+    else if (!file->has_document) /* it was YAML a moment ago */
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "%s: no memory to read it", file->name);
     yaml_parser_delete(&parser);
-    if (!file->has_document) /* it was YAML a moment ago */
-        return err_new(ERR_RESOURCE_EXHAUSTED, "%s: no memory to read it", file->name);
-    return err_ok();
+    return e;
 }
 
 err_t yaml_file_parse(const char *name, const char *text, size_t text_bytes, struct yaml_file **out)
@@ -342,10 +347,10 @@ err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out)
     static const struct {
         const char *unit;
         int64_t ms;
-    } UNITS[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    } UNITS[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     enum { NUMBER_MAX = 1000000000 };
     const char *text;
-    TRY(read_scalar(value, "a time like 300ms, 5s, 2m or 1h", &text));
+    TRY(read_scalar(value, "a time like 300ms, 5s, 2m, 1h or 30d", &text));
     if (text == NULL)
         return err_ok();
     char *end;
@@ -363,7 +368,16 @@ err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out)
             return err_ok();
         }
     }
-    return yaml_wrong(value, "\"%.60s\" must be a time like 300ms, 5s, 2m or 1h", text);
+    return yaml_wrong(value, "\"%.60s\" must be a time like 300ms, 5s, 2m, 1h or 30d", text);
+}
+
+err_t yaml_money(const struct yaml_value *value, int64_t *out)
+{
+    const char *text = NULL;
+    TRY(yaml_text(value, &text));
+    if (text && money_parse(text, out).code != ERR_OK)
+        return yaml_wrong(value, "\"%.40s\" is not an amount in dollars, like 0.0375", text);
+    return err_ok();
 }
 
 err_t yaml_choice(const struct yaml_value *value, const char *const *names, int *out)
@@ -381,4 +395,55 @@ err_t yaml_choice(const struct yaml_value *value, const char *const *names, int 
         }
     }
     return yaml_wrong(value, "\"%.60s\" must be %s", text, known);
+}
+
+/* The pair with the smallest key that comes after `last`; NULL = there is none. */
+static const yaml_node_pair_t *next_pair(const struct yaml_value *map, const char *last)
+{
+    const yaml_node_pair_t *best = NULL;
+    const char *best_name = NULL;
+    const yaml_node_t *node = node_of(map);
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
+         pair++) {
+        struct yaml_value key = key_at(map, pair);
+        const char *name = scalar_of(&key);
+        if (name && (last == NULL || strcmp(name, last) > 0) &&
+            (best == NULL || strcmp(name, best_name) < 0)) {
+            best = pair;
+            best_name = name;
+        }
+    }
+    return best;
+}
+
+static bool append_map(const struct yaml_value *map, struct buffer *out)
+{
+    bool fits = buffer_append_text(out, "{");
+    const char *name = NULL;
+    for (const yaml_node_pair_t *pair = next_pair(map, NULL); pair && fits; pair = next_pair(map, name)) {
+        struct yaml_value key = key_at(map, pair), value = value_at(map, pair->value, NULL, 0);
+        name = scalar_of(&key);
+        if (yaml_is_there(&value))
+            fits = buffer_append_json_string(out, name, strlen(name)) && buffer_append_text(out, ":") &&
+                   yaml_append_canonical(&value, out) && buffer_append_text(out, ",");
+    }
+    return fits && buffer_append_text(out, "}");
+}
+
+bool yaml_append_canonical(const struct yaml_value *value, struct buffer *out)
+{
+    if (!yaml_is_there(value))
+        return buffer_append_text(out, "null");
+    const yaml_node_t *node = node_of(value);
+    if (node->type == YAML_SCALAR_NODE)
+        return buffer_append_json_string(out, scalar_of(value), node->data.scalar.length);
+    if (node->type == YAML_MAPPING_NODE)
+        return append_map(value, out);
+    bool fits = buffer_append_text(out, "[");
+    size_t n = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+    for (size_t i = 0; i < n && fits; i++) {
+        struct yaml_value element = yaml_element(value, i);
+        fits = yaml_append_canonical(&element, out) && buffer_append_text(out, ",");
+    }
+    return fits && buffer_append_text(out, "]");
 }

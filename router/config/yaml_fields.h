@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/buffer.h"
 #include "base/error.h"
 
 enum {
@@ -48,9 +49,15 @@ err_t yaml_text(const struct yaml_value *value, const char **out) ERR_MUST_CHECK
 err_t yaml_bool(const struct yaml_value *value, bool *out) ERR_MUST_CHECK;        /* true, false, yes, no */
 err_t yaml_integer(const struct yaml_value *value, int64_t low, int64_t high, int64_t *out) ERR_MUST_CHECK;
 err_t yaml_number(const struct yaml_value *value, double low, double high, double *out) ERR_MUST_CHECK;
-/* "300ms", "5s", "2m", "1h"; 0 is 0. Milliseconds. */
+/* "300ms", "5s", "2m", "1h", "30d"; 0 is 0. Milliseconds. */
 err_t yaml_duration_ms(const struct yaml_value *value, int64_t *out) ERR_MUST_CHECK;
+/* Dollars with at most nine digits after the point, like 0.0375. Nano-dollars. */
+err_t yaml_money(const struct yaml_value *value, int64_t *out) ERR_MUST_CHECK;
 /* One of the names (NULL ends the list); *out is its index. */
 err_t yaml_choice(const struct yaml_value *value, const char *const *names, int *out) ERR_MUST_CHECK;
 /* The value must be there. */
 err_t yaml_required(const struct yaml_value *value) ERR_MUST_CHECK;
+
+/* The value as text that is the same for every way of writing it: keys sorted, no comments, nothing that is
+ * not there. For fingerprints of values that their reader has accepted. False when it does not fit. */
+bool yaml_append_canonical(const struct yaml_value *value, struct buffer *out);

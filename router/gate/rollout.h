@@ -11,7 +11,17 @@
  *     margin: 0.03                 # that the policy may be worse by
  *     window: 200                  # scores that are looked at
  *     shadow_share: 0.02           # of requests that follow the policy, scored still after promotion
- */
+ *     false_cheap: 0.05            # most of what the small model answers may be wrong where the baseline is
+ * right
+ *
+ * What is written here are the defaults, but for the stage (observe), the artefact (none) and the baseline
+ * (the last tier).
+ *
+ * Scores: the mean of the last `window` must reach 1 - margin. As soon as it cannot, whatever the rest of a
+ * window brings, the stage goes back by one and a new window begins. It comes forward again, never beyond the
+ * configured stage, after a whole window whose mean reaches 1 - margin / 2, ROLLOUT_FALLS_MAX times; then it
+ * stays until the configuration is loaded anew. From SHADOW it goes back to OBSERVE, which scores nothing: so
+ * that is for people to look at. Both are logged. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,30 +33,37 @@
 enum rollout_stage { ROLLOUT_OBSERVE, ROLLOUT_SHADOW, ROLLOUT_CANARY, ROLLOUT_PROMOTED };
 extern const char *const ROLLOUT_STAGE_NAMES[5]; /* NULL at the end */
 
+enum { ROLLOUT_WINDOW_MAX = 100000, ROLLOUT_WINDOW_MIN = 10, ROLLOUT_FALLS_MAX = 3 };
+
 struct rollout_options {
     bool is_set; /* there is a gate: else every policy is followed */
     enum rollout_stage stage;
-    const char *artefact, *baseline;
-    double share, shadow_share, margin;
+    const char *artefact, *baseline; /* NULL = not told; the file's */
+    double share, shadow_share, margin, false_cheap;
     uint32_t window;
 };
+/* value: of the key `gate`; not there = no gate. INVALID_ARGUMENT names line and field. */
 err_t rollout_options_read(const struct yaml_value *value, struct rollout_options *out) ERR_MUST_CHECK;
 
 struct rollout;
 
-/* policy_id, fingerprints: of what runs, which the artefact must be of. An artefact that is missing, does not
- * pass or is of something else makes the stage OBSERVE, and rollout_why says so. */
+/* policy_id, local_fingerprint: of what runs, which the artefact must be of; fingerprint "" = not known yet.
+ * An artefact that is missing, does not pass or is of something else makes the stage OBSERVE, and rollout_why
+ * says so. Without a gate the stage is PROMOTED and nothing is shadowed. Nothing of options is kept. */
 err_t rollout_open(const struct rollout_options *options, const char *policy_id,
                    const char *local_fingerprint, struct rollout **out) ERR_MUST_CHECK;
 void rollout_close(struct rollout *rollout); /* NULL is fine */
+/* The local engine has come, or another one has taken its place. Any thread. */
+void rollout_local_changed(struct rollout *rollout, const char *local_fingerprint);
 
 struct rollout_choice {
     bool follows_policy; /* else the baseline tier answers */
     bool is_shadowed;    /* the other one answers too, and rollout_score is told how that compares */
 };
-/* By the request's key alone, so that a replay chooses alike. Any thread. */
+/* By the stage and the request's key alone, so that a replay chooses alike. What does not follow the policy
+ * is shadowed with `share`, what follows it with `shadow_share`. Any thread, no lock. */
 struct rollout_choice rollout_choose(struct rollout *rollout, uint64_t key);
-/* How good the policy's answer was beside the baseline's: 0..1. Any thread. */
+/* How good the policy's answer was beside the baseline's: 0..1, 1 = as good. Any thread. */
 void rollout_score(struct rollout *rollout, double score);
 enum rollout_stage rollout_stage_now(const struct rollout *rollout);
 /* For people: why it stands where it does. */

@@ -26,7 +26,7 @@ enum {
  *
  *   local:
  *     - name: demo                          # "local/demo" in tiers
- *       targets: ["127.0.0.1:50051", "dns:///engines.svc:50051"]
+ *       targets: ["127.0.0.1:50051", "dns:///engines.svc:50051"]   # replica_target.h
  *       model: tickets                      # what the engine calls it; its own when this is missing
  *       tls: {ca_file: ca.pem, cert_file: router.pem, key_file: router.key, server_name: engines.svc}
  *       key_env: BANTAM_KEY                 # or key_file: PATH
@@ -37,9 +37,9 @@ struct local_model_options {
     const char *model; /* NULL = the engine's own */
     const char *const *targets;
     size_t n_targets;
-    bool tls;
+    bool tls; /* `tls: {}` is enough: the system's authorities */
     const char *ca_file, *cert_file, *key_file, *server_name;
-    const char *api_key, *api_key_file;
+    const char *api_key; /* an admin's where the engine knows tenants: loads are told to nobody else */
     int64_t nanodollars_per_hour; /* of one replica while it computes; 0 = free */
 };
 

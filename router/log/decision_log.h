@@ -1,64 +1,59 @@
 /* What was decided and how it went, a JSON line for each request: enough to replay the decisions, and, where
  * that is wished, the requests. Content is off unless the configuration says otherwise, and never written for
  * a request that must stay: then hashes and lengths stand for it. A disk that is full or a pipe that is
- * blocked loses lines, counts them, and holds nobody up. */
+ * blocked loses lines, counts them, and holds nobody up.
+ *
+ * The key of the hashes is drawn anew at every start and never leaves the process: within one run equal
+ * requests can be told, and nobody, not even who has the log, can find a short prompt by trying. */
 #pragma once
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "base/buffer.h"
 #include "base/error.h"
 #include "router/config/yaml_fields.h"
-#include "router/money/money.h"
-#include "router/providers/provider_answer.h"
+#include "router/log/decision_entry.h"
+
+enum {
+    DECISION_QUEUE_BYTES_MAX = 16 << 20, /* lines that wait for the disk; what comes then is lost */
+    DECISION_KEEP_MAX = 1000,
+};
 
 /* log: {path: decisions.jsonl, content: no, max_bytes: 100000000, keep: 5, retention: 30d} */
 struct decision_log_options {
-    const char *path;     /* NULL = no log */
+    const char *path;     /* NULL = no log; the string is copied at open */
     bool content;         /* prompts and answers too, of requests that may be shared */
     int64_t max_bytes;    /* of a file, which is then renamed PATH.1, PATH.1 to PATH.2, ... */
     uint32_t keep;        /* renamed ones */
-    int64_t retention_ms; /* renamed ones that are older are deleted; 0 = kept */
+    int64_t retention_ms; /* no line gets older: a file is renamed after a quarter of this, and deleted when
+                             its last line has three quarters of it; 0 = as long as `keep` allows */
 };
 err_t decision_log_options_read(const struct yaml_value *value,
                                 struct decision_log_options *out) ERR_MUST_CHECK;
 
-/* Strings are never NULL. */
-struct decision_entry {
-    int64_t unix_ms;
-    const char *id;                          /* of the decision */
-    const char *request_id, *tenant, *model; /* asked for */
-    const char *provider, *answered_by;      /* "local" and the model, or a provider and its model */
-    const char *tier, *reason, *rule;
-    const char *cache;     /* "hit", "shared", "miss", "off" */
-    const char *policy_id; /* fingerprint of the policy */
-    const char *fingerprint;
-    const char *stage; /* of the rollout */
-    const char *error; /* name of its code; "" = it was answered */
-    const char *finish_reason;
-    uint64_t seed;
-    bool local_only, escalated, hedged;
-    uint32_t attempts;
-    double difficulty, confidence;              /* negative = not known */
-    uint64_t prompt_tokens;                     /* estimated when decided */
-    int64_t predicted_ttft_ms;                  /* -1 = not known */
-    int64_t queue_us, first_token_us, total_us; /* -1 = did not happen */
-    struct answer_usage usage;
-    nanodollars cost, frontier_cost; /* frontier_cost: what it would have cost there, -1 = not known */
-    const json_t *request;           /* OpenAI's form */
-    const char *answer;              /* answer_bytes; NULL = not kept */
-    size_t answer_bytes;
-};
-
 struct decision_log;
 
+/* FAILED_PRECONDITION: another process writes this log. IO. A pipe must have its reader. */
 err_t decision_log_open(const struct decision_log_options *options, struct decision_log **out) ERR_MUST_CHECK;
-void decision_log_close(struct decision_log *log); /* writes what is queued; NULL is fine */
+/* Writes what is queued, but waits no longer than a second for a blocked pipe; NULL is fine. */
+void decision_log_close(struct decision_log *log);
 /* Any thread; never blocks on the file. The entry is read before it returns. */
 void decision_log_write(struct decision_log *log, const struct decision_entry *entry);
 uint64_t decision_log_lost(const struct decision_log *log); /* lines since the start */
-/* The line that would be written, without its line break. */
-err_t decision_entry_encode(const struct decision_entry *entry, bool content,
-                            struct buffer *out) ERR_MUST_CHECK;
+
+struct decision_log_reader {
+    /* A line; it lives until this returns. An error ends the reading and is what it returns. */
+    err_t (*take)(void *context, const struct decision_line *line);
+    /* A line that is none, by its number from 1: cut short, too long, no JSON. It is passed over. NULL = not
+     * told. */
+    void (*bad)(void *context, uint64_t number, err_t why);
+    void *context;
+};
+
+/* Reads a log, also one that is being written, from its first line to its last. NOT_FOUND, IO. */
+err_t decision_log_read(const char *path, const struct decision_log_reader *reader) ERR_MUST_CHECK;
+
+/* Deletes a tenant's lines from the log and its renamed files, and lines that cannot be read, since they may
+ * be his. *n_deleted: how many. NOT_FOUND; FAILED_PRECONDITION: a process writes the log; IO: the file in
+ * question is as it was. */
+err_t decision_log_forget(const char *path, const char *tenant, uint64_t *n_deleted) ERR_MUST_CHECK;

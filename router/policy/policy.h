@@ -56,6 +56,7 @@ extern const char *const POLICY_KEYS[]; /* NULL ends them */
 err_t policy_read(const struct yaml_value *root, struct policy **out) ERR_MUST_CHECK;
 void policy_free(struct policy *policy); /* NULL is fine */
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n);
+bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier);
 
 /* Everything a decision rests on. */
 struct policy_input {

@@ -6,18 +6,24 @@
 const char *const POLICY_KEYS[] = {"tiers",    "rules",     "default",    "difficulty",
                                    "overflow", "when_down", "when_broke", NULL};
 
+bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier)
+{
+    for (size_t i = 0; i < policy->n_tiers; i++) {
+        if (strcmp(policy->tiers[i].name, name) == 0) {
+            *tier = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static err_t find_tier(const struct yaml_value *value, const struct policy *policy, size_t *out)
 {
     const char *name = NULL;
     TRY(yaml_required(value));
     TRY(yaml_text(value, &name));
-    for (size_t i = 0; i < policy->n_tiers; i++) {
-        if (strcmp(policy->tiers[i].name, name) == 0) {
-            *out = i;
-            return err_ok();
-        }
-    }
-    return yaml_wrong(value, "there is no tier \"%.60s\"", name);
+    return policy_find_tier(policy, name, out) ? err_ok()
+                                               : yaml_wrong(value, "there is no tier \"%.60s\"", name);
 }
 
 static bool is_local_model(const char *model)

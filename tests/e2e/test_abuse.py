@@ -113,6 +113,25 @@ def test_floods_are_cut(start, dummy_model, name):
     assert server.client.loads().requests_total <= 4 * (CALLS_TO_CUT + 1)
 
 
+@pytest.mark.parametrize("name", ["rapid reset", "one giant header", "PING flood"])
+def test_floods_are_cut_within_tls(start, dummy_model, tmp_path, name):
+    authority = Authority(tmp_path / "authority")
+    authority.make("server", "DNS:localhost,IP:127.0.0.1")
+    server = start(dummy_model, *DUMMY_FLAGS, *authority.server_flags())
+    context = ssl.create_default_context(cafile=authority.path("ca.pem"))
+    context.set_alpn_protocols(["h2"])
+    flood = {"rapid reset": lambda i: abuse_grpc.reset(False)(i), "PING flood": lambda i: frame(h2.PING, 0, 0, b"and now?"),
+             "one giant header": lambda i: frame(h2.CONTINUATION if i else h2.HEADERS, 0, 1, b"\0" * 1000)}[name]
+    with Http2(server.port, context=context) as neighbour:
+        for n_cut in range(3):
+            assert cut(server) == n_cut
+            with Http2(server.port, context=context) as connection:
+                connection.send(b"".join(flood(i) for i in range(2000)))
+                while connection.read_frame() is not None:
+                    pass
+        assert cut(server) == 3 and neighbour.alive()
+
+
 def test_who_calls_much_is_not_cut(start, dummy_model):
     """Four times five hundred calls at once, of which every other is cancelled at once."""
     server = start(dummy_model, *DUMMY_FLAGS)

@@ -1,7 +1,9 @@
 #include "tests/proto/fake_service.h"
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include "api/metrics.h"
@@ -29,6 +31,8 @@ struct stream {
     bool cancelled, prompt_delivered;
     struct fake_choice choices[SAMPLING_N_MAX];
     uint32_t next_choice, n_done;
+    const struct event *script; /* [n_script]; NULL = tokens are drawn */
+    size_t n_script, next_event;
     /* of the event given out last */
     uint32_t ids[FAKE_RING_TOKENS];
     struct position_logprobs lps[FAKE_RING_TOKENS], prompt_lps[FAKE_MAX_MODEL_LEN];
@@ -37,6 +41,9 @@ struct stream {
 
 struct fake_service {
     struct service service;
+    struct service_vtable vtable;
+    const struct event *script; /* [n_script] of new streams */
+    size_t n_script;
     struct fake_options options;
     struct event_count progress, changed;
     pthread_t thread;
@@ -78,6 +85,8 @@ static bool step(struct fake_service *fake)
         bool paused = false;
         for (uint32_t c = 0; c < stream->n && !stream->cancelled; c++) {
             struct fake_choice *choice = &stream->choices[c];
+            if (stream->script)
+                continue;
             bool room = choice->produced - choice->delivered < FAKE_RING_TOKENS;
             paused = paused || !room;
             if (!room || choice->produced == stream->max_tokens)
@@ -163,6 +172,28 @@ static err_t admit(struct fake_service *fake, struct stream *stream)
     return err_ok();
 }
 
+static void note_request(const struct request *request, struct fake_asked *asked)
+{
+    asked->prompt_kind = request->prompt_kind;
+    size_t at = 0;
+    for (size_t i = 0; i < request->n_messages && at < sizeof asked->text; i++)
+        at += (size_t)snprintf(asked->text + at, sizeof asked->text - at, "%s: %.*s\n",
+                               request->messages[i].role, (int)request->messages[i].content_bytes,
+                               request->messages[i].content);
+    at = 0;
+    for (size_t i = 0; i < request->n_hints && at < sizeof asked->hints; i++)
+        at += (size_t)snprintf(asked->hints + at, sizeof asked->hints - at, "%s=%s ", request->hints[i].name,
+                               request->hints[i].value);
+    if (request->beyond)
+        (void)snprintf(asked->beyond, sizeof asked->beyond, "%s", request->beyond);
+    if (request->original) {
+        char *text = json_dumps(request->original, JSON_COMPACT | JSON_SORT_KEYS);
+        ASSERT(text);
+        (void)snprintf(asked->original, sizeof asked->original, "%s", text);
+        free(text);
+    }
+}
+
 static err_t fake_submit(struct service *service, const struct request *request, struct stream **out)
 {
     struct fake_service *fake = fake_of(service);
@@ -184,6 +215,7 @@ static err_t fake_submit(struct service *service, const struct request *request,
         (void)snprintf(asked.tenant, sizeof asked.tenant, "%s", request->tenant);
     if (request->cache_salt)
         (void)snprintf(asked.cache_salt, sizeof asked.cache_salt, "%s", request->cache_salt);
+    note_request(request, &asked);
     memcpy(stream->tenant, asked.tenant, sizeof stream->tenant);
     err_t e = prompt_of(request, stream);
     if (e.code == ERR_OK && (stream->n < 1 || stream->n > SAMPLING_N_MAX))
@@ -191,6 +223,8 @@ static err_t fake_submit(struct service *service, const struct request *request,
     if (e.code == ERR_OK) {
         pthread_mutex_lock(&fake->mutex);
         fake->asked = asked;
+        stream->script = fake->script;
+        stream->n_script = fake->n_script;
         e = admit(fake, stream);
         pthread_mutex_unlock(&fake->mutex);
         event_count_bump(&fake->changed);
@@ -277,6 +311,15 @@ static bool next_of_choice(struct stream *stream, uint32_t c, struct event *out)
     return true;
 }
 
+static bool next_of_script(struct stream *stream, struct event *out)
+{
+    if (stream->fake->held || stream->next_event == stream->n_script)
+        return false;
+    *out = stream->script[stream->next_event++];
+    stream->n_done = out->last ? stream->n : 0;
+    return true;
+}
+
 static bool fake_stream_next(struct stream *stream, struct event *out)
 {
     struct fake_service *fake = stream->fake;
@@ -284,7 +327,9 @@ static bool fake_stream_next(struct stream *stream, struct event *out)
     pthread_mutex_lock(&fake->mutex);
     if (!stream->cancelled && clock_now_ns(clock_monotonic()) >= stream->deadline_ns)
         stream->cancelled = true;
-    for (uint32_t i = 0; i < stream->n && !found; i++) {
+    if (stream->script)
+        found = next_of_script(stream, out);
+    for (uint32_t i = 0; !stream->script && i < stream->n && !found; i++) {
         uint32_t c = (stream->next_choice + i) % stream->n;
         found = next_of_choice(stream, c, out);
         if (found)
@@ -461,7 +506,8 @@ err_t fake_service_open(const struct fake_options *options, struct fake_service 
 {
     struct fake_service *fake = mem_alloc(sizeof *fake);
     ASSERT(fake);
-    fake->service.vtable = &fake_vtable;
+    fake->vtable = fake_vtable;
+    fake->service.vtable = &fake->vtable;
     fake->options = *options;
     fake->fail_at = UINT32_MAX;
     pthread_mutex_init(&fake->mutex, NULL);
@@ -522,6 +568,27 @@ void fake_service_fail_at(struct fake_service *fake, uint32_t position)
 {
     pthread_mutex_lock(&fake->mutex);
     fake->fail_at = position;
+    pthread_mutex_unlock(&fake->mutex);
+}
+
+static bool fake_card(struct service *service, size_t i, struct model_card *out)
+{
+    static const struct model_card cards[FAKE_CARDS] = {{"fake", "bantam", FAKE_MAX_MODEL_LEN},
+                                                        {"strong", "mock", 0}};
+    (void)service;
+    if (i >= FAKE_CARDS)
+        return false;
+    *out = cards[i];
+    return true;
+}
+
+void fake_service_pass_on(struct fake_service *fake, const struct event *events, size_t n_events)
+{
+    pthread_mutex_lock(&fake->mutex);
+    fake->script = events;
+    fake->n_script = n_events;
+    fake->vtable.passes_on = true;
+    fake->vtable.model_card = fake_card;
     pthread_mutex_unlock(&fake->mutex);
 }
 

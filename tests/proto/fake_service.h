@@ -14,7 +14,8 @@ enum {
     FAKE_RING_TOKENS = 64,
     FAKE_VOCAB_SIZE = 1000,
     FAKE_MAX_MODEL_LEN = 4096,
-    FAKE_MAX_TOKENS_DEFAULT = 16
+    FAKE_MAX_TOKENS_DEFAULT = 16,
+    FAKE_CARDS = 2
 };
 
 struct fake_options {
@@ -37,10 +38,19 @@ void fake_service_fail_submit(struct fake_service *fake, enum err_code code);
 /* Streams fail at this position with ERR_INTERNAL; UINT32_MAX = never. */
 void fake_service_fail_at(struct fake_service *fake, uint32_t position);
 
+/* From now on it is a service that passes requests on (api/service.h): it has FAKE_CARDS models to ask for,
+ * and what is submitted is answered with these events (borrowed, [n_events], the last one with `last`), one
+ * by one. */
+void fake_service_pass_on(struct fake_service *fake, const struct event *events, size_t n_events);
 /* Whose request came last, and with which wishes. */
 struct fake_asked {
     char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[128]; /* "" = none */
     int32_t priority;
+    enum prompt_kind prompt_kind;
+    char text[256];  /* of all messages, each with its role: "user: hi\n" */
+    char hints[512]; /* "route=local privacy=local_only " */
+    char beyond[ERR_MESSAGE_MAX];
+    char original[1024]; /* its JSON, keys sorted; "" = none. Cut off when it is longer */
 };
 struct fake_asked fake_service_asked(struct fake_service *fake);
 

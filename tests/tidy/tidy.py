@@ -20,7 +20,7 @@ INCLUDE_TABLE = {
     "scheduler": {"base", "api"},
     "engine": {"base", "api", "text", "model", "scheduler"},
     "proto": {"base", "api"},
-    "server": {"base", "api", "engine", "proto"},
+    "server": {"base", "api", "proto"},
     "router": {"base", "api", "text", "proto", "clients"},
     "benchmarks": {"base", "api", "kernels", "engine", "proto", "clients"},
     "clients": {"base", "api", "proto"},

@@ -1,4 +1,4 @@
-#include "server/serve.h"
+#include "server/doors.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "api/metrics.h"
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/event_count.h"
 #include "base/log.h"
@@ -27,23 +28,24 @@
 #define PENDING_TURNS       200
 #define FIRST_REQUEST_NS    INT64_C(100000000)
 
-/* Signals and the end of the last generation bump it; static because the signals' thread outlives serve_run.
+/* Signals and the end of the last generation bump it; static because the signals' thread outlives the doors.
  */
 static struct event_count changed;
 
-/* What clients come in by. */
 struct doors {
+    struct doors_options options; /* connections within the limit of open files */
+    struct access access;
     struct grpc_door *grpc;
     struct http_door *http;   /* NULL = not wanted */
     struct admin_door *admin; /* likewise */
 };
 
-struct serve_options serve_options_default(void)
+struct doors_options doors_options_default(void)
 {
     struct grpc_door_options door = grpc_door_options_default();
     struct http_door_options http = http_door_options_default();
     struct admin_door_options admin = admin_door_options_default();
-    return (struct serve_options){
+    return (struct doors_options){
         .host = door.host,
         .port = door.port,
         .http = true,
@@ -62,7 +64,7 @@ struct serve_options serve_options_default(void)
 }
 
 /* The operator's listener, which has neither TLS nor keys in any case. */
-static err_t check_metrics_bind(const struct serve_options *options)
+static err_t check_metrics_bind(const struct doors_options *options)
 {
     bool loopback;
     if (!options->metrics)
@@ -76,7 +78,7 @@ static err_t check_metrics_bind(const struct serve_options *options)
     return err_ok();
 }
 
-static err_t check_bind(const struct serve_options *options)
+static err_t check_bind(const struct doors_options *options)
 {
     bool loopback;
     TRY(access_check(&options->access, options->host));
@@ -110,8 +112,9 @@ static err_t write_port_file(const char *flag, const char *path, uint16_t port)
     return err_ok();
 }
 
-static err_t announce(const struct serve_options *options, const struct doors *doors)
+static err_t announce(const struct doors *doors)
 {
+    const struct doors_options *options = &doors->options;
     uint16_t port = grpc_door_port(doors->grpc);
     char address[LISTEN_HOST_BYTES_MAX + 16];
     if (doors->http && options->http_port_file)
@@ -137,14 +140,17 @@ static err_t announce(const struct serve_options *options, const struct doors *d
 }
 
 /* Meanwhile files that change are read again. */
-static void wait_for_signal(const struct access *access)
+static void wait_for_signal(const struct doors *doors)
 {
+    const struct doors_options *options = &doors->options;
     uint32_t n_hangups = stop_signals_hangups();
     struct memory_return memory = {0};
     while (stop_signals_seen() == 0) {
         uint32_t seen = event_count_read(&changed);
         uint32_t n_now = stop_signals_hangups();
-        access_refresh(access, n_now != n_hangups);
+        access_refresh(&doors->access, n_now != n_hangups);
+        if (options->refresh)
+            options->refresh(options->context, n_now != n_hangups);
         n_hangups = n_now;
         (void)memory_return_check(&memory, clock_now_ns(clock_monotonic()));
         if (stop_signals_seen() == 0)
@@ -203,8 +209,9 @@ static void wait_until_drained(const struct doors *doors, int64_t timeout_ns)
     }
 }
 
-static void drain(const struct doors *doors, struct service *service, const struct serve_options *options)
+static void drain(const struct doors *doors, struct service *service)
 {
+    const struct doors_options *options = &doors->options;
     service_notify("STOPPING=1");
     metric_add(&service->vtable->metrics(service)->draining[0], 1);
     send_balancers_away(doors, options->drain_delay_ns);
@@ -223,9 +230,9 @@ static void drain(const struct doors *doors, struct service *service, const stru
         log_info("serve", "drained");
 }
 
-static err_t open_grpc(struct service *service, const struct serve_options *options,
-                       const struct access *access, int64_t stall_timeout_ns, struct doors *doors)
+static err_t open_grpc(struct doors *doors, struct service *service)
 {
+    const struct doors_options *options = &doors->options;
     struct grpc_door_options door = grpc_door_options_default();
     door.host = options->host;
     door.port = options->port;
@@ -236,16 +243,16 @@ static err_t open_grpc(struct service *service, const struct serve_options *opti
     door.max_calls = options->max_calls;
     door.max_connection_age_ms = options->max_connection_age_ms;
     door.max_connection_age_grace_ms = options->max_connection_age_grace_ms;
-    if (stall_timeout_ns > 0)
-        door.send_timeout_ms = stall_timeout_ns / 1000000 + 1;
-    door.tls = access->tls;
-    door.identity = access->identity;
+    if (options->send_timeout_ns > 0)
+        door.send_timeout_ms = options->send_timeout_ns / 1000000 + 1;
+    door.tls = doors->access.tls;
+    door.identity = doors->access.identity;
     return grpc_door_open(service, &door, &doors->grpc);
 }
 
-static err_t open_http(struct service *service, const struct serve_options *options,
-                       const struct access *access, int64_t stall_timeout_ns, struct doors *doors)
+static err_t open_http(struct doors *doors, struct service *service)
 {
+    const struct doors_options *options = &doors->options;
     struct http_door_options door = http_door_options_default();
     bool loopback;
     TRY(listen_is_loopback(options->host, &loopback));
@@ -256,10 +263,11 @@ static err_t open_http(struct service *service, const struct serve_options *opti
     door.version = options->version;
     door.max_message_bytes = options->max_message_bytes;
     door.max_connections = options->max_http_connections;
-    if (stall_timeout_ns > 0)
-        door.write_timeout_ms = stall_timeout_ns / 1000000 + 1;
-    door.tls = access->tls;
-    door.identity = access->identity;
+    if (options->send_timeout_ns > 0)
+        door.write_timeout_ms = options->send_timeout_ns / 1000000 + 1;
+    door.tls = doors->access.tls;
+    door.identity = doors->access.identity;
+    door.extra = options->http_extra;
     err_t e = http_door_open(service, &door, &doors->http);
     return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
 }
@@ -271,88 +279,101 @@ static void order_drain(void *context)
     (void)kill(getpid(), SIGTERM);
 }
 
-static err_t open_admin(struct engine *engine, const struct serve_options *options, struct doors *doors)
+/* It sees the service itself, without anybody's quotas in front. */
+static err_t open_admin(struct doors *doors, struct service *service)
 {
+    const struct doors_options *options = &doors->options;
     struct admin_door_options door = admin_door_options_default();
     door.host = options->metrics_host;
     door.port = options->metrics_port;
     door.version = options->version;
     door.drain = order_drain;
     TRY(listen_is_loopback(options->metrics_host, &door.allow_orders));
-    err_t e = admin_door_open(engine_service(engine), &door, &doors->admin);
+    door.extra = options->operator_extra;
+    err_t e = admin_door_open(service, &door, &doors->admin);
     return e.code == ERR_OK ? e : err_prefix(e, "metrics (--metrics-port, or --no-metrics)");
 }
 
 /* Files are raised first, so that neither door finds the process without one. */
-static struct serve_options within_file_limit(const struct serve_options *options)
+static void fit_file_limit(struct doors_options *options)
 {
-    struct serve_options within = *options;
     uint64_t max_files = file_budget_raise();
     if (!options->http)
-        within.max_http_connections = 0;
-    if (file_budget_fit(max_files, &within.max_grpc_connections, &within.max_http_connections))
+        options->max_http_connections = 0;
+    if (file_budget_fit(max_files, &options->max_grpc_connections, &options->max_http_connections))
         log_warn("serve",
                  "the process may have %llu open files: at most %u gRPC and %u HTTP connections are taken "
                  "(ulimit -Hn, LimitNOFILE=)",
-                 (unsigned long long)max_files, within.max_grpc_connections, within.max_http_connections);
-    return within;
+                 (unsigned long long)max_files, options->max_grpc_connections, options->max_http_connections);
 }
 
-static err_t serve_engine(struct engine *engine, const struct serve_options *options, struct access *access,
-                          int64_t stall_timeout_ns)
-{
-    struct doors doors = {0};
-    struct service *service;
-    struct serve_options within = within_file_limit(options);
-    err_t e = access_guard(access, engine_service(engine), &service);
-    if (e.code == ERR_OK)
-        e = open_grpc(service, &within, access, stall_timeout_ns, &doors);
-    if (e.code == ERR_OK && options->http)
-        e = open_http(service, &within, access, stall_timeout_ns, &doors);
-    if (e.code == ERR_OK && options->metrics)
-        e = open_admin(engine, options, &doors);
-    if (e.code == ERR_OK) {
-        stop_signals_arm();
-        e = announce(options, &doors);
-    }
-    if (e.code == ERR_OK) {
-        wait_for_signal(access);
-        drain(&doors, engine_service(engine), options);
-    }
-    admin_door_close(doors.admin);
-    http_door_close(doors.http);
-    grpc_door_close(doors.grpc);
-    return e;
-}
-
-static err_t open_and_serve(const struct engine_options *engine_options, const struct serve_options *options,
-                            struct access *access, void (*on_plan)(const struct memory_plan *plan))
-{
-    struct engine *engine;
-    TRY(engine_open(engine_options, on_plan, &engine));
-    err_t e = serve_engine(engine, options, access, engine_options->stream_stall_timeout_ns);
-    access_close(access);
-    engine_close(engine);
-    return e;
-}
-
-err_t serve_run(const struct engine_options *engine_options, const struct serve_options *options,
-                void (*on_plan)(const struct memory_plan *plan))
+err_t doors_prepare(const struct doors_options *options, struct doors **out)
 {
     TRY(check_bind(options));
-    TRY(stop_signals_start(&changed, access_has_files(&options->access)));
-    struct access access;
-    TRY(access_open(&options->access, &access));
-    struct engine_options planned = *engine_options;
-    planned.caller_bytes +=
-        GRPC_DOOR_BYTES + (options->http ? HTTP_DOOR_BYTES : 0) + (options->metrics ? ADMIN_DOOR_BYTES : 0);
-    err_t e = open_and_serve(&planned, options, &access, on_plan);
-    access_close(&access);
-    if (options->port_file && e.code == ERR_OK)
-        (void)unlink(options->port_file);
-    if (options->http && options->http_port_file && e.code == ERR_OK)
-        (void)unlink(options->http_port_file);
-    if (options->metrics && options->metrics_port_file && e.code == ERR_OK)
-        (void)unlink(options->metrics_port_file);
+    struct doors *doors = mem_alloc(sizeof *doors);
+    if (doors == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the doors");
+    doors->options = *options;
+    err_t e = stop_signals_start(&changed, options->refresh || access_has_files(&options->access));
+    if (e.code == ERR_OK)
+        e = access_open(&options->access, &doors->access);
+    if (e.code != ERR_OK)
+        doors_close(doors);
+    else
+        *out = doors;
     return e;
+}
+
+uint64_t doors_bytes(const struct doors *doors)
+{
+    return (uint64_t)GRPC_DOOR_BYTES + (doors->options.http ? HTTP_DOOR_BYTES : 0) +
+           (doors->options.metrics ? ADMIN_DOOR_BYTES : 0);
+}
+
+static err_t open_all(struct doors *doors, struct service *service)
+{
+    struct service *guarded;
+    TRY(access_guard(&doors->access, service, &guarded));
+    TRY(open_grpc(doors, guarded));
+    if (doors->options.http)
+        TRY(open_http(doors, guarded));
+    if (doors->options.metrics)
+        TRY(open_admin(doors, service));
+    stop_signals_arm();
+    return announce(doors);
+}
+
+static void forget_port(bool is_open, const char *path)
+{
+    if (is_open && path)
+        (void)unlink(path);
+}
+
+err_t doors_run(struct doors *doors, struct service *service)
+{
+    const struct doors_options *options = &doors->options;
+    fit_file_limit(&doors->options);
+    err_t e = open_all(doors, service);
+    if (e.code == ERR_OK) {
+        wait_for_signal(doors);
+        drain(doors, service);
+    }
+    admin_door_close(doors->admin);
+    http_door_close(doors->http);
+    grpc_door_close(doors->grpc);
+    access_close(&doors->access);
+    if (e.code != ERR_OK)
+        return e;
+    forget_port(true, options->port_file);
+    forget_port(options->http, options->http_port_file);
+    forget_port(options->metrics, options->metrics_port_file);
+    return e;
+}
+
+void doors_close(struct doors *doors)
+{
+    if (doors == NULL)
+        return;
+    access_close(&doors->access);
+    mem_free(doors);
 }

@@ -1,0 +1,104 @@
+/* A configuration in a few lines, for whoever starts a router or checks a file. */
+#include "router/config/route_config.h"
+
+#include <inttypes.h>
+
+static const char *const CACHE_NAMES[] = {"off", "memory", "sqlite", "redis"};
+
+static bool describe_local(const struct route_config *config, struct buffer *out)
+{
+    bool fits = true;
+    for (size_t i = 0; i < config->n_local; i++) {
+        const struct local_model_options *model = &config->local[i];
+        fits = fits && buffer_append_format(out, "local     local/%s:", model->name);
+        for (size_t j = 0; j < model->n_targets; j++)
+            fits = fits && buffer_append_format(out, " %s", model->targets[j]);
+        fits = fits && buffer_append_text(out, "\n");
+    }
+    return fits;
+}
+
+static bool describe_price(const struct provider_model *model, struct buffer *out)
+{
+    char input[MONEY_TEXT_BYTES], output[MONEY_TEXT_BYTES];
+    money_format(model->price.input, input);
+    money_format(model->price.output, output);
+    return buffer_append_format(out, "          %s: %s in, %s out a million tokens\n", model->name, input,
+                                output);
+}
+
+static bool describe_providers(const struct route_config *config, struct buffer *out)
+{
+    bool fits = true;
+    for (size_t i = 0; i < config->providers.n; i++) {
+        const struct provider *provider = &config->providers.providers[i];
+        fits = fits && buffer_append_format(out, "provider  %s at %s, %s a key\n", provider->name,
+                                            provider->url, provider->key ? "with" : "without");
+        for (size_t j = 0; j < provider->n_models; j++)
+            fits = fits && describe_price(&provider->models[j], out);
+    }
+    return fits;
+}
+
+static bool describe_tiers(const struct route_config *config, struct buffer *out)
+{
+    size_t n;
+    bool fits = true;
+    const struct policy_tier *tiers = policy_tiers(config->policy, &n);
+    for (size_t i = 0; i < n; i++) {
+        fits = fits && buffer_append_format(out, "tier      %s:", tiers[i].name);
+        for (size_t j = 0; j < tiers[i].n_models; j++)
+            fits = fits && buffer_append_format(out, "%s %s", j > 0 ? ", then" : "", tiers[i].models[j]);
+        fits = fits && buffer_append_text(out, "\n");
+    }
+    return fits;
+}
+
+static bool describe_steps(const struct route_config *config, struct buffer *out)
+{
+    size_t n;
+    const struct policy_tier *tiers = policy_tiers(config->policy, &n);
+    const struct cascade_config *cascade = &config->cascade;
+    const struct hedge_config *hedge = &config->hedge;
+    const struct classifier_config *classifier = &config->classifier;
+    bool fits = true;
+    if (classifier->model)
+        fits = buffer_append_format(out, "classify  by %s into %zu labels, within %" PRId64 " ms\n",
+                                    classifier->model, classifier->n_labels, classifier->timeout_ms);
+    if (cascade->is_set)
+        fits = fits && buffer_append_format(
+                           out, "cascade   from %s to %s over %g, on %u tokens within %" PRId64 " ms, %s\n",
+                           tiers[cascade->tier].name, tiers[cascade->to].name, cascade->escalate_over,
+                           cascade->hold_tokens, cascade->hold_ms,
+                           cascade->calibration ? cascade->calibration : "not calibrated");
+    if (hedge->is_set && hedge->after_ms > 0)
+        fits = fits && buffer_append_format(
+                           out, "hedge     from %s to %s after %" PRId64 " ms, at most %g of requests\n",
+                           tiers[hedge->tier].name, tiers[hedge->to].name, hedge->after_ms, hedge->max_share);
+    else if (hedge->is_set)
+        fits = fits &&
+               buffer_append_format(out, "hedge     from %s to %s after the p95, at most %g of requests\n",
+                                    tiers[hedge->tier].name, tiers[hedge->to].name, hedge->max_share);
+    return fits;
+}
+
+static bool describe_books(const struct route_config *config, struct buffer *out)
+{
+    const struct cache_config *cache = &config->cache;
+    const char *place = cache->path ? cache->path : cache->address ? cache->address : "";
+    return buffer_append_format(out, "cache     %s%s%s\n", CACHE_NAMES[cache->kind], place[0] ? " at " : "",
+                                place) &&
+           buffer_append_format(out, "ledger    %s, %zu budgets\n",
+                                config->ledger_path ? config->ledger_path : "in memory", config->n_budgets) &&
+           buffer_append_format(out, "log       %s%s\n", config->log.path ? config->log.path : "off",
+                                config->log.path && config->log.content ? ", with content" : "") &&
+           buffer_append_format(out, "gate      %s\n",
+                                config->gate.is_set ? ROLLOUT_STAGE_NAMES[config->gate.stage] : "none");
+}
+
+bool route_config_describe(const struct route_config *config, struct buffer *out)
+{
+    return buffer_append_format(out, "policy    %s\n", config->policy_id) && describe_tiers(config, out) &&
+           describe_local(config, out) && describe_providers(config, out) && describe_steps(config, out) &&
+           describe_books(config, out);
+}

@@ -1,0 +1,278 @@
+#include "router/gate/rollout.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "router/gate/eval_artefact.h"
+
+enum {
+    WHY_BYTES = ERR_MESSAGE_MAX,
+    SCORE_UNITS = 1000000 /* of a whole score: sums of integers do not drift */
+};
+
+const char *const ROLLOUT_STAGE_NAMES[5] = {"observe", "shadow", "canary", "promoted", NULL};
+
+struct rollout {
+    struct rollout_options options; /* without its strings */
+    char policy_id[EVAL_ID_BYTES];
+    bool has_artefact;
+    struct eval_artefact artefact;
+    _Atomic int stage;
+
+    pthread_mutex_t lock;       /* of what follows */
+    char why_not[WHY_BYTES];    /* the artefact does not let it; "" = it does */
+    enum rollout_stage allowed; /* by live scores */
+    uint32_t n_falls;
+    uint32_t *scores; /* [options.window], in SCORE_UNITS, a ring */
+    uint32_t n_scores, next;
+    int64_t sum;
+};
+
+err_t rollout_options_read(const struct yaml_value *value, struct rollout_options *out)
+{
+    static const char *const KEYS[] = {"stage",  "artefact",     "share",       "baseline", "margin",
+                                       "window", "shadow_share", "false_cheap", NULL};
+    *out = (struct rollout_options){
+        .share = 0.1, .shadow_share = 0.02, .margin = 0.03, .false_cheap = 0.05, .window = 200};
+    if (!yaml_is_there(value))
+        return err_ok();
+    TRY(yaml_map(value, KEYS));
+    int stage = ROLLOUT_OBSERVE;
+    int64_t window = out->window;
+    struct yaml_value at = yaml_at(value, "stage");
+    TRY(yaml_choice(&at, ROLLOUT_STAGE_NAMES, &stage));
+    at = yaml_at(value, "artefact");
+    TRY(yaml_text(&at, &out->artefact));
+    at = yaml_at(value, "baseline");
+    TRY(yaml_text(&at, &out->baseline));
+    at = yaml_at(value, "share");
+    TRY(yaml_number(&at, 0, 1, &out->share));
+    at = yaml_at(value, "shadow_share");
+    TRY(yaml_number(&at, 0, 1, &out->shadow_share));
+    at = yaml_at(value, "margin");
+    TRY(yaml_number(&at, 0, 1, &out->margin));
+    at = yaml_at(value, "false_cheap");
+    TRY(yaml_number(&at, 0, 1, &out->false_cheap));
+    at = yaml_at(value, "window");
+    TRY(yaml_integer(&at, ROLLOUT_WINDOW_MIN, ROLLOUT_WINDOW_MAX, &window));
+    out->stage = (enum rollout_stage)stage;
+    out->window = (uint32_t)window;
+    out->is_set = true;
+    return err_ok();
+}
+
+static void set_stage(struct rollout *rollout)
+{
+    enum rollout_stage stage = rollout->why_not[0] ? ROLLOUT_OBSERVE : rollout->allowed;
+    atomic_store_explicit(&rollout->stage, (int)stage, memory_order_release);
+}
+
+static void forget_scores(struct rollout *rollout)
+{
+    rollout->n_scores = rollout->next = 0;
+    rollout->sum = 0;
+}
+
+/* Locked. */
+static void check_artefact(struct rollout *rollout, const char *local_fingerprint)
+{
+    if (!rollout->has_artefact)
+        return;
+    err_t e = eval_artefact_check(&rollout->artefact, rollout->policy_id, local_fingerprint,
+                                  rollout->options.margin, rollout->options.false_cheap);
+    if (e.code == ERR_OK)
+        rollout->why_not[0] = '\0';
+    else
+        (void)snprintf(rollout->why_not, sizeof rollout->why_not, "%s", e.message);
+    set_stage(rollout);
+}
+
+static void load_artefact(struct rollout *rollout, const char *path)
+{
+    if (path == NULL) {
+        (void)snprintf(rollout->why_not, sizeof rollout->why_not,
+                       "there is no artefact: `bantam eval --artefact FILE` writes one");
+        return;
+    }
+    err_t e = eval_artefact_read(path, &rollout->artefact);
+    rollout->has_artefact = e.code == ERR_OK;
+    if (!rollout->has_artefact)
+        (void)snprintf(rollout->why_not, sizeof rollout->why_not, "%s", e.message);
+}
+
+err_t rollout_open(const struct rollout_options *options, const char *policy_id,
+                   const char *local_fingerprint, struct rollout **out)
+{
+    *out = NULL;
+    if (strlen(policy_id) >= EVAL_ID_BYTES)
+        return err_new(ERR_INVALID_ARGUMENT, "a policy's id has at most %d bytes", EVAL_ID_BYTES - 1);
+    struct rollout *rollout = mem_alloc(sizeof *rollout);
+    uint32_t *scores = options->is_set ? mem_alloc_array(options->window, sizeof *scores) : NULL;
+    if (rollout == NULL || (options->is_set && scores == NULL)) {
+        mem_free(rollout);
+        mem_free(scores);
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the gate");
+    }
+    ASSERT(!options->is_set || options->window >= 1);
+    rollout->options = *options;
+    rollout->options.artefact = rollout->options.baseline = NULL;
+    rollout->scores = scores;
+    rollout->allowed = options->is_set ? options->stage : ROLLOUT_PROMOTED;
+    memcpy(rollout->policy_id, policy_id, strlen(policy_id) + 1);
+    (void)pthread_mutex_init(&rollout->lock, NULL);
+    if (options->is_set && options->stage != ROLLOUT_OBSERVE) {
+        load_artefact(rollout, options->artefact);
+        check_artefact(rollout, local_fingerprint);
+        if (rollout->why_not[0])
+            log_warn("gate", "policy %s only observes: %s", policy_id, rollout->why_not);
+    }
+    set_stage(rollout);
+    *out = rollout;
+    return err_ok();
+}
+
+void rollout_close(struct rollout *rollout)
+{
+    if (rollout == NULL)
+        return;
+    (void)pthread_mutex_destroy(&rollout->lock);
+    mem_free(rollout->scores);
+    mem_free(rollout);
+}
+
+void rollout_local_changed(struct rollout *rollout, const char *local_fingerprint)
+{
+    if (!rollout->has_artefact)
+        return;
+    (void)pthread_mutex_lock(&rollout->lock);
+    bool let = rollout->why_not[0] == '\0';
+    check_artefact(rollout, local_fingerprint);
+    if (let != (rollout->why_not[0] == '\0')) {
+        forget_scores(rollout);
+        if (let)
+            log_warn("gate", "policy %s only observes: %s", rollout->policy_id, rollout->why_not);
+        else
+            log_info("gate", "policy %s: its artefact passes, stage %s", rollout->policy_id,
+                     ROLLOUT_STAGE_NAMES[rollout->allowed]);
+    }
+    (void)pthread_mutex_unlock(&rollout->lock);
+}
+
+/* A number in [0, 1) of the key, another one for each purpose. */
+static double draw(uint64_t key, uint64_t purpose)
+{
+    return (double)(hash64(&key, sizeof key, purpose) >> 11) * 0x1p-53;
+}
+
+struct rollout_choice rollout_choose(struct rollout *rollout, uint64_t key)
+{
+    enum { FOLLOW = 0x67617465, SHADOW };
+    const struct rollout_options *options = &rollout->options;
+    enum rollout_stage stage = rollout_stage_now(rollout);
+    struct rollout_choice choice = {.follows_policy = stage == ROLLOUT_PROMOTED};
+    if (!options->is_set || stage == ROLLOUT_OBSERVE)
+        return choice;
+    if (stage == ROLLOUT_CANARY)
+        choice.follows_policy = draw(key, FOLLOW) < options->share;
+    choice.is_shadowed = draw(key, SHADOW) < (choice.follows_policy ? options->shadow_share : options->share);
+    return choice;
+}
+
+/* Locked. What the sum must reach for a mean over a whole window. */
+static int64_t needed(const struct rollout *rollout, double mean)
+{
+    return (int64_t)ceil(mean * SCORE_UNITS * rollout->options.window - 0.5);
+}
+
+/* Locked. */
+static void go_back(struct rollout *rollout)
+{
+    const char *from = ROLLOUT_STAGE_NAMES[rollout->allowed];
+    rollout->allowed--;
+    rollout->n_falls++;
+    log_warn("gate",
+             "policy %s goes back from %s to %s: the mean of its last %u scores is %.4f, and %.4f of %u is "
+             "out of reach",
+             rollout->policy_id, from, ROLLOUT_STAGE_NAMES[rollout->allowed], rollout->n_scores,
+             (double)rollout->sum / SCORE_UNITS / rollout->n_scores, 1 - rollout->options.margin,
+             rollout->options.window);
+    forget_scores(rollout);
+    set_stage(rollout);
+}
+
+/* Locked. */
+static void go_forward(struct rollout *rollout)
+{
+    const char *from = ROLLOUT_STAGE_NAMES[rollout->allowed];
+    rollout->allowed++;
+    log_info("gate", "policy %s comes forward again from %s to %s: the mean of its last %u scores is %.4f",
+             rollout->policy_id, from, ROLLOUT_STAGE_NAMES[rollout->allowed], rollout->n_scores,
+             (double)rollout->sum / SCORE_UNITS / rollout->n_scores);
+    forget_scores(rollout);
+    set_stage(rollout);
+}
+
+/* Locked. */
+static void add_score(struct rollout *rollout, uint32_t units)
+{
+    uint32_t window = rollout->options.window;
+    if (rollout->n_scores == window)
+        rollout->sum -= rollout->scores[rollout->next];
+    else
+        rollout->n_scores++;
+    rollout->scores[rollout->next] = units;
+    rollout->sum += units;
+    rollout->next = (rollout->next + 1) % window;
+}
+
+void rollout_score(struct rollout *rollout, double score)
+{
+    if (!rollout->options.is_set || isnan(score))
+        return;
+    (void)pthread_mutex_lock(&rollout->lock);
+    if (rollout_stage_now(rollout) != ROLLOUT_OBSERVE) {
+        double margin = rollout->options.margin;
+        add_score(rollout, (uint32_t)lround(fmin(1, fmax(0, score)) * SCORE_UNITS));
+        int64_t best = rollout->sum + (int64_t)(rollout->options.window - rollout->n_scores) * SCORE_UNITS;
+        if (best < needed(rollout, 1 - margin))
+            go_back(rollout);
+        else if (rollout->n_scores == rollout->options.window && rollout->allowed < rollout->options.stage &&
+                 rollout->n_falls <= ROLLOUT_FALLS_MAX && rollout->sum >= needed(rollout, 1 - margin / 2))
+            go_forward(rollout);
+    }
+    (void)pthread_mutex_unlock(&rollout->lock);
+}
+
+enum rollout_stage rollout_stage_now(const struct rollout *rollout)
+{
+    return (enum rollout_stage)atomic_load_explicit(&rollout->stage, memory_order_acquire);
+}
+
+void rollout_why(struct rollout *rollout, struct buffer *out)
+{
+    (void)pthread_mutex_lock(&rollout->lock);
+    const struct rollout_options *options = &rollout->options;
+    const char *stage = ROLLOUT_STAGE_NAMES[rollout_stage_now(rollout)];
+    if (!options->is_set)
+        (void)buffer_append_text(out, "promoted: there is no gate");
+    else if (rollout->why_not[0])
+        (void)buffer_append_format(out, "observe: %s", rollout->why_not);
+    else if (options->stage == ROLLOUT_OBSERVE)
+        (void)buffer_append_text(out, "observe: as the configuration says");
+    else if (rollout->allowed < options->stage)
+        (void)buffer_append_format(out, "%s: live scores took it back from %s, %u times so far", stage,
+                                   ROLLOUT_STAGE_NAMES[options->stage], rollout->n_falls);
+    else
+        (void)buffer_append_format(out, "%s: as the configuration says, and its artefact passes", stage);
+    if (rollout->n_scores > 0)
+        (void)buffer_append_format(out, "; the mean of the last %u scores is %.4f, and %.4f is the least",
+                                   rollout->n_scores, (double)rollout->sum / SCORE_UNITS / rollout->n_scores,
+                                   1 - options->margin);
+    (void)pthread_mutex_unlock(&rollout->lock);
+}

@@ -1,0 +1,416 @@
+/* Every fault of the mock provider through a provider's call, and streams that are cut and mutated at random:
+ * how an answer is written must not show, and what is wrong with it must. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/event_count.h"
+#include "benchmarks/mock_answer.h"
+#include "benchmarks/mock_provider.h"
+#include "router/providers/provider_call.h"
+#include "tests/router/answer_script.h"
+
+enum { IN_FLIGHT = 32, FUZZED_CALLS = 2000, FUZZED_STREAMS = 10000, HUGE_BYTES = (16 << 20) + 1 };
+
+struct hearer {
+    struct buffer text; /* pieces of text, "[name arguments]" of tools, "|stop" */
+    struct provider_result result;
+    struct event_count ended;
+    bool is_open;
+};
+
+static err_t take_piece(void *context, const struct answer_piece *piece, bool *pause)
+{
+    struct hearer *hearer = context;
+    (void)pause;
+    if (hearer->is_open && (piece->kind != ANSWER_TOOL_CALL || piece->tool_name))
+        assert_true(buffer_append_text(&hearer->text, "]"));
+    if (piece->kind != ANSWER_TOOL_CALL || piece->tool_name)
+        hearer->is_open = false;
+    if (piece->kind == ANSWER_TOOL_CALL && piece->tool_name) {
+        hearer->is_open = true;
+        assert_true(buffer_append_format(&hearer->text, "[%s ", piece->tool_name));
+    }
+    if (piece->kind == ANSWER_FINISH)
+        assert_true(buffer_append_format(&hearer->text, "|%s", answer_finish_name(piece->finish)));
+    assert_true(buffer_append(&hearer->text, piece->text, piece->text_bytes));
+    return err_ok();
+}
+
+static void take_end(void *context, const struct provider_result *result)
+{
+    struct hearer *hearer = context;
+    hearer->result = *result;
+    assert_int_equal(event_count_read(&hearer->ended), 0);
+    event_count_bump(&hearer->ended);
+}
+
+static const struct provider_handler HANDLER = {take_piece, take_end};
+
+struct fixture {
+    struct mock_provider *mock;
+    struct egress *egress;
+    char url[64];
+    struct provider_model model;
+    struct provider provider;
+};
+
+static void open_fixture(struct fixture *f, enum provider_kind kind)
+{
+    struct mock_options options = mock_options_default();
+    options.huge_bytes = HUGE_BYTES;
+    assert_int_equal(mock_provider_open(&options, &f->mock).code, ERR_OK);
+    struct egress_options egress = egress_options_default();
+    assert_int_equal(egress_open(&egress, &f->egress).code, ERR_OK);
+    snprintf(f->url, sizeof f->url, "http://127.0.0.1:%u/v1", mock_provider_port(f->mock));
+    f->model = (struct provider_model){
+        .kind = kind, .name = "big", .max_output_tokens = 1000, .takes_tools = true, .takes_schemas = true};
+    f->provider = (struct provider){.name = "mock",
+                                    .kind = kind,
+                                    .url = f->url,
+                                    .first_byte_timeout_ms = 300,
+                                    .chunk_timeout_ms = 300,
+                                    .models = &f->model,
+                                    .n_models = 1};
+}
+
+static void close_fixture(struct fixture *f)
+{
+    egress_close(f->egress);
+    mock_provider_close(f->mock);
+}
+
+static void start(struct fixture *f, const char *prompt, const char *more, bool is_stream, struct hearer *out)
+{
+    char text[1024];
+    json_error_t fault;
+    struct provider_dropped dropped;
+    uint64_t number;
+    snprintf(text, sizeof text, "{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}]%s}", prompt,
+             more);
+    json_t *request = json_loads(text, 0, &fault);
+    assert_non_null(request);
+    *out = (struct hearer){.text = {.limit_bytes = 1 << 20}};
+    assert_true(buffer_append_text(&out->text, ""));
+    err_t e = provider_call_start(f->egress, &f->provider, &f->model, request, is_stream, &HANDLER, out,
+                                  &dropped, &number);
+    assert_int_equal(e.code, ERR_OK);
+    json_decref(request);
+}
+
+static void wait_for(struct hearer *hearer)
+{
+    while (event_count_read(&hearer->ended) == 0)
+        event_count_wait(&hearer->ended, 0, -1);
+}
+
+/* --- how it is written does not show */
+
+static void check_styles(enum provider_kind kind)
+{
+    static const char *const STYLES[] = {"none",       "crlf",
+                                         "cr",         "comments",
+                                         "bom",        "lines",
+                                         "no-space",   "bytes",
+                                         "trailing",   "no-usage",
+                                         "split-utf8", "segments",
+                                         "no-done",    "crlf,comments,lines,bom,segments"};
+    struct fixture f;
+    open_fixture(&f, kind);
+    for (size_t i = 0; i < sizeof STYLES / sizeof *STYLES; i++) {
+        for (int is_stream = 0; is_stream <= 1; is_stream++) {
+            struct hearer hearer;
+            char prompt[100], expected[200];
+            bool odd = strcmp(STYLES[i], "split-utf8") == 0;
+            snprintf(prompt, sizeof prompt, "mock:%s", STYLES[i]);
+            start(&f, prompt, "", is_stream, &hearer);
+            wait_for(&hearer);
+            snprintf(expected, sizeof expected, "A mock answer to: %s%s|stop", prompt,
+                     odd ? " Grüße 世界 😀 naïve …" : "");
+            assert_int_equal(hearer.result.error.code, ERR_OK);
+            assert_string_equal(hearer.text.data, expected);
+            bool counts = strcmp(STYLES[i], "no-usage") != 0;
+            assert_int_equal(hearer.result.usage.output_tokens, counts ? (odd ? 10 : 5) : -1);
+            buffer_free(&hearer.text);
+        }
+    }
+    close_fixture(&f);
+}
+
+static void test_styles_do_not_show(void **state)
+{
+    (void)state;
+    check_styles(PROVIDER_OPENAI);
+    check_styles(PROVIDER_ANTHROPIC);
+}
+
+static void test_tools_and_schemas(void **state)
+{
+    (void)state;
+    static const char TOOLS[] =
+        ", \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"look\", \"parameters\": "
+        "{\"type\": "
+        "\"object\", \"required\": [\"at\"], \"properties\": {\"at\": {\"enum\": [\"Köln\"]}}}}}]";
+    static const char SCHEMA[] =
+        ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"s\", \"schema\": "
+        "{\"type\": \"object\", \"required\": [\"a\", \"b\"], \"properties\": {\"a\": {\"type\": "
+        "\"integer\", "
+        "\"minimum\": 3}, \"b\": {\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"boolean\"}}, "
+        "\"c\": {\"type\": \"null\"}}}}}";
+    static const struct {
+        const char *prompt, *more, *expected;
+    } CASES[] = {
+        {"please look", TOOLS, "[look {\"at\":\"Köln\"}]|tool_calls"},
+        {"mock:tools-at-once", TOOLS, "[look {\"at\":\"Köln\"}][look {\"at\":\"Köln\"}]|tool_calls"},
+        {"an overlooked one", TOOLS, "A mock answer to: an overlooked one|stop"},
+        {"fill it", SCHEMA, "{\"a\":3,\"b\":[false]}|stop"},
+        {"a b c d e f", ", \"max_tokens\": 2", "A mock|length"},
+        {"mock:tokens=3", "", "These words are|stop"},
+    };
+    for (int kind = 0; kind < 2; kind++) {
+        struct fixture f;
+        open_fixture(&f, kind ? PROVIDER_ANTHROPIC : PROVIDER_OPENAI);
+        for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+            for (int is_stream = 0; is_stream <= 1; is_stream++) {
+                struct hearer hearer;
+                start(&f, CASES[i].prompt, CASES[i].more, is_stream, &hearer);
+                wait_for(&hearer);
+                assert_string_equal(hearer.text.data, CASES[i].expected);
+                assert_int_equal(hearer.result.error.code, ERR_OK);
+                buffer_free(&hearer.text);
+            }
+        }
+        close_fixture(&f);
+    }
+}
+
+/* --- what is wrong does */
+
+static const struct expected_fault {
+    const char *name;
+    enum err_code stream, whole;
+    bool may_retry, has_pieces; /* of the stream; whoever calls joins the two */
+} FAULTS[] = {
+    {"302", ERR_INTERNAL, ERR_INTERNAL, false, false},
+    {"400", ERR_INVALID_ARGUMENT, ERR_INVALID_ARGUMENT, false, false},
+    {"401", ERR_UNAUTHENTICATED, ERR_UNAUTHENTICATED, false, false},
+    {"402", ERR_FAILED_PRECONDITION, ERR_FAILED_PRECONDITION, false, false},
+    {"403", ERR_PERMISSION_DENIED, ERR_PERMISSION_DENIED, false, false},
+    {"404", ERR_NOT_FOUND, ERR_NOT_FOUND, false, false},
+    {"408", ERR_DEADLINE_EXCEEDED, ERR_DEADLINE_EXCEEDED, true, false},
+    {"413", ERR_INVALID_ARGUMENT, ERR_INVALID_ARGUMENT, false, false},
+    {"422", ERR_INVALID_ARGUMENT, ERR_INVALID_ARGUMENT, false, false},
+    {"429", ERR_RESOURCE_EXHAUSTED, ERR_RESOURCE_EXHAUSTED, true, false},
+    {"429-money", ERR_FAILED_PRECONDITION, ERR_FAILED_PRECONDITION, false, false},
+    {"500", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"502", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"503", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"504", ERR_DEADLINE_EXCEEDED, ERR_DEADLINE_EXCEEDED, true, false},
+    {"529", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"overloaded", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"error-mid", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true},
+    {"error-object", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true},
+    {"finish-error", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true}, /* OpenAI's form alone has it */
+    {"reset", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, false},
+    {"reset-mid", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true},
+    {"hang", ERR_DEADLINE_EXCEEDED, ERR_DEADLINE_EXCEEDED, true, false},
+    {"stall", ERR_DEADLINE_EXCEEDED, ERR_DEADLINE_EXCEEDED, true, true},
+    {"garbled", ERR_DATA_LOSS, ERR_DATA_LOSS, true, true},
+    {"noise", ERR_UNAVAILABLE, ERR_DATA_LOSS, true, false},
+    {"huge-line", ERR_DATA_LOSS, ERR_OK, true, true},
+    {"eof", ERR_DATA_LOSS, ERR_DATA_LOSS, true, true},
+    {"cut", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true},
+    {"no-finish", ERR_UNAVAILABLE, ERR_UNAVAILABLE, true, true},
+    {"empty", ERR_UNAVAILABLE, ERR_DATA_LOSS, true, false},
+    {"html", ERR_DATA_LOSS, ERR_DATA_LOSS, true, false},
+};
+enum { N_FAULTS = sizeof FAULTS / sizeof *FAULTS };
+
+/* All at once: those that wait for a time wait together. */
+static void check_faults(enum provider_kind kind)
+{
+    static struct hearer hearers[N_FAULTS][2];
+    struct fixture f;
+    open_fixture(&f, kind);
+    for (size_t i = 0; i < N_FAULTS; i++)
+        for (int is_stream = 0; is_stream <= 1; is_stream++) {
+            char prompt[100];
+            snprintf(prompt, sizeof prompt, "one two three mock:%s", FAULTS[i].name);
+            start(&f, prompt, "", is_stream, &hearers[i][is_stream]);
+        }
+    for (size_t i = 0; i < N_FAULTS; i++) {
+        const struct expected_fault *expected = &FAULTS[i];
+        for (int is_stream = 0; is_stream <= 1; is_stream++) {
+            struct hearer *hearer = &hearers[i][is_stream];
+            wait_for(hearer);
+            bool has_it = kind == PROVIDER_OPENAI || strcmp(expected->name, "finish-error") != 0;
+            enum err_code code = is_stream ? expected->stream : expected->whole;
+            if (!has_it) {
+                assert_int_equal(hearer->result.error.code, ERR_OK);
+                buffer_free(&hearer->text);
+                continue;
+            }
+            if (hearer->result.error.code != code ||
+                (is_stream && (hearer->result.may_retry != expected->may_retry ||
+                               hearer->result.has_pieces != expected->has_pieces)))
+                fail_msg("%s, %s: %s (%s), may retry %d, has pieces %d", expected->name,
+                         is_stream ? "stream" : "whole", err_code_name(hearer->result.error.code),
+                         hearer->result.error.message, hearer->result.may_retry, hearer->result.has_pieces);
+            if (strcmp(expected->name, "429") == 0 || strcmp(expected->name, "503") == 0)
+                assert_int_equal(hearer->result.error.retry_after_ms, 1000);
+            buffer_free(&hearer->text);
+        }
+    }
+    close_fixture(&f);
+}
+
+static void test_every_fault_is_told(void **state)
+{
+    (void)state;
+    check_faults(PROVIDER_OPENAI);
+    check_faults(PROVIDER_ANTHROPIC);
+}
+
+/* Every fault and style that has a name is in one of the tests here. */
+static void test_no_fault_is_forgotten(void **state)
+{
+    (void)state;
+    const char *what, *name;
+    size_t n_courses = 0;
+    for (size_t i = 0; (name = mock_fault_name(i, &what)) != NULL; i++) {
+        struct mock_fault fault = {.course = COURSE_WHOLE};
+        assert_int_equal(mock_fault_parse(name, strlen(name), &fault).code, ERR_OK);
+        assert_true(mock_fault_is_any(&fault));
+        n_courses += fault.course != COURSE_WHOLE && fault.course != COURSE_CUT_ANYWHERE;
+    }
+    assert_int_equal(n_courses, N_FAULTS);
+    struct mock_fault fault = {.course = COURSE_WHOLE};
+    err_t e = mock_fault_parse("crlf,crfl", 9, &fault);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "\"crfl\" is no fault; there are 302, 400"));
+}
+
+/* --- at random */
+
+static void fuzz_calls(enum provider_kind kind)
+{
+    static struct hearer hearers[IN_FLIGHT];
+    static const char *const PROMPTS[] = {"a b c mock:cut-anywhere",
+                                          "a b c mock:cut-anywhere,crlf,segments,comments",
+                                          "a b c mock:mutated", "a b c mock:mutated,segments,lines,cr"};
+    struct fixture f;
+    size_t n_whole = 0, n_broken = 0;
+    open_fixture(&f, kind);
+    for (size_t n = 0; n < FUZZED_CALLS; n += IN_FLIGHT) {
+        for (size_t i = 0; i < IN_FLIGHT; i++)
+            start(&f, PROMPTS[i % 4], "", true, &hearers[i]);
+        for (size_t i = 0; i < IN_FLIGHT; i++) {
+            wait_for(&hearers[i]);
+            bool is_whole = hearers[i].result.error.code == ERR_OK;
+            assert_false(is_whole && i % 4 < 2); /* what was cut is never complete */
+            n_whole += is_whole;
+            n_broken += !is_whole && i % 4 >= 2;
+            buffer_free(&hearers[i].text);
+        }
+    }
+    assert_true(n_whole > 0 && n_broken > 0);
+    assert_int_equal(egress_active(f.egress), 0);
+    close_fixture(&f);
+}
+
+static void test_fuzzed_calls(void **state)
+{
+    (void)state;
+    fuzz_calls(PROVIDER_OPENAI);
+    fuzz_calls(PROVIDER_ANTHROPIC);
+}
+
+/* A stream of the mock's as bytes. */
+static struct buffer make_stream(enum mock_form form, const char *fault_name, uint64_t number)
+{
+    static const char REQUEST[] = "{\"model\": \"m\", \"max_tokens\": 50, \"stream\": true, \"messages\": "
+                                  "[{\"role\": \"user\", \"content\": \"a Wörd, and more\"}]}";
+    struct mock_options options = mock_options_default();
+    struct mock_fault fault = {.course = COURSE_WHOLE};
+    struct mock_answer *answer;
+    struct buffer stream = {.limit_bytes = 1 << 20};
+    size_t told_bytes;
+    assert_int_equal(mock_fault_parse(fault_name, strlen(fault_name), &fault).code, ERR_OK);
+    assert_int_equal(
+        mock_answer_make(&options, form, REQUEST, sizeof REQUEST - 1, &fault, number, &answer).code, ERR_OK);
+    while (mock_answer_next(answer, &stream, &told_bytes) == MOCK_MORE) {
+    }
+    mock_answer_free(answer);
+    return stream;
+}
+
+/* In pieces of every size up to 17, and whole: the same answer; cut: never a complete one. */
+static void test_fuzzed_streams(void **state)
+{
+    (void)state;
+    static const char *const NAMES[] = {"cut-anywhere", "mutated", "mutated,crlf,comments",
+                                        "cut-anywhere,cr,lines"};
+    size_t n_whole = 0;
+    for (uint64_t i = 0; i < FUZZED_STREAMS; i++) {
+        enum mock_form form = i % 2 ? MOCK_OPENAI : MOCK_ANTHROPIC;
+        enum provider_kind kind = i % 2 ? PROVIDER_OPENAI : PROVIDER_ANTHROPIC;
+        struct buffer stream = make_stream(form, NAMES[i / 2 % 4], i);
+        char *whole = answer_script(kind, stream.data ? stream.data : "", stream.size, SIZE_MAX, true);
+        char *cut = answer_script(kind, stream.data ? stream.data : "", stream.size, i % 17 + 1, true);
+        assert_string_equal(whole, cut);
+        bool is_complete = strstr(whole, " error(") == NULL && strncmp(whole, "error(", 6) != 0;
+        assert_false(is_complete && i / 2 % 4 % 3 == 0);
+        n_whole += is_complete;
+        mem_free(whole);
+        mem_free(cut);
+        buffer_free(&stream);
+    }
+    assert_true(n_whole > FUZZED_STREAMS / 10);
+}
+
+/* --- counts, faults by order, and a client that leaves */
+
+static void test_counts(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct hearer hearers[3];
+    struct mock_counts counts;
+    open_fixture(&f, PROVIDER_OPENAI);
+    start(&f, "Hi", "", true, &hearers[0]);
+    start(&f, "mock:503", "", true, &hearers[1]);
+    start(&f, "mock:stall", "", true, &hearers[2]);
+    for (int i = 0; i < 3; i++) {
+        wait_for(&hearers[i]);
+        buffer_free(&hearers[i].text);
+    }
+    egress_close(f.egress);
+    do /* until it has seen that the last one is gone */
+        mock_provider_counts(f.mock, &counts);
+    while (counts.open > 0);
+    assert_int_equal(counts.requests, 3);
+    assert_int_equal(counts.answered, 2);
+    assert_int_equal(counts.cancelled, 1);
+    assert_int_equal(counts.faults, 2);
+    mock_provider_close(f.mock);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_styles_do_not_show),
+        cmocka_unit_test(test_tools_and_schemas),
+        cmocka_unit_test(test_every_fault_is_told),
+        cmocka_unit_test(test_no_fault_is_forgotten),
+        cmocka_unit_test(test_fuzzed_calls),
+        cmocka_unit_test(test_fuzzed_streams),
+        cmocka_unit_test(test_counts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
