@@ -26,7 +26,7 @@ static void logs_of_all_kinds(void **state)
         "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": "
         "\"Yes\"}]}\n"
         "{" ASKED ", \"response\": {\"choices\": [{\"message\": {\"content\": null, \"tool_calls\": "
-                  "[{\"id\": \"c\", \"function\": "
+        "[{\"id\": \"c\", \"function\": "
         "{\"name\": \"f\", \"arguments\": \"{\\\"b\\\": 1, \\\"a\\\": 2}\"}}]}}]}, \"response_cost\": "
         "0.0125, "
         "\"startTime\": 1000.5, \"endTime\": 1002, \"model\": \"m\", \"prompt_tokens\": 9, "
