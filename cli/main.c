@@ -14,6 +14,7 @@ static const struct {
     {"eval", "how good models and routers are on a file of cases", command_eval},
     {"replay", "recorded requests through another model or policy", command_replay},
     {"keys", "make keys for clients of a server", command_keys},
+    {"cost", "what a router's calls have cost", command_cost},
 #endif
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},
