@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include "router/policy/policy.h"
 
-/* Made by privacy_release alone. */
+/* Made by privacy_release alone; zero = empty. */
 struct shareable {
-    json_t *request_; /* OpenAI's form; owned. Read it through shareable_request */
+    json_t *request_; /* OpenAI's form; a reference of its own. Read it through shareable_request */
 };
 
 /* May this request leave the machine? False: it may not (the decision says local_only or refused, or the
