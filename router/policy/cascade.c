@@ -18,8 +18,10 @@ double cascade_uncertainty(const struct cascade_margins *margins)
     return margins->n == 0 ? -1 : 1 - margins->sum / margins->n;
 }
 
-bool cascade_decide(const struct cascade_margins *margins, double escalate_over, double *estimate)
+bool cascade_decide(const struct cascade_margins *margins, const struct confidence_map *map,
+                    double escalate_over, double *estimate)
 {
-    *estimate = cascade_uncertainty(margins);
+    double doubt = cascade_uncertainty(margins);
+    *estimate = doubt < 0 ? doubt : confidence_map_wrong(map, doubt);
     return *estimate > escalate_over;
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "api/event.h"
+#include "router/gate/confidence_map.h"
 
 /* Of the tokens so far. Zero-initialise. */
 struct cascade_margins {
@@ -16,6 +17,7 @@ struct cascade_margins {
 void cascade_add(struct cascade_margins *margins, const struct position_logprobs *position);
 /* u = 1 - mean(p1 - p2), in 0..1; negative = nothing is known. */
 double cascade_uncertainty(const struct cascade_margins *margins);
-/* Is the estimate that the answer is wrong above escalate_over? Without a calibration the uncertainty is the
- * estimate. *estimate: it, or negative; an answer of which nothing is known is kept. */
-bool cascade_decide(const struct cascade_margins *margins, double escalate_over, double *estimate);
+/* Is the estimate that the answer is wrong above escalate_over? map: from the uncertainty to the estimate.
+ * *estimate: it, or negative; an answer of which nothing is known is kept. */
+bool cascade_decide(const struct cascade_margins *margins, const struct confidence_map *map,
+                    double escalate_over, double *estimate);

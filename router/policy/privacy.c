@@ -1,12 +1,12 @@
 #include "router/policy/privacy.h"
 
-bool privacy_release(const struct policy_decision *decision, bool is_offline, json_t *request,
+bool privacy_release(const struct policy_decision *decision, bool is_offline, const json_t *request,
                      struct shareable *out)
 {
     *out = (struct shareable){0};
     if (is_offline || decision->local_only || decision->is_refused || request == NULL)
         return false;
-    out->request_ = json_incref(request);
+    out->request_ = json_incref((json_t *)request); /* whose counter alone changes */
     return true;
 }
 

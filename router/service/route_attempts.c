@@ -322,7 +322,8 @@ static bool judge(struct stream *stream, struct route_attempt *attempt)
 {
     const struct cascade_config *cascade = &config_of(stream)->cascade;
     struct route_counts *counts = route_metrics_counts(stream->service->route_metrics);
-    bool escalates = cascade_decide(&stream->margins, cascade->escalate_over, &stream->estimate) &&
+    bool escalates = cascade_decide(&stream->margins, &stream->snapshot->confidence, cascade->escalate_over,
+                                    &stream->estimate) &&
                      may_go_to(stream, cascade->to);
     attempt->is_held = false;
     stream->is_cascaded = false;

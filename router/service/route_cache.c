@@ -15,7 +15,8 @@ static bool may_be_kept(const struct stream *stream)
     const json_t *json = stream->question.json;
     bool wants_more = (sampling->set & SAMPLING_LOGPROBS && sampling->logprobs >= 0) ||
                       (sampling->set & SAMPLING_PROMPT_LOGPROBS && sampling->prompt_logprobs >= 0);
-    return json && !wants_more && !json_is_true(json_object_get(json, "logprobs")) &&
+    return json && !stream->takes_ids_only && !wants_more &&
+           !json_is_true(json_object_get(json, "logprobs")) &&
            !json_is_true(json_object_get(json, "return_token_ids"));
 }
 

@@ -117,11 +117,12 @@ struct stream {
     bool is_in_table;
 
     /* Fixed from submit on. */
-    struct request *request;
+    struct request *request;                   /* request_copy.h: without what is the router's */
+    char tenant[REQUEST_TENANT_BYTES_MAX + 1]; /* "" = none */
     char decision_id[DECISION_ID_BYTES];
     uint32_t n_choices;
     int64_t submitted_ns, unix_ms;
-    bool is_cascaded, is_checked; /* is_checked: held until it is whole and fits its schema */
+    bool takes_ids_only, is_cascaded, is_checked; /* is_checked: held until it is whole and fits its schema */
 
     _Atomic uint32_t n_visible; /* events that the reader may take */
 

@@ -73,6 +73,7 @@ err_t route_local_start(struct route_attempt *attempt)
     struct stream *stream = attempt->stream;
     struct request own = *stream->request;
     own.model = NULL;
+    own.tenant = stream->tenant;
     if (attempt->is_held && (!(own.sampling.set & SAMPLING_LOGPROBS) || own.sampling.logprobs < 0)) {
         own.sampling.set |= SAMPLING_LOGPROBS;
         own.sampling.logprobs = 2;

@@ -228,11 +228,14 @@ nanodollars route_question_estimate(const struct route_question *question,
     return price_estimate(&upstream->model->price, question->input_bound, output);
 }
 
-static err_t check_provider(const struct question_context *context, const struct route_question *question,
-                            const struct route_upstream *upstream)
+static err_t check_provider(const struct question_context *context, const struct request *request,
+                            const struct route_question *question, const struct route_upstream *upstream)
 {
     if (context->is_offline)
         return err_new(ERR_UNAVAILABLE, "the router runs offline");
+    if (request->takes_ids_only)
+        return err_new(ERR_UNIMPLEMENTED,
+                       "the client's protocol has token ids alone, and providers give none");
     if (question->json == NULL)
         return err_new(ERR_UNIMPLEMENTED, "prompts without messages stay here");
     if (question->hints.max_cost >= 0 &&
@@ -280,8 +283,8 @@ static void look_at_local(const struct question_context *context, const struct r
     }
 }
 
-static void look_at_providers(const struct question_context *context, struct route_question *question,
-                              size_t at)
+static void look_at_providers(const struct question_context *context, const struct request *request,
+                              struct route_question *question, size_t at)
 {
     const struct route_tier *tier = &context->snapshot->tiers[at];
     struct policy_input *input = &question->input;
@@ -289,7 +292,7 @@ static void look_at_providers(const struct question_context *context, struct rou
     for (size_t i = 0; i < tier->tier->n_models; i++) {
         const struct route_upstream *upstream = &tier->upstreams[i];
         input->context_tokens[at] = least_context(input->context_tokens[at], upstream->model->context_tokens);
-        err_t e = check_provider(context, question, upstream);
+        err_t e = check_provider(context, request, question, upstream);
         if (e.code != ERR_OK) {
             keep_reason(question, at, e.message);
             continue;
@@ -352,7 +355,7 @@ static void fill_input(const struct question_context *context, const struct requ
         if (context->snapshot->tiers[i].tier->is_local)
             look_at_local(context, request, question, i);
         else
-            look_at_providers(context, question, i);
+            look_at_providers(context, request, question, i);
         if (question->can_take[i] == 0)
             input->cannot_cross[i] = question->why_not[i] ? question->why_not[i] : "it cannot be sent there";
     }

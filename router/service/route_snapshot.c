@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "router/cache/store_of_config.h"
 
 #define LOADS_INTERVAL_MS   50
 #define RESOLVE_INTERVAL_NS INT64_C(10000000000)
@@ -148,30 +149,35 @@ static err_t open_fleet(const struct snapshot_options *options, struct route_sna
     return wrap(e, fleet, close_fleet, snapshot->config, &snapshot->fleet);
 }
 
-static err_t open_memory_cache(const struct snapshot_options *options, const struct cache_config *config,
-                               int64_t max_bytes, struct response_cache **out)
+/* Takes the store over. */
+static err_t open_cache(const struct cache_config *config, struct response_store *store,
+                        struct response_cache **out)
 {
-    int64_t entry_bytes = config->max_entry_bytes > 0 ? config->max_entry_bytes : ENTRY_BYTES_DEFAULT;
-    struct memory_store_options memory = {
-        .max_bytes = (size_t)max_bytes, .max_entry_bytes = (size_t)entry_bytes, .clock = options->clock};
-    struct response_cache_options cache = {.ttl_ns = config->ttl_ms * NS_PER_MS,
-                                           .draws_too = config->draws_too};
-    TRY(memory_store_open(&memory, &cache.store));
+    struct response_cache_options cache = {
+        .store = store, .ttl_ns = config->ttl_ms * NS_PER_MS, .draws_too = config->draws_too};
     err_t e = response_cache_open(&cache, out);
     if (e.code != ERR_OK)
-        cache.store->vtable->close(cache.store);
+        store->vtable->close(store);
     return e;
 }
 
 static err_t fill_caches(const struct snapshot_options *options, const struct cache_config *config,
                          struct route_caches *caches)
 {
+    struct response_store *store = NULL;
+    TRY(response_store_of_config(config, &store));
+    TRY(open_cache(config, store, &caches->all));
     if (config->kind == CACHE_MEMORY) {
-        TRY(open_memory_cache(options, config, config->max_bytes, &caches->all));
         caches->private_ones = caches->all;
         return err_ok();
     }
-    return err_new(ERR_UNIMPLEMENTED, "this build keeps answers in memory alone: cache.kind memory or off");
+    struct memory_store_options memory = {.max_bytes = PRIVATE_CACHE_BYTES,
+                                          .max_entry_bytes = config->max_entry_bytes > 0
+                                                                 ? (size_t)config->max_entry_bytes
+                                                                 : ENTRY_BYTES_DEFAULT,
+                                          .clock = options->clock};
+    TRY(memory_store_open(&memory, &store));
+    return open_cache(config, store, &caches->private_ones);
 }
 
 static err_t open_caches(const struct snapshot_options *options, struct route_snapshot *snapshot,
@@ -212,6 +218,16 @@ static err_t open_rollout(struct route_snapshot *snapshot)
     if (config->gate.is_set && config->gate.baseline)
         (void)policy_find_tier(config->policy, config->gate.baseline, &snapshot->baseline);
     return wrap(e, rollout, close_rollout, NULL, &snapshot->rollout);
+}
+
+static err_t read_calibration(struct route_snapshot *snapshot)
+{
+    const struct cascade_config *cascade = &snapshot_config(snapshot)->cascade;
+    if (!cascade->is_set || cascade->calibration_text == NULL)
+        return err_ok();
+    err_t e =
+        confidence_map_parse(cascade->calibration_text, cascade->calibration_bytes, &snapshot->confidence);
+    return e.code == ERR_OK ? e : err_prefix(e, "cascade.calibration %s", cascade->calibration);
 }
 
 /* --- upstreams */
@@ -285,6 +301,8 @@ err_t route_snapshot_open(const struct snapshot_options *options, struct route_c
     snapshot->config = holder;
     atomic_store(&snapshot->n_refs, 1);
     err_t e = fill_tiers(snapshot, options->upstreams);
+    if (e.code == ERR_OK)
+        e = read_calibration(snapshot);
     if (e.code == ERR_OK)
         e = open_caches(options, snapshot, before);
     if (e.code == ERR_OK)

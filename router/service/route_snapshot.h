@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "router/cache/response_cache.h"
 #include "router/config/route_config.h"
+#include "router/gate/confidence_map.h"
 #include "router/gate/rollout.h"
 #include "router/local/local_fleet.h"
 #include "router/log/decision_log.h"
@@ -85,7 +86,8 @@ struct route_snapshot {
     struct shared *config, *fleet, *caches, *log, *rollout;
     struct route_tier tiers[POLICY_TIERS_MAX];
     size_t n_tiers;
-    size_t baseline; /* tier */
+    size_t baseline;                  /* tier */
+    struct confidence_map confidence; /* the cascade's */
 };
 
 struct snapshot_options {

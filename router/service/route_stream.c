@@ -3,7 +3,6 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/hash.h"
-#include "router/service/request_copy.h"
 #include "router/service/route_internal.h"
 
 enum { RESUME_AT_EVENTS = STREAM_EVENTS_MAX / 2, RESUME_AT_BYTES = STREAM_QUEUE_BYTES_MAX / 2 };
@@ -35,7 +34,7 @@ static void free_stream(struct worker_job *job)
     mem_free(stream->dropped);
     answer_record_free(&stream->record);
     route_question_free(&stream->question);
-    request_copy_free(stream->request);
+    mem_free(stream->request);
     route_snapshot_unref(stream->snapshot);
     pthread_mutex_destroy(&stream->lock);
     mem_free(stream);
@@ -358,8 +357,8 @@ static const char *text_or_empty(const char *text)
 static struct stream *find_stream(struct route_service *service, const char *tenant, const char *request_id)
 {
     struct stream *stream = *bucket_of(service, tenant, request_id);
-    while (stream && (strcmp(stream->request->request_id, request_id) != 0 ||
-                      strcmp(text_or_empty(stream->request->tenant), tenant) != 0))
+    while (stream &&
+           (strcmp(stream->request->request_id, request_id) != 0 || strcmp(stream->tenant, tenant) != 0))
         stream = stream->next_in_table;
     return stream;
 }
@@ -367,7 +366,7 @@ static struct stream *find_stream(struct route_service *service, const char *ten
 err_t stream_enter_table(struct stream *stream)
 {
     struct route_service *service = stream->service;
-    const char *tenant = text_or_empty(stream->request->tenant), *id = stream->request->request_id;
+    const char *tenant = stream->tenant, *id = stream->request->request_id;
     pthread_mutex_lock(&service->lock);
     bool is_there = find_stream(service, tenant, id) != NULL;
     if (!is_there) {
@@ -389,8 +388,7 @@ void stream_leave_table(struct stream *stream)
     struct route_service *service = stream->service;
     pthread_mutex_lock(&service->lock);
     if (stream->is_in_table) {
-        struct stream **bucket =
-            bucket_of(service, text_or_empty(stream->request->tenant), stream->request->request_id);
+        struct stream **bucket = bucket_of(service, stream->tenant, stream->request->request_id);
         if (stream->previous_in_table)
             stream->previous_in_table->next_in_table = stream->next_in_table;
         else

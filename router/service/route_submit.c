@@ -7,7 +7,7 @@
 #include "base/hash.h"
 #include "router/providers/json_text.h"
 #include "router/service/answer_check.h"
-#include "router/service/request_copy.h"
+#include "router/local/request_copy.h"
 #include "router/service/route_internal.h"
 
 /* What engines know better is theirs to refuse: the router cannot tell whose vocabulary will count. */
@@ -56,11 +56,13 @@ static err_t fill_stream(struct stream *stream, const struct request *request)
              (unsigned long long)service->id_salt, (unsigned long long)number);
     if (named.request_id == NULL || named.request_id[0] == '\0')
         named.request_id = stream->decision_id;
-    stream->request = request_copy(&named);
+    TRY(request_copy(&named, &stream->request));
     stream->spare = event_copy(&end);
-    if (stream->request == NULL || stream->spare == NULL)
+    if (stream->spare == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+    snprintf(stream->tenant, sizeof stream->tenant, "%s", request->tenant ? request->tenant : "");
     stream->n_choices = choices_of(request);
+    stream->takes_ids_only = request->takes_ids_only;
     stream->source = (struct answer_source){.provider = stream->provider_name,
                                             .model = stream->model_name,
                                             .reason = "",
@@ -144,6 +146,8 @@ static err_t decide(struct stream *stream, const struct request *request)
     struct route_counts *counts = route_metrics_counts(stream->service->route_metrics);
     struct route_question *question = &stream->question;
     struct request own = *stream->request; /* whose strings live as long as the question */
+    own.tenant = stream->tenant;
+    own.original = request->original;
     own.hints = request->hints;
     own.n_hints = request->n_hints;
     own.beyond = request->beyond;
