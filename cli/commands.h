@@ -6,6 +6,7 @@
 #include "base/flags.h"
 
 int command_eval(int argc, char *argv[]);
+int command_replay(int argc, char *argv[]);
 int command_serve(int argc, char *argv[]);
 int command_keys(int argc, char *argv[]);
 int command_cost(int argc, char *argv[]);

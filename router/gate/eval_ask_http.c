@@ -15,9 +15,7 @@ static err_t take_piece(void *context, const struct answer_piece *piece, bool *p
         has_room = buffer_append(&slot->text, piece->text, piece->text_bytes);
     } else if (piece->kind == ANSWER_TOOL_CALL) {
         eval_slot_saw(slot);
-        if (piece->tool_name != NULL)
-            has_room = buffer_append_format(&slot->calls, "\n%s ", piece->tool_name);
-        has_room = has_room && buffer_append(&slot->calls, piece->text, piece->text_bytes);
+        has_room = eval_slot_call(slot, piece->tool_index, piece->tool_name, piece->text, piece->text_bytes);
     }
     return has_room
                ? err_ok()
