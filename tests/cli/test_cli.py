@@ -509,7 +509,8 @@ def test_bench_loop():
 # What is not given is not there.
 WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--metrics-port-file",
                    "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file", "--api-key", "--api-key-file", "--answers",
-                   "--fault", "--log"}
+                   "--artefact", "--ca-file", "--calibration", "--classifier-prompt", "--config", "--fault", "--from", "--frontier-price",
+                   "--golden", "--json", "--judge", "--log", "--policy", "--svg", "--tenant", "--to"}
 
 
 def commands():
