@@ -1,6 +1,7 @@
 """`bantam route` between real clients, a real engine and a scripted provider."""
 
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -231,6 +232,40 @@ def test_hints_that_make_no_sense_are_refused(router, provider, hint):
     with client_of(router) as routed, pytest.raises(openai.BadRequestError):
         routed.chat.completions.create(model="", messages=MESSAGES, extra_body={"bantam": hint})
     assert not provider.asked
+
+
+# --- tenants, money and what was answered before
+
+
+def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider, tmp_path):
+    """Answers are kept for their own tenant alone; whose money is spent is answered here, and others are not."""
+    provider.forget()
+    keys = {name: f"sk-bantam-{name}-{'0' * 32}" for name in ("rich", "poor")}
+    lines = [f"tenant {name}\nkey sha256:{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
+    (tmp_path / "tenants.txt").write_text("".join(lines))
+    # A call reserves at most 2 * prompt + 10 * max_tokens of a millionth dollar; the poor one may make one of them.
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"}, default="frontier",
+                          budgets=[{"tenant": "poor", "per_day": "0.0015"}], ledger={"path": str(tmp_path / "ledger.db")})
+    router = start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt"))
+    clients = {name: openai.OpenAI(base_url=f"{router.web}/v1", api_key=key, max_retries=0, timeout=CALL_LIMIT_S)
+               for name, key in keys.items()}
+
+    def ask(tenant, content):
+        raw = clients[tenant].chat.completions.with_raw_response.create(
+            model="", messages=[{"role": "user", "content": content}], max_tokens=100, temperature=0)
+        return tuple(raw.headers.get(f"x-bantam-{name}") for name in ("provider", "reason", "cache"))
+
+    assert ask("rich", "A question")[::2] == ("mock", "miss")
+    assert ask("rich", "A question")[2] == "hit" and len(provider.asked) == 1
+    assert ask("poor", "A question")[::2] == ("mock", "miss") and len(provider.asked) == 2
+    provider.usual = Reply(prompt_tokens=100, completion_tokens=100)  # $0.0012
+    assert ask("poor", "Another question")[0] == "mock"
+    assert ask("poor", "A third question")[:2] == ("local", "budget")
+    assert ask("rich", "A third question")[0] == "mock"
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{router.web}/v1", api_key="sk-wrong", max_retries=0).models.list()
+    for opened in clients.values():
+        opened.close()
 
 
 # --- the router itself
