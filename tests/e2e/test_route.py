@@ -350,6 +350,25 @@ def test_another_configuration_is_taken_up(start_router, demo, provider):
     assert who_answers() == "local"
 
 
+def test_answers_under_way_end_by_the_configuration_they_began_with(start_router, demo, provider):
+    provider.forget()
+    provider.usual = Reply(hold=threading.Event())
+    router = start_router(route_config([demo.target], {"mock": provider.url}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER)
+        text = ""
+        for chunk in stream:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            if text == provider.usual.pieces[0]:
+                router.put(route_config([demo.target], {}))  # the provider is gone
+                router.wait_log("is read again")
+                provider.usual.hold.set()
+        assert text == provider.usual.text
+        later = routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=2, extra_body=FRONTIER)
+    assert later.usage.bantam["provider"] == "local" and len(provider.asked) == 1
+
+
 def test_a_stop_waits_for_answers_under_way(start_router, demo, provider):
     provider.forget()
     provider.usual = Reply(hold=threading.Event())
