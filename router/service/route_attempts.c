@@ -489,7 +489,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     struct upstream_report report = {
         .ticket = attempt->ticket,
         .code = attempt->is_dropped && end->error.code != ERR_OK ? ERR_CANCELLED : end->error.code,
-        .is_its_fault = end->is_its_fault && !attempt->is_dropped,
+        /* The fleet keeps away from single engines by itself. */
+        .is_its_fault = end->is_its_fault && !attempt->is_dropped && !attempt->upstream->is_local,
         .first_token_ns = end->first_token_ns,
         .whole_ns = end->error.code == ERR_OK ? end->whole_ns : -1,
         .retry_after_ns = end->error.code == ERR_OK ? 0 : end->error.retry_after_ms * ROUTE_NS_PER_MS,

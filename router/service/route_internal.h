@@ -154,6 +154,7 @@ struct stream {
 
     struct response_cache *cache; /* NULL: not asked */
     struct response_key key;
+    const struct route_upstream *key_upstream; /* whose answer the key stands for */
     struct response_waiter waiter;
     bool is_leading, is_recording, is_waiting;
     struct answer_record record;
