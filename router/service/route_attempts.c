@@ -60,6 +60,7 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
                                       .is_live = true,
                                       .is_hedge = is_hedge,
                                       .is_held = stream->is_cascaded && upstream->is_local,
+                                      .reason = is_hedge ? "hedge" : stream->reason,
                                       .ticket = ticket,
                                       .started_ns = now_of(stream),
                                       .n_live_at_start = upstream_live(table, upstream->state),
@@ -279,7 +280,7 @@ static void set_source(struct stream *stream, const struct route_attempt *attemp
     const struct route_upstream *upstream = attempt->upstream;
     snprintf(stream->provider_name, sizeof stream->provider_name, "%s", upstream->provider_name);
     snprintf(stream->model_name, sizeof stream->model_name, "%s", upstream->model_name);
-    stream->source.reason = attempt->is_hedge ? "hedge" : stream->reason;
+    stream->source.reason = attempt->reason;
     stream->source.rule = stream->question.decision.rule;
     if (attempt->dropped.parameters && stream->dropped == NULL)
         stream->dropped = dropped_names(&attempt->dropped);

@@ -91,6 +91,7 @@ struct route_attempt {
 
     uint64_t egress_number;
     struct local_call *call;
+    const char *reason; /* static: why it went there */
     struct provider_dropped dropped;
 
     bool has_entry; /* in the ledger */

@@ -249,9 +249,9 @@ static void every_stream_ends_once(void **state)
 {
     (void)state;
     const char *seed = getenv("BANTAM_STORM_SEED"), *rounds = getenv("BANTAM_STORM_ROUNDS");
-    int n_rounds = rounds ? atoi(rounds) : ROUNDS;
-    for (int round = 0; round < n_rounds; round++) {
-        struct storm storm = {.seed = (seed ? strtoull(seed, NULL, 10) : 1) + (uint64_t)round};
+    unsigned long long n_rounds = rounds ? strtoull(rounds, NULL, 10) : ROUNDS;
+    for (unsigned long long round = 0; round < n_rounds; round++) {
+        struct storm storm = {.seed = (seed ? strtoull(seed, NULL, 10) : 1) + round};
         struct mock_options mock = mock_options_default();
         snprintf(storm.ledger, sizeof storm.ledger, "/tmp/bantam-storm-%ld.db", (long)getpid());
         assert_int_equal(mock_provider_open(&mock, &storm.mock).code, ERR_OK);
@@ -265,7 +265,7 @@ static void every_stream_ends_once(void **state)
         assert_int_equal(storm.n_submitted, REQUESTS);
         assert_int_equal(storm.n_refused + storm.n_released, storm.n_submitted);
         if (storm.n_answered < REQUESTS / 5)
-            fail_msg("round %d: %llu of %llu were answered, %llu refused", round,
+            fail_msg("round %llu: %llu of %llu were answered, %llu refused", round,
                      (unsigned long long)storm.n_answered, (unsigned long long)storm.n_submitted,
                      (unsigned long long)storm.n_refused);
         check_ledger(&storm);
