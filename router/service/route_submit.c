@@ -102,6 +102,16 @@ static err_t make_stream(struct route_service *service, const struct request *re
     return fill_stream(stream, request);
 }
 
+/* An artefact is of the engine that it was measured with. */
+static void tell_rollout(const struct stream *stream, struct rollout *rollout)
+{
+    const struct route_upstream *first = &stream->snapshot->tiers[0].upstreams[0];
+    struct local_view view;
+    if (local_fleet_view(snapshot_fleet(stream->snapshot), first->local, &view) && view.has_info &&
+        view.info.fingerprint)
+        rollout_local_changed(rollout, view.info.fingerprint);
+}
+
 /* The baseline answers where the policy is not trusted yet; not what must stay, and not against a wish. */
 static void follow_rollout(struct stream *stream)
 {
@@ -112,6 +122,7 @@ static void follow_rollout(struct stream *stream)
         return;
     struct buffer text = {.limit_bytes = 64 << 20};
     uint64_t key = 0;
+    tell_rollout(stream, rollout);
     if (stream->question.json && json_text_append_sorted(&text, stream->question.json).code == ERR_OK)
         key = hash64(text.data, text.size, 0);
     buffer_free(&text);
