@@ -9,6 +9,7 @@
 #include <grpc/grpc.h>
 #include "base/event_count.h"
 #include "base/work_queue.h"
+#include "proto/connection_watch.h"
 #include "proto/grpc_server.h"
 #include "proto/grpc_tls.h"
 #include "proto/slow_sends.h"
@@ -50,7 +51,7 @@ struct rpc_call {
     bool headers_sent, finishing;     /* of the one sender */
     grpc_byte_buffer *sending;
     struct slow_send slow;
-    grpc_metadata trailers[RPC_TRAILERS_MAX];
+    grpc_metadata *trailers; /* [n_trailers] of RPC_TRAILERS_MAX, owned; NULL until the first */
     size_t n_trailers;
     struct work_item work;
 };
@@ -62,6 +63,7 @@ struct rpc_server {
     grpc_completion_queue *queue;
     struct grpc_tls_source tls;
     uint16_t port;
+    struct connection_watch watch;
     struct accept_guard *guard;
     struct rpc_tag shutdown_tag;
     bool shutdown_begun, stopped;

@@ -126,6 +126,10 @@ struct bantam_query {
     enum bantam_method method;
     /* GENERATE, GENERATE_WHOLE, TOKENIZE. Its tenant, cache_salt and deadline_ns are not on the wire. */
     const struct request *request;
+    /* GENERATE, GENERATE_WHOLE: the body of an OpenAI chat completion (openai_json_bytes), in the place of
+     * the request's prompt and sampling; for what those have no fields for. NULL = none */
+    const char *openai_json;
+    size_t openai_json_bytes;
     bool return_prompt_token_ids;
     const uint32_t *token_ids; /* DETOKENIZE: [n_token_ids] */
     size_t n_token_ids;

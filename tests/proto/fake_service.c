@@ -176,6 +176,7 @@ static err_t admit(struct fake_service *fake, struct stream *stream)
 static void note_request(const struct request *request, struct fake_asked *asked)
 {
     asked->prompt_kind = request->prompt_kind;
+    asked->takes_ids_only = request->takes_ids_only;
     size_t at = 0;
     for (size_t i = 0; i < request->n_messages && at < sizeof asked->text; i++)
         at += (size_t)snprintf(asked->text + at, sizeof asked->text - at, "%s: %.*s\n",

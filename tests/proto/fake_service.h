@@ -53,6 +53,7 @@ struct fake_asked {
     char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[128]; /* "" = none */
     int32_t priority;
     enum prompt_kind prompt_kind;
+    bool takes_ids_only;
     char text[256];  /* of all messages, each with its role: "user: hi\n" */
     char hints[512]; /* "route=local privacy=local_only " */
     char beyond[ERR_MESSAGE_MAX];
