@@ -171,7 +171,7 @@ static void close_store(struct response_store *base)
     mem_free(store);
 }
 
-static const struct response_store_vtable VTABLE = {get, put, clear, close_store};
+static const struct response_store_vtable VTABLE = {get, put, clear, close_store, .is_outside = false};
 
 err_t memory_store_open(const struct memory_store_options *options, struct response_store **out)
 {

@@ -108,7 +108,8 @@ static bool write_part(struct buffer *text, const char *part)
 err_t response_cache_key(const struct response_cache *cache, const struct response_question *question,
                          struct response_key *out, bool *is_kept)
 {
-    *is_kept = cache->options.draws_too || !is_drawn(question->request);
+    bool may_lie_there = !question->local_only || !cache->options.store->vtable->is_outside;
+    *is_kept = may_lie_there && (cache->options.draws_too || !is_drawn(question->request));
     if (!*is_kept)
         return err_ok();
     struct buffer text = {.limit_bytes = KEY_TEXT_BYTES_MAX};

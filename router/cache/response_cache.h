@@ -29,8 +29,10 @@ struct response_question {
     const char *tenant;      /* or what a group of tenants shares; "" = nobody */
     const char *model;       /* who is to answer: "openai/gpt-5" */
     const char *fingerprint; /* of the local model, template and arithmetic; "" = not known */
+    bool local_only;         /* it stays in this process */
 };
-/* False: it is not to be kept, since its answer is drawn anew each time. What does not change an answer
+/* False: it is not to be kept, since its answer is drawn anew each time or the store lies outside and it may
+ * not. What does not change an answer
  * (stream, stream_options, user, metadata, hints and the like) is not in the key; a field that asks for
  * nothing is as if it were not there. RESOURCE_EXHAUSTED. */
 err_t response_cache_key(const struct response_cache *cache, const struct response_question *question,

@@ -30,6 +30,7 @@ struct response_store_vtable {
     /* Forgets all of it. */
     err_t (*clear)(struct response_store *store);
     void (*close)(struct response_store *store);
+    bool is_outside; /* what is kept leaves this process: a file, a server */
 };
 
 /* The first member of every implementation. */
@@ -52,3 +53,33 @@ struct memory_store_view {
     uint64_t n_evicted, n_expired;
 };
 struct memory_store_view memory_store_look(struct response_store *store);
+
+struct sqlite_store_options {
+    const char *path;       /* of the file, made when it is not there; copied */
+    size_t max_bytes;       /* of all entries; those not asked for longest, by the minute, go first */
+    size_t max_entry_bytes; /* of one */
+    int64_t (*unix_ms)(void *clock); /* milliseconds since 1970 */
+    void *clock;
+};
+/* One SQLite file, which several routers may share. A damaged one is renamed PATH.damaged and another begun,
+ * now or whenever that shows: answers are lost, no request is. Deleted answers are overwritten.
+ * INVALID_ARGUMENT: the file is somebody else's database; IO. */
+err_t sqlite_store_open(const struct sqlite_store_options *options,
+                        struct response_store **out) ERR_MUST_CHECK;
+
+struct redis_store_options {
+    const char *address;    /* "HOST:PORT", "[ADDRESS]:PORT" or "/PATH" of a Unix socket; copied */
+    const char *password;   /* copied; NULL = none */
+    size_t max_entry_bytes; /* of one; all of them: Redis's own maxmemory */
+};
+enum {
+    REDIS_CONNECT_TIMEOUT_MS = 500,
+    REDIS_TIMEOUT_MS = 100, /* of a command: as long does a Redis that hangs hold up a request, once */
+    REDIS_BACKOFF_MS = 100, /* before it is tried again; doubles up to the next */
+    REDIS_BACKOFF_MAX_MS = 30000,
+};
+/* Redis or its like, which several routers may share. Requests never wait for a connection: a thread makes
+ * it, and again when it is lost, and offers it once the server has answered; until then nothing is found and
+ * nothing kept. Not encrypted: this machine, or a network that is trusted. INVALID_ARGUMENT: the address;
+ * RESOURCE_EXHAUSTED. */
+err_t redis_store_open(const struct redis_store_options *options, struct response_store **out) ERR_MUST_CHECK;

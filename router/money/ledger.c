@@ -1,18 +1,29 @@
 #include "router/money/ledger.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/event_count.h"
+#include "base/log.h"
 
 enum {
     SCHEMA_VERSION = 1,
     APPLICATION_ID = 0x42414e4c, /* "BANL", in the file's header: this file is ours */
     BUSY_TIMEOUT_MS = 5000,      /* another process reads or writes the same file */
     DAY_BYTES = 11,              /* "2026-11-27" and a NUL */
+    PAGE_BYTES = 1024,           /* small: every entry writes five pages to the log, whole */
+    CHECKPOINT_PAGES = 4096,     /* of the write-ahead log, before it is copied into the file */
+    LOG_PAGES_MAX = 65536,       /* before writers are stopped so that the log can begin from the start */
 };
 
 /* outcome: NULL while reserved, else enum ledger_outcome. charged: what counts against the budget, the
@@ -59,7 +70,8 @@ static const char *const SQL[STATEMENTS] = {
     [BALANCE_OF_DAYS] = "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0) FROM balances"
                         " WHERE tenant = ? AND day BETWEEN ? AND ?",
     [REPORT] = "SELECT day, tenant, provider, model, count(*), sum(outcome IS NULL OR outcome IN (1, 3)),"
-               " coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(charged) FROM entries"
+               " coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(charged), "
+               "sum(input_tokens IS NULL OR output_tokens IS NULL) FROM entries"
                " WHERE day BETWEEN ?1 AND ?2 AND outcome IS NOT 2 GROUP BY day, tenant, provider, model"
                " ORDER BY day, tenant, provider, model",
 };
@@ -69,8 +81,15 @@ _Static_assert(LEDGER_UNKNOWN == 1 && LEDGER_RELEASED == 2 && LEDGER_LOST == 3,
 struct ledger {
     pthread_mutex_t lock;
     struct ledger_options options;
+    int lock_file; /* the file again, locked: one writer; -1 = none */
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENTS];
+    int n_pages_seen; /* of the log when the copier was last called; under the lock */
+    bool has_copier;
+    pthread_t copier;
+    sqlite3 *copier_database;
+    struct event_count wake; /* the copier: the log is long, or the ledger closes */
+    _Atomic bool is_closing;
 };
 
 const char *ledger_outcome_name(enum ledger_outcome outcome)
@@ -161,23 +180,51 @@ static err_t make_tables(struct ledger *ledger)
     return e;
 }
 
+/* SQLite's own locks are another kind, which are lost when any descriptor of the file is closed: this one
+ * stays open for as long as the database. */
+static err_t lock_file(struct ledger *ledger)
+{
+    const char *path = ledger->options.path;
+    if (strcmp(path, ":memory:") == 0 || ledger->options.read_only)
+        return err_ok();
+    ledger->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (ledger->lock_file < 0)
+        return err_new(ERR_IO, "the ledger %s cannot be opened: %s", path, strerror(errno));
+    if (flock(ledger->lock_file, LOCK_EX | LOCK_NB) != 0)
+        return err_new(ERR_FAILED_PRECONDITION, "another process writes the ledger %s: one router a ledger",
+                       path);
+    return err_ok();
+}
+
 static err_t open_database(struct ledger *ledger)
 {
     const char *path = ledger->options.path;
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    int flags =
+        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (ledger->options.read_only ? 0 : SQLITE_OPEN_CREATE);
+    if (ledger->options.read_only && access(path, F_OK) != 0)
+        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    TRY(lock_file(ledger));
     if (sqlite3_open_v2(path, &ledger->database, flags, NULL) != SQLITE_OK)
         return failed(ledger, "be opened");
     sqlite3_busy_timeout(ledger->database, BUSY_TIMEOUT_MS);
     int64_t application = pragma_value(ledger, "PRAGMA application_id"),
             version = pragma_value(ledger, "PRAGMA user_version"),
             n_tables = pragma_value(ledger, "SELECT count(*) FROM sqlite_master");
-    if (n_tables < 0 || (n_tables > 0 && application != APPLICATION_ID))
+    if (n_tables < 0 || (n_tables == 0 && ledger->options.read_only) ||
+        (n_tables > 0 && application != APPLICATION_ID))
         return err_new(ERR_INVALID_ARGUMENT, "%s is not a ledger of ours: name another file, or none yet",
                        path);
+    if (n_tables == 0) {
+        char page_size[48];
+        snprintf(page_size, sizeof page_size, "PRAGMA page_size = %d", PAGE_BYTES);
+        TRY(run_text(ledger, page_size));
+    }
     if (version > SCHEMA_VERSION)
         return err_new(ERR_INVALID_ARGUMENT,
                        "%s is a ledger of version %lld; this program reads up to version %d", path,
                        (long long)version, SCHEMA_VERSION);
+    if (ledger->options.read_only)
+        return run_text(ledger, "PRAGMA query_only = ON");
     TRY(run_text(ledger, "PRAGMA journal_mode = WAL"));
     TRY(run_text(ledger,
                  ledger->options.durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
@@ -194,6 +241,87 @@ static err_t prepare(struct ledger *ledger)
     return err_ok();
 }
 
+/* ---- The write-ahead log ---- */
+
+static int see_log(void *context, sqlite3 *database, const char *name, int n_pages)
+{
+    struct ledger *ledger = context;
+    ASSERT(database == ledger->database && name);
+    if (n_pages < ledger->n_pages_seen) /* it began from the start */
+        ledger->n_pages_seen = 0;
+    if (n_pages - ledger->n_pages_seen >= CHECKPOINT_PAGES) {
+        ledger->n_pages_seen = n_pages;
+        event_count_bump(&ledger->wake);
+    }
+    return SQLITE_OK;
+}
+
+/* Copies what the log has into the file; the pages that the log still has in *n_pages. */
+static void copy_log(struct ledger *ledger, int *n_pages)
+{
+    int n_copied;
+    *n_pages = 0;
+    int rc = sqlite3_wal_checkpoint_v2(ledger->copier_database, NULL, SQLITE_CHECKPOINT_PASSIVE, n_pages,
+                                       &n_copied);
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        log_warn("money", "the log of the ledger %s cannot be copied into it: %s", ledger->options.path,
+                 sqlite3_errmsg(ledger->copier_database));
+}
+
+/* Syncing the disk takes milliseconds, for which no call waits. The log begins from its start when all of it
+ * has been copied and nobody has written meanwhile: when that never happens, writers are stopped for a
+ * moment. */
+static void *copy_logs(void *context)
+{
+    struct ledger *ledger = context;
+    while (!atomic_load(&ledger->is_closing)) {
+        uint32_t seen = event_count_read(&ledger->wake);
+        int n_pages;
+        copy_log(ledger, &n_pages);
+        if (n_pages >= LOG_PAGES_MAX) {
+            pthread_mutex_lock(&ledger->lock);
+            copy_log(ledger, &n_pages);
+            pthread_mutex_unlock(&ledger->lock);
+        }
+        if (!atomic_load(&ledger->is_closing))
+            event_count_wait(&ledger->wake, seen, -1);
+    }
+    return NULL;
+}
+
+/* A database in memory has no log. */
+static err_t start_copier(struct ledger *ledger)
+{
+    if (sqlite3_db_filename(ledger->database, "main")[0] == '\0')
+        return err_ok();
+    if (sqlite3_open_v2(ledger->options.path, &ledger->copier_database,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+        return failed(ledger, "be opened");
+    /* A connection that has read nothing knows of no log, and copies none. */
+    if (sqlite3_exec(ledger->copier_database, "SELECT count(*) FROM entries WHERE id = 0", NULL, NULL,
+                     NULL) != SQLITE_OK)
+        return err_new(ERR_IO, "the ledger %s cannot be read: %s", ledger->options.path,
+                       sqlite3_errmsg(ledger->copier_database));
+    sqlite3_wal_hook(ledger->database, see_log, ledger);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ledger->has_copier = pthread_create(&ledger->copier, NULL, copy_logs, ledger) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ledger->has_copier ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the ledger");
+}
+
+static void stop_copier(struct ledger *ledger)
+{
+    atomic_store(&ledger->is_closing, true);
+    event_count_bump(&ledger->wake);
+    if (ledger->has_copier)
+        pthread_join(ledger->copier, NULL);
+    sqlite3_close(ledger->copier_database);
+}
+
+/* ---- Entries ---- */
+
 /* Ends a transaction that begun with BEGIN. */
 static err_t finish(struct ledger *ledger, err_t e)
 {
@@ -206,8 +334,7 @@ static err_t finish(struct ledger *ledger, err_t e)
     return e;
 }
 
-/* Reservations of a process that is gone: their estimates are spent. Another process that has the same file
- * open would lose its own: one router a ledger. */
+/* Reservations of a process that is gone: their estimates are spent. */
 static err_t charge_lost(struct ledger *ledger, uint64_t *n_lost)
 {
     char sql[128];
@@ -231,14 +358,17 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
     if (ledger == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     ledger->options = *options;
+    ledger->lock_file = -1;
     ASSERT(pthread_mutex_init(&ledger->lock, NULL) == 0);
     ledger->options.path = mem_strdup(options->path);
     err_t e = ledger->options.path ? open_database(ledger)
                                    : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     if (e.code == ERR_OK)
         e = prepare(ledger);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK && !options->read_only)
         e = charge_lost(ledger, n_lost);
+    if (e.code == ERR_OK && !options->read_only)
+        e = start_copier(ledger);
     if (e.code != ERR_OK)
         ledger_close(ledger);
     else
@@ -250,9 +380,12 @@ void ledger_close(struct ledger *ledger)
 {
     if (ledger == NULL)
         return;
+    stop_copier(ledger);
     for (int i = 0; i < STATEMENTS; i++)
         sqlite3_finalize(ledger->statements[i]);
     sqlite3_close(ledger->database);
+    if (ledger->lock_file >= 0)
+        close(ledger->lock_file);
     pthread_mutex_destroy(&ledger->lock);
     mem_free((char *)ledger->options.path);
     mem_free(ledger);
@@ -481,6 +614,7 @@ static void give_line(sqlite3_stmt *row, void (*line)(void *context, const struc
         .input_tokens = (uint64_t)sqlite3_column_int64(row, 6),
         .output_tokens = (uint64_t)sqlite3_column_int64(row, 7),
         .cost = sqlite3_column_int64(row, 8),
+        .n_uncounted = (uint64_t)sqlite3_column_int64(row, 9),
     };
     line(context, &out);
 }

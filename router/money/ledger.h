@@ -25,10 +25,12 @@ struct ledger_options {
     const char *path;                /* of the file, made when it is not there; ":memory:" = none */
     int64_t (*unix_ms)(void *clock); /* milliseconds since 1970, UTC */
     void *clock;
-    bool durable; /* every entry is on the disk itself before it counts: some ms each */
+    bool durable;   /* every entry is on the disk itself before it counts: some ms each */
+    bool read_only; /* for reports, beside a router that writes it: nothing is settled, and nothing can be */
 };
 
-/* INVALID_ARGUMENT: the file is no ledger, or one of a newer version; IO. Settles what a crash left open, and
+/* INVALID_ARGUMENT: the file is no ledger, or one of a newer version; FAILED_PRECONDITION: another process
+ * writes it; NOT_FOUND: read_only, and there is none; IO. Settles what a crash left open, and
  * says how many those were in *n_lost (may be NULL). */
 err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct ledger **out) ERR_MUST_CHECK;
 void ledger_close(struct ledger *ledger); /* NULL is fine; open reservations stay open */
@@ -83,6 +85,7 @@ struct ledger_line {
     const char *day; /* "2026-11-27" */
     const char *tenant, *provider, *model;
     uint64_t n_calls, n_unknown; /* n_unknown: of them, those whose cost is an estimate */
+    uint64_t n_uncounted;        /* of them, those whose tokens nobody has told */
     uint64_t input_tokens, output_tokens;
     nanodollars cost;
 };

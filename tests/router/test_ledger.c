@@ -371,6 +371,68 @@ static void kill_9_loses_and_doubles_nothing(void **state)
     forget_place(&place);
 }
 
+static void one_process_writes_a_ledger_and_others_read(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    struct ledger *reader, *ledger = open_ledger(place.path, NULL);
+    int64_t entry = reserve(ledger, "a", "1", DOLLAR);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        struct ledger_options options = {.path = place.path, .unix_ms = read_clock, .clock = &clock_ms};
+        struct ledger *second;
+        _exit(ledger_open(&options, NULL, &second).code == ERR_FAILED_PRECONDITION ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+
+    struct ledger_options options = {
+        .path = place.path, .unix_ms = read_clock, .clock = &clock_ms, .read_only = true};
+    assert_int_equal(ledger_open(&options, NULL, &reader).code, ERR_OK);
+    struct buffer text = {.limit_bytes = 4096};
+    assert_int_equal(ledger_report(reader, NULL, NULL, gather_line, &text).code, ERR_OK);
+    assert_string_equal(text.data, "2026-11-27 a openai big 1/1 0+0 $1.00\n");
+    struct ledger_call call = call_of("a", "2", 1);
+    int64_t none;
+    assert_int_equal(ledger_reserve(reader, &call, DOLLAR, NULL, &none).code, ERR_IO);
+    ledger_close(reader);
+    /* What was open is open still. */
+    assert_int_equal(ledger_settle(ledger, entry, LEDGER_SETTLED, 5, NULL).code, ERR_OK);
+    ledger_close(ledger);
+    forget_place(&place);
+    options.path = "/nowhere/at/all";
+    assert_int_equal(ledger_open(&options, NULL, &reader).code, ERR_NOT_FOUND);
+    buffer_free(&text);
+}
+
+/* More than the write-ahead log takes before it is copied, many times over. */
+static void a_long_log_is_copied_into_the_file(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    struct ledger *ledger = open_ledger(place.path, NULL);
+    char id[16];
+    for (int i = 0; i < 3000; i++) {
+        snprintf(id, sizeof id, "%d", i);
+        reserve(ledger, "a", id, 1);
+    }
+    struct stat status;
+    do /* the file itself grows only when its log is copied */
+        assert_int_equal(stat(place.path, &status), 0);
+    while (status.st_size < 100000);
+    assert_balance(ledger, "a", 0, 3000, 0);
+    ledger_close(ledger);
+    uint64_t n_lost;
+    ledger = open_ledger(place.path, &n_lost);
+    assert_int_equal(n_lost, 3000);
+    ledger_close(ledger);
+    forget_place(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +443,8 @@ int main(void)
         cmocka_unit_test(what_a_crash_leaves_open_is_charged),
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(a_report_has_a_line_a_day_tenant_and_model),
+        cmocka_unit_test(one_process_writes_a_ledger_and_others_read),
+        cmocka_unit_test(a_long_log_is_copied_into_the_file),
         cmocka_unit_test(threads_cannot_overrun_a_budget),
         cmocka_unit_test(kill_9_loses_and_doubles_nothing),
     };

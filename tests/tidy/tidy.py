@@ -37,7 +37,7 @@ REPEATED_HEADERS = re.compile(r"kernels/x86/\w+_x86\.h\Z")
 # Libraries that only some rooms may know: everything but the doors builds without gRPC, FlatBuffers, nanopb and libevent.
 LIBRARY_ROOMS = [
     (re.compile(r"(grpc|grpcpp|flatbuffers|event2|openssl)/|pb(_\w+)?\.h|zlib\.h"), {"proto", "server", "router", "benchmarks", "clients", "tests"}),
-    (re.compile(r"(curl/|sqlite3\.h|yaml\.h)"), {"router", "tests"}),
+    (re.compile(r"(curl/|hiredis/|sqlite3\.h|yaml\.h)"), {"router", "tests"}),
     (re.compile(r"(pthread\.h|threads\.h|time\.h|unistd\.h|poll\.h|sys/|linux/)"),
      set(INCLUDE_TABLE) - {"scheduler"} | {"tests"}),  # the scheduler has no threads, clock or I/O
 ]
