@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "router/gate/eval_ask_internal.h"
+#include "router/policy/request_signals.h"
 
 static err_t take_piece(void *context, const struct answer_piece *piece, bool *pause)
 {
@@ -33,11 +34,20 @@ static void take_end(void *context, const struct provider_result *result)
 
 static const struct provider_handler HANDLER = {take_piece, take_end};
 
+/* What must stay on this machine is not asked elsewhere, whoever names the endpoint. */
+static err_t check_privacy(const json_t *request)
+{
+    struct route_hints hints = ROUTE_HINTS_NONE;
+    TRY(route_hints_of_body(request, &hints));
+    return hints.local_only ? err_new(ERR_PERMISSION_DENIED, "it must not leave this machine") : err_ok();
+}
+
 err_t eval_http_start(struct eval_slot *slot, const json_t *request)
 {
     struct eval_endpoint *endpoint = slot->endpoint;
     struct provider_dropped dropped;
     uint64_t number;
+    TRY(check_privacy(request));
     TRY(provider_request_check(endpoint->model, request));
     return provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, request, true, &HANDLER,
                                slot, &dropped, &number);

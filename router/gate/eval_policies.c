@@ -204,9 +204,10 @@ static err_t add_config(struct board *board, struct eval_policies *out)
         struct policy_decision decision = decide(board, i);
         bool stays = decision.is_refused || decision.local_only;
         went[i] = !stays && decision.tier > 0;
-        if (cascade->is_set && !stays && decision.tier == cascade->tier) {
-            double doubt = eval_answer_doubt(&board->weak->answers[i], cascade->hold_tokens);
-            went[i] |= confidence_map_wrong(&map, doubt) >= cascade->escalate_over;
+        const struct eval_answer *answer = &board->weak->answers[i];
+        if (cascade->is_set && !stays && decision.tier == cascade->tier && answer->n_margins > 0) {
+            double doubt = eval_answer_doubt(answer, cascade->hold_tokens);
+            went[i] |= confidence_map_wrong(&map, doubt) > cascade->escalate_over;
         }
     }
     err_t e = add_choices(board, "policy", went, NULL, cascade->is_set, out);
