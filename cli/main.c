@@ -13,6 +13,7 @@ static const struct {
     {"serve", "serve a model over gRPC and HTTP", command_serve},
     {"eval", "how good models and routers are on a file of cases", command_eval},
     {"replay", "recorded requests through another model or policy", command_replay},
+    {"mcp", "a router's tools for agents, over standard input and output", command_mcp},
     {"keys", "make keys for clients of a server", command_keys},
     {"cost", "what a router's calls have cost", command_cost},
 #endif

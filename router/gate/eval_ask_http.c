@@ -49,6 +49,12 @@ err_t eval_http_start(struct eval_slot *slot, const json_t *request)
     uint64_t number;
     TRY(check_privacy(request));
     TRY(provider_request_check(endpoint->model, request));
-    return provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, request, true, &HANDLER,
-                               slot, &dropped, &number);
+    /* Whoever evaluates an endpoint has named it for these prompts: there is no policy to ask. */
+    struct shareable shareable;
+    if (!privacy_release(&(struct policy_decision){0}, false, request, &shareable))
+        return err_new(ERR_INTERNAL, "a prompt has no request");
+    err_t e = provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, &shareable, true,
+                                  &HANDLER, slot, &dropped, &number);
+    shareable_free(&shareable);
+    return e;
 }

@@ -1,10 +1,10 @@
 #include "router/mcp/mcp_server.h"
-#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "proto/http_server.h"
 #include "router/mcp/mcp_message.h"
 #include "router/mcp/mcp_tools.h"
+#include "router/providers/json_text.h"
 
 #define JSON_TYPE     "application/json"
 #define DECISIONS_URI "router://decisions/"
@@ -173,11 +173,9 @@ static err_t write_models(struct service *service, struct buffer *out)
         (void)json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", card.name, "owner", card.owner,
                                                     "context_tokens", (json_int_t)card.context_tokens));
     json_t *models = json_pack("{s:o}", "models", list);
-    char *text = json_dumps(models, JSON_COMPACT);
-    bool good = text && buffer_append_text(out, text);
-    free(text);
+    err_t e = models ? json_text_append(out, models) : err_new(ERR_RESOURCE_EXHAUSTED, "no memory");
     json_decref(models);
-    return good ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the models");
+    return e;
 }
 
 /* NOT_FOUND: there is no such resource. */
@@ -197,11 +195,9 @@ static err_t write_resource(struct mcp_server *server, const char *tenant, const
                            : NULL;
     if (!decision)
         return err_new(ERR_NOT_FOUND, "there is no resource %.200s", uri);
-    char *text = json_dumps(decision, JSON_COMPACT);
-    bool good = text && buffer_append_text(out, text);
-    free(text);
+    err_t e = json_text_append(out, decision);
     json_decref(decision);
-    return good ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the decision");
+    return e;
 }
 
 static json_t *read_resource(struct call *call, struct http_exchange *exchange, struct mcp_fault *fault)
