@@ -195,8 +195,8 @@ static err_t add_config(struct board *board, struct eval_policies *out)
 {
     const struct cascade_config *cascade = &board->options->config->cascade;
     struct confidence_map map = {0};
-    if (cascade->is_set && cascade->calibration != NULL)
-        TRY(confidence_map_read(cascade->calibration, &map));
+    if (cascade->is_set && cascade->calibration_text != NULL)
+        TRY(confidence_map_parse(cascade->calibration_text, cascade->calibration_bytes, &map));
     bool *went = mem_alloc_array(board->n, sizeof *went);
     if (went == NULL)
         return no_memory();
