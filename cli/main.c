@@ -13,6 +13,7 @@ static const struct {
     {"serve", "serve a model over gRPC and HTTP", command_serve},
     {"keys", "make keys for clients of a server", command_keys},
     {"cost", "what a router's calls have cost", command_cost},
+    {"mcp", "pass an agent's messages on to a router", command_mcp},
 #endif
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},
