@@ -33,6 +33,8 @@ enum finish_reason {
 /* "stop" | "length" | "abort" | "error" | "tool_calls" | "content_filter" | "" */
 const char *finish_reason_name(enum finish_reason reason);
 
+/* Of a choice. Where others answer (event.source) and count n > 1 choices together, one choice's end has all
+ * of it and the other ones zeros. */
 struct usage {
     uint32_t prompt_tokens;     /* cached ones included */
     uint32_t completion_tokens; /* output_prefix_ids not included */

@@ -58,11 +58,14 @@ struct request {
 
     struct sampling_params sampling;
 
-    /* For services that pass requests on (service.h: passes_on); others leave these alone. */
+    /* For services that pass requests on (service.h: passes_on); others leave these alone. `original` stands
+     * above the fields that were made of it, but for a completion with several prompts, of which text or
+     * token_ids have the one that is asked for. */
     const struct request_hint *hints; /* [n_hints] */
     size_t n_hints;
     struct json_t *original; /* jansson's: the request in OpenAI's form as it came, read only. A service takes
                                 a reference of its own to keep it. NULL = the fields above say all there is */
-    const char *beyond; /* what `original` asks for and no engine of ours can do, as the message of the error
-                           that an engine's door gives for it; NULL = nothing. Static or the codec's */
+    const char *beyond;  /* what `original` asks for and no engine of ours can do, as the message of the error
+                            that an engine's door gives for it; NULL = nothing. Static or the codec's */
+    bool takes_ids_only; /* the client's protocol has token ids and nothing else: an answer without is none */
 };

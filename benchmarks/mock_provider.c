@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "benchmarks/mock_answer.h"
+#include "benchmarks/mock_orders.h"
 #include "proto/http_parser.h"
 #include "proto/listen_address.h"
 
@@ -65,11 +66,8 @@ struct mock_provider {
     pthread_t thread;
     bool thread_started;
     /* Its thread's. */
-    struct mock_fault next_fault; /* of POST /mock/fault */
-    uint64_t n_next;              /* answers that have it */
+    struct mock_orders orders;
     uint64_t number;
-    double tokens; /* requests that may come now, of requests_per_minute */
-    int64_t tokens_ns;
     _Atomic uint64_t n_connections, received_bytes, n_requests, n_answered, n_cancelled, n_faults, n_open;
 };
 
@@ -228,7 +226,7 @@ static void add_rate_headers(struct connection *c)
     evbuffer_add_printf(c->out,
                         "x-ratelimit-limit-requests: %u\r\nx-ratelimit-remaining-requests: %u\r\n"
                         "x-ratelimit-reset-requests: %ums\r\n",
-                        most > 0 ? most : 1000000, most > 0 ? (unsigned)provider->tokens : 999999,
+                        most > 0 ? most : 1000000, most > 0 ? (unsigned)provider->orders.tokens : 999999,
                         most > 0 ? 60000 / most + 1 : 1);
 }
 
@@ -305,7 +303,8 @@ static void go_on(struct connection *c)
                 c->step.size == 0 && !c->has_head && (c->last == MOCK_RESET || c->last == MOCK_NOTHING);
             if (!is_silent)
                 write_step(c, told_bytes);
-        } while (!c->is_over && c->answer->per_chunk_ns == 0 && evbuffer_get_length(c->out) < SOCKET_BYTES);
+        } while (!c->is_over && (c->answer->per_chunk_ns == 0 || c->answer->piece == 0) &&
+                 evbuffer_get_length(c->out) < SOCKET_BYTES);
         if (!c->is_over && c->answer->per_chunk_ns > 0) {
             if (write_out(c))
                 wait_ns(c, c->answer->per_chunk_ns);
@@ -347,74 +346,10 @@ static void answer_state(struct connection *c)
     buffer_free(&text);
 }
 
-/* A value of the query; .data NULL when there is none. */
-static struct http_text query_value(struct http_text query, const char *name)
+static void take_order(struct connection *c)
 {
-    size_t n = strlen(name);
-    for (size_t at = 0; at < query.size;) {
-        const char *end = memchr(query.data + at, '&', query.size - at);
-        size_t size = end ? (size_t)(end - query.data) - at : query.size - at;
-        if (size > n && strncmp(query.data + at, name, n) == 0 && query.data[at + n] == '=')
-            return (struct http_text){query.data + at + n + 1, size - n - 1};
-        at += size + 1;
-    }
-    return (struct http_text){NULL, 0};
-}
-
-static void set_fault(struct connection *c)
-{
-    struct mock_provider *provider = c->provider;
-    struct http_text name = query_value(c->head.query, "name"), count = query_value(c->head.query, "count");
-    struct mock_fault fault = {.course = COURSE_WHOLE};
-    err_t e = mock_fault_parse(name.data ? name.data : "", name.size, &fault);
-    if (e.code != ERR_OK) {
-        answer_plainly(c, 400, e.message);
-        return;
-    }
-    uint64_t n = 0;
-    for (size_t i = 0; i < count.size && i < 9; i++)
-        n = n * 10 + (uint64_t)(count.data[i] >= '0' && count.data[i] <= '9' ? count.data[i] - '0' : 0);
-    if (count.data) {
-        provider->next_fault = fault;
-        provider->n_next = n;
-    } else {
-        provider->options.fault = fault;
-        provider->n_next = 0;
-    }
-    answer_plainly(c, 200, "{\"mock\":true}\n");
-}
-
-/* Of the requests a minute; a second's worth may come at once, at least one. */
-static bool may_ask(struct mock_provider *provider)
-{
-    double a_minute = provider->options.requests_per_minute, most = a_minute / 60 < 1 ? 1 : a_minute / 60;
-    if (a_minute == 0)
-        return true;
-    int64_t now_ns = now();
-    provider->tokens += (double)(now_ns - provider->tokens_ns) / 60e9 * a_minute;
-    provider->tokens = provider->tokens > most ? most : provider->tokens;
-    provider->tokens_ns = now_ns;
-    if (provider->tokens < 1)
-        return false;
-    provider->tokens -= 1;
-    return true;
-}
-
-static err_t choose_fault(struct connection *c, struct mock_fault *out)
-{
-    struct mock_provider *provider = c->provider;
-    struct http_text header = http_head_find(&c->head, "x-mock-fault");
-    uint32_t every = provider->options.fault_every > 0 ? provider->options.fault_every : 1;
-    *out = (struct mock_fault){.course = COURSE_WHOLE};
-    if (!may_ask(provider)) {
-        *out = (struct mock_fault){.course = COURSE_STATUS, .status = 429};
-    } else if (provider->n_next > 0) {
-        provider->n_next--;
-        *out = provider->next_fault;
-    } else if (provider->number % every == 0) {
-        *out = provider->options.fault;
-    }
-    return header.data ? mock_fault_parse(header.data, header.size, out) : err_ok();
+    err_t e = mock_orders_take(&c->provider->orders, c->head.query);
+    answer_plainly(c, e.code == ERR_OK ? 200 : 400, e.code == ERR_OK ? "{\"mock\":true}\n" : e.message);
 }
 
 static void answer_model(struct connection *c, enum mock_form form)
@@ -426,7 +361,8 @@ static void answer_model(struct connection *c, enum mock_form form)
     provider->number++;
     c->is_model = true;
     c->began_ns = now();
-    err_t e = choose_fault(c, &fault);
+    err_t e =
+        mock_orders_choose(&provider->orders, http_head_find(&c->head, "x-mock-fault"), c->began_ns, &fault);
     if (e.code == ERR_OK && form == MOCK_ANTHROPIC && !http_head_find(&c->head, "anthropic-version").data)
         e = err_new(ERR_INVALID_ARGUMENT, "anthropic-version: header is required");
     if (e.code == ERR_OK)
@@ -463,7 +399,7 @@ static void begin_answer(struct connection *c)
     else if (posts && path_ends(path, "/messages"))
         answer_model(c, MOCK_ANTHROPIC);
     else if (posts && http_text_is(path, "/mock/fault"))
-        set_fault(c);
+        take_order(c);
     else if (!posts && http_text_is(path, "/mock/state"))
         answer_state(c);
     else if (!posts && path_ends(path, "/models"))
@@ -629,7 +565,12 @@ static err_t start(struct mock_provider *provider)
     TRY(listen_open(provider->options.host, provider->options.port, &provider->listen_fd, 1, &n_fds,
                     &provider->port));
     provider->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    provider->base = event_base_new();
+    struct event_config *config = event_config_new();
+    if (config)
+        (void)event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER); /* or a chunk takes 1 ms more */
+    provider->base = config ? event_base_new_with_config(config) : NULL;
+    if (config)
+        event_config_free(config);
     if (provider->stop_fd < 0 || !provider->base)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the mock provider");
     provider->listener = evconnlistener_new(provider->base, on_accept, provider, LEV_OPT_CLOSE_ON_EXEC, 0,
@@ -649,8 +590,11 @@ err_t mock_provider_open(const struct mock_options *options, struct mock_provide
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the mock provider");
     provider->options = *options;
     provider->listen_fd = provider->stop_fd = -1;
-    provider->tokens = 1;
-    provider->tokens_ns = now();
+    provider->orders = (struct mock_orders){.always = options->fault,
+                                            .every = options->fault_every,
+                                            .per_minute = options->requests_per_minute,
+                                            .tokens = 1,
+                                            .tokens_ns = now()};
     LIST_INIT(&provider->connections);
     err_t e = start(provider);
     if (e.code == ERR_OK)

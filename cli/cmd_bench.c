@@ -66,6 +66,7 @@ static const struct {
     {"serve", "a running server over gRPC, closed or open loop", bench_serve},
     {"provider", "a MOCK model provider, for tests and demonstrations: its answers are made up",
      bench_provider},
+    {"router", "what a router or gateway adds to the mock provider's answers", bench_router},
     {"doors", "the doors alone: a model that costs nothing, streams and whole answers", bench_doors},
 #endif
     {"ops", "the ops of a layer, on a device", bench_ops},

@@ -7,6 +7,7 @@
 #include "benchmarks/mock_table.h"
 #include "cli/bench_commands.h"
 #include "cli/commands.h"
+#include "server/file_budget.h"
 
 enum { FAULT_HELP_BYTES_MAX = 4096 };
 
@@ -31,6 +32,7 @@ static err_t serve(const struct mock_options *options)
     sigaddset(&stops, SIGINT);
     sigaddset(&stops, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &stops, NULL);
+    (void)file_budget_raise(); /* every stream is a connection */
     TRY(mock_provider_open(options, &provider));
     unsigned port = mock_provider_port(provider);
     (void)printf("listening on %s:%u\nThis is a MOCK provider, its answers are made up: http://%s:%u/v1\n",

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/flags.h"
 
+int command_eval(int argc, char *argv[]);
 int command_serve(int argc, char *argv[]);
 int command_keys(int argc, char *argv[]);
 int command_mcp(int argc, char *argv[]);

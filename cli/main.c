@@ -11,6 +11,7 @@ static const struct {
 } COMMANDS[] = {
 #ifdef BANTAM_SERVER
     {"serve", "serve a model over gRPC and HTTP", command_serve},
+    {"eval", "how good models and routers are on a file of cases", command_eval},
     {"keys", "make keys for clients of a server", command_keys},
     {"cost", "what a router's calls have cost", command_cost},
     {"mcp", "pass an agent's messages on to a router", command_mcp},

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "api/service.h"
+#include "proto/answer_source.h"
 
 enum { NUMBER_BYTES_MAX = 21 }; /* of 64 bits, with a sign or a comma */
 
@@ -54,4 +55,25 @@ void answer_trailers_add(const struct answer_trailers *trailers, const struct co
     add_numbers(call, "bantam-prefill-ns", &timings->prefill_ns, sizeof *timings, true, n);
     add_numbers(call, "bantam-decode-ns", &timings->decode_ns, sizeof *timings, true, n);
     add_numbers(call, "bantam-preemptions", trailers->preemptions, sizeof *trailers->preemptions, false, n);
+}
+
+void answer_trailers_add_source(const struct answer_source *source, struct rpc_call *call)
+{
+    char cost[ANSWER_COST_BYTES], attempts[NUMBER_BYTES_MAX];
+    answer_cost_format(source->cost_nanodollars, cost);
+    (void)snprintf(attempts, sizeof attempts, "%" PRIu32, source->attempts);
+    const struct {
+        const char *key, *text;
+    } rows[] = {{"x-bantam-provider", source->provider},
+                {"x-bantam-answered-by", source->model},
+                {"x-bantam-reason", source->reason},
+                {"x-bantam-rule", source->rule},
+                {"x-bantam-cache", source->cache},
+                {"x-bantam-dropped", source->dropped},
+                {"x-bantam-decision", source->decision_id},
+                {"x-bantam-cost-usd", cost},
+                {"x-bantam-attempts", attempts}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].text[0])
+            add_text(call, rows[i].key, rows[i].text);
 }

@@ -5,7 +5,14 @@
  *   bantam-fingerprint                          of all that follow
  *   bantam-{weights,tokenizer,template,arithmetic}-fingerprint
  *   bantam-{queue,prefill,decode}-ns            a number a choice, by index, joined by commas; -1 = did not
- * happen bantam-preemptions                          likewise
+ *                                               happen
+ *   bantam-preemptions                          likewise
+ *
+ * And who answered, where the service had others do it, for every wire format, whatever the status:
+ *
+ *   x-bantam-{provider,answered-by,reason,rule,cache,dropped,decision}    as HTTP's headers; none for ""
+ *   x-bantam-cost-usd                           "0.0015"; none while it is not known
+ *   x-bantam-attempts
  *
  * One thread at a time. */
 #pragma once
@@ -28,3 +35,4 @@ struct answer_trailers {
 void answer_trailers_note(struct answer_trailers *trailers, const struct event *event);
 void answer_trailers_add(const struct answer_trailers *trailers, const struct codec_answer *answer,
                          struct rpc_call *call);
+void answer_trailers_add_source(const struct answer_source *source, struct rpc_call *call);

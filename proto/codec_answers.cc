@@ -77,6 +77,49 @@ flatbuffers::Offset<bantam::InputLogProbs> encode_input_logprobs(builder_t &buil
                                        columns.ranks);
 }
 
+using tool_calls_offset = flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<bantam::ToolCall>>>;
+
+string_offset text_of(builder_t &builder, const char *text, size_t text_bytes)
+{
+    return text_bytes > 0 ? builder.CreateString(text, text_bytes) : string_offset();
+}
+
+tool_calls_offset encode_tool_calls(builder_t &builder, const struct event *event)
+{
+    if (event->n_tool_calls == 0)
+        return 0;
+    std::vector<flatbuffers::Offset<bantam::ToolCall>> calls;
+    for (size_t i = 0; i < event->n_tool_calls; i++) {
+        const struct tool_call *call = &event->tool_calls[i];
+        string_offset id = codec_string(builder, call->id), name = codec_string(builder, call->name);
+        string_offset arguments = text_of(builder, call->arguments, call->arguments_bytes);
+        calls.push_back(bantam::CreateToolCall(builder, call->index, id, name, arguments));
+    }
+    return builder.CreateVector(calls);
+}
+
+/* What there is nothing to tell of stays unset. */
+string_offset told(builder_t &builder, const char *text)
+{
+    return text[0] ? builder.CreateString(text) : string_offset();
+}
+
+flatbuffers::Offset<bantam::AnswerSource> encode_source(builder_t &builder,
+                                                        const struct answer_source *source)
+{
+    if (!source)
+        return 0;
+    string_offset provider = told(builder, source->provider), model = told(builder, source->model);
+    string_offset reason = told(builder, source->reason), rule = told(builder, source->rule);
+    string_offset cache = told(builder, source->cache), print = told(builder, source->fingerprint);
+    string_offset dropped = told(builder, source->dropped), decision = told(builder, source->decision_id);
+    flatbuffers::Optional<int64_t> cost;
+    if (source->cost_nanodollars >= 0)
+        cost = source->cost_nanodollars;
+    return bantam::CreateAnswerSource(builder, provider, model, reason, rule, cache, print, dropped, decision,
+                                      cost, source->attempts);
+}
+
 /* What chunk and complete have in common. */
 struct common_parts {
     ids_offset token_ids;
@@ -84,14 +127,20 @@ struct common_parts {
     flatbuffers::Offset<bantam::OutputLogProbs> output_logprobs;
     flatbuffers::Offset<bantam::InputLogProbs> input_logprobs;
     ids_offset prompt_token_ids;
+    tool_calls_offset tool_calls;
+    string_offset refusal, reasoning;
+    flatbuffers::Offset<bantam::AnswerSource> source;
 };
 
 common_parts encode_common(builder_t &builder, const struct codec_answer *answer, const struct event *event)
 {
     common_parts parts;
     parts.token_ids = codec_id_vector(builder, event->token_ids, event->n_token_ids);
-    if (event->text_bytes > 0)
-        parts.text = builder.CreateString(event->text, event->text_bytes);
+    parts.text = text_of(builder, event->text, event->text_bytes);
+    parts.tool_calls = encode_tool_calls(builder, event);
+    parts.refusal = text_of(builder, event->refusal, event->refusal_bytes);
+    parts.reasoning = text_of(builder, event->reasoning, event->reasoning_bytes);
+    parts.source = encode_source(builder, event->source);
     parts.output_logprobs = encode_output_logprobs(builder, event);
     parts.input_logprobs = encode_input_logprobs(builder, event);
     if (answer->with_prompt_token_ids)
@@ -107,7 +156,8 @@ flatbuffers::Offset<bantam::GenerateStreamChunk> encode_chunk(builder_t &builder
     common_parts parts = encode_common(builder, answer, event);
     return bantam::CreateGenerateStreamChunk(builder, parts.token_ids, parts.text, answer->prompt_tokens,
                                              completion_tokens, parts.output_logprobs, parts.input_logprobs,
-                                             event->choice_index, parts.prompt_token_ids);
+                                             event->choice_index, parts.prompt_token_ids, parts.tool_calls,
+                                             parts.refusal, parts.reasoning, parts.source);
 }
 
 flatbuffers::Offset<bantam::GenerateComplete>
@@ -116,8 +166,11 @@ encode_complete(builder_t &builder, const struct codec_answer *answer, const str
     common_parts parts = encode_common(builder, answer, event);
     string_offset reason = codec_string(builder, finish_reason_name(event->finish_reason));
     string_offset stop_string = codec_string(builder, event->stop_string);
-    string_offset fingerprint = codec_string(builder, answer->model->fingerprint);
-    string_offset model = codec_string(builder, answer->model->model);
+    const struct answer_source *source = event->source;
+    const char *name = source && source->model[0] ? source->model : answer->model->model;
+    string_offset fingerprint =
+        codec_string(builder, source ? source->fingerprint : answer->model->fingerprint);
+    string_offset model = codec_string(builder, name);
     bantam::Timings timings(event->timings.queue_ns, event->timings.prefill_ns, event->timings.decode_ns);
     bantam::GenerateCompleteBuilder complete(builder);
     complete.add_output_ids(parts.token_ids);
@@ -137,6 +190,11 @@ encode_complete(builder_t &builder, const struct codec_answer *answer, const str
     complete.add_timings(&timings);
     complete.add_fingerprint(fingerprint);
     complete.add_model(model);
+    complete.add_tool_calls(parts.tool_calls);
+    complete.add_refusal(parts.refusal);
+    complete.add_reasoning(parts.reasoning);
+    complete.add_source(parts.source);
+    complete.add_usage_unknown(event->usage.is_unknown);
     return complete.Finish();
 }
 

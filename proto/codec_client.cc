@@ -141,14 +141,72 @@ template <class L> const struct position_logprobs *take_logprobs(const L *logpro
 
 enum finish_reason reason_of(const flatbuffers::String *name)
 {
-    static const enum finish_reason reasons[] = {FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR};
+    static const enum finish_reason reasons[] = {FINISH_STOP,  FINISH_LENGTH,     FINISH_ABORT,
+                                                 FINISH_ERROR, FINISH_TOOL_CALLS, FINISH_CONTENT_FILTER};
     for (enum finish_reason reason : reasons)
         if (name && std::strcmp(name->c_str(), finish_reason_name(reason)) == 0)
             return reason;
     return FINISH_NONE;
 }
 
-/* Chunk and complete alike; arrays has room for count_logprobs of both kinds. */
+/* What the schema leaves out when it is empty reads as "". */
+const char *text_or_empty(const flatbuffers::String *text)
+{
+    return text ? text->c_str() : "";
+}
+
+const char *text_or_null(const flatbuffers::String *text)
+{
+    return text ? text->c_str() : nullptr;
+}
+
+template <class M> size_t count_tool_calls(const M *from)
+{
+    return from->tool_calls() ? from->tool_calls()->size() : 0;
+}
+
+template <class M> void decode_tool_calls(const M *from, char **arrays, struct event *out)
+{
+    out->n_tool_calls = count_tool_calls(from);
+    if (out->n_tool_calls == 0)
+        return;
+    struct tool_call *calls = reinterpret_cast<struct tool_call *>(*arrays);
+    *arrays += out->n_tool_calls * sizeof *calls;
+    for (flatbuffers::uoffset_t i = 0; i < out->n_tool_calls; i++) {
+        const bantam::ToolCall *call = from->tool_calls()->Get(i);
+        calls[i] = {call->index(), text_or_null(call->id()), text_or_null(call->name()),
+                    text_or_empty(call->arguments()), call->arguments() ? call->arguments()->size() : 0};
+    }
+    out->tool_calls = calls;
+}
+
+template <class M> void decode_source(const M *from, char **arrays, struct event *out)
+{
+    const bantam::AnswerSource *source = from->source();
+    if (!source)
+        return;
+    struct answer_source *decoded = reinterpret_cast<struct answer_source *>(*arrays);
+    *arrays += sizeof *decoded;
+    *decoded = {text_or_empty(source->provider()),       text_or_empty(source->model()),
+                text_or_empty(source->reason()),         text_or_empty(source->rule()),
+                text_or_empty(source->cache()),          text_or_empty(source->fingerprint()),
+                text_or_empty(source->dropped()),        text_or_empty(source->decision_id()),
+                source->cost_nanodollars().value_or(-1), source->attempts()};
+    out->source = decoded;
+}
+
+/* What no engine of ours answers. */
+template <class M> void decode_pieces(const M *from, char **arrays, struct event *out)
+{
+    decode_tool_calls(from, arrays, out);
+    decode_source(from, arrays, out);
+    out->refusal = text_or_null(from->refusal());
+    out->refusal_bytes = from->refusal() ? from->refusal()->size() : 0;
+    out->reasoning = text_or_null(from->reasoning());
+    out->reasoning_bytes = from->reasoning() ? from->reasoning()->size() : 0;
+}
+
+/* Chunk and complete alike; arrays has room for arrays_bytes_of the message. */
 template <class M> void decode_common(const M *from, char **arrays, struct event *out)
 {
     out->choice_index = from->index();
@@ -158,6 +216,7 @@ template <class M> void decode_common(const M *from, char **arrays, struct event
     out->logprobs = take_logprobs(from->output_logprobs(), out->n_logprobs, arrays);
     out->n_prompt_logprobs = count_logprobs(from->input_logprobs());
     out->prompt_logprobs = take_logprobs(from->input_logprobs(), out->n_prompt_logprobs, arrays);
+    decode_pieces(from, arrays, out);
     codec_ids(from->prompt_token_ids(), &out->prompt_token_ids, &out->n_prompt_token_ids);
     out->usage.prompt_tokens = from->prompt_tokens();
     out->usage.completion_tokens = from->completion_tokens();
@@ -176,16 +235,11 @@ void decode_complete(const bantam::GenerateComplete *from, char **arrays, struct
         out->stop_token_id = *from->matched_token_id();
     out->usage.cached_tokens = from->cached_tokens();
     out->usage.preemptions = from->preemptions();
+    out->usage.is_unknown = from->usage_unknown();
     out->timings = {-1, -1, -1};
     if (from->timings())
         out->timings = {from->timings()->queue_ns(), from->timings()->prefill_ns(),
                         from->timings()->decode_ns()};
-}
-
-/* What the schema leaves out when it is empty reads as "". */
-const char *text_or_empty(const flatbuffers::String *text)
-{
-    return text ? text->c_str() : "";
 }
 
 struct codec_origin origin_of(const flatbuffers::String *request_id, const bantam::GenerateComplete *complete)
@@ -194,11 +248,17 @@ struct codec_origin origin_of(const flatbuffers::String *request_id, const banta
             text_or_empty(complete ? complete->fingerprint() : nullptr)};
 }
 
-template <class M> size_t logprob_bytes(const M *from)
+template <class M> size_t arrays_bytes_of(const M *from)
 {
     return (count_logprobs(from->output_logprobs()) + count_logprobs(from->input_logprobs())) *
-           sizeof(struct position_logprobs);
+               sizeof(struct position_logprobs) +
+           count_tool_calls(from) * sizeof(struct tool_call) +
+           (from->source() ? sizeof(struct answer_source) : 0);
 }
+static_assert(sizeof(struct position_logprobs) % alignof(struct tool_call) == 0, "they stand in one block");
+static_assert(sizeof(struct tool_call) % alignof(struct answer_source) == 0, "they stand in one block");
+static_assert(sizeof(struct answer_source) % alignof(struct position_logprobs) == 0,
+              "they stand in one block");
 
 } // namespace
 
@@ -214,6 +274,9 @@ struct codec_bytes codec_encode_generate(const struct request *request,
     if (request->prompt_kind == PROMPT_TOKEN_IDS)
         ids = builder.CreateVector(request->token_ids, request->n_token_ids);
     ids_offset prefix = codec_id_vector(builder, request->output_prefix_ids, request->n_output_prefix_ids);
+    string_offset openai_json;
+    if (options && options->openai_json)
+        openai_json = builder.CreateString(options->openai_json, options->openai_json_bytes);
     flatbuffers::Offset<bantam::SamplingParams> sampling = encode_sampling(builder, &request->sampling);
     bantam::GenerateRequestBuilder out(builder);
     out.add_request_id(request_id);
@@ -231,6 +294,7 @@ struct codec_bytes codec_encode_generate(const struct request *request,
         out.add_add_generation_prompt(false);
     if (options && options->return_prompt_token_ids)
         out.add_return_prompt_token_ids(true);
+    out.add_openai_json(openai_json);
     return codec_finish(builder, out.Finish());
 }
 
@@ -280,7 +344,7 @@ err_t codec_decode_response(const uint8_t *bytes, size_t size_bytes, struct code
     *origin = origin_of(root->request_id(), root->complete());
     if (!root->chunk() == !root->complete())
         return err_new(ERR_DATA_LOSS, "an answer must be either a chunk or a complete");
-    size_t arrays_bytes = root->chunk() ? logprob_bytes(root->chunk()) : logprob_bytes(root->complete());
+    size_t arrays_bytes = root->chunk() ? arrays_bytes_of(root->chunk()) : arrays_bytes_of(root->complete());
     if (arrays_bytes > 0)
         TRY(codec_arrays(scratch, arrays_bytes));
     char *arrays = static_cast<char *>(scratch->arrays);
@@ -305,7 +369,7 @@ err_t codec_decode_whole(const uint8_t *bytes, size_t size_bytes, struct codec_s
     *origin = origin_of(root->request_id(), root->choices()->Get(0));
     size_t arrays_bytes = *n_events * sizeof(struct event);
     for (const bantam::GenerateComplete *choice : *root->choices())
-        arrays_bytes += logprob_bytes(choice);
+        arrays_bytes += arrays_bytes_of(choice);
     TRY(codec_arrays(scratch, arrays_bytes));
     struct event *decoded = static_cast<struct event *>(scratch->arrays);
     char *arrays = reinterpret_cast<char *>(decoded + *n_events);

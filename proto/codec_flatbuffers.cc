@@ -187,6 +187,10 @@ err_t codec_decode_generate(const uint8_t *bytes, size_t size_bytes, struct code
     out->priority = root->priority().value_or(0);
     out->no_special_tokens = !root->add_special_tokens().value_or(true);
     out->no_generation_prompt = !root->add_generation_prompt().value_or(true);
+    if (root->openai_json()) {
+        options->openai_json = root->openai_json()->c_str();
+        options->openai_json_bytes = root->openai_json()->size();
+    }
     options->return_prompt_token_ids = root->return_prompt_token_ids().value_or(false);
     return err_ok();
 }

@@ -32,6 +32,7 @@ const struct door_codec door_codec_protobuf = {
     .decode_empty = protobuf_decode_empty,
     .encode_event = protobuf_encode_event,
     .finish_is_bare = true,
+    .has_ids_only = true,
     .describes_in_trailers = true,
     .encode_aborted = protobuf_encode_aborted,
     .encode_model_info = protobuf_encode_model_info,

@@ -36,6 +36,9 @@ void codec_scratch_free(struct codec_scratch *scratch);
 struct generate_options {
     bool return_prompt_token_ids;
     bool whole; /* nothing before the end of all choices */
+    const char
+        *openai_json; /* openai_json_bytes: the prompt and its parameters in OpenAI's form; NULL = none */
+    size_t openai_json_bytes;
 };
 
 struct abort_request {
@@ -100,6 +103,8 @@ struct door_codec {
                                        size_t n_events);
     /* In a stream the last tokens of a choice go as an EVENT_TOKENS of their own before its end. */
     bool finish_is_bare;
+    /* Its messages have token ids and nothing else: not a text, nor a call of a tool. */
+    bool has_ids_only;
     /* What its messages have no fields for goes into trailers (answer_trailers.h). */
     bool describes_in_trailers;
     struct codec_bytes (*encode_aborted)(const bool *aborted, size_t n_aborted);

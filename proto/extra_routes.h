@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include "proto/http_parser.h"
 
+struct service;
 struct http_exchange; /* proto/http_server.h, whose rules hold for what follows */
 
 /* Strings live as long as the door. */
@@ -12,6 +13,8 @@ struct extra_route {
     const char *path;     /* whole; never one that the door has itself */
     bool is_for_everyone; /* no key is asked for; on the operator's listener nobody ever is */
     void *context;
+    /* Before the door opens: the service that it serves, quotas included. NULL: it is not asked for. */
+    void (*attach)(void *context, struct service *service);
     /* Any method. On the operator's listener it completes its answer, or offloads it. */
     void (*handle)(void *context, struct http_exchange *exchange);
     /* Until the answer is complete; NULL: `handle` completes it. The exchange's user pointer is the route's.

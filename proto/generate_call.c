@@ -4,7 +4,9 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/event_count.h"
+#include "proto/answer_source.h"
 #include "proto/answer_trailers.h"
+#include "proto/codec_openai.h"
 #include "proto/grpc_door_internal.h"
 #include "proto/route_headers.h"
 #include "proto/service_state.h"
@@ -21,6 +23,8 @@ struct generate_call {
     bool has_finish;
     struct codec_answer answer;
     struct answer_trailers trailers;
+    struct answer_source *source; /* owned: what was told last of who answers; NULL = nothing */
+    bool has_sent;                /* a message */
     int64_t deadline_ns;
     uint32_t completion_tokens[SAMPLING_N_MAX];
 };
@@ -49,9 +53,13 @@ static enum pump_result end_generation(struct generate_call *generate)
     return PUMP_DONE;
 }
 
+/* Where nothing was sent the client may try again, after the time that the error names. */
 static enum pump_result fail_generation(struct generate_call *generate, const err_t *error)
 {
-    rpc_call_refuse(generate->item.call, error, RPC_NO_PUSHBACK);
+    bool again = !generate->has_sent && error->retry_after_ms > 0;
+    if (generate->source)
+        answer_trailers_add_source(generate->source, generate->item.call);
+    rpc_call_refuse(generate->item.call, error, again ? error->retry_after_ms : RPC_NO_PUSHBACK);
     return end_generation(generate);
 }
 
@@ -76,11 +84,14 @@ static enum pump_result send_message(struct generate_call *generate, struct code
         return fail_generation(generate, &e);
     }
     if (!last) {
+        generate->has_sent = true;
         rpc_call_send(call, bytes.data, bytes.size);
         return PUMP_SENDING;
     }
     if (generate->codec->describes_in_trailers)
         answer_trailers_add(&generate->trailers, &generate->answer, call);
+    if (generate->source)
+        answer_trailers_add_source(generate->source, call);
     rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
     return end_generation(generate);
 }
@@ -134,10 +145,40 @@ static enum pump_result keep_event(struct generate_call *generate, const struct 
     return send_message(generate, bytes, true);
 }
 
+static err_t note_source(struct generate_call *generate, const struct answer_source *source)
+{
+    if (!source)
+        return err_ok();
+    struct answer_source *kept = answer_source_copy(source);
+    if (!kept)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+    mem_free(generate->source);
+    generate->source = kept;
+    return err_ok();
+}
+
+/* The service was told so (request.takes_ids_only); an answer that lost its content would be none. */
+static err_t check_ids(const struct generate_call *generate, const struct event *event)
+{
+    bool has_content = event->text_bytes > 0 && generate->completion_tokens[event->choice_index] == 0;
+    has_content = has_content || event->n_tool_calls > 0 || event->refusal_bytes > 0;
+    if (!generate->codec->has_ids_only || !event->source || event->n_token_ids > 0 || !has_content)
+        return err_ok();
+    return err_new(
+        ERR_FAILED_PRECONDITION,
+        "%s answered without token ids, and this protocol has nothing else; use /bantam.Bantam/Generate or "
+        "HTTP",
+        event->source->provider);
+}
+
 static enum pump_result take_event(struct generate_call *generate, const struct event *event)
 {
     ASSERT(event->choice_index < SAMPLING_N_MAX);
-    err_t e = failure_of(generate, event);
+    err_t e = note_source(generate, event->source);
+    if (e.code == ERR_OK)
+        e = failure_of(generate, event);
+    if (e.code == ERR_OK)
+        e = check_ids(generate, event);
     if (e.code != ERR_OK)
         return fail_generation(generate, &e);
     answer_trailers_note(&generate->trailers, event);
@@ -177,6 +218,7 @@ static void destroy_generation(struct door_item *item)
     struct generate_call *generate = (struct generate_call *)item;
     ASSERT(!generate->stream);
     whole_answer_destroy(generate->whole);
+    mem_free(generate->source);
     mem_free(generate);
 }
 
@@ -203,16 +245,57 @@ static err_t apply_headers(const struct service *service, const struct rpc_call 
     return route_headers_apply(headers, has_priority ? priority : NULL, request);
 }
 
+static bool has_sampling(const struct sampling_params *params)
+{
+    return params->set != 0 || params->n_stop + params->n_bad_words + params->n_stop_token_ids +
+                                       params->n_allowed_token_ids + params->n_logit_bias >
+                                   0;
+}
+
+/* A prompt and its parameters in OpenAI's form; what the message around it says besides goes on counting. */
+static err_t take_openai(const struct generate_options *options, struct openai_scratch *scratch,
+                         struct request *request)
+{
+    if (!options->openai_json)
+        return err_ok();
+    if (request->prompt_kind != PROMPT_NONE)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "the request has several prompts; set one of text, input_ids, messages "
+                       "and openai_json");
+    if (has_sampling(&request->sampling))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "sampling_params cannot stand beside openai_json, which has them");
+    struct openai_request openai;
+    TRY(openai_decode_request(OPENAI_CHAT, options->openai_json, options->openai_json_bytes, scratch,
+                              &openai));
+    struct request own = openai.request;
+    if (request->request_id && request->request_id[0])
+        own.request_id = request->request_id;
+    if (request->model && request->model[0])
+        own.model = request->model;
+    if (request->priority != 0)
+        own.priority = request->priority;
+    if (request->n_output_prefix_ids > 0) {
+        own.output_prefix_ids = request->output_prefix_ids;
+        own.n_output_prefix_ids = request->n_output_prefix_ids;
+    }
+    *request = own;
+    return err_ok();
+}
+
 /* Decodes and submits; what the request borrowed is free again afterwards. */
 static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
                          struct generate_call *generate)
 {
     struct codec_scratch scratch = {0};
+    struct openai_scratch openai_scratch = {.passes_on = door->service->vtable->passes_on};
     struct generate_options options;
     struct request request;
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
     err_t e = generate->codec->decode_generate(bytes, size_bytes, &scratch, &request, &options);
+    if (e.code == ERR_OK)
+        e = take_openai(&options, &openai_scratch, &request);
     if (e.code == ERR_OK && (whole || options.whole))
         e = whole_answer_create(whole_answer_choices(&request), &generate->whole);
     struct route_headers headers;
@@ -221,9 +304,11 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         request.tenant = rpc_call_caller(call)->tenant;
+        request.takes_ids_only = generate->codec->has_ids_only;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
+    openai_scratch_free(&openai_scratch);
     codec_scratch_free(&scratch);
     rpc_call_drop_payload(call);
     return e;
@@ -255,7 +340,7 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
     atomic_store(&door->last_generate_unix_s, (int64_t)time(NULL));
     err_t e = open_generation(door, call, whole, &generate);
     if (e.code != ERR_OK) {
-        bool later = e.code == ERR_RESOURCE_EXHAUSTED || e.code == ERR_QUOTA_EXCEEDED;
+        bool later = e.code == ERR_RESOURCE_EXHAUSTED || e.code == ERR_QUOTA_EXCEEDED || e.retry_after_ms > 0;
         int64_t pushback = later ? refusal_pushback_ms(door->service, &e) : RPC_NO_PUSHBACK;
         metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_GRPC, e.code)], 1);
         rpc_call_refuse(call, &e, pushback);

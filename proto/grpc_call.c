@@ -42,6 +42,7 @@ static void call_free(struct rpc_call *call)
         grpc_byte_buffer_destroy(call->received);
     for (size_t i = 0; i < call->n_trailers; i++)
         grpc_slice_unref(call->trailers[i].value);
+    mem_free(call->trailers);
     grpc_metadata_array_destroy(&call->request_metadata);
     grpc_call_details_destroy(&call->details);
     rpc_call_drop_payload(call);
@@ -212,6 +213,10 @@ void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *va
     for (size_t i = 0; !binary && i < value_bytes; i++)
         if (((const char *)value)[i] < 0x20 || ((const char *)value)[i] == 0x7f)
             return; /* core refuses the whole batch for it */
+    if (!call->trailers)
+        call->trailers = mem_alloc_array(RPC_TRAILERS_MAX, sizeof *call->trailers);
+    if (!call->trailers)
+        return;
     call->trailers[call->n_trailers++] = (grpc_metadata){
         .key = grpc_slice_from_static_string(key),
         .value = grpc_slice_from_copied_buffer(value, value_bytes),

@@ -38,15 +38,22 @@ struct client_call {
     struct client_call *previous, *next;
 };
 
-struct grpc_client {
-    grpc_channel *channel;
+struct grpc_client_queue {
     grpc_completion_queue *queue;
-    struct client_call *calls;
-    uint32_t n_calls;
-    /* A call that is never begun: an empty batch on it wakes the queue from any thread. */
+    /* A call that is never begun, on a channel to nowhere: an empty batch on it wakes the queue from any
+     * thread. */
+    grpc_channel *wake_channel;
     grpc_call *wake_call;
     struct client_tag wake_tag;
     atomic_bool waking; /* such a batch is under way */
+};
+
+struct grpc_client {
+    grpc_channel *channel;
+    struct grpc_client_queue *queue;
+    bool owns_queue;
+    struct client_call *calls;
+    uint32_t n_calls;
 };
 
 static void start_batch(struct client_call *call, const grpc_op *ops, size_t n_ops, struct client_tag *tag)
@@ -84,6 +91,36 @@ static gpr_timespec deadline_from(int64_t timeout_ns)
     return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(timeout_ns, GPR_TIMESPAN));
 }
 
+err_t grpc_client_queue_open(struct grpc_client_queue **out)
+{
+    struct grpc_client_queue *queue = mem_alloc(sizeof *queue);
+    if (!queue)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a gRPC client");
+    grpc_runtime_init();
+    queue->queue = grpc_completion_queue_create_for_next(NULL);
+    queue->wake_tag.kind = CLIENT_WAKE;
+    queue->wake_channel = grpc_lame_client_channel_create(NULL, GRPC_STATUS_UNAVAILABLE, "to nowhere");
+    queue->wake_call =
+        grpc_channel_create_call(queue->wake_channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue->queue,
+                                 grpc_slice_from_static_string("/bantam.Bantam/Wake"), NULL, NEVER, NULL);
+    *out = queue;
+    return err_ok();
+}
+
+void grpc_client_queue_close(struct grpc_client_queue *queue)
+{
+    if (!queue)
+        return;
+    grpc_completion_queue_shutdown(queue->queue);
+    grpc_call_unref(queue->wake_call);
+    while (grpc_completion_queue_next(queue->queue, NEVER, NULL).type != GRPC_QUEUE_SHUTDOWN)
+        continue;
+    grpc_completion_queue_destroy(queue->queue);
+    grpc_channel_destroy(queue->wake_channel);
+    mem_free(queue);
+    grpc_runtime_shutdown();
+}
+
 err_t grpc_client_open(const char *target, const struct grpc_client_options *options,
                        struct grpc_client **out)
 {
@@ -91,27 +128,33 @@ err_t grpc_client_open(const char *target, const struct grpc_client_options *opt
     if (!client)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a gRPC client");
     grpc_runtime_init();
-    err_t e = grpc_channel_open(target, options, &client->channel);
+    client->owns_queue = options->queue == NULL;
+    client->queue = options->queue;
+    err_t e = client->owns_queue ? grpc_client_queue_open(&client->queue) : err_ok();
+    if (e.code == ERR_OK)
+        e = grpc_channel_open(target, options, &client->channel);
     if (e.code != ERR_OK) {
+        if (client->owns_queue)
+            grpc_client_queue_close(client->queue);
         grpc_runtime_shutdown();
         mem_free(client);
         return e;
     }
-    client->queue = grpc_completion_queue_create_for_next(NULL);
-    client->wake_tag.kind = CLIENT_WAKE;
-    client->wake_call =
-        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue,
-                                 grpc_slice_from_static_string("/bantam.Bantam/Wake"), NULL, NEVER, NULL);
     *out = client;
     return err_ok();
 }
 
+void grpc_client_queue_wake(struct grpc_client_queue *queue)
+{
+    if (atomic_exchange(&queue->waking, true))
+        return;
+    grpc_call_error e = grpc_call_start_batch(queue->wake_call, NULL, 0, &queue->wake_tag, NULL);
+    ASSERT(e == GRPC_CALL_OK);
+}
+
 void grpc_client_wake(struct grpc_client *client)
 {
-    if (atomic_exchange(&client->waking, true))
-        return;
-    grpc_call_error e = grpc_call_start_batch(client->wake_call, NULL, 0, &client->wake_tag, NULL);
-    ASSERT(e == GRPC_CALL_OK);
+    grpc_client_queue_wake(client->queue);
 }
 
 static void link_call(struct grpc_client *client, struct client_call *call)
@@ -200,8 +243,9 @@ static struct client_call *make_call(struct grpc_client *client, const char *pat
     call->sending = grpc_raw_byte_buffer_create(&message, 1);
     grpc_slice_unref(message);
     grpc_slice method = grpc_slice_from_copied_string(path);
-    call->call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue,
-                                          method, NULL, deadline_from(timeout_ns), NULL);
+    call->call =
+        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue->queue, method,
+                                 NULL, deadline_from(timeout_ns), NULL);
     grpc_slice_unref(method);
     return call;
 }
@@ -333,16 +377,21 @@ static void on_tag(const struct client_tag *tag)
         finish_call(call);
 }
 
-bool grpc_client_poll(struct grpc_client *client, int64_t timeout_ns)
+bool grpc_client_queue_poll(struct grpc_client_queue *queue, int64_t timeout_ns)
 {
-    grpc_event event = grpc_completion_queue_next(client->queue, deadline_from(timeout_ns), NULL);
+    grpc_event event = grpc_completion_queue_next(queue->queue, deadline_from(timeout_ns), NULL);
     if (event.type != GRPC_OP_COMPLETE)
         return false;
-    if (event.tag == &client->wake_tag)
-        atomic_store(&client->waking, false);
+    if (event.tag == &queue->wake_tag)
+        atomic_store(&queue->waking, false);
     else
         on_tag(event.tag);
     return true;
+}
+
+bool grpc_client_poll(struct grpc_client *client, int64_t timeout_ns)
+{
+    return grpc_client_queue_poll(client->queue, timeout_ns);
 }
 
 uint32_t grpc_client_calls(const struct grpc_client *client)
@@ -358,12 +407,9 @@ void grpc_client_close(struct grpc_client *client)
         grpc_client_cancel(call);
     while (client->n_calls > 0)
         (void)grpc_client_poll(client, -1);
-    grpc_completion_queue_shutdown(client->queue);
-    grpc_call_unref(client->wake_call);
-    while (grpc_completion_queue_next(client->queue, NEVER, NULL).type != GRPC_QUEUE_SHUTDOWN)
-        continue;
-    grpc_completion_queue_destroy(client->queue);
     grpc_channel_destroy(client->channel);
+    if (client->owns_queue)
+        grpc_client_queue_close(client->queue);
     mem_free(client);
     grpc_runtime_shutdown();
 }

@@ -60,8 +60,19 @@ struct grpc_client_tls {
     const char *server_name; /* the name that the server's certificate must have; NULL = the target's */
 };
 
+/* What several clients share, so that one thread waits for the events of all of them. */
+struct grpc_client_queue;
+err_t grpc_client_queue_open(struct grpc_client_queue **out) ERR_MUST_CHECK;
+void grpc_client_queue_close(struct grpc_client_queue *queue); /* after its clients; NULL is fine */
+/* Runs one event's callbacks; false when there was none within timeout_ns (negative: waits as long as it
+ * takes). */
+bool grpc_client_queue_poll(struct grpc_client_queue *queue, int64_t timeout_ns);
+/* Any thread: a poll that waits, or else the next one, returns true without a callback. */
+void grpc_client_queue_wake(struct grpc_client_queue *queue);
+
 struct grpc_client_options {
-    size_t max_message_bytes; /* of an answer; 0 = 64 MiB */
+    struct grpc_client_queue *queue; /* NULL = its own. Polling and closing runs the callbacks of all */
+    size_t max_message_bytes;        /* of an answer; 0 = 64 MiB */
     size_t window_bytes; /* the server may send so much of a stream before it is read; 0 = gRPC's choice */
     bool own_connection; /* do not share a TCP connection with other clients of this process */
     const struct grpc_client_tls *tls; /* NULL = clear text */
@@ -93,10 +104,8 @@ err_t grpc_client_start_with(struct grpc_client *client, const char *path, const
 void grpc_client_cancel(struct client_call *call);
 void grpc_client_resume(struct client_call *call);
 
-/* Runs one event's callbacks; false when there was none within timeout_ns (negative: waits as long as it
- * takes). */
+/* As those of its queue. */
 bool grpc_client_poll(struct grpc_client *client, int64_t timeout_ns);
-/* Any thread: a poll that waits, or else the next one, returns true without a callback. */
 void grpc_client_wake(struct grpc_client *client);
 uint32_t grpc_client_calls(const struct grpc_client *client); /* under way */
 

@@ -35,7 +35,7 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
-    RPC_TRAILERS_MAX = 16, /* of one call, the pushback included */
+    RPC_TRAILERS_MAX = 24, /* of one call, the pushback included */
     RPC_READ_BYTES =
         32 << 10, /* of a connection at once: so many come and go before the first is looked at */
     RPC_HEADER_OVERHEAD_BYTES = 32, /* of a header besides its text, as HTTP/2 counts them */
@@ -150,8 +150,8 @@ void rpc_call_unref(struct rpc_call *call);
 uint32_t rpc_server_cut_slow(struct rpc_server *server, int64_t timeout_ns);
 
 /* Sent with the status. By whoever finishes the call, or from before_finish. key: static; the value is
- * copied. Unless the key ends in "-bin" a value that is not printable ASCII vanishes with its key. At most
- * RPC_TRAILERS_MAX - 1 of a call. */
+ * copied. Unless the key ends in "-bin" a value that is not printable ASCII vanishes with its key, and so
+ * does any value without memory. At most RPC_TRAILERS_MAX - 1 of a call. */
 void rpc_call_add_trailer(struct rpc_call *call, const char *key, const void *value, size_t value_bytes);
 
 /* One message of a stream; on_sent follows, always. No other send may be under way. Copies the bytes. */

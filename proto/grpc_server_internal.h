@@ -50,7 +50,7 @@ struct rpc_call {
     bool headers_sent, finishing;     /* of the one sender */
     grpc_byte_buffer *sending;
     struct slow_send slow;
-    grpc_metadata trailers[RPC_TRAILERS_MAX];
+    grpc_metadata *trailers; /* [n_trailers] of RPC_TRAILERS_MAX, owned; NULL until the first */
     size_t n_trailers;
     struct work_item work;
 };

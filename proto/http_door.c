@@ -478,6 +478,9 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
     door->opened_unix_s = (int64_t)time(NULL);
     door->metrics = service->vtable->metrics(service);
     load_meter_init(&door->load_meter, service);
+    for (size_t i = 0; i < options->extra.n; i++)
+        if (options->extra.routes[i].attach)
+            options->extra.routes[i].attach(options->extra.routes[i].context, service);
     const struct http_server_options server = {
         .metrics = door->metrics,
         .progress = service->vtable->progress(service),

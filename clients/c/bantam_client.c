@@ -4,13 +4,44 @@
 #include "base/assert.h"
 #include "clients/c/client_internal.h"
 
+static err_t join_group(struct bantam_client *client, struct bantam_group *group)
+{
+    client->owns_group = group == NULL;
+    if (client->owns_group)
+        TRY(bantam_group_open(&group));
+    client->group = group;
+    client->group_next = group->clients;
+    if (group->clients)
+        group->clients->group_previous = client;
+    group->clients = client;
+    return err_ok();
+}
+
+static void leave_group(struct bantam_client *client)
+{
+    if (client->group_previous)
+        client->group_previous->group_next = client->group_next;
+    else
+        client->group->clients = client->group_next;
+    if (client->group_next)
+        client->group_next->group_previous = client->group_previous;
+    if (client->owns_group)
+        bantam_group_close(client->group);
+}
+
 err_t bantam_client_open(const struct bantam_client_options *options, struct bantam_client **out)
 {
     struct bantam_client *client = mem_alloc(sizeof *client);
     if (!client)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a client");
-    err_t e = client_options_apply(options, &client->headers, &client->transport);
+    err_t e = join_group(client, options->group);
     if (e.code != ERR_OK) {
+        mem_free(client);
+        return e;
+    }
+    e = client_options_apply(options, client->group->queue, &client->headers, &client->transport);
+    if (e.code != ERR_OK) {
+        leave_group(client);
         mem_free(client);
         return e;
     }
@@ -28,12 +59,14 @@ void bantam_client_close(struct bantam_client *client)
 {
     if (!client)
         return;
-    ASSERT(!client->driving);
-    client->driving = true;
+    ASSERT(!client->group->driving);
+    client->group->driving = true;
     atomic_store(&client->closing, true);
     calls_end_all(client);
     ASSERT(atomic_load(&client->n_calls) == 0 && !client->timers.first);
+    client->group->driving = false;
     grpc_client_close(client->transport);
+    leave_group(client);
     header_list_free(&client->headers);
     pthread_mutex_destroy(&client->mutex);
     mem_free(client);
@@ -79,51 +112,14 @@ err_t bantam_client_start(struct bantam_client *client, const struct bantam_quer
 
 /* --- the driver */
 
-static bool inbox_is_empty(struct bantam_client *client)
-{
-    pthread_mutex_lock(&client->mutex);
-    bool empty = !client->inbox_first;
-    pthread_mutex_unlock(&client->mutex);
-    return empty;
-}
-
-static int64_t shorter_wait(const struct bantam_client *client, int64_t timeout_ns)
-{
-    if (!client->timers.first)
-        return timeout_ns;
-    int64_t due_in_ns = client->timers.first->due_ns - clock_now_ns(client->clock);
-    if (due_in_ns < 0)
-        due_in_ns = 0;
-    return timeout_ns < 0 || due_in_ns < timeout_ns ? due_in_ns : timeout_ns;
-}
-
-static bool wait_for_event(struct bantam_client *client, int64_t timeout_ns)
-{
-    /* Who asks for something either is seen below or sees that it has to wake. */
-    atomic_store(&client->waiting, true);
-    if (!inbox_is_empty(client))
-        timeout_ns = 0;
-    bool any = grpc_client_poll(client->transport, timeout_ns);
-    atomic_store(&client->waiting, false);
-    return any;
-}
-
 bool bantam_client_poll(struct bantam_client *client, int64_t timeout_ns)
 {
-    ASSERT(!client->driving);
-    client->driving = true;
-    bool any = calls_run_inbox(client);
-    any |= calls_run_timers(client);
-    any |= wait_for_event(client, any ? 0 : shorter_wait(client, timeout_ns));
-    any |= calls_run_inbox(client);
-    any |= calls_run_timers(client);
-    client->driving = false;
-    return any;
+    return bantam_group_poll(client->group, timeout_ns);
 }
 
 void bantam_client_wake(struct bantam_client *client)
 {
-    grpc_client_wake(client->transport);
+    bantam_group_wake(client->group);
 }
 
 void bantam_client_wait(struct bantam_client *client, const struct bantam_call *call)
@@ -157,7 +153,7 @@ err_t bantam_client_ask(struct bantam_client *client, const struct bantam_query 
                         const struct bantam_call_options *options, struct bantam_reply **out)
 {
     static const struct bantam_handler handler = {.on_done = on_asked};
-    ASSERT(query->method != BANTAM_GENERATE && !client->driving);
+    ASSERT(query->method != BANTAM_GENERATE && !client->group->driving);
     struct ask ask = {.done = false};
     struct bantam_reply *reply = reply_make();
     if (!reply)

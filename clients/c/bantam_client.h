@@ -20,6 +20,7 @@
 #include "proto/orca_report.h"
 
 struct bantam_client;
+struct bantam_group; /* clients with one driver */
 struct bantam_call;  /* a request under way */
 struct bantam_watch; /* a server's loads, subscribed to */
 
@@ -61,6 +62,7 @@ struct bantam_retry_options {
 
 /* Plain data, copied by bantam_client_open. bantam_client_options_default() and what differs. */
 struct bantam_client_options {
+    struct bantam_group *group; /* which the client is driven with; NULL = alone */
     const char *target; /* "127.0.0.1:50051", "dns:///models.example:50051", "ipv4:10.0.0.1:1,10.0.0.2:1" */
     enum bantam_balancing balancing;
 
@@ -96,6 +98,15 @@ err_t bantam_client_open(const struct bantam_client_options *options,
  * function of the client; calls and watches that are not released yet still must be. NULL is fine. */
 void bantam_client_close(struct bantam_client *client);
 
+/* Clients that one thread drives together, each to its own target. Polling any of them polls the group; so
+ * does closing one, whose caller hears callbacks of the others meanwhile. Clients are opened and closed by
+ * the driver, and not from a callback. */
+err_t bantam_group_open(struct bantam_group **out) ERR_MUST_CHECK;
+void bantam_group_close(struct bantam_group *group); /* after its clients; NULL is fine */
+/* As bantam_client_poll and bantam_client_wake. */
+bool bantam_group_poll(struct bantam_group *group, int64_t timeout_ns);
+void bantam_group_wake(struct bantam_group *group);
+
 /* ---- Calls */
 
 enum bantam_method {
@@ -115,6 +126,10 @@ struct bantam_query {
     enum bantam_method method;
     /* GENERATE, GENERATE_WHOLE, TOKENIZE. Its tenant, cache_salt and deadline_ns are not on the wire. */
     const struct request *request;
+    /* GENERATE, GENERATE_WHOLE: the body of an OpenAI chat completion (openai_json_bytes), in the place of
+     * the request's prompt and sampling; for what those have no fields for. NULL = none */
+    const char *openai_json;
+    size_t openai_json_bytes;
     bool return_prompt_token_ids;
     const uint32_t *token_ids; /* DETOKENIZE: [n_token_ids] */
     size_t n_token_ids;

@@ -48,7 +48,9 @@ err_t query_encode(const struct bantam_query *query, uint8_t **message, size_t *
     static const uint8_t nothing[1];
     uint8_t health[HEALTH_SERVICE_BYTES_MAX + 3];
     struct codec_bytes bytes = {nothing, 0};
-    struct generate_options generate = {.return_prompt_token_ids = query->return_prompt_token_ids};
+    struct generate_options generate = {.return_prompt_token_ids = query->return_prompt_token_ids,
+                                        .openai_json = query->openai_json,
+                                        .openai_json_bytes = query->openai_json_bytes};
     struct detokenize_request detokenize = {query->token_ids, query->n_token_ids,
                                             !query->keep_special_tokens};
     switch (query->method) {

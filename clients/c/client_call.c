@@ -107,9 +107,10 @@ void call_ask(struct bantam_call *call, uint32_t what)
         else
             client->inbox_first = call;
         client->inbox_last = call;
+        atomic_store(&client->has_inbox, true);
     }
     pthread_mutex_unlock(&client->mutex);
-    if (enters && atomic_load(&client->waiting))
+    if (enters && atomic_load(&client->group->waiting))
         grpc_client_wake(client->transport);
 }
 
@@ -260,7 +261,7 @@ static err_t take_answer(struct bantam_call *call, const uint8_t *bytes, size_t 
 static bool on_message(void *context, const uint8_t *bytes, size_t size_bytes)
 {
     struct bantam_call *call = context;
-    atomic_store(&call->client->waiting, false); /* what callbacks ask for needs no wake */
+    atomic_store(&call->client->group->waiting, false); /* what callbacks ask for needs no wake */
     if (call->cancelled || call->failure.code != ERR_OK)
         return true;
     call->any_message = true;
@@ -330,7 +331,7 @@ static bool goes_on(struct bantam_call *call, const struct client_status *status
 static void on_done(void *context, const struct client_status *status)
 {
     struct bantam_call *call = context;
-    atomic_store(&call->client->waiting, false);
+    atomic_store(&call->client->group->waiting, false);
     call->transport_call = NULL;
     bool good = status->code == GRPC_STATUS_OK && call->failure.code == ERR_OK;
     if (good && !call->keeps_up && !call->cancelled)
@@ -414,7 +415,7 @@ static void do_asked(struct bantam_call *call, uint32_t asked)
 bool calls_run_inbox(struct bantam_client *client)
 {
     bool any = false;
-    for (;;) {
+    while (atomic_load(&client->has_inbox)) {
         pthread_mutex_lock(&client->mutex);
         struct bantam_call *call = client->inbox_first;
         uint32_t asked = 0;
@@ -422,17 +423,19 @@ bool calls_run_inbox(struct bantam_client *client)
             client->inbox_first = call->inbox_next;
             if (!client->inbox_first)
                 client->inbox_last = NULL;
+            atomic_store(&client->has_inbox, client->inbox_first != NULL);
             asked = call->asked;
             call->asked = 0;
             call->in_inbox = false;
         }
         pthread_mutex_unlock(&client->mutex);
         if (!call)
-            return any;
+            break;
         do_asked(call, asked);
         drop_call(call);
         any = true;
     }
+    return any;
 }
 
 bool calls_run_timers(struct bantam_client *client)

@@ -19,8 +19,8 @@ err_t header_list_add(struct header_list *list, const struct bantam_header *head
 void header_list_free(struct header_list *list); /* wipes it: keys are among them */
 
 /* Options, checked: the transport, and the headers with the key. Nothing is left behind on error. */
-err_t client_options_apply(const struct bantam_client_options *options, struct header_list *headers,
-                           struct grpc_client **transport) ERR_MUST_CHECK;
+err_t client_options_apply(const struct bantam_client_options *options, struct grpc_client_queue *queue,
+                           struct header_list *headers, struct grpc_client **transport) ERR_MUST_CHECK;
 
 enum call_state { CALL_QUEUED, CALL_RUNNING, CALL_WAITING, CALL_DONE };
 
@@ -58,18 +58,29 @@ struct bantam_call {
         fingerprint[BANTAM_FINGERPRINT_BYTES_MAX];
 };
 
+/* A client that is driven alone has a group of its own. */
+struct bantam_group {
+    struct grpc_client_queue *queue;
+    struct bantam_client *clients;
+    bool driving;        /* in a callback's reach */
+    atomic_bool waiting; /* the driver is in the transport's poll, or about to be */
+};
+
 struct bantam_client {
+    struct bantam_group *group;
+    bool owns_group;
+    struct bantam_client *group_previous, *group_next;
     struct grpc_client *transport;
     const struct clock *clock;
     struct bantam_retry_options retry;
     struct header_list headers;
     uint32_t max_calls;
     _Atomic uint32_t n_calls;
-    atomic_bool closing, waiting; /* waiting: the driver is in the transport's poll, or about to be */
+    atomic_bool closing;
+    atomic_bool has_inbox; /* may be read without the mutex */
     pthread_mutex_t mutex;
     struct bantam_call *inbox_first, *inbox_last;
     /* The driver's from here on. */
-    bool driving; /* in a callback's reach */
     struct bantam_call *calls;
     struct timer_heap timers;
     struct retry_budget budget;

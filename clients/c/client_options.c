@@ -132,7 +132,8 @@ static err_t read_pems(const struct bantam_client_options *options, struct pem_t
     return read_pem(options->key_file, "PRIVATE KEY", &out->key);
 }
 
-static err_t open_transport(const struct bantam_client_options *options, struct grpc_client **out)
+static err_t open_transport(const struct bantam_client_options *options, struct grpc_client_queue *queue,
+                            struct grpc_client **out)
 {
     struct pem_texts pem = {NULL, NULL, NULL};
     err_t e = read_pems(options, &pem);
@@ -140,6 +141,7 @@ static err_t open_transport(const struct bantam_client_options *options, struct 
         bool tls = options->tls || options->ca_file || options->cert_file || options->server_name;
         struct grpc_client_tls tls_options = {pem.ca, pem.cert, pem.key, options->server_name};
         struct grpc_client_options transport = {
+            .queue = queue,
             .max_message_bytes = options->max_message_bytes,
             .window_bytes = options->window_bytes,
             .own_connection = options->own_connection,
@@ -160,8 +162,8 @@ static err_t open_transport(const struct bantam_client_options *options, struct 
     return e;
 }
 
-err_t client_options_apply(const struct bantam_client_options *options, struct header_list *headers,
-                           struct grpc_client **transport)
+err_t client_options_apply(const struct bantam_client_options *options, struct grpc_client_queue *queue,
+                           struct header_list *headers, struct grpc_client **transport)
 {
     if (!options->target || !options->target[0])
         return err_new(ERR_INVALID_ARGUMENT, "a client needs a target, such as 127.0.0.1:50051");
@@ -170,7 +172,7 @@ err_t client_options_apply(const struct bantam_client_options *options, struct h
     TRY(retry_options_check(&options->retry));
     err_t e = fill_headers(options, headers);
     if (e.code == ERR_OK)
-        e = open_transport(options, transport);
+        e = open_transport(options, queue, transport);
     if (e.code != ERR_OK)
         header_list_free(headers);
     return e;

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "router/config/yaml_fields.h"
+#include "router/local/replica_target.h"
 
 enum {
     LOCAL_MODELS_MAX = 16,
@@ -50,7 +51,10 @@ struct local_fleet_options {
     int64_t resolve_interval_ns; /* names are looked up again so often */
     const struct clock *clock;
     uint64_t seed; /* of choices between equals, and of seeds for requests that have none; 0 = the system's */
-    /* Any thread: something became up or down, or its model is known now. May be NULL. */
+    /* Instead of the system's resolver (replica_target_resolve), on a thread of the fleet's. NULL = that. */
+    err_t (*resolve)(void *context, const struct replica_target *target, struct replica_addresses *out);
+    void *resolve_context;
+    /* The fleet's thread: something became up or down, or its model is known now. May be NULL. */
     void (*changed)(void *context);
     void *context;
 };

@@ -12,6 +12,8 @@
 #include "base/buffer.h"
 #include "base/event_count.h"
 #include "base/log.h"
+#include "router/mcp/mcp_message.h"
+#include "router/mcp/mcp_server.h"
 #include "router/providers/egress.h"
 #include "router/providers/json_text.h"
 
@@ -19,13 +21,9 @@ enum {
     CONNECT_TIMEOUT_MS = 10000,
     READ_BYTES = 1 << 16,
     VERSION_BYTES = 32,
-    METHOD_BYTES_MAX = 128,
     NAME_BYTES_MAX = 1024,
     HEADER_BYTES = 2048,
     HEADERS_MAX = 5,
-    PARSE_ERROR = -32700,
-    INVALID_REQUEST = -32600,
-    INTERNAL_ERROR = -32603,
 };
 
 struct call {
@@ -98,7 +96,7 @@ static void write_refusal(struct mcp_bridge *bridge, const struct call *call, co
     const char *why = json_string_value(json_is_object(error) ? json_object_get(error, "message") : error);
     snprintf(message, sizeof message, "the server at %.200s answers with status %d%s%.200s",
              bridge->options->url, call->status, why ? ": " : "", why ? why : "");
-    write_fault(bridge, call->id, INTERNAL_ERROR, message);
+    write_fault(bridge, call->id, MCP_INTERNAL_ERROR, message);
 }
 
 static void keep_version(struct mcp_bridge *bridge, const json_t *answer)
@@ -155,7 +153,7 @@ static void take_end(void *context, err_t error, const struct egress_times *time
     if (call->is_cancelled)
         log_debug("mcp", "a call was cancelled");
     else if (call->id && error.code != ERR_OK)
-        write_fault(bridge, call->id, INTERNAL_ERROR, error.message);
+        write_fault(bridge, call->id, MCP_INTERNAL_ERROR, error.message);
     else if (call->id)
         write_answer(bridge, call);
     else if (error.code != ERR_OK || call->status >= 300)
@@ -269,12 +267,12 @@ static void pass_on(struct mcp_bridge *bridge, const json_t *message, json_t *id
     struct outline outline = outline_of(bridge, message);
     struct call *call = take_call(bridge, id, outline.method);
     if (call == NULL) {
-        write_fault(bridge, id, INTERNAL_ERROR, "64 calls are under way: ask again when one has ended");
+        write_fault(bridge, id, MCP_INTERNAL_ERROR, "64 calls are under way: ask again when one has ended");
     } else {
         err_t e = send_call(bridge, call, &outline, text, size);
         if (e.code != ERR_OK) {
             if (id)
-                write_fault(bridge, id, INVALID_REQUEST, e.message);
+                write_fault(bridge, id, MCP_INVALID_REQUEST, e.message);
             free_call(call);
         }
     }
@@ -303,17 +301,17 @@ static void take_message(struct mcp_bridge *bridge, const char *text, size_t siz
     const char *method = json_string_value(json_object_get(message, "method"));
     bool has_answer = json_object_get(message, "result") || json_object_get(message, "error");
     if (message == NULL)
-        refuse(bridge, NULL, PARSE_ERROR, "this line is no JSON");
+        refuse(bridge, NULL, MCP_PARSE_ERROR, "this line is no JSON");
     else if (id && !json_is_string(id) && !json_is_integer(id))
-        refuse(bridge, NULL, INVALID_REQUEST, "id must be a string or a whole number");
-    else if (method && (strlen(method) > METHOD_BYTES_MAX || !is_plain(method)))
-        refuse(bridge, id, INVALID_REQUEST, "method must be a name");
+        refuse(bridge, NULL, MCP_INVALID_REQUEST, "id must be a string or a whole number");
+    else if (method && (strlen(method) > MCP_METHOD_BYTES_MAX || !is_plain(method)))
+        refuse(bridge, id, MCP_INVALID_REQUEST, "method must be a name");
     else if (method && strcmp(method, "notifications/cancelled") == 0)
         cancel(bridge, message);
     else if (method)
         pass_on(bridge, message, id, text, size);
     else if (!has_answer) /* the server asks nothing: an answer is to nobody */
-        refuse(bridge, id, INVALID_REQUEST, "this is no message of JSON-RPC: it has no method");
+        refuse(bridge, id, MCP_INVALID_REQUEST, "this is no message of JSON-RPC: it has no method");
     json_decref(message);
 }
 
@@ -329,7 +327,7 @@ static void end_line(struct mcp_bridge *bridge, struct line_state *line)
     while (line->text.size > 0 && strchr("\r\n\t ", line->text.data[line->text.size - 1]))
         line->text.data[--line->text.size] = '\0';
     if (line->is_long)
-        refuse(bridge, NULL, PARSE_ERROR, "this line has more than 4 MiB");
+        refuse(bridge, NULL, MCP_PARSE_ERROR, "this line has more than 4 MiB");
     else if (line->text.size > 0)
         take_message(bridge, line->text.data, line->text.size);
     buffer_clear(&line->text);

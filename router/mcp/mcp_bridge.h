@@ -7,9 +7,8 @@
 #include "base/error.h"
 
 enum {
-    MCP_LINE_BYTES_MAX = 4 << 20,    /* of a message that comes; a longer one gets an error */
-    MCP_ANSWER_BYTES_MAX = 64 << 20, /* of an answer */
-    MCP_CALLS_MAX = 64,              /* at once; more get an error */
+    MCP_LINE_BYTES_MAX = 4 << 20, /* of a message that comes; a longer one gets an error */
+    MCP_CALLS_MAX = 64,           /* at once; more get an error */
 };
 
 struct mcp_bridge_options {

@@ -46,7 +46,7 @@ static void a_stream_and_what_is_known_of_it(void **state)
 {
     struct world *world = *state;
     struct seen seen = {0};
-    struct request request = words("hello", 500);
+    struct request request = words("hello", 502); /* of which the prefix has two */
     uint32_t prefix[] = {4, 5};
     request.request_id = "mine";
     request.output_prefix_ids = prefix;

@@ -47,17 +47,19 @@ DUMMY_CONFIG = {
 
 
 class Server:
-    """A running `bantam serve`."""
+    """A running `bantam serve`, or another command with the same doors."""
 
-    def __init__(self, directory: pathlib.Path, model: pathlib.Path, *flags: str, env: dict[str, str] | None = None,
+    COMMAND: tuple[str, ...] = ("serve", "--threads", "1")
+
+    def __init__(self, directory: pathlib.Path, subject: pathlib.Path, *flags: str, env: dict[str, str] | None = None,
                  prefix: tuple[str, ...] = ()):
         self.port_file = directory / f"port-{time.monotonic_ns()}"
         self.http_port_file = directory / f"http-{self.port_file.name}"
         self.metrics_port_file = directory / f"metrics-{self.port_file.name}"
         self.log_path = directory / f"{self.port_file.name}.log"
-        arguments = [str(BIN), "serve", str(model), "--port", "0", "--port-file", str(self.port_file), "--http-port", "0",
+        arguments = [str(BIN), *self.COMMAND, str(subject), "--port", "0", "--port-file", str(self.port_file), "--http-port", "0",
                      "--http-port-file", str(self.http_port_file), "--metrics-port", "0", "--metrics-port-file",
-                     str(self.metrics_port_file), "--threads", "1"]
+                     str(self.metrics_port_file)]
         self.log = open(self.log_path, "wb")
         environment = {**os.environ, **(env or {})}
         self.process = subprocess.Popen([*prefix, *arguments, *flags], stdout=self.log, stderr=subprocess.STDOUT, env=environment)
@@ -75,9 +77,9 @@ class Server:
         limit = time.monotonic() + START_LIMIT_S
         while not self.port_file.exists():  # written whole, by a rename
             if self.process.poll() is not None:
-                raise RuntimeError(f"bantam serve ended with {self.process.returncode}:\n{self.output()}")
+                raise RuntimeError(f"bantam {self.COMMAND[0]} ended with {self.process.returncode}:\n{self.output()}")
             if time.monotonic() > limit:
-                raise RuntimeError(f"bantam serve was not ready within {START_LIMIT_S} s:\n{self.output()}")
+                raise RuntimeError(f"bantam {self.COMMAND[0]} was not ready within {START_LIMIT_S} s:\n{self.output()}")
             time.sleep(0.01)
         return int(self.port_file.read_text())
 
@@ -113,7 +115,7 @@ class Server:
             status = self.wait()
         finally:
             self.kill()
-        assert status == 0, f"bantam serve ended with {status}:\n{self.output()}"
+        assert status == 0, f"bantam {self.COMMAND[0]} ended with {status}:\n{self.output()}"
 
     def wait_idle(self):
         """Waits, by the server's own messages, until nothing runs; returns the loads. The counts are read one by one: a request

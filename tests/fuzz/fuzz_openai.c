@@ -22,18 +22,36 @@ static void check_error(const err_t *e, enum openai_kind kind, const char *param
     buffer_free(&out);
 }
 
-static void fuzz_request(enum openai_kind kind, const char *bytes, size_t size)
+/* What an engine's door says of a body, and one that passes requests on: the second refuses nothing more but
+ * hints, and knows the first one's words. */
+static void compare(const err_t *engine, const err_t *passing, const char *passing_param, const char *beyond)
+{
+    if (engine->code == ERR_OK && passing->code == ERR_OK)
+        ASSERT(!beyond);
+    else if (engine->code == ERR_OK)
+        ASSERT(strncmp(passing_param, "bantam", 6) == 0);
+    else if (engine->code == ERR_UNIMPLEMENTED && passing->code == ERR_OK)
+        ASSERT(beyond && strcmp(beyond, engine->message) == 0);
+    else
+        ASSERT(passing->code != ERR_OK);
+}
+
+static void fuzz_request(enum openai_kind kind, bool passes_on, const char *bytes, size_t size,
+                         const err_t *engine, err_t *out)
 {
     static const struct validate_limits limits = {.vocab_size = 1000,
                                                   .max_model_len = 512,
                                                   .max_n = 8,
                                                   .has_tokenizer = true,
                                                   .has_chat_template = true};
-    struct openai_scratch scratch = {0};
+    struct openai_scratch scratch = {.passes_on = passes_on};
     struct openai_request request;
     err_t e = openai_decode_request(kind, bytes, size, &scratch, &request);
     if (e.code != ERR_OK)
         check_error(&e, kind, scratch.param);
+    if (engine)
+        compare(engine, &e, scratch.param, request.request.beyond);
+    ASSERT(e.code != ERR_OK || passes_on == (request.request.original != NULL));
     for (size_t i = 0; e.code == ERR_OK && i < request.n_prompts; i++) {
         struct request one = openai_request_of_prompt(&request, i);
         (void)touch_request(&one);
@@ -44,6 +62,7 @@ static void fuzz_request(enum openai_kind kind, const char *bytes, size_t size)
             ASSERT(request.n_choices >= 1 && request.n_choices <= limits.max_n);
     }
     openai_scratch_free(&scratch);
+    *out = e;
 }
 
 static void fuzz_texts(uint8_t kind, const char *bytes, size_t size)
@@ -71,9 +90,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *bytes = mem_alloc(size);
     ASSERT(bytes);
     memcpy(bytes, data + 1, size - 1);
-    if (kind < 2)
-        fuzz_request(kind == 0 ? OPENAI_COMPLETION : OPENAI_CHAT, bytes, size - 1);
-    else
+    if (kind < 2) {
+        enum openai_kind request = kind == 0 ? OPENAI_COMPLETION : OPENAI_CHAT;
+        err_t engine, passing;
+        fuzz_request(request, false, bytes, size - 1, NULL, &engine);
+        fuzz_request(request, true, bytes, size - 1, &engine, &passing);
+    } else
         fuzz_texts(kind, bytes, size - 1);
     mem_free(bytes);
     return 0;

@@ -33,6 +33,9 @@ static inline uint64_t touch_request(const struct request *request)
     for (size_t i = 0; i < request->n_messages; i++)
         sum += strlen(request->messages[i].role) +
                touch(request->messages[i].content, request->messages[i].content_bytes);
+    for (size_t i = 0; i < request->n_hints; i++)
+        sum += strlen(request->hints[i].name) + strlen(request->hints[i].value);
+    sum += request->beyond ? strlen(request->beyond) : 0;
     sum += touch_names(s->stop, s->n_stop) + touch_names(s->bad_words, s->n_bad_words);
     sum += touch(s->stop_token_ids, s->n_stop_token_ids * sizeof(uint32_t));
     sum += touch(s->allowed_token_ids, s->n_allowed_token_ids * sizeof(uint32_t));

@@ -112,6 +112,11 @@ static void on_done(void *context, const struct client_status *status)
     (void)snprintf(reply->message, sizeof reply->message, "%s", status->message);
     reply->has_pushback = status->has_pushback;
     reply->pushback_ms = status->pushback_ms;
+    const uint8_t *value;
+    size_t value_bytes;
+    if (client_status_trailer(status, "x-bantam-answered-by", &value, &value_bytes))
+        (void)snprintf(reply->answered_by, sizeof reply->answered_by, "%.*s", (int)value_bytes,
+                       (const char *)value);
 }
 
 void start_request(struct fixture *fixture, const char *path, const struct request *request,

@@ -41,6 +41,7 @@ struct reply {
     bool has_pushback;
     int64_t pushback_ms;
     char request_id[REQUEST_ID_BYTES_MAX + 1];
+    char answered_by[64];   /* the trailer x-bantam-answered-by */
     uint8_t last_bytes[64]; /* of raw calls: the last message */
     size_t last_size;
     struct client_call *call;

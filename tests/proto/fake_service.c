@@ -52,7 +52,7 @@ struct fake_service {
     bool held, ends, draining, step_running, failed;
     int64_t heartbeat_age_ns;
     enum err_code submit_failure;
-    uint32_t fail_at;
+    uint32_t fail_at, stall_at;
     uint32_t next_id;
     struct fake_counts counts;
     struct fake_asked asked;
@@ -89,7 +89,8 @@ static bool step(struct fake_service *fake)
                 continue;
             bool room = choice->produced - choice->delivered < FAKE_RING_TOKENS;
             paused = paused || !room;
-            if (!room || choice->produced == stream->max_tokens)
+            bool stalls = stream->first + choice->produced >= fake->stall_at;
+            if (!room || stalls || choice->produced == stream->max_tokens)
                 continue;
             choice->produced++;
             any = true;
@@ -175,6 +176,7 @@ static err_t admit(struct fake_service *fake, struct stream *stream)
 static void note_request(const struct request *request, struct fake_asked *asked)
 {
     asked->prompt_kind = request->prompt_kind;
+    asked->takes_ids_only = request->takes_ids_only;
     size_t at = 0;
     for (size_t i = 0; i < request->n_messages && at < sizeof asked->text; i++)
         at += (size_t)snprintf(asked->text + at, sizeof asked->text - at, "%s: %.*s\n",
@@ -203,10 +205,10 @@ static err_t fake_submit(struct service *service, const struct request *request,
     struct sampling_params sampling = request->sampling;
     sampling_params_resolve(&sampling, NULL);
     stream->n = sampling.n;
-    stream->max_tokens = sampling.max_tokens;
+    stream->first = (uint32_t)request->n_output_prefix_ids;
+    stream->max_tokens = sampling.max_tokens > stream->first ? sampling.max_tokens - stream->first : 0;
     stream->logprobs = sampling.logprobs;
     stream->prompt_logprobs = sampling.prompt_logprobs;
-    stream->first = (uint32_t)request->n_output_prefix_ids;
     stream->deadline_ns = request->deadline_ns;
     if (request->request_id)
         (void)snprintf(stream->request_id, sizeof stream->request_id, "%s", request->request_id);
@@ -218,6 +220,7 @@ static err_t fake_submit(struct service *service, const struct request *request,
     note_request(request, &asked);
     memcpy(stream->tenant, asked.tenant, sizeof stream->tenant);
     err_t e = prompt_of(request, stream);
+    stream->hash ^= fake->options.salt;
     if (e.code == ERR_OK && (stream->n < 1 || stream->n > SAMPLING_N_MAX))
         e = err_new(ERR_INVALID_ARGUMENT, "n is %u", stream->n);
     if (e.code == ERR_OK) {
@@ -305,7 +308,8 @@ static bool next_of_choice(struct stream *stream, uint32_t c, struct event *out)
         fill_tokens(stream, c, out);
         return true;
     }
-    if (choice->delivered < stream->max_tokens && !stream->cancelled)
+    bool stalls = stream->first + choice->delivered >= fake->stall_at;
+    if ((stalls || choice->delivered < stream->max_tokens) && !stream->cancelled)
         return false;
     fill_finish(stream, c, out);
     return true;
@@ -509,7 +513,7 @@ err_t fake_service_open(const struct fake_options *options, struct fake_service 
     fake->vtable = fake_vtable;
     fake->service.vtable = &fake->vtable;
     fake->options = *options;
-    fake->fail_at = UINT32_MAX;
+    fake->fail_at = fake->stall_at = UINT32_MAX;
     pthread_mutex_init(&fake->mutex, NULL);
     if (pthread_create(&fake->thread, NULL, loop_main, fake) != 0)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no thread");
@@ -569,6 +573,15 @@ void fake_service_fail_at(struct fake_service *fake, uint32_t position)
     pthread_mutex_lock(&fake->mutex);
     fake->fail_at = position;
     pthread_mutex_unlock(&fake->mutex);
+}
+
+void fake_service_stall_at(struct fake_service *fake, uint32_t position)
+{
+    pthread_mutex_lock(&fake->mutex);
+    fake->stall_at = position;
+    pthread_mutex_unlock(&fake->mutex);
+    event_count_bump(&fake->changed);
+    event_count_bump(&fake->progress);
 }
 
 static bool fake_card(struct service *service, size_t i, struct model_card *out)

@@ -1,5 +1,6 @@
 /* A service without a model behind the doors' vtable: a thread draws tokens that depend only on the prompt,
- * the choice and the position. Text prompts are one token a byte; text of a token is "<id> ". What it counts,
+ * the choice and the position. Text prompts are one token a byte; text of a token is "<id> "; tokens of
+ * output_prefix_ids count against max_tokens. What it counts,
  * the tests assert. */
 #pragma once
 
@@ -21,6 +22,7 @@ enum {
 struct fake_options {
     int64_t tick_ns;      /* between two steps; 0 = as fast as it goes */
     uint32_t max_streams; /* then submit answers RESOURCE_EXHAUSTED; 0 = no limit */
+    uint64_t salt;        /* another model: other tokens */
 };
 
 err_t fake_service_open(const struct fake_options *options, struct fake_service **out) ERR_MUST_CHECK;
@@ -38,6 +40,10 @@ void fake_service_fail_submit(struct fake_service *fake, enum err_code code);
 /* Streams fail at this position with ERR_INTERNAL; UINT32_MAX = never. */
 void fake_service_fail_at(struct fake_service *fake, uint32_t position);
 
+/* An answer has no token at this position and after it, and no end there, until this is moved; UINT32_MAX =
+ * nowhere. */
+void fake_service_stall_at(struct fake_service *fake, uint32_t position);
+
 /* From now on it is a service that passes requests on (api/service.h): it has FAKE_CARDS models to ask for,
  * and what is submitted is answered with these events (borrowed, [n_events], the last one with `last`), one
  * by one. */
@@ -47,6 +53,7 @@ struct fake_asked {
     char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[128]; /* "" = none */
     int32_t priority;
     enum prompt_kind prompt_kind;
+    bool takes_ids_only;
     char text[256];  /* of all messages, each with its role: "user: hi\n" */
     char hints[512]; /* "route=local privacy=local_only " */
     char beyond[ERR_MESSAGE_MAX];

@@ -354,6 +354,66 @@ static void failing_memory_is_an_error(void **state)
     assert_true(nth > 4);
 }
 
+#define HELLO_JSON "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+
+/* In the words of an engine's door, and about the same field. */
+static void what_is_beyond_an_engine_is_noted(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *param;
+    } rows[] = {
+        {HELLO_JSON ",\"tools\":[{}]}", "tools"},
+        {HELLO_JSON ",\"tool_choice\":\"required\"}", "tool_choice"},
+        {HELLO_JSON ",\"functions\":[{}]}", "functions"},
+        {HELLO_JSON ",\"function_call\":{\"name\":\"f\"}}", "function_call"},
+        {HELLO_JSON ",\"response_format\":{\"type\":\"json_object\"},\"n\":2}", "response_format"},
+        {HELLO_JSON ",\"modalities\":[\"text\",\"audio\"]}", "modalities"},
+        {HELLO_JSON ",\"audio\":{\"voice\":\"x\"}}", "audio"},
+        {HELLO_JSON ",\"prediction\":{\"type\":\"content\"}}", "prediction"},
+        {HELLO_JSON ",\"chat_template\":\"x\"}", "chat_template"},
+        {HELLO_JSON ",\"echo\":true}", "echo"},
+        {HELLO_JSON ",\"add_special_tokens\":true}", "add_special_tokens"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\"}]}]}",
+         "messages[0].content[0]"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0].tool_calls"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct openai_scratch scratch = {0}, passing = {.passes_on = true};
+        struct openai_request request;
+        err_t e = decode(OPENAI_CHAT, rows[i].json, &scratch, &request);
+        assert_int_equal(e.code, ERR_UNIMPLEMENTED);
+        assert_string_equal(scratch.param, rows[i].param);
+        assert_int_equal(decode(OPENAI_CHAT, rows[i].json, &passing, &request).code, ERR_OK);
+        assert_string_equal(request.request.beyond, e.message);
+        assert_string_equal(passing.param, "");
+        assert_false(request.echo);
+        assert_ptr_equal(request.request.original, passing.document);
+        /* Whoever refuses with these words later, the field is found in them. */
+        struct buffer out = {.limit_bytes = 4096};
+        char expected[OPENAI_PARAM_BYTES_MAX + 16];
+        (void)snprintf(expected, sizeof expected, "\"param\":\"%s\"", rows[i].param);
+        assert_true(openai_encode_error(&e, OPENAI_CHAT, NULL, &out));
+        assert_non_null(strstr(out.data, expected));
+        buffer_free(&out);
+        openai_scratch_free(&scratch);
+        openai_scratch_free(&passing);
+    }
+    struct openai_scratch scratch = {.passes_on = true};
+    struct openai_request request;
+    assert_int_equal(decode(OPENAI_CHAT, HELLO_JSON "}", &scratch, &request).code, ERR_OK);
+    assert_null(request.request.beyond);
+    assert_non_null(request.request.original);
+    openai_scratch_free(&scratch);
+    /* What is malformed is so for everybody. */
+    scratch = (struct openai_scratch){.passes_on = true};
+    assert_int_equal(
+        decode(OPENAI_CHAT, HELLO_JSON ",\"tools\":[{}],\"temperature\":\"x\"}", &scratch, &request).code,
+        ERR_INVALID_ARGUMENT);
+    assert_string_equal(scratch.param, "temperature");
+    openai_scratch_free(&scratch);
+}
+
 /* --- answers */
 
 struct answer_fixture {
@@ -518,6 +578,7 @@ int main(void)
         cmocka_unit_test(chats_are_refused_by_name),
         cmocka_unit_test(sizes_are_limited_before_parsing),
         cmocka_unit_test(failing_memory_is_an_error),
+        cmocka_unit_test(what_is_beyond_an_engine_is_noted),
         cmocka_unit_test(streams_skip_what_shows_nothing),
         cmocka_unit_test(odd_logprobs_are_json),
         cmocka_unit_test(errors_have_a_type),

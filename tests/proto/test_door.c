@@ -74,7 +74,7 @@ static void whole_equals_stream(void **state)
 {
     struct fixture *fixture = *state;
     struct reply streamed = {0}, whole = {0};
-    struct request request = text_request("same", 200, 3);
+    struct request request = text_request("same", 203, 3);
     uint32_t prefix[] = {7, 8, 9};
     request.output_prefix_ids = prefix;
     request.n_output_prefix_ids = 3;

@@ -14,6 +14,7 @@
 #include "base/event_count.h"
 #include "base/log.h"
 #include "proto/tenant_service.h"
+#include "tests/proto/answer_scripts.h"
 #include "tests/proto/fake_service.h"
 
 struct world {
@@ -295,6 +296,51 @@ static void tokens_are_counted_as_they_come(void **state)
     world_close(&world);
 }
 
+/* Of answers without ids: a guess while they pass, then what who answered tells. */
+static void tokens_of_others_are_charged_as_told(void **state)
+{
+    (void)state;
+    struct world world;
+    struct stream *stream;
+    struct event event;
+    world_open(&world, "tokens-per-minute=1000", "");
+    fake_service_pass_on(world.fake, script_tool_answer, 3);
+    struct tenant_service *tenants;
+    assert_int_equal(tenant_service_open(fake_service_of(world.fake), world.identity, &tenants).code, ERR_OK);
+    tenant_service_close(world.tenants);
+    world.tenants = tenants;
+    struct service *service = tenant_service_of(tenants);
+    struct model_card card;
+    assert_true(service->vtable->passes_on);
+    assert_true(service->vtable->model_card(service, 1, &card));
+    assert_string_equal(card.name, "strong");
+    assert_int_equal(submit(&world, "a", NULL, &stream).code, ERR_OK);
+    assert_true(service->vtable->stream_next(stream, &event)); /* 7 bytes of text */
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 11 - 2);
+    assert_true(service->vtable->stream_next(stream, &event)); /* 2 of reasoning, 6 of arguments */
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 11 - 4);
+    read_all(&world, stream);
+    release(&world, stream);
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 11 - 7); /* 11 and 7 are told */
+    /* Who goes early pays the guess; and so does everybody where nobody tells. */
+    assert_int_equal(submit(&world, "a", NULL, &stream).code, ERR_OK);
+    assert_true(service->vtable->stream_next(stream, &event));
+    release(&world, stream);
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 18 - 13);
+    fake_service_pass_on(world.fake, script_refusal, 2);
+    assert_int_equal(submit(&world, "a", NULL, &stream).code, ERR_OK);
+    read_all(&world, stream);
+    release(&world, stream);
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 31 - 11 - 2 - 1);
+    /* Of n > 1 one end may tell for all. */
+    fake_service_pass_on(world.fake, script_two_choices, 3);
+    assert_int_equal(submit(&world, "a", NULL, &stream).code, ERR_OK);
+    read_all(&world, stream);
+    release(&world, stream);
+    assert_int_equal(tokens_left(&world, "a"), 1000 - 45 - 5 - 9);
+    world_close(&world);
+}
+
 static void quotas_refuse_and_come_back(void **state)
 {
     (void)state;
@@ -487,6 +533,7 @@ int main(void)
         cmocka_unit_test(flags_alone),
         cmocka_unit_test(a_changed_file_is_read_again),
         cmocka_unit_test(tokens_are_counted_as_they_come),
+        cmocka_unit_test(tokens_of_others_are_charged_as_told),
         cmocka_unit_test(quotas_refuse_and_come_back),
         cmocka_unit_test(use_outlives_a_reload),
         cmocka_unit_test(wishes_are_the_tenants),

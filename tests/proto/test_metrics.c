@@ -10,8 +10,11 @@
 #include <time.h>
 #include <cmocka.h>
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/mapped_file.h"
+#include "proto/identity.h"
 #include "proto/metrics_text.h"
+#include "proto/tenant_service.h"
 #include "tests/proto/fake_service.h"
 
 enum { TEXT_BYTES_MAX = 1 << 20 };
@@ -249,6 +252,44 @@ static void a_service_is_read(void **state)
     fake_service_close(fake);
 }
 
+static bool add_line(struct service *service, struct buffer *out)
+{
+    return service->vtable->metrics_text != NULL && buffer_append_text(out, "own_total 7\n");
+}
+
+/* Behind quotas as well. */
+static void a_service_adds_its_own(void **state)
+{
+    (void)state;
+    struct fake_service *fake;
+    struct identity *identity;
+    struct tenant_service *tenants;
+    static const char *const KEYS[] = {"sk-a-key-that-nobody-guesses"};
+    const struct identity_options options = {.keys = KEYS, .n_keys = 1, .clock = clock_monotonic()};
+    assert_int_equal(fake_service_open(&(struct fake_options){0}, &fake).code, ERR_OK);
+    assert_int_equal(identity_open(&options, &identity).code, ERR_OK);
+    assert_int_equal(tenant_service_open(fake_service_of(fake), identity, &tenants).code, ERR_OK);
+    struct service *service = fake_service_of(fake), *guarded = tenant_service_of(tenants);
+    const struct service_vtable *of_fake = service->vtable;
+    struct buffer text = {.limit_bytes = METRICS_TEXT_BYTES_MAX};
+    assert_true(metrics_write_service(guarded, "1.2.3", &text));
+    assert_null(strstr(text.data, "own_total"));
+    struct service_vtable with_text = *of_fake;
+    with_text.metrics_text = add_line;
+    service->vtable = &with_text;
+    struct service *const BOTH[] = {service, guarded};
+    for (size_t i = 0; i < 2; i++) {
+        buffer_clear(&text);
+        assert_true(metrics_write_service(BOTH[i], "1.2.3", &text));
+        assert_non_null(strstr(text.data, "\nown_total 7\n"));
+    }
+    service->vtable = of_fake;
+    buffer_free(&text);
+    tenant_service_close(tenants);
+    identity_close(identity);
+    fake_service_close(fake);
+}
+
 /* --- the docs */
 
 #define LABELS_MODEL                                    "`model_name`"
@@ -319,6 +360,7 @@ int main(void)
         cmocka_unit_test(text_that_does_not_fit_is_an_error),
         cmocka_unit_test(series_are_a_fixed_set),
         cmocka_unit_test(a_service_is_read),
+        cmocka_unit_test(a_service_adds_its_own),
         cmocka_unit_test(docs_have_the_table),
         cmocka_unit_test(measure_recording),
     };

@@ -7,7 +7,7 @@
             print(output.text, end="", flush=True)
 """
 
-from bantam.answers import Completion, FinishReason, Loads, ModelInfo, Output, ServerInfo, Timings, TokenLogprob, TopToken
+from bantam.answers import AnswerSource, Completion, FinishReason, Loads, ModelInfo, Output, ServerInfo, Timings, TokenLogprob, ToolCall, TopToken
 from bantam.async_client import AsyncClient, AsyncStream
 from bantam.connection import Tls
 from bantam.errors import (
@@ -41,6 +41,7 @@ from bantam.sync_client import Client, Stream
 from bantam.version import __version__
 
 __all__ = [
+    "AnswerSource",
     "AsyncClient",
     "AsyncStream",
     "BantamError",
@@ -78,6 +79,7 @@ __all__ = [
     "Timings",
     "Tls",
     "TokenLogprob",
+    "ToolCall",
     "TopToken",
     "UnauthenticatedError",
     "UnavailableError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "tool_calls", "content_filter"]
 
 
 class TopToken(NamedTuple):
@@ -39,6 +39,46 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool, or in a stream more of one: arguments of one index are put together in the order of their coming."""
+
+    index: int
+    """Counts from 0 in each choice"""
+    id: str | None
+    """None = told before"""
+    name: str | None
+    """Of the function; None = told before"""
+    arguments: str
+    """JSON, or more of it"""
+
+
+@dataclass(frozen=True)
+class AnswerSource:
+    """Who answered, and why, where a server has others do it (a router). "" = nothing to tell."""
+
+    provider: str
+    """local, or a provider's name in the router's configuration"""
+    model: str
+    """As its owner calls it"""
+    reason: str
+    """Why it went there"""
+    rule: str
+    """Of the policy, that decided"""
+    cache: str
+    """hit, shared, miss or off"""
+    fingerprint: str
+    """Of what answered, as it calls itself"""
+    dropped: str
+    """Names of parameters that did not cross, joined by commas"""
+    decision_id: str
+    """Under which the decision was logged"""
+    cost_nanodollars: int | None
+    """None = not known, or not yet"""
+    attempts: int
+    """Calls that were made for it"""
+
+
+@dataclass(frozen=True)
 class Output:
     """What a choice has got since its last output."""
 
@@ -57,6 +97,11 @@ class Output:
     """One a prompt token, with the first output of choice 0, when asked for"""
     prompt_token_ids: list[int] | None
     """With the first output of choice 0, when asked for"""
+    tool_calls: list[ToolCall]
+    refusal: str | None
+    reasoning: str | None
+    source: AnswerSource | None
+    """With the first output and each Completion, where others answer: then texts come without token_ids"""
     finish_reason: FinishReason | None
     """None until the choice's last output, which is a Completion"""
 
@@ -78,7 +123,9 @@ class Completion(Output):
     fingerprint: str
     """Of weights, tokenizer, template and arithmetic that answered: ModelInfo has its parts"""
     model: str
-    """Served name"""
+    """Served name; where others answer, the source's"""
+    usage_unknown: bool
+    """Who answered did not count: prompt_tokens, completion_tokens and cached_tokens mean nothing"""
 
 
 @dataclass(frozen=True)

@@ -746,7 +746,14 @@ class GenerateRequest(object):
             return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
         return None
 
-def GenerateRequestStart(builder): builder.StartObject(11)
+    # GenerateRequest
+    def OpenaiJson(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def GenerateRequestStart(builder): builder.StartObject(12)
 def GenerateRequestAddRequestId(builder, requestId): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(requestId), 0)
 def GenerateRequestAddText(builder, text): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(text), 0)
 def GenerateRequestAddInputIds(builder, inputIds): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(inputIds), 0)
@@ -761,6 +768,7 @@ def GenerateRequestAddModel(builder, model): builder.PrependUOffsetTRelativeSlot
 def GenerateRequestAddAddSpecialTokens(builder, addSpecialTokens): builder.PrependBoolSlot(8, addSpecialTokens, None)
 def GenerateRequestAddAddGenerationPrompt(builder, addGenerationPrompt): builder.PrependBoolSlot(9, addGenerationPrompt, None)
 def GenerateRequestAddReturnPromptTokenIds(builder, returnPromptTokenIds): builder.PrependBoolSlot(10, returnPromptTokenIds, None)
+def GenerateRequestAddOpenaiJson(builder, openaiJson): builder.PrependUOffsetTRelativeSlot(11, flatbuffers.number_types.UOffsetTFlags.py_type(openaiJson), 0)
 def GenerateRequestEnd(builder): return builder.EndObject()
 
 try:
@@ -783,6 +791,7 @@ class GenerateRequestT(object):
         self.addSpecialTokens = None  # type: Optional[bool]
         self.addGenerationPrompt = None  # type: Optional[bool]
         self.returnPromptTokenIds = None  # type: Optional[bool]
+        self.openaiJson = None  # type: str
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -831,6 +840,7 @@ class GenerateRequestT(object):
         self.addSpecialTokens = generateRequest.AddSpecialTokens()
         self.addGenerationPrompt = generateRequest.AddGenerationPrompt()
         self.returnPromptTokenIds = generateRequest.ReturnPromptTokenIds()
+        self.openaiJson = generateRequest.OpenaiJson()
 
     # GenerateRequestT
     def Pack(self, builder):
@@ -866,6 +876,8 @@ class GenerateRequestT(object):
                 outputPrefixIds = builder.EndVector()
         if self.model is not None:
             model = builder.CreateString(self.model)
+        if self.openaiJson is not None:
+            openaiJson = builder.CreateString(self.openaiJson)
         GenerateRequestStart(builder)
         if self.requestId is not None:
             GenerateRequestAddRequestId(builder, requestId)
@@ -885,6 +897,8 @@ class GenerateRequestT(object):
         GenerateRequestAddAddSpecialTokens(builder, self.addSpecialTokens)
         GenerateRequestAddAddGenerationPrompt(builder, self.addGenerationPrompt)
         GenerateRequestAddReturnPromptTokenIds(builder, self.returnPromptTokenIds)
+        if self.openaiJson is not None:
+            GenerateRequestAddOpenaiJson(builder, openaiJson)
         generateRequest = GenerateRequestEnd(builder)
         return generateRequest
 
@@ -1591,6 +1605,303 @@ class TimingsT(object):
         return CreateTimings(builder, self.queueNs, self.prefillNs, self.decodeNs)
 
 
+class ToolCall(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = ToolCall()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsToolCall(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def ToolCallBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # ToolCall
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # ToolCall
+    def Index(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # ToolCall
+    def Id(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # ToolCall
+    def Name(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # ToolCall
+    def Arguments(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def ToolCallStart(builder): builder.StartObject(4)
+def ToolCallAddIndex(builder, index): builder.PrependUint32Slot(0, index, 0)
+def ToolCallAddId(builder, id): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(id), 0)
+def ToolCallAddName(builder, name): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
+def ToolCallAddArguments(builder, arguments): builder.PrependUOffsetTRelativeSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(arguments), 0)
+def ToolCallEnd(builder): return builder.EndObject()
+
+
+class ToolCallT(object):
+
+    # ToolCallT
+    def __init__(self):
+        self.index = 0  # type: int
+        self.id = None  # type: str
+        self.name = None  # type: str
+        self.arguments = None  # type: str
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        toolCall = ToolCall()
+        toolCall.Init(buf, pos)
+        return cls.InitFromObj(toolCall)
+
+    @classmethod
+    def InitFromObj(cls, toolCall):
+        x = ToolCallT()
+        x._UnPack(toolCall)
+        return x
+
+    # ToolCallT
+    def _UnPack(self, toolCall):
+        if toolCall is None:
+            return
+        self.index = toolCall.Index()
+        self.id = toolCall.Id()
+        self.name = toolCall.Name()
+        self.arguments = toolCall.Arguments()
+
+    # ToolCallT
+    def Pack(self, builder):
+        if self.id is not None:
+            id = builder.CreateString(self.id)
+        if self.name is not None:
+            name = builder.CreateString(self.name)
+        if self.arguments is not None:
+            arguments = builder.CreateString(self.arguments)
+        ToolCallStart(builder)
+        ToolCallAddIndex(builder, self.index)
+        if self.id is not None:
+            ToolCallAddId(builder, id)
+        if self.name is not None:
+            ToolCallAddName(builder, name)
+        if self.arguments is not None:
+            ToolCallAddArguments(builder, arguments)
+        toolCall = ToolCallEnd(builder)
+        return toolCall
+
+
+class AnswerSource(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = AnswerSource()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsAnswerSource(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def AnswerSourceBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x42\x4E\x54\x4D", size_prefixed=size_prefixed)
+
+    # AnswerSource
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # AnswerSource
+    def Provider(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Model(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Reason(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Rule(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Cache(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Fingerprint(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Dropped(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(16))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def DecisionId(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def CostNanodollars(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int64Flags, o + self._tab.Pos)
+        return None
+
+    # AnswerSource
+    def Attempts(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(22))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+def AnswerSourceStart(builder): builder.StartObject(10)
+def AnswerSourceAddProvider(builder, provider): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(provider), 0)
+def AnswerSourceAddModel(builder, model): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(model), 0)
+def AnswerSourceAddReason(builder, reason): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(reason), 0)
+def AnswerSourceAddRule(builder, rule): builder.PrependUOffsetTRelativeSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(rule), 0)
+def AnswerSourceAddCache(builder, cache): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(cache), 0)
+def AnswerSourceAddFingerprint(builder, fingerprint): builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(fingerprint), 0)
+def AnswerSourceAddDropped(builder, dropped): builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(dropped), 0)
+def AnswerSourceAddDecisionId(builder, decisionId): builder.PrependUOffsetTRelativeSlot(7, flatbuffers.number_types.UOffsetTFlags.py_type(decisionId), 0)
+def AnswerSourceAddCostNanodollars(builder, costNanodollars): builder.PrependInt64Slot(8, costNanodollars, None)
+def AnswerSourceAddAttempts(builder, attempts): builder.PrependUint32Slot(9, attempts, 0)
+def AnswerSourceEnd(builder): return builder.EndObject()
+
+
+class AnswerSourceT(object):
+
+    # AnswerSourceT
+    def __init__(self):
+        self.provider = None  # type: str
+        self.model = None  # type: str
+        self.reason = None  # type: str
+        self.rule = None  # type: str
+        self.cache = None  # type: str
+        self.fingerprint = None  # type: str
+        self.dropped = None  # type: str
+        self.decisionId = None  # type: str
+        self.costNanodollars = None  # type: Optional[int]
+        self.attempts = 0  # type: int
+
+    @classmethod
+    def InitFromBuf(cls, buf, pos):
+        answerSource = AnswerSource()
+        answerSource.Init(buf, pos)
+        return cls.InitFromObj(answerSource)
+
+    @classmethod
+    def InitFromObj(cls, answerSource):
+        x = AnswerSourceT()
+        x._UnPack(answerSource)
+        return x
+
+    # AnswerSourceT
+    def _UnPack(self, answerSource):
+        if answerSource is None:
+            return
+        self.provider = answerSource.Provider()
+        self.model = answerSource.Model()
+        self.reason = answerSource.Reason()
+        self.rule = answerSource.Rule()
+        self.cache = answerSource.Cache()
+        self.fingerprint = answerSource.Fingerprint()
+        self.dropped = answerSource.Dropped()
+        self.decisionId = answerSource.DecisionId()
+        self.costNanodollars = answerSource.CostNanodollars()
+        self.attempts = answerSource.Attempts()
+
+    # AnswerSourceT
+    def Pack(self, builder):
+        if self.provider is not None:
+            provider = builder.CreateString(self.provider)
+        if self.model is not None:
+            model = builder.CreateString(self.model)
+        if self.reason is not None:
+            reason = builder.CreateString(self.reason)
+        if self.rule is not None:
+            rule = builder.CreateString(self.rule)
+        if self.cache is not None:
+            cache = builder.CreateString(self.cache)
+        if self.fingerprint is not None:
+            fingerprint = builder.CreateString(self.fingerprint)
+        if self.dropped is not None:
+            dropped = builder.CreateString(self.dropped)
+        if self.decisionId is not None:
+            decisionId = builder.CreateString(self.decisionId)
+        AnswerSourceStart(builder)
+        if self.provider is not None:
+            AnswerSourceAddProvider(builder, provider)
+        if self.model is not None:
+            AnswerSourceAddModel(builder, model)
+        if self.reason is not None:
+            AnswerSourceAddReason(builder, reason)
+        if self.rule is not None:
+            AnswerSourceAddRule(builder, rule)
+        if self.cache is not None:
+            AnswerSourceAddCache(builder, cache)
+        if self.fingerprint is not None:
+            AnswerSourceAddFingerprint(builder, fingerprint)
+        if self.dropped is not None:
+            AnswerSourceAddDropped(builder, dropped)
+        if self.decisionId is not None:
+            AnswerSourceAddDecisionId(builder, decisionId)
+        AnswerSourceAddCostNanodollars(builder, self.costNanodollars)
+        AnswerSourceAddAttempts(builder, self.attempts)
+        answerSource = AnswerSourceEnd(builder)
+        return answerSource
+
+
 class GenerateStreamChunk(object):
     __slots__ = ['_tab']
 
@@ -1715,7 +2026,55 @@ class GenerateStreamChunk(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
         return o == 0
 
-def GenerateStreamChunkStart(builder): builder.StartObject(8)
+    # GenerateStreamChunk
+    def ToolCalls(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = ToolCall()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # GenerateStreamChunk
+    def ToolCallsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # GenerateStreamChunk
+    def ToolCallsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        return o == 0
+
+    # GenerateStreamChunk
+    def Refusal(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(22))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # GenerateStreamChunk
+    def Reasoning(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # GenerateStreamChunk
+    def Source(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = AnswerSource()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def GenerateStreamChunkStart(builder): builder.StartObject(12)
 def GenerateStreamChunkAddTokenIds(builder, tokenIds): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(tokenIds), 0)
 def GenerateStreamChunkStartTokenIdsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def GenerateStreamChunkAddText(builder, text): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(text), 0)
@@ -1726,6 +2085,11 @@ def GenerateStreamChunkAddInputLogprobs(builder, inputLogprobs): builder.Prepend
 def GenerateStreamChunkAddIndex(builder, index): builder.PrependUint32Slot(6, index, 0)
 def GenerateStreamChunkAddPromptTokenIds(builder, promptTokenIds): builder.PrependUOffsetTRelativeSlot(7, flatbuffers.number_types.UOffsetTFlags.py_type(promptTokenIds), 0)
 def GenerateStreamChunkStartPromptTokenIdsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def GenerateStreamChunkAddToolCalls(builder, toolCalls): builder.PrependUOffsetTRelativeSlot(8, flatbuffers.number_types.UOffsetTFlags.py_type(toolCalls), 0)
+def GenerateStreamChunkStartToolCallsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def GenerateStreamChunkAddRefusal(builder, refusal): builder.PrependUOffsetTRelativeSlot(9, flatbuffers.number_types.UOffsetTFlags.py_type(refusal), 0)
+def GenerateStreamChunkAddReasoning(builder, reasoning): builder.PrependUOffsetTRelativeSlot(10, flatbuffers.number_types.UOffsetTFlags.py_type(reasoning), 0)
+def GenerateStreamChunkAddSource(builder, source): builder.PrependUOffsetTRelativeSlot(11, flatbuffers.number_types.UOffsetTFlags.py_type(source), 0)
 def GenerateStreamChunkEnd(builder): return builder.EndObject()
 
 try:
@@ -1745,6 +2109,10 @@ class GenerateStreamChunkT(object):
         self.inputLogprobs = None  # type: Optional[InputLogProbsT]
         self.index = 0  # type: int
         self.promptTokenIds = None  # type: List[int]
+        self.toolCalls = None  # type: List[ToolCallT]
+        self.refusal = None  # type: str
+        self.reasoning = None  # type: str
+        self.source = None  # type: Optional[AnswerSourceT]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -1784,6 +2152,18 @@ class GenerateStreamChunkT(object):
                     self.promptTokenIds.append(generateStreamChunk.PromptTokenIds(i))
             else:
                 self.promptTokenIds = generateStreamChunk.PromptTokenIdsAsNumpy()
+        if not generateStreamChunk.ToolCallsIsNone():
+            self.toolCalls = []
+            for i in range(generateStreamChunk.ToolCallsLength()):
+                if generateStreamChunk.ToolCalls(i) is None:
+                    self.toolCalls.append(None)
+                else:
+                    toolCall_ = ToolCallT.InitFromObj(generateStreamChunk.ToolCalls(i))
+                    self.toolCalls.append(toolCall_)
+        self.refusal = generateStreamChunk.Refusal()
+        self.reasoning = generateStreamChunk.Reasoning()
+        if generateStreamChunk.Source() is not None:
+            self.source = AnswerSourceT.InitFromObj(generateStreamChunk.Source())
 
     # GenerateStreamChunkT
     def Pack(self, builder):
@@ -1809,6 +2189,20 @@ class GenerateStreamChunkT(object):
                 for i in reversed(range(len(self.promptTokenIds))):
                     builder.PrependUint32(self.promptTokenIds[i])
                 promptTokenIds = builder.EndVector()
+        if self.toolCalls is not None:
+            toolCallslist = []
+            for i in range(len(self.toolCalls)):
+                toolCallslist.append(self.toolCalls[i].Pack(builder))
+            GenerateStreamChunkStartToolCallsVector(builder, len(self.toolCalls))
+            for i in reversed(range(len(self.toolCalls))):
+                builder.PrependUOffsetTRelative(toolCallslist[i])
+            toolCalls = builder.EndVector()
+        if self.refusal is not None:
+            refusal = builder.CreateString(self.refusal)
+        if self.reasoning is not None:
+            reasoning = builder.CreateString(self.reasoning)
+        if self.source is not None:
+            source = self.source.Pack(builder)
         GenerateStreamChunkStart(builder)
         if self.tokenIds is not None:
             GenerateStreamChunkAddTokenIds(builder, tokenIds)
@@ -1823,6 +2217,14 @@ class GenerateStreamChunkT(object):
         GenerateStreamChunkAddIndex(builder, self.index)
         if self.promptTokenIds is not None:
             GenerateStreamChunkAddPromptTokenIds(builder, promptTokenIds)
+        if self.toolCalls is not None:
+            GenerateStreamChunkAddToolCalls(builder, toolCalls)
+        if self.refusal is not None:
+            GenerateStreamChunkAddRefusal(builder, refusal)
+        if self.reasoning is not None:
+            GenerateStreamChunkAddReasoning(builder, reasoning)
+        if self.source is not None:
+            GenerateStreamChunkAddSource(builder, source)
         generateStreamChunk = GenerateStreamChunkEnd(builder)
         return generateStreamChunk
 
@@ -2010,7 +2412,62 @@ class GenerateComplete(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def GenerateCompleteStart(builder): builder.StartObject(16)
+    # GenerateComplete
+    def ToolCalls(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = ToolCall()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # GenerateComplete
+    def ToolCallsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # GenerateComplete
+    def ToolCallsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        return o == 0
+
+    # GenerateComplete
+    def Refusal(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # GenerateComplete
+    def Reasoning(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # GenerateComplete
+    def Source(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = AnswerSource()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # GenerateComplete
+    def UsageUnknown(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
+        if o != 0:
+            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
+        return False
+
+def GenerateCompleteStart(builder): builder.StartObject(21)
 def GenerateCompleteAddOutputIds(builder, outputIds): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(outputIds), 0)
 def GenerateCompleteStartOutputIdsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def GenerateCompleteAddText(builder, text): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(text), 0)
@@ -2029,6 +2486,12 @@ def GenerateCompleteAddPreemptions(builder, preemptions): builder.PrependUint32S
 def GenerateCompleteAddTimings(builder, timings): builder.PrependStructSlot(13, flatbuffers.number_types.UOffsetTFlags.py_type(timings), 0)
 def GenerateCompleteAddFingerprint(builder, fingerprint): builder.PrependUOffsetTRelativeSlot(14, flatbuffers.number_types.UOffsetTFlags.py_type(fingerprint), 0)
 def GenerateCompleteAddModel(builder, model): builder.PrependUOffsetTRelativeSlot(15, flatbuffers.number_types.UOffsetTFlags.py_type(model), 0)
+def GenerateCompleteAddToolCalls(builder, toolCalls): builder.PrependUOffsetTRelativeSlot(16, flatbuffers.number_types.UOffsetTFlags.py_type(toolCalls), 0)
+def GenerateCompleteStartToolCallsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def GenerateCompleteAddRefusal(builder, refusal): builder.PrependUOffsetTRelativeSlot(17, flatbuffers.number_types.UOffsetTFlags.py_type(refusal), 0)
+def GenerateCompleteAddReasoning(builder, reasoning): builder.PrependUOffsetTRelativeSlot(18, flatbuffers.number_types.UOffsetTFlags.py_type(reasoning), 0)
+def GenerateCompleteAddSource(builder, source): builder.PrependUOffsetTRelativeSlot(19, flatbuffers.number_types.UOffsetTFlags.py_type(source), 0)
+def GenerateCompleteAddUsageUnknown(builder, usageUnknown): builder.PrependBoolSlot(20, usageUnknown, 0)
 def GenerateCompleteEnd(builder): return builder.EndObject()
 
 try:
@@ -2056,6 +2519,11 @@ class GenerateCompleteT(object):
         self.timings = None  # type: Optional[TimingsT]
         self.fingerprint = None  # type: str
         self.model = None  # type: str
+        self.toolCalls = None  # type: List[ToolCallT]
+        self.refusal = None  # type: str
+        self.reasoning = None  # type: str
+        self.source = None  # type: Optional[AnswerSourceT]
+        self.usageUnknown = False  # type: bool
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -2104,6 +2572,19 @@ class GenerateCompleteT(object):
             self.timings = TimingsT.InitFromObj(generateComplete.Timings())
         self.fingerprint = generateComplete.Fingerprint()
         self.model = generateComplete.Model()
+        if not generateComplete.ToolCallsIsNone():
+            self.toolCalls = []
+            for i in range(generateComplete.ToolCallsLength()):
+                if generateComplete.ToolCalls(i) is None:
+                    self.toolCalls.append(None)
+                else:
+                    toolCall_ = ToolCallT.InitFromObj(generateComplete.ToolCalls(i))
+                    self.toolCalls.append(toolCall_)
+        self.refusal = generateComplete.Refusal()
+        self.reasoning = generateComplete.Reasoning()
+        if generateComplete.Source() is not None:
+            self.source = AnswerSourceT.InitFromObj(generateComplete.Source())
+        self.usageUnknown = generateComplete.UsageUnknown()
 
     # GenerateCompleteT
     def Pack(self, builder):
@@ -2137,6 +2618,20 @@ class GenerateCompleteT(object):
             fingerprint = builder.CreateString(self.fingerprint)
         if self.model is not None:
             model = builder.CreateString(self.model)
+        if self.toolCalls is not None:
+            toolCallslist = []
+            for i in range(len(self.toolCalls)):
+                toolCallslist.append(self.toolCalls[i].Pack(builder))
+            GenerateCompleteStartToolCallsVector(builder, len(self.toolCalls))
+            for i in reversed(range(len(self.toolCalls))):
+                builder.PrependUOffsetTRelative(toolCallslist[i])
+            toolCalls = builder.EndVector()
+        if self.refusal is not None:
+            refusal = builder.CreateString(self.refusal)
+        if self.reasoning is not None:
+            reasoning = builder.CreateString(self.reasoning)
+        if self.source is not None:
+            source = self.source.Pack(builder)
         GenerateCompleteStart(builder)
         if self.outputIds is not None:
             GenerateCompleteAddOutputIds(builder, outputIds)
@@ -2165,6 +2660,15 @@ class GenerateCompleteT(object):
             GenerateCompleteAddFingerprint(builder, fingerprint)
         if self.model is not None:
             GenerateCompleteAddModel(builder, model)
+        if self.toolCalls is not None:
+            GenerateCompleteAddToolCalls(builder, toolCalls)
+        if self.refusal is not None:
+            GenerateCompleteAddRefusal(builder, refusal)
+        if self.reasoning is not None:
+            GenerateCompleteAddReasoning(builder, reasoning)
+        if self.source is not None:
+            GenerateCompleteAddSource(builder, source)
+        GenerateCompleteAddUsageUnknown(builder, self.usageUnknown)
         generateComplete = GenerateCompleteEnd(builder)
         return generateComplete
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import operator
 from dataclasses import dataclass
@@ -13,7 +14,19 @@ import grpc
 
 from bantam import bantam_generated as wire
 from bantam import health, kv_events
-from bantam.answers import Completion, FinishReason, Loads, ModelInfo, Output, ServerInfo, Timings, TokenLogprob, TopToken
+from bantam.answers import (
+    AnswerSource,
+    Completion,
+    FinishReason,
+    Loads,
+    ModelInfo,
+    Output,
+    ServerInfo,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    TopToken,
+)
 from bantam.errors import error_of
 from bantam.parameters import GenerateParams, MessageLike
 
@@ -137,6 +150,14 @@ def sampling_params(params: Mapping[str, Any]) -> Any:
     return sampling
 
 
+def openai_json(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f"openai_json is {value!r}: a mapping, or JSON as a string, is meant")
+    return json.dumps(value)
+
+
 def encode_generate(text: str | None, params: GenerateParams) -> bytes:
     """A GenerateRequest. Call options among params are no part of it."""
     request = wire.GenerateRequestT()
@@ -151,6 +172,7 @@ def encode_generate(text: str | None, params: GenerateParams) -> bytes:
     request.addSpecialTokens = params.get("add_special_tokens")
     request.addGenerationPrompt = params.get("add_generation_prompt")
     request.returnPromptTokenIds = params.get("return_prompt_token_ids")
+    request.openaiJson = openai_json(params.get("openai_json"))
     request.samplingParams = sampling_params(params)
     return pack(request)
 
@@ -238,6 +260,37 @@ def read_fields(table: Any, kind: type[T]) -> dict[str, Any]:
     return fields
 
 
+def read_source(table: Any) -> AnswerSource | None:
+    if table is None:
+        return None
+    return AnswerSource(
+        provider=plain_string(table.Provider()),
+        model=plain_string(table.Model()),
+        reason=plain_string(table.Reason()),
+        rule=plain_string(table.Rule()),
+        cache=plain_string(table.Cache()),
+        fingerprint=plain_string(table.Fingerprint()),
+        dropped=plain_string(table.Dropped()),
+        decision_id=plain_string(table.DecisionId()),
+        cost_nanodollars=table.CostNanodollars(),
+        attempts=table.Attempts(),
+    )
+
+
+def read_pieces(table: Any) -> dict[str, Any]:
+    """What only others than Bantam's own engine answer, of a chunk and a complete alike."""
+    calls = [
+        ToolCall(call.Index(), plain(call.Id()), plain(call.Name()), plain_string(call.Arguments()))
+        for call in vector(table, "ToolCalls")
+    ]
+    return dict(
+        tool_calls=calls,
+        refusal=plain(table.Refusal()),
+        reasoning=plain(table.Reasoning()),
+        source=read_source(table.Source()),
+    )
+
+
 def read_chunk(request_id: str, chunk: Any) -> Output:
     return Output(
         request_id=request_id,
@@ -249,6 +302,7 @@ def read_chunk(request_id: str, chunk: Any) -> Output:
         output_logprobs=read_logprobs(chunk.OutputLogprobs()),
         input_logprobs=read_logprobs(chunk.InputLogprobs()),
         prompt_token_ids=optional_vector(chunk, "PromptTokenIds"),
+        **read_pieces(chunk),
         finish_reason=None,
     )
 
@@ -264,6 +318,7 @@ def read_complete(request_id: str, complete: Any) -> Completion:
         output_logprobs=read_logprobs(complete.OutputLogprobs()),
         input_logprobs=read_logprobs(complete.InputLogprobs()),
         prompt_token_ids=optional_vector(complete, "PromptTokenIds"),
+        **read_pieces(complete),
         finish_reason=cast(FinishReason, plain_string(complete.FinishReason())),
         matched_stop_str=plain(complete.MatchedStopStr()),
         matched_token_id=complete.MatchedTokenId(),
@@ -272,6 +327,7 @@ def read_complete(request_id: str, complete: Any) -> Completion:
         timings=Timings(**read_fields(complete.Timings(), Timings)),
         fingerprint=plain_string(complete.Fingerprint()),
         model=plain_string(complete.Model()),
+        usage_unknown=bool(complete.UsageUnknown()),
     )
 
 

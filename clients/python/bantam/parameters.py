@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, NamedTuple, Sequence, TypedDict, Union
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence, TypedDict, Union
 
 
 class Message(NamedTuple):
@@ -95,12 +95,16 @@ class CallOptions(TypedDict, total=False):
 
 
 class GenerateParams(SamplingParams, CallOptions, total=False):
-    """Keyword arguments of generate and generate_whole. Exactly one of text, input_ids and messages is given."""
+    """Keyword arguments of generate and generate_whole. Exactly one of text, input_ids, messages and openai_json is
+    given."""
 
     input_ids: Sequence[int] | None
     """The prompt as token ids"""
     messages: Sequence[MessageLike] | None
     """The prompt as a conversation"""
+    openai_json: Mapping[str, Any] | str | None
+    """The body of an OpenAI chat completion, for what no other argument has: tools, images, schemas. Its parameters take the
+    place of SamplingParams. A router passes it on; an engine refuses what it cannot do"""
     output_prefix_ids: Sequence[int] | None
     """Tokens of the answer that exist already: it goes on after them as if it had never stopped, given the same seed"""
     request_id: str | None

@@ -1,0 +1,46 @@
+/* Over HTTP: handlers run on the egress thread. */
+#include <stdio.h>
+#include <string.h>
+#include "router/gate/eval_ask_internal.h"
+
+static err_t take_piece(void *context, const struct answer_piece *piece, bool *pause)
+{
+    struct eval_slot *slot = context;
+    (void)pause;
+    if (piece->choice_index != 0)
+        return err_ok();
+    bool has_room = true;
+    if (piece->kind == ANSWER_TEXT || piece->kind == ANSWER_REFUSAL) {
+        eval_slot_saw(slot);
+        has_room = buffer_append(&slot->text, piece->text, piece->text_bytes);
+    } else if (piece->kind == ANSWER_TOOL_CALL) {
+        eval_slot_saw(slot);
+        if (piece->tool_name != NULL)
+            has_room = buffer_append_format(&slot->calls, "\n%s ", piece->tool_name);
+        has_room = has_room && buffer_append(&slot->calls, piece->text, piece->text_bytes);
+    }
+    return has_room
+               ? err_ok()
+               : err_new(ERR_RESOURCE_EXHAUSTED, "the answer is longer than %d bytes", EVAL_ANSWER_BYTES_MAX);
+}
+
+static void take_end(void *context, const struct provider_result *result)
+{
+    struct eval_slot *slot = context;
+    slot->answer->usage = result->usage;
+    slot->may_retry = result->may_retry;
+    (void)snprintf(slot->answer->model, sizeof slot->answer->model, "%s", result->model);
+    eval_slot_end(slot, result->error);
+}
+
+static const struct provider_handler HANDLER = {take_piece, take_end};
+
+err_t eval_http_start(struct eval_slot *slot, const json_t *request)
+{
+    struct eval_endpoint *endpoint = slot->endpoint;
+    struct provider_dropped dropped;
+    uint64_t number;
+    TRY(provider_request_check(endpoint->model, request));
+    return provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, request, true, &HANDLER,
+                               slot, &dropped, &number);
+}
