@@ -147,6 +147,8 @@ enum {
     X(GAUGE, http_connections, MODEL, ONE, "bantam:http_connections_open", "Connections of the HTTP door.")  \
     X(COUNTER, connections_refused, DOOR, ONE, "bantam:connections_refused_total",                           \
       "Connections that were refused because there were as many as may be.")                                 \
+    X(COUNTER, grpc_connections_cut, MODEL, ONE, "bantam:grpc_connections_cut_total",                        \
+      "Connections of the gRPC door that were closed because they flooded it.")                              \
     X(GAUGE, draining, MODEL, ONE, "bantam:draining", "1 from the moment the server was told to stop.")
 
 #define METRIC_READ_ROWS(X)                                                                                  \

@@ -6,9 +6,10 @@
 #include "base/flags.h"
 
 int command_eval(int argc, char *argv[]);
+int command_replay(int argc, char *argv[]);
 int command_serve(int argc, char *argv[]);
-int command_keys(int argc, char *argv[]);
 int command_mcp(int argc, char *argv[]);
+int command_keys(int argc, char *argv[]);
 int command_cost(int argc, char *argv[]);
 int command_run(int argc, char *argv[]);
 int command_chat(int argc, char *argv[]);

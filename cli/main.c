@@ -12,9 +12,10 @@ static const struct {
 #ifdef BANTAM_SERVER
     {"serve", "serve a model over gRPC and HTTP", command_serve},
     {"eval", "how good models and routers are on a file of cases", command_eval},
+    {"replay", "recorded requests through another model or policy", command_replay},
+    {"mcp", "a router's tools for agents, over standard input and output", command_mcp},
     {"keys", "make keys for clients of a server", command_keys},
     {"cost", "what a router's calls have cost", command_cost},
-    {"mcp", "pass an agent's messages on to a router", command_mcp},
 #endif
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},

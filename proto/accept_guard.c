@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -20,7 +21,7 @@ struct accept_guard {
     uint32_t n_at_most; /* connections when they were last counted, and all accepted since */
     int64_t counted_ns; /* when that was */
     int spare;          /* a descriptor to let go of when there is no other; -1 = not to be had */
-    struct metrics *metrics;
+    const struct connection_watch *watch;
     struct log_repeat repeat;
 };
 
@@ -34,11 +35,12 @@ static int open_spare(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-err_t accept_guard_open(uint16_t port, uint32_t max_connections, struct metrics *metrics,
+err_t accept_guard_open(const struct connection_watch *watch, uint32_t max_connections,
                         struct accept_guard **out)
 {
+    uint16_t port = watch->port;
     ASSERT(port > 0 && max_connections > 0);
-    struct accept_guard guard = {.port = port, .max_connections = max_connections, .metrics = metrics};
+    struct accept_guard guard = {.port = port, .max_connections = max_connections, .watch = watch};
     guard.n_sockets = listen_sockets(port, guard.sockets, ACCEPT_GUARD_SOCKETS);
     if (guard.n_sockets == 0 || guard.n_sockets > ACCEPT_GUARD_SOCKETS)
         return err_new(ERR_RESOURCE_EXHAUSTED, "%u sockets listen at port %u; 1 to %d can be guarded",
@@ -83,7 +85,7 @@ static struct accept_guard *guard_of(int socket)
 static void count_refusal(struct accept_guard *guard, const char *why)
 {
     uint64_t n_silent;
-    metric_add(&guard->metrics->connections_refused[METRIC_DOOR_GRPC], 1);
+    metric_add(&guard->watch->metrics->connections_refused[METRIC_DOOR_GRPC], 1);
     if (log_repeat_due(&guard->repeat, clock_now_ns(clock_monotonic()), &n_silent))
         log_warn("grpc", "closing connections at port %u: %s; %llu more since the last such line",
                  guard->port, why, (unsigned long long)n_silent);
@@ -103,15 +105,25 @@ static bool has_room(struct accept_guard *guard)
     return true;
 }
 
-static bool may_come_in(int socket)
+/* Its client has said nothing and will say nothing. */
+static bool has_gone(int connection)
+{
+    char byte;
+    return recv(connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static bool may_come_in(int socket, int connection)
 {
     pthread_mutex_lock(&state.mutex);
     struct accept_guard *guard = guard_of(socket);
-    bool room = !guard || has_room(guard);
+    bool gone = guard && has_gone(connection);
+    bool room = !guard || gone || has_room(guard);
     if (!room)
         count_refusal(guard, "there are as many as it takes (--max-grpc-connections)");
+    if (guard && room && !gone)
+        connection_watch_begin(guard->watch, connection);
     pthread_mutex_unlock(&state.mutex);
-    return room;
+    return room && !gone;
 }
 
 static int system_accept(int socket, struct sockaddr *address, socklen_t *address_bytes, int flags)
@@ -119,12 +131,18 @@ static int system_accept(int socket, struct sockaddr *address, socklen_t *addres
     return (int)syscall(SYS_accept4, socket, address, address_bytes, flags);
 }
 
-/* Nothing is left for one more: closes who knocks. False when even that failed. */
+/* Nothing is left for one more: closes who knocks. False when even that failed. Another thread may take what
+ * the spare descriptor leaves, mostly not for long; whoever still waits after that waits for the next to
+ * knock. */
 static bool turn_away(struct accept_guard *guard, int socket)
 {
     if (guard->spare >= 0)
         (void)close(guard->spare);
     int connection = system_accept(socket, NULL, NULL, SOCK_CLOEXEC);
+    for (int i = 0; i < ACCEPT_SPARE_TRIES && connection < 0 && errno != EAGAIN; i++) {
+        (void)sched_yield();
+        connection = system_accept(socket, NULL, NULL, SOCK_CLOEXEC);
+    }
     if (connection >= 0)
         (void)close(connection);
     guard->spare = open_spare();
@@ -177,7 +195,7 @@ __attribute__((visibility("default"))) int accept4(int socket, struct sockaddr *
             *address_bytes = room_bytes;
         int connection = system_accept(socket, address, address_bytes, flags);
         if (connection >= 0) {
-            if (may_come_in(socket))
+            if (may_come_in(socket, connection))
                 return connection;
             (void)close(connection);
         } else if (!get_over(socket, errno)) {

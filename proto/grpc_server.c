@@ -10,6 +10,7 @@
 #include "proto/grpc_runtime.h"
 #include "proto/grpc_server_internal.h"
 #include "proto/listen_address.h"
+#include "proto/tls_watch.h"
 
 /* --- calls */
 
@@ -142,6 +143,8 @@ static err_t listen_on(struct rpc_server *server)
     char address[512];
     listen_format_address(options->host, options->port, address, sizeof address);
     server->tls.files = options->tls;
+    if (options->tls)
+        TRY(tls_watch_prepare());
     grpc_server_credentials *credentials =
         options->tls ? grpc_tls_credentials(&server->tls) : grpc_insecure_server_credentials_create();
     if (!credentials)
@@ -151,7 +154,11 @@ static err_t listen_on(struct rpc_server *server)
     if (port <= 0)
         return listen_explain_failure(options->host, options->port);
     server->port = (uint16_t)port;
-    return accept_guard_open(server->port, options->max_connections, options->metrics, &server->guard);
+    server->watch = (struct connection_watch){.limits = {.max_streams = options->max_streams},
+                                              .clear_text = !options->tls,
+                                              .metrics = options->metrics,
+                                              .port = server->port};
+    return accept_guard_open(&server->watch, options->max_connections, &server->guard);
 }
 
 static err_t start_threads(struct rpc_server *server)
@@ -267,6 +274,7 @@ void rpc_server_close(struct rpc_server *server)
     ASSERT(atomic_load(&server->n_allocated) == 0);
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
+    connection_watch_end(&server->watch);
     slow_sends_destroy(&server->slow_sends);
     ASSERT(server->n_awaited == 0 && TAILQ_EMPTY(&server->calls));
     pthread_mutex_destroy(&server->calls_mutex);

@@ -35,9 +35,8 @@ enum {
     RPC_INLINE_PAYLOAD_BYTES = 16384, /* larger messages of `heavy` methods go to a worker */
     RPC_PAYLOAD_ALIGN = 16,           /* bytes */
     RPC_THREADS_MAX = 16,
-    RPC_TRAILERS_MAX = 24, /* of one call, the pushback included */
-    RPC_READ_BYTES =
-        32 << 10, /* of a connection at once: so many come and go before the first is looked at */
+    RPC_TRAILERS_MAX = 24,          /* of one call, the pushback included */
+    RPC_READ_BYTES = 8 << 10,       /* of a connection at once, when it is not amid a large message */
     RPC_HEADER_OVERHEAD_BYTES = 32, /* of a header besides its text, as HTTP/2 counts them */
     RPC_STALLED_LOOK_MS = 100,      /* when full, who takes nothing is looked for so often */
     RPC_STALLED_CUT = 64,           /* and so many are cut at once */

@@ -9,6 +9,7 @@
 #include <grpc/grpc.h>
 #include "base/event_count.h"
 #include "base/work_queue.h"
+#include "proto/connection_watch.h"
 #include "proto/grpc_server.h"
 #include "proto/grpc_tls.h"
 #include "proto/slow_sends.h"
@@ -62,6 +63,7 @@ struct rpc_server {
     grpc_completion_queue *queue;
     struct grpc_tls_source tls;
     uint16_t port;
+    struct connection_watch watch;
     struct accept_guard *guard;
     struct rpc_tag shutdown_tag;
     bool shutdown_begun, stopped;

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "router/gate/eval_ask_internal.h"
+#include "router/gate/eval_check.h"
 
 enum { CONNECT_TIMEOUT_MS = 10000, BACKOFF_MS = 250, BACKOFF_MAX_MS = 30000, ANTHROPIC_OUTPUT_TOKENS = 4096 };
 static const int64_t NS_PER_MS = 1000000;
@@ -156,6 +157,25 @@ void eval_slot_saw(struct eval_slot *slot)
         slot->first_ns = clock_now_ns(clock_monotonic());
 }
 
+bool eval_slot_call(struct eval_slot *slot, uint32_t index, const char *name, const char *arguments,
+                    size_t arguments_bytes)
+{
+    if (slot->calls == NULL)
+        slot->calls = json_array();
+    while (slot->calls != NULL && json_array_size(slot->calls) <= index && index < ANSWER_TOOL_CALLS_MAX)
+        if (json_array_append_new(slot->calls, json_pack("{s:s, s:s}", "name", "", "arguments", "")) != 0)
+            return false;
+    json_t *call = json_array_get(slot->calls, index), *before = json_object_get(call, "arguments");
+    if (name != NULL && json_object_set_new(call, "name", json_string(name)) != 0)
+        return false;
+    struct buffer text = {.limit_bytes = EVAL_ANSWER_BYTES_MAX};
+    bool fits = call != NULL && buffer_append(&text, json_string_value(before), json_string_length(before)) &&
+                buffer_append(&text, arguments, arguments_bytes) && buffer_append_text(&text, "") &&
+                json_object_set_new(call, "arguments", json_stringn(text.data, text.size)) == 0;
+    buffer_free(&text);
+    return fits;
+}
+
 void eval_slot_end(struct eval_slot *slot, err_t error)
 {
     slot->ended_ns = clock_now_ns(clock_monotonic());
@@ -178,7 +198,8 @@ struct asking {
 static void start_slot(struct asking *asking, struct eval_slot *slot)
 {
     buffer_clear(&slot->text);
-    buffer_clear(&slot->calls);
+    json_decref(slot->calls);
+    slot->calls = NULL;
     slot->attempts++;
     slot->first_ns = slot->ended_ns = 0;
     slot->may_retry = false;
@@ -201,8 +222,8 @@ static void finish_answer(struct asking *asking, struct eval_slot *slot)
     if (answer->cost < 0 &&
         (!endpoint->has_price || !price_cost(&endpoint->price, &answer->usage, &answer->cost)))
         answer->cost = -1;
-    if (slot->error.code == ERR_OK && (!buffer_append(&slot->text, slot->calls.data, slot->calls.size) ||
-                                       !buffer_append_text(&slot->text, "")))
+    if (slot->error.code == ERR_OK &&
+        (!eval_put_calls(&slot->text, slot->calls) || !buffer_append_text(&slot->text, "")))
         slot->error =
             err_new(ERR_RESOURCE_EXHAUSTED, "the answer is longer than %d bytes", EVAL_ANSWER_BYTES_MAX);
     if (slot->error.code == ERR_OK) {
@@ -309,12 +330,12 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
         return no_memory();
     for (uint32_t i = 0; i < concurrency; i++) {
         asking.slots[i].endpoint = endpoint;
-        asking.slots[i].text.limit_bytes = asking.slots[i].calls.limit_bytes = EVAL_ANSWER_BYTES_MAX;
+        asking.slots[i].text.limit_bytes = EVAL_ANSWER_BYTES_MAX;
     }
     ask_all(&asking, done, context);
     for (uint32_t i = 0; i < concurrency; i++) {
         buffer_free(&asking.slots[i].text);
-        buffer_free(&asking.slots[i].calls);
+        json_decref(asking.slots[i].calls);
     }
     mem_free(asking.slots);
     if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n)

@@ -19,7 +19,7 @@ enum {
 };
 
 struct eval_answer {
-    char *text; /* owned, text_bytes and a NUL; tool calls follow as lines "NAME ARGUMENTS"; NULL = failed */
+    char *text; /* owned, text_bytes and a NUL; tool calls as eval_put_calls writes them; NULL = failed */
     size_t text_bytes;
     char error[160]; /* why it failed; "" = it did not */
     char model[64];  /* as who answered calls it; "" = not told */

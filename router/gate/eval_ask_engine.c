@@ -23,9 +23,7 @@ static bool take_calls(struct eval_slot *slot, const struct event *event)
 {
     for (size_t i = 0; i < event->n_tool_calls; i++) {
         const struct tool_call *call = &event->tool_calls[i];
-        if (call->name != NULL && !buffer_append_format(&slot->calls, "\n%s ", call->name))
-            return false;
-        if (!buffer_append(&slot->calls, call->arguments, call->arguments_bytes))
+        if (!eval_slot_call(slot, call->index, call->name, call->arguments, call->arguments_bytes))
             return false;
     }
     return true;

@@ -15,9 +15,7 @@ static err_t take_piece(void *context, const struct answer_piece *piece, bool *p
         has_room = buffer_append(&slot->text, piece->text, piece->text_bytes);
     } else if (piece->kind == ANSWER_TOOL_CALL) {
         eval_slot_saw(slot);
-        if (piece->tool_name != NULL)
-            has_room = buffer_append_format(&slot->calls, "\n%s ", piece->tool_name);
-        has_room = has_room && buffer_append(&slot->calls, piece->text, piece->text_bytes);
+        has_room = eval_slot_call(slot, piece->tool_index, piece->tool_name, piece->text, piece->text_bytes);
     }
     return has_room
                ? err_ok()
@@ -41,6 +39,12 @@ err_t eval_http_start(struct eval_slot *slot, const json_t *request)
     struct provider_dropped dropped;
     uint64_t number;
     TRY(provider_request_check(endpoint->model, request));
-    return provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, request, true, &HANDLER,
-                               slot, &dropped, &number);
+    /* Whoever evaluates an endpoint has named it for these prompts: there is no policy to ask. */
+    struct shareable shareable;
+    if (!privacy_release(&(struct policy_decision){0}, false, request, &shareable))
+        return err_new(ERR_INTERNAL, "a prompt has no request");
+    err_t e = provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, &shareable, true,
+                                  &HANDLER, slot, &dropped, &number);
+    shareable_free(&shareable);
+    return e;
 }

@@ -19,7 +19,7 @@ struct eval_slot {
     int64_t due_ns; /* SLOT_WAITING */
     struct eval_answer *answer;
     struct buffer text;
-    struct buffer calls; /* of tools, as lines */
+    json_t *calls; /* of tools: {"name", "arguments"}; owned */
     int64_t started_ns, first_ns, ended_ns;
     err_t error;
     bool may_retry;
@@ -48,4 +48,7 @@ err_t eval_engine_start(struct eval_slot *slot, const json_t *request) ERR_MUST_
 err_t eval_http_start(struct eval_slot *slot, const json_t *request) ERR_MUST_CHECK;
 /* By the handler, once a piece came or all ended. */
 void eval_slot_saw(struct eval_slot *slot);
+/* A tool's call: more of it, the whole or a part. False: no memory. */
+bool eval_slot_call(struct eval_slot *slot, uint32_t index, const char *name, const char *arguments,
+                    size_t arguments_bytes);
 void eval_slot_end(struct eval_slot *slot, err_t error);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
-#include "base/assert.h"
+#include "router/providers/json_text.h"
 
 enum { NUMBER_BYTES_MAX = 64, JSON_NESTING_MAX = 64 /* of values that are compared; deeper ones differ */ };
 
@@ -317,10 +317,38 @@ err_t eval_check_validate(const struct eval_check *check)
 
 struct eval_check eval_check_like(const char *answer, size_t answer_bytes)
 {
-    json_t *value = eval_find_json(answer, answer_bytes);
+    const char *from = answer;
+    size_t bytes = answer_bytes;
+    trim(&from, &bytes);
+    bool may_be = bytes > 0 && (from[0] == '{' || from[0] == '`');
+    json_t *value = may_be ? eval_find_json(from, bytes) : NULL;
     struct eval_check check = {.kind = json_is_object(value) ? CHECK_JSON : CHECK_NORMALISED,
                                .expected = answer,
                                .expected_bytes = answer_bytes};
     json_decref(value);
     return check;
+}
+
+bool eval_put_calls(struct buffer *out, const json_t *calls)
+{
+    if (json_array_size(calls) == 0)
+        return true;
+    json_t *list = json_array();
+    for (size_t i = 0; i < json_array_size(calls); i++) {
+        const json_t *call = json_array_get(calls, i);
+        json_t *arguments = json_object_get(call, "arguments"), *name = json_object_get(call, "name");
+        json_t *parsed = json_is_string(arguments)
+                             ? load(json_string_value(arguments), json_string_length(arguments))
+                             : NULL;
+        json_t *one = json_pack("{s:o}", "arguments",
+                                parsed ? parsed : json_incref(arguments ? arguments : json_null()));
+        (void)json_object_set(one, "name", name);
+        (void)json_array_append_new(list, one);
+    }
+    json_t *root = json_pack("{s:o}", "tool_calls", list);
+    bool fits = root != NULL && json_array_size(list) == json_array_size(calls) &&
+                (out->size == 0 || buffer_append_text(out, "\n")) &&
+                json_text_append_sorted(out, root).code == ERR_OK;
+    json_decref(root);
+    return fits;
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include "base/buffer.h"
 #include "base/error.h"
 
 enum eval_check_kind {
@@ -44,3 +45,7 @@ bool eval_last_number(const char *text, size_t text_bytes, double *out);
 /* The JSON value in an answer: all of it, what stands in a fence, or from its first brace to its last. NULL =
  * none; else the caller's reference. */
 json_t *eval_find_json(const char *text, size_t text_bytes);
+/* Calls of tools as text, the same for equal calls: {"tool_calls":[{"arguments":{...},"name":"..."}]}, on a
+ * line of its own behind a text. calls: array of {"name", "arguments"}, the latter a string, as OpenAI has
+ * them under `function`. Nothing when there are none; false at the buffer's limit or without memory. */
+bool eval_put_calls(struct buffer *out, const json_t *calls);

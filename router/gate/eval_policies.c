@@ -236,11 +236,12 @@ static err_t add_router(struct board *board, const struct eval_model *model, str
     point->quality = 0;
     point->cost = cost;
     for (size_t i = 0; i < board->n; i++) {
-        point->quality += model->scores[i] / (double)board->n;
-        weak += board->weak->scores[i] / (double)board->n;
-        strong += board->strong->scores[i] / (double)board->n;
+        point->quality += model->scores[i];
+        weak += board->weak->scores[i];
+        strong += board->strong->scores[i];
     }
     point->pgr = stat_pgr(point->quality, weak, strong);
+    point->quality /= (double)board->n;
     point->false_cheap = stat_false_cheap(policy->went_strong, model->scores, board->strong->scores, board->n,
                                           &point->n_cheap);
     return stat_paired_bootstrap(model->scores, board->strong->scores, board->n, board->options->seed,

@@ -34,7 +34,7 @@ err_t eval_summary_of(const struct eval_model *model, size_t n, struct eval_summ
     size_t n_first = 0, n_total = 0;
     for (size_t i = 0; i < n; i++) {
         const struct eval_answer *answer = &model->answers[i];
-        out->quality += model->scores[i] / (double)n;
+        out->quality += model->scores[i];
         out->n_solved += model->scores[i] >= SOLVED;
         if (answer->text == NULL)
             continue;
@@ -44,6 +44,7 @@ err_t eval_summary_of(const struct eval_model *model, size_t n, struct eval_summ
         if (answer->total_us >= 0)
             total[n_total++] = (double)answer->total_us;
     }
+    out->quality /= (double)n;
     out->cost_per_solved = out->cost < 0 || out->n_solved == 0 ? -1 : out->cost / (nanodollars)out->n_solved;
     quantiles(first, n_first, &out->first_p50, &out->first_p95);
     quantiles(total, n_total, &out->total_p50, &out->total_p95);

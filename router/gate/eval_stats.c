@@ -203,9 +203,11 @@ err_t stat_curve_make(const double *need, const double *weak, const double *stro
     for (size_t i = 0; i < n; i++) {
         ASSERT(!isnan(need[i]));
         ranked[i] = (struct ranked){need[i], strong[i] - weak[i]};
-        out->weak += weak[i] / (double)n;
-        out->strong += strong[i] / (double)n;
+        out->weak += weak[i];
+        out->strong += strong[i];
     }
+    out->weak /= (double)n; /* sums first: the mean of ones is one */
+    out->strong /= (double)n;
     qsort(ranked, n, sizeof *ranked, by_need_falling);
     size_t n_corners = corners_of(ranked, n, out->weak, corners);
     measure(corners, n_corners, out);

@@ -1,416 +1,306 @@
 #include "router/mcp/mcp_bridge.h"
-
-#include <errno.h>
-#include <jansson.h>
-#include <openssl/evp.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/buffer.h"
-#include "base/event_count.h"
-#include "base/log.h"
 #include "router/mcp/mcp_message.h"
 #include "router/mcp/mcp_server.h"
 #include "router/providers/egress.h"
 #include "router/providers/json_text.h"
 
-enum {
-    CONNECT_TIMEOUT_MS = 10000,
-    READ_BYTES = 1 << 16,
-    VERSION_BYTES = 32,
-    NAME_BYTES_MAX = 1024,
-    HEADER_BYTES = 2048,
-    HEADERS_MAX = 5,
-};
+enum { HEADERS_MAX = 8, HEADER_BYTES_MAX = 4096 };
 
-struct call {
-    struct mcp_bridge *bridge;
-    bool is_used, is_cancelled, is_handshake;
-    uint64_t number; /* of egress */
-    json_t *id;      /* owned; NULL = a notification, which has no answer */
-    int status;
-    struct buffer body;
-};
-
-struct mcp_bridge {
+struct bridge {
     const struct mcp_bridge_options *options;
     struct egress *egress;
-    pthread_mutex_t lock; /* of what follows, and of the output */
-    struct call calls[MCP_CALLS_MAX];
-    char version[VERSION_BYTES]; /* that `initialize` has agreed on; "" = none */
-    err_t broken;                /* of the output */
-    struct event_count ended;    /* a call */
+    pthread_mutex_t lock; /* of what follows, and of `out` */
+    pthread_cond_t changed;
+    uint32_t n_calls;
+    bool is_broken;     /* `out` takes no more */
+    struct line *lines; /* that were sent and have not ended */
 };
 
-/* ---- Answers ---- */
+/* A line under way. */
+struct line {
+    struct bridge *bridge;
+    struct line *next;
+    uint64_t number;   /* of egress */
+    bool is_cancelled; /* by the agent, who wants no answer; under the bridge's lock */
+    struct mcp_message message;
+    int status;
+    struct buffer answer;
+};
 
-/* Under the lock. */
-static void write_line(struct mcp_bridge *bridge, const json_t *message)
-{
-    struct buffer line = {.limit_bytes = MCP_ANSWER_BYTES_MAX + 64};
-    err_t e = json_text_append(&line, message);
-    if (e.code == ERR_OK && !buffer_append_text(&line, "\n"))
-        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
-    for (size_t done = 0; e.code == ERR_OK && done < line.size;) {
-        ssize_t n = write(bridge->options->output, line.data + done, line.size - done);
-        if (n >= 0)
-            done += (size_t)n;
-        else if (errno != EINTR)
-            e = err_new(ERR_IO, "standard output cannot be written: %s", strerror(errno));
-    }
-    buffer_free(&line);
-    if (bridge->broken.code == ERR_OK)
-        bridge->broken = e;
-}
-
-/* Under the lock. id: NULL = it is not known. */
-static void write_fault(struct mcp_bridge *bridge, json_t *id, int code, const char *message)
-{
-    json_t *fault = json_pack("{s:s,s:O?,s:{s:i,s:s}}", "jsonrpc", "2.0", "id", id, "error", "code", code,
-                              "message", message);
-    if (fault == NULL) {
-        log_warn("mcp", "an error cannot be told: %s", message);
-        return;
-    }
-    if (id == NULL)
-        json_object_set_new(fault, "id", json_null());
-    write_line(bridge, fault);
-    json_decref(fault);
-}
-
-static void refuse(struct mcp_bridge *bridge, json_t *id, int code, const char *message)
+/* With its line break; answers of a server have none inside. */
+static void write_line(struct bridge *bridge, const struct buffer *text)
 {
     pthread_mutex_lock(&bridge->lock);
-    write_fault(bridge, id, code, message);
+    FILE *out = bridge->options->out;
+    bool good =
+        fwrite(text->data, 1, text->size, out) == text->size && fputc('\n', out) != EOF && fflush(out) == 0;
+    bridge->is_broken = bridge->is_broken || !good;
     pthread_mutex_unlock(&bridge->lock);
 }
 
-/* What the server says where it does not speak JSON-RPC: a refusal of its door. */
-static void write_refusal(struct mcp_bridge *bridge, const struct call *call, const json_t *body)
+static void write_fault(struct bridge *bridge, const struct mcp_message *message, int code, const char *why)
 {
-    char message[ERR_MESSAGE_MAX];
-    const json_t *error = json_object_get(body, "error");
-    const char *why = json_string_value(json_is_object(error) ? json_object_get(error, "message") : error);
-    snprintf(message, sizeof message, "the server at %.200s answers with status %d%s%.200s",
-             bridge->options->url, call->status, why ? ": " : "", why ? why : "");
-    write_fault(bridge, call->id, MCP_INTERNAL_ERROR, message);
+    struct buffer text = {.limit_bytes = 64 << 10};
+    struct mcp_fault fault = {0};
+    (void)mcp_fault_set(&fault, code, "%s", why);
+    if (mcp_write_fault(message, &fault, &text))
+        write_line(bridge, &text);
+    buffer_free(&text);
 }
 
-static void keep_version(struct mcp_bridge *bridge, const json_t *answer)
+static void free_line(struct line *line)
 {
-    const char *version =
-        json_string_value(json_object_get(json_object_get(answer, "result"), "protocolVersion"));
-    if (version && strlen(version) < sizeof bridge->version)
-        snprintf(bridge->version, sizeof bridge->version, "%s", version);
-}
-
-static void write_answer(struct mcp_bridge *bridge, const struct call *call)
-{
-    json_t *body = json_loadb(call->body.data ? call->body.data : "", call->body.size, JSON_ALLOW_NUL, NULL);
-    if (json_is_object(body) && json_object_get(body, "jsonrpc")) {
-        if (call->is_handshake)
-            keep_version(bridge, body);
-        write_line(bridge, body);
-    } else {
-        write_refusal(bridge, call, body);
-    }
-    json_decref(body);
+    mcp_message_free(&line->message);
+    buffer_free(&line->answer);
+    mem_free(line);
 }
 
 static err_t take_head(void *context, const struct egress_head *head)
 {
-    struct call *call = context;
-    call->status = head->status;
-    return head->is_event_stream ? err_new(ERR_UNIMPLEMENTED, "the server answers with a stream of events")
-                                 : err_ok();
+    ((struct line *)context)->status = head->status;
+    return err_ok();
 }
 
 static err_t take_bytes(void *context, const char *bytes, size_t size, bool *pause)
 {
-    struct call *call = context;
+    struct line *line = context;
     *pause = false;
-    return buffer_append(&call->body, bytes, size)
+    return buffer_append(&line->answer, bytes, size)
                ? err_ok()
-               : err_new(ERR_RESOURCE_EXHAUSTED, "an answer of more than %d bytes", MCP_ANSWER_BYTES_MAX);
+               : err_new(ERR_RESOURCE_EXHAUSTED, "the answer is too large, or there is no memory for it");
 }
 
-static void free_call(struct call *call)
+/* What the router said, if it is a message; else why there is none. */
+static void pass_on(struct line *line, const err_t *error)
 {
-    json_decref(call->id);
-    buffer_free(&call->body);
-    call->is_used = false;
-}
-
-static void take_end(void *context, err_t error, const struct egress_times *times)
-{
-    struct call *call = context;
-    struct mcp_bridge *bridge = call->bridge;
-    ASSERT(times);
-    pthread_mutex_lock(&bridge->lock);
-    if (call->is_cancelled)
-        log_debug("mcp", "a call was cancelled");
-    else if (call->id && error.code != ERR_OK)
-        write_fault(bridge, call->id, MCP_INTERNAL_ERROR, error.message);
-    else if (call->id)
-        write_answer(bridge, call);
-    else if (error.code != ERR_OK || call->status >= 300)
-        log_warn("mcp", "a notification was not taken: status %d %s", call->status,
-                 error.code == ERR_OK ? "" : error.message);
-    free_call(call);
-    pthread_mutex_unlock(&bridge->lock);
-    event_count_bump(&bridge->ended);
-}
-
-static const struct egress_handler HANDLER = {take_head, take_bytes, take_end};
-
-/* ---- Messages ---- */
-
-/* What headers repeat of a message. */
-struct outline {
-    const char *version, *method, *name; /* NULL = not there */
-};
-
-static struct outline outline_of(const struct mcp_bridge *bridge, const json_t *message)
-{
-    const json_t *params = json_object_get(message, "params");
-    const char *method = json_string_value(json_object_get(message, "method"));
-    const char *version = json_string_value(
-        json_object_get(json_object_get(params, "_meta"), "io.modelcontextprotocol/protocolVersion"));
-    const char *key = strcmp(method, "resources/read") == 0                                     ? "uri"
-                      : strcmp(method, "tools/call") == 0 || strcmp(method, "prompts/get") == 0 ? "name"
-                                                                                                : NULL;
-    if (version == NULL && bridge->version[0] != '\0')
-        version = bridge->version;
-    return (struct outline){version, method, key ? json_string_value(json_object_get(params, key)) : NULL};
-}
-
-static bool is_plain(const char *text)
-{
-    size_t size = strlen(text);
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] < 0x20 || text[i] > 0x7e)
-            return false;
+    json_error_t ignored;
+    json_t *answer = NULL;
+    if (error->code == ERR_OK && line->answer.size > 0)
+        answer = json_loadb(line->answer.data, line->answer.size, 0, &ignored);
+    if (answer && !json_is_string(json_object_get(answer, "jsonrpc"))) {
+        json_decref(answer);
+        answer = NULL;
     }
-    return size == 0 || (text[0] != ' ' && text[size - 1] != ' ' && strncmp(text, "=?base64?", 9) != 0);
+    if (answer) {
+        /* On one line, whatever stood between. */
+        struct buffer text = {.limit_bytes = MCP_ANSWER_BYTES_MAX};
+        if (json_text_append(&text, answer).code == ERR_OK)
+            write_line(line->bridge, &text);
+        buffer_free(&text);
+        json_decref(answer);
+    } else if (line->message.id) {
+        char why[2 * MCP_FAULT_BYTES_MAX];
+        if (error->code != ERR_OK)
+            (void)snprintf(why, sizeof why, "the router at %.256s: %s", line->bridge->options->url,
+                           error->message);
+        else
+            (void)snprintf(why, sizeof why, "the router at %s answered with HTTP status %d",
+                           line->bridge->options->url, line->status);
+        write_fault(line->bridge, &line->message, MCP_INTERNAL_ERROR, why);
+    }
 }
 
-/* A header's value: what cannot stand there as it is stands in base64. False: it is too long. */
-static bool write_header(char out[HEADER_BYTES], const char *header, const char *value)
+/* Nobody finds it any more. Whether its answer is still wanted. */
+static bool take_out(struct line *line)
 {
-    char coded[NAME_BYTES_MAX / 3 * 4 + 8];
-    if (strlen(value) > NAME_BYTES_MAX)
-        return false;
-    if (is_plain(value))
-        return snprintf(out, HEADER_BYTES, "%s: %s", header, value) < HEADER_BYTES;
-    int n = EVP_EncodeBlock((unsigned char *)coded, (const unsigned char *)value, (int)strlen(value));
-    return n > 0 && snprintf(out, HEADER_BYTES, "%s: =?base64?%s?=", header, coded) < HEADER_BYTES;
+    struct bridge *bridge = line->bridge;
+    pthread_mutex_lock(&bridge->lock);
+    struct line **place = &bridge->lines;
+    while (*place != line)
+        place = &(*place)->next;
+    *place = line->next;
+    bool is_wanted = !line->is_cancelled;
+    pthread_mutex_unlock(&bridge->lock);
+    return is_wanted;
 }
 
-static err_t send_call(struct mcp_bridge *bridge, struct call *call, const struct outline *outline,
-                       const char *body, size_t size)
+/* Closes the connection of the call that params.requestId names: whoever answers it stops. */
+static void cancel(struct bridge *bridge, const struct mcp_message *message)
 {
-    char texts[HEADERS_MAX][HEADER_BYTES];
+    const json_t *id = json_object_get(message->params, "requestId");
+    pthread_mutex_lock(&bridge->lock);
+    for (struct line *line = bridge->lines; line && id; line = line->next) {
+        if (!line->message.id || !json_equal(line->message.id, id))
+            continue;
+        line->is_cancelled = true;
+        egress_cancel(bridge->egress, line->number);
+    }
+    pthread_mutex_unlock(&bridge->lock);
+}
+
+static void leave(struct bridge *bridge)
+{
+    pthread_mutex_lock(&bridge->lock);
+    bridge->n_calls--;
+    pthread_cond_broadcast(&bridge->changed);
+    pthread_mutex_unlock(&bridge->lock);
+}
+
+static void end_line(void *context, err_t error, const struct egress_times *times)
+{
+    (void)times;
+    struct line *line = context;
+    struct bridge *bridge = line->bridge;
+    if (take_out(line))
+        pass_on(line, &error);
+    free_line(line);
+    leave(bridge);
+}
+
+static const struct egress_handler handler = {take_head, take_bytes, end_line};
+
+/* What the body says again in headers, and the key. */
+struct head {
+    char lines[HEADERS_MAX][HEADER_BYTES_MAX];
     const char *headers[HEADERS_MAX];
-    size_t n = 0;
-    const char *const PAIRS[HEADERS_MAX][2] = {{"Accept", "application/json, text/event-stream"},
-                                               {"MCP-Protocol-Version", outline->version},
-                                               {"Mcp-Method", outline->method},
-                                               {"Mcp-Name", outline->name},
-                                               {"Authorization", bridge->options->api_key}};
-    for (size_t i = 0; i < HEADERS_MAX; i++) {
-        if (PAIRS[i][1] == NULL)
-            continue;
-        bool is_key = PAIRS[i][1] == bridge->options->api_key;
-        bool fits =
-            is_key ? snprintf(texts[n], HEADER_BYTES, "Authorization: Bearer %s", PAIRS[i][1]) < HEADER_BYTES
-                   : write_header(texts[n], PAIRS[i][0], PAIRS[i][1]);
-        if (!fits)
-            return err_new(ERR_INVALID_ARGUMENT, "%s is too long for a header",
-                           is_key ? "the key" : PAIRS[i][0]);
-        headers[n] = texts[n];
-        n++;
-    }
-    struct egress_call out = {.url = bridge->options->url,
-                              .headers = headers,
-                              .n_headers = n,
-                              .body = body,
-                              .body_bytes = size,
-                              .connect_timeout_ms = CONNECT_TIMEOUT_MS};
-    return egress_start(bridge->egress, &out, &HANDLER, call, &call->number);
-}
-
-/* NULL: all are used. */
-static struct call *take_call(struct mcp_bridge *bridge, json_t *id, const char *method)
-{
-    for (size_t i = 0; i < MCP_CALLS_MAX; i++) {
-        struct call *call = &bridge->calls[i];
-        if (call->is_used)
-            continue;
-        *call = (struct call){.bridge = bridge,
-                              .is_used = true,
-                              .is_handshake = strcmp(method, "initialize") == 0,
-                              .id = json_incref(id),
-                              .body = {.limit_bytes = MCP_ANSWER_BYTES_MAX}};
-        return call;
-    }
-    return NULL;
-}
-
-/* Started under the lock: its end waits until its number is known. */
-static void pass_on(struct mcp_bridge *bridge, const json_t *message, json_t *id, const char *text,
-                    size_t size)
-{
-    pthread_mutex_lock(&bridge->lock);
-    struct outline outline = outline_of(bridge, message);
-    struct call *call = take_call(bridge, id, outline.method);
-    if (call == NULL) {
-        write_fault(bridge, id, MCP_INTERNAL_ERROR, "64 calls are under way: ask again when one has ended");
-    } else {
-        err_t e = send_call(bridge, call, &outline, text, size);
-        if (e.code != ERR_OK) {
-            if (id)
-                write_fault(bridge, id, MCP_INVALID_REQUEST, e.message);
-            free_call(call);
-        }
-    }
-    pthread_mutex_unlock(&bridge->lock);
-}
-
-static void cancel(struct mcp_bridge *bridge, const json_t *message)
-{
-    const json_t *id = json_object_get(json_object_get(message, "params"), "requestId");
-    pthread_mutex_lock(&bridge->lock);
-    for (size_t i = 0; i < MCP_CALLS_MAX; i++) {
-        struct call *call = &bridge->calls[i];
-        if (call->is_used && call->id && id && json_equal(call->id, id)) {
-            call->is_cancelled = true;
-            egress_cancel(bridge->egress, call->number);
-        }
-    }
-    pthread_mutex_unlock(&bridge->lock);
-}
-
-/* A message of the server's own kind has an id that is a string or a whole number, or none. */
-static void take_message(struct mcp_bridge *bridge, const char *text, size_t size)
-{
-    json_t *message = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-    json_t *id = json_object_get(message, "id");
-    const char *method = json_string_value(json_object_get(message, "method"));
-    bool has_answer = json_object_get(message, "result") || json_object_get(message, "error");
-    if (message == NULL)
-        refuse(bridge, NULL, MCP_PARSE_ERROR, "this line is no JSON");
-    else if (id && !json_is_string(id) && !json_is_integer(id))
-        refuse(bridge, NULL, MCP_INVALID_REQUEST, "id must be a string or a whole number");
-    else if (method && (strlen(method) > MCP_METHOD_BYTES_MAX || !is_plain(method)))
-        refuse(bridge, id, MCP_INVALID_REQUEST, "method must be a name");
-    else if (method && strcmp(method, "notifications/cancelled") == 0)
-        cancel(bridge, message);
-    else if (method)
-        pass_on(bridge, message, id, text, size);
-    else if (!has_answer) /* the server asks nothing: an answer is to nobody */
-        refuse(bridge, id, MCP_INVALID_REQUEST, "this is no message of JSON-RPC: it has no method");
-    json_decref(message);
-}
-
-/* ---- Lines ---- */
-
-struct line_state {
-    struct buffer text;
-    bool is_long;
+    size_t n;
 };
 
-static void end_line(struct mcp_bridge *bridge, struct line_state *line)
+static void add_header(struct head *head, const char *name, const char *value)
 {
-    while (line->text.size > 0 && strchr("\r\n\t ", line->text.data[line->text.size - 1]))
-        line->text.data[--line->text.size] = '\0';
-    if (line->is_long)
-        refuse(bridge, NULL, MCP_PARSE_ERROR, "this line has more than 4 MiB");
-    else if (line->text.size > 0)
-        take_message(bridge, line->text.data, line->text.size);
-    buffer_clear(&line->text);
-    line->is_long = false;
+    ASSERT(head->n < HEADERS_MAX);
+    (void)snprintf(head->lines[head->n], HEADER_BYTES_MAX, "%s: %s", name, value);
+    head->headers[head->n] = head->lines[head->n];
+    head->n++;
 }
 
-static void take_chunk(struct mcp_bridge *bridge, struct line_state *line, const char *chunk, size_t size)
+static err_t send(struct line *line, const char *bytes, size_t size)
 {
-    for (const char *at = chunk, *end = chunk + size; at < end;) {
-        const char *line_end = memchr(at, '\n', (size_t)(end - at));
-        size_t n = (size_t)((line_end ? line_end : end) - at);
-        if (!buffer_append(&line->text, at, n))
-            line->is_long = true;
-        at += line_end ? n + 1 : n;
-        if (line_end)
-            end_line(bridge, line);
+    const struct mcp_bridge_options *options = line->bridge->options;
+    struct head *head = mem_alloc(sizeof *head);
+    if (!head)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the message");
+    add_header(head, "Accept", "application/json, text/event-stream");
+    if (line->message.is_stateless) {
+        add_header(head, "MCP-Protocol-Version", MCP_VERSION_STATELESS);
+        add_header(head, "Mcp-Method", line->message.method);
+        const char *name = mcp_message_name(&line->message);
+        if (name)
+            add_header(head, "Mcp-Name", name);
     }
+    if (options->key) {
+        char bearer[HEADER_BYTES_MAX - 32];
+        (void)snprintf(bearer, sizeof bearer, "Bearer %s", options->key);
+        add_header(head, "Authorization", bearer);
+    }
+    const struct egress_call call = {.url = options->url,
+                                     .headers = head->headers,
+                                     .n_headers = head->n,
+                                     .body = bytes,
+                                     .body_bytes = size,
+                                     .connect_timeout_ms = 10000,
+                                     .total_timeout_ms = options->timeout_ms};
+    /* Under the lock, for which its end waits until it can be found. */
+    pthread_mutex_lock(&line->bridge->lock);
+    err_t e = egress_start(line->bridge->egress, &call, &handler, line, &line->number);
+    if (e.code == ERR_OK) {
+        line->next = line->bridge->lines;
+        line->bridge->lines = line;
+    }
+    pthread_mutex_unlock(&line->bridge->lock);
+    mem_free(head);
+    return e;
 }
 
-static err_t output_state(struct mcp_bridge *bridge)
+static void enter(struct bridge *bridge)
 {
     pthread_mutex_lock(&bridge->lock);
-    err_t e = bridge->broken;
+    while (bridge->n_calls >= MCP_BRIDGE_CALLS_MAX)
+        pthread_cond_wait(&bridge->changed, &bridge->lock);
+    bridge->n_calls++;
     pthread_mutex_unlock(&bridge->lock);
-    return e;
 }
 
-static err_t read_all(struct mcp_bridge *bridge, char *chunk)
+static void carry(struct bridge *bridge, const char *bytes, size_t size)
 {
-    struct line_state line = {.text = {.limit_bytes = MCP_LINE_BYTES_MAX}};
-    err_t e = err_ok();
-    for (;;) {
-        ssize_t n = read(bridge->options->input, chunk, READ_BYTES);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            e = err_new(ERR_IO, "standard input cannot be read: %s", strerror(errno));
-        if (n <= 0)
-            break;
-        take_chunk(bridge, &line, chunk, (size_t)n);
-        e = output_state(bridge);
-        if (e.code != ERR_OK)
-            break;
+    struct mcp_fault fault = {0};
+    struct line *line = mem_alloc(sizeof *line);
+    if (!line) {
+        write_fault(bridge, &(struct mcp_message){0}, MCP_INTERNAL_ERROR, "no memory for the message");
+        return;
     }
-    if (e.code == ERR_OK)
-        end_line(bridge, &line);
-    buffer_free(&line.text);
-    return e;
+    line->bridge = bridge;
+    line->answer.limit_bytes = MCP_ANSWER_BYTES_MAX;
+    enter(bridge);
+    bool good = mcp_message_read(bytes, size, NULL, &line->message, &fault);
+    bool cancels = good && strcmp(line->message.method, "notifications/cancelled") == 0;
+    err_t e = good && !cancels ? send(line, bytes, size) : err_ok();
+    if (good && !cancels && e.code == ERR_OK)
+        return;
+    if (cancels)
+        cancel(bridge, &line->message);
+    if (!good && (line->message.id || !line->message.method))
+        write_fault(bridge, &line->message, fault.code, fault.message);
+    else if (line->message.id && e.code != ERR_OK)
+        write_fault(bridge, &line->message, MCP_INTERNAL_ERROR, e.message);
+    mcp_fault_free(&fault);
+    free_line(line);
+    leave(bridge);
 }
 
-static void wait_for_calls(struct mcp_bridge *bridge)
+/* The next line without its break. False at the end. What is longer than a message may be is read past. */
+static bool read_line(FILE *in, struct buffer *line, bool *too_long)
 {
-    for (;;) {
-        uint32_t seen = event_count_read(&bridge->ended);
-        if (egress_active(bridge->egress) == 0 || output_state(bridge).code != ERR_OK)
-            return;
-        event_count_wait(&bridge->ended, seen, 100000000);
+    int c;
+    buffer_clear(line);
+    *too_long = false;
+    while ((c = getc_unlocked(in)) != EOF && c != '\n') {
+        char byte = (char)c;
+        *too_long = *too_long || !buffer_append(line, &byte, 1);
     }
+    return c != EOF || line->size > 0 || *too_long;
+}
+
+static bool is_blank(const struct buffer *line)
+{
+    for (size_t i = 0; i < line->size; i++)
+        if (line->data[i] != ' ' && line->data[i] != '\t' && line->data[i] != '\r')
+            return false;
+    return true;
+}
+
+static bool is_broken(struct bridge *bridge)
+{
+    pthread_mutex_lock(&bridge->lock);
+    bool is = bridge->is_broken;
+    pthread_mutex_unlock(&bridge->lock);
+    return is;
+}
+
+static void read_all(struct bridge *bridge)
+{
+    struct buffer line = {.limit_bytes = MCP_LINE_BYTES_MAX};
+    bool too_long;
+    while (!is_broken(bridge) && read_line(bridge->options->in, &line, &too_long)) {
+        if (too_long)
+            write_fault(bridge, &(struct mcp_message){0}, MCP_INVALID_REQUEST,
+                        "the message is longer than 4 MiB");
+        else if (!is_blank(&line))
+            carry(bridge, line.data, line.size);
+    }
+    buffer_free(&line);
+    pthread_mutex_lock(&bridge->lock);
+    while (bridge->n_calls > 0)
+        pthread_cond_wait(&bridge->changed, &bridge->lock);
+    pthread_mutex_unlock(&bridge->lock);
 }
 
 err_t mcp_bridge_run(const struct mcp_bridge_options *options)
 {
-    struct mcp_bridge *bridge = mem_alloc(sizeof *bridge);
-    char *chunk = mem_alloc(READ_BYTES);
-    err_t e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory to pass messages on");
-    if (bridge && chunk) {
-        *bridge = (struct mcp_bridge){.options = options, .broken = err_ok()};
-        ASSERT(pthread_mutex_init(&bridge->lock, NULL) == 0);
-        struct egress_options out = egress_options_default();
-        out.ca_file = options->ca_file;
-        out.user_agent = "bantam-mcp";
-        e = egress_open(&out, &bridge->egress);
-        if (e.code == ERR_OK) {
-            e = read_all(bridge, chunk);
-            if (e.code == ERR_OK)
-                wait_for_calls(bridge);
-            egress_close(bridge->egress);
-            if (e.code == ERR_OK)
-                e = bridge->broken;
-        }
-        pthread_mutex_destroy(&bridge->lock);
-    }
-    mem_free(chunk);
-    mem_free(bridge);
-    return e;
+    struct bridge bridge = {
+        .options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    if (options->key && strlen(options->key) > HEADER_BYTES_MAX - 64)
+        return err_new(ERR_INVALID_ARGUMENT, "the key is longer than %d bytes", HEADER_BYTES_MAX - 64);
+    struct egress_options egress = egress_options_default();
+    egress.max_calls = MCP_BRIDGE_CALLS_MAX;
+    egress.ca_file = options->ca_file;
+    egress.user_agent = "bantam-mcp";
+    TRY(egress_open(&egress, &bridge.egress));
+    read_all(&bridge);
+    egress_close(bridge.egress);
+    return bridge.is_broken ? err_new(ERR_IO, "the agent takes no more") : err_ok();
 }

@@ -27,12 +27,20 @@ def wait_for_descriptors(server, n):
     wait_until(lambda: descriptors(server) <= n)
 
 
-def refused(server, door, peer=None):
-    """Connections that the door has refused; asked over a connection of HTTP that exists, or a new one."""
+def metrics_text(server, peer=None):
+    """Asked over a connection of HTTP that exists, or a new one."""
     if peer:
         peer.socket.sendall(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n")
-        text = peer.read()[2].decode()
-    else:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
-            text = answer.read().decode()
-    return float(re.search(rf'bantam:connections_refused_total{{[^}}]*door="{door}"}} (\S+)', text).group(1))
+        return peer.read()[2].decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
+        return answer.read().decode()
+
+
+def refused(server, door, peer=None):
+    """Connections that the door has refused."""
+    return float(re.search(rf'bantam:connections_refused_total{{[^}}]*door="{door}"}} (\S+)', metrics_text(server, peer)).group(1))
+
+
+def cut(server):
+    """Connections that the gRPC door has ended."""
+    return float(re.search(r"bantam:grpc_connections_cut_total{[^}]*} (\S+)", metrics_text(server)).group(1))

@@ -26,7 +26,7 @@ def door():
 def target(door, transport):
     if transport == "http":
         return f"{door}/mcp"
-    return StdioServerParameters(command=str(BIN), args=["mcp", "--server", door])
+    return StdioServerParameters(command=str(BIN), args=["mcp", "--url", f"{door}/mcp"])
 
 
 async def use_everything(client):
@@ -73,6 +73,6 @@ def test_calls_beside_each_other(door):
 
 
 def test_the_bridge_without_a_server():
-    done = subprocess.run([str(BIN), "mcp", "--server", "http://127.0.0.1:1"], capture_output=True, text=True, check=False,
+    done = subprocess.run([str(BIN), "mcp", "--url", "http://127.0.0.1:1/mcp"], capture_output=True, text=True, check=False,
                           input='{"jsonrpc":"2.0","id":1,"method":"ping"}\n', timeout=CALL_LIMIT_S)
     assert done.returncode == 0 and '"id":1' in done.stdout and '"error"' in done.stdout

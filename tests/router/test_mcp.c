@@ -2,6 +2,7 @@
  * refused. The messages are those that clients of either version send. */
 #include <stdio.h>
 #include <string.h>
+#include "router/mcp/mcp_bridge.h"
 #include "router/mcp/mcp_handles.h"
 #include "router/mcp/mcp_message.h"
 #include "router/mcp/mcp_server.h"
@@ -391,6 +392,69 @@ static void refuses_pages_of_others(void **test_state)
     web_disconnect(&connection);
 }
 
+/* What the bridge answers to these lines, one JSON a line; the last ones first are no matter. */
+static json_t *carry(const char *lines, const char *path, const char *key)
+{
+    char url[96], *text = NULL;
+    size_t size = 0;
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u%s", http_door_port(bench.web.door), path);
+    FILE *in = fmemopen((void *)lines, strlen(lines), "r"), *out = open_memstream(&text, &size);
+    const struct mcp_bridge_options options = {
+        .url = url, .key = key, .timeout_ms = 60000, .in = in, .out = out};
+    assert_int_equal(mcp_bridge_run(&options).code, ERR_OK);
+    (void)fclose(in);
+    (void)fclose(out);
+    json_t *answers = json_object();
+    char *rest = text;
+    for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
+        json_error_t error;
+        json_t *answer = json_loads(line, 0, &error);
+        assert_non_null(answer);
+        char id[16];
+        (void)snprintf(id, sizeof id, "%d", (int)json_integer_value(json_object_get(answer, "id")));
+        assert_int_equal(json_object_set_new(answers, id, answer), 0);
+    }
+    free(text);
+    return answers;
+}
+
+static void the_bridge_carries_both_protocols(void **test_state)
+{
+    (void)test_state;
+    json_t *answers =
+        carry("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":"
+              "\"2025-11-25\"}}\n"
+              "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n\r\n"
+              "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"complete\","
+              "\"arguments\":{\"prompt\":\"hi\"}," META "}}\n"
+              "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"server/discover\",\"params\":{" META "}}\n"
+              "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"nothing\"}\nnot json\n",
+              MCP_PATH, "a-key");
+    assert_int_equal(json_object_size(answers), 5);
+    assert_string_equal(text_of(json_object_get(json_object_get(answers, "2"), "result")), "Hello");
+    assert_true(json_is_object(json_object_get(json_object_get(answers, "3"), "result")));
+    assert_int_equal(code_of(json_object_get(answers, "4")), MCP_METHOD_NOT_FOUND);
+    assert_int_equal(code_of(json_object_get(answers, "0")), MCP_PARSE_ERROR);
+    json_decref(answers);
+}
+
+static void the_bridge_says_what_cannot_be_delivered(void **test_state)
+{
+    (void)test_state;
+    json_t *answers = carry("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"ping\"}\n", "/metrics/none", NULL);
+    /* OpenAI's error is JSON, and no answer of MCP. */
+    assert_int_equal(json_object_size(answers), 1);
+    assert_int_equal(code_of(json_object_get(answers, "7")), MCP_INTERNAL_ERROR);
+    json_decref(answers);
+    char *large = malloc(MCP_LINE_BYTES_MAX + 2);
+    memset(large, 'a', MCP_LINE_BYTES_MAX + 1);
+    large[MCP_LINE_BYTES_MAX + 1] = '\0';
+    answers = carry(large, MCP_PATH, NULL);
+    assert_int_equal(code_of(json_object_get(answers, "0")), MCP_INVALID_REQUEST);
+    json_decref(answers);
+    free(large);
+}
+
 static bool nobody_lives(const struct fake_counts *counts)
 {
     return counts->live == 0;
@@ -460,6 +524,8 @@ int main(void)
         cmocka_unit_test(reads_resources),
         cmocka_unit_test(refuses_what_disagrees),
         cmocka_unit_test(refuses_pages_of_others),
+        cmocka_unit_test(the_bridge_carries_both_protocols),
+        cmocka_unit_test(the_bridge_says_what_cannot_be_delivered),
         cmocka_unit_test(an_agent_that_leaves_cancels),
         cmocka_unit_test(handles_are_bounded_and_a_tenants),
     };

@@ -98,9 +98,12 @@ static void start(struct fixture *f, const char *prompt, const char *more, bool 
     assert_non_null(request);
     *out = (struct hearer){.text = {.limit_bytes = 1 << 20}};
     assert_true(buffer_append_text(&out->text, ""));
-    err_t e = provider_call_start(f->egress, &f->provider, &f->model, request, is_stream, &HANDLER, out,
+    struct shareable shareable;
+    assert_true(privacy_release(&(struct policy_decision){0}, false, request, &shareable));
+    err_t e = provider_call_start(f->egress, &f->provider, &f->model, &shareable, is_stream, &HANDLER, out,
                                   &dropped, &number);
     assert_int_equal(e.code, ERR_OK);
+    shareable_free(&shareable);
     json_decref(request);
 }
 
