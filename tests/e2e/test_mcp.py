@@ -1,78 +1,98 @@
-"""The MCP Python SDK against the router's MCP server: both protocols, over HTTP and over `bantam mcp`.
-
-A door with a service that answers the same to everybody stands in for a router: tests/router/mcp_door.c."""
+"""The router's MCP between the protocol's own Python client and a real engine, over HTTP and over `bantam mcp`."""
 
 import asyncio
-import subprocess
+import json
 
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.shared.exceptions import MCPError
 
-from conftest import BIN, CALL_LIMIT_S
+from conftest import BIN
+from route_tools import Provider, Router, route_config
 
-DOOR = BIN.parent / "tests/router/mcp_door"
-HI = [{"role": "user", "content": "hi"}]
+LOCAL_S = 60  # a limit for what should take moments
+MODES = ["2026-07-28", "legacy", "auto"]
 
 
 @pytest.fixture(scope="module")
-def door():
-    with subprocess.Popen([str(DOOR)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.stdin.close()
-        assert process.wait(timeout=CALL_LIMIT_S) == 0
+def provider():
+    opened = Provider()
+    yield opened
+    opened.close()
 
 
-def target(door, transport):
-    if transport == "http":
-        return f"{door}/mcp"
-    return StdioServerParameters(command=str(BIN), args=["mcp", "--url", f"{door}/mcp"])
+@pytest.fixture(scope="module")
+def router(directory, demo, provider):
+    opened = Router(directory, route_config([demo.target], {"mock": provider.url}))
+    opened.wait_health("SERVING")
+    yield opened
+    opened.stop()
 
 
-async def use_everything(client):
-    tools = {tool.name for tool in (await client.list_tools()).tools}
-    assert tools == {"complete", "route_explain", "escalate", "compare", "budget_status"}
-    answer = await client.call_tool("complete", {"messages": HI, "route": "local", "max_cost_usd": 0.01})
-    assert not answer.is_error and "Hello" in answer.content[0].text
-    handle = answer.structured_content["handle"]
-    again = await client.call_tool("escalate", {"handle": handle})
-    assert not again.is_error and "Hello" in again.content[0].text
-    both = await client.call_tool("compare", {"messages": HI, "models": ["a", "b"]})
-    assert not both.is_error
-    for name, arguments in (("route_explain", {"messages": HI}), ("budget_status", {})):
-        assert not (await client.call_tool(name, arguments)).is_error
-    assert (await client.call_tool("escalate", {"handle": "none"})).is_error
-    resources = {str(resource.uri) for resource in (await client.list_resources()).resources}
-    assert {"router://models", "router://prices", "router://engine/state"} <= resources
-    for uri in sorted(resources):
-        assert (await client.read_resource(uri)).contents[0].text.startswith("{")
-    with pytest.raises(MCPError):
-        await client.read_resource("router://nothing")
+def over(router, transport):
+    url = router.web + "/mcp"
+    return url if transport == "http" else StdioServerParameters(command=str(BIN), args=["mcp", "--url", url])
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def with_client(target, mode, use):
+    async def run():
+        async with asyncio.timeout(LOCAL_S):
+            async with Client(target, mode=mode) as client:
+                return await use(client)
+
+    return asyncio.run(run())
+
+
 @pytest.mark.parametrize("transport", ["http", "stdio"])
-def test_sdk(door, transport, mode):
-    async def talk():
-        async with Client(target(door, transport), mode=mode) as client:
-            expected = "2025-11-25" if mode == "legacy" else "2026-07-28"
-            assert client.protocol_version == expected
-            await use_everything(client)
+@pytest.mark.parametrize("mode", MODES)
+def test_an_agent_asks_the_local_model_and_then_the_frontier(router, provider, mode, transport):
+    provider.forget()
 
-    asyncio.run(asyncio.wait_for(talk(), CALL_LIMIT_S))
+    async def use(client):
+        tools = await client.list_tools()
+        assert {tool.name for tool in tools.tools} == {"complete", "route_explain", "escalate", "compare", "budget_status"}
+        answer = await client.call_tool("complete", {"prompt": "Say something.", "max_tokens": 8, "temperature": 0})
+        assert not answer.is_error, answer
+        assert answer.structured_content["answered_by"]["provider"] == "local"
+        assert answer.content[0].text == answer.structured_content["text"]
+        assert provider.asked == []
+        better = await client.call_tool("escalate", {"handle": answer.structured_content["handle"]})
+        assert better.content[0].text == provider.usual.text
+        assert better.structured_content["answered_by"]["provider"] == "mock"
+        assert float(better.structured_content["answered_by"]["cost_usd"]) > 0
+        assert provider.asked[0].body["messages"] == [{"role": "user", "content": "Say something."}]
+        return client.protocol_version
+
+    version = with_client(over(router, transport), mode, use)
+    assert version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
 
 
-def test_calls_beside_each_other(door):
-    async def talk():
-        async with Client(target(door, "stdio")) as client:
-            calls = [client.call_tool("complete", {"messages": HI}) for _ in range(20)]
-            answers = await asyncio.gather(*calls)
-            assert len({answer.structured_content["handle"] for answer in answers}) == 20
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_everything_else_that_is_offered(router, provider, mode):
+    provider.forget()
 
-    asyncio.run(asyncio.wait_for(talk(), CALL_LIMIT_S))
+    async def use(client):
+        explained = await client.call_tool("route_explain", {"prompt": "Why?", "route": "frontier"})
+        assert not explained.is_error, explained
+        assert provider.asked == []
+        kept = await client.call_tool("complete", {"prompt": "Secret.", "privacy": "local_only", "max_tokens": 4})
+        assert kept.structured_content["answered_by"]["provider"] == "local"
+        refused = await client.call_tool("escalate", {"handle": kept.structured_content["handle"]})
+        assert refused.is_error
+        assert provider.asked == []
+        compared = await client.call_tool("compare", {"prompt": "Which?", "models": ["local", "frontier"], "max_tokens": 4})
+        by = [answer["answered_by"]["provider"] for answer in compared.structured_content["answers"]]
+        assert by == ["local", "mock"]
+        budget = await client.call_tool("budget_status", {})
+        assert not budget.is_error, budget
+        wrong = await client.call_tool("complete", {"messages": [{"role": "user"}]})
+        assert wrong.is_error
+        uris = [str(resource.uri) for resource in (await client.list_resources()).resources]
+        for uri in uris + ["router://decisions/" + kept.structured_content["handle"]]:
+            contents = (await client.read_resource(uri)).contents
+            assert json.loads(contents[0].text)
+        with pytest.raises(Exception, match="no resource"):
+            await client.read_resource("router://nothing")
+        with pytest.raises(Exception, match="no tool"):
+            await client.call_tool("nothing", {})
 
-
-def test_the_bridge_without_a_server():
-    done = subprocess.run([str(BIN), "mcp", "--url", "http://127.0.0.1:1/mcp"], capture_output=True, text=True, check=False,
-                          input='{"jsonrpc":"2.0","id":1,"method":"ping"}\n', timeout=CALL_LIMIT_S)
-    assert done.returncode == 0 and '"id":1' in done.stdout and '"error"' in done.stdout
+    with_client(over(router, "http"), mode, use)
