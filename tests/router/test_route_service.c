@@ -476,7 +476,10 @@ static void it_says_why_and_what(void **state)
     json_decref(root);
     assert_int_equal(route_service_state(rig->router, &out).code, ERR_OK);
     root = parsed(&out);
-    assert_int_equal(json_integer_value(json_object_get(root, "requests")), 1);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "answers"), "frontier")), 1);
+    const json_t *provider = json_array_get(json_object_get(root, "providers"), 0);
+    assert_string_equal(json_string_value(json_object_get(provider, "model")), "p/big");
+    assert_string_equal(json_string_value(json_object_get(provider, "breaker")), "closed");
     assert_string_equal(text_at(root, "rollout", "stage"), "promoted");
     json_decref(root);
     assert_true(rig->service->vtable->metrics_text(rig->service, &out));
