@@ -7,14 +7,14 @@
 #include <stdbool.h>
 #include "router/policy/policy.h"
 
-/* Made by privacy_release alone. */
+/* Made by privacy_release alone; zero = empty. */
 struct shareable {
-    json_t *request_; /* OpenAI's form; owned. Read it through shareable_request */
+    json_t *request_; /* OpenAI's form; a reference of its own. Read it through shareable_request */
 };
 
 /* May this request leave the machine? False: it may not (the decision says local_only or refused, or the
  * process runs --offline), and *out is empty. The one place where that is asked. */
-bool privacy_release(const struct policy_decision *decision, bool is_offline, json_t *request,
+bool privacy_release(const struct policy_decision *decision, bool is_offline, const json_t *request,
                      struct shareable *out);
 const json_t *shareable_request(const struct shareable *shareable); /* NULL = empty */
 void shareable_free(struct shareable *shareable);

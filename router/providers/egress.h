@@ -40,6 +40,7 @@ struct egress_head {
 struct egress_times {
     int64_t started_ns, first_byte_ns, ended_ns;
     bool reused_connection;
+    bool was_sent; /* some of the request went out: it may be billed, whatever comes back */
 };
 
 struct egress_handler {

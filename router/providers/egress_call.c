@@ -313,13 +313,15 @@ void flight_resume(struct flight *flight)
 
 void flight_end(struct flight *flight, err_t error)
 {
-    long n_connects = 1;
+    long n_connects = 1, request_bytes = 0;
     if (flight->is_added) {
         curl_easy_getinfo(flight->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+        curl_easy_getinfo(flight->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
         curl_multi_remove_handle(flight->egress->multi, flight->easy);
     }
     flight->times.ended_ns = now_ns();
     flight->times.reused_connection = flight->is_added && n_connects == 0;
+    flight->times.was_sent = request_bytes > 0;
     egress_forget(flight->egress, flight);
     flight->handler->end(flight->context, error, &flight->times);
     flight_free(flight);

@@ -179,10 +179,13 @@ static err_t send_call(struct egress *egress, const struct provider *provider, c
 }
 
 err_t provider_call_start(struct egress *egress, const struct provider *provider,
-                          const struct provider_model *model, const json_t *request, bool is_stream,
-                          const struct provider_handler *handler, void *context,
+                          const struct provider_model *model, const struct shareable *shareable,
+                          bool is_stream, const struct provider_handler *handler, void *context,
                           struct provider_dropped *dropped, uint64_t *number)
 {
+    const json_t *request = shareable_request(shareable);
+    if (request == NULL)
+        return err_new(ERR_PERMISSION_DENIED, "this request must not leave the machine");
     struct call *call = mem_alloc(sizeof *call);
     if (call == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");

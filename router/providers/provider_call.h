@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/error.h"
+#include "router/policy/privacy.h"
 #include "router/providers/egress.h"
 #include "router/providers/provider.h"
 #include "router/providers/provider_answer.h"
@@ -41,8 +42,8 @@ struct provider_handler {
 
 /* Any thread. The request has passed provider_request_check for this model, and is only read here, now;
  * provider and model must live until the end. *number is egress.h's: egress_cancel and egress_resume take it.
- */
+ * PERMISSION_DENIED: what is to be shared is empty (privacy.h). */
 err_t provider_call_start(struct egress *egress, const struct provider *provider,
-                          const struct provider_model *model, const json_t *request, bool is_stream,
-                          const struct provider_handler *handler, void *context,
+                          const struct provider_model *model, const struct shareable *shareable,
+                          bool is_stream, const struct provider_handler *handler, void *context,
                           struct provider_dropped *dropped, uint64_t *number) ERR_MUST_CHECK;

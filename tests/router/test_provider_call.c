@@ -74,10 +74,13 @@ static struct outcome run_call(enum provider_kind kind, const struct script_step
     assert_true(buffer_append_text(&outcome.hearer.text, ""));
     struct provider_dropped dropped;
     uint64_t number;
-    err_t e = provider_call_start(egress, &provider, &model, request, is_stream, &HANDLER, &outcome.hearer,
+    struct shareable shareable;
+    assert_true(privacy_release(&(struct policy_decision){0}, false, request, &shareable));
+    err_t e = provider_call_start(egress, &provider, &model, &shareable, is_stream, &HANDLER, &outcome.hearer,
                                   &dropped, &number);
     assert_int_equal(e.code, ERR_OK);
     assert_int_equal(dropped.parameters, kind == PROVIDER_ANTHROPIC ? parameter_bit(PARAMETER_seed) : 0);
+    shareable_free(&shareable);
     json_decref(request); /* it was read at the start */
     while (event_count_read(&outcome.hearer.ended) == 0)
         event_count_wait(&outcome.hearer.ended, 0, -1);
@@ -181,9 +184,9 @@ static void what_is_whole_needs_no_good_end(void **state)
                              open[] = {{STEP_READ, NULL},
                                        {STEP_SEND, STREAM_HEAD TEXT END DONE},
                                        {STEP_UNTIL_GONE, NULL}};
-    const struct script_step *SCRIPTS[] = {reset, open};
+    const struct script_step *ENDINGS[] = {reset, open};
     for (int i = 0; i < 2; i++) {
-        struct outcome outcome = run_call(PROVIDER_OPENAI, SCRIPTS[i], true, err_ok());
+        struct outcome outcome = run_call(PROVIDER_OPENAI, ENDINGS[i], true, err_ok());
         /* A reset may overtake the bytes before it: then it is cut, and says so. */
         if (i > 0 || outcome.hearer.result.error.code == ERR_OK)
             assert_success(&outcome);

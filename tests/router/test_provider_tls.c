@@ -102,9 +102,12 @@ static void run_call(const struct world *world, const char *ca_file, bool is_str
     struct provider_dropped dropped;
     uint64_t number;
     *hearer = (struct hearer){0};
-    err_t e = provider_call_start(egress, &provider, &model, request, is_stream, &HANDLER, hearer, &dropped,
-                                  &number);
+    struct shareable shareable;
+    assert_true(privacy_release(&(struct policy_decision){0}, false, request, &shareable));
+    err_t e = provider_call_start(egress, &provider, &model, &shareable, is_stream, &HANDLER, hearer,
+                                  &dropped, &number);
     assert_int_equal(e.code, ERR_OK);
+    shareable_free(&shareable);
     json_decref(request);
     while (event_count_read(&hearer->ended) == 0)
         event_count_wait(&hearer->ended, 0, -1);

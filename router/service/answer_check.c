@@ -1,0 +1,183 @@
+#include "router/service/answer_check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { PLACE_BYTES_MAX = 128 };
+
+struct checker {
+    const json_t *root; /* schema */
+    uint32_t n_steps;
+};
+
+struct place {
+    char text[PLACE_BYTES_MAX];
+};
+
+/* name: of a property; NULL = the element at index. */
+static struct place inside(const struct place *place, const char *name, size_t index)
+{
+    struct place out;
+    char step[48];
+    if (name)
+        snprintf(step, sizeof step, ".%.40s", name);
+    else
+        snprintf(step, sizeof step, "[%zu]", index);
+    snprintf(out.text, sizeof out.text, "%.79s%s", place->text, step);
+    return out;
+}
+
+#define UNFIT(place, ...) err_prefix(err_new(ERR_DATA_LOSS, __VA_ARGS__), "%s", (place)->text)
+
+static bool is_of_type(const json_t *value, const char *type)
+{
+    if (strcmp(type, "integer") == 0)
+        return json_is_integer(value) ||
+               (json_is_real(value) && json_real_value(value) == (double)(int64_t)json_real_value(value));
+    return (strcmp(type, "object") == 0 && json_is_object(value)) ||
+           (strcmp(type, "array") == 0 && json_is_array(value)) ||
+           (strcmp(type, "string") == 0 && json_is_string(value)) ||
+           (strcmp(type, "number") == 0 && json_is_number(value)) ||
+           (strcmp(type, "boolean") == 0 && json_is_boolean(value)) ||
+           (strcmp(type, "null") == 0 && json_is_null(value));
+}
+
+static err_t check_type(const json_t *schema, const json_t *value, const struct place *place)
+{
+    const json_t *type = json_object_get(schema, "type");
+    if (json_is_string(type))
+        return is_of_type(value, json_string_value(type))
+                   ? err_ok()
+                   : UNFIT(place, "it must be of type %.20s", json_string_value(type));
+    if (!json_is_array(type))
+        return err_ok();
+    for (size_t i = 0; i < json_array_size(type); i++) {
+        const char *one = json_string_value(json_array_get(type, i));
+        if (one && is_of_type(value, one))
+            return err_ok();
+    }
+    return UNFIT(place, "it is of none of the types that it may have");
+}
+
+static err_t check_values(const json_t *schema, const json_t *value, const struct place *place)
+{
+    const json_t *one = json_object_get(schema, "const"), *list = json_object_get(schema, "enum");
+    if (one && !json_equal(one, value))
+        return UNFIT(place, "it is not the one value that it may have");
+    if (!json_is_array(list))
+        return err_ok();
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (json_equal(json_array_get(list, i), value))
+            return err_ok();
+    }
+    return UNFIT(place, "it is none of the values that it may have");
+}
+
+static err_t check(struct checker *checker, const json_t *schema, const json_t *value,
+                   const struct place *place, int depth);
+
+static err_t check_object(struct checker *checker, const json_t *schema, const json_t *value,
+                          const struct place *place, int depth)
+{
+    const json_t *properties = json_object_get(schema, "properties"),
+                 *required = json_object_get(schema, "required"),
+                 *more = json_object_get(schema, "additionalProperties");
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (name && json_object_get(value, name) == NULL)
+            return UNFIT(place, "\"%.40s\" is missing", name);
+    }
+    const char *name;
+    json_t *member;
+    json_object_foreach((json_t *)value, name, member)
+    {
+        struct place at = inside(place, name, 0);
+        const json_t *own = json_object_get(properties, name);
+        if (own == NULL && json_is_false(more))
+            return UNFIT(&at, "the schema has no such property");
+        if (own || json_is_object(more))
+            TRY(check(checker, own ? own : more, member, &at, depth));
+    }
+    return err_ok();
+}
+
+/* "#/$defs/NAME"; NULL = not one of these. */
+static const json_t *referred(const struct checker *checker, const char *reference)
+{
+    static const char *const PLACES[] = {"$defs", "definitions"};
+    if (strcmp(reference, "#") == 0)
+        return checker->root;
+    for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++) {
+        char start[24];
+        int length = snprintf(start, sizeof start, "#/%s/", PLACES[i]);
+        if (strncmp(reference, start, (size_t)length) == 0)
+            return json_object_get(json_object_get(checker->root, PLACES[i]), reference + length);
+    }
+    return NULL;
+}
+
+static err_t check_any(struct checker *checker, const json_t *schemas, const json_t *value,
+                       const struct place *place, int depth)
+{
+    size_t n = json_array_size(schemas);
+    for (size_t i = 0; i < n; i++) {
+        if (check(checker, json_array_get(schemas, i), value, place, depth).code == ERR_OK)
+            return err_ok();
+    }
+    return n == 0 ? err_ok() : UNFIT(place, "it fits none of the schemas that it may fit");
+}
+
+static err_t check(struct checker *checker, const json_t *schema, const json_t *value,
+                   const struct place *place, int depth)
+{
+    if (json_is_false(schema))
+        return UNFIT(place, "nothing may be here");
+    if (!json_is_object(schema) || depth >= ANSWER_CHECK_DEPTH_MAX ||
+        checker->n_steps++ >= ANSWER_CHECK_STEPS_MAX)
+        return err_ok();
+    const char *reference = json_string_value(json_object_get(schema, "$ref"));
+    if (reference)
+        TRY(check(checker, referred(checker, reference), value, place, depth + 1));
+    TRY(check_type(schema, value, place));
+    TRY(check_values(schema, value, place));
+    TRY(check_any(checker, json_object_get(schema, "anyOf"), value, place, depth + 1));
+    if (json_is_object(value))
+        return check_object(checker, schema, value, place, depth + 1);
+    const json_t *items = json_object_get(schema, "items");
+    for (size_t i = 0; items && i < json_array_size(value); i++) {
+        struct place at = inside(place, NULL, i);
+        TRY(check(checker, items, json_array_get(value, i), &at, depth + 1));
+    }
+    return err_ok();
+}
+
+static bool has_type(const json_t *format, const char *type)
+{
+    const char *own = json_string_value(json_object_get(format, "type"));
+    return own && strcmp(own, type) == 0;
+}
+
+bool answer_check_is_due(const json_t *response_format)
+{
+    return has_type(response_format, "json_object") || has_type(response_format, "json_schema");
+}
+
+err_t answer_check(const json_t *response_format, const char *text, size_t text_bytes)
+{
+    if (!answer_check_is_due(response_format))
+        return err_ok();
+    json_error_t why;
+    json_t *value = json_loadb(text, text_bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &why);
+    if (value == NULL)
+        return err_new(ERR_DATA_LOSS, "the answer is not the JSON that was asked for: %.100s", why.text);
+    struct place place = {"answer"};
+    const json_t *schema = json_object_get(json_object_get(response_format, "json_schema"), "schema");
+    struct checker checker = {.root = schema};
+    err_t e = err_ok();
+    if (has_type(response_format, "json_object") && !json_is_object(value))
+        e = UNFIT(&place, "it must be an object");
+    else if (schema)
+        e = check(&checker, schema, value, &place, 0);
+    json_decref(value);
+    return e;
+}

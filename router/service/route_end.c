@@ -1,0 +1,103 @@
+/* What is written of a request that has ended, on the worker. */
+#include <stddef.h>
+#include <string.h>
+#include <time.h>
+#include "router/service/route_internal.h"
+
+int64_t route_unix_ms(void *ignored)
+{
+    (void)ignored;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int64_t span_us(int64_t from_ns, int64_t to_ns)
+{
+    return to_ns == 0 ? -1 : (to_ns - from_ns) / 1000;
+}
+
+/* Strings live as long as the request. */
+static struct decision_entry entry_of(const struct stream *stream)
+{
+    const struct route_snapshot *snapshot = stream->snapshot;
+    const struct route_question *question = &stream->question;
+    const struct sampling_params *sampling = &stream->request->sampling;
+    bool is_answered = stream->end_error.code == ERR_OK;
+    return (struct decision_entry){
+        .unix_ms = stream->unix_ms,
+        .id = stream->decision_id,
+        .request_id = stream->request->request_id,
+        .tenant = question->input.tenant,
+        .model = question->input.model,
+        .provider = stream->provider_name,
+        .answered_by = stream->model_name,
+        .tier = snapshot->tiers[stream->tier].tier->name,
+        .reason = stream->reason,
+        .rule = question->decision.rule,
+        .cache = stream->source.cache,
+        .policy_id = snapshot_config(snapshot)->policy_id,
+        .fingerprint = stream->fingerprint,
+        .stage = ROLLOUT_STAGE_NAMES[rollout_stage_now(snapshot_rollout(snapshot))],
+        .error = is_answered ? "" : err_code_name(stream->end_error.code),
+        .finish_reason = finish_reason_name(stream->end_reason),
+        .seed = sampling->set & SAMPLING_SEED ? sampling->seed : 0,
+        .local_only = question->decision.local_only,
+        .escalated = stream->was_escalated,
+        .hedged = stream->was_hedged,
+        .attempts = stream->n_attempts,
+        .difficulty = question->input.difficulty,
+        .confidence = stream->estimate < 0 ? -1 : 1 - stream->estimate,
+        .prompt_tokens = question->prompt_tokens,
+        .predicted_ttft_ms = question->input.ttft_ms[stream->tier],
+        .queue_us = -1,
+        .first_token_us = span_us(stream->submitted_ns, stream->first_event_ns),
+        .total_us = span_us(stream->submitted_ns, stream->ended_ns),
+        .usage = stream->usage,
+        .cost = stream->cost,
+        .frontier_cost = route_frontier_cost(stream),
+        .input = &question->input,
+        .n_tiers = snapshot->n_tiers,
+        .request = question->json,
+    };
+}
+
+static void count_saved(const struct stream *stream)
+{
+    nanodollars there = route_frontier_cost(stream);
+    if (stream->end_error.code == ERR_OK && stream->cost >= 0 && there > stream->cost)
+        metric_add(&route_metrics_counts(stream->service->route_metrics)->saved[0],
+                   (uint64_t)(there - stream->cost));
+}
+
+static void write_end(struct worker_job *job)
+{
+    struct stream *stream = (struct stream *)((char *)job - offsetof(struct stream, end_job));
+    route_cache_done(stream);
+    count_saved(stream);
+    struct decision_log *log = snapshot_log(stream->snapshot);
+    if (log) {
+        pthread_mutex_lock(&stream->lock);
+        struct decision_entry entry = entry_of(stream);
+        decision_log_write(log, &entry);
+        pthread_mutex_unlock(&stream->lock);
+    }
+    stream_unref(stream);
+}
+
+void route_post_end_locked(struct stream *stream)
+{
+    stream_ref(stream);
+    stream->end_job.run = write_end;
+    route_worker_post(stream->service->worker, &stream->end_job);
+}
+
+void route_log_refusal(struct stream *stream, const err_t *error)
+{
+    struct decision_log *log = snapshot_log(stream->snapshot);
+    stream->end_error = *error;
+    if (log == NULL)
+        return;
+    struct decision_entry entry = entry_of(stream);
+    decision_log_write(log, &entry);
+}

@@ -1,0 +1,409 @@
+#include "router/service/route_question.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "router/providers/provider_request.h"
+
+enum {
+    BYTES_PER_TOKEN = 4,           /* a guess, for decisions */
+    BYTES_PER_TOKEN_LEAST = 2,     /* for money */
+    TOKENS_PER_TURN = 8,           /* what a template adds */
+    TOKENS_PER_PART = 2000,        /* of an image, audio or file */
+    OUTPUT_TOKENS_GUESS = 4096,    /* where nobody says how long an answer may be */
+    PROVIDER_TTFT_GUESS_MS = 1000, /* of a provider that was never asked */
+};
+#define NS_PER_MS INT64_C(1000000)
+
+/* --- the one form */
+
+static bool set_new(json_t *object, const char *name, json_t *value)
+{
+    return value && json_object_set_new(object, name, value) == 0;
+}
+
+static json_t *messages_of(const struct request *request)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < request->n_messages; i++) {
+        const struct chat_message *message = &request->messages[i];
+        json_t *one = json_object();
+        bool fits = one && set_new(one, "role", json_string(message->role)) &&
+                    set_new(one, "content",
+                            json_stringn(message->content ? message->content : "", message->content_bytes));
+        if (!fits || json_array_append(list, one) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+        json_decref(one);
+    }
+    return list;
+}
+
+static json_t *ids_of(const uint32_t *ids, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < n; i++)
+        (void)json_array_append_new(list, json_integer(ids[i]));
+    return list;
+}
+
+static json_t *texts_of(const char *const *texts, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < n; i++)
+        (void)json_array_append_new(list, json_string(texts[i]));
+    return list;
+}
+
+static json_t *biases_of(const struct sampling_params *sampling)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; object && i < sampling->n_logit_bias; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "%u", sampling->logit_bias[i].token_id);
+        (void)json_object_set_new(object, name, json_real((double)sampling->logit_bias[i].bias));
+    }
+    return object;
+}
+
+static bool set_lists(json_t *object, const struct sampling_params *sampling)
+{
+    return (sampling->n_stop == 0 || set_new(object, "stop", texts_of(sampling->stop, sampling->n_stop))) &&
+           (sampling->n_stop_token_ids == 0 ||
+            set_new(object, "stop_token_ids",
+                    ids_of(sampling->stop_token_ids, sampling->n_stop_token_ids))) &&
+           (sampling->n_allowed_token_ids == 0 ||
+            set_new(object, "allowed_token_ids",
+                    ids_of(sampling->allowed_token_ids, sampling->n_allowed_token_ids))) &&
+           (sampling->n_bad_words == 0 ||
+            set_new(object, "bad_words", texts_of(sampling->bad_words, sampling->n_bad_words))) &&
+           (sampling->n_logit_bias == 0 || set_new(object, "logit_bias", biases_of(sampling)));
+}
+
+/* Floats as people write them: 0.7 and not 0.699999988079071. */
+static json_t *float_of(float value)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, "%.7g", (double)value);
+    double number = 0;
+    (void)sscanf(text, "%lf", &number);
+    return json_real(number);
+}
+
+static bool set_scalars(json_t *object, const struct sampling_params *s)
+{
+    const struct {
+        enum sampling_field field;
+        const char *name;
+        json_t *value;
+    } FIELDS[] = {
+        {SAMPLING_TEMPERATURE, "temperature", float_of(s->temperature)},
+        {SAMPLING_TOP_P, "top_p", float_of(s->top_p)},
+        {SAMPLING_TOP_K, "top_k", json_integer(s->top_k)},
+        {SAMPLING_MIN_P, "min_p", float_of(s->min_p)},
+        {SAMPLING_REPETITION_PENALTY, "repetition_penalty", float_of(s->repetition_penalty)},
+        {SAMPLING_PRESENCE_PENALTY, "presence_penalty", float_of(s->presence_penalty)},
+        {SAMPLING_FREQUENCY_PENALTY, "frequency_penalty", float_of(s->frequency_penalty)},
+        {SAMPLING_SEED, "seed", json_integer((json_int_t)(s->seed & INT64_MAX))},
+        {SAMPLING_MAX_TOKENS, "max_tokens", s->max_tokens > 0 ? json_integer(s->max_tokens) : json_null()},
+        {SAMPLING_MIN_TOKENS, "min_tokens", json_integer(s->min_tokens)},
+        {SAMPLING_N, "n", json_integer(s->n)},
+        {SAMPLING_IGNORE_EOS, "ignore_eos", json_boolean(s->ignore_eos)},
+        {SAMPLING_LOGPROBS, "logprobs", json_boolean(s->logprobs >= 0)},
+        {SAMPLING_LOGPROBS, "top_logprobs", s->logprobs > 0 ? json_integer(s->logprobs) : json_null()},
+        {SAMPLING_PROMPT_LOGPROBS, "prompt_logprobs",
+         s->prompt_logprobs >= 0 ? json_integer(s->prompt_logprobs) : json_null()},
+        {SAMPLING_SKIP_SPECIAL_TOKENS, "skip_special_tokens", json_boolean(s->skip_special_tokens)},
+        {SAMPLING_INCLUDE_STOP, "include_stop_str_in_output", json_boolean(s->include_stop_str_in_output)},
+    };
+    bool fits = true;
+    for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++) {
+        if (s->set & FIELDS[i].field)
+            fits = set_new(object, FIELDS[i].name, FIELDS[i].value) && fits;
+        else
+            json_decref(FIELDS[i].value);
+    }
+    return fits;
+}
+
+/* What came as OpenAI's JSON is what it is; other doors' requests are written in that form. NULL in *out for
+ * a request that has no messages: its text means something to our models alone. */
+static err_t write_json(const struct request *request, json_t **out)
+{
+    *out = NULL;
+    if (request->prompt_kind != PROMPT_MESSAGES || request->n_output_prefix_ids > 0)
+        return err_ok();
+    if (request->original) {
+        *out = json_incref(request->original);
+        return err_ok();
+    }
+    json_t *object = json_object();
+    bool fits = object && set_new(object, "messages", messages_of(request)) &&
+                set_scalars(object, &request->sampling) && set_lists(object, &request->sampling) &&
+                (!request->no_generation_prompt || set_new(object, "add_generation_prompt", json_false()));
+    if (fits) {
+        *out = object;
+        return err_ok();
+    }
+    json_decref(object);
+    return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
+}
+
+/* --- what it shows */
+
+static void estimate(struct route_question *question, const struct request *request)
+{
+    uint64_t bytes = question->signals.text_bytes, n_tokens;
+    uint64_t parts =
+        (uint64_t)question->signals.n_images + question->signals.n_audio + question->signals.n_files;
+    if (request->prompt_kind == PROMPT_TOKEN_IDS)
+        n_tokens = request->n_token_ids;
+    else
+        n_tokens = (request->prompt_kind == PROMPT_TEXT ? request->text_bytes : bytes) / BYTES_PER_TOKEN + 1;
+    n_tokens += request->n_messages * TOKENS_PER_TURN;
+    question->prompt_tokens = n_tokens;
+    question->input_bound =
+        bytes / BYTES_PER_TOKEN_LEAST + request->n_messages * TOKENS_PER_TURN + parts * TOKENS_PER_PART + 1;
+    question->output_bound = question->signals.max_tokens;
+}
+
+static err_t read_hints(const struct request *request, struct route_question *question)
+{
+    question->hints = ROUTE_HINTS_NONE;
+    if (request->original)
+        TRY(route_hints_of_body(request->original, &question->hints));
+    for (size_t i = 0; i < request->n_hints; i++)
+        TRY(route_hint_set(&question->hints, request->hints[i].name, request->hints[i].value));
+    return err_ok();
+}
+
+static void take_signals(struct route_question *question, const struct request *request)
+{
+    if (question->json)
+        question->signals = request_signals_of(question->json);
+    else if (request->original)
+        question->signals = request_signals_of(request->original);
+    else
+        question->signals.text_bytes = request->text_bytes;
+    if (question->signals.max_tokens == 0 && (request->sampling.set & SAMPLING_MAX_TOKENS))
+        question->signals.max_tokens = request->sampling.max_tokens;
+}
+
+/* Whoever names a tier, or a model as the tiers do, wishes it where the policy has a word for that: the first
+ * tier or the last. */
+static void read_wish(const struct route_snapshot *snapshot, struct route_question *question)
+{
+    if (question->hints.route != WISH_AUTO)
+        return;
+    const char *asked = question->input.model;
+    for (size_t i = 0; i < snapshot->n_tiers; i++) {
+        const struct policy_tier *tier = snapshot->tiers[i].tier;
+        bool is_named = strcmp(tier->name, asked) == 0;
+        for (size_t j = 0; j < tier->n_models; j++)
+            is_named = is_named || strcmp(tier->models[j], asked) == 0;
+        if (!is_named)
+            continue;
+        if (i == 0)
+            question->hints.route = WISH_LOCAL;
+        else if (i == snapshot->n_tiers - 1)
+            question->hints.route = WISH_FRONTIER;
+        return;
+    }
+}
+
+/* --- where it may go */
+
+nanodollars route_question_estimate(const struct route_question *question,
+                                    const struct route_upstream *upstream)
+{
+    if (upstream->is_local)
+        return 0;
+    uint64_t output = question->output_bound;
+    if (output == 0)
+        output = upstream->model->max_output_tokens;
+    if (output == 0)
+        output = OUTPUT_TOKENS_GUESS;
+    return price_estimate(&upstream->model->price, question->input_bound, output);
+}
+
+static err_t check_provider(const struct question_context *context, const struct request *request,
+                            const struct route_question *question, const struct route_upstream *upstream)
+{
+    if (context->is_offline)
+        return err_new(ERR_UNAVAILABLE, "the router runs offline");
+    if (request->takes_ids_only)
+        return err_new(ERR_UNIMPLEMENTED,
+                       "the client's protocol has token ids alone, and providers give none");
+    if (question->json == NULL)
+        return err_new(ERR_UNIMPLEMENTED, "prompts without messages stay here");
+    if (question->hints.max_cost >= 0 &&
+        route_question_estimate(question, upstream) > question->hints.max_cost)
+        return err_new(ERR_QUOTA_EXCEEDED, "it may cost more than max_cost");
+    return provider_request_check(upstream->model, question->json);
+}
+
+static uint64_t least_context(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* The first model's reason stands for the tier, when none of them can be asked. */
+static void keep_reason(struct route_question *question, size_t tier, const char *reason)
+{
+    if (question->why_not[tier] == NULL)
+        question->why_not[tier] = mem_strdup(reason);
+}
+
+static void look_at_local(const struct question_context *context, const struct request *request,
+                          struct route_question *question, size_t at)
+{
+    const struct route_tier *tier = &context->snapshot->tiers[at];
+    struct local_fleet *fleet = snapshot_fleet(context->snapshot);
+    struct policy_input *input = &question->input;
+    input->is_down[at] = true;
+    for (size_t i = 0; i < tier->tier->n_models; i++) {
+        struct local_view view;
+        if (!local_fleet_view(fleet, tier->upstreams[i].local, &view))
+            continue;
+        if (view.has_info)
+            input->context_tokens[at] = least_context(input->context_tokens[at], view.info.max_model_len);
+        if (request->beyond) {
+            keep_reason(question, at, request->beyond);
+            continue;
+        }
+        question->can_take[at] |= (uint8_t)(1u << i);
+        if (view.n_up == 0)
+            continue;
+        input->is_down[at] = false;
+        int64_t ttft_ns = local_fleet_predict_ttft_ns(fleet, tier->upstreams[i].local, request);
+        if (ttft_ns >= 0 && (input->ttft_ms[at] < 0 || ttft_ns / NS_PER_MS < input->ttft_ms[at]))
+            input->ttft_ms[at] = ttft_ns / NS_PER_MS;
+    }
+}
+
+static void look_at_providers(const struct question_context *context, const struct request *request,
+                              struct route_question *question, size_t at)
+{
+    const struct route_tier *tier = &context->snapshot->tiers[at];
+    struct policy_input *input = &question->input;
+    input->is_down[at] = true;
+    for (size_t i = 0; i < tier->tier->n_models; i++) {
+        const struct route_upstream *upstream = &tier->upstreams[i];
+        input->context_tokens[at] = least_context(input->context_tokens[at], upstream->model->context_tokens);
+        err_t e = check_provider(context, request, question, upstream);
+        if (e.code != ERR_OK) {
+            keep_reason(question, at, e.message);
+            continue;
+        }
+        question->can_take[at] |= (uint8_t)(1u << i);
+        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN)
+            continue;
+        int64_t ttft_ns = upstream_first_token_ns(context->upstreams, upstream->state, 0.5);
+        if (input->is_down[at])
+            input->ttft_ms[at] = ttft_ns < 0 ? PROVIDER_TTFT_GUESS_MS : ttft_ns / NS_PER_MS;
+        input->is_down[at] = false;
+    }
+}
+
+/* What the cheapest call to a provider may cost; -1 = none can be asked. */
+static nanodollars cheapest(const struct question_context *context, const struct route_question *question)
+{
+    nanodollars least = -1;
+    for (size_t t = 0; t < context->snapshot->n_tiers; t++) {
+        const struct route_tier *tier = &context->snapshot->tiers[t];
+        for (size_t i = 0; !tier->tier->is_local && i < tier->tier->n_models; i++) {
+            nanodollars cost = route_question_estimate(question, &tier->upstreams[i]);
+            if ((question->can_take[t] & 1u << i) && (least < 0 || cost < least))
+                least = cost;
+        }
+    }
+    return least;
+}
+
+static bool is_over(const struct ledger_balance *balance, nanodollars more, nanodollars limit)
+{
+    return limit > 0 && money_add(money_add(balance->spent, balance->reserved), more) > limit;
+}
+
+/* A ledger that cannot be read lets nobody spend. */
+static bool is_broke(const struct question_context *context, const struct route_question *question)
+{
+    const struct ledger_budget *budget =
+        route_config_budget(snapshot_config(context->snapshot), question->input.tenant);
+    if (budget == NULL || (budget->per_day == 0 && budget->per_month == 0))
+        return false;
+    nanodollars more = cheapest(context, question);
+    struct ledger_balance today, this_month;
+    if (more < 0)
+        return false;
+    if (ledger_balance(context->ledger, question->input.tenant, &today, &this_month).code != ERR_OK)
+        return true;
+    return is_over(&today, more, budget->per_day) || is_over(&this_month, more, budget->per_month);
+}
+
+static void fill_input(const struct question_context *context, const struct request *request,
+                       struct route_question *question)
+{
+    struct policy_input *input = &question->input;
+    input->intent = "";
+    input->difficulty = -1;
+    input->prompt_tokens = question->prompt_tokens;
+    for (size_t i = 0; i < context->snapshot->n_tiers; i++) {
+        input->ttft_ms[i] = -1;
+        if (context->snapshot->tiers[i].tier->is_local)
+            look_at_local(context, request, question, i);
+        else
+            look_at_providers(context, request, question, i);
+        if (question->can_take[i] == 0)
+            input->cannot_cross[i] = question->why_not[i] ? question->why_not[i] : "it cannot be sent there";
+    }
+    input->is_broke = is_broke(context, question);
+}
+
+err_t route_question_read(const struct question_context *context, const struct request *request,
+                          struct route_question *out)
+{
+    *out = (struct route_question){.input = {.tenant = request->tenant ? request->tenant : "",
+                                             .model = request->model ? request->model : ""}};
+    TRY(read_hints(request, out));
+    TRY(write_json(request, &out->json));
+    take_signals(out, request);
+    estimate(out, request);
+    read_wish(context->snapshot, out);
+    fill_input(context, request, out);
+    return err_ok();
+}
+
+void route_question_free(struct route_question *question)
+{
+    json_decref(question->json);
+    for (size_t i = 0; i < POLICY_TIERS_MAX; i++)
+        mem_free(question->why_not[i]);
+    *question = (struct route_question){0};
+}
+
+void route_question_decide(struct route_question *question, const struct question_context *context,
+                           struct buffer *trace)
+{
+    question->input.signals = &question->signals;
+    question->input.hints = &question->hints;
+    question->decision = policy_decide(snapshot_config(context->snapshot)->policy, &question->input, trace);
+}
+
+err_t route_question_refusal(const struct route_question *question)
+{
+    const struct policy_decision *decision = &question->decision;
+    const char *why = question->input.cannot_cross[decision->tier];
+    switch (decision->reason) {
+    case REASON_BUDGET:
+        return err_new(ERR_QUOTA_EXCEEDED, "the budget of tenant \"%.64s\" is spent", question->input.tenant);
+    case REASON_CANNOT_CROSS:
+        return err_new(ERR_UNIMPLEMENTED, "nobody can answer this request: %.300s", why ? why : "");
+    default:
+        return err_new(ERR_UNAVAILABLE, "%s",
+                       decision->local_only ? "no engine is up, and this request must not leave the machine"
+                                            : "nobody is up who could answer this request");
+    }
+}

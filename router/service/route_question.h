@@ -1,0 +1,43 @@
+/* What is asked, looked at: the request in its one form, what it shows of itself, where it may go, and what
+ * the policy makes of it. Nobody is called. */
+#pragma once
+
+#include <jansson.h>
+#include "api/request.h"
+#include "router/policy/policy.h"
+#include "router/service/route_snapshot.h"
+
+struct question_context {
+    struct route_snapshot *snapshot;
+    struct upstream_table *upstreams;
+    struct ledger *ledger;
+    bool is_offline;
+    int64_t now_ns;
+};
+
+/* Belongs to one request; strings of tenant and model are the request's. */
+struct route_question {
+    json_t *json; /* OpenAI's form; NULL = it has none, and stays here. Owned */
+    struct request_signals signals;
+    struct route_hints hints;
+    uint64_t prompt_tokens;             /* estimated */
+    uint64_t input_bound, output_bound; /* tokens, at most, for what may have to be paid */
+    uint8_t can_take[POLICY_TIERS_MAX]; /* bit i: the i-th model of the tier can be asked */
+    char *why_not[POLICY_TIERS_MAX];    /* owned; where input.cannot_cross is */
+    struct policy_input input;
+    struct policy_decision decision;
+};
+
+/* request outlives the question. INVALID_ARGUMENT: a hint that makes no sense; RESOURCE_EXHAUSTED. On an
+ * error nothing is left behind. */
+err_t route_question_read(const struct question_context *context, const struct request *request,
+                          struct route_question *out) ERR_MUST_CHECK;
+void route_question_free(struct route_question *question);
+/* trace: as policy_decide's. */
+void route_question_decide(struct route_question *question, const struct question_context *context,
+                           struct buffer *trace);
+/* Why it is refused, as the error that the client gets. */
+err_t route_question_refusal(const struct route_question *question);
+/* The most that a call of this model can cost. */
+nanodollars route_question_estimate(const struct route_question *question,
+                                    const struct route_upstream *upstream);

@@ -1,0 +1,81 @@
+/* What is known of the models that are asked: breakers, times, calls under way. */
+#include <string.h>
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "router/service/route_snapshot.h"
+
+void upstream_table_open(struct upstream_table *table, struct route_metrics *metrics)
+{
+    int failure = pthread_mutex_init(&table->lock, NULL);
+    ASSERT(failure == 0);
+    table->first = NULL;
+    table->metrics = metrics;
+    table->breaker = breaker_options_default();
+}
+
+void upstream_table_close(struct upstream_table *table)
+{
+    for (struct upstream_state *state = table->first, *next; state; state = next) {
+        next = state->next;
+        mem_free((char *)state->name);
+        mem_free(state);
+    }
+    pthread_mutex_destroy(&table->lock);
+}
+
+uint64_t upstream_ask(struct upstream_table *table, struct upstream_state *state, int64_t now_ns)
+{
+    pthread_mutex_lock(&table->lock);
+    uint64_t ticket = breaker_ask(&state->breaker, now_ns);
+    if (ticket)
+        state->n_live++;
+    pthread_mutex_unlock(&table->lock);
+    if (ticket)
+        metric_add(&state->counts->calls[0], 1);
+    return ticket;
+}
+
+void upstream_called(struct upstream_table *table, struct upstream_state *state,
+                     const struct upstream_report *report, int64_t now_ns)
+{
+    pthread_mutex_lock(&table->lock);
+    if (report->code == ERR_OK)
+        breaker_succeeded(&state->breaker, report->ticket, &table->breaker);
+    else if (report->is_its_fault)
+        breaker_failed(&state->breaker, report->ticket, &table->breaker, now_ns, report->retry_after_ns);
+    else
+        breaker_gave_up(&state->breaker, report->ticket);
+    if (report->first_token_ns >= 0)
+        time_sketch_add(&state->first_token, report->first_token_ns);
+    ASSERT(state->n_live > 0);
+    state->n_live--;
+    enum breaker_state breaker = breaker_state_at(&state->breaker, now_ns);
+    pthread_mutex_unlock(&table->lock);
+    upstream_counts_call(state->counts, report->code, report->first_token_ns, report->whole_ns);
+    upstream_counts_breaker(state->counts, breaker);
+}
+
+enum breaker_state upstream_breaker(struct upstream_table *table, struct upstream_state *state,
+                                    int64_t now_ns)
+{
+    pthread_mutex_lock(&table->lock);
+    enum breaker_state breaker = breaker_state_at(&state->breaker, now_ns);
+    pthread_mutex_unlock(&table->lock);
+    return breaker;
+}
+
+int64_t upstream_first_token_ns(struct upstream_table *table, struct upstream_state *state, double share)
+{
+    pthread_mutex_lock(&table->lock);
+    int64_t time_ns = time_sketch_quantile_ns(&state->first_token, share);
+    pthread_mutex_unlock(&table->lock);
+    return time_ns;
+}
+
+uint32_t upstream_live(struct upstream_table *table, struct upstream_state *state)
+{
+    pthread_mutex_lock(&table->lock);
+    uint32_t n = state->n_live;
+    pthread_mutex_unlock(&table->lock);
+    return n;
+}
