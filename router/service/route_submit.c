@@ -102,13 +102,13 @@ static err_t make_stream(struct route_service *service, const struct request *re
     return fill_stream(stream, request);
 }
 
-/* An artefact is of the engine that it was measured with. */
-static void tell_rollout(const struct stream *stream, struct rollout *rollout)
+/* The gate's artefact is of an engine: the first tier's, as it is now. */
+static void tell_engine(const struct route_snapshot *snapshot, struct rollout *rollout)
 {
-    const struct route_upstream *first = &stream->snapshot->tiers[0].upstreams[0];
     struct local_view view;
-    if (local_fleet_view(snapshot_fleet(stream->snapshot), first->local, &view) && view.has_info &&
-        view.info.fingerprint)
+    const struct route_upstream *upstream = &snapshot->tiers[0].upstreams[0];
+    if (upstream->is_local && local_fleet_view(snapshot_fleet(snapshot), upstream->local, &view) &&
+        view.has_info && view.info.fingerprint != NULL)
         rollout_local_changed(rollout, view.info.fingerprint);
 }
 
@@ -120,9 +120,9 @@ static void follow_rollout(struct stream *stream)
     size_t baseline = stream->snapshot->baseline;
     if (!snapshot_config(stream->snapshot)->gate.is_set || decision->local_only)
         return;
+    tell_engine(stream->snapshot, rollout);
     struct buffer text = {.limit_bytes = 64 << 20};
     uint64_t key = 0;
-    tell_rollout(stream, rollout);
     if (stream->question.json && json_text_append_sorted(&text, stream->question.json).code == ERR_OK)
         key = hash64(text.data, text.size, 0);
     buffer_free(&text);

@@ -153,7 +153,8 @@ def deltas(reply: Reply) -> list[dict[str, Any]]:
         middle = len(arguments) // 2
         start = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
         found.append({"tool_calls": [{"index": i, **start}]})
-        found += [{"tool_calls": [{"index": i, "function": {"arguments": part}}]} for part in (arguments[:middle], arguments[middle:])]
+        for part in (arguments[:middle], arguments[middle:]):
+            found.append({"tool_calls": [{"index": i, "function": {"arguments": part}}]})
     return found
 
 

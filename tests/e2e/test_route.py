@@ -1,6 +1,7 @@
 """`bantam route` between real clients, a real engine and a scripted provider."""
 
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -94,7 +95,8 @@ def test_a_local_answer_is_the_engines_own(router, demo, provider, parameters):
     answer = raw.parse()
     assert answer.choices[0].message.content == own.choices[0].message.content == streamed
     assert answer.choices[0].finish_reason == own.choices[0].finish_reason
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (own.usage.prompt_tokens, own.usage.completion_tokens)
+    assert answer.usage.prompt_tokens == own.usage.prompt_tokens
+    assert answer.usage.completion_tokens == own.usage.completion_tokens
     assert raw.headers["x-bantam-provider"] == "local" and raw.headers["x-bantam-reason"] == "default"
     assert answer.usage.bantam["provider"] == "local" and answer.usage.bantam["attempts"] == 1
     assert not provider.asked
@@ -233,6 +235,40 @@ def test_hints_that_make_no_sense_are_refused(router, provider, hint):
     assert not provider.asked
 
 
+# --- tenants, money and what was answered before
+
+
+def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider, tmp_path):
+    """Answers are kept for their own tenant alone; whose money is spent is answered here, and others are not."""
+    provider.forget()
+    keys = {name: f"sk-bantam-{name}-{'0' * 32}" for name in ("rich", "poor")}
+    lines = [f"tenant {name}\nkey sha256:{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
+    (tmp_path / "tenants.txt").write_text("".join(lines))
+    # A call reserves at most 2 * prompt + 10 * max_tokens of a millionth dollar; the poor one may make one of them.
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"}, default="frontier",
+                          budgets=[{"tenant": "poor", "per_day": "0.0015"}], ledger={"path": str(tmp_path / "ledger.db")})
+    router = start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt"))
+    clients = {name: openai.OpenAI(base_url=f"{router.web}/v1", api_key=key, max_retries=0, timeout=CALL_LIMIT_S)
+               for name, key in keys.items()}
+
+    def ask(tenant, content):
+        raw = clients[tenant].chat.completions.with_raw_response.create(
+            model="", messages=[{"role": "user", "content": content}], max_tokens=100, temperature=0)
+        return tuple(raw.headers.get(f"x-bantam-{name}") for name in ("provider", "reason", "cache"))
+
+    assert ask("rich", "A question")[::2] == ("mock", "miss")
+    assert ask("rich", "A question")[2] == "hit" and len(provider.asked) == 1
+    assert ask("poor", "A question")[::2] == ("mock", "miss") and len(provider.asked) == 2
+    provider.usual = Reply(prompt_tokens=100, completion_tokens=100)  # $0.0012
+    assert ask("poor", "Another question")[0] == "mock"
+    assert ask("poor", "A third question")[:2] == ("local", "budget")
+    assert ask("rich", "A third question")[0] == "mock"
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{router.web}/v1", api_key="sk-wrong", max_retries=0).models.list()
+    for opened in clients.values():
+        opened.close()
+
+
 # --- the router itself
 
 
@@ -304,15 +340,35 @@ def test_another_configuration_is_taken_up(start_router, demo, provider):
     router.put({**config, "default": "frontier"})
     place = router.wait_log("is read again")
     assert who_answers() == "mock"
-    router.put("tiers: [")
-    place = router.wait_log("the configuration stays as it was", place)
-    assert who_answers() == "mock"
+    for wrong in ("tiers: [", {**config, "ledger": {"path": str(router.path) + ".db"}}):  # a ledger stays the one it is
+        router.put(wrong)
+        place = router.wait_log("the configuration stays as it was", place)
+        assert who_answers() == "mock"
     router.put(config)
     place = router.wait_log("is read again", place)
     assert who_answers() == "local"
     router.process.send_signal(signal.SIGHUP)
     router.wait_log("is read again", place)
     assert who_answers() == "local"
+
+
+def test_answers_under_way_end_by_the_configuration_they_began_with(start_router, demo, provider):
+    provider.forget()
+    provider.usual = Reply(hold=threading.Event())
+    router = start_router(route_config([demo.target], {"mock": provider.url}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER)
+        text = ""
+        for chunk in stream:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            if text == provider.usual.pieces[0]:
+                router.put(route_config([demo.target], {}))  # the provider is gone
+                router.wait_log("is read again")
+                provider.usual.hold.set()
+        assert text == provider.usual.text
+        later = routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=2, extra_body=FRONTIER)
+    assert later.usage.bantam["provider"] == "local" and len(provider.asked) == 1
 
 
 def test_a_stop_waits_for_answers_under_way(start_router, demo, provider):
