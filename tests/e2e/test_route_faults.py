@@ -35,7 +35,7 @@ def start(directory, demo):
         routers.append(Router(directory, config))
         routers[-1].wait_health("SERVING")
         if engines is None:  # it serves before, for there is a provider
-            wait_for("the engine is found", lambda: models_of(routers[-1])["local/demo"]["replicas_up"] == 1)
+            wait_for("the engine is found", lambda: models_of(routers[-1])["local/demo"]["up"] == 1)
         return routers[-1]
 
     yield begin
@@ -49,7 +49,8 @@ def state_of(router):
 
 
 def models_of(router):
-    return {model["name"]: model for tier in state_of(router)["tiers"] for model in tier["models"]}
+    state = state_of(router)
+    return {model["model"]: model for model in state["local"] + state["providers"]}
 
 
 def client_of(router):
@@ -117,7 +118,7 @@ def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path):
     state = mock.wait(cancelled=1, open=0)
     assert state["answered"] == 0
     # It is settled, at its estimate since nobody counted its tokens, and nothing is reserved any more.
-    wait_for("the call is settled", lambda: models_of(router)["mock/large"]["under_way"] == 0 and state_of(router)["money"]["reserved"] == 0)
+    wait_for("the call is settled", lambda: models_of(router)["mock/large"]["under_way"] == 0 and state_of(router)["money"]["reserved_dollars"] == 0)
     router.stop()
     done = subprocess.run([BIN, "cost", tmp_path / "ledger.db", "--json"], capture_output=True, text=True, timeout=CALL_LIMIT_S, check=True)
     assert "large" in done.stdout
@@ -216,8 +217,8 @@ def test_the_page_shows_what_happened(start, mock):
     with urllib.request.urlopen(f"{base}/", timeout=CALL_LIMIT_S) as answer:
         assert "default-src 'none'" in answer.headers["content-security-policy"] and b"page.js" in answer.read()
 
-    wait_for("both are counted", lambda: [models_of(router)[name]["answers"] for name in ("local/demo", "mock/large")] == [1, 1])
+    wait_for("both are counted", lambda: state_of(router)["answers"] == {"local": 1, "frontier": 1, "cache": 0})
     now, models = state_of(router), models_of(router)
-    assert now["decisions"]["default"] == 1 and now["decisions"]["wish"] == 1 and now["in_flight"] == 0
-    assert models["local/demo"]["replicas_up"] == 1 and models["mock/large"]["breaker"] == "closed"
-    assert now["money"]["spent"] > 0 and "Hello" not in json.dumps(now)
+    assert now["decisions"]["default"] == 1 and now["decisions"]["wish"] == 1 and now["requests"]["running"] == 0
+    assert models["local/demo"]["up"] == 1 and models["mock/large"]["breaker"] == "closed"
+    assert now["money"]["spent_dollars"] > 0 and "Hello" not in json.dumps(now)
