@@ -67,5 +67,6 @@ struct request {
                                 a reference of its own to keep it. NULL = the fields above say all there is */
     const char *beyond;  /* what `original` asks for and no engine of ours can do, as the message of the error
                             that an engine's door gives for it; NULL = nothing. Static or the codec's */
+    bool wants_whole;    /* nobody looks at the answer before its end: a service may gather it */
     bool takes_ids_only; /* the client's protocol has token ids and nothing else: an answer without is none */
 };

@@ -304,6 +304,7 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         request.tenant = rpc_call_caller(call)->tenant;
+        request.wants_whole = generate->whole != NULL;
         request.takes_ids_only = generate->codec->has_ids_only;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);

@@ -127,6 +127,7 @@ static err_t submit_part(struct generation *generation, size_t index)
     struct prompt_part *part = &generation->parts[index];
     struct request request = openai_request_of_prompt(&generation->request, index);
     char name[REQUEST_ID_BYTES_MAX + 32];
+    request.wants_whole = !generation->request.stream;
     request.request_id = name_part(generation, request.request_id, index, name, sizeof name);
     part->choices = mem_alloc_array(generation->n_choices, sizeof *part->choices);
     if (!part->choices)

@@ -159,8 +159,9 @@ static err_t address(const struct provider *provider, struct egress_call *out, c
     return err_ok();
 }
 
-static err_t send_call(struct egress *egress, const struct provider *provider, const struct buffer *body,
-                       struct call *call, uint64_t *number)
+/* A whole answer's first byte comes when it has been thought of: it has the time of all of it. */
+static err_t send_call(struct egress *egress, const struct provider *provider, bool is_stream,
+                       const struct buffer *body, struct call *call, uint64_t *number)
 {
     char url[URL_BYTES_MAX], key[KEY_HEADER_BYTES_MAX];
     const char *headers[HEADERS_MAX];
@@ -168,7 +169,7 @@ static err_t send_call(struct egress *egress, const struct provider *provider, c
         .body = body->data,
         .body_bytes = body->size,
         .connect_timeout_ms = provider->connect_timeout_ms,
-        .first_byte_timeout_ms = provider->first_byte_timeout_ms,
+        .first_byte_timeout_ms = is_stream ? provider->first_byte_timeout_ms : provider->total_timeout_ms,
         .chunk_timeout_ms = provider->chunk_timeout_ms,
         .total_timeout_ms = provider->total_timeout_ms,
     };
@@ -197,7 +198,7 @@ err_t provider_call_start(struct egress *egress, const struct provider *provider
     if (e.code == ERR_OK)
         e = provider_request_write(model, request, is_stream, dropped, &body);
     if (e.code == ERR_OK)
-        e = send_call(egress, provider, &body, call,
+        e = send_call(egress, provider, is_stream, &body, call,
                       number); /* from here on the call is the egress thread's */
     buffer_free(&body);
     if (e.code != ERR_OK) {

@@ -123,7 +123,7 @@ struct stream {
     char decision_id[DECISION_ID_BYTES];
     uint32_t n_choices;
     int64_t submitted_ns, unix_ms;
-    bool takes_ids_only, is_cascaded, is_checked; /* is_checked: held until it is whole and fits its schema */
+    bool wants_whole, takes_ids_only, is_cascaded, is_checked; /* is_checked: held until it is whole and fits its schema */
 
     _Atomic uint32_t n_visible; /* events that the reader may take */
 

@@ -128,7 +128,8 @@ static void on_end(void *context, const struct provider_result *result)
     if (end.error.code != ERR_OK)
         end.error = err_prefix(end.error, "%s", attempt->upstream->state->name);
     pthread_mutex_lock(&stream->lock);
-    end.first_token_ns = span(attempt->started_ns, attempt->first_event_ns);
+    /* A whole answer comes all at once: that says nothing of how soon another would begin. */
+    end.first_token_ns = stream->wants_whole ? -1 : span(attempt->started_ns, attempt->first_event_ns);
     take_result(attempt, result);
     if (stream->winner == attempt && stream->phase != STREAM_ENDED) {
         tell_usage(stream, &result->usage);
@@ -152,7 +153,7 @@ err_t route_provider_start(struct route_attempt *attempt)
     err_t e = route_reserve(attempt);
     if (e.code == ERR_OK) {
         e = provider_call_start(service->egress, attempt->upstream->provider, attempt->upstream->model,
-                                &shareable, true, &HANDLER, attempt, &attempt->dropped,
+                                &shareable, !stream->wants_whole, &HANDLER, attempt, &attempt->dropped,
                                 &attempt->egress_number);
         if (e.code != ERR_OK)
             route_unreserve(attempt);

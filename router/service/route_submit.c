@@ -62,6 +62,7 @@ static err_t fill_stream(struct stream *stream, const struct request *request)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
     snprintf(stream->tenant, sizeof stream->tenant, "%s", request->tenant ? request->tenant : "");
     stream->n_choices = choices_of(request);
+    stream->wants_whole = request->wants_whole;
     stream->takes_ids_only = request->takes_ids_only;
     stream->source = (struct answer_source){.provider = stream->provider_name,
                                             .model = stream->model_name,
