@@ -331,8 +331,8 @@ int command_eval(int argc, char *argv[])
         .flags = flags,
         .n_flags = eval_command_flags(&values, flags),
         .examples =
-            "  bantam eval cases.jsonl --model small=127.0.0.1:50051 --model "
-            "big=https://api.openai.com/v1#gpt-5 \\\n"
+            "  bantam eval cases.jsonl --model small=127.0.0.1:50051 \\\n"
+            "      --model big=https://api.openai.com/v1#gpt-5 \\\n"
             "      --key-env big=OPENAI_API_KEY --price big=1.25,10 --json report.json --svg report.svg\n"
             "  bantam eval cases.jsonl --model small=127.0.0.1:50051 --model big=recorded --policy "
             "route.yaml \\\n"

@@ -170,8 +170,8 @@ int command_replay(int argc, char *argv[])
         .flags = flags,
         .n_flags = replay_command_flags(&values, flags),
         .examples = "  bantam replay decisions.jsonl --last 1000 --model small=127.0.0.1:50051\n"
-                    "  bantam replay litellm.jsonl --model small=127.0.0.1:50051 --judge "
-                    "big=https://api.openai.com/v1#gpt-5 \\\n"
+                    "  bantam replay litellm.jsonl --model small=127.0.0.1:50051 \\\n"
+                    "      --judge big=https://api.openai.com/v1#gpt-5 \\\n"
                     "      --key-env big=OPENAI_API_KEY\n"
                     "  bantam replay decisions.jsonl --policy new.yaml --decisions\n",
     };

@@ -8,6 +8,7 @@
 int command_eval(int argc, char *argv[]);
 int command_replay(int argc, char *argv[]);
 int command_serve(int argc, char *argv[]);
+int command_route(int argc, char *argv[]);
 int command_mcp(int argc, char *argv[]);
 int command_keys(int argc, char *argv[]);
 int command_cost(int argc, char *argv[]);

@@ -20,7 +20,9 @@ size_t eval_flags_fill(struct eval_flag_values *v, struct flag *flags)
          .kind = FLAG_LIST,
          .target = &v->prices,
          .metavar = "NAME=INPUT,OUTPUT[,CACHED]",
-         .help = "dollars for a million tokens of a model; an engine costs nothing unless told"},
+         .help =
+             "dollars for a million tokens of a model; NAME=DOLLARS/h: for an hour of an engine, which costs "
+             "nothing otherwise"},
         {.name = "key-env",
          .kind = FLAG_LIST,
          .target = &v->key_envs,
@@ -138,6 +140,25 @@ static err_t read_price(const char *name, const char *text, struct price *out)
                    name, text);
 }
 
+static bool is_hourly(const char *text)
+{
+    size_t bytes = strlen(text);
+    return bytes > 2 && strcmp(text + bytes - 2, "/h") == 0;
+}
+
+/* "0.40/h" */
+static err_t read_hourly(const char *name, const char *text, nanodollars *out)
+{
+    char amount[MONEY_TEXT_BYTES];
+    size_t bytes = strlen(text) - 2;
+    if (bytes >= sizeof amount)
+        return err_new(ERR_INVALID_ARGUMENT, "--price %.60s=%.60s must be DOLLARS/h", name, text);
+    memcpy(amount, text, bytes);
+    amount[bytes] = '\0';
+    err_t e = money_parse(amount, out);
+    return e.code == ERR_OK ? e : err_prefix(e, "--price %.60s", name);
+}
+
 /* "openai/gpt-5", "local/demo": of the configuration. */
 static err_t find_in_config(const struct eval_flag_values *values, const char *model,
                             struct eval_endpoint_options *options)
@@ -147,7 +168,7 @@ static err_t find_in_config(const struct eval_flag_values *values, const char *m
         return err_new(ERR_INVALID_ARGUMENT, "config:%.60s needs --policy CONFIG", model);
     for (size_t i = 0; strncmp(model, "local/", 6) == 0 && i < config->n_local; i++) {
         if (strcmp(config->local[i].name, model + 6) == 0) {
-            options->target = config->local[i].targets[0];
+            options->local = &config->local[i];
             return err_ok();
         }
     }
@@ -175,7 +196,9 @@ err_t eval_flags_open(const struct eval_flag_values *values, const char *flag, c
         .name = name, .target = target, .timeout_ms = (int64_t)(values->timeout_s * 1e3)};
     if (variable != NULL && (options.key = getenv(variable)) == NULL)
         return err_new(ERR_INVALID_ARGUMENT, "--key-env %s: the environment has no %.60s", name, variable);
-    if (price_text != NULL) {
+    if (price_text != NULL && is_hourly(price_text)) {
+        TRY(read_hourly(name, price_text, &options.nanodollars_per_hour));
+    } else if (price_text != NULL) {
         TRY(read_price(name, price_text, &price));
         options.price = &price;
     }

@@ -11,6 +11,7 @@ static const struct {
 } COMMANDS[] = {
 #ifdef BANTAM_SERVER
     {"serve", "serve a model over gRPC and HTTP", command_serve},
+    {"route", "route requests between local engines and providers", command_route},
     {"eval", "how good models and routers are on a file of cases", command_eval},
     {"replay", "recorded requests through another model or policy", command_replay},
     {"mcp", "a router's tools for agents, over standard input and output", command_mcp},

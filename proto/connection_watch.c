@@ -56,7 +56,6 @@ void connection_watch_begin(const struct connection_watch *watch, int fd)
     if (fd >= WATCH_FILES)
         return;
     struct watched *watched = &table[fd];
-    ASSERT(atomic_load(&watched->watch) == NULL);
     watched->epoll = -1;
     watched->turn_bytes = 0;
     watched->turn_streams = 0;
@@ -168,7 +167,7 @@ VISIBLE ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     const struct connection_watch *watch;
     struct watched *watched = find(fd, &watch);
-    if (!watched)
+    if (!watched || (flags & (MSG_PEEK | MSG_ERRQUEUE)) != 0)
         return syscall(SYS_recvmsg, fd, message, flags);
     ssize_t n_bytes = read_watched(watched, watch, fd, message, flags);
     int reason = errno;

@@ -10,15 +10,17 @@ static uint32_t smaller(uint32_t a, size_t b)
     return b < a ? (uint32_t)b : a;
 }
 
-/* Time goes on: what was opened before the tick before the last is no longer new. */
+/* Time goes on: what was opened before the tick before the last is no longer new. At least one was missed
+ * when more than one is due. */
 static void tick(struct frame_count *count, int64_t now_ns)
 {
-    if (now_ns - count->ticked_ns < FRAME_HASTE_MS * INT64_C(1000000))
+    int64_t n_ticks = (now_ns - count->ticked_ns) / (FRAME_HASTE_MS * INT64_C(1000000));
+    if (n_ticks < 1)
         return;
     count->ticked_ns = now_ns;
-    count->newest_at[0] = count->newest_at[1];
+    count->newest_at[0] = n_ticks > 1 ? count->newest : count->newest_at[1];
     count->newest_at[1] = count->newest;
-    count->n_hasty -= smaller(FRAME_HASTE_FORGIVEN, count->n_hasty);
+    count->n_hasty -= smaller(count->n_hasty, (size_t)n_ticks * FRAME_HASTE_FORGIVEN);
 }
 
 static enum frame_fault open_stream(struct frame_count *count, const struct frame_limits *limits,

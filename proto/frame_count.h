@@ -15,8 +15,8 @@ enum {
     FRAME_HEAD_BYTES = 9,
     FRAME_BLOCK_BYTES_MAX = 64 << 10, /* of one request's headers as sent, with the heads of their frames */
     FRAME_PINGS_MAX = 32, /* in a row, come at once: who measures waits for one's answer before the next */
-    FRAME_HASTE_MS = 100, /* a stream is reset in haste when it was opened less than this or twice this ago */
-    FRAME_HASTE_FORGIVEN = 10, /* such resets, of what counts, every FRAME_HASTE_MS */
+    FRAME_HASTE_MS = 10,  /* a stream is reset in haste when it was opened less than this or twice this ago */
+    FRAME_HASTE_FORGIVEN = 1, /* such resets, of what counts, every FRAME_HASTE_MS */
 };
 
 struct frame_limits {

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 enum {
-    MEMORY_RETURN_BYTES = 64 << 20,   /* so much more than after the last time is worth it */
+    MEMORY_RETURN_BYTES = 16 << 20,   /* so much more than after the last time is worth it */
     MEMORY_RETURN_INTERVAL_MS = 5000, /* at most so often: it walks all of malloc's lists */
 };
 

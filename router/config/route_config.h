@@ -126,3 +126,6 @@ bool route_config_find_local(const struct route_config *config, const char *name
 const struct ledger_budget *route_config_budget(const struct route_config *config, const char *tenant);
 /* What was understood, for people, without secrets, appended. False when it does not fit. */
 bool route_config_describe(const struct route_config *config, struct buffer *out);
+/* The prices of its models as a JSON object, for programs: {"models": [{"model": "openai/gpt-5", "input_usd":
+ * ..}]}, dollars a million tokens; appended. False when it does not fit. */
+bool route_config_prices(const struct route_config *config, struct buffer *out);

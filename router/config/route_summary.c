@@ -2,6 +2,8 @@
 #include "router/config/route_config.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
 
 static const char *const CACHE_NAMES[] = {"off", "memory", "sqlite", "redis"};
 
@@ -101,4 +103,54 @@ bool route_config_describe(const struct route_config *config, struct buffer *out
     return buffer_append_format(out, "policy    %s\n", config->policy_id) && describe_tiers(config, out) &&
            describe_local(config, out) && describe_providers(config, out) && describe_steps(config, out) &&
            describe_books(config, out);
+}
+
+/* Decimal numbers, exactly; -1 is none. */
+static bool append_amount(struct buffer *out, const char *name, nanodollars amount)
+{
+    if (amount < 0)
+        return true;
+    return buffer_append_format(out, ",\"%s\":%lld.%09lld", name,
+                                (long long)(amount / NANODOLLARS_PER_DOLLAR),
+                                (long long)(amount % NANODOLLARS_PER_DOLLAR));
+}
+
+static bool append_day(struct buffer *out, int64_t priced_s)
+{
+    char day[16];
+    struct tm date;
+    time_t seconds = (time_t)priced_s;
+    if (priced_s == 0 || strftime(day, sizeof day, "%Y-%m-%d", gmtime_r(&seconds, &date)) == 0)
+        return true;
+    return buffer_append_format(out, ",\"as_of\":\"%s\"", day);
+}
+
+static bool append_price(const struct provider *provider, const struct provider_model *model, bool is_first,
+                         struct buffer *out)
+{
+    char name[512];
+    int length = snprintf(name, sizeof name, "%s/%s", provider->name, model->name);
+    size_t name_bytes = length < (int)sizeof name ? (size_t)length : sizeof name - 1;
+    const struct price *price = &model->price;
+    return buffer_append_text(out, is_first ? "{\"model\":" : ",{\"model\":") &&
+           buffer_append_json_string(out, name, name_bytes) &&
+           append_amount(out, "input_usd", price->input) &&
+           append_amount(out, "cached_input_usd", price->cached_input) &&
+           append_amount(out, "cache_write_usd", price->cache_write) &&
+           append_amount(out, "output_usd", price->output) &&
+           append_amount(out, "request_usd", price->request) && append_day(out, model->priced_s) &&
+           buffer_append_text(out, "}");
+}
+
+bool route_config_prices(const struct route_config *config, struct buffer *out)
+{
+    bool fits = buffer_append_text(out, "{\"models\":["), is_first = true;
+    for (size_t i = 0; i < config->providers.n; i++) {
+        const struct provider *provider = &config->providers.providers[i];
+        for (size_t j = 0; j < provider->n_models && fits; j++) {
+            fits = append_price(provider, &provider->models[j], is_first, out);
+            is_first = false;
+        }
+    }
+    return fits && buffer_append_text(out, "]}");
 }

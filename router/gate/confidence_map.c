@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/mapped_file.h"
 #include "router/gate/eval_stats.h"
 #include "router/providers/json_text.h"
 
@@ -67,16 +66,6 @@ err_t confidence_map_parse(const char *text, size_t text_bytes, struct confidenc
         *out = (struct confidence_map){0};
     json_decref(root);
     return e;
-}
-
-err_t confidence_map_read(const char *path, struct confidence_map *out)
-{
-    char *text;
-    size_t bytes;
-    TRY(file_read(path, CONFIDENCE_MAP_BYTES_MAX, &text, &bytes));
-    err_t e = confidence_map_parse(text, bytes, out);
-    mem_free(text);
-    return e.code == ERR_OK ? e : err_prefix(e, "%s", path);
 }
 
 static int by_doubt(const void *left, const void *right)

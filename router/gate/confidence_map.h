@@ -21,9 +21,8 @@ struct confidence_map {
 
 /* Straight lines between points, level beyond them. */
 double confidence_map_wrong(const struct confidence_map *map, double doubt);
-/* INVALID_ARGUMENT says what is wrong with it; NOT_FOUND, IO. */
+/* INVALID_ARGUMENT says what is wrong with it. */
 err_t confidence_map_parse(const char *text, size_t text_bytes, struct confidence_map *out) ERR_MUST_CHECK;
-err_t confidence_map_read(const char *path, struct confidence_map *out) ERR_MUST_CHECK;
 /* doubts[i], scores[i] of n answers, n >= 1: isotonic fit, then at most CONFIDENCE_POINTS_MAX points of it.
  */
 err_t confidence_map_fit(const double *doubts, const double *scores, size_t n, uint32_t tokens,

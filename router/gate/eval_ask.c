@@ -32,26 +32,49 @@ static err_t no_memory(void)
     return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an endpoint");
 }
 
-/* "127.0.0.1:50051", with or without #ADAPTER */
-static err_t open_engine(struct eval_endpoint *endpoint, const char *target, const char *key)
+/* Connects, and asks who is there. */
+static err_t open_client(struct eval_endpoint *endpoint, const struct bantam_client_options *options)
 {
-    struct bantam_client_options options = bantam_client_options_default();
-    const char *hash = strchr(target, '#');
-    endpoint->url = hash ? mem_strndup(target, (size_t)(hash - target)) : mem_strdup(target);
-    endpoint->model_name = hash ? mem_strdup(hash + 1) : NULL;
-    if (endpoint->url == NULL || (hash != NULL && endpoint->model_name == NULL))
-        return no_memory();
-    options.target = endpoint->url;
-    options.api_key = key;
-    TRY(bantam_client_open(&options, &endpoint->client));
     struct bantam_reply *reply;
     struct bantam_query query = {.method = BANTAM_MODEL_INFO};
     struct bantam_call_options call = {.timeout_ns = CONNECT_TIMEOUT_MS * NS_PER_MS};
+    TRY(bantam_client_open(options, &endpoint->client));
     TRY(bantam_client_ask(endpoint->client, &query, &call, &reply));
     const char *fingerprint = reply->answer.model_info.fingerprint;
     (void)snprintf(endpoint->fingerprint, sizeof endpoint->fingerprint, "%s", fingerprint ? fingerprint : "");
     bantam_reply_free(reply);
     return err_ok();
+}
+
+/* "127.0.0.1:50051", with or without #ADAPTER */
+static err_t open_engine(struct eval_endpoint *endpoint, const char *target, const char *key)
+{
+    const char *hash = strchr(target, '#');
+    endpoint->url = hash ? mem_strndup(target, (size_t)(hash - target)) : mem_strdup(target);
+    endpoint->model_name = hash ? mem_strdup(hash + 1) : NULL;
+    if (endpoint->url == NULL || (hash != NULL && endpoint->model_name == NULL))
+        return no_memory();
+    struct bantam_client_options options = bantam_client_options_default();
+    options.target = endpoint->url;
+    options.api_key = key;
+    return open_client(endpoint, &options);
+}
+
+static err_t open_local(struct eval_endpoint *endpoint, const struct local_model_options *local)
+{
+    endpoint->per_hour = local->nanodollars_per_hour;
+    endpoint->model_name = local->model ? mem_strdup(local->model) : NULL;
+    if (local->model != NULL && endpoint->model_name == NULL)
+        return no_memory();
+    struct bantam_client_options options = bantam_client_options_default();
+    options.target = local->targets[0];
+    options.tls = local->tls;
+    options.ca_file = local->ca_file;
+    options.cert_file = local->cert_file;
+    options.key_file = local->key_file;
+    options.server_name = local->server_name;
+    options.api_key = local->api_key;
+    return open_client(endpoint, &options);
 }
 
 /* "https://host/v1#model" */
@@ -94,6 +117,8 @@ static err_t read_url(struct eval_endpoint *endpoint, const char *target, const 
 static err_t open_either(struct eval_endpoint *endpoint, const struct eval_endpoint_options *options)
 {
     const char *target = options->target;
+    if (options->local != NULL)
+        return open_local(endpoint, options->local);
     if (target != NULL && strncmp(target, "grpc://", 7) == 0)
         return open_engine(endpoint, target + 7, options->key);
     if (target != NULL && strstr(target, "://") == NULL)
@@ -123,10 +148,13 @@ err_t eval_endpoint_open(const struct eval_endpoint_options *options, struct eva
         eval_endpoint_close(endpoint);
         return err_prefix(e, "model %.60s", options->name);
     }
-    endpoint->has_price |= endpoint->client != NULL; /* nothing */
+    endpoint->has_price |= endpoint->client != NULL; /* its tokens cost nothing */
+    if (options->nanodollars_per_hour > 0)
+        endpoint->per_hour = options->nanodollars_per_hour;
     if (options->price != NULL) {
         endpoint->has_price = true;
         endpoint->price = *options->price;
+        endpoint->per_hour = 0;
     }
     *out = endpoint;
     return err_ok();
@@ -313,6 +341,19 @@ static void ask_all(struct asking *asking, void (*done)(void *context, size_t n_
     }
 }
 
+/* The machine's time, shared out evenly among what was answered. */
+static void share_hours(const struct asking *asking, int64_t elapsed_ns)
+{
+    static const double NS_PER_HOUR = 3600e9;
+    size_t n_answered = asking->n_done - asking->n_failed;
+    if (asking->endpoint->per_hour == 0 || n_answered == 0)
+        return;
+    double each = (double)asking->endpoint->per_hour * (double)elapsed_ns / NS_PER_HOUR / (double)n_answered;
+    for (size_t i = 0; i < asking->n; i++)
+        if (asking->answers[i].text != NULL && asking->answers[i].cost == 0)
+            asking->answers[i].cost = each < (double)MONEY_MAX ? (nanodollars)(each + 1) : MONEY_MAX;
+}
+
 err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n, uint32_t concurrency,
                void (*done)(void *context, size_t n_done), void *context, struct eval_answer *answers)
 {
@@ -332,7 +373,9 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
         asking.slots[i].endpoint = endpoint;
         asking.slots[i].text.limit_bytes = EVAL_ANSWER_BYTES_MAX;
     }
+    int64_t started_ns = clock_now_ns(clock_monotonic());
     ask_all(&asking, done, context);
+    share_hours(&asking, clock_now_ns(clock_monotonic()) - started_ns);
     for (uint32_t i = 0; i < concurrency; i++) {
         buffer_free(&asking.slots[i].text);
         json_decref(asking.slots[i].calls);

@@ -7,11 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/error.h"
+#include "router/local/local_fleet.h"
 #include "router/money/money.h"
 #include "router/providers/provider.h"
 
 enum {
-    EVAL_MARGINS_MAX = 32,      /* tokens whose margin is kept */
+    EVAL_MARGINS_MAX = 64,      /* tokens whose margin is kept */
     EVAL_CONCURRENCY_MAX = 256, /* requests at once */
     EVAL_ATTEMPTS_MAX = 4,      /* of one request over HTTP; clients/c has its own */
     EVAL_FAILURES_MAX = 20,     /* without one answer: then nothing more is asked */
@@ -34,18 +35,21 @@ void eval_answer_free(struct eval_answer *answer);
 /* 1 - the mean margin of the first n tokens, or of as many as there are; 1 when none is known. */
 double eval_answer_doubt(const struct eval_answer *answer, uint32_t n);
 
-/* Strings are copied, but for the provider, which must outlive the endpoint. */
+/* Strings are copied, but for a provider's, which must outlive the endpoint. */
 struct eval_endpoint_options {
     const char *name; /* for messages */
     /* "127.0.0.1:50051", "grpc://HOST:PORT": an engine's or router's native door, with or without "#ADAPTER".
      * "https://HOST/v1#MODEL": an OpenAI-compatible endpoint, "anthropic:https://HOST/v1#MODEL": one of
      * Anthropic's. NULL: the provider below. */
     const char *target;
+    const struct local_model_options *local; /* its first target, its keys, TLS and cost */
     const struct provider *provider;
     const struct provider_model *model;
-    const char *key;           /* NULL = none */
-    const struct price *price; /* NULL = the provider's; nothing for an engine; else not known */
-    int64_t timeout_ms;        /* of a request */
+    const char *key;              /* NULL = none */
+    const struct price *price;    /* NULL = the provider's; an engine's hours; else not known */
+    int64_t nanodollars_per_hour; /* of an engine while it is asked, shared out evenly; 0 = free, or the
+                                     local's */
+    int64_t timeout_ms;           /* of a request */
 };
 
 struct eval_endpoint;

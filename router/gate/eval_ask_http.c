@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "router/gate/eval_ask_internal.h"
+#include "router/policy/request_signals.h"
 
 static err_t take_piece(void *context, const struct answer_piece *piece, bool *pause)
 {
@@ -33,16 +34,26 @@ static void take_end(void *context, const struct provider_result *result)
 
 static const struct provider_handler HANDLER = {take_piece, take_end};
 
+/* Whoever evaluates an endpoint has named it for these requests, so that there is no policy to ask; but what
+ * says of itself that it must stay on this machine is not asked elsewhere. */
+static err_t release(const json_t *request, struct shareable *out)
+{
+    struct route_hints hints = ROUTE_HINTS_NONE;
+    TRY(route_hints_of_body(request, &hints));
+    const struct policy_decision decision = {.local_only = hints.local_only};
+    return privacy_release(&decision, false, request, out)
+               ? err_ok()
+               : err_new(ERR_PERMISSION_DENIED, "it must not leave this machine");
+}
+
 err_t eval_http_start(struct eval_slot *slot, const json_t *request)
 {
     struct eval_endpoint *endpoint = slot->endpoint;
     struct provider_dropped dropped;
     uint64_t number;
-    TRY(provider_request_check(endpoint->model, request));
-    /* Whoever evaluates an endpoint has named it for these prompts: there is no policy to ask. */
     struct shareable shareable;
-    if (!privacy_release(&(struct policy_decision){0}, false, request, &shareable))
-        return err_new(ERR_INTERNAL, "a prompt has no request");
+    TRY(provider_request_check(endpoint->model, request));
+    TRY(release(request, &shareable));
     err_t e = provider_call_start(endpoint->egress, endpoint->provider, endpoint->model, &shareable, true,
                                   &HANDLER, slot, &dropped, &number);
     shareable_free(&shareable);

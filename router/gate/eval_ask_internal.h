@@ -30,6 +30,7 @@ struct eval_endpoint {
     int64_t timeout_ns;
     bool has_price;
     struct price price;
+    nanodollars per_hour; /* > 0: what was asked at once shares the time that it took */
     /* Over gRPC */
     struct bantam_client *client;
     char fingerprint[BANTAM_FINGERPRINT_BYTES_MAX + 1];

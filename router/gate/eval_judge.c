@@ -48,6 +48,11 @@ json_t *eval_judge_request(const struct eval_judgement *judgement, bool is_swapp
                                        text.data, text.size, "max_tokens", JUDGE_TOKENS, "temperature", 0)
                            : NULL;
     buffer_free(&text);
+    json_t *ours = json_object_get(judgement->request, "bantam");
+    if (request != NULL && ours != NULL && json_object_set(request, "bantam", ours) != 0) {
+        json_decref(request);
+        return NULL;
+    }
     return request;
 }
 

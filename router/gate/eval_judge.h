@@ -16,7 +16,8 @@ struct eval_judgement {
     double score; /* out: 1 the answer is as good or better, 0 it is worse, 0.5 one of each, NaN not told */
 };
 
-/* The chat request that asks; the caller's. is_swapped: the reference is B, else A. NULL without memory. */
+/* The chat request that asks; the caller's. is_swapped: the reference is B, else A. NULL without memory. What
+ * must stay on this machine must stay for the judge, too. */
 json_t *eval_judge_request(const struct eval_judgement *judgement, bool is_swapped);
 /* 'A', 'B' or 'C' (as good): the first that stands alone in what a judge said; 0 = none. */
 char eval_judge_word(const char *text, size_t text_bytes);

@@ -195,8 +195,8 @@ static err_t add_config(struct board *board, struct eval_policies *out)
 {
     const struct cascade_config *cascade = &board->options->config->cascade;
     struct confidence_map map = {0};
-    if (cascade->is_set && cascade->calibration != NULL)
-        TRY(confidence_map_read(cascade->calibration, &map));
+    if (cascade->is_set && cascade->calibration_text != NULL)
+        TRY(confidence_map_parse(cascade->calibration_text, cascade->calibration_bytes, &map));
     bool *went = mem_alloc_array(board->n, sizeof *went);
     if (went == NULL)
         return no_memory();
@@ -204,9 +204,10 @@ static err_t add_config(struct board *board, struct eval_policies *out)
         struct policy_decision decision = decide(board, i);
         bool stays = decision.is_refused || decision.local_only;
         went[i] = !stays && decision.tier > 0;
-        if (cascade->is_set && !stays && decision.tier == cascade->tier) {
-            double doubt = eval_answer_doubt(&board->weak->answers[i], cascade->hold_tokens);
-            went[i] |= confidence_map_wrong(&map, doubt) >= cascade->escalate_over;
+        const struct eval_answer *answer = &board->weak->answers[i];
+        if (cascade->is_set && !stays && decision.tier == cascade->tier && answer->n_margins > 0) {
+            double doubt = eval_answer_doubt(answer, cascade->hold_tokens);
+            went[i] |= confidence_map_wrong(&map, doubt) > cascade->escalate_over;
         }
     }
     err_t e = add_choices(board, "policy", went, NULL, cascade->is_set, out);

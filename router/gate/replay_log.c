@@ -199,6 +199,7 @@ static err_t read_decision(const char *text, size_t bytes, struct replay_item *o
         out->output_tokens = entry->usage.output_tokens;
         out->total_us = entry->total_us;
         (void)snprintf(out->model, sizeof out->model, "%s", entry->answered_by);
+        (void)snprintf(out->tenant, sizeof out->tenant, "%s", entry->tenant);
         if (out->answer == NULL)
             e = no_memory();
     }

@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "router/money/money.h"
 
-enum { REPLAY_ITEMS_MAX = 1000000, REPLAY_NAME_BYTES = 64 };
+enum { REPLAY_ITEMS_MAX = 1000000, REPLAY_NAME_BYTES = 64, REPLAY_TENANT_BYTES = 65 };
 
 struct replay_item {
     json_t *request; /* owned: a chat request in OpenAI's form, without the answer and `stream` */
@@ -25,6 +25,7 @@ struct replay_item {
     nanodollars cost;                              /* -1 = not known */
     int64_t input_tokens, output_tokens, total_us; /* -1 = not known */
     char model[REPLAY_NAME_BYTES];                 /* that answered; "" = not told */
+    char tenant[REPLAY_TENANT_BYTES];              /* of our own logs; "" = not told */
 };
 
 struct replay_log {

@@ -33,8 +33,7 @@ static void show(void *context, size_t n_done)
     progress_update(context, n_done);
 }
 
-/* Would the policy send it beyond the first tier? */
-static bool is_sent_on(const struct policy *policy, const struct replay_item *item)
+static struct policy_decision decide(const struct policy *policy, const struct replay_item *item)
 {
     struct request_signals signals = request_signals_of(item->request);
     struct route_hints hints = ROUTE_HINTS_NONE;
@@ -42,7 +41,7 @@ static bool is_sent_on(const struct policy *policy, const struct replay_item *it
         hints = ROUTE_HINTS_NONE;
     struct policy_input input = {.signals = &signals,
                                  .hints = &hints,
-                                 .tenant = "",
+                                 .tenant = item->tenant,
                                  .model = "",
                                  .intent = "",
                                  .difficulty = -1,
@@ -50,8 +49,19 @@ static bool is_sent_on(const struct policy *policy, const struct replay_item *it
                                                                           : signals.text_bytes / 4};
     for (size_t tier = 0; tier < POLICY_TIERS_MAX; tier++)
         input.ttft_ms[tier] = -1;
-    struct policy_decision decision = policy_decide(policy, &input, NULL);
-    return !decision.is_refused && !decision.local_only && decision.tier > 0;
+    return policy_decide(policy, &input, NULL);
+}
+
+/* What the policy says of it: sent beyond the first tier, it keeps its recorded answer; what must stay is
+ * marked. */
+static err_t apply_policy(const struct policy *policy, struct replay_item *item, bool *stays)
+{
+    struct policy_decision decision = decide(policy, item);
+    *stays = !decision.is_refused && !decision.local_only && decision.tier > 0;
+    if (!decision.local_only)
+        return err_ok();
+    json_t *ours = json_pack("{s:s}", "privacy", "local_only");
+    return ours != NULL && json_object_set_new(item->request, "bantam", ours) == 0 ? err_ok() : no_memory();
 }
 
 static err_t ask(struct replay *replay)
@@ -60,8 +70,8 @@ static err_t ask(struct replay *replay)
     const struct replay_options *options = replay->options;
     for (size_t i = 0; i < log->n; i++) {
         json_t *request = log->items[i].request;
-        replay->outcomes[i].stays =
-            options->config != NULL && is_sent_on(options->config->policy, &log->items[i]);
+        if (options->config != NULL)
+            TRY(apply_policy(options->config->policy, &log->items[i], &replay->outcomes[i].stays));
         if (options->temperature >= 0 && json_object_get(request, "temperature") == NULL &&
             json_object_set_new(request, "temperature", json_real(options->temperature)) != 0)
             return no_memory();

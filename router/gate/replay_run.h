@@ -45,6 +45,8 @@ struct replay_result {
     struct replay_sum all;
 };
 
+/* Marks requests that the policy's rules keep here, so that neither a model nor a judge over HTTP gets them.
+ */
 err_t replay_run(const struct replay_log *log, const struct replay_options *options,
                  struct replay_result *out) ERR_MUST_CHECK;
 void replay_result_free(struct replay_result *result);

@@ -24,6 +24,7 @@ struct rollout {
     bool has_artefact;
     struct eval_artefact artefact;
     _Atomic int stage;
+    _Atomic uint64_t fingerprint_hash; /* that was looked at last; 0 = none */
 
     pthread_mutex_t lock;       /* of what follows */
     char why_not[WHY_BYTES];    /* the artefact does not let it; "" = it does */
@@ -148,9 +149,12 @@ void rollout_close(struct rollout *rollout)
 
 void rollout_local_changed(struct rollout *rollout, const char *local_fingerprint)
 {
-    if (!rollout->has_artefact)
+    uint64_t hash = hash64(local_fingerprint, strlen(local_fingerprint), 0) | 1;
+    if (!rollout->has_artefact ||
+        atomic_load_explicit(&rollout->fingerprint_hash, memory_order_relaxed) == hash)
         return;
     (void)pthread_mutex_lock(&rollout->lock);
+    atomic_store_explicit(&rollout->fingerprint_hash, hash, memory_order_relaxed);
     bool let = rollout->why_not[0] == '\0';
     check_artefact(rollout, local_fingerprint);
     if (let != (rollout->why_not[0] == '\0')) {

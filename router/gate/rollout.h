@@ -53,7 +53,8 @@ struct rollout;
 err_t rollout_open(const struct rollout_options *options, const char *policy_id,
                    const char *local_fingerprint, struct rollout **out) ERR_MUST_CHECK;
 void rollout_close(struct rollout *rollout); /* NULL is fine */
-/* The local engine has come, or another one has taken its place. Any thread. */
+/* What the local engine says it is: it has come, or another one may have taken its place. Costs nothing while
+ * that is the same. Any thread. */
 void rollout_local_changed(struct rollout *rollout, const char *local_fingerprint);
 
 struct rollout_choice {

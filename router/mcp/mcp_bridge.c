@@ -16,12 +16,16 @@ struct bridge {
     pthread_mutex_t lock; /* of what follows, and of `out` */
     pthread_cond_t changed;
     uint32_t n_calls;
-    bool is_broken; /* `out` takes no more */
+    bool is_broken;     /* `out` takes no more */
+    struct line *lines; /* that were sent and have not ended */
 };
 
 /* A line under way. */
 struct line {
     struct bridge *bridge;
+    struct line *next;
+    uint64_t number;   /* of egress */
+    bool is_cancelled; /* by the agent, who wants no answer; under the bridge's lock */
     struct mcp_message message;
     int status;
     struct buffer answer;
@@ -100,6 +104,34 @@ static void pass_on(struct line *line, const err_t *error)
     }
 }
 
+/* Nobody finds it any more. Whether its answer is still wanted. */
+static bool take_out(struct line *line)
+{
+    struct bridge *bridge = line->bridge;
+    pthread_mutex_lock(&bridge->lock);
+    struct line **place = &bridge->lines;
+    while (*place != line)
+        place = &(*place)->next;
+    *place = line->next;
+    bool is_wanted = !line->is_cancelled;
+    pthread_mutex_unlock(&bridge->lock);
+    return is_wanted;
+}
+
+/* Closes the connection of the call that params.requestId names: whoever answers it stops. */
+static void cancel(struct bridge *bridge, const struct mcp_message *message)
+{
+    const json_t *id = json_object_get(message->params, "requestId");
+    pthread_mutex_lock(&bridge->lock);
+    for (struct line *line = bridge->lines; line && id; line = line->next) {
+        if (!line->message.id || !json_equal(line->message.id, id))
+            continue;
+        line->is_cancelled = true;
+        egress_cancel(bridge->egress, line->number);
+    }
+    pthread_mutex_unlock(&bridge->lock);
+}
+
 static void leave(struct bridge *bridge)
 {
     pthread_mutex_lock(&bridge->lock);
@@ -113,7 +145,8 @@ static void end_line(void *context, err_t error, const struct egress_times *time
     (void)times;
     struct line *line = context;
     struct bridge *bridge = line->bridge;
-    pass_on(line, &error);
+    if (take_out(line))
+        pass_on(line, &error);
     free_line(line);
     leave(bridge);
 }
@@ -161,8 +194,14 @@ static err_t send(struct line *line, const char *bytes, size_t size)
                                      .body_bytes = size,
                                      .connect_timeout_ms = 10000,
                                      .total_timeout_ms = options->timeout_ms};
-    uint64_t number;
-    err_t e = egress_start(line->bridge->egress, &call, &handler, line, &number);
+    /* Under the lock, for which its end waits until it can be found. */
+    pthread_mutex_lock(&line->bridge->lock);
+    err_t e = egress_start(line->bridge->egress, &call, &handler, line, &line->number);
+    if (e.code == ERR_OK) {
+        line->next = line->bridge->lines;
+        line->bridge->lines = line;
+    }
+    pthread_mutex_unlock(&line->bridge->lock);
     mem_free(head);
     return e;
 }
@@ -188,12 +227,15 @@ static void carry(struct bridge *bridge, const char *bytes, size_t size)
     line->answer.limit_bytes = MCP_ANSWER_BYTES_MAX;
     enter(bridge);
     bool good = mcp_message_read(bytes, size, NULL, &line->message, &fault);
-    err_t e = good ? send(line, bytes, size) : err_ok();
-    if (good && e.code == ERR_OK)
+    bool cancels = good && strcmp(line->message.method, "notifications/cancelled") == 0;
+    err_t e = good && !cancels ? send(line, bytes, size) : err_ok();
+    if (good && !cancels && e.code == ERR_OK)
         return;
+    if (cancels)
+        cancel(bridge, &line->message);
     if (!good && (line->message.id || !line->message.method))
         write_fault(bridge, &line->message, fault.code, fault.message);
-    else if (line->message.id)
+    else if (line->message.id && e.code != ERR_OK)
         write_fault(bridge, &line->message, MCP_INTERNAL_ERROR, e.message);
     mcp_fault_free(&fault);
     free_line(line);
@@ -221,11 +263,19 @@ static bool is_blank(const struct buffer *line)
     return true;
 }
 
+static bool is_broken(struct bridge *bridge)
+{
+    pthread_mutex_lock(&bridge->lock);
+    bool is = bridge->is_broken;
+    pthread_mutex_unlock(&bridge->lock);
+    return is;
+}
+
 static void read_all(struct bridge *bridge)
 {
     struct buffer line = {.limit_bytes = MCP_LINE_BYTES_MAX};
     bool too_long;
-    while (!bridge->is_broken && read_line(bridge->options->in, &line, &too_long)) {
+    while (!is_broken(bridge) && read_line(bridge->options->in, &line, &too_long)) {
         if (too_long)
             write_fault(bridge, &(struct mcp_message){0}, MCP_INVALID_REQUEST,
                         "the message is longer than 4 MiB");

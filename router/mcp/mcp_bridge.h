@@ -1,5 +1,6 @@
 /* MCP over stdio: lines of JSON-RPC from an agent that starts programs, carried to a router's /mcp and back.
- * A line may be asked while others are still being answered; answers come as they are ready. */
+ * A line may be asked while others are still being answered; answers come as they are ready, and
+ * notifications/cancelled ends one by closing its connection. */
 #pragma once
 
 #include <stdint.h>

@@ -60,6 +60,7 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
                                       .is_live = true,
                                       .is_hedge = is_hedge,
                                       .is_held = stream->is_cascaded && upstream->is_local,
+                                      .reason = is_hedge ? "hedge" : stream->reason,
                                       .ticket = ticket,
                                       .started_ns = now_of(stream),
                                       .n_live_at_start = upstream_live(table, upstream->state),
@@ -279,7 +280,7 @@ static void set_source(struct stream *stream, const struct route_attempt *attemp
     const struct route_upstream *upstream = attempt->upstream;
     snprintf(stream->provider_name, sizeof stream->provider_name, "%s", upstream->provider_name);
     snprintf(stream->model_name, sizeof stream->model_name, "%s", upstream->model_name);
-    stream->source.reason = attempt->is_hedge ? "hedge" : stream->reason;
+    stream->source.reason = attempt->reason;
     stream->source.rule = stream->question.decision.rule;
     if (attempt->dropped.parameters && stream->dropped == NULL)
         stream->dropped = dropped_names(&attempt->dropped);
@@ -489,7 +490,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     struct upstream_report report = {
         .ticket = attempt->ticket,
         .code = attempt->is_dropped && end->error.code != ERR_OK ? ERR_CANCELLED : end->error.code,
-        .is_its_fault = end->is_its_fault && !attempt->is_dropped,
+        /* The fleet keeps away from single engines by itself. */
+        .is_its_fault = end->is_its_fault && !attempt->is_dropped && !attempt->upstream->is_local,
         .first_token_ns = end->first_token_ns,
         .whole_ns = end->error.code == ERR_OK ? end->whole_ns : -1,
         .retry_after_ns = end->error.code == ERR_OK ? 0 : end->error.retry_after_ms * ROUTE_NS_PER_MS,

@@ -105,6 +105,7 @@ static err_t make_key(struct stream *stream, bool *is_kept)
     const struct route_upstream *first = &stream->snapshot->tiers[stream->tier].upstreams[0];
     struct local_view view;
     const char *fingerprint = "";
+    stream->key_upstream = first;
     if (first->is_local && local_fleet_view(snapshot_fleet(stream->snapshot), first->local, &view) &&
         view.has_info && view.info.fingerprint)
         fingerprint = view.info.fingerprint;
@@ -215,9 +216,7 @@ void route_cache_record_locked(struct stream *stream, const struct event *event)
 /* An answer that came from elsewhere, since the one who was to answer was down, is nobody's to keep. */
 void route_cache_close_record_locked(struct stream *stream)
 {
-    const struct route_upstream *first =
-        &stream->snapshot->tiers[stream->question.decision.tier].upstreams[0];
-    bool is_his = stream->winner->upstream == first || stream->was_escalated;
+    bool is_his = stream->winner->upstream == stream->key_upstream || stream->was_escalated;
     if (!stream->is_recording || !is_his || stream->failed_tiers != 0) {
         stream->is_recording = false;
         return;

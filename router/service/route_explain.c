@@ -162,47 +162,85 @@ static json_t *milliseconds(int64_t duration_ns)
     return duration_ns < 0 ? json_null() : json_real((double)duration_ns / (double)ROUTE_NS_PER_MS);
 }
 
-static json_t *upstream_of(struct route_service *service, const struct route_snapshot *snapshot,
-                           const struct route_upstream *upstream)
+static json_t *engine_of(const struct route_snapshot *snapshot, const struct route_upstream *upstream)
 {
     json_t *out = json_object();
-    struct upstream_counts *counts = upstream->state->counts;
-    enum breaker_state breaker =
-        upstream_breaker(&service->upstreams, upstream->state, clock_now_ns(service->clock));
-    set_text(out, "name", upstream->state->name);
-    set_text(out, "breaker", breaker_state_name(breaker));
-    set_count(out, "calls", metric_read(&counts->calls[0]));
-    set_count(out, "answers", metric_read(&counts->answers[0]));
-    set_count(out, "under_way", upstream_live(&service->upstreams, upstream->state));
-    set_money(out, "spent", (nanodollars)metric_read(&counts->spent[0]));
-    set(out, "first_token_ms_p50",
-        milliseconds(upstream_first_token_ns(&service->upstreams, upstream->state, 0.5)));
-    set(out, "first_token_ms_p95",
-        milliseconds(upstream_first_token_ns(&service->upstreams, upstream->state, 0.95)));
     struct local_view view;
-    if (upstream->is_local && local_fleet_view(snapshot_fleet(snapshot), upstream->local, &view)) {
-        set_count(out, "replicas", view.n_replicas);
-        set_count(out, "replicas_up", view.n_up);
-        set_count(out, "waiting", view.loads.requests_waiting);
-        set_count(out, "running", view.loads.requests_running);
-        set(out, "predicted_ttft_ms", milliseconds(view.predicted_ttft_ns));
-    }
+    set_text(out, "model", upstream->state->name);
+    if (!local_fleet_view(snapshot_fleet(snapshot), upstream->local, &view))
+        return out;
+    const struct loads *loads = &view.loads;
+    double used = loads->kv_blocks_total > 0 ? (double)loads->kv_blocks_used / loads->kv_blocks_total : 0;
+    set_count(out, "replicas", view.n_replicas);
+    set_count(out, "up", view.n_up);
+    set_count(out, "waiting", loads->requests_waiting);
+    set_count(out, "running", loads->requests_running);
+    set(out, "kv_used", json_real(used));
+    set(out, "predicted_ttft_ms", milliseconds(view.predicted_ttft_ns));
     return out;
 }
 
-static json_t *state_tiers(struct route_service *service, const struct route_snapshot *snapshot)
+static json_t *provider_of(struct route_service *service, const struct route_upstream *upstream)
 {
-    json_t *list = json_array();
-    for (size_t t = 0; t < snapshot->n_tiers; t++) {
-        const struct route_tier *tier = &snapshot->tiers[t];
-        json_t *one = json_object(), *models = json_array();
-        set_text(one, "name", tier->tier->name);
-        for (size_t i = 0; i < tier->tier->n_models; i++)
-            (void)json_array_append_new(models, upstream_of(service, snapshot, &tier->upstreams[i]));
-        set(one, "models", models);
-        (void)json_array_append_new(list, one);
+    json_t *out = json_object();
+    struct upstream_table *table = &service->upstreams;
+    struct upstream_state *state = upstream->state;
+    enum breaker_state breaker = upstream_breaker(table, state, clock_now_ns(service->clock));
+    set_text(out, "model", state->name);
+    set_text(out, "breaker", breaker_state_name(breaker));
+    set_count(out, "calls", metric_read(&state->counts->calls[0]));
+    set_count(out, "answers", metric_read(&state->counts->answers[0]));
+    set_count(out, "under_way", upstream_live(table, state));
+    set(out, "first_token_ms", milliseconds(upstream_first_token_ns(table, state, 0.5)));
+    set(out, "first_token_ms_p95", milliseconds(upstream_first_token_ns(table, state, 0.95)));
+    set_money(out, "spent_dollars", (nanodollars)metric_read(&state->counts->spent[0]));
+    return out;
+}
+
+/* A model may stand in several tiers, and is told once. */
+static bool was_told(const struct route_snapshot *snapshot, size_t tier, size_t index)
+{
+    const struct upstream_state *state = snapshot->tiers[tier].upstreams[index].state;
+    for (size_t t = 0; t <= tier; t++) {
+        size_t n = t < tier ? snapshot->tiers[t].tier->n_models : index;
+        for (size_t i = 0; i < n; i++) {
+            if (snapshot->tiers[t].upstreams[i].state == state)
+                return true;
+        }
     }
-    return list;
+    return false;
+}
+
+static void set_upstreams(json_t *root, struct route_service *service, const struct route_snapshot *snapshot)
+{
+    const struct route_counts *counts = route_metrics_counts(service->route_metrics);
+    json_t *local = json_array(), *providers = json_array(), *answers = json_object(), *money = json_object();
+    uint64_t here = 0, there = 0;
+    nanodollars spent = 0;
+    for (size_t t = 0; t < snapshot->n_tiers; t++) {
+        for (size_t i = 0; i < snapshot->tiers[t].tier->n_models; i++) {
+            const struct route_upstream *upstream = &snapshot->tiers[t].upstreams[i];
+            if (was_told(snapshot, t, i))
+                continue;
+            *(upstream->is_local ? &here : &there) += metric_read(&upstream->state->counts->answers[0]);
+            spent += (nanodollars)metric_read(&upstream->state->counts->spent[0]);
+            if (upstream->is_local)
+                (void)json_array_append_new(local, engine_of(snapshot, upstream));
+            else
+                (void)json_array_append_new(providers, provider_of(service, upstream));
+        }
+    }
+    set_count(answers, "local", here);
+    set_count(answers, "frontier", there);
+    set_count(answers, "cache",
+              metric_read(&counts->cache[ROUTE_CACHE_HIT]) + metric_read(&counts->cache[ROUTE_CACHE_SHARED]));
+    set_money(money, "spent_dollars", spent);
+    set_money(money, "reserved_dollars", route_reserved(service));
+    set_money(money, "saved_dollars", (nanodollars)metric_read(&counts->saved[0]));
+    set(root, "local", local);
+    set(root, "providers", providers);
+    set(root, "answers", answers);
+    set(root, "money", money);
 }
 
 static json_t *counts_of(const metric_cell *cells, const char *const *names, size_t n)
@@ -224,34 +262,20 @@ static json_t *rollout_of(const struct route_snapshot *snapshot)
     return out;
 }
 
-static json_t *money_of(struct route_service *service, const struct route_counts *counts,
-                        const struct route_snapshot *snapshot)
-{
-    json_t *out = json_object();
-    nanodollars spent = 0;
-    for (size_t t = 0; t < snapshot->n_tiers; t++) {
-        for (size_t i = 0; i < snapshot->tiers[t].tier->n_models; i++)
-            spent += (nanodollars)metric_read(&snapshot->tiers[t].upstreams[i].state->counts->spent[0]);
-    }
-    set_money(out, "spent", spent);
-    set_money(out, "reserved", route_reserved(service));
-    set_money(out, "saved", (nanodollars)metric_read(&counts->saved[0]));
-    return out;
-}
-
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
                              *const HEDGE[] = {"won", "lost"};
     const struct route_counts *counts = route_metrics_counts(service->route_metrics);
     struct route_snapshot *snapshot = route_snapshot_of(service);
-    json_t *root = json_object();
+    json_t *root = json_object(), *requests = json_object();
     int64_t uptime_ns = clock_now_ns(service->clock) - service->opened_ns;
     set(root, "uptime_s", json_integer(uptime_ns / 1000000000));
     set(root, "offline", json_boolean(service->is_offline));
     set_text(root, "policy", snapshot_config(snapshot)->policy_id);
-    set_count(root, "requests", atomic_load(&service->n_submitted));
-    set_count(root, "in_flight", service->service.vtable->in_flight(&service->service));
+    set_count(requests, "all", atomic_load(&service->n_submitted));
+    set_count(requests, "running", service->service.vtable->in_flight(&service->service));
+    set(root, "requests", requests);
     set(root, "decisions", counts_of(counts->decisions, POLICY_REASON_NAMES, POLICY_REASONS));
     set_count(root, "refused", metric_read(&counts->refused[0]));
     set_count(root, "fallbacks", metric_read(&counts->fallbacks[0]));
@@ -259,8 +283,7 @@ err_t route_service_state(struct route_service *service, struct buffer *out)
     set(root, "cache", counts_of(counts->cache, CACHE, ROUTE_CACHE_COUNTS));
     set(root, "cascades", counts_of(counts->cascades, CASCADE, ROUTE_CASCADE_COUNTS));
     set(root, "hedges", counts_of(counts->hedges, HEDGE, ROUTE_HEDGE_COUNTS));
-    set(root, "tiers", state_tiers(service, snapshot));
-    set(root, "money", money_of(service, counts, snapshot));
+    set_upstreams(root, service, snapshot);
     set(root, "rollout", rollout_of(snapshot));
     err_t e = write_json(root, out);
     route_snapshot_unref(snapshot);

@@ -91,6 +91,7 @@ struct route_attempt {
 
     uint64_t egress_number;
     struct local_call *call;
+    const char *reason; /* static: why it went there */
     struct provider_dropped dropped;
 
     bool has_entry; /* in the ledger */
@@ -154,6 +155,7 @@ struct stream {
 
     struct response_cache *cache; /* NULL: not asked */
     struct response_key key;
+    const struct route_upstream *key_upstream; /* whose answer the key stands for */
     struct response_waiter waiter;
     bool is_leading, is_recording, is_waiting;
     struct answer_record record;

@@ -14,7 +14,7 @@ static struct ledger_call call_of(const struct route_attempt *attempt)
         .tenant = stream->question.input.tenant,
         .provider = attempt->upstream->provider_name,
         .model = attempt->upstream->model_name,
-        .reason = attempt->is_hedge ? "hedge" : stream->reason,
+        .reason = attempt->reason,
     };
 }
 

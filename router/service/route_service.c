@@ -169,9 +169,10 @@ void route_service_close(struct route_service *service)
     if (service == NULL)
         return;
     wait_until_empty(service);
-    route_worker_close(service->worker);
-    egress_close(service->egress);
+    egress_close(
+        service->egress); /* whose thread, like the fleet's, may yet be on its way out of the worker */
     route_snapshot_unref(service->snapshot);
+    route_worker_close(service->worker);
     ledger_close(service->ledger);
     if (service->route_metrics)
         upstream_table_close(&service->upstreams);

@@ -102,6 +102,16 @@ static err_t make_stream(struct route_service *service, const struct request *re
     return fill_stream(stream, request);
 }
 
+/* The gate's artefact is of an engine: the first tier's, as it is now. */
+static void tell_engine(const struct route_snapshot *snapshot, struct rollout *rollout)
+{
+    struct local_view view;
+    const struct route_upstream *upstream = &snapshot->tiers[0].upstreams[0];
+    if (upstream->is_local && local_fleet_view(snapshot_fleet(snapshot), upstream->local, &view) &&
+        view.has_info && view.info.fingerprint != NULL)
+        rollout_local_changed(rollout, view.info.fingerprint);
+}
+
 /* The baseline answers where the policy is not trusted yet; not what must stay, and not against a wish. */
 static void follow_rollout(struct stream *stream)
 {
@@ -110,6 +120,7 @@ static void follow_rollout(struct stream *stream)
     size_t baseline = stream->snapshot->baseline;
     if (!snapshot_config(stream->snapshot)->gate.is_set || decision->local_only)
         return;
+    tell_engine(stream->snapshot, rollout);
     struct buffer text = {.limit_bytes = 64 << 20};
     uint64_t key = 0;
     if (stream->question.json && json_text_append_sorted(&text, stream->question.json).code == ERR_OK)

@@ -229,6 +229,9 @@ def test_replay(tmp_path, engine):
     assert reviewed["n"] == 20 and reviewed["same"] >= 18 and reviewed["cost_then_nanodollars"] == 40_000_000
     assert reviewed["cost_now_nanodollars"] == 0 and reviewed["total_us_p50_then"] == 500_000
     assert added["name"] == "You add." and added["n"] == 5 and added["advice"] != "move"
-    assert run("replay", log, "--model", f"small=127.0.0.1:{engine}", "--last", 5).stdout.count("You add.") == 1
+    few = run("replay", log, "--model", f"small=127.0.0.1:{engine}", "--last", 5, "--price", "small=3600/h", "--json", figures)
+    assert few.stdout.count("You add.") == 1
+    cost = json.loads(figures.read_text(encoding="utf-8"))["all"]["cost_now_nanodollars"]
+    assert 0 < cost  # a dollar a second of whatever time it took
     assert "needs --policy" in run("replay", log, "--decisions", status=2).stderr
     assert "one --model" in run("replay", log, status=2).stderr

@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.request
 
+import grpc
+
 from conftest import DUMMY_CONFIG, DUMMY_FLAGS, Server  # first: it says where the client is
 import abuse_grpc
 import abuse_http
@@ -44,8 +46,10 @@ def stand_by(grpc_port, http_port):
             try:
                 ask()
                 outcome = f"{time.monotonic() - start:.6f}"
+            except grpc.RpcError as failure:
+                outcome = f"failed {failure.code().name}"
             except Exception as failure:  # whatever it is, it is reported
-                outcome = f"failed {type(failure).__name__}"
+                outcome = f"failed {type(failure).__name__}{getattr(failure, 'code', '')}"
             os.write(1, f"{start:.6f} {door} {outcome}\n".encode())  # one call: two threads write
             time.sleep(PAUSE_S)
 
@@ -132,11 +136,12 @@ def percentiles(lines, door, start, end):
     found = [line.split() for line in lines]
     mine = [fields for fields in found if fields[1] == door and start <= float(fields[0]) < end]
     times = sorted(float(fields[2]) for fields in mine if fields[2] != "failed")
-    failed = sum(fields[2] == "failed" for fields in mine)
+    failures = [fields[3] for fields in mine if fields[2] == "failed"]
+    failed = f"{len(failures)} failed: {', '.join(sorted(set(failures)))}"
     if not times:
-        return f"none ({failed} failed)"
+        return f"none ({failed})"
     text = f"{1e3 * times[len(times) // 2]:.1f}/{1e3 * times[min(len(times) - 1, len(times) * 99 // 100)]:.1f}"
-    return text + (f" ({failed} failed)" if failed else "")
+    return text + (f" ({failed})" if failures else "")
 
 
 def measure(server, bystander_log, door, port, abuse):

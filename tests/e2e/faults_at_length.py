@@ -1,5 +1,6 @@
 """The faults of the doors at length, each with its figures. By hand:
-  build/venv/bin/python tests/e2e/faults_at_length.py disconnects|slow|overload|sigterm|rolling|timing [HOW OFTEN]"""
+  build/venv/bin/python tests/e2e/faults_at_length.py disconnects|slow|overload|sigterm|rolling|timing [HOW OFTEN]
+  build/venv/bin/python tests/e2e/faults_at_length.py overload [HOW OFTEN [HOW MANY SECONDS EACH]]"""
 
 import json
 import pathlib
@@ -193,8 +194,8 @@ def probe_refusals(server, ends, seen):
             time.sleep(0.02)
 
 
-def overload(rounds):
-    """Ten times the rate that the server can serve for 30 s, then what it serves when it is just full: by turns."""
+def overload(rounds, seconds=30):
+    """Ten times the rate that the server can serve for some seconds, then what it serves when it is just full: by turns."""
     rounds = int(rounds or 20)
     with Folder() as folder:
         server = folder.start("--max-num-seqs", "16", "--max-waiting", "32")
@@ -210,7 +211,7 @@ def overload(rounds):
             ends = threading.Event()
             prober = threading.Thread(target=probe_refusals, args=(server, ends, seen), daemon=True)
             prober.start()
-            over = bench(server, "--request-rate", rate, "--num-prompts", int(30 * rate))
+            over = bench(server, "--request-rate", rate, "--num-prompts", int(int(seconds) * rate))
             ends.set()
             prober.join()
             ratios.append(over["output_throughput"] / peak["output_throughput"])
@@ -325,4 +326,4 @@ def timing(n):
 
 if __name__ == "__main__":
     {"disconnects": disconnects, "slow": slow, "overload": overload, "sigterm": sigterm, "rolling": rolling,
-     "timing": timing}[sys.argv[1]](sys.argv[2] if len(sys.argv) > 2 else None)
+     "timing": timing}[sys.argv[1]](*(sys.argv[2:] or [None]))

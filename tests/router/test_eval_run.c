@@ -274,9 +274,14 @@ static void endpoints_are_asked_again(void **state)
     struct eval_endpoint *endpoint;
     assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
     json_t *request = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "Hi");
-    json_t *requests[] = {request, NULL, request};
-    struct eval_answer answers[3];
-    assert_int_equal(eval_ask(endpoint, requests, 3, 1, NULL, NULL, answers).code, ERR_OK);
+    json_t *stays = json_pack("{s:[{s:s, s:s}], s:{s:s}}", "messages", "role", "user", "content", "My salary",
+                              "bantam", "privacy", "local_only");
+    json_t *requests[] = {request, NULL, request, stays};
+    struct eval_answer answers[4];
+    assert_int_equal(eval_ask(endpoint, requests, 4, 1, NULL, NULL, answers).code, ERR_OK);
+    assert_non_null(strstr(answers[3].error, "must not leave this machine"));
+    assert_null(strstr(script_server_heard(server), "salary"));
+    json_decref(stays);
     assert_string_equal(answers[0].text, "right");
     assert_string_equal(answers[0].model, "m-1");
     assert_true(answers[0].cost == 2100000 && answers[0].first_token_us >= 0 && answers[0].total_us >= 0);

@@ -12,6 +12,7 @@
 #include "base/buffer.h"
 #include "base/event_count.h"
 #include "benchmarks/mock_answer.h"
+#include "benchmarks/mock_orders.h"
 #include "benchmarks/mock_provider.h"
 #include "router/providers/provider_call.h"
 #include "tests/router/answer_script.h"
@@ -359,8 +360,9 @@ static void test_fuzzed_streams(void **state)
     (void)state;
     static const char *const NAMES[] = {"cut-anywhere", "mutated", "mutated,crlf,comments",
                                         "cut-anywhere,cr,lines"};
-    size_t n_whole = 0;
-    for (uint64_t i = 0; i < FUZZED_STREAMS; i++) {
+    const char *wanted = getenv("BANTAM_FUZZED_STREAMS"); /* more of them, by hand */
+    uint64_t n_streams = wanted ? strtoull(wanted, NULL, 10) : FUZZED_STREAMS, n_whole = 0;
+    for (uint64_t i = 0; i < n_streams; i++) {
         enum mock_form form = i % 2 ? MOCK_OPENAI : MOCK_ANTHROPIC;
         enum provider_kind kind = i % 2 ? PROVIDER_OPENAI : PROVIDER_ANTHROPIC;
         struct buffer stream = make_stream(form, NAMES[i / 2 % 4], i);
@@ -374,10 +376,52 @@ static void test_fuzzed_streams(void **state)
         mem_free(cut);
         buffer_free(&stream);
     }
-    assert_true(n_whole > FUZZED_STREAMS / 10);
+    assert_true(n_whole > n_streams / 10);
 }
 
-/* --- counts, faults by order, and a client that leaves */
+/* --- which fault an answer has */
+
+static struct mock_fault choose(struct mock_orders *orders, int64_t now_ms, const char *header)
+{
+    struct mock_fault fault;
+    struct http_text text = {header, header ? strlen(header) : 0};
+    assert_int_equal(mock_orders_choose(orders, text, now_ms * 1000000, &fault).code, ERR_OK);
+    return fault;
+}
+
+static void test_orders(void **state)
+{
+    (void)state;
+    struct mock_orders orders = {.every = 3};
+    static const char ALWAYS[] = "name=500", NEXT[] = "count=2&name=503,crlf", WRONG[] = "name=5";
+    assert_int_equal(mock_orders_take(&orders, (struct http_text){ALWAYS, sizeof ALWAYS - 1}).code, ERR_OK);
+    assert_int_equal(choose(&orders, 0, NULL).course, COURSE_WHOLE);
+    assert_int_equal(choose(&orders, 0, NULL).course, COURSE_WHOLE);
+    assert_int_equal(choose(&orders, 0, NULL).status, 500);
+    assert_int_equal(mock_orders_take(&orders, (struct http_text){NEXT, sizeof NEXT - 1}).code, ERR_OK);
+    assert_int_equal(choose(&orders, 0, NULL).status, 503);
+    assert_int_equal(choose(&orders, 0, "lines").styles, STYLE_CRLF | STYLE_LINES);
+    assert_int_equal(choose(&orders, 0, NULL).status, 500); /* the sixth */
+    assert_int_equal(choose(&orders, 0, "429").status, 429);
+    assert_int_equal(mock_orders_take(&orders, (struct http_text){WRONG, sizeof WRONG - 1}).code,
+                     ERR_INVALID_ARGUMENT);
+}
+
+/* 120 a minute: two at once, then one each half second. */
+static void test_requests_per_minute(void **state)
+{
+    (void)state;
+    struct mock_orders orders = {.per_minute = 120, .tokens = 2};
+    static const struct {
+        int64_t at_ms;
+        int status;
+    } CASES[] = {{0, 0},     {0, 0},    {0, 429},  {499, 429}, {501, 0},
+                 {502, 429}, {9000, 0}, {9000, 0}, {9000, 429}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
+        assert_int_equal(choose(&orders, CASES[i].at_ms, NULL).status, CASES[i].status);
+}
+
+/* --- counts, and a client that leaves */
 
 static void test_counts(void **state)
 {
@@ -413,6 +457,8 @@ int main(void)
         cmocka_unit_test(test_no_fault_is_forgotten),
         cmocka_unit_test(test_fuzzed_calls),
         cmocka_unit_test(test_fuzzed_streams),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_requests_per_minute),
         cmocka_unit_test(test_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -302,6 +302,48 @@ static void answers_are_compared(void **state)
     script_server_close(server);
 }
 
+/* What a policy sends on keeps its answer and is not asked; what its rules keep here is not sent to anyone.
+ */
+static void policies_are_replayed(void **state)
+{
+    (void)state;
+    static const char CONFIG[] =
+        "local:\n  - {name: demo, targets: [\"127.0.0.1:1\"]}\n"
+        "providers:\n  - name: p\n    kind: compatible\n    url: http://127.0.0.1:1/v1\n"
+        "    models: [{name: big, price: {input: 1, output: 2, as_of: 2026-11-01}}]\n"
+        "tiers:\n  - {name: small, models: [local/demo]}\n  - {name: frontier, models: [p/big]}\n"
+        "rules:\n  - {name: greek, when: {scripts: [greek]}, local_only: yes}\n"
+        "  - {name: long, when: {turns: {min: 2}}, to: frontier}\n";
+    static const char LOG[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": "
+        "\"b\"}], "
+        "\"response\": \"x\", \"response_cost\": 0.5}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"\\u03b1\\u03b2\\u03b3\"}], \"response\": \"y\", "
+        "\"response_cost\": 0.5}\n";
+    struct script_server *server = script_server_open(NULL, 0);
+    char target[64];
+    snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(server));
+    const struct eval_endpoint_options options = {.name = "m", .target = target, .timeout_ms = 60000};
+    struct replay_options replay = {.name = "m", .concurrency = 1, .margin = 0.03, .temperature = -1};
+    struct route_config *config;
+    err_t e = route_config_parse("r", CONFIG, strlen(CONFIG), getenv, &config);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    replay.config = config;
+    assert_int_equal(eval_endpoint_open(&options, &replay.model).code, ERR_OK);
+    struct replay_log log;
+    static struct replay_result result;
+    assert_int_equal(replay_log_parse(LOG, strlen(LOG), &log).code, ERR_OK);
+    assert_int_equal(replay_run(&log, &replay, &result).code, ERR_OK);
+    assert_true(result.all.n_stays == 1 && result.all.n_failed == 1 && result.all.agree.value == 0.5);
+    assert_int_equal(script_server_connections(server), 0);
+    replay_result_free(&result);
+    replay_log_free(&log);
+    eval_endpoint_close(replay.model);
+    script_server_close(server);
+    route_config_free(config);
+}
+
 static void advice(void **state)
 {
     (void)state;
@@ -316,9 +358,13 @@ static void advice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logs_of_all_kinds),       cmocka_unit_test(decision_logs),
-        cmocka_unit_test(requests_that_are_alike), cmocka_unit_test(decisions_are_held_against_a_policy),
-        cmocka_unit_test(answers_are_compared),    cmocka_unit_test(advice),
+        cmocka_unit_test(logs_of_all_kinds),
+        cmocka_unit_test(decision_logs),
+        cmocka_unit_test(requests_that_are_alike),
+        cmocka_unit_test(decisions_are_held_against_a_policy),
+        cmocka_unit_test(answers_are_compared),
+        cmocka_unit_test(policies_are_replayed),
+        cmocka_unit_test(advice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

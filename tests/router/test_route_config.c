@@ -303,6 +303,24 @@ static void what_was_understood_has_no_secret_in_it(void **state)
     route_config_free(config);
 }
 
+static void prices_are_told_exactly(void **state)
+{
+    (void)state;
+    struct route_config *config;
+    assert_int_equal(parse(WHOLE, &config).code, ERR_OK);
+    struct buffer text = {.limit_bytes = 1 << 16}, small = {.limit_bytes = 100};
+    assert_true(route_config_prices(config, &text));
+    assert_string_equal(text.data,
+                        "{\"models\":[{\"model\":\"openai/gpt-5\",\"input_usd\":1.250000000,"
+                        "\"output_usd\":10.000000000,\"request_usd\":0.000000000,\"as_of\":\"2026-11-01\"},"
+                        "{\"model\":\"claude/opus\",\"input_usd\":5.000000000,\"output_usd\":25.000000000,"
+                        "\"request_usd\":0.000000000}]}");
+    assert_false(route_config_prices(config, &small));
+    buffer_free(&text);
+    buffer_free(&small);
+    route_config_free(config);
+}
+
 /* Each allocation fails once: an error, and nothing is lost. */
 static void memory_may_be_short(void **state)
 {
@@ -385,6 +403,7 @@ int main(void)
         cmocka_unit_test(the_fingerprint_is_of_what_decides),
         cmocka_unit_test(a_calibration_is_read_and_part_of_the_fingerprint),
         cmocka_unit_test(what_was_understood_has_no_secret_in_it),
+        cmocka_unit_test(prices_are_told_exactly),
         cmocka_unit_test(memory_may_be_short),
         cmocka_unit_test(a_file_is_read),
         cmocka_unit_test(a_file_that_changes_is_read_again),

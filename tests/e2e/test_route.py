@@ -1,0 +1,475 @@
+"""`bantam route` between real clients, a real engine and a scripted provider."""
+
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+
+import grpc
+import openai
+import pytest
+from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc
+
+from bantam import user
+from conftest import BIN, CALL_LIMIT_S, ROOT
+from route_tools import Provider, Reply, Router, route_config
+
+MESSAGES = [{"role": "user", "content": "Classify this support ticket. Answer with its category and urgency.\n\n"
+                                        "Ticket: I was charged twice this month."}]
+DRAWN = {"max_tokens": 24, "temperature": 0.8, "seed": 7}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object",
+                                                                          "properties": {"city": {"type": "string"}}}}}
+FRONTIER = {"bantam": {"route": "frontier"}}
+
+
+@pytest.fixture(scope="module")
+def provider():
+    opened = Provider()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared_router(directory, demo, provider):
+    config = route_config([demo.target], {"mock": provider.url}, retries={"max": 2, "backoff": "1ms"},
+                          rules=[{"name": "letters", "when": {"tasks": ["letters"]}, "to": "frontier"}])
+    opened = Router(directory, config)
+    opened.wait_health("SERVING")
+    yield opened
+    opened.stop()
+
+
+@pytest.fixture
+def router(shared_router, provider):
+    provider.forget()
+    return shared_router
+
+
+@pytest.fixture
+def start_router(directory):
+    """start_router(config, *flags) -> Router, stopped at the end of the test."""
+    routers = []
+
+    def start(config, *flags, env=None):
+        routers.append(Router(directory, config, *flags, env=env))
+        return routers[-1]
+
+    yield start
+    for opened in routers:
+        opened.stop()
+
+
+def client_of(server, **options):
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{server.http_port}/v1", api_key="unused", max_retries=0,
+                         timeout=CALL_LIMIT_S, **options)
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=CALL_LIMIT_S) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def text_of(stream):
+    return "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+
+
+# --- local answers
+
+
+@pytest.mark.parametrize("parameters", [DRAWN, {"max_tokens": 16, "temperature": 0}])
+def test_a_local_answer_is_the_engines_own(router, demo, provider, parameters):
+    with client_of(demo) as engine, client_of(router) as routed:
+        own = engine.chat.completions.create(model="model", messages=MESSAGES, **parameters)
+        raw = routed.chat.completions.with_raw_response.create(model="", messages=MESSAGES, **parameters)
+        streamed = text_of(routed.chat.completions.create(model="", messages=MESSAGES, stream=True, **parameters))
+    answer = raw.parse()
+    assert answer.choices[0].message.content == own.choices[0].message.content == streamed
+    assert answer.choices[0].finish_reason == own.choices[0].finish_reason
+    assert answer.usage.prompt_tokens == own.usage.prompt_tokens
+    assert answer.usage.completion_tokens == own.usage.completion_tokens
+    assert raw.headers["x-bantam-provider"] == "local" and raw.headers["x-bantam-reason"] == "default"
+    assert answer.usage.bantam["provider"] == "local" and answer.usage.bantam["attempts"] == 1
+    assert not provider.asked
+
+
+def test_native_clients_get_the_engines_tokens(router, demo):
+    messages = [user(MESSAGES[0]["content"])]
+    own = demo.client.generate_whole(messages=messages, **DRAWN)[0]
+    routed = router.client.generate_whole(messages=messages, **DRAWN)[0]
+    assert routed.token_ids == own.token_ids and routed.text == own.text and routed.finish_reason == own.finish_reason
+    streamed = [token for output in router.client.generate(messages=messages, **DRAWN) for token in output.token_ids]
+    assert streamed == own.token_ids
+
+
+def test_completions_and_token_ids_stay_local(router, demo, provider):
+    ids = demo.client.tokenize("The train to")
+    own = demo.client.generate_whole(input_ids=ids, max_tokens=12, seed=3)[0]
+    assert router.client.generate_whole(input_ids=ids, max_tokens=12, seed=3)[0].token_ids == own.token_ids
+    with client_of(router) as routed:
+        answer = routed.completions.create(model="", prompt=ids, max_tokens=12, seed=3)
+    assert answer.choices[0].text == own.text
+    assert not provider.asked
+
+
+def test_clients_of_the_facade_are_served(router, demo):
+    def ask(server):
+        with grpc.insecure_channel(server.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            request = vllm_engine_pb2.GenerateRequest(
+                request_id="facade", stream=False, text="The train to",
+                sampling_params=vllm_engine_pb2.SamplingParams(max_tokens=12, seed=5, temperature=0.8))
+            answers = list(vllm_engine_pb2_grpc.VllmEngineStub(channel).Generate(request, timeout=CALL_LIMIT_S))
+        return [token for answer in answers for token in answer.complete.output_ids]
+
+    assert ask(router) == ask(demo) and len(ask(router)) == 12
+
+
+# --- answers of a provider
+
+
+def test_a_rule_sends_it_to_the_provider(router, provider):
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(
+            model="", messages=MESSAGES, max_tokens=24, extra_body={"bantam": {"task": "letters"}})
+        answer = raw.parse()
+    assert answer.choices[0].message.content == provider.usual.text
+    assert answer.choices[0].finish_reason == "stop"
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 7)
+    assert raw.headers["x-bantam-provider"] == "mock" and raw.headers["x-bantam-rule"] == "letters"
+    # 11 tokens at $2 and 7 at $10 a million.
+    assert answer.usage.bantam["cost_usd"] == "0.000092" and answer.usage.bantam["reason"] == "rule"
+    [asked] = provider.asked
+    assert asked.path == "/v1/chat/completions" and asked.body["model"] == "large" and asked.body["messages"] == MESSAGES
+    assert "bantam" not in asked.body and asked.body["max_tokens"] == 24
+
+
+def test_a_stream_comes_piece_by_piece(router, provider):
+    provider.usual = Reply(hold=threading.Event())
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER,
+                                                stream_options={"include_usage": True})
+        texts, usage = [], None
+        for chunk in stream:
+            texts += [choice.delta.content for choice in chunk.choices if choice.delta.content]
+            usage = chunk.usage or usage
+            if texts:
+                provider.usual.hold.set()  # the first piece was here before the second was sent
+    assert "".join(texts) == provider.usual.text and len(texts) == 3
+    assert usage.completion_tokens == 7 and usage.bantam["provider"] == "mock"
+
+
+def test_native_clients_get_text_without_ids(router, provider):
+    answer = router.client.generate_whole(messages=[user("Hello")], max_tokens=8, metadata=(("x-bantam-route", "frontier"),))[0]
+    assert answer.text == provider.usual.text and list(answer.token_ids) == []
+    assert answer.finish_reason == "stop" and answer.completion_tokens == 7
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_of_tools_cross_both_ways(router, provider, stream):
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Gdańsk"}'}}
+    provider.usual = Reply(tool_calls=(call,))
+    with client_of(router) as routed:
+        answer = routed.chat.completions.create(model="", messages=MESSAGES, tools=[TOOL], extra_body=FRONTIER, stream=stream)
+        if stream:
+            name, arguments, ended = "", "", None
+            for choice in (choice for part in answer for choice in part.choices):
+                for piece in choice.delta.tool_calls or ():
+                    name += piece.function.name or ""
+                    arguments += piece.function.arguments or ""
+                ended = choice.finish_reason or ended
+        else:
+            [made] = answer.choices[0].message.tool_calls
+            name, arguments, ended = made.function.name, made.function.arguments, answer.choices[0].finish_reason
+    assert (name, json.loads(arguments), ended) == ("weather", {"city": "Gdańsk"}, "tool_calls")
+    assert provider.asked[0].body["tools"] == [TOOL]
+
+
+def test_a_call_that_fails_is_made_again(router, provider):
+    provider.next.append(Reply(status=503, message="try later"))
+    with client_of(router) as routed:
+        answer = routed.chat.completions.create(model="", messages=MESSAGES, extra_body=FRONTIER)
+    assert answer.choices[0].message.content == provider.usual.text
+    assert answer.usage.bantam["attempts"] == 2 and len(provider.asked) == 2
+
+
+def test_what_the_provider_refuses_is_told(router, provider):
+    provider.usual = Reply(status=400, message="max_tokens is too large")
+    with client_of(router) as routed, pytest.raises(openai.BadRequestError) as error:
+        routed.chat.completions.create(model="", messages=MESSAGES, extra_body=FRONTIER)
+    assert "max_tokens is too large" in error.value.message
+    assert len(provider.asked) == 1
+
+
+def test_a_client_that_leaves_ends_the_call(router, provider):
+    provider.usual = Reply(hold=threading.Event())
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER)
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                break
+        stream.close()
+    assert provider.left.acquire(timeout=CALL_LIMIT_S)
+
+
+def test_what_must_stay_stays(router, provider):
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(
+            model="", messages=MESSAGES, max_tokens=8, extra_body={"bantam": {"privacy": "local_only", "task": "letters"}})
+    assert raw.headers["x-bantam-provider"] == "local" and raw.headers["x-bantam-reason"] == "privacy"
+    assert not provider.asked
+
+
+@pytest.mark.parametrize("hint", [{"route": "moon"}, {"complexity": 11}, {"privacy": "some"}])
+def test_hints_that_make_no_sense_are_refused(router, provider, hint):
+    with client_of(router) as routed, pytest.raises(openai.BadRequestError):
+        routed.chat.completions.create(model="", messages=MESSAGES, extra_body={"bantam": hint})
+    assert not provider.asked
+
+
+# --- tenants, money and what was answered before
+
+
+def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider, tmp_path):
+    """Answers are kept for their own tenant alone; whose money is spent is answered here, and others are not."""
+    provider.forget()
+    keys = {name: f"sk-bantam-{name}-{'0' * 32}" for name in ("rich", "poor")}
+    lines = [f"tenant {name}\nkey sha256:{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
+    (tmp_path / "tenants.txt").write_text("".join(lines))
+    # A call reserves at most 2 * prompt + 10 * max_tokens of a millionth dollar; the poor one may make one of them.
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"}, default="frontier",
+                          budgets=[{"tenant": "poor", "per_day": "0.0015"}], ledger={"path": str(tmp_path / "ledger.db")})
+    router = start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt"))
+    clients = {name: openai.OpenAI(base_url=f"{router.web}/v1", api_key=key, max_retries=0, timeout=CALL_LIMIT_S)
+               for name, key in keys.items()}
+
+    def ask(tenant, content):
+        raw = clients[tenant].chat.completions.with_raw_response.create(
+            model="", messages=[{"role": "user", "content": content}], max_tokens=100, temperature=0)
+        return tuple(raw.headers.get(f"x-bantam-{name}") for name in ("provider", "reason", "cache"))
+
+    assert ask("rich", "A question")[::2] == ("mock", "miss")
+    assert ask("rich", "A question")[2] == "hit" and len(provider.asked) == 1
+    assert ask("poor", "A question")[::2] == ("mock", "miss") and len(provider.asked) == 2
+    provider.usual = Reply(prompt_tokens=100, completion_tokens=100)  # $0.0012
+    assert ask("poor", "Another question")[0] == "mock"
+    assert ask("poor", "A third question")[:2] == ("local", "budget")
+    assert ask("rich", "A third question")[0] == "mock"
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{router.web}/v1", api_key="sk-wrong", max_retries=0).models.list()
+    for opened in clients.values():
+        opened.close()
+
+
+# --- the router itself
+
+
+def test_metrics_say_what_was_decided(router, provider):
+    def read():
+        found = collections.defaultdict(float)
+        for line in get(f"http://127.0.0.1:{router.metrics_port}/metrics")[1].splitlines():
+            match = re.fullmatch(r"(bantam:router_\S+?)(?:\{(.*)\})? (\S+)", line)
+            if match:
+                found[match[1], match[2] or ""] += float(match[3])
+        return found
+
+    before = read()
+    mock = 'provider="mock",model="large"'
+    with client_of(router) as routed:
+        routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=4)
+        routed.chat.completions.create(model="", messages=MESSAGES, extra_body=FRONTIER)
+    after = read()
+    grown = {key: after[key] - before[key] for key in after if after[key] != before[key]}
+    assert grown["bantam:router_decisions_total", 'reason="default"'] == 1
+    assert grown["bantam:router_decisions_total", 'reason="wish"'] == 1
+    assert grown["bantam:router_answers_total", mock] == grown["bantam:router_calls_total", mock] == 1
+    assert grown["bantam:router_answers_total", 'provider="local",model="demo"'] == 1
+    assert abs(grown["bantam:router_spent_dollars_total", mock] - 0.000092) < 1e-12
+    assert grown["bantam:router_first_token_seconds_count", mock] == 1
+    assert after["bantam:router_breaker_state", mock] == 0
+
+
+def test_people_and_agents_find_their_paths(router):
+    """The page on the operator's port alone, MCP on the clients' port alone."""
+    operator = f"http://127.0.0.1:{router.metrics_port}"
+    assert "<html" in get(f"{operator}/")[1] and get(f"{router.web}/")[0] == 404
+    state = json.loads(get(f"{operator}/router/state")[1])
+    assert state["decisions"]["default"] >= 0 and "local/demo" in json.dumps(state)
+
+    def ask(method, **params):
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        request = urllib.request.Request(f"{router.web}/mcp", json.dumps(body).encode(),
+                                         {"Content-Type": "application/json", "Accept": "application/json"})
+        with urllib.request.urlopen(request, timeout=CALL_LIMIT_S) as answer:
+            return json.loads(answer.read())["result"]
+
+    assert {"complete", "route_explain"} <= {tool["name"] for tool in ask("tools/list")["tools"]}
+    prices = json.loads(ask("resources/read", uri="router://prices")["contents"][0]["text"])
+    assert [(price["model"], price["input_usd"], price["output_usd"]) for price in prices["models"]] == [("mock/large", 2, 10)]
+    explained = ask("tools/call", name="route_explain", arguments={"messages": MESSAGES})
+    assert not explained.get("isError") and "small" in json.dumps(explained)
+
+
+def test_it_is_light(router):
+    """No model, and not the library that knows GPUs."""
+    maps = pathlib.Path(f"/proc/{router.process.pid}/maps").read_text()
+    assert "libgrpc" in maps
+    assert not re.search(r"libbantam_cuda|libcuda|safetensors|gguf", maps)
+
+
+def test_another_configuration_is_taken_up(start_router, demo, provider):
+    provider.forget()
+    config = route_config([demo.target], {"mock": provider.url})
+    router = start_router(config)
+    router.wait_health("SERVING")
+
+    def who_answers():
+        with client_of(router) as routed:
+            raw = routed.chat.completions.with_raw_response.create(model="", messages=MESSAGES, max_tokens=2)
+        return raw.headers["x-bantam-provider"]
+
+    assert who_answers() == "local"
+    router.put({**config, "default": "frontier"})
+    place = router.wait_log("is read again")
+    assert who_answers() == "mock"
+    for wrong in ("tiers: [", {**config, "ledger": {"path": str(router.path) + ".db"}}):  # a ledger stays the one it is
+        router.put(wrong)
+        place = router.wait_log("the configuration stays as it was", place)
+        assert who_answers() == "mock"
+    router.put(config)
+    place = router.wait_log("is read again", place)
+    assert who_answers() == "local"
+    router.process.send_signal(signal.SIGHUP)
+    router.wait_log("is read again", place)
+    assert who_answers() == "local"
+
+
+def test_answers_under_way_end_by_the_configuration_they_began_with(start_router, demo, provider):
+    provider.forget()
+    provider.usual = Reply(hold=threading.Event())
+    router = start_router(route_config([demo.target], {"mock": provider.url}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER)
+        text = ""
+        for chunk in stream:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            if text == provider.usual.pieces[0]:
+                router.put(route_config([demo.target], {}))  # the provider is gone
+                router.wait_log("is read again")
+                provider.usual.hold.set()
+        assert text == provider.usual.text
+        later = routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=2, extra_body=FRONTIER)
+    assert later.usage.bantam["provider"] == "local" and len(provider.asked) == 1
+
+
+def test_a_stop_waits_for_answers_under_way(start_router, demo, provider):
+    provider.forget()
+    provider.usual = Reply(hold=threading.Event())
+    router = start_router(route_config([demo.target], {"mock": provider.url}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        stream = routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER)
+        text = ""
+        for chunk in stream:
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+            if text == provider.usual.pieces[0]:
+                router.terminate()
+                router.wait_health("NOT_SERVING")
+                provider.usual.hold.set()
+    assert text == provider.usual.text
+    assert router.wait() == 0
+
+
+def test_it_is_ready_when_somebody_can_answer(start_router, start, demo_model):
+    engine = start(demo_model)
+    target = engine.target
+    engine.stop()
+    router = start_router(route_config([target], {}))
+    router.wait_health("NOT_SERVING")
+    assert get(f"{router.web}/ready")[0] == 503
+    with client_of(router) as routed, pytest.raises(openai.InternalServerError) as error:
+        routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=2)
+    assert error.value.status_code == 503
+    start(demo_model, "--port", target.rsplit(":", 1)[1])
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        assert routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_without_engines_the_frontier_answers(start_router, provider):
+    provider.forget()
+    router = start_router(route_config(["127.0.0.1:1"], {"mock": provider.url}, when_down={"to": "frontier"}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(model="", messages=MESSAGES)
+    assert raw.headers["x-bantam-provider"] == "mock" and raw.headers["x-bantam-reason"] == "down"
+
+
+def test_offline_nothing_leaves(start_router, demo, provider):
+    provider.forget()
+    router = start_router(route_config([demo.target], {"mock": provider.url}, default="frontier"), "--offline")
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(model="", messages=MESSAGES, max_tokens=2)
+    assert raw.headers["x-bantam-provider"] == "local"
+    assert not provider.asked
+
+
+def test_a_replica_that_dies_is_followed_by_another(start_router, start, demo, demo_model):
+    parameters = {"max_tokens": 200, "temperature": 0.8, "seed": 11, "ignore_eos": True}
+    own = demo.client.generate_whole("The train to", **parameters)[0]
+    replicas = [start(demo_model), start(demo_model)]
+    router = start_router(route_config([replica.target for replica in replicas], {}))
+    router.wait_health("SERVING")
+    tokens, killed = [], False
+    for output in router.client.generate("The train to", **parameters):
+        tokens += output.token_ids
+        if not killed and len(tokens) >= 20:
+            [busy] = [replica for replica in replicas if replica.client.loads().num_running_reqs]
+            busy.process.kill()
+            killed = True
+    assert killed and tokens == list(own.token_ids)
+    for replica in replicas:
+        if replica.process.poll() is not None:
+            replica.process.returncode = 0  # as it was told
+
+
+# --- its configuration
+
+
+def check(path, **env):
+    return subprocess.run([str(BIN), "route", str(path), "--check"], env={**os.environ, **env}, capture_output=True, text=True,
+                          cwd=path.parent, check=False)
+
+
+def test_the_examples_of_the_docs_are_good(tmp_path):
+    text = (ROOT / "docs/routing.md").read_text()
+    (tmp_path / "confidence.json").write_text("{}")
+    blocks = [re.sub("^    ", "", block, flags=re.M) for block in re.findall(r"(?:^    .*\n)+", text, re.M)]
+    whole = [block for block in blocks if block.startswith("local:") and "\ntiers:" in block]
+    whole += re.findall(r"<<END\n(.*?)^END$", "".join(blocks), re.M | re.S)
+    assert len(whole) == 2
+    for example in whole:
+        (tmp_path / "route.yaml").write_text(example)
+        done = check(tmp_path / "route.yaml", OPENAI_API_KEY="sk-secret", ENGINE_KEY="sk-other")
+        assert done.returncode == 0, done.stderr
+        assert "tier      frontier: openai/gpt-5\n" in done.stdout and "sk-" not in done.stdout + done.stderr
+
+
+def test_a_check_says_what_is_wrong_and_where(tmp_path):
+    path = tmp_path / "route.yaml"
+    path.write_text("local: [{name: a, targets: ['127.0.0.1:1']}]\ntiers:\n  - {name: small, models: [local/b]}\n")
+    done = check(path)
+    assert done.returncode == 2
+    assert "route.yaml:3: tiers[0].models[0]: there is no model \"b\" under local" in done.stderr
+    assert check(tmp_path / "none.yaml").returncode == 1
