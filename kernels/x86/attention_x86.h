@@ -17,10 +17,21 @@ static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t i
     return IS_F32 ? vf_load((const float *)kv + index) : vf_load_bf16((const uint16_t *)kv + index);
 }
 
+/* Few queries wait for memory, and blocks are too short and too scattered for the processor to see them
+ * coming: they ask for the next block as they read this one. ahead: from this block's elements to the next
+ * one's, modulo 2^64. */
+static inline __attribute__((always_inline)) void prefetch_kv(const void *kv, size_t index, size_t ahead,
+                                                              const bool IS_F32)
+{
+    _mm_prefetch((const char *)kv + (index + ahead) * (IS_F32 ? sizeof(float) : sizeof(uint16_t)),
+                 _MM_HINT_T0);
+}
+
 /* Raw dot products of N queries with the tokens of a block. */
 static inline __attribute__((always_inline)) void score_tile(const struct attention_args *a,
                                                              const uint32_t *queries, const int N, size_t k0,
-                                                             const bool IS_F32, struct query_state *states)
+                                                             const bool IS_F32, const bool AHEAD,
+                                                             size_t ahead, struct query_state *states)
 {
     vf scores[QUERY_TILE];
     const float *q[QUERY_TILE];
@@ -30,6 +41,8 @@ static inline __attribute__((always_inline)) void score_tile(const struct attent
         q[i] = a->queries[queries[i]].q;
     }
     for (size_t d = 0; d < a->head_dim; d++) {
+        if (AHEAD)
+            prefetch_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, ahead, IS_F32);
         vf k = load_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, IS_F32);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++)
@@ -53,7 +66,8 @@ static inline void softmax_block(const struct attention_args *a, size_t d_stride
     float max = block_max > state->max ? block_max : state->max;
     vf p = vf_exp(vf_sub(score, vf_set1(max)));
     vf_store(state->p, p);
-    float decay = exp_of(state->max - max);
+    float rise = state->max - max;
+    float decay = rise == 0 ? 1.0f : exp_of(rise); /* the same, without the wait */
     state->sum = fma_of(state->sum, decay, vf_sum(p));
     if (decay != 1.0f) { /* multiplying by one changes nothing */
         vf decays = vf_set1(decay);
@@ -64,10 +78,9 @@ static inline void softmax_block(const struct attention_args *a, size_t d_stride
 }
 
 /* Adds p times v of tokens [t0, t1) to the outputs of N queries. */
-static inline __attribute__((always_inline)) void value_tile(const struct attention_args *a,
-                                                             const uint32_t *queries, const int N, size_t v0,
-                                                             size_t d_stride, const bool IS_F32,
-                                                             struct query_state *states)
+static inline __attribute__((always_inline)) void
+value_tile(const struct attention_args *a, const uint32_t *queries, const int N, size_t v0, size_t d_stride,
+           const bool IS_F32, const bool AHEAD, size_t ahead, struct query_state *states)
 {
     const uint32_t t0 = states[queries[0]].t0, t1 = states[queries[0]].t1;
     const float *p[QUERY_TILE];
@@ -80,6 +93,8 @@ static inline __attribute__((always_inline)) void value_tile(const struct attent
         for (int i = 0; i < N; i++)
             o[i] = vf_load(states[queries[i]].o + d);
         for (uint32_t t = t0; t < t1; t++) {
+            if (AHEAD)
+                prefetch_kv(a->kv, v0 + t * d_stride + d, ahead, IS_F32);
             vf v = load_kv(a->kv, v0 + t * d_stride + d, IS_F32);
 #pragma GCC unroll 8
             for (int i = 0; i < N; i++)
@@ -112,34 +127,34 @@ static inline uint32_t tile_of(uint32_t n)
 
 static inline __attribute__((always_inline)) void attend_block(const struct attention_args *a,
                                                                const uint32_t *active, uint32_t n_active,
-                                                               size_t k0, const bool IS_F32,
-                                                               struct query_state *states)
+                                                               size_t k0, const bool IS_F32, const bool AHEAD,
+                                                               size_t ahead, struct query_state *states)
 {
     const size_t d_stride = round_up(a->head_dim, LANES);
     const size_t v0 = k0 + (size_t)a->head_dim * KV_BLOCK_TOKENS;
     for (uint32_t i = 0, tile; i < n_active; i += tile) {
         tile = tile_of(n_active - i);
         if (tile == QUERY_TILE)
-            score_tile(a, active + i, QUERY_TILE, k0, IS_F32, states);
+            score_tile(a, active + i, QUERY_TILE, k0, IS_F32, AHEAD, ahead, states);
         else if (tile == 4)
-            score_tile(a, active + i, 4, k0, IS_F32, states);
+            score_tile(a, active + i, 4, k0, IS_F32, AHEAD, ahead, states);
         else if (tile == 2)
-            score_tile(a, active + i, 2, k0, IS_F32, states);
+            score_tile(a, active + i, 2, k0, IS_F32, AHEAD, ahead, states);
         else
-            score_tile(a, active + i, 1, k0, IS_F32, states);
+            score_tile(a, active + i, 1, k0, IS_F32, AHEAD, ahead, states);
     }
     for (uint32_t i = 0; i < n_active; i++)
         softmax_block(a, d_stride, &states[active[i]]);
     for (uint32_t i = 0, tile; i < n_active; i += tile) {
         tile = tile_of(run_length(states, active, i, n_active));
         if (tile == QUERY_TILE)
-            value_tile(a, active + i, QUERY_TILE, v0, d_stride, IS_F32, states);
+            value_tile(a, active + i, QUERY_TILE, v0, d_stride, IS_F32, AHEAD, ahead, states);
         else if (tile == 4)
-            value_tile(a, active + i, 4, v0, d_stride, IS_F32, states);
+            value_tile(a, active + i, 4, v0, d_stride, IS_F32, AHEAD, ahead, states);
         else if (tile == 2)
-            value_tile(a, active + i, 2, v0, d_stride, IS_F32, states);
+            value_tile(a, active + i, 2, v0, d_stride, IS_F32, AHEAD, ahead, states);
         else
-            value_tile(a, active + i, 1, v0, d_stride, IS_F32, states);
+            value_tile(a, active + i, 1, v0, d_stride, IS_F32, AHEAD, ahead, states);
     }
 }
 
@@ -168,10 +183,13 @@ static inline __attribute__((always_inline)) void attention(const struct attenti
             states[i].t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
             active[n_active++] = i;
         }
-        if (n_active > 0)
-            attend_block(a, active, n_active,
-                         ((size_t)a->block_table[b] * a->n_kv_heads + a->kv_head) * head_elements, IS_F32,
-                         states);
+        size_t k0 = ((size_t)a->block_table[b] * a->n_kv_heads + a->kv_head) * head_elements;
+        size_t next = b == last_block ? b : b + 1;
+        size_t next_k0 = ((size_t)a->block_table[next] * a->n_kv_heads + a->kv_head) * head_elements;
+        if (n_active > 0 && a->n_queries <= QUERY_TILE)
+            attend_block(a, active, n_active, k0, IS_F32, true, next_k0 - k0, states);
+        else if (n_active > 0)
+            attend_block(a, active, n_active, k0, IS_F32, false, 0, states);
     }
     for (uint32_t i = 0; i < a->n_queries; i++) {
         vf sum = vf_set1(states[i].sum);
