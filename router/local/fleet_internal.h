@@ -119,7 +119,7 @@ void replicas_close(struct fleet_model *model);
 /* What a request that was sent counts as, until its first token and its end. */
 struct replica_ticket {
     uint64_t breaker, report, cold_tokens;
-    bool is_sent, is_try; /* is_sent: it still counts among those that wait there */
+    bool is_waiting; /* for its first token */
 };
 /* The replica that gets the request next, which counts there from now on; NULL = nobody takes it. excluded:
  * a bit a slot. fingerprint: those that have it come first; "" = no matter. */

@@ -264,7 +264,7 @@ static void take_report(struct replica *replica, const struct bantam_loads_view 
     replica->n_reports = view->n_messages;
     replica->state.loads = view->loads;
     replica->state.has_loads = true;
-    replica->state.sent_requests = 0;
+    replica->state.sent_requests = replica->state.ended_requests = 0;
     replica->state.sent_tokens = 0;
 }
 
@@ -352,7 +352,7 @@ struct replica *replica_take(struct fleet_model *model, const struct request *re
                                           .report = replica->n_reports,
                                           .cold_tokens =
                                               chain.prompt_tokens > warm ? chain.prompt_tokens - warm : 1,
-                                          .is_sent = true};
+                                          .is_waiting = true};
         ASSERT(ticket->breaker != 0);
         prefix_memory_note(model->memory, &chain, replica->slot);
         replica->state.sent_requests++;
@@ -378,21 +378,19 @@ struct replica *replica_any(struct fleet_model *model, uint64_t excluded)
     return best;
 }
 
-static void forget_sent(struct replica *replica, struct replica_ticket *ticket)
+static void end_wait(struct replica *replica, struct replica_ticket *ticket)
 {
-    if (ticket->is_sent && ticket->report == replica->n_reports) {
-        replica->state.sent_requests--;
+    if (ticket->is_waiting && ticket->report == replica->n_reports)
         replica->state.sent_tokens -= ticket->cold_tokens;
-    }
-    ticket->is_sent = false;
+    ticket->is_waiting = false;
 }
 
 void replica_first_token(struct replica *replica, struct replica_ticket *ticket)
 {
-    if (!ticket->is_sent)
+    if (!ticket->is_waiting)
         return;
     pthread_mutex_lock(&replica->fleet->mutex);
-    forget_sent(replica, ticket);
+    end_wait(replica, ticket);
     pthread_mutex_unlock(&replica->fleet->mutex);
 }
 
@@ -421,7 +419,11 @@ void replica_give_back(struct replica *replica, struct replica_ticket *ticket, c
         .failures_to_open = 5, .successes_to_close = 2, .open_ns = INT64_C(10000000000)};
     int64_t now_ns = fleet_now_ns(replica->fleet);
     pthread_mutex_lock(&replica->fleet->mutex);
-    forget_sent(replica, ticket);
+    end_wait(replica, ticket);
+    if (ticket->report == replica->n_reports)
+        replica->state.sent_requests--;
+    else
+        replica->state.ended_requests++;
     replica->state.n_under_way--;
     replica->n_calls--;
     bool is_fault = !is_cancelled && error_is_engines_fault(error->code);

@@ -34,8 +34,9 @@ static int64_t queue_ns(const struct replica_state *replica)
 static int64_t seats_ns(const struct replica_state *replica)
 {
     const struct loads *loads = &replica->loads;
-    uint64_t wanted =
-        (uint64_t)loads->requests_running + loads->requests_waiting + replica->sent_requests + 1;
+    uint64_t there = (uint64_t)loads->requests_running + loads->requests_waiting;
+    there -= replica->ended_requests < there ? replica->ended_requests : there;
+    uint64_t wanted = there + replica->sent_requests + 1;
     if (loads->max_num_seqs == 0 || wanted <= loads->max_num_seqs)
         return 0;
     int64_t each_ns = replica->request_ns > 0 ? replica->request_ns : PICK_REQUEST_NS_GUESS;

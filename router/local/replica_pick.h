@@ -18,13 +18,14 @@
 struct replica_state {
     bool can_take;
     bool has_loads;
-    struct loads loads;     /* at its last report */
-    uint32_t sent_requests; /* since then, and without a first token so far */
-    uint64_t sent_tokens;   /* of these, but for what was taken to be warm */
-    uint32_t n_under_way;   /* all requests of ours */
-    uint32_t warm_tokens;   /* of this request's prompt */
-    int64_t token_ns;       /* prefill of a token; 0 = not known yet */
-    int64_t request_ns;     /* a request's time from its first token to its last; 0 = not known yet */
+    struct loads loads;      /* at its last report */
+    uint32_t sent_requests;  /* since then, and not ended */
+    uint32_t ended_requests; /* since then, of those sent before */
+    uint64_t sent_tokens;    /* since then, without a first token so far, but for what was taken to be warm */
+    uint32_t n_under_way;    /* all requests of ours */
+    uint32_t warm_tokens;    /* of this request's prompt */
+    int64_t token_ns;        /* prefill of a token; 0 = not known yet */
+    int64_t request_ns;      /* a request's time from its first token to its last; 0 = not known yet */
 };
 
 /* -1 = it has not told anything. */

@@ -36,7 +36,8 @@ static void open_door(struct engine_stand_in *engine)
     options.port = engine->port;
     options.version = "test";
     assert_int_equal(grpc_door_open(fake_service_of(engine->fake), &options, &engine->door).code, ERR_OK);
-    engine->port = grpc_door_port(engine->door);
+    if (engine->port == 0)
+        engine->port = grpc_door_port(engine->door);
 }
 
 void fleet_world_open(struct fleet_world *world, size_t n_engines,

@@ -53,6 +53,10 @@ static void what_makes_a_first_token_late(void **state)
     assert_int_equal(replica_predict_ns(&replica, 100), 260 * MS);
     replica.sent_requests = 2;
     assert_int_equal(replica_predict_ns(&replica, 100), 760 * MS);
+    replica.ended_requests = 3;
+    assert_int_equal(replica_predict_ns(&replica, 100), 10 * MS);
+    replica.ended_requests = 100;
+    assert_int_equal(replica_predict_ns(&replica, 100), 10 * MS);
     replica = idle();
     replica.loads.kv_blocks_used = 99; /* 84 tokens are missing, at 1000 a second */
     assert_int_equal(replica_predict_ns(&replica, 100), 94 * MS);

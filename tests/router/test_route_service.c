@@ -425,6 +425,47 @@ static void choices_end_one_by_one(void **state)
     rig_close(rig);
 }
 
+static void an_untrusted_policy_only_observes(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(
+        scripts, 1, QUICK "gate: {stage: canary, artefact: /nowhere.json, baseline: frontier}\n", false);
+    fake_fleet_script("small");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
+    assert_answer(&answer, "big one", "p");
+    assert_string_equal(answer.reason, "baseline");
+    rig_forget(&answer);
+    answer = rig_ask(rig, &(struct rig_question){.privacy = "local_only"}); /* whatever the baseline is */
+    assert_answer(&answer, "small", "local");
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void a_deadline_ends_it_everywhere(void **state)
+{
+    (void)state;
+    struct route_rig *rig = rig_open(NULL, 0, QUICK, false);
+    fake_fleet_script("#");
+    uint32_t before = fake_fleet_counts().cancelled;
+    struct chat_message message = {.role = "user", .content = "Hi", .content_bytes = 2};
+    struct request request = {.prompt_kind = PROMPT_MESSAGES,
+                              .messages = &message,
+                              .n_messages = 1,
+                              .deadline_ns = rig->service->vtable->now_ns(rig->service) + 20000000};
+    struct stream *stream;
+    assert_int_equal(rig->service->vtable->submit(rig->service, &request, &stream).code, ERR_OK);
+    struct rig_answer answer = {.text = {.limit_bytes = 1 << 16}, .error = err_ok()};
+    rig_read(rig, stream, &answer, 0);
+    assert_int_equal(answer.error.code, ERR_DEADLINE_EXCEEDED);
+    fake_fleet_wait_cancelled(before + 1);
+    rig->service->vtable->stream_release(stream);
+    assert_int_equal(rig->service->vtable->submit(rig->service, &request, &stream).code,
+                     ERR_DEADLINE_EXCEEDED); /* it has passed */
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
 /* One of the router's JSON answers. */
 static json_t *parsed(struct buffer *text)
 {
@@ -508,6 +549,8 @@ int main(void)
         cmocka_unit_test(json_that_was_asked_for_is_checked),
         cmocka_unit_test(another_configuration_takes_over),
         cmocka_unit_test(choices_end_one_by_one),
+        cmocka_unit_test(an_untrusted_policy_only_observes),
+        cmocka_unit_test(a_deadline_ends_it_everywhere),
         cmocka_unit_test(it_says_why_and_what),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
