@@ -145,6 +145,8 @@ enum {
       "Bytes of messages (gRPC) or of answers with their heads (HTTP) that were sent.")                      \
     X(GAUGE, streams_open, DOOR, ONE, "bantam:streams_open", "Requests to generate that are under way.")     \
     X(GAUGE, http_connections, MODEL, ONE, "bantam:http_connections_open", "Connections of the HTTP door.")  \
+    X(COUNTER, http_connections_evicted, MODEL, ONE, "bantam:http_connections_evicted_total",                \
+      "Connections of the HTTP door without a request under way that gave way to new ones.")                 \
     X(COUNTER, connections_refused, DOOR, ONE, "bantam:connections_refused_total",                           \
       "Connections that were refused because there were as many as may be.")                                 \
     X(COUNTER, grpc_connections_cut, MODEL, ONE, "bantam:grpc_connections_cut_total",                        \

@@ -33,6 +33,8 @@ static void enter_state(struct http_exchange *exchange, enum exchange_state stat
         atomic_fetch_sub(&exchange->loop->n_open, 1);
     }
     exchange->state = state;
+    if (state != EXCHANGE_HEAD)
+        http_place_wait(exchange, HTTP_WAIT_NONE);
     if (state == EXCHANGE_OPEN) {
         LIST_INSERT_HEAD(&exchange->loop->open, exchange, open_link);
         atomic_fetch_add(&exchange->loop->n_open, 1);
@@ -75,6 +77,7 @@ static void destroy(struct http_exchange *exchange)
     struct http_loop *loop = exchange->loop;
     end_exchange(exchange);
     enter_state(exchange, EXCHANGE_HEAD);
+    http_place_wait(exchange, HTTP_WAIT_NONE);
     LIST_REMOVE(exchange, all_link);
     if (exchange->stream)
         drop_stream(exchange);
@@ -117,6 +120,7 @@ static void finish_exchange(struct http_exchange *exchange)
         linger(exchange);
     } else {
         enter_state(exchange, EXCHANGE_HEAD);
+        http_place_wait(exchange, HTTP_WAIT_REQUEST);
         set_timer(exchange, exchange->server->options.idle_timeout_ms);
         advance(exchange);
     }
@@ -386,6 +390,8 @@ static bool read_head(struct http_exchange *exchange)
         exchange->head_seen = looked;
         if (looked == options->max_head_bytes)
             refuse(exchange, 431, "the request's headers are larger than the server takes");
+        else
+            http_place_wait(exchange, HTTP_WAIT_HEAD);
         return false;
     }
     exchange->head_bytes = mem_strndup(bytes, size);
@@ -551,6 +557,8 @@ void http_connection_open(struct http_loop *loop, int fd, bool refused)
         return;
     }
     LIST_INSERT_HEAD(&loop->all, exchange, all_link);
+    exchange->wait = HTTP_WAIT_NONE;
+    http_place_wait(exchange, HTTP_WAIT_HEAD);
     set_timer(exchange, loop->server->options.head_timeout_ms);
     if (refused) {
         http_exchange_header(exchange, "retry-after", "1");

@@ -41,22 +41,29 @@ void http_server_forget_connection(struct http_server *server)
 
 /* --- on the loop's thread */
 
-/* Refusals hold descriptors too: few where there are few. */
-static uint32_t refusals_max(uint32_t max_connections)
+static void set_accepting(struct http_loop *loop, bool accepting)
 {
-    return max_connections / 4 < HTTP_REFUSALS_MAX ? max_connections / 4 + 1 : HTTP_REFUSALS_MAX;
+    for (size_t i = 0; i < loop->server->n_listen_fds; i++)
+        (void)(accepting ? evconnlistener_enable(loop->listeners[i])
+                         : evconnlistener_disable(loop->listeners[i]));
 }
 
-static void count_refusal(struct http_loop *loop)
+/* on_resume follows. */
+static void pause_accepting(struct http_loop *loop, int ms)
 {
-    const struct http_server_options *options = &loop->server->options;
-    uint64_t n_silent;
-    if (options->metrics)
-        metric_add(&options->metrics->connections_refused[METRIC_DOOR_HTTP], 1);
-    if (log_repeat_due(&loop->full, clock_now_ns(clock_monotonic()), &n_silent))
-        log_warn("http",
-                 "refusing connections at port %u: there are %u already; %llu more since the last such line",
-                 loop->server->port, options->max_connections, (unsigned long long)n_silent);
+    struct timeval pause = {.tv_usec = ms * 1000};
+    set_accepting(loop, false);
+    (void)evtimer_add(loop->resume_event, &pause);
+}
+
+/* Ends the turn when it has taken enough: the next begins when whatever else has come was looked at. */
+static void count_accepted(struct http_loop *loop)
+{
+    uint32_t quarter = loop->server->options.max_connections / 4;
+    if (++loop->n_accepted < HTTP_ACCEPTS_MAX && loop->n_accepted < quarter)
+        return;
+    set_accepting(loop, false);
+    event_active(loop->resume_event, EV_TIMEOUT, 0);
 }
 
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
@@ -66,40 +73,27 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     (void)address;
     (void)address_bytes;
     struct http_loop *loop = argument;
-    struct http_server *server = loop->server;
-    uint32_t n_before = http_server_count_connection(server);
-    /* Under TLS nobody is told: that would take a handshake. */
-    uint32_t n_refusals = server->options.tls ? 0 : refusals_max(server->options.max_connections);
-    if (n_before >= server->options.max_connections)
-        count_refusal(loop);
-    if (n_before >= server->options.max_connections + n_refusals) {
-        http_server_forget_connection(server);
-        (void)close(fd);
-        return;
-    }
-    http_connection_open(loop, fd, n_before >= server->options.max_connections);
-}
-
-static void set_accepting(struct http_loop *loop, bool accepting)
-{
-    for (size_t i = 0; i < loop->server->n_listen_fds; i++)
-        (void)(accepting ? evconnlistener_enable(loop->listeners[i])
-                         : evconnlistener_disable(loop->listeners[i]));
+    if (http_server_count_connection(loop->server) < loop->server->options.max_connections)
+        http_connection_open(loop, fd, false);
+    else
+        http_place_find(loop, fd);
+    if (http_places_must_wait(loop->server))
+        pause_accepting(loop, HTTP_HANDED_PAUSE_MS);
+    else
+        count_accepted(loop);
 }
 
 static void on_accept_failed(struct evconnlistener *listener, void *argument)
 {
     (void)listener;
     struct http_loop *loop = argument;
-    struct timeval pause = {.tv_usec = HTTP_ACCEPT_PAUSE_MS * 1000};
     int reason = errno;
     uint64_t n_silent;
     if (log_repeat_due(&loop->failed, clock_now_ns(clock_monotonic()), &n_silent))
         log_warn("http",
                  "cannot accept connections at port %u: %s; %llu more failures since the last such line",
                  loop->server->port, strerror(reason), (unsigned long long)n_silent);
-    set_accepting(loop, false); /* it would be tried again and again meanwhile */
-    (void)evtimer_add(loop->resume_event, &pause);
+    pause_accepting(loop, HTTP_ACCEPT_PAUSE_MS); /* it would be tried again and again meanwhile */
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *argument)
@@ -107,7 +101,12 @@ static void on_resume(evutil_socket_t fd, short what, void *argument)
     (void)fd;
     (void)what;
     struct http_loop *loop = argument;
-    if (!loop->stop_begun)
+    loop->n_accepted = 0;
+    if (loop->stop_begun)
+        return;
+    if (http_places_must_wait(loop->server))
+        pause_accepting(loop, HTTP_HANDED_PAUSE_MS);
+    else
         set_accepting(loop, true);
 }
 
@@ -160,7 +159,9 @@ static void on_wake(evutil_socket_t fd, short what, void *argument)
     uint64_t count;
     (void)!read((int)fd, &count, sizeof count);
     take_returned(loop);
-    if (atomic_load(&loop->server->stopping) && !loop->stop_begun)
+    bool stopping = atomic_load(&loop->server->stopping);
+    http_places_take_handed(loop, stopping);
+    if (stopping && !loop->stop_begun)
         begin_stop(loop);
     for (struct http_exchange *e = LIST_FIRST(&loop->open), *next; e; e = next) {
         next = LIST_NEXT(e, open_link);
@@ -257,6 +258,7 @@ static void free_loop(struct http_server *server, struct http_loop *loop)
         event_base_free(loop->base);
     if (loop->wake_fd >= 0)
         (void)close(loop->wake_fd);
+    ASSERT(loop->n_handed == 0);
     pthread_mutex_destroy(&loop->mutex);
 }
 
@@ -309,10 +311,12 @@ static err_t start(struct http_server *server)
                     &server->n_listen_fds, &server->port));
     TRY(flusher_create(options->progress, clock_monotonic(), &server->flusher));
     TRY(work_queue_create(options->n_worker_threads, &server->workers));
-    for (int i = 0; i < options->n_loop_threads; i++) {
+    for (int i = 0; i < options->n_loop_threads; i++) { /* all: the first one that runs looks at the others */
         pthread_mutex_init(&server->loops[i].mutex, NULL);
-        TRY(open_loop(server, &server->loops[i]));
+        http_places_init(&server->loops[i]);
     }
+    for (int i = 0; i < options->n_loop_threads; i++)
+        TRY(open_loop(server, &server->loops[i]));
     return err_ok();
 }
 

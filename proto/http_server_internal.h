@@ -1,5 +1,5 @@
-/* What the transport's files share: http_server.c (threads), http_connection.c (what a client sends) and
- * http_exchange.c (what it is answered). */
+/* What the transport's files share: http_server.c (threads), http_places.c (who may stay), http_connection.c
+ * (what a client sends) and http_exchange.c (what it is answered). */
 #pragma once
 
 #include <pthread.h>
@@ -19,6 +19,10 @@ enum {
     HTTP_ACCEPT_PAUSE_MS = 100,      /* when the process has no file descriptor left */
     HTTP_HEADER_LINES_MAX = 8 << 10, /* bytes of an answer's own headers */
     HTTP_READ_BYTES = 64 << 10,      /* of one system call, as of one write */
+    HTTP_HANDED_PAUSE_MS = 1,        /* when too many of the following wait */
+    HTTP_HANDED_MAX = 256,           /* connections that wait for another loop to give them a place */
+    HTTP_ACCEPTS_MAX = 64,     /* in a turn of a loop, or a quarter of the limit: the heads of those that have
+                                  come     are read before more come, or they would give way unheard */
     HTTP_SLOW_BYTES = 1 << 20, /* what a client may leave lying for as long as it takes a byte now and then */
 };
 
@@ -29,6 +33,14 @@ enum exchange_state {
     EXCHANGE_OPEN,   /* handled, the answer is not complete */
     EXCHANGE_FLUSH,  /* the answer is complete and on its way */
     EXCHANGE_LINGER, /* everything was said; what still comes is dropped */
+};
+
+/* What a connection without a request under way waits for; in this order they give way. */
+enum http_wait {
+    HTTP_WAIT_HEAD,    /* its first head, or the rest of one that has begun */
+    HTTP_WAIT_REQUEST, /* the next one: all before were answered */
+    HTTP_WAITS,
+    HTTP_WAIT_NONE = HTTP_WAITS, /* a request is under way, or the end */
 };
 
 /* A connection, and the request that it has under way. */
@@ -42,7 +54,10 @@ struct http_exchange {
     int64_t old_at_ns;                   /* from then on an answer closes the connection; INT64_MAX = never */
     LIST_ENTRY(http_exchange) all_link;  /* of the loop's connections */
     LIST_ENTRY(http_exchange) open_link; /* of those in EXCHANGE_OPEN */
-    size_t output_counted;               /* this connection's share of the server's output_bytes */
+    enum http_wait wait;
+    int64_t wait_since_ns;
+    TAILQ_ENTRY(http_exchange) wait_link; /* of the loop's waiting[wait] */
+    size_t output_counted;                /* this connection's share of the server's output_bytes */
 
     /* The request. */
     bool receiving;   /* its first byte has come */
@@ -66,6 +81,12 @@ struct http_exchange {
 };
 
 LIST_HEAD(exchange_list, http_exchange);
+TAILQ_HEAD(exchange_queue, http_exchange);
+
+struct http_waiting {
+    struct exchange_queue queue; /* the one that has waited longest is the first; the loop's own */
+    _Atomic int64_t oldest_ns;   /* since when that one waits; INT64_MAX = none. For other loops */
+};
 
 struct http_loop {
     struct flush_item wake_item; /* first: the flusher bumps it at each progress */
@@ -75,12 +96,17 @@ struct http_loop {
     struct event_base *base;
     int wake_fd; /* an eventfd: wakes the loop */
     struct event *wake_event, *resume_event, *grace_event;
-    struct log_repeat full, failed; /* connections that were refused, or could not be accepted */
+    struct log_repeat full, failed, evicted; /* connections that were refused, not to be had, or gave way */
     struct evconnlistener *listeners[HTTP_LISTEN_ADDRESSES_MAX];
     struct exchange_list all, open;
+    struct http_waiting waiting[HTTP_WAITS];
+    uint32_t n_accepted; /* in this turn */
     _Atomic uint32_t n_open;
-    pthread_mutex_t mutex; /* of `returned` */
+    pthread_mutex_t mutex; /* of the following */
     struct http_exchange *returned;
+    int handed[HTTP_HANDED_MAX]; /* descriptors of connections, counted already */
+    uint32_t n_handed;
+    bool handed_closed; /* nothing is handed to this loop any more */
     bool stop_begun, grace_over;
     _Atomic bool ended;
 };
@@ -95,6 +121,7 @@ struct http_server {
     struct work_queue *workers;
     struct flusher *flusher;
     _Atomic uint32_t n_connections;
+    _Atomic uint32_t n_handed; /* of all loops */
     _Atomic size_t pending_bytes, output_bytes;
     _Atomic bool draining, stopping;
     _Atomic int64_t grace_ms;
@@ -109,6 +136,18 @@ void http_server_forget_connection(struct http_server *server);
 void http_loop_wake(struct http_loop *loop);
 /* When stopping: leaves the loop after the last connection. */
 void http_loop_check_end(struct http_loop *loop);
+
+/* http_places.c: on the loop's thread. */
+void http_places_init(struct http_loop *loop);
+/* What the connection waits for from now on. */
+void http_place_wait(struct http_exchange *exchange, enum http_wait wait);
+/* A connection that is counted and has no place: one that waits gives way, maybe on another loop, or this one
+ * is refused. Takes over the descriptor. */
+void http_place_find(struct http_loop *loop, int fd);
+/* Too many wait for another loop: more are left in the listener's queue. */
+bool http_places_must_wait(struct http_server *server);
+/* Those that other loops have handed to this one; last: no more will be. */
+void http_places_take_handed(struct http_loop *loop, bool last);
 
 /* http_connection.c: on the loop's thread. */
 void http_connection_open(struct http_loop *loop, int fd, bool refused);

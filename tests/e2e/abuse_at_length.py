@@ -1,5 +1,5 @@
 """Every abuse at length, with somebody well-behaved beside it: his times before and during, and what the server holds before
-and after. By hand:  build/venv/bin/python tests/e2e/abuse_at_length.py [WORD IN THE NAME]"""
+and after. By hand:  build/venv/bin/python tests/e2e/abuse_at_length.py [PART OF "DOOR: NAME"]"""
 
 import json
 import os
@@ -179,7 +179,7 @@ def main(word=""):
                                        ("HTTP", server.http_port, abuse_http.FLOODS + CONNECTIONS_HTTP),
                                        ("operator", server.metrics_port, abuse_http.FLOODS + CONNECTIONS_HTTP)):
                 for abuse in abuses:
-                    if word in abuse.name:
+                    if word in f"{door}: {abuse.name}":
                         measure(server, log, door, port, abuse)
         finally:
             bystander.stdin.close()

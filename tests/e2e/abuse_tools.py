@@ -41,6 +41,11 @@ def refused(server, door, peer=None):
     return float(re.search(rf'bantam:connections_refused_total{{[^}}]*door="{door}"}} (\S+)', metrics_text(server, peer)).group(1))
 
 
+def evicted(server):
+    """Connections of the HTTP door that gave way to new ones."""
+    return float(re.search(r"bantam:http_connections_evicted_total{[^}]*} (\S+)", metrics_text(server)).group(1))
+
+
 def cut(server):
     """Connections that the gRPC door has ended."""
     return float(re.search(r"bantam:grpc_connections_cut_total{[^}]*} (\S+)", metrics_text(server)).group(1))

@@ -1,5 +1,6 @@
 """Clients that are hostile to the transport: each abuse gets its documented answer, and afterwards nothing is left of it."""
 
+import json
 import os
 import pathlib
 import resource
@@ -14,7 +15,7 @@ import pytest
 import abuse_grpc
 import abuse_http
 import raw_http2 as h2
-from abuse_tools import cut, descriptors, refused, resident_kib, wait_for_descriptors
+from abuse_tools import cut, descriptors, evicted, refused, resident_kib, wait_for_descriptors
 from abuse_grpc import LONG_REQUEST, REQUEST, WHOLE, open_request
 from balancing_tools import wait_until
 from native_wire import SERVICE
@@ -223,6 +224,31 @@ def test_connections_are_limited(start, dummy_model):
     assert server.output().count("--max-grpc-connections") == 1, "once in ten seconds"
 
 
+def test_silent_connections_give_way(start, dummy_model):
+    """As many as there are places, and more: new clients are served, and whoever has a request under way stays."""
+    server = start(dummy_model, *DUMMY_FLAGS)
+    body = json.dumps(request(max_tokens=1)).encode()
+    with Peer(server) as busy:
+        busy.socket.sendall(abuse_http.POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+        assert busy.read_head()[0] == 100
+        crowd = []
+        for port, n in ((server.http_port, 1024 + 200), (server.metrics_port, 64 + 200)):
+            for i in range(n):
+                crowd.append(socket.create_connection(("127.0.0.1", port)))
+                if i % 2:
+                    try:
+                        crowd[-1].sendall(b"GET /hea")
+                    except ConnectionError:
+                        pass  # it had to give way already
+            assert abuse_http.statuses(port, abuse_http.HEALTH + b"Connection: close\r\n\r\n") == "200"
+        wait_until(lambda: evicted(server) > 200)
+        assert refused(server, "http") == 0
+        busy.socket.sendall(body)
+        assert busy.read()[0] == 200
+        for one in crowd:
+            one.close()
+
+
 def tries_to_ask(client):
     try:
         return bool(client.generate_whole(**STEADY))
@@ -293,7 +319,7 @@ def test_half_made_connections(start, dummy_model, tmp_path):
                 try:
                     crowd[-1].sendall(data)
                 except ConnectionError:
-                    pass  # beyond --max-http-connections
+                    pass  # past --max-http-connections: it had to give way already
     assert server.client.generate_whole(**STEADY)
     wait_for_descriptors(server, n_before[0] + 1)  # without anybody's closing them: timeouts do
     wait_for_descriptors(secure, n_before[1])

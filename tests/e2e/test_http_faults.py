@@ -208,31 +208,21 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
 
 
 def test_thousands_of_idle_connections(start, dummy_model):
-    """Past the limit they are told so or cut; whoever is in notices nothing, and afterwards there is room again."""
+    """Past the limit the oldest silent ones give way; whoever has asked already stays in, and whoever comes is served."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-http-connections", "100")
     with Peer(server) as inside:
         inside.send(request(max_tokens=1))
         assert inside.read()[0] == 200
         crowd = [Peer(server) for _ in range(500)]
-        refused = 0
-        for peer in crowd[300:]:
-            try:
-                refused += peer.read_head()[0] == 503
-            except (OSError, IndexError):  # cut without a word
-                refused += 1
-        assert refused == 200
+        for peer in crowd[:300]:
+            assert peer.file.read(1) == b""
         inside.send(request(max_tokens=1))
         assert inside.read()[0] == 200
+        with Peer(server) as late:
+            late.send(request(max_tokens=1))
+            assert late.read()[0] == 200
         for peer in crowd:
             peer.__exit__()
-    status = 0
-    while status != 200:
-        with Peer(server) as peer:
-            try:
-                peer.send(request(max_tokens=1))
-                status = peer.read_head()[0]
-            except (OSError, IndexError):
-                pass
 
 
 def test_sigterm_under_load_loses_nothing(start, dummy_model):

@@ -224,10 +224,15 @@ static void answered_bodies_are_free(void **state)
     web_close(&web);
 }
 
-static uint64_t slow_reader_cuts(const struct web *web)
+static struct metrics *metrics_of(const struct web *web)
 {
     struct service *service = fake_service_of(web->fake);
-    return atomic_load(&service->vtable->metrics(service)->slow_reader_cuts[0]);
+    return service->vtable->metrics(service);
+}
+
+static uint64_t slow_reader_cuts(const struct web *web)
+{
+    return atomic_load(&metrics_of(web)->slow_reader_cuts[0]);
 }
 
 /* Who takes a byte now and then does not hold many of them: the whole of a large answer is taken in time, or
@@ -418,6 +423,35 @@ static void time_is_limited(void **state)
     web_close(&web);
 }
 
+static void await_at_least(const _Atomic uint64_t *count, uint64_t n)
+{
+    while (atomic_load(count) < n)
+        (void)usleep(1000);
+}
+
+static void expect_answer(struct web_connection *connection, int status)
+{
+    struct web_answer answer;
+    web_read(connection, &answer);
+    assert_int_equal(answer.status, status);
+    web_answer_free(&answer);
+}
+
+/* A client that comes past the limit is told so, and let go. */
+static void expect_refusal(const struct web *web)
+{
+    struct web_connection more = web_connect(web);
+    struct web_answer answer;
+    web_read(&more, &answer);
+    assert_int_equal(answer.status, 503);
+    assert_non_null(web_header(&answer, "retry-after"));
+    assert_true(web_ended(&more));
+    web_answer_free(&answer);
+    web_disconnect(&more);
+}
+
+/* With a request under way in every place nobody gives way: one whose body is still to come, the others with
+ * answers still to come. */
 static void connections_are_limited(void **state)
 {
     (void)state;
@@ -426,44 +460,113 @@ static void connections_are_limited(void **state)
     options.max_connections = LIMIT;
     struct web web;
     web_open(&web, NULL, &options);
+    fake_service_hold(web.fake, true);
     struct web_connection held[LIMIT];
     struct web_answer answer;
-    for (int i = 0; i < LIMIT; i++) {
+    for (int i = 0; i < LIMIT; i++)
         held[i] = web_connect(&web);
-        web_get(&held[i], "/health");
-        web_read(&held[i], &answer);
-        assert_int_equal(answer.status, 200);
-        web_answer_free(&answer);
-    }
-    struct web_connection more = web_connect(&web);
-    web_read(&more, &answer);
-    assert_int_equal(answer.status, 503);
-    assert_non_null(web_header(&answer, "retry-after"));
-    assert_true(web_ended(&more));
+    web_send_text(&held[0], "POST /tokenize HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+                            "Expect: 100-continue\r\nContent-Length: 14\r\n\r\n");
+    web_read_head(&held[0], &answer);
+    assert_int_equal(answer.status, 100);
     web_answer_free(&answer);
-    web_disconnect(&more);
+    for (int i = 1; i < LIMIT; i++)
+        web_post(&held[i], "/v1/completions", "", SHORT_COMPLETION);
+    await_at_least(&metrics_of(&web)->streams_open[METRIC_DOOR_HTTP], LIMIT - 1);
+    expect_refusal(&web);
     /* Far more than the limit: told or cut, and nobody else notices. */
     for (int i = 0; i < 300; i++) {
         struct web_connection flood = web_connect(&web);
         web_disconnect(&flood);
     }
-    web_get(&held[0], "/health");
-    web_read(&held[0], &answer);
-    assert_int_equal(answer.status, 200);
-    web_answer_free(&answer);
-    web_disconnect(&held[0]);
-    int status = 0; /* as soon as the server has noticed */
-    while (status != 200) {
-        struct web_connection next = web_connect(&web);
-        if (web_try_send(&next, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n", 34) && !web_ended(&next)) {
-            web_read(&next, &answer);
-            status = answer.status;
-            web_answer_free(&answer);
-        }
-        web_disconnect(&next);
-    }
-    for (int i = 1; i < LIMIT; i++)
+    await_at_least(&metrics_of(&web)->connections_refused[METRIC_DOOR_HTTP], 301);
+    assert_int_equal(atomic_load(&metrics_of(&web)->http_connections_evicted[0]), 0);
+    fake_service_hold(web.fake, false);
+    web_send_text(&held[0], "{\"prompt\":\"a\"}");
+    for (int i = 0; i < LIMIT; i++)
+        expect_answer(&held[i], 200);
+    /* Now they wait for their next request, and there is room again. */
+    assert_int_equal(web_call(&web, "/health", NULL, NULL), 200);
+    for (int i = 0; i < LIMIT; i++)
         web_disconnect(&held[i]);
+    web_close(&web);
+}
+
+/* First who has not sent a whole head, then who has been without a request, each time the longest. */
+static void who_waits_longest_gives_way(void **state)
+{
+    (void)state;
+    enum { LIMIT = 8 };
+    struct http_door_options options = http_door_options_default();
+    options.max_connections = LIMIT;
+    options.n_loop_threads = 1; /* that accepts one after another */
+    struct web web;
+    web_open(&web, NULL, &options);
+    struct metrics *metrics = metrics_of(&web);
+    struct web_connection idle = web_connect(&web), silent[LIMIT - 1], next[LIMIT];
+    web_get(&idle, "/health");
+    expect_answer(&idle, 200);
+    for (int i = 0; i < LIMIT - 1; i++) {
+        silent[i] = web_connect(&web);
+        if (i % 2)
+            web_send_text(&silent[i], "GET /hea");
+    }
+    await_at_least(&metrics->http_connections[0], LIMIT);
+    for (int i = 0; i < LIMIT; i++) {
+        next[i] = web_connect(&web);
+        web_get(&next[i], "/health");
+        expect_answer(&next[i], 200);
+        assert_true(web_ended(i < LIMIT - 1 ? &silent[i] : &idle));
+        assert_int_equal(atomic_load(&metrics->http_connections_evicted[0]), i + 1);
+        assert_int_equal(atomic_load(&metrics->http_connections[0]), LIMIT);
+    }
+    /* Who asks again is the last to go. */
+    web_get(&next[0], "/health");
+    expect_answer(&next[0], 200);
+    struct web_connection last = web_connect(&web);
+    web_get(&last, "/health");
+    expect_answer(&last, 200);
+    assert_true(web_ended(&next[1]));
+    web_get(&next[0], "/health");
+    expect_answer(&next[0], 200);
+    assert_int_equal(atomic_load(&metrics->connections_refused[METRIC_DOOR_HTTP]), 0);
+    web_disconnect(&idle);
+    web_disconnect(&last);
+    for (int i = 0; i < LIMIT - 1; i++)
+        web_disconnect(&silent[i]);
+    for (int i = 0; i < LIMIT; i++)
+        web_disconnect(&next[i]);
+    web_close(&web);
+}
+
+/* Whatever loop a connection belongs to. */
+static void silent_crowds_keep_nobody_out(void **state)
+{
+    (void)state;
+    enum { LIMIT = 64, CROWD = 400, CLIENT_EACH = 20 };
+    struct http_door_options options = http_door_options_default();
+    options.max_connections = LIMIT;
+    options.n_loop_threads = 3;
+    struct web web;
+    web_open(&web, NULL, &options);
+    fake_service_hold(web.fake, true);
+    struct web_connection busy = web_connect(&web);
+    web_post(&busy, "/v1/completions", "", SHORT_COMPLETION);
+    await_at_least(&metrics_of(&web)->streams_open[METRIC_DOOR_HTTP], 1);
+    static struct web_connection crowd[CROWD];
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i] = web_connect(&web);
+        if (i % CLIENT_EACH == 0)
+            assert_int_equal(web_call(&web, "/health", NULL, NULL), 200);
+    }
+    assert_int_equal(web_call(&web, "/health", NULL, NULL), 200);
+    await_at_least(&metrics_of(&web)->http_connections_evicted[0], CROWD + 1 - LIMIT);
+    assert_int_equal(atomic_load(&metrics_of(&web)->connections_refused[METRIC_DOOR_HTTP]), 0);
+    fake_service_hold(web.fake, false);
+    expect_answer(&busy, 200);
+    web_disconnect(&busy);
+    for (int i = 0; i < CROWD; i++)
+        web_disconnect(&crowd[i]);
     web_close(&web);
 }
 
@@ -527,6 +630,8 @@ int main(void)
         cmocka_unit_test(old_and_terse_clients_are_served),
         cmocka_unit_test(time_is_limited),
         cmocka_unit_test(connections_are_limited),
+        cmocka_unit_test(who_waits_longest_gives_way),
+        cmocka_unit_test(silent_crowds_keep_nobody_out),
         cmocka_unit_test(requests_to_come_are_not_hoarded),
         cmocka_unit_test(ports_are_exclusive),
     };

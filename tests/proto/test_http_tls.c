@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include "api/metrics.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/identity.h"
@@ -334,11 +335,24 @@ static void connections_past_the_limit_are_cut(void **state)
     struct tls_client first = client_of(&world, NULL), second = client_of(&world, NULL);
     assert_int_equal(SSL_connect(first.ssl), 1);
     assert_int_equal(SSL_connect(second.ssl), 1);
+    fake_service_hold(world.web.fake, true);
+    send_request(&first, "/v1/completions", TEXT_JSON);
+    send_request(&second, "/v1/completions", TEXT_JSON);
+    struct service *service = fake_service_of(world.web.fake);
+    while (atomic_load(&service->vtable->metrics(service)->streams_open[METRIC_DOOR_HTTP]) < 2)
+        (void)usleep(1000);
     struct web_connection third = web_connect(&world.web);
     assert_true(web_ended(&third));
     web_disconnect(&third);
-    send_request(&first, "/health", NULL);
+    fake_service_hold(world.web.fake, false);
     assert_int_equal(read_status(&first), 200);
+    assert_int_equal(read_status(&second), 200);
+    /* Who has nothing under way, a handshake that does not end included, gives way. */
+    for (int i = 0; i < 4; i++) {
+        struct web_connection silent = web_connect(&world.web);
+        assert_int_equal(status_for(&world, NULL, "/health", NULL), 200);
+        web_disconnect(&silent);
+    }
     client_close(&first);
     client_close(&second);
     world_close(&world);
