@@ -127,6 +127,8 @@ static int64_t prepare(struct route_service *service)
         err_t e = classifier_prepare(classifier, PREPARE_TIMEOUT_NS);
         if (e.code != ERR_OK && e.code != ERR_UNAVAILABLE)
             log_warn("route", "the classifier is not asked: %s", e.message);
+        if (e.code == ERR_OK)
+            log_info("route", "the classifier is ready: %s", snapshot_config(snapshot)->classifier.model);
         if (e.code != ERR_OK && e.code != ERR_INVALID_ARGUMENT)
             wait_ns = PREPARE_AGAIN_NS;
         event_count_bump(&service->progress);
