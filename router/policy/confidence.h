@@ -1,43 +1,11 @@
-/* From how unsure a model was of its first tokens (cascade.h: u) to how likely its answer is wrong: isotonic
- * regression by pool adjacent violators (Ayer et al., "An empirical distribution function for sampling with
- * incomplete information", 1955), and what is decided with it. Pure. */
+/* What is decided with an estimate that an answer is wrong (confidence_map.h), and scores that stand beside
+ * it. Pure. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "api/event.h"
-#include "base/buffer.h"
-#include "base/error.h"
-
-enum {
-    CALIBRATION_KNOTS_MAX = 256,
-    CALIBRATION_TEXT_BYTES_MAX = 1 << 16,
-    CALIBRATION_SAMPLES_MAX = 1 << 24,
-};
-
-struct confidence_sample {
-    double u; /* 0..1 */
-    bool wrong;
-};
-
-/* P(wrong) over u: straight between knots, flat beyond the first and the last. Both coordinates are in 0..1
- * and never go down. */
-struct calibration {
-    uint64_t n_samples, n_wrong;
-    size_t n_knots; /* at least 1 */
-    double u[CALIBRATION_KNOTS_MAX], p[CALIBRATION_KNOTS_MAX];
-};
-
-/* samples: [n], 1..CALIBRATION_SAMPLES_MAX, sorted by this function. INVALID_ARGUMENT for none of them, and
- * for a u outside of 0..1. */
-err_t calibration_fit(struct confidence_sample *samples, size_t n, struct calibration *out) ERR_MUST_CHECK;
-double calibration_estimate(const struct calibration *calibration, double u);
-
-/* {"kind": "bantam confidence", "version": 1, "samples": 1000, "wrong": 120, "knots": [[0.1, 0.02], ...]} */
-err_t calibration_write(const struct calibration *calibration, struct buffer *out) ERR_MUST_CHECK;
-/* INVALID_ARGUMENT says what is wrong with it. */
-err_t calibration_parse(const char *text, size_t text_bytes, struct calibration *out) ERR_MUST_CHECK;
 
 /* An answer that was judged, and what a stronger model made of the same question. */
 struct judged_sample {

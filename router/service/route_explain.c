@@ -92,6 +92,20 @@ static json_t *decision_of(const struct route_snapshot *snapshot, const struct p
     return out;
 }
 
+/* Would it be asked, and does it know its labels' tokens by now? */
+static json_t *classifier_of(const struct route_snapshot *snapshot, const struct request *request,
+                             const struct route_question *question)
+{
+    if (snapshot->classifier == NULL)
+        return json_null();
+    json_t *out = json_object();
+    set_text(out, "model", snapshot_config(snapshot)->classifier.model);
+    set(out, "ready", json_boolean(classifier_is_ready(snapshot->classifier)));
+    set(out, "asked",
+        json_boolean(request->prompt_kind != PROMPT_TOKEN_IDS && route_classify_matters(snapshot, question)));
+    return out;
+}
+
 static err_t explain(struct route_service *service, struct route_snapshot *snapshot,
                      const struct request *request, struct buffer *out)
 {
@@ -108,6 +122,7 @@ static err_t explain(struct route_service *service, struct route_snapshot *snaps
         json_t *root = json_object();
         set(root, "decision", decision_of(snapshot, &question.decision));
         set(root, "signals", signals_of(&question));
+        set(root, "classifier", classifier_of(snapshot, request, &question));
         set(root, "tiers", tiers_of(snapshot, &question));
         set(root, "trace", json_stringn(trace.data ? trace.data : "", trace.size));
         set_text(root, "policy", snapshot_config(snapshot)->policy_id);

@@ -52,12 +52,15 @@ struct route_service {
     _Atomic uint64_t last_number, n_submitted, n_hedged;
     _Atomic int64_t reserved; /* nano-dollars, for calls under way */
     int64_t opened_ns;
+    struct event_count classify_wake;
+    _Atomic bool classify_ends;
 
     pthread_mutex_t lock; /* of what follows */
     struct route_snapshot *snapshot;
     struct stream *table[STREAM_TABLE_SIZE];
     uint32_t n_streams;
-    bool is_draining;
+    bool is_draining, classify_runs; /* classify_runs: the thread below is there */
+    pthread_t classify_thread;
     struct info_node *infos; /* model_info's, the newest first */
     struct card_node *cards; /* names of models that were told */
 };
@@ -102,18 +105,19 @@ struct route_attempt {
 };
 
 enum stream_phase {
-    STREAM_WAITING,   /* for another one's answer to the same question */
-    STREAM_CALLING,   /* at least one attempt is live */
-    STREAM_RESTING,   /* until the next one is due */
-    STREAM_COMMITTED, /* an answer goes on to the reader */
-    STREAM_ENDED,     /* nothing follows in the queue */
+    STREAM_WAITING,     /* for another one's answer to the same question */
+    STREAM_CLASSIFYING, /* for the classifier's, before the policy decides */
+    STREAM_CALLING,     /* at least one attempt is live */
+    STREAM_RESTING,     /* until the next one is due */
+    STREAM_COMMITTED,   /* an answer goes on to the reader */
+    STREAM_ENDED,       /* nothing follows in the queue */
 };
 
 struct stream {
     struct route_service *service;
     struct route_snapshot *snapshot;
     _Atomic uint32_t n_refs;
-    struct worker_job end_job, free_job;
+    struct worker_job end_job, free_job, classify_job;
     struct stream *next_in_table, *previous_in_table; /* under the service's lock */
     bool is_in_table;
 
@@ -130,6 +134,7 @@ struct stream {
     pthread_mutex_t lock; /* of what follows */
     struct route_question question;
     enum stream_phase phase;
+    struct local_call *classify_call; /* NULL = none is under way */
     struct route_attempt *attempts, *winner;
     uint32_t n_attempts, n_live, tier_tries;
     size_t tier, position; /* position: of the next model in the tier */
@@ -195,6 +200,19 @@ bool route_abort(struct service *service, const char *tenant, const char *reques
 /* route_submit.c */
 err_t route_submit(struct service *service, const struct request *request,
                    struct stream **out) ERR_MUST_CHECK;
+/* All is known that the policy may ask for: it decides, and the first call begins. */
+void route_decide_locked(struct stream *stream);
+
+/* route_classify.c */
+/* Could a verdict change where the decided question goes? False without a classifier. */
+bool route_classify_matters(const struct route_snapshot *snapshot, const struct route_question *question);
+/* Asks where that matters and can be; route_decide_locked follows on the worker. False: it does not. */
+bool route_classify_locked(struct stream *stream);
+void route_classify_drop_locked(struct stream *stream);
+/* There is another configuration: its classifier, where it has one, learns its labels on a thread of its own.
+ */
+void route_classify_watch(struct route_service *service);
+void route_classify_stop(struct route_service *service);
 
 /* route_attempts.c: who is asked next. */
 void route_begin_locked(struct stream *stream);

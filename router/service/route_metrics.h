@@ -18,6 +18,7 @@
 
 enum route_cache_count { ROUTE_CACHE_HIT, ROUTE_CACHE_SHARED, ROUTE_CACHE_MISS, ROUTE_CACHE_COUNTS };
 enum route_cascade_count { ROUTE_CASCADE_KEPT, ROUTE_CASCADE_ESCALATED, ROUTE_CASCADE_COUNTS };
+enum route_classified_count { ROUTE_CLASSIFIED_KNOWN, ROUTE_CLASSIFIED_UNKNOWN, ROUTE_CLASSIFIED_COUNTS };
 enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_COUNTS };
 enum { ROUTE_UPSTREAMS_MAX = 128 }; /* models with series of their own; all others share one, "other" */
 
@@ -28,6 +29,7 @@ enum {
     ROUTE_SERIES_CACHE = ROUTE_CACHE_COUNTS,
     ROUTE_SERIES_CASCADE = ROUTE_CASCADE_COUNTS,
     ROUTE_SERIES_HEDGE = ROUTE_HEDGE_COUNTS,
+    ROUTE_SERIES_CLASSIFIED = ROUTE_CLASSIFIED_COUNTS,
 };
 
 /* ---- The tables: X(symbol, series or buckets, unit, "name", "help") ---- */
@@ -35,6 +37,8 @@ enum {
 #define ROUTE_COUNT_ROWS(X)                                                                                  \
     X(decisions, REASON, ONE, "bantam:router_decisions_total", "Decisions of the policy, by what decided.")  \
     X(refused, ONE, ONE, "bantam:router_refused_total", "Decisions that nobody may or can answer.")          \
+    X(classified, CLASSIFIED, ONE, "bantam:router_classified_total",                                         \
+      "Requests that the classifier was to be asked about: by its verdict, or without one.")                 \
     X(cache, CACHE, ONE, "bantam:router_cache_total",                                                        \
       "Requests that the cache was asked for: answered by it, by another one's answer under way, or not.")   \
     X(cascades, CASCADE, ONE, "bantam:router_cascades_total",                                                \

@@ -84,6 +84,7 @@ static void fleet_changed(void *context)
 {
     struct route_service *service = context;
     event_count_bump(&service->progress);
+    event_count_bump(&service->classify_wake);
 }
 
 static struct snapshot_options snapshot_options_of(struct route_service *service)
@@ -147,10 +148,12 @@ err_t route_service_open(const struct route_service_options *options, struct rou
     int failure = pthread_mutex_init(&service->lock, NULL);
     ASSERT(failure == 0);
     err_t e = open_parts(service, options->config);
-    if (e.code != ERR_OK)
+    if (e.code != ERR_OK) {
         route_service_close(service);
-    else
-        *out = service;
+        return e;
+    }
+    route_classify_watch(service);
+    *out = service;
     return e;
 }
 
@@ -169,6 +172,7 @@ void route_service_close(struct route_service *service)
     if (service == NULL)
         return;
     wait_until_empty(service);
+    route_classify_stop(service);
     egress_close(
         service->egress); /* whose thread, like the fleet's, may yet be on its way out of the worker */
     route_snapshot_unref(service->snapshot);
@@ -205,6 +209,7 @@ err_t route_service_reload(struct route_service *service, struct route_config *c
         service->snapshot = after;
         pthread_mutex_unlock(&service->lock);
         route_snapshot_unref(replaced);
+        route_classify_watch(service);
     }
     route_snapshot_unref(before);
     return e;

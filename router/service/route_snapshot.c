@@ -220,6 +220,14 @@ static err_t open_rollout(struct route_snapshot *snapshot)
     return wrap(e, rollout, close_rollout, NULL, &snapshot->rollout);
 }
 
+static err_t open_classifier(const struct snapshot_options *options, struct route_snapshot *snapshot)
+{
+    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
+    return config->model == NULL
+               ? err_ok()
+               : classifier_open(config, snapshot_fleet(snapshot), options->clock, &snapshot->classifier);
+}
+
 static err_t read_calibration(struct route_snapshot *snapshot)
 {
     const struct cascade_config *cascade = &snapshot_config(snapshot)->cascade;
@@ -311,6 +319,8 @@ err_t route_snapshot_open(const struct snapshot_options *options, struct route_c
         e = open_rollout(snapshot);
     if (e.code == ERR_OK)
         e = open_fleet(options, snapshot, before);
+    if (e.code == ERR_OK)
+        e = open_classifier(options, snapshot);
     if (e.code != ERR_OK)
         route_snapshot_unref(snapshot);
     else
@@ -328,6 +338,7 @@ void route_snapshot_unref(struct route_snapshot *snapshot)
 {
     if (snapshot == NULL || atomic_fetch_sub(&snapshot->n_refs, 1) > 1)
         return;
+    classifier_close(snapshot->classifier);
     shared_unref(snapshot->fleet);
     shared_unref(snapshot->rollout);
     shared_unref(snapshot->log);

@@ -11,6 +11,7 @@
 #include "router/gate/rollout.h"
 #include "router/local/local_fleet.h"
 #include "router/log/decision_log.h"
+#include "router/policy/classifier.h"
 #include "router/providers/circuit_breaker.h"
 #include "router/service/route_metrics.h"
 #include "router/service/time_sketch.h"
@@ -88,6 +89,7 @@ struct route_snapshot {
     size_t n_tiers;
     size_t baseline;                  /* tier */
     struct confidence_map confidence; /* the cascade's */
+    struct classifier *classifier;    /* NULL = none */
 };
 
 struct snapshot_options {

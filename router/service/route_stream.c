@@ -262,6 +262,7 @@ void stream_fail_locked(struct stream *stream, err_t error, enum finish_reason r
 {
     if (stream->phase == STREAM_ENDED)
         return;
+    route_classify_drop_locked(stream);
     route_drop_live_locked(stream, NULL);
     leave_waiters(stream);
     stream->is_recording = false;

@@ -152,19 +152,25 @@ static void prepare_holding(struct stream *stream)
     stream->is_hidden = stream->is_checked || stream->is_cascaded;
 }
 
-static err_t decide(struct stream *stream, const struct request *request)
+static err_t read_question(struct stream *stream, const struct request *request)
 {
     struct question_context context = stream_context(stream);
-    struct route_counts *counts = route_metrics_counts(stream->service->route_metrics);
-    struct route_question *question = &stream->question;
     struct request own = *stream->request; /* whose strings live as long as the question */
     own.tenant = stream->tenant;
     own.original = request->original;
     own.hints = request->hints;
     own.n_hints = request->n_hints;
     own.beyond = request->beyond;
-    TRY(route_question_read(&context, &own, question));
-    route_question_decide(question, &context, NULL);
+    TRY(route_question_read(&context, &own, &stream->question));
+    route_question_decide(&stream->question, &context, NULL);
+    return err_ok();
+}
+
+/* The decision is the last word. An error says why it is refused. */
+static err_t follow_decision(struct stream *stream)
+{
+    struct route_counts *counts = route_metrics_counts(stream->service->route_metrics);
+    const struct route_question *question = &stream->question;
     stream->tier = question->decision.tier;
     stream->reason = POLICY_REASON_NAMES[question->decision.reason];
     metric_add(&counts->decisions[question->decision.reason], 1);
@@ -174,9 +180,25 @@ static err_t decide(struct stream *stream, const struct request *request)
         return err_ok();
     }
     metric_add(&counts->refused[0], 1);
-    err_t e = route_question_refusal(question);
-    route_log_refusal(stream, &e);
-    return e;
+    return route_question_refusal(question);
+}
+
+static void go_locked(struct stream *stream)
+{
+    atomic_fetch_add(&stream->service->n_submitted, 1);
+    if (route_cache_ask_locked(stream) == ROUTE_CACHE_GOES_ON)
+        route_begin_locked(stream);
+}
+
+void route_decide_locked(struct stream *stream)
+{
+    struct question_context context = stream_context(stream);
+    route_question_decide(&stream->question, &context, NULL);
+    err_t e = follow_decision(stream);
+    if (e.code == ERR_OK)
+        go_locked(stream);
+    else
+        stream_fail_locked(stream, e, FINISH_ERROR);
 }
 
 static void deadline_due(struct stream *stream)
@@ -184,14 +206,20 @@ static void deadline_due(struct stream *stream)
     stream_fail_locked(stream, err_new(ERR_DEADLINE_EXCEEDED, "the deadline passed"), FINISH_ERROR);
 }
 
-/* What fails at once is told at once. */
-static err_t begin(struct stream *stream)
+/* What fails at once is told at once. refused: the policy would have nobody answer. */
+static err_t begin(struct stream *stream, bool *refused)
 {
     err_t e = err_ok();
     pthread_mutex_lock(&stream->lock);
-    if (route_cache_ask_locked(stream) == ROUTE_CACHE_GOES_ON)
-        route_begin_locked(stream);
-    if (stream->phase == STREAM_ENDED)
+    if (stream->phase != STREAM_ENDED && !route_classify_locked(stream)) {
+        e = follow_decision(stream);
+        *refused = e.code != ERR_OK;
+        if (!*refused)
+            go_locked(stream);
+    }
+    if (*refused)
+        route_log_refusal(stream, &e);
+    else if (stream->phase == STREAM_ENDED)
         e = stream->end_error;
     else if (stream->request->deadline_ns != REQUEST_NO_DEADLINE)
         stream_set_timer(stream, &stream->deadline, stream->request->deadline_ns, deadline_due);
@@ -206,20 +234,20 @@ err_t route_submit(struct service *service, const struct request *request, struc
     TRY(validate_request(request, &LIMITS));
     if (request->deadline_ns != REQUEST_NO_DEADLINE && request->deadline_ns <= clock_now_ns(own->clock))
         return err_new(ERR_DEADLINE_EXCEEDED, "the deadline had passed when the request arrived");
+    bool refused = false;
     err_t e = make_stream(own, request, &stream);
     if (e.code == ERR_OK)
         e = stream_enter_table(stream);
     if (e.code == ERR_OK)
-        e = decide(stream, request);
+        e = read_question(stream, request);
     if (e.code == ERR_OK) {
-        atomic_fetch_add(&own->n_submitted, 1);
-        e = begin(stream);
-        if (e.code == ERR_OK) {
+        e = begin(stream, &refused);
+        if (e.code == ERR_OK)
             *out = stream;
+        else if (!refused)
+            stream_release_request(stream);
+        if (!refused)
             return e;
-        }
-        stream_release_request(stream);
-        return e;
     }
     if (stream) {
         stream_leave_table(stream);

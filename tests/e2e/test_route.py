@@ -102,6 +102,22 @@ def test_a_local_answer_is_the_engines_own(router, demo, provider, parameters):
     assert not provider.asked
 
 
+@pytest.mark.parametrize("at_least, answerer, reason", [(1, "local", "default"), (1e-6, "mock", "difficulty")])
+def test_a_real_engine_classifies(start_router, demo, provider, directory, at_least, answerer, reason):
+    provider.forget()
+    log = directory / f"classified-{reason}.jsonl"
+    labels = [{"text": "easy", "difficulty": 0}, {"text": "hard", "difficulty": 1}]
+    router = start_router(route_config(
+        [demo.target], {"mock": provider.url}, difficulty={"at_least": at_least, "to": "frontier"}, log={"path": str(log)},
+        classifier={"model": "local/demo", "prompt": "Is this easy or hard?", "labels": labels, "timeout": "30s"}))
+    router.wait_log("the classifier is ready: local/demo")
+    with client_of(router) as routed:
+        answer = routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=4)
+    assert answer.usage.bantam["provider"] == answerer and answer.usage.bantam["reason"] == reason
+    router.stop()
+    assert 0 < json.loads(log.read_text())["difficulty"] < 1
+
+
 def test_native_clients_get_the_engines_tokens(router, demo):
     messages = [user(MESSAGES[0]["content"])]
     own = demo.client.generate_whole(messages=messages, **DRAWN)[0]

@@ -16,7 +16,8 @@ struct local_call {
     void *context;
     const char *at;
     uint32_t n_choices, n_tokens;
-    uint32_t gone; /* value of `go` when it began to wait */
+    int64_t deadline_ns; /* kept for a classifier's calls alone */
+    uint32_t gone;       /* value of `go` when it began to wait */
     bool wants_logprobs, is_waiting, is_paused, is_cancelled, is_ended, is_released;
     int64_t started_ns, first_ns;
 };
@@ -31,11 +32,12 @@ struct local_fleet {
 static struct {
     pthread_mutex_t lock;
     struct event_count changed;
-    const char *script;
+    const char *script, *classify_script;
     uint32_t n_up, go;
     int64_t ttft_ns;
     struct fake_fleet_counts counts;
-} fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .script = "ok", .n_up = 1, .ttft_ns = -1};
+} fake = {
+    .lock = PTHREAD_MUTEX_INITIALIZER, .script = "ok", .classify_script = "#", .n_up = 1, .ttft_ns = -1};
 
 #define CHANGE(statement)                                                                                    \
     do {                                                                                                     \
@@ -48,6 +50,11 @@ static struct {
 void fake_fleet_script(const char *script)
 {
     CHANGE(fake.script = script);
+}
+
+void fake_fleet_classify_script(const char *script)
+{
+    CHANGE(fake.classify_script = script);
 }
 
 void fake_fleet_up(uint32_t n_up)
@@ -179,6 +186,10 @@ static bool step(struct local_call *call)
         end_call(call, err_new(ERR_CANCELLED, "cancelled"));
         return true;
     }
+    if (clock_now_ns(clock_monotonic()) >= call->deadline_ns) {
+        end_call(call, err_new(ERR_DEADLINE_EXCEEDED, "too late"));
+        return true;
+    }
     if (is_paused || *call->at == '#' || (*call->at == '@' && go == call->gone))
         return false;
     char letter = *call->at;
@@ -213,6 +224,18 @@ static void sweep(struct local_fleet *fleet)
     }
 }
 
+static int64_t until_next_deadline(const struct local_call *call)
+{
+    int64_t next_ns = INT64_MAX, now_ns = clock_now_ns(clock_monotonic());
+    for (; call; call = call->next) {
+        if (!call->is_ended && call->deadline_ns < next_ns)
+            next_ns = call->deadline_ns;
+    }
+    if (next_ns == INT64_MAX)
+        return -1;
+    return next_ns > now_ns ? next_ns - now_ns : 0;
+}
+
 static void *run(void *argument)
 {
     struct local_fleet *fleet = argument;
@@ -229,7 +252,7 @@ static void *run(void *argument)
         for (struct local_call *call = first; call; call = call->next)
             any = step(call) || any;
         if (!any)
-            event_count_wait(&fake.changed, seen, -1);
+            event_count_wait(&fake.changed, seen, until_next_deadline(first));
     }
 }
 
@@ -268,7 +291,8 @@ bool local_fleet_view(struct local_fleet *fleet, size_t model, struct local_view
         .info = {.model = "fake",
                  .vocab_size = 1000,
                  .max_model_len = 2000,
-                 .fingerprint = "0123456789abcdef"},
+                 .fingerprint = "0123456789abcdef",
+                 .tokenizer_fingerprint = "letters"},
     };
     pthread_mutex_unlock(&fake.lock);
     return model < fleet->options.n_models;
@@ -290,6 +314,7 @@ err_t local_call_start(struct local_fleet *fleet, size_t model, const struct req
 {
     ASSERT(model < fleet->options.n_models);
     struct local_call *call = mem_alloc(sizeof *call);
+    bool is_classifier = request->sampling.n_allowed_token_ids > 0;
     ASSERT(call);
     pthread_mutex_lock(&fake.lock);
     if (fake.n_up == 0) {
@@ -302,7 +327,8 @@ err_t local_call_start(struct local_fleet *fleet, size_t model, const struct req
         .fleet = fleet,
         .handler = handler,
         .context = context,
-        .at = fake.script,
+        .at = is_classifier ? fake.classify_script : fake.script,
+        .deadline_ns = is_classifier ? request->deadline_ns : INT64_MAX,
         .gone = fake.go,
         .n_choices = request->sampling.set & SAMPLING_N ? request->sampling.n : 1,
         .wants_logprobs = request->sampling.set & SAMPLING_LOGPROBS && request->sampling.logprobs >= 0,
@@ -311,6 +337,7 @@ err_t local_call_start(struct local_fleet *fleet, size_t model, const struct req
     fleet->calls = call;
     fake.counts.started++;
     fake.counts.live++;
+    fake.counts.classified += is_classifier;
     fake.counts.asked_logprobs = call->wants_logprobs;
     *out = call;
     pthread_mutex_unlock(&fake.lock);
@@ -339,9 +366,11 @@ err_t local_fleet_tokenize(struct local_fleet *fleet, size_t model, const struct
 {
     (void)fleet;
     (void)model;
-    (void)request;
     (void)timeout_ns;
     *ids = mem_alloc_array(1, sizeof **ids);
+    ASSERT(*ids);
+    if (request->prompt_kind == PROMPT_TEXT)
+        (*ids)[0] = (uint8_t)request->text[request->text[0] == ' '];
     *n_ids = 1;
     return err_ok();
 }

@@ -12,6 +12,9 @@
 
 /* For calls from now on, over and over; the string must live. */
 void fake_fleet_script(const char *script);
+/* Likewise for a classifier's calls, those with allowed token ids, at first "#"; their deadline holds, that
+ * of others is the router's to keep. A label's id is its first letter. */
+void fake_fleet_classify_script(const char *script);
 /* Replicas that are up; at first one. */
 void fake_fleet_up(uint32_t n_up);
 /* What it expects for a first token; -1 at first. */
@@ -19,6 +22,7 @@ void fake_fleet_ttft_ns(int64_t ttft_ns);
 void fake_fleet_go(void);
 struct fake_fleet_counts {
     uint32_t started, ended, cancelled, live;
+    uint32_t classified; /* started as a classifier's */
     uint32_t pauses;
     bool asked_logprobs; /* the last call did */
 };

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/philox.h"
+#include "router/gate/confidence_map.h"
 #include "router/policy/confidence.h"
 
 enum { SAMPLES_MAX = 60 };
@@ -19,9 +20,21 @@ static void assert_near(double a, double b, double tolerance)
         fail_msg("%.12g is not %.12g", a, b);
 }
 
+/* An answer and its doubt. */
+struct sample {
+    double u;
+    bool wrong;
+};
+
+static int compare_samples(const void *a, const void *b)
+{
+    double x = ((const struct sample *)a)->u, y = ((const struct sample *)b)->u;
+    return (x > y) - (x < y);
+}
+
 /* Isotonic regression by its definition over distinct u: the least, over later ends, of the mean, the
  * greatest of that over earlier beginnings. */
-static double isotonic(const struct confidence_sample *samples, size_t n, double u)
+static double isotonic(const struct sample *samples, size_t n, double u)
 {
     double best = -1;
     for (size_t a = 0; a < n; a++) {
@@ -43,118 +56,47 @@ static void a_fit_is_isotonic_regression(void **state)
     (void)state;
     struct rng rng = rng_make(1);
     for (int round = 0; round < 2000; round++) {
-        struct confidence_sample samples[SAMPLES_MAX];
-        struct calibration calibration;
+        struct sample samples[SAMPLES_MAX];
+        double doubts[SAMPLES_MAX], scores[SAMPLES_MAX];
+        struct confidence_map map;
         size_t n = 1 + rng_below(&rng, SAMPLES_MAX);
         uint32_t grid = 1 + rng_below(&rng, 100); /* few: many ties */
         for (size_t i = 0; i < n; i++) {
-            samples[i].u = (double)rng_below(&rng, grid) / (double)grid;
+            samples[i].u = doubts[i] = (double)rng_below(&rng, grid) / (double)grid;
             samples[i].wrong = rng_uniform(&rng) < samples[i].u;
+            scores[i] = samples[i].wrong ? 0 : 1;
         }
-        assert_int_equal(calibration_fit(samples, n, &calibration).code, ERR_OK);
-        assert_int_equal(calibration.n_samples, n);
-        for (size_t i = 0; i < n; i++) /* sorted by now */
-            assert_near(calibration_estimate(&calibration, samples[i].u), isotonic(samples, n, samples[i].u),
-                        1e-12);
+        assert_int_equal(confidence_map_fit(doubts, scores, n, 8, &map).code, ERR_OK);
+        qsort(samples, n, sizeof *samples, compare_samples);
+        for (size_t i = 0; i < n; i++)
+            assert_near(confidence_map_wrong(&map, samples[i].u), isotonic(samples, n, samples[i].u), 1e-12);
         double last = -1;
         for (int k = -1; k <= 101; k++) {
-            double p = calibration_estimate(&calibration, k / 100.0);
-            assert_true(p >= last && p >= 0 && p <= 1);
+            double p = confidence_map_wrong(&map, k / 100.0);
+            assert_true(p >= last - 1e-12 && p >= 0 && p <= 1);
             last = p;
         }
     }
 }
 
-static void many_samples_fit_few_knots(void **state)
+static void many_answers_fit_few_points(void **state)
 {
     (void)state;
     enum { N = 100000 };
-    struct confidence_sample *samples = calloc(N, sizeof *samples);
+    double *doubts = calloc(N, sizeof *doubts), *scores = calloc(N, sizeof *scores);
+    assert_true(doubts && scores);
     struct rng rng = rng_make(2);
     for (size_t i = 0; i < N; i++) {
-        samples[i].u = rng_uniform(&rng);
-        samples[i].wrong = rng_uniform(&rng) < samples[i].u * samples[i].u;
+        doubts[i] = rng_uniform(&rng);
+        scores[i] = rng_uniform(&rng) < doubts[i] * doubts[i] ? 0 : 1;
     }
-    struct calibration calibration;
-    assert_int_equal(calibration_fit(samples, N, &calibration).code, ERR_OK);
-    assert_true(calibration.n_knots <= CALIBRATION_KNOTS_MAX);
+    struct confidence_map map;
+    assert_int_equal(confidence_map_fit(doubts, scores, N, 8, &map).code, ERR_OK);
+    assert_int_equal(map.n_points, CONFIDENCE_POINTS_MAX);
     for (int k = 1; k < 20; k++)
-        assert_near(calibration_estimate(&calibration, k / 20.0), k * k / 400.0, 0.03);
-    /* Worst for the limit: every block is its own. */
-    for (size_t i = 0; i < N; i++) {
-        double at = (double)i / N;
-        samples[i].u = floor(at * 1000) / 1000;
-        samples[i].wrong = (double)(i % 100) < at * 100;
-    }
-    assert_int_equal(calibration_fit(samples, N, &calibration).code, ERR_OK);
-    assert_true(calibration.n_knots <= CALIBRATION_KNOTS_MAX &&
-                calibration.n_knots > CALIBRATION_KNOTS_MAX / 8);
-    free(samples);
-    assert_int_equal(calibration_fit(NULL, 0, &calibration).code, ERR_INVALID_ARGUMENT);
-    struct confidence_sample odd[] = {{0.5, true}, {NAN, true}};
-    assert_int_equal(calibration_fit(odd, 2, &calibration).code, ERR_INVALID_ARGUMENT);
-    odd[1].u = 1.5;
-    err_t e = calibration_fit(odd, 2, &calibration);
-    assert_string_equal(e.message, "answer 1 has the uncertainty 1.5; it must be in 0..1");
-}
-
-static void a_calibration_survives_a_file(void **state)
-{
-    (void)state;
-    struct confidence_sample samples[] = {{0.1, false}, {0.2, true}, {0.3, false}, {0.7, true}, {0.9, true}};
-    struct calibration written, read;
-    struct buffer text = {.limit_bytes = CALIBRATION_TEXT_BYTES_MAX};
-    assert_int_equal(calibration_fit(samples, 5, &written).code, ERR_OK);
-    assert_int_equal(calibration_write(&written, &text).code, ERR_OK);
-    assert_int_equal(calibration_parse(text.data, text.size, &read).code, ERR_OK);
-    assert_memory_equal(&written, &read, sizeof read);
-    text.limit_bytes = text.size;
-    assert_int_equal(calibration_write(&written, &text).code, ERR_RESOURCE_EXHAUSTED);
-    buffer_free(&text);
-}
-
-#define HEAD "{\"kind\": \"bantam confidence\", \"version\": 1, \"samples\": 2, \"wrong\": 1, "
-
-static void wrong_files_are_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text, *message;
-    } CASES[] = {
-        {"", "is not JSON"},
-        {"[]", "must be an object with"},
-        {"{\"kind\": \"x\"}", "must be an object with"},
-        {"{\"kind\": \"bantam confidence\", \"version\": 2}", "of version 1"},
-        {"{\"kind\": \"bantam confidence\", \"version\": 1, \"samples\": 1, \"wrong\": 2}",
-         "tell its samples"},
-        {HEAD "\"knots\": []}", "1 to 256 knots, and this one 0"},
-        {HEAD "\"knots\": 3}", "1 to 256 knots"},
-        {HEAD "\"knots\": [[0.1]]}", "knots[0] of a calibration must be two numbers"},
-        {HEAD "\"knots\": [[0.1, \"x\"]]}", "must be two numbers"},
-        {HEAD "\"knots\": [[0.1, 0.5], [0.1, 0.6]]}", "knots[1] of a calibration must be in 0..1"},
-        {HEAD "\"knots\": [[0.1, 0.5], [0.2, 0.4]]}", "not go down"},
-        {HEAD "\"knots\": [[0.1, 1.5]]}", "must be in 0..1"},
-        {HEAD "\"knots\": [[0.1, 0.5]], \"wrong\": 1}", "is not JSON"},
-    };
-    struct calibration calibration;
-    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        err_t e = calibration_parse(CASES[i].text, strlen(CASES[i].text), &calibration);
-        assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
-        if (!strstr(e.message, CASES[i].message))
-            fail_msg("\"%s\" does not say \"%s\"", e.message, CASES[i].message);
-    }
-    char *large = calloc(1, CALIBRATION_TEXT_BYTES_MAX + 2);
-    memset(large, ' ', CALIBRATION_TEXT_BYTES_MAX + 1);
-    err_t e = calibration_parse(large, CALIBRATION_TEXT_BYTES_MAX + 1, &calibration);
-    assert_non_null(strstr(e.message, "at most 65536 bytes"));
-    size_t used = (size_t)snprintf(large, CALIBRATION_TEXT_BYTES_MAX, HEAD "\"knots\": [");
-    for (int i = 0; i <= CALIBRATION_KNOTS_MAX; i++)
-        used += (size_t)snprintf(large + used, CALIBRATION_TEXT_BYTES_MAX - used, "%s[%g, 0.5]",
-                                 i ? ", " : "", i / 1000.0);
-    used += (size_t)snprintf(large + used, CALIBRATION_TEXT_BYTES_MAX - used, "]}");
-    e = calibration_parse(large, used, &calibration);
-    assert_non_null(strstr(e.message, "and this one 257"));
-    free(large);
+        assert_near(confidence_map_wrong(&map, k / 20.0), k * k / 400.0, 0.03);
+    free(doubts);
+    free(scores);
 }
 
 /* Every threshold that could be meant, tried. */
@@ -266,9 +208,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fit_is_isotonic_regression),
-        cmocka_unit_test(many_samples_fit_few_knots),
-        cmocka_unit_test(a_calibration_survives_a_file),
-        cmocka_unit_test(wrong_files_are_refused),
+        cmocka_unit_test(many_answers_fit_few_points),
         cmocka_unit_test(the_cheapest_threshold_is_chosen),
         cmocka_unit_test(entropy_is_of_what_is_told),
         cmocka_unit_test(quantiles_are_close),

@@ -113,11 +113,12 @@ static void too_many_models_are_counted_together(void **state)
 
 /* --- docs/metrics.md has each row as it is in the table */
 
-#define DOC_LABELS_ONE     ""
-#define DOC_LABELS_REASON  "`reason`"
-#define DOC_LABELS_CACHE   "`cache`"
-#define DOC_LABELS_CASCADE "`outcome`"
-#define DOC_LABELS_HEDGE   "`outcome`"
+#define DOC_LABELS_ONE        ""
+#define DOC_LABELS_REASON     "`reason`"
+#define DOC_LABELS_CACHE      "`cache`"
+#define DOC_LABELS_CASCADE    "`outcome`"
+#define DOC_LABELS_HEDGE      "`outcome`"
+#define DOC_LABELS_CLASSIFIED "`outcome`"
 #define DOC_COUNT(symbol, series, unit, name, help)                                                          \
     "| `" name "` | counter | " DOC_LABELS_##series " | " help " |\n",
 #define DOC_UPSTREAM(symbol, series, unit, name, help)                                                       \

@@ -36,6 +36,9 @@ static const char CONFIG[] =
     "  - {name: frontier, models: [p/two, p/one]}\n"
     "rules:\n  - {name: hr, when: {tenants: [hr]}, local_only: yes}\n"
     "when_down: {to: frontier}\n"
+    "difficulty: {at_least: 0.6, to: frontier}\n"
+    "classifier:\n  model: local/demo\n  prompt: Easy or hard?\n"
+    "  labels: [{text: easy, difficulty: 0.1}, {text: hard, difficulty: 0.9}]\n  timeout: 5ms\n"
     "overflow: {ttft_over: 100ms, to: middle}\n"
     "retries: {max: %d, backoff: 1ms}\n"
     "ledger: {path: %s}\n"
@@ -52,6 +55,7 @@ static char *no_environment(const char *name)
 
 static const char *const SCRIPTS_OF_ENGINES[] = {"hello", "???hello", "!", "ab!", "x",
                                                  "#",     "a#",       "",  "??",  "sure?"};
+static const char *const VERDICTS[] = {"e", "e", "e", "h", "#", "!", "z", ""};
 static const char *const FAULTS[] = {"503",      "429",       "401",       "400",  "reset", "reset-mid",
                                      "hang",     "stall",     "garbled",   "cut",  "html",  "bytes",
                                      "no-usage", "error-mid", "no-finish", "empty"};
@@ -124,6 +128,7 @@ static void submit(struct storm *storm, struct asked *asked)
     request.sampling.set = SAMPLING_N;
     request.sampling.n = asked->n_choices;
     fake_fleet_script(PICK(SCRIPTS_OF_ENGINES));
+    fake_fleet_classify_script(PICK(VERDICTS));
     fake_fleet_ttft_ns(mock_random(&storm->seed) % 4 == 0 ? INT64_C(5000000000) : 1000000);
     err_t e = storm->service->vtable->submit(storm->service, &request, &asked->stream);
     json_decref(original);
@@ -277,6 +282,7 @@ static void every_stream_ends_once(void **state)
         }
     }
     struct fake_fleet_counts counts = fake_fleet_counts();
+    assert_true(counts.classified > 0);
     assert_int_equal(counts.started, counts.ended);
     assert_int_equal(counts.live, 0);
 }
