@@ -41,7 +41,7 @@ struct local_model_options {
     size_t n_targets;
     bool tls; /* `tls: {}` is enough: the system's authorities */
     const char *ca_file, *cert_file, *key_file, *server_name;
-    const char *api_key; /* an admin's where the engine knows tenants: loads are told to nobody else */
+    const char *api_key; /* an admin's where the engine knows tenants: others hear no loads, send no salts */
     const char
         *salt_key; /* of the tenants' salts (local_salt.h); NULL = the fleet's, drawn when it is opened */
     int64_t nanodollars_per_hour; /* of one replica while it computes; 0 = free */

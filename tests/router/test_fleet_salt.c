@@ -97,11 +97,10 @@ static void warmth_is_each_tenants_own(void **state)
     (void)state;
     struct prefix_memory *memory;
     uint16_t warm[PREFIX_REPLICAS_MAX];
-    static char text[3 * PREFIX_CHUNK_BYTES];
+    static char text[3 * PREFIX_CHUNK_BYTES + 1];
     struct prefix_chain chain, other;
-    memset(text, 'x', sizeof text);
+    memset(text, 'x', sizeof text - 1);
     struct request request = say(text, 1);
-    request.text_bytes = sizeof text;
     assert_int_equal(prefix_memory_open(64, &memory).code, ERR_OK);
     request.tenant = "a";
     prefix_chain_make(&request, &chain);
