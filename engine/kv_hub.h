@@ -17,7 +17,7 @@ enum {
     KV_SUBSCRIPTIONS_MAX = 32,        /* of a server */
     KV_SUBSCRIPTIONS_OF_SALT_MAX = 8, /* of them, those that see the same salt alone */
     KV_SALT_NAMES_MAX = 1024,         /* salts with a name; blocks of others are told as KV_OTHER_SALT's */
-    KV_SALT_NAME_BYTES_MAX = 95,
+    KV_SALT_NAME_BYTES_MAX = 159,     /* a tenant's name, and a salt of its own choice */
 };
 #define KV_OTHER_SALT "other"
 

@@ -237,8 +237,14 @@ static err_t apply_headers(const struct service *service, const struct rpc_call 
     char priority[16];
     struct rpc_header header;
     headers->n_hints = 0;
-    for (size_t i = 0; service->vtable->passes_on && rpc_call_header_at(call, i, &header); i++)
-        TRY(route_headers_take_hint(headers, header.key, header.key_bytes, header.value, header.value_bytes));
+    headers->cache_salt[0] = '\0';
+    for (size_t i = 0; rpc_call_header_at(call, i, &header); i++) {
+        TRY(route_headers_take_salt(headers, rpc_call_caller(call), header.key, header.key_bytes,
+                                    header.value, header.value_bytes));
+        if (service->vtable->passes_on)
+            TRY(route_headers_take_hint(headers, header.key, header.key_bytes, header.value,
+                                        header.value_bytes));
+    }
     bool has_priority = rpc_call_header(call, ROUTE_PRIORITY, priority, sizeof priority);
     if (!rpc_call_header(call, ROUTE_MODEL, headers->model, sizeof headers->model))
         headers->model[0] = '\0';

@@ -205,6 +205,7 @@ static err_t apply_headers(struct service *service, const struct http_head *head
 {
     char priority[16];
     headers->n_hints = 0;
+    headers->cache_salt[0] = '\0';
     for (size_t i = 0; service->vtable->passes_on && i < head->n_headers; i++) {
         struct http_text name = head->headers[i].name, value = head->headers[i].value;
         TRY(route_headers_take_hint(headers, name.data, name.size, value.data, value.size));

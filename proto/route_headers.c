@@ -66,6 +66,37 @@ err_t route_headers_take_hint(struct route_headers *headers, const char *name, s
     return err_ok();
 }
 
+static bool is_salt(const char *value, size_t value_bytes)
+{
+    for (size_t i = 0; i < value_bytes; i++) {
+        if (value[i] <= ' ' || value[i] > '~')
+            return false;
+    }
+    return value_bytes > 0 && value_bytes <= ROUTE_CACHE_SALT_BYTES_MAX;
+}
+
+err_t route_headers_take_salt(struct route_headers *headers, const struct caller *caller, const char *name,
+                              size_t name_bytes, const char *value, size_t value_bytes)
+{
+    if (name_bytes != sizeof ROUTE_CACHE_SALT - 1 || strncasecmp(name, ROUTE_CACHE_SALT, name_bytes) != 0)
+        return err_ok();
+    if (caller->tenant[0] && !caller->is_admin)
+        return err_new(ERR_PERMISSION_DENIED,
+                       "tenant %s may not send the header " ROUTE_CACHE_SALT
+                       "; it is for tenants with admin=yes, who speak for others",
+                       caller->tenant);
+    if (headers->cache_salt[0])
+        return err_new(ERR_INVALID_ARGUMENT, "the header " ROUTE_CACHE_SALT " is there twice");
+    if (!is_salt(value, value_bytes))
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "the header " ROUTE_CACHE_SALT
+                       " must have 1 to %d printable ASCII characters, and no blanks",
+                       ROUTE_CACHE_SALT_BYTES_MAX);
+    memcpy(headers->cache_salt, value, value_bytes);
+    headers->cache_salt[value_bytes] = '\0';
+    return err_ok();
+}
+
 /* The body's go to the front: whoever reads them lets the last word count. */
 static err_t apply_hints(struct route_headers *headers, struct request *request)
 {
@@ -90,5 +121,7 @@ err_t route_headers_apply(struct route_headers *headers, const char *priority, s
                        ROUTE_MODEL, headers->model, request->model);
     if (headers->model[0] && !body_names_model)
         request->model = headers->model;
+    if (headers->cache_salt[0])
+        request->cache_salt = headers->cache_salt;
     return priority ? apply_priority(priority, request) : err_ok();
 }

@@ -5,9 +5,15 @@
 
 #include "api/request.h"
 #include "base/error.h"
+#include "proto/identity.h"
 
 #define ROUTE_MODEL    "x-bantam-model"    /* of requests; and of answers: what answered */
 #define ROUTE_PRIORITY "x-bantam-priority" /* a decimal integer */
+
+/* Whose prefixes a request may find, from a caller who speaks for others, as a router does for its tenants:
+ * metadata of gRPC alone. */
+#define ROUTE_CACHE_SALT "x-bantam-cache-salt"
+enum { ROUTE_CACHE_SALT_BYTES_MAX = 64 }; /* printable ASCII without blanks */
 
 /* Hints for a service that passes requests on: x-bantam-route, x-bantam-privacy, x-bantam-complexity,
  * x-bantam-max-cost, x-bantam-task. All of them count, those of the body first. */
@@ -16,6 +22,7 @@ struct route_headers {
     struct request_hint hints[REQUEST_HINTS_MAX]; /* [n_hints], in the order of their coming */
     size_t n_hints;
     char hint_values[REQUEST_HINTS_MAX][REQUEST_HINT_BYTES_MAX + 1];
+    char cache_salt[ROUTE_CACHE_SALT_BYTES_MAX + 1]; /* "" = no such header */
 };
 
 /* Takes in one header if it is a hint; upper or lower case is the same in its name. n_hints must be 0 at
@@ -23,8 +30,13 @@ struct route_headers {
 err_t route_headers_take_hint(struct route_headers *headers, const char *name, size_t name_bytes,
                               const char *value, size_t value_bytes) ERR_MUST_CHECK;
 
-/* Fills what the body left open and puts hints behind those of the body; request->model and hints then point
- * into *headers. priority: NULL = no such header. INVALID_ARGUMENT: it is no integer, a header contradicts
- * the body, or there are too many hints. */
+/* Takes in one header if it is ROUTE_CACHE_SALT. cache_salt must be "" at first. PERMISSION_DENIED: the
+ * caller is a tenant and no admin. INVALID_ARGUMENT: it is no salt, or there are two. */
+err_t route_headers_take_salt(struct route_headers *headers, const struct caller *caller, const char *name,
+                              size_t name_bytes, const char *value, size_t value_bytes) ERR_MUST_CHECK;
+
+/* Fills what the body left open and puts hints behind those of the body; request->model, cache_salt and hints
+ * then point into *headers. priority: NULL = no such header. INVALID_ARGUMENT: it is no integer, a header
+ * contradicts the body, or there are too many hints. */
 err_t route_headers_apply(struct route_headers *headers, const char *priority,
                           struct request *request) ERR_MUST_CHECK;

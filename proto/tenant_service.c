@@ -1,10 +1,14 @@
 #include "proto/tenant_service.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/route_headers.h"
 
 enum { BYTES_PER_TOKEN = 4 }; /* a guess until it is told: with the first event, or at the end */
+enum { SALT_BYTES_MAX = IDENTITY_SALT_BYTES_MAX + sizeof " salt " - 1 + ROUTE_CACHE_SALT_BYTES_MAX };
 
 struct tenant_service {
     struct service service;
@@ -65,12 +69,26 @@ static int32_t priority_of(const struct tenant_grant *grant, int32_t asked)
     return wanted < grant->best_priority ? grant->best_priority : wanted;
 }
 
+/* Behind the tenant's own, in which the names have no blanks: whatever is asked for, it is nobody else's. */
+static err_t write_salt(const struct tenant_grant *grant, const char *asked, char *out)
+{
+    size_t n_asked = asked ? strlen(asked) : 0;
+    (void)snprintf(out, SALT_BYTES_MAX + 1, "%s%s%s", grant->cache_salt, asked ? " salt " : "",
+                   asked ? asked : "");
+    if (n_asked <= ROUTE_CACHE_SALT_BYTES_MAX)
+        return err_ok();
+    return err_new(ERR_INVALID_ARGUMENT, "the cache salt has %zu bytes; at most %d are allowed", n_asked,
+                   ROUTE_CACHE_SALT_BYTES_MAX);
+}
+
 static err_t submit_granted(struct tenant_service *tenants, const struct request *request,
                             struct tenant_stream *stream)
 {
+    char cache_salt[SALT_BYTES_MAX + 1];
     struct request own = *request;
+    TRY(write_salt(&stream->grant, request->cache_salt, cache_salt));
     own.priority = priority_of(&stream->grant, request->priority);
-    own.cache_salt = stream->grant.cache_salt;
+    own.cache_salt = cache_salt;
     return tenants->inner->vtable->submit(tenants->inner, &own, &stream->inner);
 }
 

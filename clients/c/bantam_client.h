@@ -124,7 +124,8 @@ enum bantam_method {
 /* What is asked. Borrowed until start returns. */
 struct bantam_query {
     enum bantam_method method;
-    /* GENERATE, GENERATE_WHOLE, TOKENIZE. Its tenant, cache_salt and deadline_ns are not on the wire. */
+    /* GENERATE, GENERATE_WHOLE, TOKENIZE. Its tenant, cache_salt and deadline_ns are not on the wire; a salt
+     * is a header (docs/wire.md). */
     const struct request *request;
     /* GENERATE, GENERATE_WHOLE: the body of an OpenAI chat completion (openai_json_bytes), in the place of
      * the request's prompt and sampling; for what those have no fields for. NULL = none */

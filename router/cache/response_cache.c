@@ -113,8 +113,9 @@ err_t response_cache_key(const struct response_cache *cache, const struct respon
     if (!*is_kept)
         return err_ok();
     struct buffer text = {.limit_bytes = KEY_TEXT_BYTES_MAX};
-    bool fits = write_part(&text, question->tenant) && write_part(&text, question->model) &&
-                write_part(&text, question->fingerprint);
+    bool fits = write_part(&text, question->tenant) &&
+                write_part(&text, question->cache_salt ? question->cache_salt : "") &&
+                write_part(&text, question->model) && write_part(&text, question->fingerprint);
     err_t e = fits ? write_request(question->request, &text)
                    : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the key of an answer");
     unsigned size = 0;

@@ -27,6 +27,7 @@ void response_cache_close(struct response_cache *cache);
 struct response_question {
     const json_t *request;   /* a chat request in OpenAI's form */
     const char *tenant;      /* or what a group of tenants shares; "" = nobody */
+    const char *cache_salt;  /* of a caller who speaks for others: whose it is; NULL = nobody's besides */
     const char *model;       /* who is to answer: "openai/gpt-5" */
     const char *fingerprint; /* of the local model, template and arithmetic; "" = not known */
     bool local_only;         /* it stays in this process */

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include "clients/c/bantam_client.h"
 #include "router/local/local_fleet.h"
+#include "router/local/local_salt.h"
 #include "router/local/prefix_memory.h"
 #include "router/local/replica_pick.h"
 #include "router/local/replica_target.h"
@@ -76,6 +77,7 @@ struct local_fleet {
     pthread_t thread, resolver;
     bool has_thread, has_resolver;
     struct rng rng;
+    uint64_t salt_key[LOCAL_SALT_DRAWN_KEY_BYTES / sizeof(uint64_t)]; /* of models that have none */
     pthread_mutex_t mutex;
 
     pthread_mutex_t inbox_mutex;

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/buffer.h"
+#include "proto/route_headers.h"
 #include "router/local/fleet_internal.h"
 #include "router/local/request_copy.h"
 
@@ -25,7 +26,8 @@ struct local_call {
     atomic_bool is_done; /* nothing of the fleet may be touched any more */
     struct local_fleet *fleet;
     struct fleet_model *model;
-    struct request *request; /* owned */
+    struct request *request;         /* owned; cache_salt: whose it is */
+    char salt[LOCAL_SALT_BYTES + 1]; /* what engines are told of that; "" = nothing */
     struct local_handler handler;
     void *context;
     /* The fleet's thread's from here on. */
@@ -109,6 +111,21 @@ static bool copy_own_prefix(struct local_call *call)
     return call->ids != NULL;
 }
 
+static err_t copy_request(struct local_call *call, const struct request *request)
+{
+    struct request own = *request;
+    own.cache_salt = local_salt_owner(request);
+    TRY(request_copy(&own, &call->request));
+    if (!copy_own_prefix(call))
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call");
+    const char *key = call->model->options->salt_key;
+    if (own.cache_salt[0] == '\0')
+        return err_ok();
+    return key ? local_salt_make(key, strlen(key), own.cache_salt, call->salt)
+               : local_salt_make(call->fleet->salt_key, sizeof call->fleet->salt_key, own.cache_salt,
+                                 call->salt);
+}
+
 static err_t make_call(struct local_fleet *fleet, size_t model, const struct request *request,
                        struct local_call **out)
 {
@@ -122,9 +139,7 @@ static err_t make_call(struct local_fleet *fleet, size_t model, const struct req
     call->failure = err_ok();
     call->last_text.limit_bytes = LAST_TEXT_BYTES_MAX;
     call->started_ns = fleet_now_ns(fleet);
-    err_t e = request_copy(request, &call->request);
-    if (e.code == ERR_OK && !copy_own_prefix(call))
-        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call");
+    err_t e = copy_request(call, request);
     if (e.code != ERR_OK) {
         call->references = 1;
         drop_call(call);
@@ -345,7 +360,11 @@ static err_t start_attempt(struct local_call *call)
     struct request request = *call->request;
     struct bantam_query query = {
         .method = BANTAM_GENERATE, .request = &request, .return_prompt_token_ids = true};
-    struct bantam_call_options options = {.timeout_ns = BANTAM_NO_TIMEOUT, .no_retries = true};
+    const struct bantam_header salt = {ROUTE_CACHE_SALT, call->salt, strlen(call->salt)};
+    struct bantam_call_options options = {.timeout_ns = BANTAM_NO_TIMEOUT,
+                                          .no_retries = true,
+                                          .headers = &salt,
+                                          .n_headers = call->salt[0] ? 1 : 0};
     if (request.deadline_ns != REQUEST_NO_DEADLINE)
         options.timeout_ns = request.deadline_ns - fleet_now_ns(call->fleet);
     request.request_id = attempt_id(call, id, sizeof id);

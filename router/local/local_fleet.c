@@ -1,5 +1,6 @@
 #include "router/local/local_fleet.h"
 
+#include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "router/local/fleet_internal.h"
@@ -157,6 +158,7 @@ static void free_fleet(struct local_fleet *fleet)
     pthread_mutex_destroy(&fleet->inbox_mutex);
     pthread_mutex_destroy(&fleet->resolver_mutex);
     pthread_cond_destroy(&fleet->resolver_wake);
+    explicit_bzero(fleet->salt_key, sizeof fleet->salt_key);
     mem_free(fleet->models);
     mem_free(fleet);
 }
@@ -192,6 +194,8 @@ err_t local_fleet_open(const struct local_fleet_options *options, struct local_f
     make_locks(fleet);
     fleet->options = *options;
     fleet->rng = rng_make(options->seed ? options->seed : random_seed_u64());
+    for (size_t i = 0; i < sizeof fleet->salt_key / sizeof *fleet->salt_key; i++)
+        fleet->salt_key[i] = random_seed_u64();
     fleet->models = mem_alloc_array(options->n_models + 1, sizeof *fleet->models);
     err_t e = fleet->models ? bantam_group_open(&fleet->group) : no_memory();
     for (size_t i = 0; i < options->n_models && e.code == ERR_OK; i++)

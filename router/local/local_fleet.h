@@ -32,6 +32,7 @@ enum {
  *       tls: {ca_file: ca.pem, cert_file: router.pem, key_file: router.key, server_name: engines.svc}
  *       key_env: BANTAM_KEY                 # or key_file: PATH
  *       cost: {per_hour: 0.40}              # or {watts: 65, per_kwh: 0.30}: of one replica
+ *       salt: {key_file: salt.key}          # or {key_env: NAME}: routers with one key share warm prefixes
  */
 struct local_model_options {
     const char *name;
@@ -40,7 +41,9 @@ struct local_model_options {
     size_t n_targets;
     bool tls; /* `tls: {}` is enough: the system's authorities */
     const char *ca_file, *cert_file, *key_file, *server_name;
-    const char *api_key; /* an admin's where the engine knows tenants: loads are told to nobody else */
+    const char *api_key; /* an admin's where the engine knows tenants: others hear no loads, send no salts */
+    const char
+        *salt_key; /* of the tenants' salts (local_salt.h); NULL = the fleet's, drawn when it is opened */
     int64_t nanodollars_per_hour; /* of one replica while it computes; 0 = free */
 };
 

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "router/config/key_field.h"
 #include "router/local/local_fleet.h"
+#include "router/local/local_salt.h"
 #include "router/local/replica_target.h"
 #include "router/money/money.h"
 
@@ -103,16 +104,32 @@ static err_t read_cost(const struct yaml_value *value, struct local_model_option
     return err_ok();
 }
 
+static err_t read_salt(const struct yaml_value *value, char *(*environment)(const char *name),
+                       struct local_model_options *out)
+{
+    static const char *const KEYS[] = {"key_env", "key_file", NULL};
+    TRY(yaml_map(value, KEYS));
+    if (!yaml_is_there(value))
+        return err_ok();
+    TRY(key_field_read(value, "salts", environment, &out->salt_key));
+    if (!out->salt_key)
+        return yaml_wrong(value, "it must be {key_env: NAME}, or {key_file: PATH}");
+    if (strlen(out->salt_key) < LOCAL_SALT_KEY_BYTES_MIN)
+        return yaml_wrong(value, "the key must have %d bytes at least, so that nobody guesses it",
+                          LOCAL_SALT_KEY_BYTES_MIN);
+    return err_ok();
+}
+
 static err_t read_model(const struct yaml_value *value, char *(*environment)(const char *name),
                         struct local_model_options *out)
 {
-    static const char *const KEYS[] = {"name",    "model",    "targets", "tls",
-                                       "key_env", "key_file", "cost",    NULL};
+    static const char *const KEYS[] = {"name",     "model", "targets", "tls", "key_env",
+                                       "key_file", "cost",  "salt",    NULL};
     TRY(yaml_required(value));
     TRY(yaml_map(value, KEYS));
     struct yaml_value name = yaml_at(value, "name"), model = yaml_at(value, "model"),
                       targets = yaml_at(value, "targets"), tls = yaml_at(value, "tls"),
-                      cost = yaml_at(value, "cost");
+                      cost = yaml_at(value, "cost"), salt = yaml_at(value, "salt");
     TRY(read_name(&name, &out->name));
     TRY(yaml_text(&model, &out->model));
     if (out->model && strlen(out->model) > REQUEST_MODEL_BYTES_MAX)
@@ -120,6 +137,7 @@ static err_t read_model(const struct yaml_value *value, char *(*environment)(con
     TRY(read_targets(&targets, out));
     TRY(read_tls(&tls, out));
     TRY(key_field_read(value, "a local model", environment, &out->api_key));
+    TRY(read_salt(&salt, environment, out));
     return read_cost(&cost, out);
 }
 
@@ -159,6 +177,7 @@ void local_models_free(struct local_model_options *models, size_t n)
 {
     for (size_t i = 0; models && i < n; i++) {
         key_field_free(models[i].api_key);
+        key_field_free(models[i].salt_key);
         mem_free((void *)models[i].targets);
     }
     mem_free(models);

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/hash.h"
+#include "router/local/local_salt.h"
 
 /* --- names of chunks */
 
@@ -47,7 +48,8 @@ static uint32_t tokens_of_bytes(size_t bytes)
 
 void prefix_chain_make(const struct request *request, struct prefix_chain *out)
 {
-    struct chunker chunker = {.chain = out, .parent = request->prompt_kind};
+    const char *owner = local_salt_owner(request);
+    struct chunker chunker = {.chain = out, .parent = hash64(owner, strlen(owner), request->prompt_kind)};
     out->n = 0;
     switch (request->prompt_kind) {
     case PROMPT_TOKEN_IDS:

@@ -21,7 +21,8 @@ struct prefix_chain {
     uint32_t n;             /* whole chunks */
     uint64_t hash[PREFIX_CHUNKS_MAX];
 };
-/* Of text, ids or messages. Pure. */
+/* Of text, ids or messages, and of the one whose they are (local_salt.h): engines share no prefix between
+ * two. Pure. */
 void prefix_chain_make(const struct request *request, struct prefix_chain *out);
 
 struct prefix_memory;

@@ -181,7 +181,7 @@ static bool write_answer(const struct mcp_message *message, const char *key, jso
 {
     json_t *id = message->id ? json_incref((json_t *)message->id) : json_null();
     json_t *answer = value ? json_pack("{s:s, s:o, s:o}", "jsonrpc", "2.0", "id", id, key, value) : NULL;
-    bool good = answer && json_text_append(out, answer).code == ERR_OK;
+    bool good = answer && json_text_append_decimal(out, answer).code == ERR_OK;
     json_decref(answer);
     return good;
 }

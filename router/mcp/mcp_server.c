@@ -195,7 +195,7 @@ static err_t write_resource(struct mcp_server *server, const char *tenant, const
                            : NULL;
     if (!decision)
         return err_new(ERR_NOT_FOUND, "there is no resource %.200s", uri);
-    err_t e = json_text_append(out, decision);
+    err_t e = json_text_append_decimal(out, decision);
     json_decref(decision);
     return e;
 }

@@ -122,7 +122,8 @@ static json_t *failed(const err_t *error)
 static json_t *structured_result(json_t *structured)
 {
     struct buffer text = {.limit_bytes = MCP_ANSWER_BYTES_MAX};
-    err_t e = structured ? json_text_append(&text, structured) : err_new(ERR_RESOURCE_EXHAUSTED, "no memory");
+    err_t e = structured ? json_text_append_decimal(&text, structured)
+                         : err_new(ERR_RESOURCE_EXHAUSTED, "no memory");
     json_t *result =
         e.code == ERR_OK ? tool_result(false, text.data, text.size, json_incref(structured)) : failed(&e);
     json_decref(structured);

@@ -270,6 +270,7 @@ static err_t start(struct classifying *classifying, const struct request *about,
                               .messages = &message,
                               .n_messages = 1,
                               .priority = about->priority,
+                              .tenant = about->tenant,
                               .cache_salt = about->cache_salt};
     request.sampling.set = SAMPLING_TEMPERATURE | SAMPLING_MAX_TOKENS | SAMPLING_LOGPROBS;
     request.sampling.max_tokens = 1;

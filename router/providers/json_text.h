@@ -8,5 +8,9 @@
 /* Appends value without blanks; RESOURCE_EXHAUSTED when the buffer's limit or memory is reached, the buffer
  * then ends anywhere. Any thread. */
 err_t json_text_append(struct buffer *text, const json_t *value) ERR_MUST_CHECK;
-/* The same with the keys of every object in the order of their bytes: equal values give equal text. */
+/* The same with 15 digits of a real number, which are those that it was made of: 0.1 + 0.2 is written as 0.3,
+ * and dollars up to a million to the last of their nine digits after the point. */
+err_t json_text_append_decimal(struct buffer *text, const json_t *value) ERR_MUST_CHECK;
+/* json_text_append with the keys of every object in the order of their bytes: equal values give equal text.
+ */
 err_t json_text_append_sorted(struct buffer *text, const json_t *value) ERR_MUST_CHECK;

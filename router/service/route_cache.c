@@ -112,6 +112,7 @@ static err_t make_key(struct stream *stream, bool *is_kept)
     struct response_question question = {
         .request = stream->question.json,
         .tenant = stream->question.input.tenant,
+        .cache_salt = stream->request->cache_salt,
         .model = first->state->name,
         .fingerprint = fingerprint,
     };

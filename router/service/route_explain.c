@@ -29,7 +29,8 @@ static void set_money(json_t *object, const char *name, nanodollars amount)
 
 static err_t write_json(json_t *root, struct buffer *out)
 {
-    err_t e = root ? json_text_append(out, root) : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+    err_t e = root ? json_text_append_decimal(out, root)
+                   : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
     json_decref(root);
     return e;
 }

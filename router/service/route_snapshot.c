@@ -83,7 +83,8 @@ static bool same_local(const struct local_model_options *a, const struct local_m
     bool same = same_text(a->name, b->name) && same_text(a->model, b->model) &&
                 a->n_targets == b->n_targets && a->tls == b->tls && same_text(a->ca_file, b->ca_file) &&
                 same_text(a->cert_file, b->cert_file) && same_text(a->key_file, b->key_file) &&
-                same_text(a->server_name, b->server_name) && same_text(a->api_key, b->api_key);
+                same_text(a->server_name, b->server_name) && same_text(a->api_key, b->api_key) &&
+                same_text(a->salt_key, b->salt_key);
     for (size_t i = 0; same && i < a->n_targets; i++)
         same = same_text(a->targets[i], b->targets[i]);
     return same;

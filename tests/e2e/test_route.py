@@ -285,6 +285,31 @@ def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider
         opened.close()
 
 
+def test_tenants_do_not_share_the_engines_prefixes(start_router, demo, provider, tmp_path):
+    """What the engine has cached for a tenant of the router is found by that tenant, and by its group, alone."""
+    keys = {name: f"sk-bantam-{name}-{'0' * 32}" for name in ("one", "two", "three", "four")}
+    lines = [f"tenant {name} {'cache=shared:both' if name in ('three', 'four') else ''}\n"
+             f"key sha256:{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
+    (tmp_path / "tenants.txt").write_text("".join(lines))
+    (tmp_path / "salt.key").write_text("one key of two routers\n")
+    content = "The refund has not come, and nobody answers. " * 8
+    config = route_config([demo.target], {"mock": provider.url})
+    config["local"][0]["salt"] = {"key_file": str(tmp_path / "salt.key")}
+    routers = [start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt")) for _ in range(2)]
+
+    def cached(router, tenant):
+        with openai.OpenAI(base_url=f"{router.web}/v1", api_key=keys[tenant], max_retries=0, timeout=CALL_LIMIT_S) as client:
+            usage = client.chat.completions.create(model="", messages=[{"role": "user", "content": content}], max_tokens=1,
+                                                   temperature=0).usage
+        return usage.prompt_tokens_details.cached_tokens
+
+    for router in routers:
+        router.wait_health("SERVING")
+    assert cached(routers[0], "one") == 0 and cached(routers[0], "two") == 0
+    assert cached(routers[0], "one") > 0 and cached(routers[1], "two") > 0
+    assert cached(routers[0], "three") == 0 and cached(routers[0], "four") > 0
+
+
 # --- the router itself
 
 

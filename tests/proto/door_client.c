@@ -132,6 +132,19 @@ void start_request(struct fixture *fixture, const char *path, const struct reque
     assert_int_equal(e.code, ERR_OK);
 }
 
+void start_request_with(struct fixture *fixture, const struct request *request,
+                        const struct client_metadata *metadata, size_t n_metadata, struct reply *reply)
+{
+    static const struct client_handler handler = {on_stream_message, on_done};
+    struct generate_options options = {.whole = false};
+    struct codec_bytes bytes = codec_encode_generate(request, &options);
+    for (size_t i = 0; i < n_metadata; i++)
+        assert_int_equal(client_metadata_check(&metadata[i]).code, ERR_OK);
+    err_t e = grpc_client_start_with(fixture->client, GENERATE, bytes.data, bytes.size, CLIENT_NO_TIMEOUT,
+                                     metadata, n_metadata, &handler, reply, &reply->call);
+    assert_int_equal(e.code, ERR_OK);
+}
+
 void start_raw(struct fixture *fixture, const char *path, const void *bytes, size_t size_bytes,
                struct reply *reply)
 {

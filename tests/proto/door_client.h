@@ -55,6 +55,9 @@ void fixture_close(struct fixture *fixture);
 struct request text_request(const char *text, uint32_t max_tokens, uint32_t n);
 void start_request(struct fixture *fixture, const char *path, const struct request *request,
                    int64_t timeout_ns, struct reply *reply);
+/* GENERATE, with headers. */
+void start_request_with(struct fixture *fixture, const struct request *request,
+                        const struct client_metadata *metadata, size_t n_metadata, struct reply *reply);
 /* Any method, any bytes; messages are only counted. */
 void start_raw(struct fixture *fixture, const char *path, const void *bytes, size_t size_bytes,
                struct reply *reply);

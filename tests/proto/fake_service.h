@@ -50,7 +50,7 @@ void fake_service_stall_at(struct fake_service *fake, uint32_t position);
 void fake_service_pass_on(struct fake_service *fake, const struct event *events, size_t n_events);
 /* Whose request came last, and with which wishes. */
 struct fake_asked {
-    char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[128]; /* "" = none */
+    char tenant[REQUEST_TENANT_BYTES_MAX + 1], cache_salt[256]; /* "" = none */
     int32_t priority;
     enum prompt_kind prompt_kind;
     bool takes_ids_only;

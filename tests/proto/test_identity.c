@@ -415,7 +415,7 @@ static void wishes_are_the_tenants(void **state)
         assert_string_equal(fake_service_asked(world.fake).tenant, "a");
         release(&world, stream);
     }
-    char own[128];
+    char own[256];
     memcpy(own, fake_service_asked(world.fake).cache_salt, sizeof own);
     assert_int_equal(submit(&world, "b", NULL, &stream).code, ERR_OK);
     assert_string_not_equal(fake_service_asked(world.fake).cache_salt, own); /* a group named like a tenant */

@@ -13,7 +13,9 @@
 
 static char *only_key(const char *name)
 {
-    static char key[] = "secret-1";
+    static char key[] = "secret-1", salt[] = "secret-of-16-byt";
+    if (strcmp(name, "SALT") == 0)
+        return salt;
     return strcmp(name, "KEY") == 0 ? key : NULL;
 }
 
@@ -61,6 +63,7 @@ static void everything_is_read(void **state)
                     "    tls: {ca_file: ca.pem, cert_file: c.pem, key_file: k.pem, server_name: e.svc}\n"
                     "    key_env: KEY\n"
                     "    cost: {per_hour: 0.40}\n"
+                    "    salt: {key_env: SALT}\n"
                     "  - name: big\n"
                     "    targets: [\"unix:/run/bantam.sock\"]\n"
                     "    tls: {}\n"
@@ -86,6 +89,8 @@ static void everything_is_read(void **state)
     assert_int_equal(big->nanodollars_per_hour, 19500000);
     assert_null(plain->model);
     assert_null(plain->api_key);
+    assert_string_equal(demo->salt_key, "secret-of-16-byt");
+    assert_null(plain->salt_key);
     assert_int_equal(plain->nanodollars_per_hour, 0);
     forget(&config);
     assert_int_equal(read_config("other: 1\n", &config).code, ERR_OK);
@@ -113,6 +118,9 @@ static void errors_say_where(void **state)
     assert_wrong(DEMO WHERE "    key_env: OTHER\n", "the environment has no variable OTHER");
     assert_wrong(DEMO WHERE "    key_env: KEY\n    key_file: k\n", "which?");
     assert_wrong(DEMO WHERE "    key: secret\n", "unknown key \"key\"");
+    assert_wrong(DEMO WHERE "    salt: {}\n", "local[0].salt: it must be {key_env: NAME}");
+    assert_wrong(DEMO WHERE "    salt: {key_env: KEY}\n", "the key must have 16 bytes at least");
+    assert_wrong(DEMO WHERE "    salt: {key: secret}\n", "unknown key \"key\"");
     assert_wrong(DEMO WHERE "    cost: {watts: 65}\n", "local[0].cost: it must be {per_hour");
     assert_wrong(DEMO WHERE "    cost: {per_hour: 1, watts: 65, per_kwh: 1}\n", "it must be {per_hour");
     assert_wrong(DEMO WHERE "    cost: {per_hour: cheap}\n", "\"cheap\" is not an amount in dollars");

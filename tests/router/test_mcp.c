@@ -34,7 +34,7 @@ static err_t explain(void *context, const struct request *request, struct buffer
 static err_t budget(void *context, const char *tenant, struct buffer *out)
 {
     (void)context;
-    (void)buffer_append_format(out, "{\"tenant\":\"%s\",\"spent_usd\":\"0.5\"}", tenant);
+    (void)buffer_append_format(out, "{\"tenant\":\"%s\",\"spent_usd\":\"0.5\",\"left\":4.998}", tenant);
     return err_ok();
 }
 
@@ -272,6 +272,7 @@ static void explains_and_tells_budgets(void **test_state)
     json_decref(result);
     result = ask_tool("budget_status", "{}");
     assert_non_null(strstr(text_of(result), "0.5"));
+    assert_non_null(strstr(text_of(result), "\"left\":4.998}")); /* and not 4.9980000000000002 */
     json_decref(result);
 }
 

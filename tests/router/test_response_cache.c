@@ -214,19 +214,25 @@ static struct response_cache *open_cache(bool draws_too, struct virtual_clock *c
     return cache;
 }
 
-static bool make_key(struct response_cache *cache, const char *request, const char *tenant, const char *model,
-                     struct response_key *out)
+static bool make_salted_key(struct response_cache *cache, const char *request, const char *tenant,
+                            const char *salt, const char *model, struct response_key *out)
 {
     json_error_t error;
     json_t *parsed = json_loads(request, 0, &error);
     if (parsed == NULL)
         fail_msg("%s", error.text);
     struct response_question question = {
-        .request = parsed, .tenant = tenant, .model = model, .fingerprint = "f"};
+        .request = parsed, .tenant = tenant, .cache_salt = salt, .model = model, .fingerprint = "f"};
     bool is_kept;
     assert_int_equal(response_cache_key(cache, &question, out, &is_kept).code, ERR_OK);
     json_decref(parsed);
     return is_kept;
+}
+
+static bool make_key(struct response_cache *cache, const char *request, const char *tenant, const char *model,
+                     struct response_key *out)
+{
+    return make_salted_key(cache, request, tenant, NULL, model, out);
 }
 
 static void a_key_has_what_an_answer_depends_on(void **state)
@@ -265,6 +271,11 @@ static void a_key_has_what_an_answer_depends_on(void **state)
         assert_true(make_key(cache, "{" ASK "}", WHO[i][0], WHO[i][1], &other));
         assert_memory_not_equal(&key, &other, sizeof key);
     }
+    struct response_key salted;
+    assert_true(make_salted_key(cache, "{" ASK "}", "a", "tenant a salt x", "p/m", &salted));
+    assert_memory_not_equal(&key, &salted, sizeof key);
+    assert_true(make_salted_key(cache, "{" ASK "}", "a", "tenant a salt y", "p/m", &other));
+    assert_memory_not_equal(&salted, &other, sizeof key);
     response_cache_close(cache);
 }
 

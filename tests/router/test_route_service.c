@@ -509,6 +509,7 @@ static void it_says_why_and_what(void **state)
     rig_forget(&answer);
     rig_wait_idle(rig);
     assert_int_equal(route_service_budget(rig->router, "t", &out).code, ERR_OK);
+    assert_non_null(strstr(out.data, "\"left\":4.998}")); /* and not 4.9980000000000002 */
     root = parsed(&out);
     const json_t *day = json_object_get(root, "day");
     assert_true(json_real_value(json_object_get(day, "spent")) == 0.002);
