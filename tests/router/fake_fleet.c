@@ -132,12 +132,17 @@ static void send_event(struct local_call *call, const struct event *event)
     pthread_mutex_unlock(&fake.lock);
 }
 
+static struct position_logprobs place_of(uint32_t id, bool is_sure)
+{
+    float best = logf(is_sure ? 0.99f : 0.5f), second = logf(is_sure ? 0.01f : 0.5f);
+    return (struct position_logprobs){
+        .chosen = {id, best}, .rank = 1, .n_top = 2, .top = {{id, best}, {id + 1, second}}};
+}
+
 static void send_token(struct local_call *call, char letter)
 {
     uint32_t id = (uint8_t)letter;
-    float best = letter == '?' ? logf(0.5f) : logf(0.99f), second = letter == '?' ? logf(0.5f) : logf(0.01f);
-    struct position_logprobs place = {
-        .chosen = {id, best}, .rank = 1, .n_top = 2, .top = {{id, best}, {id + 1, second}}};
+    struct position_logprobs place = place_of(id, letter != '?');
     for (uint32_t i = 0; i < call->n_choices; i++) {
         struct event event = {.kind = EVENT_TOKENS,
                               .choice_index = i,
@@ -154,12 +159,15 @@ static void send_token(struct local_call *call, char letter)
 static void send_ends(struct local_call *call)
 {
     uint32_t n = call->n_tokens / call->n_choices;
+    struct position_logprobs place = place_of(0, false);
     for (uint32_t i = 0; i < call->n_choices; i++) {
         struct event event = {.kind = EVENT_FINISHED,
                               .choice_index = i,
                               .text = "",
                               .finish_reason = FINISH_STOP,
                               .stop_token_id = -1,
+                              .logprobs = &place,
+                              .n_logprobs = call->wants_logprobs && *call->at == '~',
                               .usage = {.prompt_tokens = 7, .completion_tokens = n}};
         send_event(call, &event);
     }
@@ -182,7 +190,7 @@ static bool step(struct local_call *call)
     if (is_paused || *call->at == '#' || (*call->at == '@' && go == call->gone))
         return false;
     char letter = *call->at;
-    if (letter == '\0') {
+    if (letter == '\0' || letter == '~') {
         send_ends(call);
     } else if (letter == '!') {
         end_call(call, err_new(ERR_UNAVAILABLE, "the fake engine is gone"));
@@ -312,6 +320,7 @@ err_t local_call_start(struct local_fleet *fleet, size_t model, const struct req
     fake.counts.started++;
     fake.counts.live++;
     fake.counts.asked_logprobs = call->wants_logprobs;
+    fake.counts.priority = request->priority;
     *out = call;
     pthread_mutex_unlock(&fake.lock);
     event_count_bump(&fake.changed);

@@ -4,6 +4,7 @@
  *   @  waits for fake_fleet_go       #  hangs until it is cancelled
  *   !  fails, the engine's fault     x  fails, the request's fault
  *   ?  a token that was a coin toss  anything else: a token of this text, sure
+ *   ~  ends, by a token that was a coin toss
  *   the end: finished, by its stop */
 #pragma once
 
@@ -21,6 +22,7 @@ struct fake_fleet_counts {
     uint32_t started, ended, cancelled, live;
     uint32_t pauses;
     bool asked_logprobs; /* the last call did */
+    int32_t priority;    /* the last call's */
 };
 struct fake_fleet_counts fake_fleet_counts(void);
 /* Waits until so many calls were started, or cancelled, since the process began. */
