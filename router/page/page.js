@@ -38,20 +38,9 @@ function meter(value) {
   return element;
 }
 
-// Models of all tiers, each once; engines have replicas.
-function modelsOf(state) {
-  const found = new Map();
-  for (const tier of state.tiers || [])
-    for (const model of tier.models || [])
-      found.set(model.name, { ...model, tier: tier.name });
-  const all = [...found.values()];
-  return { engines: all.filter(m => "replicas" in m), providers: all.filter(m => !("replicas" in m)) };
-}
-
-const answersOf = models => models.reduce((sum, m) => sum + (m.answers || 0), 0);
-
-function showHistory(models) {
-  history.push({ at: Date.now(), local: answersOf(models.engines), frontier: answersOf(models.providers) });
+function showHistory(state) {
+  const answers = state.answers || {};
+  history.push({ at: Date.now(), local: answers.local || 0, frontier: answers.frontier || 0 });
   while (history.length > HISTORY_SECONDS + 1)
     history.shift();
   const rates = [];
@@ -70,36 +59,32 @@ function showHistory(models) {
   at("rate").textContent = last ? number(last.local + last.frontier, 1) : "–";
 }
 
-const keptOf = cache => ((cache || {}).hit || 0) + ((cache || {}).shared || 0);
-
-function showFigures(state, models) {
-  const money = state.money || {}, here = answersOf(models.engines) + keptOf(state.cache);
-  const total = here + answersOf(models.providers);
-  at("share-local").textContent = total > 0 ? percent(here / total) : "–";
-  at("running").textContent = number(state.in_flight);
-  at("spent").textContent = dollars(money.spent);
-  at("saved").textContent = dollars(money.saved);
-  const expected = models.engines.map(e => e.predicted_ttft_ms).filter(v => typeof v === "number");
+function showFigures(state) {
+  const answers = state.answers || {}, money = state.money || {}, engines = state.local || [];
+  const total = (answers.local || 0) + (answers.frontier || 0) + (answers.cache || 0);
+  at("share-local").textContent = total > 0 ? percent(((answers.local || 0) + (answers.cache || 0)) / total) : "–";
+  at("running").textContent = number((state.requests || {}).running);
+  at("spent").textContent = dollars(money.spent_dollars);
+  at("saved").textContent = dollars(money.saved_dollars);
+  const expected = engines.map(e => e.predicted_ttft_ms).filter(v => typeof v === "number");
+  const slo = (state.slo || {}).ttft_ms;
   at("ttft").textContent = (expected.length ? milliseconds(Math.min(...expected)) : "–") +
-    (typeof state.slo_ttft_ms === "number" ? " of " + milliseconds(state.slo_ttft_ms) : "");
+    (typeof slo === "number" ? " of " + milliseconds(slo) : "");
 }
 
-function showTables(state, models) {
+function showTables(state) {
   const reasons = Object.entries(state.decisions || {}).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]);
   const all = reasons.reduce((sum, [, n]) => sum + n, 0), cache = state.cache || {}, rollout = state.rollout || {};
-  const breaker = m => ({ text: String(m.breaker || "–"), bad: m.breaker !== "closed" });
   fill("reasons", reasons.map(([name, n]) => [name, number(n), meter(n / all)]));
-  fill("local", models.engines.map(e => [e.name, e.tier, { text: `${number(e.replicas_up)} of ${number(e.replicas)}`, bad: !e.replicas_up },
-    breaker(e), number(e.answers), number(e.waiting), number(e.running), milliseconds(e.predicted_ttft_ms), milliseconds(e.first_token_ms_p50)]));
-  fill("providers", models.providers.map(p => [p.name, p.tier, breaker(p), number(p.calls), number(p.answers), number(p.under_way),
-    milliseconds(p.first_token_ms_p50), dollars(p.spent)]));
+  fill("local", (state.local || []).map(e => [e.model, { text: `${number(e.up)} of ${number(e.replicas)}`, bad: !e.up },
+    number(e.waiting), number(e.running), percent(e.kv_used), milliseconds(e.predicted_ttft_ms)]));
+  fill("providers", (state.providers || []).map(p => [p.model, { text: String(p.breaker || "–"), bad: p.breaker === "open" },
+    number(p.calls), number(p.answers), milliseconds(p.first_token_ms), dollars(p.spent_dollars)]));
+  const asked = (cache.hit || 0) + (cache.shared || 0) + (cache.miss || 0);
   fill("cache", [["given again", number(cache.hit)], ["shared with one under way", number(cache.shared)],
-    ["not known", number(cache.miss)], ["share", percent(keptOf(cache) / (keptOf(cache) + (cache.miss || 0)))]]);
-  const counts = [["second tries after a failure", state.fallbacks], ["taken over from a replica that died", state.handovers],
-    ["refused", state.refused], ["cascades that were escalated", (state.cascades || {}).escalated], ["hedges that won", (state.hedges || {}).won]];
-  fill("events", counts.map(([name, n]) => [name, number(n)]));
+    ["not known", number(cache.miss)], ["share", percent(((cache.hit || 0) + (cache.shared || 0)) / asked)]]);
   fill("policy", [["policy", String(state.policy || "–")], ["stage", String(rollout.stage || "–")], ["why", String(rollout.why || "–")],
-    ["reserved for calls under way", dollars((state.money || {}).reserved)], ["offline", state.offline ? "yes: nothing leaves this machine" : "no"]]);
+    ["offline", state.offline ? "yes: nothing leaves this machine" : "no"]]);
 }
 
 async function ask() {
@@ -108,10 +93,9 @@ async function ask() {
     if (!answer.ok)
       throw new Error("it answers " + answer.status);
     const state = await answer.json();
-    const models = modelsOf(state);
-    showHistory(models);
-    showFigures(state, models);
-    showTables(state, models);
+    showHistory(state);
+    showFigures(state);
+    showTables(state);
     document.body.dataset.state = "live";
     at("status").textContent = "live, " + new Date().toLocaleTimeString();
   } catch (error) {

@@ -2,15 +2,18 @@
  * its style and its one script, and "/router/state", which the script asks each second. No content of
  * requests is in any of it. It belongs on the operator's listener.
  *
- * The state is that of route_service_state (router/service/route_service.h). The page reads of it, and takes
- * as missing what is not there:
- *   {"policy": "id", "offline": false, "in_flight": 3, "refused": 0, "fallbacks": 0, "handovers": 0,
- *    "slo_ttft_ms": 500, "decisions": {"default": 10}, "cache": {"hit": 1, "shared": 0, "miss": 11},
- *    "cascades": {"escalated": 0}, "hedges": {"won": 0}, "money": {"spent": 0.02, "reserved": 0, "saved":
- * 0.4}, "tiers": [{"name": "small", "models": [
- *      {"name": "local/demo", "breaker": "closed", "calls": 9, "answers": 9, "under_way": 1, "spent": 0,
- *       "first_token_ms_p50": 12, "replicas": 2, "replicas_up": 2, "waiting": 0, "running": 1,
- *       "predicted_ttft_ms": 12.5}]}],                 # without replicas: a provider's
+ * The page shows, and takes as missing what is not there:
+ *   {"policy": "id", "offline": false,
+ *    "requests": {"running": 3},
+ *    "decisions": {"default": 10, "rule": 2},              # by reason, since the start
+ *    "answers": {"local": 9, "frontier": 2, "cache": 1},   # by whom, since the start
+ *    "money": {"spent_dollars": 0.02, "saved_dollars": 0.4},
+ *    "slo": {"ttft_ms": 500},
+ *    "local": [{"model": "local/demo", "replicas": 2, "up": 2, "waiting": 0, "running": 1, "kv_used": 0.25,
+ *               "predicted_ttft_ms": 12.5}],
+ *    "providers": [{"model": "openai/gpt-5", "breaker": "closed", "calls": 3, "answers": 2,
+ *                   "first_token_ms": 400, "spent_dollars": 0.02}],
+ *    "cache": {"hit": 1, "shared": 0, "miss": 11},
  *    "rollout": {"stage": "promoted", "why": "..."}} */
 #pragma once
 

@@ -18,15 +18,15 @@
 #include "tests/proto/web_client.h"
 
 static const char STATE[] =
-    "{\"policy\": \"0123abcd\", \"offline\": false, \"in_flight\": 3, \"slo_ttft_ms\": 500, \"fallbacks\": 7,"
+    "{\"policy\": \"0123abcd\", \"offline\": false, \"requests\": {\"running\": 3},"
     "\"decisions\": {\"default\": 1234, \"rule\": 66, \"overflow\": 0},"
-    "\"money\": {\"spent\": 0.0213, \"reserved\": 0, \"saved\": 12.5},"
-    "\"tiers\": [{\"name\": \"small\", \"models\": [{\"name\": \"local/<b>demo</b>\", \"breaker\": "
-    "\"closed\","
-    " \"calls\": 801, \"answers\": 800, \"replicas\": 2, \"replicas_up\": 1, \"waiting\": 4, \"running\": 2,"
-    " \"predicted_ttft_ms\": 12.5, \"first_token_ms_p50\": 8}]},"
-    "{\"name\": \"frontier\", \"models\": [{\"name\": \"openai/mock\", \"breaker\": \"open\", \"calls\": 160,"
-    " \"answers\": 150, \"under_way\": 1, \"first_token_ms_p50\": 400, \"spent\": 0.0213}]}],"
+    "\"answers\": {\"local\": 800, \"frontier\": 150, \"cache\": 50},"
+    "\"money\": {\"spent_dollars\": 0.0213, \"saved_dollars\": 12.5}, \"slo\": {\"ttft_ms\": 500},"
+    "\"local\": [{\"model\": \"local/<b>demo</b>\", \"replicas\": 2, \"up\": 1, \"waiting\": 4, \"running\": "
+    "2,"
+    " \"kv_used\": 0.25, \"predicted_ttft_ms\": 12.5}],"
+    "\"providers\": [{\"model\": \"openai/mock\", \"breaker\": \"open\", \"calls\": 160, \"answers\": 150,"
+    " \"first_token_ms\": 400, \"spent_dollars\": 0.0213}],"
     "\"cache\": {\"hit\": 45, \"shared\": 5, \"miss\": 150}, \"rollout\": {\"stage\": \"canary\", \"why\": "
     "\"it passed\"}}";
 
@@ -171,11 +171,9 @@ static void a_browser_shows_it(void **state)
         "<b id=\"ttft\">13 ms of 500 ms</b>",
         "<tr><td>default</td><td>1,234</td><td><meter max=\"1\" value=\"0.94",
         "<tr><td>rule</td><td>66</td>",
-        "<td>local/&lt;b&gt;demo&lt;/b&gt;</td><td>small</td><td>1 of "
-        "2</td><td>closed</td><td>800</td><td>4</td><td>2</td><td>13 ms</td>",
-        "<td>openai/mock</td><td>frontier</td><td class=\"bad\">open</td><td>160</td><td>150</td><td>1</td>"
-        "<td>400 ms</td><td>$0.0213</td>",
-        "<tr><td>second tries after a failure</td><td>7</td></tr>",
+        "<td>local/&lt;b&gt;demo&lt;/b&gt;</td><td>1 of 2</td><td>4</td><td>2</td><td>25.0 %</td>",
+        "<td>openai/mock</td><td class=\"bad\">open</td><td>160</td><td>150</td><td>400 "
+        "ms</td><td>$0.0213</td>",
         "<tr><td>share</td><td>25.0 %</td></tr>",
         "<tr><td>stage</td><td>canary</td></tr>",
     };
