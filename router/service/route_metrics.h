@@ -23,7 +23,7 @@ enum route_shadow_count {
     ROUTE_SHADOW_SCORED,  /* both sides answered */
     ROUTE_SHADOW_SAME,    /* both are the baseline: a whole score, and nobody was asked */
     ROUTE_SHADOW_FAILED,  /* no whole second answer: no score */
-    ROUTE_SHADOW_REFUSED, /* not begun: a limit, or no memory */
+    ROUTE_SHADOW_REFUSED, /* not begun: a limit, a busy engine, or no memory */
     ROUTE_SHADOW_COUNTS,
 };
 enum { ROUTE_UPSTREAMS_MAX = 128 }; /* models with series of their own; all others share one, "other" */

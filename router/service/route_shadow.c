@@ -118,6 +118,15 @@ static err_t make_shadow(const struct stream *original, size_t tier, struct stre
     return err_ok();
 }
 
+/* Engines that run first what came first do not look at priorities: nobody shall wait behind a shadow. */
+static bool is_busy(const struct stream *original, size_t tier)
+{
+    const struct route_upstream *first = &original->snapshot->tiers[tier].upstreams[0];
+    struct local_view view;
+    return first->is_local && local_fleet_view(snapshot_fleet(original->snapshot), first->local, &view) &&
+           view.loads.requests_waiting > 0;
+}
+
 /* False: the service drains. */
 static bool enter_list(struct stream *stream)
 {
@@ -148,7 +157,8 @@ static void leave_list(struct stream *stream)
 static void begin(struct stream *original, size_t tier)
 {
     struct stream *stream = NULL;
-    err_t e = make_shadow(original, tier, &stream);
+    err_t e = is_busy(original, tier) ? err_new(ERR_RESOURCE_EXHAUSTED, "requests wait at the engine")
+                                      : make_shadow(original, tier, &stream);
     if (e.code == ERR_OK) {
         stream->shadow = original->shadow;
         original->shadow = NULL;

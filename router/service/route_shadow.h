@@ -9,7 +9,8 @@
  * A shadow begins when the answer's end is in its reader's hands, on the worker's thread, as a request of its
  * own: own ledger entries (reason "shadow", the tenant's budget), the lowest priority at engines, the same
  * limit of tokens, one tier and no retry after a rest, no hedge, no cache, no line in the decision log, no
- * place among --max-requests. It tells nothing of an engine's times, which its priority makes longer. */
+ * place among --max-requests; none at engines where somebody waits. It tells nothing of an engine's times,
+ * which its priority makes longer. */
 #pragma once
 
 #include "router/service/route_internal.h"

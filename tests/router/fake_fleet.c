@@ -32,7 +32,7 @@ static struct {
     pthread_mutex_t lock;
     struct event_count changed;
     const char *script;
-    uint32_t n_up, go;
+    uint32_t n_up, n_waiting, go;
     int64_t ttft_ns;
     struct fake_fleet_counts counts;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .script = "ok", .n_up = 1, .ttft_ns = -1};
@@ -58,6 +58,11 @@ void fake_fleet_up(uint32_t n_up)
 void fake_fleet_ttft_ns(int64_t ttft_ns)
 {
     CHANGE(fake.ttft_ns = ttft_ns);
+}
+
+void fake_fleet_waiting(uint32_t n)
+{
+    CHANGE(fake.n_waiting = n);
 }
 
 void fake_fleet_go(void)
@@ -272,6 +277,7 @@ bool local_fleet_view(struct local_fleet *fleet, size_t model, struct local_view
         .n_replicas = 1,
         .n_up = fake.n_up,
         .predicted_ttft_ns = fake.ttft_ns,
+        .loads = {.requests_waiting = fake.n_waiting},
         .has_info = true,
         .info = {.model = "fake",
                  .vocab_size = 1000,

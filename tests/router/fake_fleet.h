@@ -17,6 +17,8 @@ void fake_fleet_script(const char *script);
 void fake_fleet_up(uint32_t n_up);
 /* What it expects for a first token; -1 at first. */
 void fake_fleet_ttft_ns(int64_t ttft_ns);
+/* Requests that it says wait for a seat; 0 at first. */
+void fake_fleet_waiting(uint32_t n);
 void fake_fleet_go(void);
 struct fake_fleet_counts {
     uint32_t started, ended, cancelled, live;

@@ -277,6 +277,21 @@ static void they_are_few_and_end_with_the_router(void **state)
     assert_int_equal(fake_fleet_counts().cancelled, cancelled + SHADOWS_AT_ONCE_MAX);
 }
 
+static void a_busy_engine_gets_none(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct gated gated = open_gated(scripts, 1, "stage: shadow, share: 1", "");
+    uint32_t started = fake_fleet_counts().started;
+    fake_fleet_waiting(1);
+    ask(gated.rig, &(struct rig_question){0}, "big one", "p");
+    wait_shadows(gated.rig, "refused", 1);
+    fake_fleet_waiting(0);
+    assert_int_equal(fake_fleet_counts().started, started);
+    assert_stage(gated.rig, "shadow");
+    close_gated(&gated, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +301,7 @@ int main(void)
         cmocka_unit_test(the_same_tier_is_not_asked_twice),
         cmocka_unit_test(a_spent_budget_is_harmless),
         cmocka_unit_test(they_are_few_and_end_with_the_router),
+        cmocka_unit_test(a_busy_engine_gets_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
