@@ -185,6 +185,7 @@ static void what_is_not_open_is_asked_once(void **state)
     fake_fleet_script("small one");
     ask(rig, &(struct rig_question){.privacy = "local_only"}, "small one", "local");
     ask(rig, &(struct rig_question){.tenant = "hr"}, "small one", "local");
+    ask(rig, &(struct rig_question){.route = "local"}, "small one", "local"); /* nor against a wish */
     rig_wait_idle(rig);
     assert_int_equal(script_server_connections(rig->server), 0);
     uint32_t started = fake_fleet_counts().started;
