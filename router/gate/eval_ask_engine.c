@@ -1,9 +1,9 @@
 /* Over gRPC, from an engine or a router: handlers run while the client is polled. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "proto/codec_openai.h"
 #include "router/gate/eval_ask_internal.h"
+#include "router/policy/cascade.h"
 #include "router/providers/json_text.h"
 
 enum { TOP_LOGPROBS = 2 };
@@ -11,11 +11,9 @@ enum { TOP_LOGPROBS = 2 };
 static void take_margins(struct eval_answer *answer, const struct event *event)
 {
     for (size_t i = 0; i < event->n_logprobs && answer->n_margins < EVAL_MARGINS_MAX; i++) {
-        const struct position_logprobs *position = &event->logprobs[i];
-        if (position->n_top < TOP_LOGPROBS)
-            return;
-        answer->margins[answer->n_margins++] =
-            expf(position->top[0].logprob) - expf(position->top[1].logprob);
+        double margin;
+        if (cascade_margin(&event->logprobs[i], &margin))
+            answer->margins[answer->n_margins++] = (float)margin;
     }
 }
 

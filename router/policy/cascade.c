@@ -2,14 +2,23 @@
 
 #include <math.h>
 
-void cascade_add(struct cascade_margins *margins, const struct position_logprobs *position)
+bool cascade_margin(const struct position_logprobs *position, double *margin)
 {
     if (position->n_top == 0)
-        return;
+        return false;
     double first = exp((double)position->top[0].logprob),
            second = position->n_top > 1 ? exp((double)position->top[1].logprob) : 0;
-    double margin = first - second;
-    margins->sum += isfinite(margin) ? fmin(fmax(margin, 0), 1) : 0;
+    double apart = first - second;
+    *margin = isfinite(apart) ? fmin(fmax(apart, 0), 1) : 0;
+    return true;
+}
+
+void cascade_add(struct cascade_margins *margins, const struct position_logprobs *position)
+{
+    double margin;
+    if (!cascade_margin(position, &margin))
+        return;
+    margins->sum += margin;
     margins->n++;
 }
 

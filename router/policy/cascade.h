@@ -13,7 +13,9 @@ struct cascade_margins {
     uint32_t n;
 };
 
-/* One more token; one without two candidates is as sure as can be, one without logprobs is passed over. */
+/* p1 - p2 of a token, in 0..1; without a second candidate p1. False: it has no logprobs. */
+bool cascade_margin(const struct position_logprobs *position, double *margin);
+/* One more token; one without logprobs is passed over. */
 void cascade_add(struct cascade_margins *margins, const struct position_logprobs *position);
 /* u = 1 - mean(p1 - p2), in 0..1; negative = nothing is known. */
 double cascade_uncertainty(const struct cascade_margins *margins);

@@ -169,7 +169,9 @@ static err_t send_call(struct egress *egress, const struct provider *provider, b
         .body = body->data,
         .body_bytes = body->size,
         .connect_timeout_ms = provider->connect_timeout_ms,
-        .first_byte_timeout_ms = is_stream ? provider->first_byte_timeout_ms : provider->total_timeout_ms,
+        .first_byte_timeout_ms = is_stream || provider->total_timeout_ms == 0
+                                     ? provider->first_byte_timeout_ms
+                                     : provider->total_timeout_ms,
         .chunk_timeout_ms = provider->chunk_timeout_ms,
         .total_timeout_ms = provider->total_timeout_ms,
     };

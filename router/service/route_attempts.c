@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "router/service/answer_check.h"
 #include "router/service/route_internal.h"
+#include "router/service/route_shadow.h"
 
 enum { BACKOFF_DOUBLINGS_MAX = 5 };
 
@@ -60,7 +61,9 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
                                       .is_live = true,
                                       .is_hedge = is_hedge,
                                       .is_held = stream->is_cascaded && upstream->is_local,
-                                      .reason = is_hedge ? "hedge" : stream->reason,
+                                      .reason = stream->is_shadow ? "shadow"
+                                                : is_hedge        ? "hedge"
+                                                                  : stream->reason,
                                       .ticket = ticket,
                                       .started_ns = now_of(stream),
                                       .n_live_at_start = upstream_live(table, upstream->state),
@@ -132,8 +135,8 @@ static bool may_go_to(const struct stream *stream, size_t tier)
 static void watch_slowness(struct stream *stream)
 {
     const struct hedge_config *hedge = &config_of(stream)->hedge;
-    if (!hedge->is_set || stream->tier != hedge->tier || stream->was_hedged || stream->winner ||
-        !may_go_to(stream, hedge->to))
+    if (!hedge->is_set || stream->is_shadow || stream->tier != hedge->tier || stream->was_hedged ||
+        stream->winner || !may_go_to(stream, hedge->to))
         return;
     int64_t after_ns = hedge->after_ms * ROUTE_NS_PER_MS;
     if (after_ns == 0)
@@ -175,6 +178,8 @@ static bool next_tier(struct stream *stream)
 {
     struct question_context context = stream_context(stream);
     struct route_question *question = &stream->question;
+    if (stream->is_shadow)
+        return false;
     stream->failed_tiers |= 1u << stream->tier;
     for (size_t i = 0; i < stream->snapshot->n_tiers; i++)
         question->input.is_down[i] = question->input.is_down[i] || (stream->failed_tiers & 1u << i);
@@ -207,7 +212,8 @@ static int64_t backoff_ms(const struct stream *stream)
 /* Waits before the tier is asked again; false: that is of no use. */
 static bool rest(struct stream *stream)
 {
-    if (!stream->may_rest || !has_tries(stream) || stream->question.can_take[stream->tier] == 0)
+    if (stream->is_shadow || !stream->may_rest || !has_tries(stream) ||
+        stream->question.can_take[stream->tier] == 0)
         return false;
     int64_t wait_ms = backoff_ms(stream), due_ns = now_of(stream) + wait_ms * ROUTE_NS_PER_MS;
     if (wait_ms > RETRY_WAIT_MS_MAX || due_ns >= stream->request->deadline_ns)
@@ -329,7 +335,10 @@ static bool judge(struct stream *stream, struct route_attempt *attempt)
     attempt->is_held = false;
     stream->is_cascaded = false;
     stream_unset_timer(stream, &stream->step);
-    metric_add(&counts->cascades[escalates ? ROUTE_CASCADE_ESCALATED : ROUTE_CASCADE_KEPT], 1);
+    if (!stream->is_shadow)
+        metric_add(&counts->cascades[escalates ? ROUTE_CASCADE_ESCALATED : ROUTE_CASCADE_KEPT], 1);
+    else if (escalates && route_shadow_escalates_locked(stream, cascade->to))
+        return false;
     if (!escalates) {
         if (!stream->is_checked)
             commit(stream);
@@ -368,12 +377,15 @@ static struct event without_logprobs(const struct stream *stream, const struct e
     return own;
 }
 
+/* The end's own token counts too, as it does for `bantam eval`; the call's end, which follows, judges then.
+ */
 static bool take_held(struct route_attempt *attempt, const struct event *event)
 {
     struct stream *stream = attempt->stream;
-    for (size_t i = 0; i < event->n_logprobs; i++)
+    uint32_t most = config_of(stream)->cascade.hold_tokens;
+    for (size_t i = 0; i < event->n_logprobs && stream->margins.n < most; i++)
         cascade_add(&stream->margins, &event->logprobs[i]);
-    if (stream->margins.n < config_of(stream)->cascade.hold_tokens)
+    if (stream->margins.n < most || event->kind != EVENT_TOKENS)
         return true;
     return judge(stream, attempt);
 }
@@ -396,7 +408,9 @@ bool route_take_locked(struct route_attempt *attempt, const struct event *event)
     if (!fits)
         return true;
     route_cache_record_locked(stream, &own);
-    if (attempt->is_held && own.kind == EVENT_TOKENS && !take_held(attempt, event))
+    if (!route_shadow_take_locked(stream, &own))
+        return true;
+    if (attempt->is_held && !take_held(attempt, event))
         return true;
     if (stream->is_hidden && stream->is_checked && stream_is_full_locked(stream)) {
         stream->is_checked = false; /* too much to be held: it goes on as it is */
@@ -446,7 +460,8 @@ static void complete(struct stream *stream)
     }
     stream_show_locked(stream);
     route_cache_close_record_locked(stream);
-    metric_add(&stream->winner->upstream->state->counts->answers[0], 1);
+    if (!stream->is_shadow)
+        metric_add(&stream->winner->upstream->state->counts->answers[0], 1);
     stream_finish_locked(stream);
 }
 
@@ -496,6 +511,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
         .whole_ns = end->error.code == ERR_OK ? end->whole_ns : -1,
         .retry_after_ns = end->error.code == ERR_OK ? 0 : end->error.retry_after_ms * ROUTE_NS_PER_MS,
     };
+    if (stream->is_shadow && attempt->upstream->is_local)
+        report.first_token_ns = report.whole_ns = -1;
     attempt->is_live = false;
     stream->n_live--;
     upstream_called(&stream->service->upstreams, attempt->upstream->state, &report, now_of(stream));

@@ -214,6 +214,12 @@ void route_cache_record_locked(struct stream *stream, const struct event *event)
                                                                 .finish = finish});
 }
 
+void route_cache_restart_record_locked(struct stream *stream)
+{
+    answer_record_free(&stream->record);
+    stream->record = (struct answer_record){.bytes = {.limit_bytes = RECORD_BYTES_MAX}};
+}
+
 /* An answer that came from elsewhere, since the one who was to answer was down, is nobody's to keep. */
 void route_cache_close_record_locked(struct stream *stream)
 {

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 #include "router/service/route_internal.h"
+#include "router/service/route_shadow.h"
 
 int64_t route_unix_ms(void *ignored)
 {
@@ -82,13 +83,21 @@ static void write_end(struct worker_job *job)
         decision_log_write(log, &entry);
         pthread_mutex_unlock(&stream->lock);
     }
+    route_shadow_begin(stream);
+    stream_unref(stream);
+}
+
+static void end_shadow(struct worker_job *job)
+{
+    struct stream *stream = (struct stream *)((char *)job - offsetof(struct stream, end_job));
+    route_shadow_ended(stream);
     stream_unref(stream);
 }
 
 void route_post_end_locked(struct stream *stream)
 {
     stream_ref(stream);
-    stream->end_job.run = write_end;
+    stream->end_job.run = stream->is_shadow ? end_shadow : write_end;
     route_worker_post(stream->service->worker, &stream->end_job);
 }
 

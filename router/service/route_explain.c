@@ -281,7 +281,8 @@ static json_t *rollout_of(const struct route_snapshot *snapshot)
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
-                             *const HEDGE[] = {"won", "lost"};
+                             *const HEDGE[] = {"won", "lost"},
+                             *const SHADOW[] = {"scored", "same", "failed", "refused"};
     const struct route_counts *counts = route_metrics_counts(service->route_metrics);
     struct route_snapshot *snapshot = route_snapshot_of(service);
     json_t *root = json_object(), *requests = json_object();
@@ -300,6 +301,7 @@ err_t route_service_state(struct route_service *service, struct buffer *out)
     set(root, "cascades", counts_of(counts->cascades, CASCADE, ROUTE_CASCADE_COUNTS));
     set(root, "hedges", counts_of(counts->hedges, HEDGE, ROUTE_HEDGE_COUNTS));
     set_upstreams(root, service, snapshot);
+    set(root, "shadows", counts_of(counts->shadows, SHADOW, ROUTE_SHADOW_COUNTS));
     set(root, "rollout", rollout_of(snapshot));
     err_t e = write_json(root, out);
     route_snapshot_unref(snapshot);

@@ -58,7 +58,8 @@ struct route_service {
     pthread_mutex_t lock; /* of what follows */
     struct route_snapshot *snapshot;
     struct stream *table[STREAM_TABLE_SIZE];
-    uint32_t n_streams;
+    uint32_t n_streams, n_shadows;   /* n_shadows: besides n_streams */
+    struct stream *shadows;          /* that are under way (route_shadow.h) */
     bool is_draining, classify_runs; /* classify_runs: the thread below is there */
     pthread_t classify_thread;
     struct info_node *infos; /* model_info's, the newest first */
@@ -127,7 +128,8 @@ struct stream {
     char decision_id[DECISION_ID_BYTES];
     uint32_t n_choices;
     int64_t submitted_ns, unix_ms;
-    bool wants_whole, takes_ids_only, is_cascaded, is_checked; /* is_checked: held until it is whole and fits its schema */
+    bool wants_whole, takes_ids_only, is_cascaded,
+        is_checked; /* is_checked: held until it is whole and fits its schema */
 
     _Atomic uint32_t n_visible; /* events that the reader may take */
 
@@ -167,7 +169,11 @@ struct stream {
     struct answer_usage usage;
     err_t end_error; /* how it ended */
     enum finish_reason end_reason;
-    nanodollars cost; /* -1 = not known */
+
+    bool is_shadow;              /* fixed: asked only to be compared */
+    struct route_shadow *shadow; /* owned; NULL: it is not compared */
+    struct stream *next_shadow;  /* under the service's lock */
+    nanodollars cost;            /* -1 = not known */
 };
 
 /* route_stream.c: the queue and the life of a request. Functions named _locked want its lock. */
@@ -202,6 +208,12 @@ err_t route_submit(struct service *service, const struct request *request,
                    struct stream **out) ERR_MUST_CHECK;
 /* All is known that the policy may ask for: it decides, and the first call begins. */
 void route_decide_locked(struct stream *stream);
+/* original: of whose answer this is the shadow; NULL = a request of its own. Of what *out holds the caller
+ * has the reference, on an error too. RESOURCE_EXHAUSTED: so many run already; UNAVAILABLE: it drains. */
+err_t route_make_stream(struct route_service *service, const struct request *request,
+                        const struct stream *original, struct stream **out) ERR_MUST_CHECK;
+/* Decides whether the answer is held: for the cascade, or to be checked. */
+void route_prepare_holding(struct stream *stream);
 
 /* route_classify.c */
 /* Could a verdict change where the decided question goes? False without a classifier. */
@@ -253,6 +265,8 @@ nanodollars route_frontier_cost(const struct stream *stream);
 enum route_cache_turn { ROUTE_CACHE_ANSWERED, ROUTE_CACHE_WAITS, ROUTE_CACHE_GOES_ON };
 enum route_cache_turn route_cache_ask_locked(struct stream *stream);
 void route_cache_record_locked(struct stream *stream, const struct event *event);
+/* What was recorded is no answer after all: another one begins. */
+void route_cache_restart_record_locked(struct stream *stream);
 /* Closes the record of an answer that is whole. */
 void route_cache_close_record_locked(struct stream *stream);
 /* On the worker, without the lock: the answer is kept, and who waits for it is told. */

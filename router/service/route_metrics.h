@@ -20,6 +20,13 @@ enum route_cache_count { ROUTE_CACHE_HIT, ROUTE_CACHE_SHARED, ROUTE_CACHE_MISS, 
 enum route_cascade_count { ROUTE_CASCADE_KEPT, ROUTE_CASCADE_ESCALATED, ROUTE_CASCADE_COUNTS };
 enum route_classified_count { ROUTE_CLASSIFIED_KNOWN, ROUTE_CLASSIFIED_UNKNOWN, ROUTE_CLASSIFIED_COUNTS };
 enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_COUNTS };
+enum route_shadow_count {
+    ROUTE_SHADOW_SCORED,  /* both sides answered */
+    ROUTE_SHADOW_SAME,    /* both are the baseline: a whole score, and nobody was asked */
+    ROUTE_SHADOW_FAILED,  /* no whole second answer: no score */
+    ROUTE_SHADOW_REFUSED, /* not begun: a limit, a busy engine, or no memory */
+    ROUTE_SHADOW_COUNTS,
+};
 enum { ROUTE_UPSTREAMS_MAX = 128 }; /* models with series of their own; all others share one, "other" */
 
 /* How many series a metric has. */
@@ -30,6 +37,7 @@ enum {
     ROUTE_SERIES_CASCADE = ROUTE_CASCADE_COUNTS,
     ROUTE_SERIES_HEDGE = ROUTE_HEDGE_COUNTS,
     ROUTE_SERIES_CLASSIFIED = ROUTE_CLASSIFIED_COUNTS,
+    ROUTE_SERIES_SHADOW = ROUTE_SHADOW_COUNTS,
 };
 
 /* ---- The tables: X(symbol, series or buckets, unit, "name", "help") ---- */
@@ -49,7 +57,10 @@ enum {
       "Calls that failed before the first byte and were followed by another model or tier.")                 \
     X(handovers, ONE, ONE, "bantam:router_handovers_total",                                                  \
       "Answers that another replica went on with where one had died.")                                       \
-    X(shadows, ONE, ONE, "bantam:router_shadows_total", "Answers that were made only to be compared.")       \
+    X(shadows, SHADOW, ONE, "bantam:router_shadows_total",                                                   \
+      "Second answers, made only to be compared: scored, the same by construction, failed, refused.")        \
+    X(shadow_scores, ONE, NANO, "bantam:router_shadow_score_total",                                          \
+      "The sum of their scores, of 0 to 1 each.")                                                            \
     X(saved, ONE, NANO, "bantam:router_saved_dollars_total",                                                 \
       "What requests would have cost more at the last tier's first model.")
 

@@ -6,13 +6,11 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "router/service/route_internal.h"
+#include "router/service/route_shadow.h"
 
 static void drain(struct service *service)
 {
-    struct route_service *own = (struct route_service *)service;
-    pthread_mutex_lock(&own->lock);
-    own->is_draining = true;
-    pthread_mutex_unlock(&own->lock);
+    route_shadow_cancel_all((struct route_service *)service);
 }
 
 static uint32_t in_flight(struct service *service)
@@ -161,7 +159,10 @@ static void wait_until_empty(struct route_service *service)
 {
     for (;;) {
         uint32_t seen = event_count_read(&service->progress);
-        if (in_flight(&service->service) == 0)
+        pthread_mutex_lock(&service->lock);
+        bool is_empty = service->n_streams == 0 && service->n_shadows == 0;
+        pthread_mutex_unlock(&service->lock);
+        if (is_empty)
             return;
         event_count_wait(&service->progress, seen, -1);
     }
@@ -171,6 +172,7 @@ void route_service_close(struct route_service *service)
 {
     if (service == NULL)
         return;
+    route_shadow_cancel_all(service);
     wait_until_empty(service);
     route_classify_stop(service);
     egress_close(

@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "router/service/route_internal.h"
+#include "router/service/route_shadow.h"
 
 enum { RESUME_AT_EVENTS = STREAM_EVENTS_MAX / 2, RESUME_AT_BYTES = STREAM_QUEUE_BYTES_MAX / 2 };
 
@@ -33,13 +34,15 @@ static void free_stream(struct worker_job *job)
     mem_free(stream->spare);
     mem_free(stream->dropped);
     answer_record_free(&stream->record);
+    route_shadow_free(stream->shadow);
     route_question_free(&stream->question);
     mem_free(stream->request);
     route_snapshot_unref(stream->snapshot);
     pthread_mutex_destroy(&stream->lock);
+    uint32_t *n = stream->is_shadow ? &service->n_shadows : &service->n_streams;
     mem_free(stream);
     pthread_mutex_lock(&service->lock);
-    service->n_streams--;
+    --*n;
     pthread_mutex_unlock(&service->lock);
     event_count_bump(&service->progress);
 }
@@ -107,8 +110,8 @@ void stream_unset_timer(struct stream *stream, struct stream_timer *timer)
 
 bool stream_is_full_locked(const struct stream *stream)
 {
-    size_t most = stream->is_hidden ? STREAM_HELD_BYTES_MAX : STREAM_QUEUE_BYTES_MAX;
-    bool is_long = !stream->is_hidden && stream->n_queued >= STREAM_EVENTS_MAX;
+    size_t most = stream->is_hidden || stream->is_shadow ? STREAM_HELD_BYTES_MAX : STREAM_QUEUE_BYTES_MAX;
+    bool is_long = !stream->is_hidden && !stream->is_shadow && stream->n_queued >= STREAM_EVENTS_MAX;
     return is_long || stream->queued_bytes >= most;
 }
 
@@ -178,6 +181,8 @@ void stream_forget_held_locked(struct stream *stream)
     stream->queued_bytes = 0;
     stream->finished_choices = 0;
     stream->has_source = false;
+    route_cache_restart_record_locked(stream);
+    route_shadow_forget_locked(stream);
 }
 
 /* --- ends */
@@ -235,7 +240,8 @@ void stream_finish_locked(struct stream *stream)
     for (struct event_node *node = finals, *next; node; node = next) {
         next = node->next;
         node->event.last = next == NULL;
-        count_end(stream, &node->event);
+        if (!stream->is_shadow)
+            count_end(stream, &node->event);
         stream->end_reason = node->event.finish_reason;
         if (stream->is_released) {
             mem_free(node);

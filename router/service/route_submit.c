@@ -9,6 +9,7 @@
 #include "router/service/answer_check.h"
 #include "router/local/request_copy.h"
 #include "router/service/route_internal.h"
+#include "router/service/route_shadow.h"
 
 /* What engines know better is theirs to refuse: the router cannot tell whose vocabulary will count. */
 static const struct validate_limits LIMITS = {
@@ -18,6 +19,22 @@ static const struct validate_limits LIMITS = {
     .has_tokenizer = true,
     .has_chat_template = true,
 };
+
+/* A place among the shadows, which go by the configuration of what they are compared with. */
+static err_t take_shadow_place(struct route_service *service)
+{
+    err_t e = err_ok();
+    pthread_mutex_lock(&service->lock);
+    if (service->is_draining)
+        e = err_new(ERR_UNAVAILABLE, "the router is stopping");
+    else if (service->n_shadows >= SHADOWS_AT_ONCE_MAX)
+        e = err_new(ERR_RESOURCE_EXHAUSTED, "%d shadows are under way, which is the limit",
+                    SHADOWS_AT_ONCE_MAX);
+    else
+        service->n_shadows++;
+    pthread_mutex_unlock(&service->lock);
+    return e;
+}
 
 /* A place among the requests, which free_stream gives back. */
 static err_t take_place(struct route_service *service, struct route_snapshot **snapshot)
@@ -76,19 +93,21 @@ static err_t fill_stream(struct stream *stream, const struct request *request)
     return err_ok();
 }
 
-static err_t make_stream(struct route_service *service, const struct request *request, struct stream **out)
+err_t route_make_stream(struct route_service *service, const struct request *request,
+                        const struct stream *original, struct stream **out)
 {
-    struct route_snapshot *snapshot;
+    struct route_snapshot *snapshot = NULL;
     struct stream *stream = mem_alloc(sizeof *stream);
     if (stream == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
-    err_t e = take_place(service, &snapshot);
+    err_t e = original ? take_shadow_place(service) : take_place(service, &snapshot);
     if (e.code != ERR_OK) {
         mem_free(stream);
         return e;
     }
     stream->service = service;
-    stream->snapshot = snapshot;
+    stream->snapshot = original ? route_snapshot_ref(original->snapshot) : snapshot;
+    stream->is_shadow = original != NULL;
     stream->reason = "";
     stream->estimate = -1;
     stream->usage = (struct answer_usage){-1, -1, -1, -1, -1};
@@ -119,7 +138,8 @@ static void follow_rollout(struct stream *stream)
     struct rollout *rollout = snapshot_rollout(stream->snapshot);
     const struct policy_decision *decision = &stream->question.decision;
     size_t baseline = stream->snapshot->baseline;
-    if (!snapshot_config(stream->snapshot)->gate.is_set || decision->local_only)
+    if (!snapshot_config(stream->snapshot)->gate.is_set || decision->local_only ||
+        stream->question.hints.route != WISH_AUTO)
         return;
     tell_engine(stream->snapshot, rollout);
     struct buffer text = {.limit_bytes = 64 << 20};
@@ -130,13 +150,16 @@ static void follow_rollout(struct stream *stream)
     const struct policy_input *input = &stream->question.input;
     bool is_open = input->cannot_cross[baseline] == NULL && !input->is_down[baseline] &&
                    (stream->snapshot->tiers[baseline].tier->is_local || !input->is_broke);
-    if (rollout_choose(rollout, key).follows_policy || !is_open)
+    struct rollout_choice choice = rollout_choose(rollout, key);
+    if (choice.is_shadowed && is_open)
+        route_shadow_prepare(stream, choice.follows_policy, stream->tier);
+    if (choice.follows_policy || !is_open)
         return;
     stream->tier = baseline;
     stream->reason = "baseline";
 }
 
-static void prepare_holding(struct stream *stream)
+void route_prepare_holding(struct stream *stream)
 {
     const struct route_config *config = snapshot_config(stream->snapshot);
     const struct route_question *question = &stream->question;
@@ -176,7 +199,7 @@ static err_t follow_decision(struct stream *stream)
     metric_add(&counts->decisions[question->decision.reason], 1);
     if (!question->decision.is_refused) {
         follow_rollout(stream);
-        prepare_holding(stream);
+        route_prepare_holding(stream);
         return err_ok();
     }
     metric_add(&counts->refused[0], 1);
@@ -235,7 +258,7 @@ err_t route_submit(struct service *service, const struct request *request, struc
     if (request->deadline_ns != REQUEST_NO_DEADLINE && request->deadline_ns <= clock_now_ns(own->clock))
         return err_new(ERR_DEADLINE_EXCEEDED, "the deadline had passed when the request arrived");
     bool refused = false;
-    err_t e = make_stream(own, request, &stream);
+    err_t e = route_make_stream(own, request, NULL, &stream);
     if (e.code == ERR_OK)
         e = stream_enter_table(stream);
     if (e.code == ERR_OK)

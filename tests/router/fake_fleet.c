@@ -33,7 +33,7 @@ static struct {
     pthread_mutex_t lock;
     struct event_count changed;
     const char *script, *classify_script;
-    uint32_t n_up, go;
+    uint32_t n_up, n_waiting, go;
     int64_t ttft_ns;
     struct fake_fleet_counts counts;
 } fake = {
@@ -65,6 +65,11 @@ void fake_fleet_up(uint32_t n_up)
 void fake_fleet_ttft_ns(int64_t ttft_ns)
 {
     CHANGE(fake.ttft_ns = ttft_ns);
+}
+
+void fake_fleet_waiting(uint32_t n)
+{
+    CHANGE(fake.n_waiting = n);
 }
 
 void fake_fleet_go(void)
@@ -139,12 +144,17 @@ static void send_event(struct local_call *call, const struct event *event)
     pthread_mutex_unlock(&fake.lock);
 }
 
+static struct position_logprobs place_of(uint32_t id, bool is_sure)
+{
+    float best = logf(is_sure ? 0.99f : 0.5f), second = logf(is_sure ? 0.01f : 0.5f);
+    return (struct position_logprobs){
+        .chosen = {id, best}, .rank = 1, .n_top = 2, .top = {{id, best}, {id + 1, second}}};
+}
+
 static void send_token(struct local_call *call, char letter)
 {
     uint32_t id = (uint8_t)letter;
-    float best = letter == '?' ? logf(0.5f) : logf(0.99f), second = letter == '?' ? logf(0.5f) : logf(0.01f);
-    struct position_logprobs place = {
-        .chosen = {id, best}, .rank = 1, .n_top = 2, .top = {{id, best}, {id + 1, second}}};
+    struct position_logprobs place = place_of(id, letter != '?');
     for (uint32_t i = 0; i < call->n_choices; i++) {
         struct event event = {.kind = EVENT_TOKENS,
                               .choice_index = i,
@@ -161,12 +171,15 @@ static void send_token(struct local_call *call, char letter)
 static void send_ends(struct local_call *call)
 {
     uint32_t n = call->n_tokens / call->n_choices;
+    struct position_logprobs place = place_of(0, false);
     for (uint32_t i = 0; i < call->n_choices; i++) {
         struct event event = {.kind = EVENT_FINISHED,
                               .choice_index = i,
                               .text = "",
                               .finish_reason = FINISH_STOP,
                               .stop_token_id = -1,
+                              .logprobs = &place,
+                              .n_logprobs = call->wants_logprobs && *call->at == '~',
                               .usage = {.prompt_tokens = 7, .completion_tokens = n}};
         send_event(call, &event);
     }
@@ -193,7 +206,7 @@ static bool step(struct local_call *call)
     if (is_paused || *call->at == '#' || (*call->at == '@' && go == call->gone))
         return false;
     char letter = *call->at;
-    if (letter == '\0') {
+    if (letter == '\0' || letter == '~') {
         send_ends(call);
     } else if (letter == '!') {
         end_call(call, err_new(ERR_UNAVAILABLE, "the fake engine is gone"));
@@ -287,6 +300,7 @@ bool local_fleet_view(struct local_fleet *fleet, size_t model, struct local_view
         .n_replicas = 1,
         .n_up = fake.n_up,
         .predicted_ttft_ns = fake.ttft_ns,
+        .loads = {.requests_waiting = fake.n_waiting},
         .has_info = true,
         .info = {.model = "fake",
                  .vocab_size = 1000,
@@ -339,6 +353,7 @@ err_t local_call_start(struct local_fleet *fleet, size_t model, const struct req
     fake.counts.live++;
     fake.counts.classified += is_classifier;
     fake.counts.asked_logprobs = call->wants_logprobs;
+    fake.counts.priority = request->priority;
     *out = call;
     pthread_mutex_unlock(&fake.lock);
     event_count_bump(&fake.changed);

@@ -4,6 +4,7 @@
  *   @  waits for fake_fleet_go       #  hangs until it is cancelled
  *   !  fails, the engine's fault     x  fails, the request's fault
  *   ?  a token that was a coin toss  anything else: a token of this text, sure
+ *   ~  ends, by a token that was a coin toss
  *   the end: finished, by its stop */
 #pragma once
 
@@ -19,12 +20,15 @@ void fake_fleet_classify_script(const char *script);
 void fake_fleet_up(uint32_t n_up);
 /* What it expects for a first token; -1 at first. */
 void fake_fleet_ttft_ns(int64_t ttft_ns);
+/* Requests that it says wait for a seat; 0 at first. */
+void fake_fleet_waiting(uint32_t n);
 void fake_fleet_go(void);
 struct fake_fleet_counts {
     uint32_t started, ended, cancelled, live;
     uint32_t classified; /* started as a classifier's */
     uint32_t pauses;
     bool asked_logprobs; /* the last call did */
+    int32_t priority;    /* the last call's */
 };
 struct fake_fleet_counts fake_fleet_counts(void);
 /* Waits until so many calls were started, or cancelled, since the process began. */

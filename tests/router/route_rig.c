@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <cmocka.h>
 #include "base/event_count.h"
+#include "router/gate/eval_artefact.h"
 
 static const char CONFIG[] =
     "local:\n"
@@ -179,4 +180,24 @@ struct rig_answer rig_ask(struct route_rig *rig, const struct rig_question *ques
 void rig_forget(struct rig_answer *answer)
 {
     buffer_free(&answer->text);
+}
+
+void rig_write_artefact(const char *path, struct route_config *config, const char *fingerprint)
+{
+    struct eval_artefact artefact = {.n_cases = 500,
+                                     .n_cheap = 400,
+                                     .quality = 0.95,
+                                     .baseline_quality = 0.96,
+                                     .difference = {-0.01, -0.02, 0.005},
+                                     .false_cheap = {0.01, 0.005, 0.03}};
+    struct buffer text = {.limit_bytes = 1 << 16};
+    snprintf(artefact.policy_id, sizeof artefact.policy_id, "%s", config->policy_id);
+    snprintf(artefact.fingerprint, sizeof artefact.fingerprint, "%s", fingerprint);
+    assert_int_equal(eval_artefact_write(&artefact, &text).code, ERR_OK);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text.data, 1, text.size, file), text.size);
+    assert_int_equal(fclose(file), 0);
+    buffer_free(&text);
+    route_config_free(config);
 }

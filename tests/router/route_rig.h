@@ -48,5 +48,7 @@ err_t rig_submit(struct route_rig *rig, const struct rig_question *question, str
 void rig_read(struct route_rig *rig, struct stream *stream, struct rig_answer *answer, uint32_t n_events);
 struct rig_answer rig_ask(struct route_rig *rig, const struct rig_question *question);
 void rig_forget(struct rig_answer *answer);
-/* Until every request is settled and gone. */
+/* One that passes, of the policy that a configuration has and of an engine; takes the configuration. */
+void rig_write_artefact(const char *path, struct route_config *config, const char *fingerprint);
+/* Until every request is settled and gone; shadows are none of them. */
 void rig_wait_idle(struct route_rig *rig);

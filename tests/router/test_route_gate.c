@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
-#include "router/gate/eval_artefact.h"
 #include "tests/router/fake_fleet.h"
 #include "tests/router/route_rig.h"
 
@@ -16,27 +15,6 @@
 
 static const struct script_step ANSWERS[] = {
     {STEP_READ, NULL}, {STEP_SEND, RIG_STREAM RIG_TEXT("big one") RIG_END}, {STEP_END, NULL}};
-
-/* Of the policy that a configuration has, and of an engine. */
-static void write_artefact(const char *path, struct route_config *config, const char *fingerprint)
-{
-    struct eval_artefact artefact = {.n_cases = 500,
-                                     .n_cheap = 400,
-                                     .quality = 0.95,
-                                     .baseline_quality = 0.96,
-                                     .difference = {-0.01, -0.02, 0.005},
-                                     .false_cheap = {0.01, 0.005, 0.03}};
-    struct buffer text = {.limit_bytes = 1 << 16};
-    snprintf(artefact.policy_id, sizeof artefact.policy_id, "%s", config->policy_id);
-    snprintf(artefact.fingerprint, sizeof artefact.fingerprint, "%s", fingerprint);
-    assert_int_equal(eval_artefact_write(&artefact, &text).code, ERR_OK);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text.data, 1, text.size, file), text.size);
-    assert_int_equal(fclose(file), 0);
-    buffer_free(&text);
-    route_config_free(config);
-}
 
 static void assert_answered(struct route_rig *rig, const char *provider, const char *reason)
 {
@@ -58,14 +36,15 @@ static void an_artefact_opens_it(void **state)
     close(file);
     fake_fleet_script("small one");
     snprintf(gated, sizeof gated, QUICK "gate: {stage: promoted, artefact: \"%s\", shadow_share: 0}\n", path);
-    write_artefact(path, rig_config(rig, QUICK), "another engine");
+    rig_write_artefact(path, rig_config(rig, QUICK), "another engine");
     assert_int_equal(route_service_reload(rig->router, rig_config(rig, gated)).code, ERR_OK);
     assert_answered(rig, "p", "baseline");
-    write_artefact(path, rig_config(rig, QUICK), "0123456789abcdef"); /* what the fake engine says it is */
+    rig_write_artefact(path, rig_config(rig, QUICK),
+                       "0123456789abcdef"); /* what the fake engine says it is */
     assert_int_equal(route_service_reload(rig->router, rig_config(rig, gated)).code, ERR_OK);
     assert_answered(rig, "local", "default");
-    write_artefact(path, rig_config(rig, QUICK "difficulty: {at_least: 0.5, to: frontier}\n"),
-                   "0123456789abcdef");
+    rig_write_artefact(path, rig_config(rig, QUICK "difficulty: {at_least: 0.5, to: frontier}\n"),
+                       "0123456789abcdef");
     assert_int_equal(route_service_reload(rig->router, rig_config(rig, gated)).code, ERR_OK);
     assert_answered(rig, "p", "baseline"); /* of another policy */
     unlink(path);

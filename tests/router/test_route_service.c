@@ -321,10 +321,10 @@ static void equal_questions_share_a_call(void **state)
 static void doubt_goes_up_before_a_byte_is_out(void **state)
 {
     (void)state;
-    const struct script_step *scripts[] = {ANSWERS, REFUSES, REFUSES, REFUSES};
+    const struct script_step *scripts[] = {ANSWERS, ANSWERS, REFUSES, REFUSES, REFUSES};
     struct route_rig *rig = rig_open(
-        scripts, 4,
-        QUICK "cascade: {tier: small, tokens: 3, within: 10s, escalate_over: 0.4, to: frontier}\n", false);
+        scripts, 5,
+        QUICK "cascade: {tier: small, tokens: 3, within: 10s, escalate_over: 0.3, to: frontier}\n", false);
     fake_fleet_script("???more");
     struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
     assert_answer(&answer, "big one", "p");
@@ -337,11 +337,37 @@ static void doubt_goes_up_before_a_byte_is_out(void **state)
     assert_true(fake_fleet_counts().asked_logprobs);
     assert_int_equal(answer.n_logprobs, 0); /* the client asked for none */
     rig_forget(&answer);
-    fake_fleet_script("??"); /* over before three tokens; and nobody is there to do better */
+    fake_fleet_script("ab~"); /* over before three tokens, and the end's own is the doubtful one */
+    answer = rig_ask(rig, &(struct rig_question){.text = "the end"});
+    assert_answer(&answer, "big one", "p");
+    assert_string_equal(answer.reason, "cascade");
+    rig_forget(&answer);
+    fake_fleet_script("??"); /* likewise; and nobody is there to do better */
     answer = rig_ask(rig, &(struct rig_question){0});
     assert_answer(&answer, "??", "local");
     assert_int_equal(answer.attempts, 5);
     rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void what_was_held_is_not_kept(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig =
+        rig_open(scripts, 1,
+                 QUICK "cascade: {tier: small, tokens: 2, within: 10s, escalate_over: 0.4, to: frontier}\n"
+                       "cache: {kind: memory}\n",
+                 false);
+    struct rig_question question = {.body = ", \"temperature\": 0"};
+    fake_fleet_script("??more");
+    for (int i = 0; i < 2; i++) {
+        struct rig_answer answer = rig_ask(rig, &question);
+        assert_answer(&answer, "big one", "p");
+        assert_string_equal(answer.cache, i == 0 ? "miss" : "hit");
+        rig_forget(&answer);
+        rig_wait_idle(rig);
+    }
     rig_close(rig);
 }
 
@@ -546,6 +572,7 @@ int main(void)
         cmocka_unit_test(the_same_question_is_answered_once),
         cmocka_unit_test(equal_questions_share_a_call),
         cmocka_unit_test(doubt_goes_up_before_a_byte_is_out),
+        cmocka_unit_test(what_was_held_is_not_kept),
         cmocka_unit_test(a_slow_engine_is_hedged),
         cmocka_unit_test(json_that_was_asked_for_is_checked),
         cmocka_unit_test(another_configuration_takes_over),
