@@ -12,7 +12,7 @@ import sys
 import urllib.request
 
 TIMEOUT_S = 60
-BURST = 96
+BURST = 48
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 TICKET = ("Classify this support ticket. Answer with its category and urgency.\n\n"
           "Ticket: Good morning, my card was charged twice for the pro plan. Could you have a look this week?")
@@ -54,12 +54,17 @@ def show(title, router, prompt, **hints):
     return headers
 
 
+def long_ticket(i):
+    """Some hundred tokens that no other one begins with: nothing of it is in the engine's prefix cache."""
+    return f"Customer {i} writes. " + TICKET + " And again I was charged, and nobody answered me." * 24
+
+
 def show_overflow(router):
     with concurrent.futures.ThreadPoolExecutor(BURST) as pool:
-        found = list(pool.map(lambda i: ask(router, f"{TICKET} (number {i})")[0], range(BURST)))
+        found = list(pool.map(lambda i: ask(router, long_ticket(i))[0], range(BURST)))
     here = sum(is_local(headers) for headers in found)
     spilled = [headers for headers in found if headers["x-bantam-reason"] == "overflow"]
-    print(f"{BOLD}{BURST} at once{PLAIN}: {here} answered here, {len(found) - here} by the mock frontier"
+    print(f"{BOLD}{BURST} long ones at once{PLAIN}: {here} answered here, {len(found) - here} by the mock frontier"
           + (f"; {len(spilled)} were spilled, since {why(spilled[0])}" if spilled else "; the queue here was never too long"), flush=True)
 
 
