@@ -72,7 +72,7 @@ enum {
 
 #define ROUTE_LATENCY_ROWS(X)                                                                                \
     X(first_token, FIRST_TOKEN, NANO, "bantam:router_first_token_seconds",                                   \
-      "From the start of a call to the first piece of its answer.")                                          \
+      "From the start of a call to the first piece of its answer, where that is a stream.")                  \
     X(whole, REQUEST, NANO, "bantam:router_call_seconds",                                                    \
       "From the start of a call to the end of its answer.")
 

@@ -327,14 +327,15 @@ def test_metrics_say_what_was_decided(router, provider):
     with client_of(router) as routed:
         routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=4)
         routed.chat.completions.create(model="", messages=MESSAGES, extra_body=FRONTIER)
+        text_of(routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER))
     after = read()
     grown = {key: after[key] - before[key] for key in after if after[key] != before[key]}
     assert grown["bantam:router_decisions_total", 'reason="default"'] == 1
-    assert grown["bantam:router_decisions_total", 'reason="wish"'] == 1
-    assert grown["bantam:router_answers_total", mock] == grown["bantam:router_calls_total", mock] == 1
+    assert grown["bantam:router_decisions_total", 'reason="wish"'] == 2
+    assert grown["bantam:router_answers_total", mock] == grown["bantam:router_calls_total", mock] == 2
     assert grown["bantam:router_answers_total", 'provider="local",model="demo"'] == 1
-    assert abs(grown["bantam:router_spent_dollars_total", mock] - 0.000092) < 1e-12
-    assert grown["bantam:router_first_token_seconds_count", mock] == 1
+    assert abs(grown["bantam:router_spent_dollars_total", mock] - 2 * 0.000092) < 1e-12
+    assert grown["bantam:router_first_token_seconds_count", mock] == 1, "of the stream alone: a whole answer has no first token"
     assert after["bantam:router_breaker_state", mock] == 0
 
 
