@@ -43,14 +43,6 @@ static err_t read_price(const char *text, struct price *out)
     return e.code == ERR_OK ? e : err_prefix(e, "--frontier-price");
 }
 
-/* Keys are of no use here, and need not be at hand. */
-static char *any_environment(const char *name)
-{
-    static char nothing[] = "-";
-    char *value = getenv(name);
-    return value ? value : nothing;
-}
-
 /* The first model of the first tier that is not local. */
 static err_t find_frontier(const struct route_config *config, struct cost_options *out)
 {
@@ -87,7 +79,7 @@ static err_t read_frontier(const struct cost_arguments *arguments, struct route_
                            struct cost_options *out)
 {
     if (arguments->config) {
-        TRY(route_config_read(arguments->config, any_environment, config));
+        TRY(route_config_read(arguments->config, route_environment_without_keys, config));
         add_engines(*config, out);
         if (arguments->frontier_price == NULL)
             return find_frontier(*config, out);

@@ -11,6 +11,7 @@ int command_serve(int argc, char *argv[]);
 int command_route(int argc, char *argv[]);
 int command_mcp(int argc, char *argv[]);
 int command_keys(int argc, char *argv[]);
+int command_forget(int argc, char *argv[]);
 int command_cost(int argc, char *argv[]);
 int command_run(int argc, char *argv[]);
 int command_chat(int argc, char *argv[]);

@@ -17,6 +17,7 @@ static const struct {
     {"mcp", "a router's tools for agents, over standard input and output", command_mcp},
     {"keys", "make keys for clients of a server", command_keys},
     {"cost", "what a router's calls have cost", command_cost},
+    {"forget", "delete what a router has kept of a tenant's requests", command_forget},
 #endif
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},

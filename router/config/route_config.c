@@ -1,6 +1,7 @@
 #include "router/config/route_config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include "base/alloc.h"
@@ -248,6 +249,13 @@ err_t route_config_read(const char *path, char *(*environment)(const char *name)
     err_t e = route_config_parse(path, text, text_bytes, environment, out);
     mem_free(text);
     return e;
+}
+
+char *route_environment_without_keys(const char *name)
+{
+    static char nothing[] = "-";
+    char *value = getenv(name);
+    return value ? value : nothing;
 }
 
 void route_config_free(struct route_config *config)

@@ -118,6 +118,8 @@ err_t route_config_read(const char *path, char *(*environment)(const char *name)
                         struct route_config **out) ERR_MUST_CHECK;
 err_t route_config_parse(const char *name, const char *text, size_t text_bytes,
                          char *(*environment)(const char *name), struct route_config **out) ERR_MUST_CHECK;
+/* For readers who call nobody: a variable that is not set, which might be a key, counts as set. */
+char *route_environment_without_keys(const char *name);
 void route_config_free(struct route_config *config); /* NULL is fine */
 
 /* The index of the local model of a name like "local/demo"; false when it is none of them. */

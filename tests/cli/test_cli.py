@@ -523,7 +523,7 @@ def commands():
 def test_help_of_every_command():
     assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
             ["bench", "latency"], ["bench", "ops"], ["bench", "products"], ["bench", "loop"]] == \
-        [c for c in commands() if c[-1] not in ("serve", "doors", "provider", "router", "keys", "route", "eval", "replay", "mcp", "cost",
+        [c for c in commands() if c[-1] not in ("serve", "doors", "provider", "router", "keys", "route", "eval", "replay", "mcp", "cost", "forget",
                                                 "quantize", "doctor")]
     for command in commands():
         done = run(*command, "--help")
