@@ -329,6 +329,7 @@ def test_metrics_say_what_was_decided(router, provider):
         routed.chat.completions.create(model="", messages=MESSAGES, extra_body=FRONTIER)
         text_of(routed.chat.completions.create(model="", messages=MESSAGES, stream=True, extra_body=FRONTIER))
     after = read()
+    assert [asked.body.get("stream", False) for asked in provider.asked] == [False, True]  # as the client wants it
     grown = {key: after[key] - before[key] for key in after if after[key] != before[key]}
     assert grown["bantam:router_decisions_total", 'reason="default"'] == 1
     assert grown["bantam:router_decisions_total", 'reason="wish"'] == 2
