@@ -106,12 +106,7 @@ DEVICE void multiply_half(float acc[SLAB_TILES][4], const vec16 words[S::WORDS],
                           const struct slab_scales &scales, const uint32_t b[4])
 {
     slab_fragments a;
-    if constexpr (S::LAYOUT == LINEAR_UINT4)
-        fragments_uint4(a, words[0], scales.scales, scales.minus);
-    else if constexpr (S::LAYOUT == LINEAR_INT4)
-        fragments_int4(a, words[0], scales.scales);
-    else
-        fragments_int8(a, words, scales.scales);
+    fragments_int8(a, words, scales.scales);
 #pragma unroll
     for (uint32_t step = 0; step < HALF_STEPS; step++) {
         mma_bf16_16816(acc[0], a[step][0], b + 2 * step);
@@ -247,6 +242,4 @@ template <enum linear_layout LAYOUT> DEVICE void linear_slab(const struct linear
         linear_slab<layout>(args);                                                                           \
     }
 
-SLAB_KERNEL(int4, LINEAR_INT4)
-SLAB_KERNEL(uint4, LINEAR_UINT4)
 SLAB_KERNEL(int8, LINEAR_INT8)
