@@ -240,10 +240,10 @@ LINEAR_INLINE uint32_t linear_resident_row_bytes(uint32_t window_blocks)
     return window_blocks * LINEAR_BLOCK_BYTES + 16;
 }
 
-/* Sums of a team, of two units. */
-LINEAR_INLINE uint32_t linear_resident_sums(uint32_t tile_rows)
+/* Bytes of the sums of a team, of two units. */
+LINEAR_INLINE uint32_t linear_resident_sums(uint32_t tile_rows, uint32_t unit_tiles)
 {
-    return 2 * LINEAR_GROUP_CHUNKS * tile_rows * LINEAR_TILE_M * 4;
+    return 2 * LINEAR_GROUP_CHUNKS * tile_rows * unit_tiles * LINEAR_TILE_M * 4;
 }
 
 /* ---- The launch ---- */
@@ -270,6 +270,7 @@ struct linear_tile_args {
     uint32_t out_is_f32;
     uint32_t chunk_blocks;  /* blocks of K in a chunk */
     uint32_t window_blocks; /* of a chunk, whose rows a resident kernel has at a time; chunk_blocks: all */
+    uint32_t unit_tiles;    /* of a team of a resident kernel, at most */
     uint32_t is_split;
 };
 
