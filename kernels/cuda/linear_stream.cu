@@ -1,7 +1,7 @@
-/* int4 and int8 weights by a few bf16 rows, on cards with bulk copies and 228 KB of shared memory: the weight
- * is streamed. A warp loads, and does nothing else: codes and scales of a stage are one copy a panel, each
- * row of activations is one. Four warps multiply, a slab of 32 outputs each; no thread of theirs spends
- * instructions on loading. The arithmetic is that of linear_tile.h, product by product. */
+/* int4 and int8 weights by a few bf16 rows (int4: more than 16), on cards with bulk copies and 228 KB of
+ * shared memory: the weight is streamed. A warp loads, and does nothing else: codes and scales of a stage are
+ * one copy a panel, each row of activations is one. Four warps multiply, a slab of 32 outputs each; no thread
+ * of theirs spends instructions on loading. The arithmetic is that of linear_tile.h, product by product. */
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_tile.h"
 
