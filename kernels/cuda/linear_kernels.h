@@ -212,16 +212,11 @@ enum {
 /* A team of warps, one for each chunk of K, has a tile of 16 outputs. */
 enum {
     LINEAR_TEAM_THREADS = LINEAR_GROUP_CHUNKS * 32,
+    LINEAR_RESIDENT_TEAMS = 2, /* of a block, at most */
     LINEAR_RESIDENT_ROWS_MAX = 16,
     LINEAR_RESIDENT_WINDOW = 4,          /* blocks of each chunk, where the rows come in windows */
     LINEAR_RESIDENT_X_BYTES = 136 << 10, /* of rows that stay whole, at most */
 };
-
-/* Teams of a block, at most: registers. */
-LINEAR_INLINE uint32_t linear_resident_teams(uint32_t tile_rows)
-{
-    return tile_rows == 8 ? 3 : 2;
-}
 
 /* Windows that shared memory holds at a time. */
 LINEAR_INLINE uint32_t linear_resident_windows(uint32_t tile_rows)
@@ -241,9 +236,9 @@ LINEAR_INLINE uint32_t linear_resident_row_bytes(uint32_t window_blocks)
 }
 
 /* Bytes of the sums of a team, of two units. */
-LINEAR_INLINE uint32_t linear_resident_sums(uint32_t tile_rows, uint32_t unit_tiles)
+LINEAR_INLINE uint32_t linear_resident_sums(uint32_t tile_rows)
 {
-    return 2 * LINEAR_GROUP_CHUNKS * tile_rows * unit_tiles * LINEAR_TILE_M * 4;
+    return 2 * LINEAR_GROUP_CHUNKS * tile_rows * LINEAR_TILE_M * 4;
 }
 
 /* ---- The launch ---- */
@@ -270,7 +265,6 @@ struct linear_tile_args {
     uint32_t out_is_f32;
     uint32_t chunk_blocks;  /* blocks of K in a chunk */
     uint32_t window_blocks; /* of a chunk, whose rows a resident kernel has at a time; chunk_blocks: all */
-    uint32_t unit_tiles;    /* of a team of a resident kernel, at most */
     uint32_t is_split;
 };
 

@@ -123,12 +123,11 @@ static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out,
     return plan;
 }
 
-/* Chunks are warps of a team, teams share the rows. Few bytes of rows lie in shared memory once for each
- * team, so that a block leaves as soon as one is done and the next kernel's can come. */
+/* Chunks are warps of a team, teams share the rows; one block a multiprocessor, which leaves room beside it.
+ */
 static struct linear_plan plan_of_teams(struct linear_plan plan, enum linear_layout layout, uint32_t n_out,
                                         uint32_t n_in, uint32_t rows, const struct linear_device *device)
 {
-    enum { SMALL_X_BYTES = 32 << 10 };
     uint32_t tile_rows = plan.tile_rows, n_rows = rows < tile_rows ? rows : tile_rows;
     uint32_t n_chunks = (uint32_t)div_up(linear_blocks(layout, n_in), plan.chunk_blocks);
     uint32_t x_bytes = n_chunks * n_rows * linear_resident_row_bytes(plan.chunk_blocks);
@@ -138,18 +137,13 @@ static struct linear_plan plan_of_teams(struct linear_plan plan, enum linear_lay
         x_bytes = linear_resident_windows(tile_rows) * n_chunks * n_rows *
                   linear_resident_row_bytes(LINEAR_RESIDENT_WINDOW);
     }
-    uint32_t n_multiprocessors = device->n_multiprocessors, n_tiles = linear_resident_tiles(n_out);
-    /* Both tiles of a slab for a team, where enough teams have some. */
-    plan.unit_tiles = layout == LINEAR_INT4 && n_tiles >= 4 * n_multiprocessors ? 2 : 1;
-    uint32_t n_units = n_tiles / plan.unit_tiles;
-    uint32_t teams_max = linear_resident_teams(tile_rows),
-             teams = (uint32_t)div_up(n_units, n_multiprocessors);
-    teams = x_bytes <= SMALL_X_BYTES ? 1 : teams < teams_max ? teams : teams_max;
+    uint32_t n_tiles = linear_resident_tiles(n_out), n_multiprocessors = device->n_multiprocessors;
+    uint32_t teams = n_tiles > n_multiprocessors ? LINEAR_RESIDENT_TEAMS : 1;
     plan.block_threads = teams * LINEAR_TEAM_THREADS;
-    plan.shared_bytes = teams * linear_resident_sums(tile_rows, plan.unit_tiles) + x_bytes;
+    plan.shared_bytes = teams * linear_resident_sums(tile_rows) + x_bytes;
     plan.is_split = false;
-    uint32_t blocks = (uint32_t)div_up(n_units, teams), slots = n_multiprocessors * (teams_max / teams);
-    plan.grid = blocks < slots ? blocks : slots;
+    uint32_t blocks = (uint32_t)div_up(n_tiles, teams);
+    plan.grid = blocks < n_multiprocessors ? blocks : n_multiprocessors;
     return plan;
 }
 

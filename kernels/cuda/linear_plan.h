@@ -21,7 +21,7 @@ struct linear_plan {
     enum cuda_kernel_id kernel;
     uint32_t grid, block_threads, shared_bytes;
     uint32_t tile_rows;
-    uint32_t chunk_blocks, window_blocks, unit_tiles;
+    uint32_t chunk_blocks, window_blocks;
     bool is_split;        /* chunks go to different blocks: partials and arrivals are needed */
     size_t partial_bytes; /* scratch that the launch writes */
     size_t n_arrivals;    /* counters, zero before the first launch */

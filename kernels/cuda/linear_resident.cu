@@ -8,18 +8,17 @@
 
 enum { QUAD = LINEAR_RESIDENT_WINDOW, BLOCK_HALVES = 2 }; /* QUAD: blocks, 256 inputs */
 
-/* IS_LONG: a group is two blocks at least. IS_WHOLE: rows stay whole. TILES: of 16 outputs, of a unit. */
-template <enum linear_layout LAYOUT_, uint32_t ROWS_, bool IS_LONG_, bool IS_WHOLE_, uint32_t TILES_ = 1>
-struct resident_shape {
+/* IS_LONG: a group is two blocks at least. IS_WHOLE: rows stay whole. */
+template <enum linear_layout LAYOUT_, uint32_t ROWS_, bool IS_LONG_, bool IS_WHOLE_> struct resident_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
     static constexpr bool IS_WIDE = true, IS_LONG = IS_LONG_, IS_WHOLE = IS_WHOLE_;
-    static constexpr uint32_t ROWS = ROWS_, ROW_TILES = ROWS / 8, TILES = TILES_;
+    static constexpr uint32_t ROWS = ROWS_, ROW_TILES = ROWS / 8;
     static constexpr uint32_t BLOCK_INPUTS = linear_block_inputs(LAYOUT);
     static constexpr uint32_t BLOCK_BYTES = linear_block_bytes(LAYOUT); /* of a panel */
     static constexpr uint32_t PARTS = LAYOUT == LINEAR_UINT4 ? 2 : 1;   /* of a group: scales, zero points */
     static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     /* Blocks that are on their way, and a step of the loop: what registers hold. */
-    static constexpr uint32_t AHEAD = IS_LONG && TILES == 1 ? 2 * QUAD : QUAD;
+    static constexpr uint32_t AHEAD = IS_LONG ? 2 * QUAD : QUAD;
     static constexpr uint32_t GROUPS = IS_LONG ? AHEAD / 2 : AHEAD * BLOCK_HALVES;
     static constexpr uint32_t WINDOWS = linear_resident_windows(ROWS);
 };
@@ -47,16 +46,15 @@ struct resident_tile {
 
 /* Blocks on their way or there. */
 template <class S> struct resident_ahead {
-    vec16 codes[S::AHEAD][S::TILES];
-    uint32_t scales[S::GROUPS][S::PARTS][S::TILES];
+    vec16 codes[S::AHEAD];
+    uint32_t scales[S::GROUPS][S::PARTS];
 };
 
 template <class S>
 DEVICE struct resident_tile resident_tile_of(const struct linear_job &job, const struct resident_warp &warp,
-                                             uint32_t unit)
+                                             uint32_t tile)
 {
-    uint32_t first = unit * S::TILES, panel = first / LINEAR_PANEL_TILES,
-             in_panel = first % LINEAR_PANEL_TILES;
+    uint32_t panel = tile / LINEAR_PANEL_TILES, in_panel = tile % LINEAR_PANEL_TILES;
     uint32_t output = in_panel / SLAB_TILES * LINEAR_SLAB + in_panel % SLAB_TILES * 2 + lane_id() / 4 * 4;
     return {(panel * job.n_blocks + warp.first) * S::BLOCK_BYTES + in_panel * LINEAR_TILE_BYTES +
                 lane_id() * 16,
@@ -82,9 +80,7 @@ template <class S>
 DEVICE void load_slot(resident_ahead<S> *ahead, const struct linear_tile_args &args,
                       const struct slot_source &from, uint32_t i)
 {
-#pragma unroll
-    for (uint32_t t = 0; t < S::TILES; t++)
-        ahead->codes[i][t] = load_once_16(from.codes + i * S::BLOCK_BYTES + t * LINEAR_TILE_BYTES);
+    ahead->codes[i] = load_once_16(from.codes + i * S::BLOCK_BYTES);
     if (S::IS_LONG && i % 2 != 0)
         return;
     constexpr uint32_t N = S::IS_LONG ? 1 : BLOCK_HALVES;
@@ -93,54 +89,42 @@ DEVICE void load_slot(resident_ahead<S> *ahead, const struct linear_tile_args &a
         uint32_t k = (from.block + i) * S::BLOCK_INPUTS + h * 32;
         const uint8_t *at = from.scales + (k >> args.group_shift) * S::GROUP_BYTES;
 #pragma unroll
-        for (uint32_t part = 0; part < S::PARTS; part++) {
-            uint32_t *to = ahead->scales[S::IS_LONG ? i / 2 : i * BLOCK_HALVES + h][part];
-            const uint8_t *at_part = at + part * LINEAR_PANEL * 2;
-            if constexpr (S::TILES == 1) {
-                to[0] = load_cached_4(at_part);
-            } else {
-                vec8 pairs = load_cached_8(at_part);
-                memcpy(to, pairs.w, sizeof pairs.w);
-            }
-        }
+        for (uint32_t part = 0; part < S::PARTS; part++)
+            ahead->scales[S::IS_LONG ? i / 2 : i * BLOCK_HALVES + h][part] =
+                load_cached_4(at + part * LINEAR_PANEL * 2);
     }
 }
 
 /* Half a block, 32 inputs. x: the lane's rows at its inputs. */
 template <class S>
-DEVICE void multiply_half(float acc[S::TILES][S::ROW_TILES][4], const vec16 codes[S::TILES], uint32_t half,
-                          const uint32_t parts[S::PARTS][S::TILES], const uint8_t *const x[S::ROW_TILES],
-                          uint32_t byte)
+DEVICE void multiply_half(float acc[S::ROW_TILES][4], const uint32_t codes[HALF_STEPS],
+                          const uint32_t parts[S::PARTS], const uint8_t *const x[S::ROW_TILES], uint32_t byte)
 {
-    uint32_t b[S::ROW_TILES][4];
+    uint32_t scales[2], minus[2], b[S::ROW_TILES][4];
+    spread_pair(scales, parts[0]);
+    if constexpr (S::LAYOUT == LINEAR_UINT4)
+        spread_pair(minus, parts[1]);
+    else
+        int4_minus(minus, scales);
 #pragma unroll
     for (uint32_t j = 0; j < S::ROW_TILES; j++)
         ldmatrix_x4(b[j], x[j] + byte);
 #pragma unroll
-    for (uint32_t t = 0; t < S::TILES; t++) {
-        uint32_t scales[2], minus[2];
-        spread_pair(scales, parts[0][t]);
+    for (uint32_t step = 0; step < HALF_STEPS; step++) {
+        uint32_t a[4];
         if constexpr (S::LAYOUT == LINEAR_UINT4)
-            spread_pair(minus, parts[1][t]);
+            fragment_uint4(a, codes[step], scales, minus);
         else
-            int4_minus(minus, scales);
+            fragment_int4(a, codes[step], scales, minus);
 #pragma unroll
-        for (uint32_t step = 0; step < HALF_STEPS; step++) {
-            uint32_t a[4], word = codes[t].w[half * HALF_STEPS + step];
-            if constexpr (S::LAYOUT == LINEAR_UINT4)
-                fragment_uint4(a, word, scales, minus);
-            else
-                fragment_int4(a, word, scales, minus);
-#pragma unroll
-            for (uint32_t j = 0; j < S::ROW_TILES; j++)
-                mma_bf16_16816(acc[t][j], a, b[j] + 2 * step);
-        }
+        for (uint32_t j = 0; j < S::ROW_TILES; j++)
+            mma_bf16_16816(acc[j], a, b[j] + 2 * step);
     }
 }
 
 /* Four blocks, from slot FIRST on; n: that are there. */
 template <class S, uint32_t FIRST, bool IS_PART>
-DEVICE void multiply_quad(float acc[S::TILES][S::ROW_TILES][4], const resident_ahead<S> &ahead,
+DEVICE void multiply_quad(float acc[S::ROW_TILES][4], const resident_ahead<S> &ahead,
                           const uint8_t *const x[S::ROW_TILES], uint32_t n)
 {
 #pragma unroll
@@ -150,7 +134,7 @@ DEVICE void multiply_quad(float acc[S::TILES][S::ROW_TILES][4], const resident_a
 #pragma unroll
         for (uint32_t h = 0; h < BLOCK_HALVES; h++) {
             uint32_t slot = FIRST + i, group = S::IS_LONG ? slot / 2 : slot * BLOCK_HALVES + h;
-            multiply_half<S>(acc, ahead.codes[slot], h, ahead.scales[group], x,
+            multiply_half<S>(acc, ahead.codes[slot].w + h * HALF_STEPS, ahead.scales[group], x,
                              i * LINEAR_BLOCK_BYTES + h * (LINEAR_BLOCK_BYTES / 2));
         }
     }
@@ -159,21 +143,21 @@ DEVICE void multiply_quad(float acc[S::TILES][S::ROW_TILES][4], const resident_a
 /* ---- Rows to shared memory ---- */
 
 /* Inputs [at, at + window_inputs) of every chunk, of the rows from first_row on; inputs past n_in become
- * zeros. All warps of the block. */
+ * zeros. All warps of the block: a warp its chunk's, of every row its team takes. */
 template <class S>
 DEVICE void copy_window(const struct resident_rows &rows, uint8_t *to, const struct linear_tile_args &args,
-                        const struct linear_job &job, uint32_t first_row, uint32_t at)
+                        const struct linear_job &job, const struct resident_warp &warp, uint32_t first_row,
+                        uint32_t at)
 {
-    uint32_t n_rows = smaller(S::ROWS, job.n_rows - first_row), n_warps = block_threads() / WARP_LANES;
-    uint32_t chunk_inputs = args.chunk_blocks * S::BLOCK_INPUTS, n_inputs = job.n_blocks * S::BLOCK_INPUTS;
-    for (uint32_t line = warp_id(); line < job.n_chunks * n_rows; line += n_warps) {
-        uint32_t chunk = line / n_rows, row = line - chunk * n_rows, begin = chunk * chunk_inputs + at;
-        uint32_t end = smaller(smaller(begin + rows.window_inputs, (chunk + 1) * chunk_inputs), n_inputs);
+    uint32_t n_rows = smaller(S::ROWS, job.n_rows - first_row);
+    uint32_t begin = warp.first * S::BLOCK_INPUTS + at, end = (warp.first + warp.n) * S::BLOCK_INPUTS;
+    end = smaller(begin + rows.window_inputs, end);
+    for (uint32_t row = warp.team; row < n_rows; row += block_threads() / LINEAR_TEAM_THREADS) {
         const uint8_t *from = (const uint8_t *)args.x + (size_t)(first_row + row) * args.x_stride * 2;
-        uint8_t *line_to = to + (chunk * rows.n_capacity + row) * rows.row_bytes;
+        uint8_t *line = to + (warp.chunk * rows.n_capacity + row) * rows.row_bytes;
         for (uint32_t k = begin + lane_id() * 8; k < end; k += WARP_LANES * 8) {
             uint32_t n_valid = k < args.n_in ? smaller(16, (args.n_in - k) * 2) : 0;
-            copy_async_16(line_to + (k - begin) * 2, from + (n_valid > 0 ? k * 2 : 0), n_valid);
+            copy_async_16(line + (k - begin) * 2, from + (n_valid > 0 ? k * 2 : 0), n_valid);
         }
     }
 }
@@ -202,8 +186,8 @@ DEVICE void ask_window(struct window_cursor *at, const struct resident_rows &row
                        const struct resident_warp &warp, uint32_t step)
 {
     if (at->first_row < job.n_rows)
-        copy_window<S>(rows, rows.base + step % S::WINDOWS * rows.window_bytes, args, job, at->first_row,
-                       at->quad * (QUAD * S::BLOCK_INPUTS));
+        copy_window<S>(rows, rows.base + step % S::WINDOWS * rows.window_bytes, args, job, warp,
+                       at->first_row, at->quad * (QUAD * S::BLOCK_INPUTS));
     copy_async_commit();
     window_advance<S>(at, warp);
 }
@@ -223,11 +207,11 @@ DEVICE const uint8_t *next_window(struct window_cursor *at, const struct residen
 /* All inputs of the rows from first_row on. */
 template <class S>
 DEVICE void copy_whole(const struct resident_rows &rows, const struct linear_tile_args &args,
-                       const struct linear_job &job, uint32_t first_row)
+                       const struct linear_job &job, const struct resident_warp &warp, uint32_t first_row)
 {
     if (first_row > 0)
         barrier();
-    copy_window<S>(rows, rows.base, args, job, first_row, 0);
+    copy_window<S>(rows, rows.base, args, job, warp, first_row, 0);
     copy_async_commit();
     copy_async_wait(0);
     barrier();
@@ -235,22 +219,17 @@ DEVICE void copy_whole(const struct resident_rows &rows, const struct linear_til
 
 /* ---- Sums ---- */
 
-/* sums: of the team, [chunks][rows][outputs of a unit]. */
+/* sums: of the team, [chunks][rows][16 outputs]. */
 template <class S>
-DEVICE void keep_sums(float *sums, const struct resident_warp &warp,
-                      const float acc[S::TILES][S::ROW_TILES][4])
+DEVICE void keep_sums(float *sums, const struct resident_warp &warp, const float acc[S::ROW_TILES][4])
 {
 #pragma unroll
     for (uint32_t j = 0; j < S::ROW_TILES; j++) {
 #pragma unroll
         for (uint32_t e = 0; e < 2; e++) {
             uint32_t row = warp.chunk * S::ROWS + j * 8 + lane_id() % 4 * 2 + e;
-            float *to = sums + row * (S::TILES * LINEAR_TILE_M) + lane_id() / 4 * (2 * S::TILES);
-#pragma unroll
-            for (uint32_t t = 0; t < S::TILES; t++) {
-                vec8 pair = {{float_bits(acc[t][j][e]), float_bits(acc[t][j][e + 2])}};
-                store_8(to + 2 * t, pair);
-            }
+            vec8 pair = {{float_bits(acc[j][e]), float_bits(acc[j][e + 2])}};
+            store_8(sums + row * LINEAR_TILE_M + lane_id() / 4 * 2, pair);
         }
     }
 }
@@ -258,9 +237,9 @@ DEVICE void keep_sums(float *sums, const struct resident_warp &warp,
 /* The chunks' sums in ascending order: a thread two outputs of a row. */
 template <class S>
 DEVICE void add_sums(const float *sums, const struct linear_tile_args &args, const struct linear_job &job,
-                     uint32_t unit, uint32_t first_row)
+                     uint32_t tile, uint32_t first_row)
 {
-    constexpr uint32_t PAIRS = S::TILES * LINEAR_TILE_M / 2;
+    constexpr uint32_t PAIRS = LINEAR_TILE_M / 2;
     uint32_t i = thread_x() % LINEAR_TEAM_THREADS, row = i / PAIRS, pair = i % PAIRS;
     if (row >= S::ROWS || first_row + row >= job.n_rows)
         return;
@@ -273,12 +252,11 @@ DEVICE void add_sums(const float *sums, const struct linear_tile_args &args, con
             sum[1] += bits_float(part.w[1]);
         }
     }
-    uint32_t output = S::TILES == 1 ? unit / SLAB_TILES * LINEAR_SLAB + pair * 4 + unit % SLAB_TILES * 2
-                                    : unit * LINEAR_SLAB + pair * 2;
-    store_outputs<S, 2>(args, first_row + row, output, sum);
+    store_outputs<S, 2>(args, first_row + row,
+                        tile / SLAB_TILES * LINEAR_SLAB + pair * 4 + tile % SLAB_TILES * 2, sum);
 }
 
-/* ---- The units: a tile of 16 outputs or two, for each tile of rows ---- */
+/* ---- The units: a tile of 16 outputs, for each tile of rows ---- */
 
 /* The unit of the team's round'th turn; n_units or more: none. */
 DEVICE uint32_t unit_of_round(uint32_t round, const struct resident_warp &warp)
@@ -296,7 +274,7 @@ DEVICE struct resident_warp make_warp(const struct linear_tile_args &args, const
     warp.first = warp.chunk * args.chunk_blocks;
     warp.n = warp.first < job.n_blocks ? smaller(args.chunk_blocks, job.n_blocks - warp.first) : 0;
     warp.n_quads = args.chunk_blocks / QUAD;
-    warp.n_units = linear_resident_tiles(args.n_out) / S::TILES;
+    warp.n_units = linear_resident_tiles(args.n_out);
     warp.n_rounds = ceil_div(warp.n_units, grid_x() * n_teams);
     return warp;
 }
@@ -316,7 +294,7 @@ DEVICE struct resident_rows make_rows(const struct linear_tile_args &args, uint3
 /* Slots of one quad: multiplied, and asked for again. left: blocks of the unit from this quad on, at most 0:
  * none. */
 template <class S, uint32_t FIRST>
-DEVICE void run_quad(float acc[S::TILES][S::ROW_TILES][4], resident_ahead<S> *ahead,
+DEVICE void run_quad(float acc[S::ROW_TILES][4], resident_ahead<S> *ahead,
                      const struct linear_tile_args &args, const uint8_t *const x[S::ROW_TILES], int32_t left,
                      const struct slot_source &from)
 {
@@ -356,7 +334,7 @@ DEVICE struct resident_unit make_unit(const struct linear_job &job, const struct
 /* The sums of a unit's chunk; what is ahead becomes the next one's. offset: of the lane's rows in a window.
  */
 template <class S>
-DEVICE void multiply_unit(float acc[S::TILES][S::ROW_TILES][4], resident_ahead<S> *ahead,
+DEVICE void multiply_unit(float acc[S::ROW_TILES][4], resident_ahead<S> *ahead,
                           const struct linear_tile_args &args, const struct linear_job &job,
                           const struct resident_warp &warp, const struct resident_rows &rows,
                           struct window_cursor *windows, const uint32_t offset[S::ROW_TILES],
@@ -388,13 +366,13 @@ DEVICE void multiply_unit(float acc[S::TILES][S::ROW_TILES][4], resident_ahead<S
 
 template <class S> DEVICE void run_resident(const struct linear_tile_args &args, uint8_t *shared)
 {
-    constexpr uint32_t SUMS = S::TILES * LINEAR_GROUP_CHUNKS * S::ROWS * LINEAR_TILE_M;
-    uint32_t sums_bytes = linear_resident_sums(S::ROWS, args.unit_tiles);
+    constexpr uint32_t SUMS = LINEAR_GROUP_CHUNKS * S::ROWS * LINEAR_TILE_M;
+    constexpr uint32_t SUMS_BYTES = linear_resident_sums(S::ROWS);
     struct linear_job job = make_job<S>(args);
     struct resident_warp warp = make_warp<S>(args, job);
     struct resident_rows rows =
-        make_rows<S>(args, job.n_chunks, shared + block_threads() / LINEAR_TEAM_THREADS * sums_bytes);
-    float *sums = (float *)(shared + warp.team * sums_bytes);
+        make_rows<S>(args, job.n_chunks, shared + block_threads() / LINEAR_TEAM_THREADS * SUMS_BYTES);
+    float *sums = (float *)(shared + warp.team * SUMS_BYTES);
     resident_ahead<S> ahead = {};
     struct resident_unit unit = make_unit<S>(job, warp, unit_of_round(0, warp), true);
     dependents_launch();
@@ -418,12 +396,12 @@ template <class S> DEVICE void run_resident(const struct linear_tile_args &args,
             offset[j] = (warp.chunk * rows.n_capacity + row) * rows.row_bytes + lane_id() / 8 * 16;
         }
         if (S::IS_WHOLE)
-            copy_whole<S>(rows, args, job, first_row);
+            copy_whole<S>(rows, args, job, warp, first_row);
         for (uint32_t round = 0; round < warp.n_rounds; round++) {
             bool is_last = round + 1 == warp.n_rounds;
             struct resident_unit next = make_unit<S>(job, warp, unit_of_round(is_last ? 0 : round + 1, warp),
                                                      !is_last || first_row + S::ROWS < job.n_rows);
-            float acc[S::TILES][S::ROW_TILES][4] = {};
+            float acc[S::ROW_TILES][4] = {};
             multiply_unit<S>(acc, &ahead, args, job, warp, rows, &windows, offset, unit, next);
             if (unit.index < warp.n_units) {
                 if (warp.chunk < job.n_chunks)
@@ -443,12 +421,6 @@ DEVICE void linear_resident(const struct linear_tile_args &args)
 {
     uint8_t *shared = shared_dynamic();
     bool is_whole = args.window_blocks == args.chunk_blocks, is_long = args.group_shift >= 7;
-    if constexpr (LAYOUT == LINEAR_INT4) {
-        if (is_long && is_whole && args.unit_tiles == SLAB_TILES) {
-            run_resident<resident_shape<LAYOUT, ROWS, true, true, SLAB_TILES>>(args, shared);
-            return;
-        }
-    }
     if (is_long && is_whole)
         run_resident<resident_shape<LAYOUT, ROWS, true, true>>(args, shared);
     else if (is_long)
@@ -459,9 +431,10 @@ DEVICE void linear_resident(const struct linear_tile_args &args)
         run_resident<resident_shape<LAYOUT, ROWS, false, false>>(args, shared);
 }
 
+/* Registers of 8 rows leave room beside two teams, for blocks of the kernels before and behind. */
 #define RESIDENT_KERNEL(name, rows, layout)                                                                  \
     KERNEL_BOUNDS(linear_##name##_resident_r##rows, struct linear_tile_args,                                 \
-                  LINEAR_TEAM_THREADS *linear_resident_teams(rows), 1)                                       \
+                  LINEAR_TEAM_THREADS *(LINEAR_RESIDENT_TEAMS + (rows == 8)), 1)                             \
     {                                                                                                        \
         linear_resident<layout, rows>(args);                                                                 \
     }

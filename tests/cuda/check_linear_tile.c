@@ -383,7 +383,6 @@ static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, str
     args->out = device_alloc(n * e->out_stride * element);
     args->chunk_blocks = plan->chunk_blocks;
     args->window_blocks = plan->window_blocks;
-    args->unit_tiles = plan->unit_tiles;
     args->is_split = plan->is_split;
     if (plan->is_split) {
         args->partials = device_alloc(plan->partial_bytes);
