@@ -198,8 +198,26 @@ template <class S, class T> DEVICE void multiply(T d[4], const uint32_t a[4], co
         mma_bf16_16816(d, a, b);
 }
 
+/* INT4, UINT4: the lane's codes of its slab's tiles in a panel's block: all for half 0, or, where registers
+ * are short, those of the half. */
+template <class S> DEVICE void load_words(vec16 words[SLAB_TILES], const uint8_t *panel, uint32_t half)
+{
+#pragma unroll
+    for (uint32_t tile = 0; tile < SLAB_TILES; tile++) {
+        const uint8_t *codes = panel + (warp_id() % 2 * SLAB_TILES + tile) * LINEAR_TILE_BYTES;
+        if (S::ROWS < 64 && half == 0)
+            words[tile] = load_16(codes);
+        if (S::ROWS < 64)
+            continue;
+        vec8 of_half = load_8(codes + half * HALF_STEPS * 4);
+#pragma unroll
+        for (uint32_t step = 0; step < HALF_STEPS; step++)
+            words[tile].w[half * HALF_STEPS + step] = of_half.w[step];
+    }
+}
+
 /* Weights of half a block (64 bytes of a row). first_group: of the stage. words: INT4, UINT4: the block's
- * codes, which half 0 reads for both. */
+ * codes, as load_words keeps them. */
 template <class S>
 DEVICE void load_fragments(slab_fragments a, vec16 words[SLAB_TILES], const uint8_t *stage,
                            const struct linear_tile_args &args, uint32_t stage_block, uint32_t in_stage,
@@ -220,11 +238,9 @@ DEVICE void load_fragments(slab_fragments a, vec16 words[SLAB_TILES], const uint
                 stage + S::SCALES_AT + group * S::GROUP_BYTES + (slab % 2 * LINEAR_SLAB + lane / 4 * 4) * 2;
             uint32_t scales[4], minus[4];
             spread_scales(scales, load_8(of_lane));
-            if (linear_is_int4(S::LAYOUT) && half == 0) {
-                const uint8_t *tiles = codes + slab % 2 * LINEAR_TILE_BYTES;
-                words[0] = load_16(tiles);
-                words[1] = load_16(tiles + LINEAR_TILE_BYTES);
-            }
+            if constexpr (linear_is_int4(S::LAYOUT))
+                load_words<S>(words, stage + (slab / 2 * S::BLOCKS + in_stage) * S::BLOCK_BYTES + lane * 16,
+                              half);
             if constexpr (S::LAYOUT == LINEAR_UINT4) {
                 spread_scales(minus, load_8(of_lane + LINEAR_PANEL * 2));
                 fragments_int4<S::LAYOUT>(a, words, half, scales, minus);
