@@ -73,8 +73,8 @@ DEVICE void fragment_uint4(uint32_t fragment[4], uint32_t codes, const uint32_t 
 {
     int4x8_to_bf16(fragment, codes);
 #pragma unroll
-    for (int r = 0; r < 4; r++) /* 2^127, 2^123: differences are multiples of 2^-6 */
-        fragment[r] = bf16x2_fma(fragment[r], r % 2 == 0 ? 0x7f007f00u : 0x7d007d00u, minus[r & 1]);
+    for (int r = 0; r < 4; r++)
+        fragment[r] = bf16x2_fma(fragment[r], 0x7f007f00u, minus[r & 1]); /* * 2^127 */
     scale_fragment(fragment, scales);
 }
 

@@ -15,9 +15,9 @@
  *   S8, E4M3  128 inputs, 8 KB: [2 of 64][2 slabs][2 steps of 32][2 tiles][32 lanes][4 registers] of 4 bytes
  *   E4M3_WGMMA  128 inputs, 8 KB: [64 outputs][128 inputs], 128-byte swizzle; in 16 outputs, output 2g + h
  *         is row g + 8h
- * Scales: INT4, INT8: bf16 [panels][groups][64 outputs], INT4: times linear_int4_scale_unit; UINT4: bf16
- * [panels][groups][2][64 outputs], scales * 2^6 and then zero points * -2^-6; S8, E4M3: f32 [panels][64
- * outputs].
+ * Scales: INT4, INT8: bf16 [panels][groups][64 outputs]; UINT4: bf16 [panels][groups][2][64 outputs], scales
+ * and then zero points; INT4 times linear_int4_scale_unit, UINT4 times linear_uint4_unit and over -it; S8,
+ * E4M3: f32 [panels][64 outputs].
  * BF16: [n_out][row_bytes], rows as they are (cuda_matrix.h): the library's product and embed read them too.
  * Outputs past n_out are never stored, and inputs past n_in multiply zeros: what stands there does not count.
  *
@@ -81,6 +81,12 @@ LINEAR_INLINE bool linear_is_int4(enum linear_layout layout)
 LINEAR_INLINE float linear_int4_scale_unit(uint32_t o)
 {
     return o % 2 == 0 ? 0x1p109f : 0x1p105f;
+}
+
+/* UINT4: codes of output o are multiples of one over it once 2^127 is multiplied out. */
+LINEAR_INLINE float linear_uint4_unit(uint32_t o)
+{
+    return o % 2 == 0 ? 0x1p6f : 0x1p2f;
 }
 
 /* Groups of inputs share a scale; activations are bf16. */

@@ -99,7 +99,7 @@ void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t 
 {
     ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->scales != NULL);
     float unit = packed->layout == LINEAR_INT4    ? linear_int4_scale_unit(o)
-                 : packed->layout == LINEAR_UINT4 ? 0x1p6f
+                 : packed->layout == LINEAR_UINT4 ? linear_uint4_unit(o)
                                                   : 1.0f;
     if (linear_has_groups(packed->layout))
         group_of(packed, o, g)[o % LINEAR_PANEL] = bf16_from_f32(scale * unit);
@@ -111,7 +111,8 @@ void linear_pack_zero(const struct linear_packed *packed, uint32_t o, uint32_t g
 {
     ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->layout == LINEAR_UINT4 &&
            zero < 128);
-    group_of(packed, o, g)[LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32((float)zero * -0x1p-6f);
+    group_of(packed, o, g)[LINEAR_PANEL + o % LINEAR_PANEL] =
+        bf16_from_f32(-(float)zero / linear_uint4_unit(o));
 }
 
 static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)
