@@ -324,8 +324,8 @@ DEVICE void store_outputs(const struct linear_tile_args &args, uint32_t row, uin
         float scale = S::LAYOUT == LINEAR_INT4 ? LINEAR_INT4_UNIT : 1.0f;
         if (!S::IS_WIDE)
             scale = args.x_scale[row] * ((const float *)args.weight_scale)[o + i]; /* padded to panels */
-        float bias = args.bias != NULL && i < n ? args.bias[o + i] : 0.0f;
-        y[i] = args.bias != NULL ? fmaf((float)sum[i], scale, bias) : (float)sum[i] * scale;
+        float bias = args.bias != NULL && i < n ? args.bias[o + i] : -0.0f; /* which changes no product */
+        y[i] = fmaf((float)sum[i], scale, bias);
     }
     size_t at = (size_t)row * args.out_stride + o;
     float *out = (float *)args.out + at;
