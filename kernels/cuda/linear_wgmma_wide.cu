@@ -47,7 +47,7 @@ template <class S> DEVICE struct wide_lane make_lane(void)
 }
 
 /* Which output stands at row 4i of the tile, for the lane's first row. */
-DEVICE constexpr uint32_t output_of_step(uint32_t i)
+template <class S> DEVICE constexpr uint32_t output_of_step(uint32_t i)
 {
     return i / 4 * 16 + i % 2 * (2 * LANE_ROWS) + i / 2 % 2;
 }
@@ -67,7 +67,7 @@ DEVICE void load_outputs(uint8_t *tile, const struct wide_lane &lane, const stru
         n_outputs = n_valid == 0 ? 0 : n_outputs;
 #pragma unroll
         for (uint32_t i = 0; i < LINEAR_TILE_OUTPUTS / LANE_ROWS; i++) {
-            uint32_t output = output_of_step(i);
+            uint32_t output = output_of_step<S>(i);
             copy_async_16_if(tile + lane.to[i % 2] + i / 2 * (8 * LINEAR_BLOCK_BYTES),
                              from + output * (size_t)args.row_bytes, output < n_outputs);
         }
@@ -75,7 +75,7 @@ DEVICE void load_outputs(uint8_t *tile, const struct wide_lane &lane, const stru
     }
 #pragma unroll 1
     for (uint32_t i = 0; i < LINEAR_TILE_OUTPUTS / LANE_ROWS; i++) {
-        uint32_t output = output_of_step(i);
+        uint32_t output = output_of_step<S>(i);
         uint32_t to = (i % 2 == 0 ? lane.to[0] : lane.to[1]) + i / 2 * (8 * LINEAR_BLOCK_BYTES);
         copy_async_16(tile + to, from + (output < n_outputs ? output * (size_t)args.row_bytes : 0),
                       output < n_outputs ? n_valid : 0);

@@ -13,7 +13,7 @@ template <bool IS_E4M3> DEVICE void quantize_rows(const struct quantize_rows_arg
                               parts);
 }
 
-KERNEL_BOUNDS(arrange_rows_bf16, struct quantize_rows_args, QUANTIZE_ROWS_THREADS, 4)
+KERNEL_BOUNDS(arrange_rows_bf16, struct quantize_rows_args, QUANTIZE_ROWS_THREADS, 2)
 {
     uint32_t r = block_x(), n_rows = count_rows(&args.rows);
     dependents_launch();
