@@ -76,6 +76,14 @@ template <class S>
 DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
                            uint32_t n_blocks, struct stage_cursor *at)
 {
+    /* Few registers that hold nothing yet nvcc would define within the loop, which serialises its products.
+     */
+    if constexpr (S::SUMS < 8) {
+#pragma unroll
+        for (uint32_t i = 0; i < S::SUMS; i++)
+            acc[i] = 0;
+        wgmma_hold(acc);
+    }
 #pragma unroll 1
     for (uint32_t i = 0; i < n_blocks; i++) {
         mbarrier_wait(&p.full[at->stage], at->parity);
