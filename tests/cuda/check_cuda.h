@@ -195,6 +195,7 @@ enum linear_check {
     X(linear_simple_bf16_f32, check_linear_simple, 2)                                                        \
     X(quantize_rows_s8, check_quantize_rows, 0)                                                              \
     X(quantize_rows_e4m3, check_quantize_rows, 1)                                                            \
+    X(arrange_rows_bf16, check_quantize_rows, 2)                                                             \
     X(unpack_e4m3_wgmma, check_unpack_weight, 0)                                                             \
     LINEAR_TILE_CHECKS(X, bf16, LINEAR_CHECK_BF16)                                                           \
     LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \
