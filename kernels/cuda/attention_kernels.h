@@ -70,10 +70,10 @@ struct attention_work {
     F(x, w16, bf16, 64, 2, 1, 1, 4, 2, 20768, 6)                                                             \
     F(x, w16, bf16, 96, 2, 1, 1, 4, 2, 31008, 6)                                                             \
     F(x, w16, bf16, 128, 2, 1, 1, 5, 2, 49440, 4)                                                            \
-    F(x, m16, bf16, 64, 2, 1, 4, 4, 1, 35072, 4)                                                             \
-    F(x, m16, bf16, 96, 2, 1, 2, 4, 1, 51328, 5)                                                             \
-    F(x, m16, bf16, 128, 2, 1, 4, 4, 1, 67840, 3)                                                            \
-    F(x, m16, bf16, 256, 2, 1, 4, 2, 1, 67840, 2)                                                            \
+    F(x, m16, bf16, 64, 2, 1, 4, 4, 1, 37632, 4)                                                             \
+    F(x, m16, bf16, 96, 2, 1, 2, 4, 1, 55040, 5)                                                             \
+    F(x, m16, bf16, 128, 2, 1, 4, 4, 1, 72704, 3)                                                            \
+    F(x, m16, bf16, 256, 2, 1, 4, 2, 1, 77312, 2)                                                            \
     F(x, m64, bf16, 64, 2, 4, 1, 4, 1, 33024, 2)                                                             \
     F(x, m64, bf16, 96, 2, 4, 1, 4, 1, 73984, 2)                                                             \
     F(x, m64, bf16, 128, 2, 4, 1, 3, 1, 82176, 2)                                                            \
@@ -82,10 +82,10 @@ struct attention_work {
     F(x, w16, e4m3, 64, 1, 1, 1, 4, 2, 20768, 6)                                                             \
     F(x, w16, e4m3, 96, 1, 1, 1, 3, 2, 24864, 6)                                                             \
     F(x, w16, e4m3, 128, 1, 1, 1, 3, 2, 33056, 6)                                                            \
-    F(x, m16, e4m3, 64, 1, 1, 4, 4, 1, 18688, 4)                                                             \
-    F(x, m16, e4m3, 96, 1, 1, 2, 4, 1, 26752, 5)                                                             \
-    F(x, m16, e4m3, 128, 1, 1, 4, 4, 1, 35072, 3)                                                            \
-    F(x, m16, e4m3, 256, 1, 1, 4, 4, 1, 67840, 2)                                                            \
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 1, 21120, 4)                                                             \
+    F(x, m16, e4m3, 96, 1, 1, 2, 4, 1, 30272, 4)                                                             \
+    F(x, m16, e4m3, 128, 1, 1, 4, 4, 1, 39680, 3)                                                            \
+    F(x, m16, e4m3, 256, 1, 1, 4, 4, 1, 76800, 2)                                                            \
     F(x, m64, e4m3, 64, 1, 4, 1, 4, 1, 16640, 2)                                                             \
     F(x, m64, e4m3, 96, 1, 4, 1, 4, 1, 49408, 2)                                                             \
     F(x, m64, e4m3, 128, 1, 4, 1, 4, 1, 65792, 2)                                                            \
@@ -104,14 +104,18 @@ struct attention_work {
 struct attention_tile_args {
     const struct cuda_step *step;
     const struct attention_work *work;
-    const uint16_t *qkv;             /* bf16 [rows][qkv_stride], as rope_kv_write leaves it */
-    uint16_t *out;                   /* bf16 [rows][out_stride]: [n_heads][head_dim] */
+    const uint16_t *qkv; /* bf16 [rows][qkv_stride], as rope_kv_write leaves it, unless there are cosines */
+    uint16_t *out;       /* bf16 [rows][out_stride]: [n_heads][head_dim] */
     uint32_t qkv_stride, out_stride; /* multiples of 8 */
     uint32_t n_heads;
     float scale;     /* > 0 */
     uint32_t window; /* 0 = all */
     float soft_cap;  /* 0 = off */
     struct cuda_kv_cache kv;
+    /* [positions][head_dim / 2], or NULL: rope_kv_write was there. m16 alone, of a step whose sequences have
+     * one row each and where no large kernel has work: q is turned and new keys and values are written here,
+     * as rope_kv_write would. */
+    const float *cosines, *sines;
     /* Sums of splits, by partial result p and head. */
     float *partial_o;   /* [p][n_heads][head_dim] */
     float *partial_ml;  /* [p][n_heads][2]: maximum in base-2 logarithms, sum */

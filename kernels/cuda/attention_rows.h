@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/attention_finish.h"
 #include "kernels/cuda/attention_products.h"
+#include "kernels/cuda/attention_turn.h"
 
 /* The thread's two rows: which keys they see, and q. Rows that are missing see all: the least work, and
  * nobody reads them. */
@@ -19,7 +20,9 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
         state->n_seen[h] = 0xffffffffu;
         if (pair < piece.n_pairs) {
             uint32_t row = attention_row(args, piece, pair);
-            q = args.qkv + (size_t)row * args.qkv_stride + attention_head(piece, pair) * FORM::DIM;
+            q = attention_turns<FORM>(args)
+                    ? attention_turned_q<FORM>(pair)
+                    : args.qkv + (size_t)row * args.qkv_stride + attention_head(piece, pair) * FORM::DIM;
             if (!listed || args.window > 0) {
                 uint32_t position = attention_position(args, piece, row);
                 state->first[h] = attention_first_key(args.window, position);
@@ -30,14 +33,4 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
         state->total_m[h] = -INFINITY;
         state->total_l[h] = 0.0f;
     }
-}
-
-/* The kernel in front has ended; the next one may start. Once in a block. */
-DEVICE void attention_wait_for_q(bool *is_ready)
-{
-    if (!*is_ready) {
-        dependencies_wait();
-        dependents_launch();
-    }
-    *is_ready = true;
 }

@@ -47,7 +47,14 @@ struct attention_form {
     static constexpr uint32_t Q_BYTES = UNITS > 1 ? K_STEPS *WARP_LANES * 16 : 0;
     static constexpr uint32_t PIECE_AT = Q_AT + Q_BYTES;
     static constexpr uint32_t PIECE_BYTES = UNITS > 1 ? 80 : 0; /* struct attention_piece */
-    static constexpr uint32_t UNIT_BYTES = PIECE_AT + PIECE_BYTES;
+    /* Turned q, and the new key and value (attention_turn.h). Rows of q are apart by a piece, for the banks.
+     */
+    static constexpr bool TURNS = WARPS_M == 1 && UNITS == 1;
+    static constexpr uint32_t TURNED_AT = PIECE_AT + PIECE_BYTES;
+    static constexpr uint32_t TURNED_ROW = DIM * 2 + 16;
+    static constexpr uint32_t NEW_AT = TURNED_AT + (TURNS ? ROWS * TURNED_ROW : 0);
+    static constexpr uint32_t NEW_BYTES = TURNS ? DIM * KV_BYTES : 0; /* of a key or a value */
+    static constexpr uint32_t UNIT_BYTES = NEW_AT + 2 * NEW_BYTES;
     static constexpr uint32_t SHARED_BYTES = UNITS * UNIT_BYTES;
 
     static_assert(TILE_BLOCKS == 4, "entries of a block table are read by four");
@@ -227,11 +234,14 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, uint32_
 
 /* ---- Loads ---- */
 
+enum { ATTENTION_NO_KEY = 0xffffffffu };
+
 /* The copies of K and V tiles: K of a tile, V of it, K of the next. */
 template <class FORM> struct attention_loader {
     uint32_t tile, slot;
     bool is_v;
-    vec16 blocks; /* of the tile */
+    uint32_t new_key; /* position of the key that is not in the cache yet, or NO_KEY */
+    vec16 blocks;     /* of the tile */
     const uint32_t *table;
     const uint8_t *keys; /* of the KV head in block 0, the piece that this thread begins with */
     uint32_t block_bytes;
@@ -249,6 +259,7 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
     loader->tile = piece.tile;
     loader->slot = 0;
     loader->is_v = false;
+    loader->new_key = ATTENTION_NO_KEY;
     loader->table =
         args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
     loader->keys = args.kv.blocks + piece.kv_head * 2 * FORM::BLOCK_BYTES + attention_thread<FORM>() * 16;
@@ -256,8 +267,8 @@ DEVICE void attention_start_loader(const struct attention_tile_args &args,
     attention_look_up_blocks<FORM>(loader);
 }
 
-/* The tile's copies of this thread. whole: every key is seen by some row; else those that no row sees become
- * zeros, since whatever lies there must not reach a sum. */
+/* The tile's copies of this thread. whole: every key is seen by some row and in the cache; else those that no
+ * row sees become zeros, since whatever lies there must not reach a sum. */
 template <class FORM, bool whole>
 DEVICE void attention_copy_tile(const struct attention_piece &piece, const attention_loader<FORM> *loader)
 {
@@ -275,6 +286,8 @@ DEVICE void attention_copy_tile(const struct attention_piece &piece, const atten
             uint32_t key =
                 first_key + i * CUDA_KV_BLOCK_TOKENS + (j + attention_thread<FORM>()) / FORM::KV_PIECES;
             bool seen = whole || key <= piece.seen_last - piece.seen_first;
+            if (FORM::TURNS && !whole && key == loader->new_key - piece.seen_first)
+                continue; /* attention_place_new */
             copy_async_16(to + i * FORM::BLOCK_BYTES + j * 16, from + j * 16, seen ? 16 : 0);
         }
     }
@@ -286,7 +299,8 @@ DEVICE void attention_load_next(const struct attention_piece &piece, attention_l
 {
     if (loader->tile < piece.tile_end) {
         uint32_t first = loader->tile * FORM::KEYS;
-        if (first >= piece.seen_first && first + FORM::KEYS - 1 <= piece.seen_last)
+        bool is_new = FORM::TURNS && loader->new_key / FORM::KEYS == loader->tile;
+        if (first >= piece.seen_first && first + FORM::KEYS - 1 <= piece.seen_last && !is_new)
             attention_copy_tile<FORM, true>(piece, loader);
         else
             attention_copy_tile<FORM, false>(piece, loader);

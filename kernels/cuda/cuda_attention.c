@@ -143,6 +143,12 @@ static const struct attention_kernel *small_kernel(const struct cuda_backend *cu
     return attention_kernel_find(head_dim, element_bytes, ATTENTION_SMALL);
 }
 
+bool cuda_attention_turns(const struct cuda_backend *cuda, const struct step *step, const struct kv *kv)
+{
+    return step->n_rows == step->n_seqs && cuda->attention_small && !cuda->attention_large &&
+           cuda->rows_max < WARPS_ROWS_MIN && kv->cache.element_bytes <= 2;
+}
+
 void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
                     const struct attention_params *params, const struct kv *kv, struct act *out)
 {
@@ -156,7 +162,12 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
     struct cuda_backend *cuda = cuda_of(backend);
     const struct backend_needs *needs = &cuda->needs;
     const struct attention_kernel *small = small_kernel(cuda, shape->head_dim, kv->cache.element_bytes);
+    struct cuda_turn turn = cuda->turn;
+    bool turns = turn.kv == kv && turn.qkv == qkv;
+    if (turns)
+        cuda->turn.kv = NULL;
     if (qkv->f32 || small == NULL) {
+        ASSERT(!turns);
         launch_simple(cuda, qkv, params, kv, out);
         return;
     }
@@ -176,6 +187,8 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
         .window = params->window,
         .soft_cap = params->soft_cap,
         .kv = kv->cache,
+        .cosines = turns ? turn.args.cosines : NULL,
+        .sines = turns ? turn.args.sines : NULL,
         .partial_o = scratch.partial_o,
         .partial_ml = scratch.partial_ml,
         .arrivals = scratch.arrivals,

@@ -63,6 +63,9 @@ struct run_options {
     /* The launch in front, which writes q and the keys of the step's rows, is still under way. */
     bool is_early;
     bool claims_old_keys; /* all items do, rightly or not */
+    /* The kernel turns q, by nothing, and writes the rows' keys and values, which must come out as they were.
+     * A row of a sequence each; no large items. */
+    bool turns;
 };
 
 /* out: [rows of the step][width] bf16. Returns the work list's counts. */
