@@ -4,31 +4,38 @@
 #include "kernels/cuda/attention_finish.h"
 #include "kernels/cuda/attention_products.h"
 
-/* The thread's two rows: which keys they see, and q. Rows that are missing see all: the least work, and
- * nobody reads them. */
+/* Which keys the thread's row h sees, pair `pair` of the piece. One that is missing sees all: the least work,
+ * and nobody reads it. */
+template <class FORM>
+DEVICE void attention_find_seen(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                uint32_t pair, uint32_t h, attention_state<FORM> *state)
+{
+    bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
+    state->first[h] = 0;
+    state->n_seen[h] = 0xffffffffu;
+    if (pair < piece.n_pairs && (!listed || args.window > 0)) {
+        uint32_t position = attention_position(args, piece, attention_row(args, piece, pair));
+        state->first[h] = attention_first_key(args.window, position);
+        state->n_seen[h] = position - state->first[h] + 1;
+    }
+    state->total_m[h] = -INFINITY;
+    state->total_l[h] = 0.0f;
+}
+
+/* The thread's two rows: which keys they see, and q. */
 template <class FORM>
 DEVICE void attention_find_rows(const struct attention_tile_args &args, const struct attention_piece &piece,
                                 attention_state<FORM> *state)
 {
-    bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
         uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         const uint16_t *q = NULL;
-        state->first[h] = 0;
-        state->n_seen[h] = 0xffffffffu;
-        if (pair < piece.n_pairs) {
-            uint32_t row = attention_row(args, piece, pair);
-            q = args.qkv + (size_t)row * args.qkv_stride + attention_head(piece, pair) * FORM::DIM;
-            if (!listed || args.window > 0) {
-                uint32_t position = attention_position(args, piece, row);
-                state->first[h] = attention_first_key(args.window, position);
-                state->n_seen[h] = position - state->first[h] + 1;
-            }
-        }
+        if (pair < piece.n_pairs)
+            q = args.qkv + (size_t)attention_row(args, piece, pair) * args.qkv_stride +
+                attention_head(piece, pair) * FORM::DIM;
+        attention_find_seen<FORM>(args, piece, pair, h, state);
         attention_load_q<FORM>(q, h, state);
-        state->total_m[h] = -INFINITY;
-        state->total_l[h] = 0.0f;
     }
 }
 

@@ -19,6 +19,7 @@ struct attention_form {
     static constexpr uint32_t DIM = DIM_, KV_BYTES = KV_BYTES_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_,
                               SLOTS = SLOTS_, UNITS = UNITS_;
     static constexpr uint32_t THREADS = 32 * WARPS_M * WARPS_N; /* of a unit */
+    static constexpr bool HAS_LOADERS = false;                  /* warps of the block that are of no unit */
     static constexpr uint32_t ROWS = 16 * WARPS_M;
     static constexpr uint32_t KEYS = ATTENTION_TILE_KEYS;
     static constexpr uint32_t SPLIT_TILES = CUDA_KV_SPLIT_TOKENS / KEYS;
@@ -80,10 +81,14 @@ template <class FORM> DEVICE uint8_t *attention_shared(void)
     return shared_dynamic() + attention_unit<FORM>() * FORM::UNIT_BYTES;
 }
 
+enum { ATTENTION_UNIT_BARRIER = 1, ATTENTION_LOADERS_BARRIER = 2 };
+
 /* Waits for the unit's threads. */
 template <class FORM> DEVICE void attention_sync(void)
 {
-    if constexpr (FORM::UNITS == 1)
+    if constexpr (FORM::HAS_LOADERS)
+        barrier_named(ATTENTION_UNIT_BARRIER, FORM::THREADS);
+    else if constexpr (FORM::UNITS == 1)
         barrier();
     else
         warp_sync();
@@ -223,6 +228,16 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, uint32_
     piece->tile = piece->seen_first / FORM::KEYS;
     piece->tile_end = piece->seen_last / FORM::KEYS + 1;
     return piece->seen_first <= piece->seen_last;
+}
+
+/* Pieces of the items that this form is for. */
+template <class FORM> DEVICE uint32_t attention_count_pieces(const struct attention_tile_args &args)
+{
+    const struct attention_group *group = attention_group_of(args);
+    constexpr bool is_small = FORM::WARPS_M == 1;
+    uint32_t rows_max = is_small ? group->small_rows : group->large_rows;
+    uint32_t n_parts = ceil_div(rows_max * (args.n_heads / args.kv.n_kv_heads), FORM::ROWS);
+    return n_parts * (is_small ? group->n_small : group->n_large) * args.kv.n_kv_heads;
 }
 
 /* ---- Loads ---- */

@@ -16,6 +16,16 @@ static bool has_tile_kernels(const struct cuda_backend *cuda, uint32_t head_dim)
     return !cuda->f32 && attention_kernel_find(head_dim, 2, ATTENTION_SMALL) != NULL;
 }
 
+/* Of large items; NULL: none for that shape. Those for bf16 and e4m3 have the same pairs. */
+static const struct attention_kernel *large_kernel(const struct cuda_backend *cuda, uint32_t head_dim,
+                                                   uint32_t element_bytes)
+{
+    const struct attention_kernel *wgmma = attention_kernel_find(head_dim, element_bytes, ATTENTION_WGMMA);
+    if (wgmma != NULL && cuda->properties->capability == 90)
+        return wgmma;
+    return attention_kernel_find(head_dim, element_bytes, ATTENTION_LARGE);
+}
+
 static uint32_t max_splits(const struct backend_needs *needs)
 {
     return (uint32_t)div_up(needs->step.blocks_per_seq, CUDA_KV_SPLIT_BLOCKS);
@@ -29,11 +39,13 @@ static size_t partial_bytes(const struct backend_needs *needs)
 static struct attention_limits limits_of(const struct cuda_backend *cuda, const struct backend_needs *needs)
 {
     size_t n = (size_t)needs->step.seqs * max_splits(needs), most = PARTIALS_BYTES_MAX / partial_bytes(needs);
+    const struct attention_kernel *large = large_kernel(cuda, needs->qkv.head_dim, 2);
     return (struct attention_limits){
         .heads_per_kv = needs->qkv.n_heads / needs->qkv.n_kv_heads,
         .n_kv_heads = needs->qkv.n_kv_heads,
+        .large_pairs = large->pairs,
         .n_partials = (uint32_t)(n < most ? n : most),
-        .blocks_wanted = 2 * cuda->properties->n_multiprocessors,
+        .blocks_wanted = large->blocks * cuda->properties->n_multiprocessors,
         .shares_prefixes = true,
     };
 }
@@ -183,6 +195,5 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
     if (cuda->attention_small)
         launch_tiles(cuda, small, &args);
     if (cuda->attention_large)
-        launch_tiles(cuda, attention_kernel_find(shape->head_dim, kv->cache.element_bytes, ATTENTION_LARGE),
-                     &args);
+        launch_tiles(cuda, large_kernel(cuda, shape->head_dim, kv->cache.element_bytes), &args);
 }

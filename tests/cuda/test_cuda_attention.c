@@ -310,6 +310,7 @@ static void test_plans_cover_all(void **state)
     for (int i = 0; i < 2000; i++) {
         struct attention_limits limits = {.heads_per_kv = 1 + rng_below(&rng, 8),
                                           .n_kv_heads = 1 + rng_below(&rng, 8),
+                                          .large_pairs = 32u << rng_below(&rng, 3),
                                           .n_partials = rng_below(&rng, 2) ? rng_below(&rng, 200) : 4096,
                                           .blocks_wanted = rng_below(&rng, 300),
                                           .shares_prefixes = rng_below(&rng, 4) > 0};
