@@ -38,11 +38,9 @@ struct op_bench {
 };
 
 static const char *const NAMES[OP_KINDS] = {
-    [OP_LAYER_LINEARS] = "layer_linears",
-    [OP_ATTENTION_DECODE] = "attention_decode",
-    [OP_ATTENTION_PREFILL] = "attention_prefill",
-    [OP_ROPE_KV_WRITE] = "rope_kv_write",
-    [OP_ADD_NORM] = "add_norm",
+    [OP_LAYER_LINEARS] = "layer_linears",       [OP_ATTENTION_DECODE] = "attention_decode",
+    [OP_ATTENTION_SHARED] = "attention_shared", [OP_ATTENTION_PREFILL] = "attention_prefill",
+    [OP_ROPE_KV_WRITE] = "rope_kv_write",       [OP_ADD_NORM] = "add_norm",
     [OP_ACTIVATION_MUL] = "activation_mul",
 };
 
@@ -121,19 +119,30 @@ static bool uses_weights(enum op_kind kind)
     return kind == OP_LAYER_LINEARS;
 }
 
+static bool decodes(enum op_kind kind)
+{
+    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED;
+}
+
+/* Tokens at the beginning that all sequences have in common: whole blocks. */
+static uint32_t shared_tokens(const struct op_bench_options *o, enum op_kind kind)
+{
+    return kind == OP_ATTENTION_SHARED ? o->context * 2 / 3 / OP_BLOCK_TOKENS * OP_BLOCK_TOKENS : 0;
+}
+
 static bool uses_kv(enum op_kind kind)
 {
-    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
+    return decodes(kind) || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
 }
 
 static uint32_t longest(const struct op_bench *b)
 {
-    return b->kind == OP_ATTENTION_DECODE ? b->options->context : b->capacity.rows;
+    return decodes(b->kind) ? b->options->context : b->capacity.rows;
 }
 
 static struct kv_desc kv_shape(const struct op_bench *b)
 {
-    uint32_t n_seqs = b->kind == OP_ATTENTION_DECODE ? b->capacity.seqs : 1;
+    uint32_t n_seqs = decodes(b->kind) ? b->capacity.seqs : 1;
     return (struct kv_desc){.dtype = b->options->kv_dtype,
                             .n_blocks = n_seqs * b->capacity.blocks_per_seq,
                             .block_tokens = OP_BLOCK_TOKENS,
@@ -331,8 +340,10 @@ static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
                                             .n_context = length,
                                             .sampling_slot = STEP_NO_SLOT,
                                             .adapter_slot = STEP_NO_SLOT};
-        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++)
-            step_block_table(step, 0, seq)[i] = seq * b->capacity.blocks_per_seq + i;
+        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++) {
+            bool is_shared = (i + 1) * OP_BLOCK_TOKENS <= shared_tokens(b->options, b->kind);
+            step_block_table(step, 0, seq)[i] = (is_shared ? 0 : seq) * b->capacity.blocks_per_seq + i;
+        }
     }
 }
 
@@ -361,6 +372,7 @@ static void run_op(struct op_bench *b, uint32_t layer)
         run_linears(b, layer);
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
         b->ops->attention(b->backend, b->step, acts->qkv, &attention, b->kv[layer], acts->attention);
         break;
@@ -440,7 +452,9 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
     const struct op_bench_options *o = b->options;
     double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate;
     double q = (double)q_width(&o->qkv), qkv = (double)qkv_width(&o->qkv);
-    double keys = b->kind == OP_ATTENTION_DECODE ? n * o->context : n * (n + 1) / 2;
+    double keys = decodes(b->kind) ? n * o->context : n * (n + 1) / 2;
+    double shared = shared_tokens(o, b->kind),
+           kept = decodes(b->kind) ? shared + n * (o->context - shared) : n;
     switch (b->kind) {
     case OP_LAYER_LINEARS:
         out->bytes = (double)b->weight_bytes + 2 * n * (2 * hidden + q + feed + qkv + 2 * hidden + 2 * feed);
@@ -448,8 +462,9 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
         out->footprint_bytes = (double)b->weight_bytes * o->n_layers;
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
-        out->footprint_bytes = (b->kind == OP_ATTENTION_DECODE ? keys : n) * kv_token_bytes(o);
+        out->footprint_bytes = kept * kv_token_bytes(o);
         out->bytes = out->footprint_bytes + 2 * n * 2 * q;
         out->footprint_bytes *= o->n_layers;
         out->flops = 4 * keys * q;
@@ -483,7 +498,7 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
                    size_t n_rows, struct op_bench_result *results)
 {
     uint32_t most = rows[n_rows - 1], capacity = most + OP_FILL_EXTRA_ROWS;
-    uint32_t tokens = kind == OP_ATTENTION_DECODE ? options->context : capacity;
+    uint32_t tokens = decodes(kind) ? options->context : capacity;
     struct op_bench b = {
         .options = options,
         .kind = kind,
@@ -497,12 +512,12 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
     if (options->n_layers > OP_LAYERS_MAX)
         return err_new(ERR_INVALID_ARGUMENT, "--layers %u exceeds %d", options->n_layers, OP_LAYERS_MAX);
     err_t e = open_bench(&b);
-    if (e.code == ERR_OK && kind == OP_ATTENTION_DECODE)
+    if (e.code == ERR_OK && decodes(kind))
         fill_kv(&b, most, options->context);
     if (e.code == ERR_OK && kind == OP_ATTENTION_PREFILL)
         fill_kv(&b, 1, most);
     for (size_t i = 0; i < n_rows && e.code == ERR_OK; i++) {
-        if (kind == OP_ATTENTION_DECODE)
+        if (decodes(kind))
             set_decode_step(&b, rows[i], options->context);
         else
             set_step(&b, 0, rows[i], capacity);
