@@ -93,10 +93,10 @@ struct attention_work {
 
 /* Those for sm_90a: F(x, KV type, head_dim, bytes of a KV element, threads, shared memory in bytes). */
 #define ATTENTION_FORMS_WGMMA(F, x)                                                                          \
-    F(x, bf16, 64, 2, 384, 92832)                                                                            \
-    F(x, bf16, 128, 2, 384, 223904)                                                                          \
-    F(x, e4m3, 64, 1, 512, 92832)                                                                            \
-    F(x, e4m3, 128, 1, 512, 223904)
+    F(x, bf16, 64, 2, 384, 94960)                                                                            \
+    F(x, bf16, 128, 2, 384, 226032)                                                                          \
+    F(x, e4m3, 64, 1, 384, 86768)                                                                            \
+    F(x, e4m3, 128, 1, 384, 217840)
 
 #define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
     K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")

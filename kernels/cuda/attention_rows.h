@@ -14,7 +14,7 @@ DEVICE void attention_find_seen(const struct attention_tile_args &args, const st
     state->first[h] = 0;
     state->n_seen[h] = 0xffffffffu;
     if (pair < piece.n_pairs && (!listed || args.window > 0)) {
-        uint32_t position = attention_position(args, piece, attention_row(args, piece, pair));
+        uint32_t position = attention_position(args, piece, attention_pair_of<FORM>(args, piece, pair).row);
         state->first[h] = attention_first_key(args.window, position);
         state->n_seen[h] = position - state->first[h] + 1;
     }
@@ -31,9 +31,10 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
     for (uint32_t h = 0; h < 2; h++) {
         uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         const uint16_t *q = NULL;
-        if (pair < piece.n_pairs)
-            q = args.qkv + (size_t)attention_row(args, piece, pair) * args.qkv_stride +
-                attention_head(piece, pair) * FORM::DIM;
+        if (pair < piece.n_pairs) {
+            struct attention_pair of = attention_pair_of<FORM>(args, piece, pair);
+            q = args.qkv + (size_t)of.row * args.qkv_stride + of.head * FORM::DIM;
+        }
         attention_find_seen<FORM>(args, piece, pair, h, state);
         attention_load_q<FORM>(q, h, state);
     }

@@ -95,7 +95,7 @@ template <class FORM> DEVICE void attention_sync(void)
 }
 
 struct attention_piece {
-    uint32_t index; /* of all pieces */
+    uint32_t index; /* of all pieces; with loaders: of the block's */
     struct attention_item item;
     uint32_t kv_head, heads_per_kv;
     uint32_t first_pair, n_pairs;   /* (row, head of the group), rows outermost, of the item */
@@ -166,11 +166,34 @@ DEVICE uint32_t attention_item_row(const struct attention_tile_args &args, const
     return attention_words(args, attention_group_of(args)->listed_rows)[row];
 }
 
-/* Row of the step and head of a pair of the piece. */
-DEVICE uint32_t attention_row(const struct attention_tile_args &args, const struct attention_piece &piece,
-                              uint32_t pair)
+/* Row of the step and query head of a pair of a piece. */
+struct attention_pair {
+    uint32_t row, head;
+};
+
+DEVICE struct attention_pair attention_find_pair(const struct attention_tile_args &args,
+                                                 const struct attention_piece &piece, uint32_t pair)
 {
-    return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
+    uint32_t at = piece.first_pair + pair, heads = piece.heads_per_kv;
+    return {attention_item_row(args, piece.item, at / heads), piece.kv_head * heads + at % heads};
+}
+
+/* Where loaders keep it, of two pieces. */
+template <class FORM>
+DEVICE struct attention_pair *attention_kept_pair(const struct attention_piece &piece, uint32_t pair)
+{
+    return (struct attention_pair *)(attention_shared<FORM>() + FORM::PAIRS_AT) +
+           piece.index % 2 * FORM::ROWS + pair;
+}
+
+template <class FORM>
+DEVICE struct attention_pair attention_pair_of(const struct attention_tile_args &args,
+                                               const struct attention_piece &piece, uint32_t pair)
+{
+    if constexpr (FORM::HAS_LOADERS)
+        return *attention_kept_pair<FORM>(piece, pair);
+    else
+        return attention_find_pair(args, piece, pair);
 }
 
 /* Of a row of the piece. */
@@ -179,11 +202,6 @@ DEVICE uint32_t attention_position(const struct attention_tile_args &args,
 {
     bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
     return listed ? args.step->rows[row].position : row - piece.item.first_row + piece.item.low;
-}
-
-DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)
-{
-    return piece.kv_head * piece.heads_per_kv + (piece.first_pair + pair) % piece.heads_per_kv;
 }
 
 /* First key that a row at that position sees. */

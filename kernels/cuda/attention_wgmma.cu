@@ -6,9 +6,9 @@ template <class FORM> DEVICE void attention_wgmma_start(attention_barriers<FORM>
 {
     if (thread_x() == 0) {
         for (uint32_t i = 0; i < FORM::STAGES; i++) {
-            mbarrier_init(&barriers->keys[i].full, FORM::TEAM_WARPS);
+            mbarrier_init(&barriers->keys[i].full, 1);
             mbarrier_init(&barriers->keys[i].empty, FORM::CONSUMER_WARPS);
-            mbarrier_init(&barriers->values[i].full, FORM::TEAM_WARPS);
+            mbarrier_init(&barriers->values[i].full, 1);
             mbarrier_init(&barriers->values[i].empty, FORM::CONSUMER_WARPS);
         }
         mbarrier_init(&barriers->q.full, FORM::LOADER_WARPS);

@@ -15,33 +15,36 @@
 
 enum { ATTENTION_WARPGROUP_PAIRS = 64, ATTENTION_ROW_BYTES = 128 /* of a swizzled tile */ };
 
-/* Shared memory: merged splits, stages of keys, stages of values, q, what attention_arrive needs, the pieces
- * under way. A tile is [parts of 128 bytes of a key][64 keys][128 bytes], swizzled; one of values has a part
- * of ones behind it. */
+/* Shared memory: merged splits, stages of keys, stages of values, codes under way, q, what attention_arrive
+ * needs, the pieces under way. A tile is [parts of 128 bytes of a key][64 keys][128 bytes], swizzled; one of
+ * values has a part of ones behind it. */
 template <uint32_t DIM_, uint32_t KV_BYTES_>
 struct attention_wgmma_form : attention_form<DIM_, KV_BYTES_, 8, 1, 2> {
     typedef attention_form<DIM_, KV_BYTES_, 8, 1, 2> base;
     static constexpr bool HAS_LOADERS = true;
-    /* A team of warps loads every fourth tile of keys or values. e4m3 needs more of them, since codes become
-     * bf16 on their way. No more than stages of either: one then never waits for a phase of `empty` two
-     * ahead. */
-    static constexpr uint32_t STAGES = 3, TEAMS = 4, TEAM_WARPS = KV_BYTES_ == 1 ? 2 : 1;
-    static constexpr uint32_t LOADER_WARPS = TEAMS * TEAM_WARPS, LOADER_THREADS = 32 * LOADER_WARPS;
+    /* A warp loads every second tile of keys or of values. No fewer stages than warps that fill them: one
+     * then never waits for a phase of `empty` two ahead. e4m3 has fewer, since codes are under way elsewhere.
+     */
+    static constexpr uint32_t STAGES = KV_BYTES_ == 1 ? 2 : 3, LOADER_WARPS = 4, TILE_STEP = LOADER_WARPS / 2;
+    static constexpr uint32_t LOADER_THREADS = 32 * LOADER_WARPS;
     static constexpr uint32_t BLOCK_THREADS = base::THREADS + LOADER_THREADS;
     static constexpr uint32_t CONSUMER_WARPS = base::THREADS / 32;
-    static constexpr int LOADER_REGISTERS = KV_BYTES_ == 1 ? 48 : 40; /* of 65,536 */
-    static constexpr int CONSUMER_REGISTERS = KV_BYTES_ == 1 ? 208 : 232;
+    static constexpr int LOADER_REGISTERS = 80, CONSUMER_REGISTERS = 216; /* of 65,536 */
     static constexpr uint32_t SUMS = (DIM_ + 8) / 2; /* of a thread; the last four are row sums */
 
     static constexpr uint32_t PART_BYTES = base::KEYS * ATTENTION_ROW_BYTES;
     static constexpr uint32_t KEYS_BYTES = DIM_ / 64 * PART_BYTES, VALUES_BYTES = KEYS_BYTES + PART_BYTES;
     static constexpr uint32_t KEYS_AT = base::TOTAL_BYTES, VALUES_AT = KEYS_AT + STAGES * KEYS_BYTES;
-    static constexpr uint32_t Q_AT = VALUES_AT + STAGES * VALUES_BYTES;
+    static constexpr uint32_t CODES_AT = VALUES_AT + STAGES * VALUES_BYTES;
+    static constexpr uint32_t CODES_BYTES = base::KEYS * DIM_; /* of a warp: of a tile */
+    static constexpr uint32_t Q_AT = CODES_AT + (KV_BYTES_ == 1 ? LOADER_WARPS * CODES_BYTES : 0);
     static constexpr uint32_t Q_PITCH = DIM_ * 2 + 16; /* eight rows in eight groups of banks */
     static constexpr uint32_t MAX_AT = Q_AT + base::ROWS * Q_PITCH;
-    static constexpr uint32_t PIECES_AT = MAX_AT + base::ROWS * 4;
-    static constexpr uint32_t PIECES = 2;
-    static constexpr uint32_t SHARED_BYTES = PIECES_AT + PIECES * 80;
+    static constexpr uint32_t PAIRS_AT =
+        MAX_AT + base::ROWS * 4; /* [2] pieces [ROWS] struct attention_pair */
+    static constexpr uint32_t PIECES_AT = PAIRS_AT + 2 * base::ROWS * 8;
+    static constexpr uint32_t PIECES = 3, PIECE_BYTES = 80;
+    static constexpr uint32_t SHARED_BYTES = PIECES_AT + PIECES * PIECE_BYTES;
     static constexpr uint32_t UNIT_BYTES = SHARED_BYTES;
 };
 
@@ -68,8 +71,9 @@ template <class FORM> DEVICE void attention_advance(struct attention_stage *stag
 /* The block's piece number n. */
 template <class FORM> DEVICE struct attention_piece *attention_piece_at(uint32_t n)
 {
-    static_assert(sizeof(struct attention_piece) <= 80);
-    return (struct attention_piece *)(attention_shared<FORM>() + FORM::PIECES_AT + n % FORM::PIECES * 80);
+    static_assert(sizeof(struct attention_piece) <= FORM::PIECE_BYTES);
+    return (struct attention_piece *)(attention_shared<FORM>() + FORM::PIECES_AT +
+                                      n % FORM::PIECES * FORM::PIECE_BYTES);
 }
 
 /* The warp has read what the handover is about. */
@@ -124,8 +128,8 @@ DEVICE void attention_start_scores(const attention_state<FORM> &state, uint32_t 
     wgmma_commit();
 }
 
-/* d += p . (v, 1) for the stage's values, asynchronously. */
-template <class FORM> DEVICE void attention_start_values(attention_consumer<FORM> *consumer)
+/* d = p . (v, 1) for the stage's values, or d += , asynchronously. */
+template <class FORM> DEVICE void attention_start_values(attention_consumer<FORM> *consumer, bool adds)
 {
     uint64_t values = shared_descriptor(attention_shared<FORM>() + FORM::VALUES_AT +
                                             consumer->values.index * FORM::VALUES_BYTES,
@@ -134,7 +138,7 @@ template <class FORM> DEVICE void attention_start_values(attention_consumer<FORM
     for (uint32_t step = 0; step < FORM::TILE_BLOCKS; step++)
         wgmma_bf16_m64k16<(int)FORM::DIM + 8, 1>(
             consumer->d, consumer->p[step],
-            descriptor_behind(values, step * CUDA_KV_BLOCK_TOKENS * ATTENTION_ROW_BYTES), true);
+            descriptor_behind(values, step * CUDA_KV_BLOCK_TOKENS * ATTENTION_ROW_BYTES), adds || step > 0);
     wgmma_commit();
 }
 
@@ -163,20 +167,18 @@ DEVICE void attention_take_probabilities(attention_consumer<FORM> *consumer,
         attention_read_p<FORM>(step, s, consumer->p[step]);
 }
 
-/* The sums so far, brought to a new maximum. */
+/* The sums so far, brought to a new maximum. Without a look at whether it is one: it mostly is. */
 template <class FORM> DEVICE void attention_decay_sums(float (&d)[FORM::SUMS], const float decay[2])
 {
-    if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
-        return; /* times 1 */
 #pragma unroll
     for (uint32_t i = 0; i < FORM::SUMS; i++)
         d[i] *= decay[i / 2 % 2];
 }
 
-/* The split's sums to their place; those of the next one begin at zero. */
+/* The split's sums to their place. */
 template <class FORM>
 DEVICE void attention_finish_split(const struct attention_tile_args &args,
-                                   const struct attention_piece &piece, float (&d)[FORM::SUMS],
+                                   const struct attention_piece &piece, const float (&d)[FORM::SUMS],
                                    attention_state<FORM> *state, uint32_t split, bool is_last)
 {
 #pragma unroll
@@ -186,14 +188,10 @@ DEVICE void attention_finish_split(const struct attention_tile_args &args,
         for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
             state->o[j][i] = d[4 * j + i];
     }
-    attention_lower<FORM>(state);
     if (piece.item.flags & ATTENTION_ITEM_PARTIAL)
         attention_keep_split<FORM>(args, piece, state, split);
     else
         attention_end_split<FORM>(state, split == piece.tile / FORM::SPLIT_TILES, is_last);
-#pragma unroll
-    for (uint32_t i = 0; i < FORM::SUMS; i++)
-        d[i] = 0.0f;
 }
 
 /* Begins a split: its maxima start from nothing, those of the one before are kept for its end. */
@@ -207,6 +205,11 @@ DEVICE void attention_change_split(attention_state<FORM> *state, attention_consu
     }
 }
 
+template <class FORM> DEVICE void attention_await_values(const attention_consumer<FORM> *consumer)
+{
+    mbarrier_wait(&consumer->barriers->values[consumer->values.index].full, consumer->values.phase);
+}
+
 /* Tile `tile`, whose probabilities are there, and the scores of the next one. */
 template <class FORM>
 DEVICE void attention_wide_tile(const struct attention_tile_args &args, const struct attention_piece &piece,
@@ -217,29 +220,29 @@ DEVICE void attention_wide_tile(const struct attention_tile_args &args, const st
     struct attention_handover *keys = &consumer->barriers->keys[consumer->keys.index];
     struct attention_handover *values = &consumer->barriers->values[consumer->values.index];
     bool ends_split = (tile + 1) % FORM::SPLIT_TILES == 0;
-    mbarrier_wait(&values->full, consumer->values.phase);
     mbarrier_wait(&keys->full, consumer->keys.phase);
     wgmma_hold(consumer->p);
     wgmma_hold(consumer->d);
     wgmma_fence();
     attention_start_scores<FORM>(*state, consumer->keys.index, s);
-    attention_start_values<FORM>(consumer);
+    attention_start_values<FORM>(consumer, tile % FORM::SPLIT_TILES != 0 && tile != piece.tile);
     wgmma_wait<1>();
     wgmma_hold(attention_flat(s));
     attention_release(keys);
     if (ends_split)
         attention_change_split<FORM>(state, consumer);
     attention_wide_softmax<FORM>(args, piece, *state, consumer, tile + 1, s, decay);
+    attention_advance<FORM>(&consumer->values);
+    wgmma_hold(attention_flat(s)); /* the compiler would compute them behind the wait */
+    attention_await_values<FORM>(consumer);
     wgmma_wait<0>();
     wgmma_hold(consumer->d);
     attention_release(values);
     attention_take_probabilities<FORM>(consumer, s);
     attention_advance<FORM>(&consumer->keys);
-    attention_advance<FORM>(&consumer->values);
     if (ends_split)
         attention_finish_split<FORM>(args, piece, consumer->d, state, tile / FORM::SPLIT_TILES, false);
-    else
-        attention_decay_sums<FORM>(consumer->d, decay);
+    attention_decay_sums<FORM>(consumer->d, decay);
 }
 
 /* The warpgroup's pairs of a piece. */
@@ -259,6 +262,7 @@ DEVICE void attention_wide_piece(const struct attention_tile_args &args, const s
     wgmma_hold(attention_flat(s));
     attention_release(keys);
     attention_advance<FORM>(&consumer->keys);
+    attention_await_values<FORM>(consumer);
     uint32_t tile = piece.tile, last = piece.tile_end - 1;
     attention_wide_softmax<FORM>(args, piece, state, consumer, tile, s, decay);
     attention_take_probabilities<FORM>(consumer, s);
@@ -266,9 +270,8 @@ DEVICE void attention_wide_piece(const struct attention_tile_args &args, const s
     for (; tile < last; tile++)
         attention_wide_tile<FORM>(args, piece, &state, consumer, tile);
     struct attention_handover *values = &consumer->barriers->values[consumer->values.index];
-    mbarrier_wait(&values->full, consumer->values.phase);
     wgmma_fence();
-    attention_start_values<FORM>(consumer);
+    attention_start_values<FORM>(consumer, tile % FORM::SPLIT_TILES != 0 && tile != piece.tile);
     wgmma_wait<0>();
     wgmma_hold(consumer->d);
     attention_release(values);

@@ -6,33 +6,39 @@
 
 /* Of a loader's warp. */
 struct attention_loading {
-    uint32_t warp, team, member; /* of the loaders; of its team */
-    uint32_t n_tiles;            /* of the pieces before */
-    bool is_ready;               /* the kernel in front is known to have ended */
+    uint32_t warp;         /* of the loaders */
+    uint32_t n_tiles;      /* of the pieces before */
+    bool is_ready;         /* the kernel in front is known to have ended */
+    bool has_asked, has_q; /* of this piece: for its share of q, and that is there */
 };
 
 /* ---- Pieces ---- */
 
-/* The block's next piece, from its turn number *turn on; n_pairs 0: there is none. Items come with the
+/* The block's piece number n, from its turn *turn on; n_pairs 0: there is none. Items come with the
  * longest first: every other round of the blocks goes backwards, so that all of them have about as much to
  * do. */
 template <class FORM>
 DEVICE void attention_next_piece(const struct attention_tile_args &args, uint32_t n_pieces, uint32_t *turn,
-                                 struct attention_piece *piece)
+                                 uint32_t n)
 {
+    struct attention_piece *piece = attention_piece_at<FORM>(n);
     while (*turn * grid_x() < n_pieces) {
         uint32_t in_round = *turn % 2 == 0 ? block_x() : grid_x() - 1 - block_x();
         uint32_t index = *turn * grid_x() + in_round;
         ++*turn;
-        if (index < n_pieces && attention_find_piece<FORM>(args, index, piece))
+        if (index < n_pieces && attention_find_piece<FORM>(args, index, piece)) {
+            piece->index = n;
             return;
+        }
     }
     piece->n_pairs = 0;
 }
 
 /* ---- q ---- */
 
-/* The warp's share of a piece's rows, [pair][Q_PITCH]; those that are missing become zeros. */
+/* The warp's share of a piece's rows, [pair][Q_PITCH], and whose they are; those that are missing become
+ * zeros.
+ */
 template <class FORM>
 DEVICE void attention_copy_q(const struct attention_tile_args &args, const struct attention_piece &piece,
                              uint32_t warp)
@@ -43,18 +49,21 @@ DEVICE void attention_copy_q(const struct attention_tile_args &args, const struc
     for (uint32_t i = lane_id() / PIECES; i < WARP_PAIRS; i += WARP_LANES / PIECES) {
         uint32_t pair = warp * WARP_PAIRS + i;
         const uint16_t *q = args.qkv;
-        if (pair < piece.n_pairs)
-            q += (size_t)attention_row(args, piece, pair) * args.qkv_stride +
-                 attention_head(piece, pair) * FORM::DIM + lane_id() % PIECES * 8;
+        if (pair < piece.n_pairs) {
+            struct attention_pair of = attention_find_pair(args, piece, pair);
+            q += (size_t)of.row * args.qkv_stride + of.head * FORM::DIM + lane_id() % PIECES * 8;
+            if (lane_id() % PIECES == 0)
+                *attention_kept_pair<FORM>(piece, pair) = of;
+        }
         copy_async_16_if(to + pair * FORM::Q_PITCH, q, pair < piece.n_pairs);
     }
 }
 
 /* ---- Keys and values ---- */
 
-/* Block `block` of 16 keys of a tile in bf16: a part of a key lies as wgmma's swizzle wants it. seen: keys
- * that are there, from the block's first on; the others become zeros, since whatever lies there must not
- * reach a sum. */
+/* Block `block` of 16 keys of a tile in bf16: a part of a key lies as wgmma's swizzle wants it. n_seen: keys
+ * that are there, first: of the block, from the first of them on; the others become zeros, since whatever
+ * lies there must not reach a sum. */
 template <class FORM>
 DEVICE void attention_copy_block_bf16(uint8_t *tile, uint32_t block, const uint8_t *from, uint32_t first,
                                       uint32_t n_seen)
@@ -69,165 +78,258 @@ DEVICE void attention_copy_block_bf16(uint8_t *tile, uint32_t block, const uint8
                          first + key + i * STEP_KEYS < n_seen);
 }
 
-/* The same in e4m3, by way of registers. A piece of 16 codes becomes two of bf16, its even and its odd ones
- * (attention_load_q). Eight lanes have four pieces of two keys: what they store lies in eight groups of
- * banks. */
+/* The same in e4m3. Codes come to where none but their lane reads them, and go from there to the tile as
+ * bf16: a piece of 16 becomes two, its even and its odd ones (attention_load_q). Eight lanes have four pieces
+ * of two keys, so that what they store lies in eight groups of banks. Step i of a tile is keys i * STEP_KEYS
+ * and on. */
 template <class FORM> struct attention_codes_lane {
     static constexpr uint32_t STEP_KEYS = WARP_LANES / FORM::KV_PIECES;
-    static constexpr uint32_t STEPS = CUDA_KV_BLOCK_TOKENS / STEP_KEYS;
+    static constexpr uint32_t STEPS = FORM::KEYS / STEP_KEYS, BLOCK_STEPS = CUDA_KV_BLOCK_TOKENS / STEP_KEYS;
     uint32_t piece, key; /* of a step */
+    uint8_t *codes;      /* [STEPS][WARP_LANES * 16] */
 };
 
-template <class FORM> DEVICE attention_codes_lane<FORM> attention_make_codes_lane(void)
+template <class FORM> DEVICE attention_codes_lane<FORM> attention_make_codes_lane(uint32_t warp)
 {
     uint32_t lane = lane_id();
+    uint8_t *codes = attention_shared<FORM>() + FORM::CODES_AT + warp * FORM::CODES_BYTES + lane * 16;
     if constexpr (FORM::KV_PIECES == 8)
-        return {(lane & 3) | (lane >> 3 & 1) << 2, (lane >> 2 & 1) | lane >> 4 << 1};
+        return {(lane & 3) | (lane >> 3 & 1) << 2, (lane >> 2 & 1) | lane >> 4 << 1, codes};
     else
-        return {lane & 3, lane >> 2};
+        return {lane & 3, lane >> 2, codes};
 }
 
+/* Asks for a step of a tile. from: of its block; first, n_seen: as above, of the tile. */
 template <class FORM>
-DEVICE void attention_load_codes(vec16 (&codes)[attention_codes_lane<FORM>::STEPS], const uint8_t *from,
+DEVICE void attention_copy_codes(const attention_codes_lane<FORM> &lane, uint32_t step, const uint8_t *from,
                                  uint32_t first, uint32_t n_seen)
 {
     typedef attention_codes_lane<FORM> lane_type;
-    lane_type lane = attention_make_codes_lane<FORM>();
-#pragma unroll
-    for (uint32_t i = 0; i < lane_type::STEPS; i++) {
-        uint32_t key = i * lane_type::STEP_KEYS + lane.key;
-        codes[i] = {};
-        if (first + key < n_seen)
-            codes[i] = load_cached_16(from + cuda_kv_piece_offset(FORM::KV_PIECES, key, lane.piece));
-    }
+    uint32_t key = step % lane_type::BLOCK_STEPS * lane_type::STEP_KEYS + lane.key;
+    copy_async_16_if(lane.codes + step * WARP_LANES * 16,
+                     from + cuda_kv_piece_offset(FORM::KV_PIECES, key, lane.piece),
+                     first + step * lane_type::STEP_KEYS + lane.key < n_seen);
 }
 
 template <class FORM>
-DEVICE void attention_store_codes(uint8_t *tile, uint32_t block,
-                                  const vec16 (&codes)[attention_codes_lane<FORM>::STEPS])
+DEVICE void attention_spread_codes(const attention_codes_lane<FORM> &lane, uint32_t step, uint8_t *tile)
 {
     typedef attention_codes_lane<FORM> lane_type;
-    lane_type lane = attention_make_codes_lane<FORM>();
+    vec16 codes = load_16(lane.codes + step * WARP_LANES * 16), even, odd;
 #pragma unroll
-    for (uint32_t i = 0; i < lane_type::STEPS; i++) {
-        uint32_t key = i * lane_type::STEP_KEYS + lane.key;
-        uint32_t at = lane.piece / 4 * FORM::PART_BYTES + ((lane.piece * 2 % 8) ^ (key & 7)) * 16 +
-                      (block * CUDA_KV_BLOCK_TOKENS + key) * ATTENTION_ROW_BYTES;
-        vec16 even, odd;
-#pragma unroll
-        for (uint32_t w = 0; w < 4; w++)
-            attention_split_e4m3(codes[i].w[w], &even.w[w], &odd.w[w]);
-        store_16(tile + at, even);
-        store_16(tile + (at ^ 16), odd);
-    }
+    for (uint32_t w = 0; w < 4; w++)
+        attention_split_e4m3(codes.w[w], &even.w[w], &odd.w[w]);
+    uint32_t key = step * lane_type::STEP_KEYS + lane.key;
+    uint32_t at = lane.piece / 4 * FORM::PART_BYTES + ((lane.piece * 2 % 8) ^ (key & 7)) * 16 +
+                  key * ATTENTION_ROW_BYTES;
+    store_16(tile + at, even);
+    store_16(tile + (at ^ 16), odd);
 }
 
-/* The warp's share of a tile: of its four blocks. part: the KV head's keys or values in block 0. first,
- * n_seen: as above, of the tile. */
-template <class FORM>
-DEVICE void attention_load_tile(uint8_t *tile, const uint8_t *part, size_t block_bytes, const vec16 &blocks,
-                                uint32_t member, uint32_t first, uint32_t n_seen)
-{
-    constexpr uint32_t N = FORM::TILE_BLOCKS / FORM::TEAM_WARPS;
-    if constexpr (FORM::KV_BYTES == 2) {
-#pragma unroll
-        for (uint32_t i = 0; i < N; i++)
-            attention_copy_block_bf16<FORM>(tile, i, part + blocks.w[i] * block_bytes,
-                                            first + i * CUDA_KV_BLOCK_TOKENS, n_seen);
-    } else {
-        vec16 codes[N][attention_codes_lane<FORM>::STEPS];
-#pragma unroll
-        for (uint32_t i = 0; i < N; i++) {
-            uint32_t block = member == 0 ? blocks.w[i] : blocks.w[i + N];
-            attention_load_codes<FORM>(codes[i], part + block * block_bytes,
-                                       first + (member * N + i) * CUDA_KV_BLOCK_TOKENS, n_seen);
-        }
-#pragma unroll
-        for (uint32_t i = 0; i < N; i++)
-            attention_store_codes<FORM>(tile, member * N + i, codes[i]);
-    }
-}
+/* ---- Handing over ---- */
 
-/* q of a piece, once the kernel in front has ended. */
-template <class FORM>
-DEVICE void attention_ask_for_q(const struct attention_tile_args &args, const struct attention_piece &piece,
-                                struct attention_loading *loading)
-{
-    attention_wait_for_q(&loading->is_ready);
-    attention_copy_q<FORM>(args, piece, loading->warp);
-}
-
-/* What the warp copied and stored is there for those who wait at `full`. */
+/* What the warp stored, and copied and waited for, is there for those who wait at `full`. */
 DEVICE void attention_hand_over(struct attention_handover *handover)
 {
-    copy_async_wait(0);
     fence_async_proxy();
     warp_sync();
     if (lane_id() == 0)
         mbarrier_arrive(&handover->full);
 }
 
-/* The warp's share of a piece. */
+/* The warp's share of q, once the kernel in front has ended. */
 template <class FORM>
-DEVICE void attention_load_piece(const struct attention_tile_args &args, const struct attention_piece &piece,
-                                 attention_barriers<FORM> *barriers, struct attention_loading *loading)
+DEVICE void attention_ask_for_q(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                struct attention_loading *loading)
 {
-    const uint32_t *table =
-        args.step->block_tables[args.kv.group] + (size_t)piece.item.seq * args.step->blocks_per_seq;
-    bool is_v = loading->team % 2;
-    const uint8_t *part = args.kv.blocks + (piece.kv_head * 2 + is_v) * FORM::BLOCK_BYTES;
-    size_t block_bytes = args.kv.n_kv_heads * 2 * FORM::BLOCK_BYTES;
-    uint32_t n_seen = piece.seen_last - piece.seen_first + 1;
+    if (loading->has_asked)
+        return;
+    attention_wait_for_q(&loading->is_ready);
+    attention_copy_q<FORM>(args, piece, loading->warp);
+    copy_async_commit();
+    loading->has_asked = true;
+}
+
+/* Once that share has come. */
+template <class FORM>
+DEVICE void attention_hand_over_q(attention_barriers<FORM> *barriers, struct attention_loading *loading)
+{
+    if (!loading->has_q)
+        attention_hand_over(&barriers->q);
+    loading->has_q = true;
+}
+
+/* ---- Tiles ---- */
+
+/* What a warp loads of a piece: keys or values of every second tile. */
+template <class FORM> struct attention_share {
+    const uint32_t *table;
+    const uint8_t *part; /* the KV head's keys or values in block 0 */
+    size_t block_bytes;
+    struct attention_handover *stages;
+    uint8_t *tiles; /* of the stages */
+    uint32_t tile_bytes;
+    uint32_t seen_first, n_seen, tile_end;
+};
+
+template <class FORM>
+DEVICE attention_share<FORM>
+attention_share_of(const struct attention_tile_args &args, const struct attention_piece &piece,
+                   attention_barriers<FORM> *barriers, const struct attention_loading &loading)
+{
+    bool is_v = loading.warp % 2;
+    size_t at = (size_t)piece.item.seq * args.step->blocks_per_seq;
+    return {args.step->block_tables[args.kv.group] + at,
+            args.kv.blocks + (piece.kv_head * 2 + is_v) * FORM::BLOCK_BYTES,
+            args.kv.n_kv_heads * 2 * (size_t)FORM::BLOCK_BYTES,
+            is_v ? barriers->values : barriers->keys,
+            attention_shared<FORM>() + (is_v ? FORM::VALUES_AT : FORM::KEYS_AT),
+            is_v ? FORM::VALUES_BYTES : FORM::KEYS_BYTES,
+            piece.seen_first,
+            piece.seen_last - piece.seen_first + 1,
+            piece.tile_end};
+}
+
+template <class FORM> DEVICE vec16 attention_find_blocks(const attention_share<FORM> &share, uint32_t tile)
+{
+    uint32_t last = share.tile_end - 1;
+    return load_cached_16(share.table + (tile < last ? tile : last) * FORM::TILE_BLOCKS);
+}
+
+/* Waits until tile number `count` of the block has its stage for itself; returns the stage. */
+template <class FORM>
+DEVICE uint32_t attention_await_stage(const attention_share<FORM> &share, uint32_t count)
+{
+    uint32_t stage = count % FORM::STAGES;
+    if (count >= FORM::STAGES)
+        mbarrier_wait(&share.stages[stage].empty, (count / FORM::STAGES - 1) & 1);
+    return stage;
+}
+
+/* Tiles from `tile` on, of which that one is number `count` of the block, in bf16. ask: when the first is on
+ * its way; go_on: when it is there, and what was asked for. */
+template <class FORM, class ASK, class GO_ON>
+DEVICE void attention_load_bf16(const attention_share<FORM> &share, uint32_t tile, uint32_t count, ASK ask,
+                                GO_ON go_on)
+{
+#pragma unroll 1
+    for (; tile < share.tile_end; tile += FORM::TILE_STEP, count += FORM::TILE_STEP) {
+        vec16 blocks = attention_find_blocks<FORM>(share, tile);
+        uint32_t stage = attention_await_stage<FORM>(share, count);
+#pragma unroll
+        for (uint32_t i = 0; i < FORM::TILE_BLOCKS; i++)
+            attention_copy_block_bf16<FORM>(
+                share.tiles + stage * share.tile_bytes, i, share.part + blocks.w[i] * share.block_bytes,
+                tile * FORM::KEYS + i * CUDA_KV_BLOCK_TOKENS - share.seen_first, share.n_seen);
+        copy_async_commit();
+        ask();
+        copy_async_wait(0);
+        attention_hand_over(&share.stages[stage]);
+        go_on();
+    }
+}
+
+/* The same in e4m3. Codes of the next tile are asked for step by step, where those of this one have left. */
+template <class FORM, class ASK, class GO_ON>
+DEVICE void attention_load_e4m3(const attention_share<FORM> &share, uint32_t warp, uint32_t tile,
+                                uint32_t count, ASK ask, GO_ON go_on)
+{
+    typedef attention_codes_lane<FORM> lane_type;
+    if (tile >= share.tile_end)
+        return;
+    lane_type lane = attention_make_codes_lane<FORM>(warp);
+    vec16 blocks = attention_find_blocks<FORM>(share, tile);
+    vec16 next = attention_find_blocks<FORM>(share, tile + FORM::TILE_STEP);
+#pragma unroll
+    for (uint32_t i = 0; i < lane_type::STEPS; i++) {
+        attention_copy_codes<FORM>(lane, i,
+                                   share.part + blocks.w[i / lane_type::BLOCK_STEPS] * share.block_bytes,
+                                   tile * FORM::KEYS - share.seen_first, share.n_seen);
+        copy_async_commit();
+    }
+    ask();
+#pragma unroll 1
+    for (; tile < share.tile_end; tile += FORM::TILE_STEP, count += FORM::TILE_STEP) {
+        bool has_next = tile + FORM::TILE_STEP < share.tile_end;
+        blocks = next;
+        next = attention_find_blocks<FORM>(share, tile + 2 * FORM::TILE_STEP);
+        uint32_t stage = attention_await_stage<FORM>(share, count);
+#pragma unroll
+        for (uint32_t i = 0; i < lane_type::STEPS; i++) {
+            copy_async_wait(lane_type::STEPS - 1);
+            attention_spread_codes<FORM>(lane, i, share.tiles + stage * share.tile_bytes);
+            if (has_next)
+                attention_copy_codes<FORM>(
+                    lane, i, share.part + blocks.w[i / lane_type::BLOCK_STEPS] * share.block_bytes,
+                    (tile + FORM::TILE_STEP) * FORM::KEYS - share.seen_first, share.n_seen);
+            copy_async_commit();
+        }
+        attention_hand_over(&share.stages[stage]);
+        go_on();
+    }
+}
+
+/* ---- The loader ---- */
+
+/* The warp's share of a piece. find_next: called once, when there is time for it. q comes first, but for the
+ * first piece of a block and for old keys, which need not wait for the kernel in front. */
+template <class FORM, class FIND_NEXT>
+DEVICE void attention_load_piece(const struct attention_tile_args &args, const struct attention_piece &piece,
+                                 attention_barriers<FORM> *barriers, struct attention_loading *loading,
+                                 FIND_NEXT find_next)
+{
+    attention_share<FORM> share = attention_share_of<FORM>(args, piece, barriers, *loading);
+    uint32_t first = loading->warp / 2; /* of the piece's tiles */
+    bool has_found = false;
+    loading->has_asked = loading->has_q = false;
     if ((piece.item.flags & ATTENTION_ITEM_OLD_KEYS) == 0)
         attention_wait_for_q(&loading->is_ready);
-    bool has_asked = loading->is_ready, has_q = false;
-    if (has_asked)
+    if (loading->n_tiles > 0 && loading->is_ready) {
         attention_ask_for_q<FORM>(args, piece, loading);
-    for (uint32_t tile = piece.tile + loading->team / 2; tile < piece.tile_end; tile += FORM::TEAMS / 2) {
-        vec16 blocks = load_cached_16(table + tile * FORM::TILE_BLOCKS);
-        uint32_t count = loading->n_tiles + tile - piece.tile, stage = count % FORM::STAGES;
-        struct attention_handover *handover = is_v ? &barriers->values[stage] : &barriers->keys[stage];
-        if (count >= FORM::STAGES)
-            mbarrier_wait(&handover->empty, (count / FORM::STAGES - 1) & 1);
-        uint8_t *to = attention_shared<FORM>() + (is_v ? FORM::VALUES_AT + stage * FORM::VALUES_BYTES
-                                                       : FORM::KEYS_AT + stage * FORM::KEYS_BYTES);
-        attention_load_tile<FORM>(to, part, block_bytes, blocks, loading->member,
-                                  tile * FORM::KEYS - piece.seen_first, n_seen);
-        if (!has_asked)
-            attention_ask_for_q<FORM>(args, piece, loading);
-        has_asked = true;
-        copy_async_commit();
-        attention_hand_over(handover);
-        if (!has_q && lane_id() == 0)
-            mbarrier_arrive(&barriers->q.full);
-        has_q = true;
+        copy_async_wait(0);
+        attention_hand_over_q<FORM>(barriers, loading);
     }
-    if (!has_asked)
-        attention_ask_for_q<FORM>(args, piece, loading);
-    copy_async_commit();
-    if (!has_q)
-        attention_hand_over(&barriers->q);
+    auto ask = [&]() { attention_ask_for_q<FORM>(args, piece, loading); };
+    auto go_on = [&]() {
+        attention_hand_over_q<FORM>(barriers, loading);
+        if (!has_found)
+            find_next();
+        has_found = true;
+    };
+    if constexpr (FORM::KV_BYTES == 2)
+        attention_load_bf16<FORM>(share, piece.tile + first, loading->n_tiles + first, ask, go_on);
+    else
+        attention_load_e4m3<FORM>(share, loading->warp, piece.tile + first, loading->n_tiles + first, ask,
+                                  go_on);
+    ask();
+    copy_async_wait(0);
+    attention_hand_over_q<FORM>(barriers, loading);
     loading->n_tiles += piece.tile_end - piece.tile;
 }
 
-/* A warp that loads: its share of all pieces of the block. */
+/* A warp that loads: its share of all pieces of the block. The first of them finds the pieces, each while the
+ * one before it is loaded. */
 template <class FORM>
 DEVICE void attention_load(const struct attention_tile_args &args, attention_barriers<FORM> *barriers,
                            uint32_t warp)
 {
-    struct attention_loading loading = {warp, warp / FORM::TEAM_WARPS, warp % FORM::TEAM_WARPS, 0, false};
+    struct attention_loading loading = {warp, 0, false, false, false};
     uint32_t n_pieces = attention_count_pieces<FORM>(args), turn = 0;
+    bool finds = warp == 0 && lane_id() == 0;
+    if (finds)
+        attention_next_piece<FORM>(args, n_pieces, &turn, 0);
     for (uint32_t n = 0;; n++) {
         /* The consumers have taken q of the piece before, so that they are done with the one before that. */
         if (n > 0)
             mbarrier_wait(&barriers->q.empty, (n - 1) & 1);
-        struct attention_piece *piece = attention_piece_at<FORM>(n);
-        if (warp == 0 && lane_id() == 0)
-            attention_next_piece<FORM>(args, n_pieces, &turn, piece);
         barrier_named(ATTENTION_LOADERS_BARRIER, FORM::LOADER_THREADS);
+        const struct attention_piece *piece = attention_piece_at<FORM>(n);
         if (piece->n_pairs == 0)
             break;
-        attention_load_piece<FORM>(args, *piece, barriers, &loading);
+        attention_load_piece<FORM>(args, *piece, barriers, &loading, [&]() {
+            if (finds)
+                attention_next_piece<FORM>(args, n_pieces, &turn, n + 1);
+        });
     }
     attention_hand_over(&barriers->q);
     attention_wait_for_q(&loading.is_ready);
