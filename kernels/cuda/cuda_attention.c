@@ -8,6 +8,10 @@ enum {
     PARTIALS_BYTES_MAX = 64 << 20,
     SHARED_BYTES_OF_A_BLOCK = 1024, /* that the device takes for itself */
     WARPS_ROWS_MIN = 16, /* of a step: from there on small items go to the kernel with an item a warp */
+    /* By wgmma a split takes about as long as its rows' q, partial results and merge: prefill is cut where it
+     * would occupy less than a third of the card, and has splits enough. */
+    WGMMA_CUT_SHARE = 3,
+    WGMMA_CUT_SPLITS = 4,
 };
 
 /* Whether head_dim has kernels on tensor cores; every one that has them has them for bf16 and e4m3. */
@@ -40,12 +44,15 @@ static struct attention_limits limits_of(const struct cuda_backend *cuda, const 
 {
     size_t n = (size_t)needs->step.seqs * max_splits(needs), most = PARTIALS_BYTES_MAX / partial_bytes(needs);
     const struct attention_kernel *large = large_kernel(cuda, needs->qkv.head_dim, 2);
+    bool by_wgmma = large->size == ATTENTION_WGMMA;
     return (struct attention_limits){
         .heads_per_kv = needs->qkv.n_heads / needs->qkv.n_kv_heads,
         .n_kv_heads = needs->qkv.n_kv_heads,
         .large_pairs = large->pairs,
         .n_partials = (uint32_t)(n < most ? n : most),
-        .blocks_wanted = large->blocks * cuda->properties->n_multiprocessors,
+        .blocks_wanted = by_wgmma ? cuda->properties->n_multiprocessors / WGMMA_CUT_SHARE
+                                  : large->blocks * cuda->properties->n_multiprocessors,
+        .cut_splits = by_wgmma ? WGMMA_CUT_SPLITS : 2,
         .shares_prefixes = true,
     };
 }
@@ -192,8 +199,9 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
         .partial_ml = scratch.partial_ml,
         .arrivals = scratch.arrivals,
     };
-    if (cuda->attention_small)
-        launch_tiles(cuda, small, &args);
+    /* The small ones last: they are many, and fill the card while the last of the large ones run. */
     if (cuda->attention_large)
         launch_tiles(cuda, large_kernel(cuda, shape->head_dim, kv->cache.element_bytes), &args);
+    if (cuda->attention_small)
+        launch_tiles(cuda, small, &args);
 }

@@ -98,7 +98,7 @@ static bool is_small_item(const struct plan *plan, const struct step_seq *seq)
            (has_partials(plan, seq) || count_splits(seq) == 1);
 }
 
-/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle. */
+/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle, and long ones. */
 static void assign_all_partials(struct plan *plan)
 {
     const struct step *step = plan->step;
@@ -118,7 +118,7 @@ static void assign_all_partials(struct plan *plan)
         return;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (!attention_is_small(plan->limits, seq->n_rows))
+        if (!attention_is_small(plan->limits, seq->n_rows) && count_splits(seq) >= plan->limits->cut_splits)
             assign_partials(plan, seq, &n_assigned);
     }
 }

@@ -18,6 +18,7 @@ struct attention_limits {
     uint32_t large_pairs;   /* (row, head) pairs that a block of the kernel of large items has */
     uint32_t n_partials;    /* partial results that there is memory for */
     uint32_t blocks_wanted; /* pieces of work below which prefill is cut into splits */
+    uint32_t cut_splits;    /* splits of a sequence of which that is true, at least */
     bool shares_prefixes;   /* whether common splits are looked for */
 };
 

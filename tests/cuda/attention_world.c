@@ -309,9 +309,9 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
         early_make(&early, w, step, qkv, (size_t)step->n_rows * stride * 2);
     static bool by_warps; /* every other time: both have the same bits */
     by_warps = !by_warps && attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WARPS);
-    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args,
-           options->is_early ? &early.front : NULL);
-    launch(options, shape, large, group.n_large, &args, options->is_early ? &early.front : NULL);
+    const struct emu_front *front = options->is_early ? &early.front : NULL;
+    launch(options, shape, large, group.n_large, &args, front);
+    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args, front);
     early_free(&early);
     for (size_t i = 0; i < n_arrivals; i++)
         assert_int_equal(args.arrivals[i], 0);

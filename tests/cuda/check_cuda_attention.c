@@ -334,8 +334,12 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .partial_ml = device_alloc((size_t)limits.n_partials * e->n_heads * 8),
         .arrivals = device_upload(arrivals, n_arrivals * sizeof *arrivals),
     };
-    tile_launch(c, e, &work->groups[0], small_size(c), &args);
+    bool small_first = rng_below(&c->rng, 2); /* either merges what the other one has kept */
+    if (small_first)
+        tile_launch(c, e, &work->groups[0], small_size(c), &args);
     tile_launch(c, e, &work->groups[0], large, &args);
+    if (!small_first)
+        tile_launch(c, e, &work->groups[0], small_size(c), &args);
     device_read_rows(args.out, n, c->row_values * 2, e->out_stride * 2, out);
     device_read(arrivals, args.arrivals, n_arrivals * sizeof *arrivals);
     for (size_t i = 0; i < n_arrivals; i++) {
