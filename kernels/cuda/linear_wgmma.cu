@@ -90,12 +90,13 @@ template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
     }
     if constexpr (S::MOVES_REGISTERS)
         registers_raise<CONSUMER_REGISTERS>();
-    uint32_t n = 0, chain = linear_chain_inputs(args.chunk_blocks * S::BLOCK_INPUTS) / S::BLOCK_INPUTS;
+    struct stage_cursor stage = {};
+    uint32_t chain = linear_chain_inputs(args.chunk_blocks * S::BLOCK_INPUTS) / S::BLOCK_INPUTS;
     /* Where a chunk is one chain, the sum of the chunks is that of their chains. */
     uint32_t span = chain == args.chunk_blocks ? job.n_blocks : args.chunk_blocks;
     run_warpgroups<S>(p, args, job, &shared.n_arrived, span,
                       [&](float(&sum)[S::SUMS], const struct linear_cursor &, uint32_t n_blocks) {
-                          multiply_chains<S>(sum, p, warp / 4, chain, n_blocks, &n);
+                          multiply_chains<S>(sum, p, warp / 4, chain, n_blocks, &stage);
                       });
 }
 

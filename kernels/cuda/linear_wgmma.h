@@ -9,6 +9,7 @@
 /* Of 65,536, where a warpgroup loads and two multiply. */
 enum { LOADER_REGISTERS = 40, CONSUMER_REGISTERS = 232 };
 enum { CONSUMER_WARPS = LINEAR_WGMMA_THREADS / 32, BLOCK_STEPS = 4 /* of 32 bytes of a row */ };
+enum { DESCRIPTOR_STEP = 32 / 16 }; /* what they are in a descriptor's address */
 
 /* A stage is full when its bytes have landed and empty when all eight warps have read it. */
 struct wgmma_pipeline {
@@ -22,61 +23,82 @@ template <uint32_t STAGES> struct wgmma_shared {
     uint32_t n_arrived;
 };
 
-/* acc += one stage: the warpgroup's panel by the rows, asynchronously. */
-template <class S> DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup)
+/* acc = (accumulate ? acc : 0) + one stage: the warpgroup's panel by the rows, asynchronously. */
+template <class S>
+DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup, bool accumulate)
 {
     const uint8_t *panel = stage + warpgroup * S::PANEL_BYTES;
     wgmma_fence();
+    uint64_t a = shared_descriptor(panel, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
+    uint64_t b = shared_descriptor(stage + S::X_AT, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
 #pragma unroll
     for (uint32_t step = 0; step < BLOCK_STEPS; step++) {
-        uint64_t a = shared_descriptor(panel + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
-        uint64_t b = shared_descriptor(stage + S::X_AT + step * 32, 16, 8 * LINEAR_BLOCK_BYTES, SWIZZLE_128);
         if constexpr (S::IS_WIDE)
-            wgmma_bf16_m64k16<(int)S::ROWS>(acc, a, b, true);
+            wgmma_bf16_m64k16<(int)S::ROWS>(acc, a + step * DESCRIPTOR_STEP, b + step * DESCRIPTOR_STEP,
+                                            accumulate || step > 0);
         else
-            wgmma_e4m3_m64k32<(int)S::ROWS>(acc, a, b, true);
+            wgmma_e4m3_m64k32<(int)S::ROWS>(acc, a + step * DESCRIPTOR_STEP, b + step * DESCRIPTOR_STEP,
+                                            accumulate || step > 0);
     }
     wgmma_commit();
 }
 
-/* n_blocks as one chain into acc. A stage is given back when the products after it are under way. *n: stages
- * so far. */
+/* Where a warpgroup stands among the stages. */
+struct stage_cursor {
+    uint32_t stage, parity; /* of the stage's `full` */
+};
+
+template <class S> DEVICE void next_stage(struct stage_cursor *at)
+{
+    if (++at->stage == S::STAGES) {
+        at->stage = 0;
+        at->parity ^= 1;
+    }
+}
+
+template <class S> DEVICE uint32_t stage_before(const struct stage_cursor &at)
+{
+    return (at.stage == 0 ? S::STAGES : at.stage) - 1;
+}
+
+/* n_blocks as one chain into acc. A stage is given back when the products after it are under way. */
 template <class S>
 DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
-                           uint32_t n_blocks, uint32_t *n)
+                           uint32_t n_blocks, struct stage_cursor *at)
 {
-#pragma unroll
-    for (uint32_t i = 0; i < S::SUMS; i++)
-        acc[i] = 0;
-    wgmma_hold(acc);
 #pragma unroll 1
     for (uint32_t i = 0; i < n_blocks; i++) {
-        uint32_t stage = *n % S::STAGES;
-        mbarrier_wait(&p.full[stage], *n / S::STAGES & 1);
-        multiply_block<S>(acc, p.stages + stage * S::STAGE_BYTES, warpgroup);
+        mbarrier_wait(&p.full[at->stage], at->parity);
+        multiply_block<S>(acc, p.stages + at->stage * S::STAGE_BYTES, warpgroup, i > 0);
         wgmma_wait<1>();
         if (i > 0 && lane_id() == 0)
-            mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
-        ++*n;
+            mbarrier_arrive(&p.empty[stage_before<S>(*at)]);
+        next_stage<S>(at);
     }
     wgmma_wait<0>();
     wgmma_hold(acc);
     if (lane_id() == 0)
-        mbarrier_arrive(&p.empty[(*n - 1) % S::STAGES]);
+        mbarrier_arrive(&p.empty[stage_before<S>(*at)]);
 }
 
-/* n_blocks in chains of at most `chain`: their sum in ascending order. */
+/* What sums begin with: it leaves any number that is added to it as it is, +0 too. */
+static constexpr float NO_SUM = -0.0f;
+
+/* sum += n_blocks in chains of at most `chain`, in ascending order. */
 template <class S>
 DEVICE void multiply_chains(float (&sum)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
-                            uint32_t chain, uint32_t n_blocks, uint32_t *n)
+                            uint32_t chain, uint32_t n_blocks, struct stage_cursor *at)
 {
     float acc[S::SUMS];
+#pragma unroll
+    for (uint32_t i = 0; i < S::SUMS; i++)
+        sum[i] = NO_SUM;
 #pragma unroll 1
     for (uint32_t done = 0; done < n_blocks; done += chain) {
-        multiply_chain<S>(acc, p, warpgroup, smaller(chain, n_blocks - done), n);
+        multiply_chain<S>(acc, p, warpgroup, smaller(chain, n_blocks - done), at);
 #pragma unroll
         for (uint32_t i = 0; i < S::SUMS; i++)
-            sum[i] = done == 0 ? acc[i] : sum[i] + acc[i];
+            sum[i] += acc[i];
     }
 }
 
@@ -108,13 +130,13 @@ template <class S> DEVICE void four_sums(float (&four)[4], const tile_sums<S> &s
         four[i] = 4 * c < KEPT ? sums.kept[(4 * c + i) % KEPT] : bits_float(words.w[i]);
 }
 
-/* sums += acc, in the order of the chunks. */
+/* sums += acc, in the order of the chunks; is_first: what lies in shared memory is nothing yet. */
 template <class S> DEVICE void add_sums(tile_sums<S> &sums, const float (&acc)[S::SUMS], bool is_first)
 {
     constexpr uint32_t KEPT = tile_sums<S>::KEPT;
 #pragma unroll
     for (uint32_t i = 0; i < KEPT; i++)
-        sums.kept[i] = is_first ? acc[i] : sums.kept[i] + acc[i];
+        sums.kept[i] += acc[i];
 #pragma unroll
     for (uint32_t c = KEPT / 4; c < S::SUMS / 4; c++) {
         float four[4];
@@ -145,11 +167,57 @@ DEVICE void for_each_pair(const struct linear_job &job, const struct linear_curs
     }
 }
 
+/* Whole outputs in bf16 without a bias. Scales of some rows are read before the first result of these is
+ * written: a store could change them for all that the compiler knows, and each would wait for the one before.
+ */
+template <class S>
+DEVICE void store_scaled(const struct linear_tile_args &args, const struct linear_job &job,
+                         const struct linear_cursor &at, const tile_sums<S> &sums, uint32_t output)
+{
+    constexpr uint32_t N = S::ROWS / 8, PART = N < 8 ? N : 8; /* of four sums, of two rows */
+    float of_output[2] = {((const float *)args.weight_scale)[output],
+                          ((const float *)args.weight_scale)[output + 1]};
+    uint32_t first = at.row_tile * S::ROWS + lane_id() % 4 * 2;
+    uint16_t *out = (uint16_t *)args.out + (size_t)first * args.out_stride + output;
+#pragma unroll
+    for (uint32_t part = 0; part < N; part += PART) {
+        float of_row[PART][2];
+#pragma unroll
+        for (uint32_t c = 0; c < PART; c++) {
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t row = first + (part + c) * 8 + i;
+                of_row[c][i] = row < job.n_rows ? args.x_scale[row] : 0.0f;
+            }
+        }
+#pragma unroll
+        for (uint32_t c = 0; c < PART; c++) {
+            float four[4];
+            four_sums<S>(four, sums, part + c);
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                uint32_t pair = to_bf16x2(four[i] * (of_row[c][i] * of_output[0]),
+                                          four[2 + i] * (of_row[c][i] * of_output[1]));
+                if (first + (part + c) * 8 + i < job.n_rows)
+                    *(uint32_t *)(out + i * args.out_stride) = pair;
+            }
+            out += 8 * (size_t)args.out_stride;
+        }
+    }
+}
+
 template <class S>
 DEVICE void store_sums(const struct linear_tile_args &args, const struct linear_job &job,
                        const struct linear_cursor &at, const tile_sums<S> &sums)
 {
     uint32_t output = at.output_tile * LINEAR_TILE_OUTPUTS + wgmma_output<S>();
+    if constexpr (!S::IS_WIDE) {
+        bool whole = (at.output_tile + 1) * LINEAR_TILE_OUTPUTS <= args.n_out;
+        if (whole && args.bias == NULL && args.out_is_f32 == 0) {
+            store_scaled<S>(args, job, at, sums, output);
+            return;
+        }
+    }
     for_each_pair<S>(job, at, sums, [&](uint32_t row, const float pair[2]) {
         store_outputs<S, 2>(args, at.row_tile * S::ROWS + row, output, pair);
     });
@@ -182,6 +250,9 @@ DEVICE void run_warpgroups(const struct wgmma_pipeline &p, const struct linear_t
         tile_sums<S> total;
         total.shared = p.stages + S::STAGES * S::STAGE_BYTES + thread_x() * 16;
         bool is_first = true;
+#pragma unroll
+        for (uint32_t i = 0; i < tile_sums<S>::KEPT; i++)
+            total.kept[i] = NO_SUM;
         for (; at.block < at.block_end; at.block += span) {
             multiply(acc, at, smaller(span, at.block_end - at.block));
             add_sums<S>(total, acc, is_first);

@@ -294,12 +294,13 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     }
     registers_raise<CONSUMER_REGISTERS>();
     uint32_t n = 0;
+    struct stage_cursor stage = {};
     run_warpgroups<S>(p, args, job, &shared.n_arrived, args.chunk_blocks,
                       [&](float(&acc)[S::SUMS], const struct linear_cursor &at, uint32_t n_blocks) {
                           if constexpr (S::HAS_GROUPS)
                               multiply_groups<S>(acc, p, args, at.block, n_blocks, &n);
                           else
-                              multiply_chain<S>(acc, p, warp / 4, n_blocks, &n);
+                              multiply_chain<S>(acc, p, warp / 4, n_blocks, &stage);
                       });
 }
 
