@@ -25,16 +25,29 @@ template <class FORM> DEVICE void attention_clear(attention_state<FORM> *state)
     }
 }
 
-/* e4m3: back from the scales of the products (attention_raise), once, at the end of a split: an element of
- * the output, a row sum. */
-template <class FORM> DEVICE float attention_lower_value(float o)
+/* e4m3: back from the scales of the products (attention_raise). Once, at the end of a split: all sums, or, in
+ * forms with loaders, each where it is used, for want of registers. */
+template <class FORM> DEVICE void attention_lower(attention_state<FORM> *state)
 {
-    return FORM::KV_BYTES == 1 ? o * 0x1p20f : o;
+    if constexpr (FORM::KV_BYTES == 1 && !FORM::HAS_LOADERS) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            state->l[i] *= 0x1p-100f;
+#pragma unroll
+            for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
+                state->o[j][i] *= 0x1p20f;
+        }
+    }
 }
 
-template <class FORM> DEVICE float attention_lower_sum(float l)
+template <class FORM> DEVICE float attention_lowered_value(float o)
 {
-    return FORM::KV_BYTES == 1 ? l * 0x1p-100f : l;
+    return FORM::KV_BYTES == 1 && FORM::HAS_LOADERS ? o * 0x1p20f : o;
+}
+
+template <class FORM> DEVICE float attention_lowered_sum(float l)
+{
+    return FORM::KV_BYTES == 1 && FORM::HAS_LOADERS ? l * 0x1p-100f : l;
 }
 
 /* Merges the split into those before it. Afterwards o holds the sum of all. */
@@ -45,7 +58,7 @@ DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, boo
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++)
         weights[h] = attention_merge(&state->total_m[h], &state->total_l[h], state->m[h],
-                                     attention_lower_sum<FORM>(state->l[2 * h]));
+                                     attention_lowered_sum<FORM>(state->l[2 * h]));
     vec16 *shared = (vec16 *)attention_shared<FORM>() + attention_thread<FORM>(); /* [VALUE_TILES][THREADS] */
 #pragma unroll
     for (uint32_t j = 0; j < FORM::VALUE_TILES; j++) {
@@ -64,8 +77,8 @@ DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, boo
         }
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            state->o[j][i] =
-                attention_merge_value(total[i], attention_lower_value<FORM>(state->o[j][i]), weights[i / 2]);
+            state->o[j][i] = attention_merge_value(total[i], attention_lowered_value<FORM>(state->o[j][i]),
+                                                   weights[i / 2]);
         if (is_last)
             continue;
         if constexpr (FORM::TOTAL_IN_SHARED) {
@@ -133,21 +146,20 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
         size_t at = (size_t)(attention_row_partial(args, of.row) + split) * args.n_heads + of.head;
         if (attention_warp<FORM>() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
             store_8(args.partial_ml + at * 2,
-                    {{float_bits(state->m[h]), float_bits(attention_lower_sum<FORM>(state->l[2 * h]))}});
+                    {{float_bits(state->m[h]), float_bits(attention_lowered_sum<FORM>(state->l[2 * h]))}});
 #pragma unroll
         for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
-            uint32_t low[2], high[2];
-#pragma unroll
-            for (uint32_t i = 0; i < 2; i++) {
-                low[i] = float_bits(attention_lower_value<FORM>(state->o[j][2 * h + i]));
-                high[i] = float_bits(attention_lower_value<FORM>(state->o[j + 1][2 * h + i]));
-            }
+            const float *low = state->o[j] + 2 * h, *high = state->o[j + 1] + 2 * h;
+            uint32_t bits[4] = {float_bits(attention_lowered_value<FORM>(low[0])),
+                                float_bits(attention_lowered_value<FORM>(low[1])),
+                                float_bits(attention_lowered_value<FORM>(high[0])),
+                                float_bits(attention_lowered_value<FORM>(high[1]))};
             float *to = args.partial_o + at * FORM::DIM + attention_value_element<FORM>(j);
             if constexpr (FORM::KV_BYTES == 2) {
-                store_8(to, {{low[0], low[1]}});
-                store_8(to + 8, {{high[0], high[1]}});
+                store_8(to, {{bits[0], bits[1]}});
+                store_8(to + 8, {{bits[2], bits[3]}});
             } else {
-                store_16(to, {{low[0], high[0], low[1], high[1]}});
+                store_16(to, {{bits[0], bits[2], bits[1], bits[3]}});
             }
         }
     }
@@ -241,10 +253,13 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
             *count = 0;
     }
     attention_sync<FORM>();
-    /* Of many rows each warp takes one. */
-    constexpr uint32_t N = FORM::WARPS_M > 1 ? FORM::THREADS / FORM::WARPS_M / FORM::WARPS_N : FORM::THREADS;
-    for (uint32_t i = attention_thread<FORM>() / N; i < n_rows; i += FORM::THREADS / N) {
+    /* With loaders there are many rows: each warp takes one. */
+    constexpr uint32_t AT_ONCE = FORM::HAS_LOADERS ? FORM::THREADS / WARP_LANES : 1,
+                       N = FORM::THREADS / AT_ONCE;
+    uint32_t thread = attention_thread<FORM>();
+    for (uint32_t i = AT_ONCE == 1 ? 0 : thread / N; i < n_rows; i += AT_ONCE) {
         if (complete[i] != ATTENTION_NO_PARTIAL)
-            attention_merge_row<FORM, N>(args, complete[i], piece.kv_head, attention_thread<FORM>() % N);
+            attention_merge_row<FORM, N>(args, complete[i], piece.kv_head,
+                                         AT_ONCE == 1 ? thread : thread % N);
     }
 }

@@ -51,6 +51,7 @@ DEVICE void attention_run_piece(const struct attention_tile_args &args, const st
         bool is_last = tile + 1 == piece.tile_end;
         if (!is_last && (tile + 1) % FORM::SPLIT_TILES != 0)
             continue;
+        attention_lower<FORM>(&state);
         if (is_partial)
             attention_keep_split<FORM>(args, piece, &state, tile / FORM::SPLIT_TILES);
         else

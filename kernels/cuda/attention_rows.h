@@ -4,20 +4,24 @@
 #include "kernels/cuda/attention_finish.h"
 #include "kernels/cuda/attention_products.h"
 
-/* Which keys the thread's row h sees, pair `pair` of the piece. One that is missing sees all: the least work,
- * and nobody reads it. */
+/* Which keys row h of the thread sees: row `row` of the step. */
 template <class FORM>
 DEVICE void attention_find_seen(const struct attention_tile_args &args, const struct attention_piece &piece,
-                                uint32_t pair, uint32_t h, attention_state<FORM> *state)
+                                uint32_t row, uint32_t h, attention_state<FORM> *state)
 {
     bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
+    if (listed && args.window == 0)
+        return;
+    uint32_t position = attention_position(args, piece, row);
+    state->first[h] = attention_first_key(args.window, position);
+    state->n_seen[h] = position - state->first[h] + 1;
+}
+
+/* Before a piece. Rows that are missing see all: the least work, and nobody reads them. */
+template <class FORM> DEVICE void attention_start_row(uint32_t h, attention_state<FORM> *state)
+{
     state->first[h] = 0;
     state->n_seen[h] = 0xffffffffu;
-    if (pair < piece.n_pairs && (!listed || args.window > 0)) {
-        uint32_t position = attention_position(args, piece, attention_pair_of<FORM>(args, piece, pair).row);
-        state->first[h] = attention_first_key(args.window, position);
-        state->n_seen[h] = position - state->first[h] + 1;
-    }
     state->total_m[h] = -INFINITY;
     state->total_l[h] = 0.0f;
 }
@@ -31,11 +35,12 @@ DEVICE void attention_find_rows(const struct attention_tile_args &args, const st
     for (uint32_t h = 0; h < 2; h++) {
         uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         const uint16_t *q = NULL;
+        attention_start_row<FORM>(h, state);
         if (pair < piece.n_pairs) {
             struct attention_pair of = attention_pair_of<FORM>(args, piece, pair);
             q = args.qkv + (size_t)of.row * args.qkv_stride + of.head * FORM::DIM;
+            attention_find_seen<FORM>(args, piece, of.row, h, state);
         }
-        attention_find_seen<FORM>(args, piece, pair, h, state);
         attention_load_q<FORM>(q, h, state);
     }
 }

@@ -147,6 +147,7 @@ DEVICE uint32_t attention_run_split(const struct attention_tile_args &args, uint
     if (!any_lane(is_found))
         return index;
     attention_run_tiles<FORM>(args, *piece, &state, is_ready);
+    attention_lower<FORM>(&state);
     if (piece->item.flags & ATTENTION_ITEM_PARTIAL) {
         attention_keep_split<FORM>(args, *piece, &state, piece->item.first_split);
         attention_arrive<FORM>(args, *piece);

@@ -29,7 +29,11 @@ struct attention_wgmma_form : attention_form<DIM_, KV_BYTES_, 8, 1, 2> {
     static constexpr uint32_t LOADER_THREADS = 32 * LOADER_WARPS;
     static constexpr uint32_t BLOCK_THREADS = base::THREADS + LOADER_THREADS;
     static constexpr uint32_t CONSUMER_WARPS = base::THREADS / 32;
-    static constexpr int LOADER_REGISTERS = 80, CONSUMER_REGISTERS = 216; /* of 65,536 */
+    /* Together no more than the block was launched with: a warp would wait for the rest for ever. */
+    static constexpr int LOADER_REGISTERS = 72, CONSUMER_REGISTERS = 216;
+    static constexpr uint32_t LAUNCH_REGISTERS = 65536 / BLOCK_THREADS / 8 * 8; /* of a thread */
+    static_assert(LOADER_THREADS * LOADER_REGISTERS + base::THREADS * CONSUMER_REGISTERS <=
+                  BLOCK_THREADS * LAUNCH_REGISTERS);
     static constexpr uint32_t SUMS = (DIM_ + 8) / 2; /* of a thread; the last four are row sums */
 
     static constexpr uint32_t PART_BYTES = base::KEYS * ATTENTION_ROW_BYTES;
@@ -106,7 +110,9 @@ DEVICE void attention_take_rows(const struct attention_tile_args &args, const st
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
         uint32_t pair = attention_warp<FORM>() * 16 + lane_id() / 4 + 8 * h;
-        attention_find_seen<FORM>(args, piece, pair, h, state);
+        attention_start_row<FORM>(h, state);
+        if (pair < piece.n_pairs)
+            attention_find_seen<FORM>(args, piece, attention_kept_pair<FORM>(piece, pair)->row, h, state);
         attention_load_q<FORM>((const uint16_t *)(q + pair * FORM::Q_PITCH), h, state);
     }
     warp_sync();

@@ -45,7 +45,7 @@ DEVICE void attention_copy_q(const struct attention_tile_args &args, const struc
 {
     constexpr uint32_t PIECES = FORM::DIM * 2 / 16, WARP_PAIRS = FORM::ROWS / FORM::LOADER_WARPS;
     uint8_t *to = attention_shared<FORM>() + FORM::Q_AT + lane_id() % PIECES * 16;
-#pragma unroll 2
+#pragma unroll 1
     for (uint32_t i = lane_id() / PIECES; i < WARP_PAIRS; i += WARP_LANES / PIECES) {
         uint32_t pair = warp * WARP_PAIRS + i;
         const uint16_t *q = args.qkv;
@@ -99,31 +99,30 @@ template <class FORM> DEVICE attention_codes_lane<FORM> attention_make_codes_lan
         return {lane & 3, lane >> 2, codes};
 }
 
-/* Asks for a step of a tile. from: of its block; first, n_seen: as above, of the tile. */
+/* Asks for a step of a block, to `codes`. from: the block; first, n_seen: as above. */
 template <class FORM>
-DEVICE void attention_copy_codes(const attention_codes_lane<FORM> &lane, uint32_t step, const uint8_t *from,
-                                 uint32_t first, uint32_t n_seen)
+DEVICE void attention_copy_codes(const attention_codes_lane<FORM> &lane, uint32_t step, uint8_t *codes,
+                                 const uint8_t *from, uint32_t first, uint32_t n_seen)
 {
-    typedef attention_codes_lane<FORM> lane_type;
-    uint32_t key = step % lane_type::BLOCK_STEPS * lane_type::STEP_KEYS + lane.key;
-    copy_async_16_if(lane.codes + step * WARP_LANES * 16,
-                     from + cuda_kv_piece_offset(FORM::KV_PIECES, key, lane.piece),
-                     first + step * lane_type::STEP_KEYS + lane.key < n_seen);
+    uint32_t key = step * attention_codes_lane<FORM>::STEP_KEYS + lane.key;
+    copy_async_16_if(codes + step * WARP_LANES * 16,
+                     from + cuda_kv_piece_offset(FORM::KV_PIECES, key, lane.piece), first + key < n_seen);
 }
 
+/* The codes of a step as bf16. block: where its keys lie in the tile. */
 template <class FORM>
-DEVICE void attention_spread_codes(const attention_codes_lane<FORM> &lane, uint32_t step, uint8_t *tile)
+DEVICE void attention_spread_codes(const attention_codes_lane<FORM> &lane, uint32_t step,
+                                   const uint8_t *codes, uint8_t *block)
 {
-    typedef attention_codes_lane<FORM> lane_type;
-    vec16 codes = load_16(lane.codes + step * WARP_LANES * 16), even, odd;
+    vec16 packed = load_16(codes + step * WARP_LANES * 16), even, odd;
 #pragma unroll
     for (uint32_t w = 0; w < 4; w++)
-        attention_split_e4m3(codes.w[w], &even.w[w], &odd.w[w]);
-    uint32_t key = step * lane_type::STEP_KEYS + lane.key;
+        attention_split_e4m3(packed.w[w], &even.w[w], &odd.w[w]);
+    uint32_t key = step * attention_codes_lane<FORM>::STEP_KEYS + lane.key;
     uint32_t at = lane.piece / 4 * FORM::PART_BYTES + ((lane.piece * 2 % 8) ^ (key & 7)) * 16 +
                   key * ATTENTION_ROW_BYTES;
-    store_16(tile + at, even);
-    store_16(tile + (at ^ 16), odd);
+    store_16(block + at, even);
+    store_16(block + (at ^ 16), odd);
 }
 
 /* ---- Handing over ---- */
@@ -235,37 +234,41 @@ DEVICE void attention_load_e4m3(const attention_share<FORM> &share, uint32_t war
                                 uint32_t count, ASK ask, GO_ON go_on)
 {
     typedef attention_codes_lane<FORM> lane_type;
-    if (tile >= share.tile_end)
-        return;
     lane_type lane = attention_make_codes_lane<FORM>(warp);
-    vec16 blocks = attention_find_blocks<FORM>(share, tile);
-    vec16 next = attention_find_blocks<FORM>(share, tile + FORM::TILE_STEP);
-#pragma unroll
-    for (uint32_t i = 0; i < lane_type::STEPS; i++) {
-        attention_copy_codes<FORM>(lane, i,
-                                   share.part + blocks.w[i / lane_type::BLOCK_STEPS] * share.block_bytes,
-                                   tile * FORM::KEYS - share.seen_first, share.n_seen);
-        copy_async_commit();
-    }
-    ask();
+    bool has_codes = false;
 #pragma unroll 1
-    for (; tile < share.tile_end; tile += FORM::TILE_STEP, count += FORM::TILE_STEP) {
-        bool has_next = tile + FORM::TILE_STEP < share.tile_end;
-        blocks = next;
-        next = attention_find_blocks<FORM>(share, tile + 2 * FORM::TILE_STEP);
-        uint32_t stage = attention_await_stage<FORM>(share, count);
+    for (uint32_t last = share.tile_end - 1; has_codes || tile <= last; tile += FORM::TILE_STEP) {
+        bool asks = tile <= last;
+        vec16 blocks = attention_find_blocks<FORM>(share, tile);
+        uint32_t stage = has_codes ? attention_await_stage<FORM>(share, count) : 0;
+        uint32_t first = tile * FORM::KEYS - share.seen_first;
+        uint8_t *codes = lane.codes, *to = share.tiles + stage * share.tile_bytes;
+#pragma unroll 1
+        for (uint32_t b = 0; b < FORM::TILE_BLOCKS; b++) {
+            const uint8_t *from = share.part + blocks.w[0] * share.block_bytes;
 #pragma unroll
-        for (uint32_t i = 0; i < lane_type::STEPS; i++) {
-            copy_async_wait(lane_type::STEPS - 1);
-            attention_spread_codes<FORM>(lane, i, share.tiles + stage * share.tile_bytes);
-            if (has_next)
-                attention_copy_codes<FORM>(
-                    lane, i, share.part + blocks.w[i / lane_type::BLOCK_STEPS] * share.block_bytes,
-                    (tile + FORM::TILE_STEP) * FORM::KEYS - share.seen_first, share.n_seen);
-            copy_async_commit();
+            for (uint32_t i = 0; i < lane_type::BLOCK_STEPS; i++) {
+                if (has_codes) {
+                    copy_async_wait(lane_type::STEPS - 1);
+                    attention_spread_codes<FORM>(lane, i, codes, to);
+                }
+                if (asks)
+                    attention_copy_codes<FORM>(lane, i, codes, from, first, share.n_seen);
+                copy_async_commit();
+            }
+            blocks = {{blocks.w[1], blocks.w[2], blocks.w[3], 0}};
+            codes += lane_type::BLOCK_STEPS * WARP_LANES * 16;
+            to += CUDA_KV_BLOCK_TOKENS * ATTENTION_ROW_BYTES;
+            first += CUDA_KV_BLOCK_TOKENS;
         }
-        attention_hand_over(&share.stages[stage]);
-        go_on();
+        if (has_codes) {
+            attention_hand_over(&share.stages[stage]);
+            go_on();
+            count += FORM::TILE_STEP;
+        } else {
+            ask();
+        }
+        has_codes = asks;
     }
 }
 
