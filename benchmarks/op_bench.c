@@ -38,13 +38,10 @@ struct op_bench {
 };
 
 static const char *const NAMES[OP_KINDS] = {
-    [OP_LAYER_LINEARS] = "layer_linears",
-    [OP_ATTENTION_DECODE] = "attention_decode",
-    [OP_ATTENTION_PREFILL] = "attention_prefill",
-    [OP_ROPE_KV_WRITE] = "rope_kv_write",
-    [OP_ADD_NORM] = "add_norm",
-    [OP_ACTIVATION_MUL] = "activation_mul",
-    [OP_DECODE_LAYER] = "decode_layer",
+    [OP_LAYER_LINEARS] = "layer_linears",       [OP_ATTENTION_DECODE] = "attention_decode",
+    [OP_ATTENTION_SHARED] = "attention_shared", [OP_ATTENTION_PREFILL] = "attention_prefill",
+    [OP_ROPE_KV_WRITE] = "rope_kv_write",       [OP_ADD_NORM] = "add_norm",
+    [OP_ACTIVATION_MUL] = "activation_mul",     [OP_DECODE_LAYER] = "decode_layer",
 };
 
 const char *op_kind_name(enum op_kind kind)
@@ -122,16 +119,20 @@ static bool uses_weights(enum op_kind kind)
     return kind == OP_LAYER_LINEARS || kind == OP_DECODE_LAYER;
 }
 
-static bool uses_kv(enum op_kind kind)
+static bool decodes(enum op_kind kind)
 {
-    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE ||
-           kind == OP_DECODE_LAYER;
+    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_DECODE_LAYER;
 }
 
-/* Whether a row's time hangs on the tokens before it. */
-static bool has_context(enum op_kind kind)
+/* Tokens at the beginning that all sequences have in common: whole blocks. */
+static uint32_t shared_tokens(const struct op_bench_options *o, enum op_kind kind)
 {
-    return kind == OP_ATTENTION_DECODE || kind == OP_DECODE_LAYER;
+    return kind == OP_ATTENTION_SHARED ? o->context * 2 / 3 / OP_BLOCK_TOKENS * OP_BLOCK_TOKENS : 0;
+}
+
+static bool uses_kv(enum op_kind kind)
+{
+    return decodes(kind) || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
 }
 
 /* Tokens of the longest sequence: of a prompt, or of each that decodes. */
@@ -139,7 +140,7 @@ static uint32_t longest(const struct op_bench *b)
 {
     if (b->kind == OP_ATTENTION_PREFILL)
         return b->capacity.rows;
-    return has_context(b->kind) ? b->options->context : OP_BLOCK_TOKENS;
+    return decodes(b->kind) ? b->options->context : OP_BLOCK_TOKENS;
 }
 
 static struct kv_desc kv_shape(const struct op_bench *b)
@@ -345,8 +346,10 @@ static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
                                             .n_context = length,
                                             .sampling_slot = STEP_NO_SLOT,
                                             .adapter_slot = STEP_NO_SLOT};
-        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++)
-            step_block_table(step, 0, seq)[i] = seq * b->capacity.blocks_per_seq + i;
+        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++) {
+            bool is_shared = (i + 1) * OP_BLOCK_TOKENS <= shared_tokens(b->options, b->kind);
+            step_block_table(step, 0, seq)[i] = (is_shared ? 0 : seq) * b->capacity.blocks_per_seq + i;
+        }
     }
 }
 
@@ -392,6 +395,7 @@ static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
             run_linear(b, layer, i);
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
         b->ops->attention(b->backend, b->step, acts->qkv, &attention, b->kv[layer], acts->attention);
         break;
@@ -474,7 +478,9 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
     const struct op_bench_options *o = b->options;
     double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate;
     double q = (double)q_width(&o->qkv), qkv = (double)qkv_width(&o->qkv);
-    double keys = has_context(b->kind) ? n * o->context : n * (n + 1) / 2;
+    double keys = decodes(b->kind) ? n * o->context : n * (n + 1) / 2;
+    double shared = shared_tokens(o, b->kind),
+           kept = decodes(b->kind) ? shared + n * (o->context - shared) : n;
     switch (b->kind) {
     case OP_DECODE_LAYER:
         out->footprint_bytes = (double)b->weight_bytes + keys * kv_token_bytes(o);
@@ -488,8 +494,9 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
         out->footprint_bytes = (double)b->weight_bytes * o->n_layers;
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
-        out->footprint_bytes = (b->kind == OP_ATTENTION_DECODE ? keys : n) * kv_token_bytes(o);
+        out->footprint_bytes = kept * kv_token_bytes(o);
         out->bytes = out->footprint_bytes + 2 * n * 2 * q;
         out->footprint_bytes *= o->n_layers;
         out->flops = 4 * keys * q;
@@ -532,7 +539,7 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
     if (options->n_layers > OP_LAYERS_MAX)
         return err_new(ERR_INVALID_ARGUMENT, "--layers %u exceeds %d", options->n_layers, OP_LAYERS_MAX);
     err_t e = open_bench(&b);
-    if (e.code == ERR_OK && has_context(kind))
+    if (e.code == ERR_OK && decodes(kind))
         fill_kv(&b, most, options->context);
     if (e.code == ERR_OK && kind == OP_ATTENTION_PREFILL)
         fill_kv(&b, 1, most);

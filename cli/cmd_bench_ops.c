@@ -76,8 +76,8 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
     double seconds = r->us / 1e6;
     bool is_layer = kind == OP_DECODE_LAYER;
     const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : "";
-    const char *kv =
-        kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL || is_layer ? v->kv_dtype : "";
+    bool attends = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_ATTENTION_PREFILL;
+    const char *kv = attends || is_layer ? v->kv_dtype : "";
     if (v->json)
         (void)printf(
             "{\"op\":\"%s\",\"weights\":\"%s\",\"group\":%d,\"kv\":\"%s\",\"batch_invariant\":%s,\"rows\":%u,"

@@ -95,16 +95,6 @@ DEVICE void attention_run_piece(const struct attention_tile_args &args, const st
     attention_sync<FORM>(); /* shared memory is the next piece's */
 }
 
-/* Pieces of the items that this form is for. */
-template <class FORM> DEVICE uint32_t attention_count_pieces(const struct attention_tile_args &args)
-{
-    const struct attention_group *group = attention_group_of(args);
-    constexpr bool is_small = FORM::WARPS_M == 1;
-    uint32_t rows_max = is_small ? group->small_rows : group->large_rows;
-    uint32_t n_parts = ceil_div(rows_max * (args.n_heads / args.kv.n_kv_heads), FORM::ROWS);
-    return n_parts * (is_small ? group->n_small : group->n_large) * args.kv.n_kv_heads;
-}
-
 /* Everything is read anew for each piece: the registers are for its tiles. */
 template <class FORM> DEVICE void attention_run(const struct attention_tile_args &args)
 {

@@ -3,8 +3,9 @@
  * The work of a step is cut into items (cuda_attention_plan.h): some rows of one sequence, or of several
  * sequences that share a prefix, by a range of splits of 256 keys. The query heads of a KV head ride
  * together: the rows of a product are (row, head of the group) pairs, so that a key is read once for the
- * group. The m16 and w16 kernels take 16 pairs at a time (decode), the m64 and m32 kernels more (prefill,
- * shared prefixes). m16: a block computes an item, for few of them; w16: a warp does, for many.
+ * group. The m16 and w16 kernels take 16 pairs at a time (decode), the m32, m64 and m128 kernels more
+ * (prefill, shared prefixes; m128: by wgmma). m16: a block computes an item, for few of them; w16: a warp
+ * does, for many.
  *
  * One arithmetic, whatever the item: per split, from nothing, over tiles of 64 keys in ascending order,
  *   s = q . k (one chain of m16n8k16 over head_dim), m' = max so far, p = 2^(s c - m') in bf16, (l, o) = (l,
@@ -22,7 +23,6 @@
 enum {
     ATTENTION_TILE_KEYS = 64,
     ATTENTION_SMALL_PAIRS = 16, /* of an m16 kernel's item, unless it is one row */
-    ATTENTION_LARGE_ROWS = 64,  /* of another item, at most */
     ATTENTION_NO_PARTIAL = 0xffffffffu,
 };
 
@@ -91,11 +91,20 @@ struct attention_work {
     F(x, m64, e4m3, 128, 1, 4, 1, 4, 1, 65792, 2)                                                            \
     F(x, m32, e4m3, 256, 1, 2, 4, 4, 1, 70144, 1)
 
+/* Those for sm_90a: F(x, KV type, head_dim, bytes of a KV element, threads, shared memory in bytes). */
+#define ATTENTION_FORMS_WGMMA(F, x)                                                                          \
+    F(x, bf16, 64, 2, 384, 94960)                                                                            \
+    F(x, bf16, 128, 2, 384, 226032)                                                                          \
+    F(x, e4m3, 64, 1, 384, 86768)                                                                            \
+    F(x, e4m3, 128, 1, 384, 217840)
+
 #define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
     K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")
+#define ATTENTION_WGMMA_LINE(K, type, dim, ...) ATTENTION_KERNEL_LINE(K, m128, type, dim)
 #define ATTENTION_TILE_KERNELS(K)                                                                            \
     ATTENTION_FORMS_BF16(ATTENTION_KERNEL_LINE, K)                                                           \
-    ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)
+    ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)                                                           \
+    ATTENTION_FORMS_WGMMA(ATTENTION_WGMMA_LINE, K)
 
 /* Grid: any number of blocks, which take the pieces of the items in turn; threads: 32 a warp. Block tables
  * are read by four entries: rows of them begin at multiples of 16 bytes, and entries behind the last are

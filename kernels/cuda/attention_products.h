@@ -146,19 +146,19 @@ template <class FORM> DEVICE float attention_raise(float p)
     return FORM::KV_BYTES == 1 ? p * 0x1p100f : p;
 }
 
-/* The new maxima; what was summed so far is brought to them; s becomes probabilities. c > 0: from the units
- * of s. */
+/* The new maxima, m; s becomes probabilities; decay: what brings the sums so far to the new maxima. c > 0:
+ * from the units of s. */
 template <class FORM>
-DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
+DEVICE void attention_probabilities(float c, float m[2], float s[FORM::KEY_TILES][4], float decay[2])
 {
-    float max[2], decay[2], base[2];
+    float max[2], base[2];
     attention_row_max<FORM>(s, max);
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        float m = fmaxf(state->m[h], max[h] * c);
-        base[h] = m == -INFINITY ? 0.0f : m; /* nothing seen yet: probabilities of 0, not NaN */
-        decay[h] = fast_exp2(state->m[h] - base[h]);
-        state->m[h] = m;
+        max[h] = fmaxf(m[h], max[h] * c);
+        base[h] = max[h] == -INFINITY ? 0.0f : max[h]; /* nothing seen yet: probabilities of 0, not NaN */
+        decay[h] = fast_exp2(m[h] - base[h]);
+        m[h] = max[h];
     }
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
@@ -166,6 +166,14 @@ DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FOR
         for (uint32_t i = 0; i < 4; i++)
             s[j][i] = attention_raise<FORM>(fast_exp2(fmaf(s[j][i], c, -base[i / 2])));
     }
+}
+
+/* The same, and the sums so far are brought to the new maxima. */
+template <class FORM>
+DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
+{
+    float decay[2];
+    attention_probabilities<FORM>(c, state->m, s, decay);
     if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
         return; /* times 1 */
 #pragma unroll

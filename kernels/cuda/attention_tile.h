@@ -19,6 +19,7 @@ struct attention_form {
     static constexpr uint32_t DIM = DIM_, KV_BYTES = KV_BYTES_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_,
                               SLOTS = SLOTS_, UNITS = UNITS_;
     static constexpr uint32_t THREADS = 32 * WARPS_M * WARPS_N; /* of a unit */
+    static constexpr bool HAS_LOADERS = false;                  /* warps of the block that are of no unit */
     static constexpr uint32_t ROWS = 16 * WARPS_M;
     static constexpr uint32_t KEYS = ATTENTION_TILE_KEYS;
     static constexpr uint32_t SPLIT_TILES = CUDA_KV_SPLIT_TOKENS / KEYS;
@@ -87,17 +88,21 @@ template <class FORM> DEVICE uint8_t *attention_shared(void)
     return shared_dynamic() + attention_unit<FORM>() * FORM::UNIT_BYTES;
 }
 
+enum { ATTENTION_UNIT_BARRIER = 1, ATTENTION_LOADERS_BARRIER = 2 };
+
 /* Waits for the unit's threads. */
 template <class FORM> DEVICE void attention_sync(void)
 {
-    if constexpr (FORM::UNITS == 1)
+    if constexpr (FORM::HAS_LOADERS)
+        barrier_named(ATTENTION_UNIT_BARRIER, FORM::THREADS);
+    else if constexpr (FORM::UNITS == 1)
         barrier();
     else
         warp_sync();
 }
 
 struct attention_piece {
-    uint32_t index; /* of all pieces */
+    uint32_t index; /* of all pieces; with loaders: of the block's */
     struct attention_item item;
     uint32_t kv_head, heads_per_kv;
     uint32_t first_pair, n_pairs;   /* (row, head of the group), rows outermost, of the item */
@@ -168,11 +173,34 @@ DEVICE uint32_t attention_item_row(const struct attention_tile_args &args, const
     return attention_words(args, attention_group_of(args)->listed_rows)[row];
 }
 
-/* Row of the step and head of a pair of the piece. */
-DEVICE uint32_t attention_row(const struct attention_tile_args &args, const struct attention_piece &piece,
-                              uint32_t pair)
+/* Row of the step and query head of a pair of a piece. */
+struct attention_pair {
+    uint32_t row, head;
+};
+
+DEVICE struct attention_pair attention_find_pair(const struct attention_tile_args &args,
+                                                 const struct attention_piece &piece, uint32_t pair)
 {
-    return attention_item_row(args, piece.item, (piece.first_pair + pair) / piece.heads_per_kv);
+    uint32_t at = piece.first_pair + pair, heads = piece.heads_per_kv;
+    return {attention_item_row(args, piece.item, at / heads), piece.kv_head * heads + at % heads};
+}
+
+/* Where loaders keep it, of two pieces. */
+template <class FORM>
+DEVICE struct attention_pair *attention_kept_pair(const struct attention_piece &piece, uint32_t pair)
+{
+    return (struct attention_pair *)(attention_shared<FORM>() + FORM::PAIRS_AT) +
+           piece.index % 2 * FORM::ROWS + pair;
+}
+
+template <class FORM>
+DEVICE struct attention_pair attention_pair_of(const struct attention_tile_args &args,
+                                               const struct attention_piece &piece, uint32_t pair)
+{
+    if constexpr (FORM::HAS_LOADERS)
+        return *attention_kept_pair<FORM>(piece, pair);
+    else
+        return attention_find_pair(args, piece, pair);
 }
 
 /* Of a row of the piece. */
@@ -181,11 +209,6 @@ DEVICE uint32_t attention_position(const struct attention_tile_args &args,
 {
     bool listed = piece.item.flags & ATTENTION_ITEM_LISTED;
     return listed ? args.step->rows[row].position : row - piece.item.first_row + piece.item.low;
-}
-
-DEVICE uint32_t attention_head(const struct attention_piece &piece, uint32_t pair)
-{
-    return piece.kv_head * piece.heads_per_kv + (piece.first_pair + pair) % piece.heads_per_kv;
 }
 
 /* First key that a row at that position sees. */
@@ -230,6 +253,16 @@ DEVICE bool attention_find_piece(const struct attention_tile_args &args, uint32_
     piece->tile = piece->seen_first / FORM::KEYS;
     piece->tile_end = piece->seen_last / FORM::KEYS + 1;
     return piece->seen_first <= piece->seen_last;
+}
+
+/* Pieces of the items that this form is for. */
+template <class FORM> DEVICE uint32_t attention_count_pieces(const struct attention_tile_args &args)
+{
+    const struct attention_group *group = attention_group_of(args);
+    constexpr bool is_small = FORM::WARPS_M == 1;
+    uint32_t rows_max = is_small ? group->small_rows : group->large_rows;
+    uint32_t n_parts = ceil_div(rows_max * (args.n_heads / args.kv.n_kv_heads), FORM::ROWS);
+    return n_parts * (is_small ? group->n_small : group->n_large) * args.kv.n_kv_heads;
 }
 
 /* ---- Loads ---- */

@@ -8,12 +8,30 @@ enum {
     PARTIALS_BYTES_MAX = 64 << 20,
     SHARED_BYTES_OF_A_BLOCK = 1024, /* that the device takes for itself */
     WARPS_ROWS_MIN = 16, /* of a step: from there on small items go to the kernel with an item a warp */
+    /* Of a step: above them large items go to the kernel by wgmma. A power of two, so that a graph, which is
+     * captured for such a number of rows, has one kernel. */
+    WGMMA_ROWS_ABOVE = 256,
+    /* By wgmma a split takes about as long as its rows' q, partial results and merge: prefill is cut where it
+     * would occupy less than a third of the card, and has splits enough. */
+    WGMMA_CUT_SHARE = 3,
+    WGMMA_CUT_SPLITS = 4,
 };
 
 /* Whether head_dim has kernels on tensor cores; every one that has them has them for bf16 and e4m3. */
 static bool has_tile_kernels(const struct cuda_backend *cuda, uint32_t head_dim)
 {
     return !cuda->f32 && attention_kernel_find(head_dim, 2, ATTENTION_SMALL) != NULL;
+}
+
+/* Of large items of a step of n_rows; NULL: none for that shape. Those for bf16 and e4m3 have the same pairs.
+ */
+static const struct attention_kernel *large_kernel(const struct cuda_backend *cuda, uint32_t head_dim,
+                                                   uint32_t element_bytes, uint32_t n_rows)
+{
+    const struct attention_kernel *wgmma = attention_kernel_find(head_dim, element_bytes, ATTENTION_WGMMA);
+    if (wgmma != NULL && cuda->properties->capability == 90 && n_rows > WGMMA_ROWS_ABOVE)
+        return wgmma;
+    return attention_kernel_find(head_dim, element_bytes, ATTENTION_LARGE);
 }
 
 static uint32_t max_splits(const struct backend_needs *needs)
@@ -26,14 +44,20 @@ static size_t partial_bytes(const struct backend_needs *needs)
     return needs->qkv.n_heads * (needs->qkv.head_dim + 2) * sizeof(float);
 }
 
-static struct attention_limits limits_of(const struct cuda_backend *cuda, const struct backend_needs *needs)
+static struct attention_limits limits_of(const struct cuda_backend *cuda, const struct backend_needs *needs,
+                                         uint32_t n_rows)
 {
     size_t n = (size_t)needs->step.seqs * max_splits(needs), most = PARTIALS_BYTES_MAX / partial_bytes(needs);
+    const struct attention_kernel *large = large_kernel(cuda, needs->qkv.head_dim, 2, n_rows);
+    bool by_wgmma = large->size == ATTENTION_WGMMA;
     return (struct attention_limits){
         .heads_per_kv = needs->qkv.n_heads / needs->qkv.n_kv_heads,
         .n_kv_heads = needs->qkv.n_kv_heads,
+        .large_pairs = large->pairs,
         .n_partials = (uint32_t)(n < most ? n : most),
-        .blocks_wanted = 2 * cuda->properties->n_multiprocessors,
+        .blocks_wanted = by_wgmma ? cuda->properties->n_multiprocessors / WGMMA_CUT_SHARE
+                                  : 2 * cuda->properties->n_multiprocessors,
+        .cut_splits = by_wgmma ? WGMMA_CUT_SPLITS : 2,
         .shares_prefixes = true,
     };
 }
@@ -48,7 +72,7 @@ struct attention_scratch {
 static size_t lay_out(const struct cuda_backend *cuda, const struct backend_needs *needs, uint8_t *base,
                       struct attention_scratch *out)
 {
-    size_t n = limits_of(cuda, needs).n_partials, heads = needs->qkv.n_heads;
+    size_t n = limits_of(cuda, needs, 0).n_partials, heads = needs->qkv.n_heads;
     size_t arrivals = cuda_bytes((size_t)needs->step.rows * needs->qkv.n_kv_heads, sizeof(uint32_t));
     size_t ml = cuda_bytes(n * heads * 2, sizeof(float)),
            o = cuda_bytes(n * heads * needs->qkv.head_dim, sizeof(float));
@@ -67,7 +91,7 @@ size_t cuda_attention_work_bytes(const struct cuda_backend *cuda, const struct b
 {
     if (!has_tile_kernels(cuda, needs->qkv.head_dim))
         return 0;
-    struct attention_limits limits = limits_of(cuda, needs);
+    struct attention_limits limits = limits_of(cuda, needs, 0); /* with the most items */
     return attention_work_bytes(&limits, &needs->step);
 }
 
@@ -76,7 +100,7 @@ size_t cuda_attention_work_fill(struct cuda_backend *cuda, const struct step *st
     cuda->attention_small = cuda->attention_large = false;
     if (!has_tile_kernels(cuda, cuda->needs.qkv.head_dim))
         return 0;
-    struct attention_limits limits = limits_of(cuda, &cuda->needs);
+    struct attention_limits limits = limits_of(cuda, &cuda->needs, step->n_rows);
     size_t bytes = attention_plan(&limits, step, work);
     for (uint32_t g = 0; g < step->capacity.kv_groups; g++) {
         const struct attention_group *group = &((const struct attention_work *)work)->groups[g];
@@ -193,9 +217,9 @@ void cuda_attention(struct backend *backend, const struct step *step, const stru
         .partial_ml = scratch.partial_ml,
         .arrivals = scratch.arrivals,
     };
+    /* The small ones last: they are many, and fill the card while the last of the large ones run. */
+    if (cuda->attention_large)
+        launch_tiles(cuda, large_kernel(cuda, shape->head_dim, kv->cache.element_bytes, step->n_rows), &args);
     if (cuda->attention_small)
         launch_tiles(cuda, small, &args);
-    if (cuda->attention_large)
-        launch_tiles(cuda, attention_kernel_find(shape->head_dim, kv->cache.element_bytes, ATTENTION_LARGE),
-                     &args);
 }

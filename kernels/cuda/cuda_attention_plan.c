@@ -23,10 +23,18 @@ struct plan {
 
 enum { PLAN_SEQ_WORDS = 4 }; /* words that the planner itself needs for a sequence */
 
+/* Rows of a large item, at most. */
+static uint32_t large_rows(const struct attention_limits *limits)
+{
+    uint32_t n = limits->large_pairs / limits->heads_per_kv;
+    return n > 0 ? n : 1;
+}
+
 static size_t max_items(const struct attention_limits *limits, const struct step_capacity *capacity)
 {
-    /* An item with partial results has some of its own; the others have a sequence or LARGE_ROWS rows. */
-    return (size_t)limits->n_partials + 2 * (size_t)capacity->seqs + capacity->rows / ATTENTION_LARGE_ROWS;
+    /* An item with partial results has some of its own; the others have a sequence or all the rows that one
+     * can have. */
+    return (size_t)limits->n_partials + 2 * (size_t)capacity->seqs + capacity->rows / large_rows(limits);
 }
 
 size_t attention_work_bytes(const struct attention_limits *limits, const struct step_capacity *capacity)
@@ -90,7 +98,7 @@ static bool is_small_item(const struct plan *plan, const struct step_seq *seq)
            (has_partials(plan, seq) || count_splits(seq) == 1);
 }
 
-/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle. */
+/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle, and long ones. */
 static void assign_all_partials(struct plan *plan)
 {
     const struct step *step = plan->step;
@@ -103,13 +111,14 @@ static void assign_all_partials(struct plan *plan)
         if (attention_is_small(plan->limits, seq->n_rows) && assign_partials(plan, seq, &n_assigned))
             plan->sharers[plan->n_sharers++] = s;
         if (!is_small_item(plan, seq))
-            n_large_parts += div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, ATTENTION_LARGE_ROWS);
+            n_large_parts +=
+                div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, plan->limits->large_pairs);
     }
     if (n_large_parts * plan->limits->n_kv_heads >= plan->limits->blocks_wanted)
         return;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (!attention_is_small(plan->limits, seq->n_rows))
+        if (!attention_is_small(plan->limits, seq->n_rows) && count_splits(seq) >= plan->limits->cut_splits)
             assign_partials(plan, seq, &n_assigned);
     }
 }
@@ -218,8 +227,8 @@ static bool add_shared_split(struct plan *plan, uint32_t split, bool small)
         uint32_t row = plan->rows_at[begin], end = plan->rows_at[i + 1];
         if (attention_is_small(plan->limits, end - row) != small)
             continue;
-        for (; row < end; row += ATTENTION_LARGE_ROWS) {
-            uint32_t n_rows = end - row < ATTENTION_LARGE_ROWS ? end - row : ATTENTION_LARGE_ROWS;
+        for (uint32_t most = large_rows(plan->limits); row < end; row += most) {
+            uint32_t n_rows = end - row < most ? end - row : most;
             add_shared_item(plan, plan->sharers[begin], row, n_rows, split);
         }
     }
@@ -292,15 +301,16 @@ static void add_small_items(struct plan *plan)
 static void add_large_items(struct plan *plan)
 {
     const struct step *step = plan->step;
+    uint32_t most = large_rows(plan->limits);
     add_shared_splits(plan, false);
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
         if (is_small_item(plan, seq))
             continue;
-        for (size_t i = div_up(seq->n_rows, ATTENTION_LARGE_ROWS); i > 0; i--) {
-            uint32_t begin = (uint32_t)(i - 1) * ATTENTION_LARGE_ROWS, left = seq->n_rows - begin;
-            struct attention_item item = item_of_rows(
-                plan, s, seq->first_row + begin, left < ATTENTION_LARGE_ROWS ? left : ATTENTION_LARGE_ROWS);
+        for (size_t i = div_up(seq->n_rows, most); i > 0; i--) {
+            uint32_t begin = (uint32_t)(i - 1) * most, left = seq->n_rows - begin;
+            struct attention_item item =
+                item_of_rows(plan, s, seq->first_row + begin, left < most ? left : most);
             if (has_partials(plan, seq))
                 add_splits(plan, item, 0, item.n_splits);
             else
@@ -353,7 +363,8 @@ static size_t plan_group(const struct attention_limits *limits, const struct ste
 size_t attention_plan(const struct attention_limits *limits, const struct step *step,
                       struct attention_work *work)
 {
-    ASSERT(limits->heads_per_kv > 0 && step->capacity.kv_groups <= STEP_KV_GROUPS_MAX);
+    ASSERT(limits->heads_per_kv > 0 && limits->large_pairs > 0 &&
+           step->capacity.kv_groups <= STEP_KV_GROUPS_MAX);
     memset(work, 0, sizeof *work);
     size_t words = sizeof *work / sizeof(uint32_t);
     for (uint32_t group = 0; group < step->capacity.kv_groups; group++)
@@ -374,10 +385,22 @@ const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t
                             : ATTENTION_LARGE,                                                               \
      .threads = 32 * warps_m * warps_n * n_units,                                                            \
      .shared_bytes = shared,                                                                                 \
+     .pairs = 16 * warps_m,                                                                                  \
      .units = n_units,                                                                                       \
      .blocks = n_blocks},
-    static const struct attention_kernel kernels[] = {ATTENTION_FORMS_BF16(ENTRY, )
-                                                          ATTENTION_FORMS_E4M3(ENTRY, )};
+#define WGMMA_ENTRY(x, type, dim, kv_bytes, n_threads, shared)                                               \
+    {.id = CUDA_KERNEL_attention_m128_##type##_d##dim,                                                       \
+     .head_dim = dim,                                                                                        \
+     .element_bytes = kv_bytes,                                                                              \
+     .size = ATTENTION_WGMMA,                                                                                \
+     .threads = n_threads,                                                                                   \
+     .shared_bytes = shared,                                                                                 \
+     .pairs = 128,                                                                                           \
+     .units = 1,                                                                                             \
+     .blocks = 1},
+    static const struct attention_kernel kernels[] = {
+        ATTENTION_FORMS_BF16(ENTRY, ) ATTENTION_FORMS_E4M3(ENTRY, ) ATTENTION_FORMS_WGMMA(WGMMA_ENTRY, )};
+#undef WGMMA_ENTRY
 #undef ENTRY
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const struct attention_kernel *kernel = &kernels[i];

@@ -4,8 +4,8 @@
  *
  * Sequences with few rows (decode) are cut into their splits, an item each; whole splits that several of them
  * have in common at the beginning of their block tables become one item for all their rows. Sequences with
- * more rows (prefill) become items of up to ATTENTION_LARGE_ROWS rows by all splits, and are cut into splits
- * as well where a step is too small to fill the card. Where partial results run out, an item takes all splits
+ * more rows (prefill) become items of as many rows as a block takes by all splits, and are cut into splits as
+ * well where a step is too small to fill the card. Where partial results run out, an item takes all splits
  * of its rows; it is a large one then, unless there is but one split. */
 #pragma once
 
@@ -15,8 +15,10 @@
 
 struct attention_limits {
     uint32_t heads_per_kv, n_kv_heads;
+    uint32_t large_pairs;   /* (row, head) pairs that a block of the kernel of large items has */
     uint32_t n_partials;    /* partial results that there is memory for */
     uint32_t blocks_wanted; /* pieces of work below which prefill is cut into splits */
+    uint32_t cut_splits;    /* splits of a sequence of which that is true, at least */
     bool shares_prefixes;   /* whether common splits are looked for */
 };
 
@@ -37,8 +39,8 @@ size_t attention_plan(const struct attention_limits *limits, const struct step *
                       struct attention_work *work);
 
 /* WARPS and SMALL take the small items: WARPS fills the card from some dozens of sequences on, SMALL is done
- * earlier with fewer. LARGE takes the others. */
-enum attention_size { ATTENTION_WARPS, ATTENTION_SMALL, ATTENTION_LARGE, ATTENTION_SIZES };
+ * earlier with fewer. LARGE takes the others, or WGMMA on sm_90. */
+enum attention_size { ATTENTION_WARPS, ATTENTION_SMALL, ATTENTION_LARGE, ATTENTION_WGMMA, ATTENTION_SIZES };
 
 /* A kernel of attention_kernels.h and how it is launched. */
 struct attention_kernel {
@@ -46,10 +48,11 @@ struct attention_kernel {
     uint32_t head_dim, element_bytes;
     enum attention_size size;
     uint32_t threads, shared_bytes;
+    uint32_t pairs;  /* (row, head) pairs of an item that it computes at once */
     uint32_t units;  /* items that a block computes at once */
     uint32_t blocks; /* that the registers of a multiprocessor hold */
 };
-/* NULL: none for that shape. SMALL and LARGE are there for the same shapes, WARPS for some of them; the
- * simple kernel takes every one. */
+/* NULL: none for that shape. SMALL and LARGE are there for the same shapes, WARPS and WGMMA for some of them;
+ * the simple kernel takes every one. */
 const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes,
                                                      enum attention_size size);

@@ -252,6 +252,14 @@ static void launch(const struct run_options *options, const struct shape *shape,
                                     .front = front});
 }
 
+/* Of large items: every other time the kernel by wgmma, where there is one; both have the same bits. */
+static enum attention_size large_size(const struct shape *shape)
+{
+    static bool by_wgmma;
+    by_wgmma = !by_wgmma && attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WGMMA);
+    return by_wgmma ? ATTENTION_WGMMA : ATTENTION_LARGE;
+}
+
 struct attention_group attention_run(const struct world *w, const struct rows *rows, uint32_t n,
                                      const struct run_options *options, uint16_t *out)
 {
@@ -265,11 +273,14 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
                                      .kv_groups = 1};
     assert_int_equal(step_create(&capacity, &step).code, ERR_OK);
     fill_step(w, rows, n, step);
-    struct attention_limits limits = {.heads_per_kv = shape->n_heads / shape->n_kv_heads,
-                                      .n_kv_heads = shape->n_kv_heads,
-                                      .n_partials = options->n_partials,
-                                      .blocks_wanted = options->blocks_wanted,
-                                      .shares_prefixes = options->shares_prefixes};
+    enum attention_size large = large_size(shape);
+    struct attention_limits limits = {
+        .heads_per_kv = shape->n_heads / shape->n_kv_heads,
+        .large_pairs = attention_kernel_find(shape->head_dim, shape->element_bytes, large)->pairs,
+        .n_kv_heads = shape->n_kv_heads,
+        .n_partials = options->n_partials,
+        .blocks_wanted = options->blocks_wanted,
+        .shares_prefixes = options->shares_prefixes};
     struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
     assert_non_null(work);
     attention_plan(&limits, step, work);
@@ -328,7 +339,7 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
     emu_set_options(
         &(struct emu_options){.seed = options->emulator_seed,
                               .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
-                              .target = 80});
+                              .target = large == ATTENTION_WGMMA ? 90 : 80});
     struct attention_group group = work->groups[0];
     struct early early = {0};
     if (options->is_early)
@@ -338,9 +349,9 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
     static bool by_warps;         /* every other time: both have the same bits */
     by_warps = !by_warps && !options->turns &&
                attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WARPS);
-    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args,
-           options->is_early ? &early.front : NULL);
-    launch(options, shape, ATTENTION_LARGE, group.n_large, &args, options->is_early ? &early.front : NULL);
+    const struct emu_front *front = options->is_early ? &early.front : NULL;
+    launch(options, shape, large, group.n_large, &args, front);
+    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args, front);
     early_free(&early);
     assert_true(!options->turns || group.n_large == 0);
     assert_memory_equal(w->kv, kv_before, kv_bytes);

@@ -181,6 +181,10 @@ enum linear_check {
     X(attention_m64_e4m3_d96, check_attention_tile, 0)                                                       \
     X(attention_m64_e4m3_d128, check_attention_tile, 0)                                                      \
     X(attention_m32_e4m3_d256, check_attention_tile, 0)                                                      \
+    X(attention_m128_bf16_d64, check_attention_tile, 0)                                                      \
+    X(attention_m128_bf16_d128, check_attention_tile, 0)                                                     \
+    X(attention_m128_e4m3_d64, check_attention_tile, 0)                                                      \
+    X(attention_m128_e4m3_d128, check_attention_tile, 0)                                                     \
     X(activation_mul_f32, check_activation_mul, CHECK_F32)                                                   \
     X(activation_mul_bf16, check_activation_mul, CHECK_BF16)                                                 \
     X(sum_ranks_f32, check_sum_ranks, CHECK_F32)                                                             \

@@ -28,7 +28,7 @@ enum {
     HEAD_DIM = 64,
     WIDTH = HEADS * HEAD_DIM,
     QKV_WIDTH = (HEADS + 2 * KV_HEADS) * HEAD_DIM,
-    PREFIX = 272, /* tokens that all share: a split and a block */
+    PREFIX = 272, /* tokens that all share: a split and a block; more than 256 rows */
     SHARED_BLOCKS = PREFIX / 16,
     SEQS = 12, /* enough for the kernel of shared prefixes */
     STEPS = 3, /* of decoding */
@@ -135,18 +135,25 @@ static uint64_t run(struct bench *b, float *out)
     return n;
 }
 
-/* The prompt in two chunks; then all sequences decode together, and each token of each again alone. together:
- * [STEPS] [SEQS][WIDTH]. */
+/* The prompt in two chunks, and again at once (on CUDA by another kernel); then all sequences decode
+ * together, and each token of each again alone. together: [STEPS] [SEQS][WIDTH]. */
 static void run_all(struct bench *b, float *together)
 {
     float *out = mem_alloc_array((size_t)PREFIX * WIDTH, sizeof(float));
     assert_non_null(out);
+    float *whole = mem_alloc_array((size_t)PREFIX * WIDTH, sizeof(float));
+    assert_non_null(whole);
     begin(b);
     add_rows(b, 0, 0, 150);
     run(b, out);
     begin(b);
     add_rows(b, 0, 150, PREFIX - 150);
-    run(b, out);
+    run(b, out + 150 * WIDTH);
+    begin(b);
+    add_rows(b, 0, 0, PREFIX);
+    run(b, whole);
+    assert_memory_equal(whole, out, (size_t)PREFIX * WIDTH * sizeof(float));
+    mem_free(whole);
     for (uint32_t t = 0; t < STEPS; t++) {
         begin(b);
         for (uint32_t s = 0; s < SEQS; s++)

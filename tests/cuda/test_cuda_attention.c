@@ -310,8 +310,10 @@ static void test_plans_cover_all(void **state)
     for (int i = 0; i < 2000; i++) {
         struct attention_limits limits = {.heads_per_kv = 1 + rng_below(&rng, 8),
                                           .n_kv_heads = 1 + rng_below(&rng, 8),
+                                          .large_pairs = 32u << rng_below(&rng, 3),
                                           .n_partials = rng_below(&rng, 2) ? rng_below(&rng, 200) : 4096,
                                           .blocks_wanted = rng_below(&rng, 300),
+                                          .cut_splits = rng_below(&rng, 5),
                                           .shares_prefixes = rng_below(&rng, 4) > 0};
         random_step(&rng, step);
         struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
