@@ -1,7 +1,7 @@
 /* The body of the attention kernels. Included by attention_*.cu alone. */
 #pragma once
 
-#include "kernels/cuda/attention_warp.h"
+#include "kernels/cuda/attention_rows.h"
 
 template <class FORM>
 DEVICE void attention_tile(const struct attention_tile_args &args, const struct attention_piece &piece,
@@ -99,25 +99,19 @@ DEVICE void attention_run_piece(const struct attention_tile_args &args, const st
 template <class FORM> DEVICE void attention_run(const struct attention_tile_args &args)
 {
     bool is_ready = false;
-    uint32_t i = block_x() * FORM::UNITS + attention_unit<FORM>();
-    while (i < attention_count_pieces<FORM>(args)) {
-        if constexpr (FORM::UNITS > 1) {
-            i = attention_run_split<FORM>(args, i, &is_ready);
-        } else {
-            struct attention_piece piece;
-            if (attention_find_piece<FORM>(args, i, &piece))
-                attention_run_piece<FORM>(args, piece, &is_ready);
-        }
-        i += grid_x() * FORM::UNITS;
+    for (uint32_t i = block_x(); i < attention_count_pieces<FORM>(args); i += grid_x()) {
+        struct attention_piece piece;
+        if (attention_find_piece<FORM>(args, i, &piece))
+            attention_run_piece<FORM>(args, piece, &is_ready);
     }
     attention_wait_for_q(&is_ready);
 }
 
-#define ATTENTION_KERNEL(x, size, type, dim, kv_bytes, warps_m, warps_n, slots, units, shared_bytes, blocks) \
-    KERNEL_BOUNDS(attention_##size##_##type##_d##dim, struct attention_tile_args,                            \
-                  (32 * warps_m * warps_n * units), blocks)                                                  \
+#define ATTENTION_KERNEL(x, size, type, dim, kv_bytes, warps_m, warps_n, slots, shared_bytes, blocks)        \
+    KERNEL_BOUNDS(attention_##size##_##type##_d##dim, struct attention_tile_args, (32 * warps_m * warps_n),  \
+                  blocks)                                                                                    \
     {                                                                                                        \
-        typedef attention_form<dim, kv_bytes, warps_m, warps_n, slots, units> form;                          \
+        typedef attention_form<dim, kv_bytes, warps_m, warps_n, slots> form;                                 \
         static_assert(form::SHARED_BYTES == shared_bytes, "the list says otherwise");                        \
         attention_run<form>(args);                                                                           \
     }

@@ -8,8 +8,10 @@
  * lowest of their places. A NaN's code (0x7f) becomes 480: the row that wrote it is not finite itself. */
 DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
 {
-    *even = (codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u);
-    *odd = (codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u);
+    const uint32_t magnitudes = 0x07f007f0u;
+    uint32_t signs = select_bits(0x80808080u, codes, 0); /* of all four: a select needs no other mask */
+    *even = select_bits(magnitudes, codes << 4, signs << 8);
+    *odd = select_bits(magnitudes, codes >> 4, signs);
 }
 
 /* Where the lane's row of a load of 16 keys begins: matrices are keys 0..7 by pieces 2 i and 2 i + 1, then
@@ -32,23 +34,19 @@ DEVICE void attention_scores_keys(const attention_state<FORM> *state, const uint
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
         const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
-        uint32_t q[2][4]; /* of the two pieces of 8 values, or 16 codes: half a step each, or one */
-        attention_read_q<FORM>(state, FORM::KV_BYTES == 2 ? i : 2 * i, q[0]);
-        if constexpr (FORM::KV_BYTES == 1)
-            attention_read_q<FORM>(state, 2 * i + 1, q[1]);
 #pragma unroll
         for (uint32_t j = 0; j < 2 * N; j += 2) {
             uint32_t b[4];
             ldmatrix_x4(b, at + j * 8 * FORM::KV_PIECES * 16);
             if constexpr (FORM::KV_BYTES == 2) {
-                mma_bf16_16816(s[j], q[0], b);
-                mma_bf16_16816(s[j + 1], q[0], b + 2);
+                mma_bf16_16816(s[j], state->q[i], b);
+                mma_bf16_16816(s[j + 1], state->q[i], b + 2);
             } else {
 #pragma unroll
                 for (uint32_t n = 0; n < 4; n++) {
                     uint32_t pair[2];
                     attention_split_e4m3(b[n], &pair[0], &pair[1]);
-                    mma_bf16_16816(s[j + n / 2], q[n % 2], pair);
+                    mma_bf16_16816(s[j + n / 2], state->q[2 * i + n % 2], pair);
                 }
             }
         }

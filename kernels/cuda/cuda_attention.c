@@ -7,7 +7,7 @@ enum {
     /* Of sums of splits; steps that would need more have items that take all splits of their rows. */
     PARTIALS_BYTES_MAX = 64 << 20,
     SHARED_BYTES_OF_A_BLOCK = 1024, /* that the device takes for itself */
-    WARPS_ROWS_MIN = 16, /* of a step: from there on small items go to the kernel with an item a warp */
+    STREAM_ROWS_MIN = 9,            /* of a step: from there on small items go to the kernels by streams */
     /* Of a step: above them large items go to the kernel by wgmma. A power of two, so that a graph, which is
      * captured for such a number of rows, has one kernel. */
     WGMMA_ROWS_ABOVE = 256,
@@ -39,6 +39,21 @@ static uint32_t max_splits(const struct backend_needs *needs)
     return (uint32_t)div_up(needs->step.blocks_per_seq, CUDA_KV_SPLIT_BLOCKS);
 }
 
+/* Blocks of a kernel that the card runs at once. */
+static uint32_t blocks_at_once(const struct cuda_backend *cuda, const struct attention_kernel *kernel)
+{
+    const struct device_properties *properties = cuda->properties;
+    uint32_t of_shared = (properties->shared_bytes_max + SHARED_BYTES_OF_A_BLOCK) /
+                         (kernel->shared_bytes + SHARED_BYTES_OF_A_BLOCK);
+    return properties->n_multiprocessors * (of_shared < kernel->blocks ? of_shared : kernel->blocks);
+}
+
+/* By streams; NULL: none for that shape. */
+static uint32_t count_warps(const struct cuda_backend *cuda, const struct attention_kernel *streams)
+{
+    return streams != NULL ? blocks_at_once(cuda, streams) * streams->units : 0;
+}
+
 static size_t partial_bytes(const struct backend_needs *needs)
 {
     return needs->qkv.n_heads * (needs->qkv.head_dim + 2) * sizeof(float);
@@ -53,6 +68,7 @@ static struct attention_limits limits_of(const struct cuda_backend *cuda, const 
     return (struct attention_limits){
         .heads_per_kv = needs->qkv.n_heads / needs->qkv.n_kv_heads,
         .n_kv_heads = needs->qkv.n_kv_heads,
+        .warps = count_warps(cuda, attention_kernel_find(needs->qkv.head_dim, 2, ATTENTION_STREAMS)),
         .large_pairs = large->pairs,
         .n_partials = (uint32_t)(n < most ? n : most),
         .blocks_wanted = by_wgmma ? cuda->properties->n_multiprocessors / WGMMA_CUT_SHARE
@@ -101,6 +117,8 @@ size_t cuda_attention_work_fill(struct cuda_backend *cuda, const struct step *st
     if (!has_tile_kernels(cuda, cuda->needs.qkv.head_dim))
         return 0;
     struct attention_limits limits = limits_of(cuda, &cuda->needs, step->n_rows);
+    if (step->n_rows < STREAM_ROWS_MIN)
+        limits.warps = 0;
     size_t bytes = attention_plan(&limits, step, work);
     for (uint32_t g = 0; g < step->capacity.kv_groups; g++) {
         const struct attention_group *group = &((const struct attention_work *)work)->groups[g];
@@ -141,10 +159,7 @@ static void launch_simple(struct cuda_backend *cuda, const struct act *qkv,
 /* Blocks that the card runs at once, or fewer where there are fewer pieces of work. */
 static uint32_t count_blocks(const struct cuda_backend *cuda, const struct attention_kernel *kernel)
 {
-    const struct device_properties *properties = cuda->properties;
-    uint32_t of_shared = (properties->shared_bytes_max + SHARED_BYTES_OF_A_BLOCK) /
-                         (kernel->shared_bytes + SHARED_BYTES_OF_A_BLOCK);
-    uint32_t n = properties->n_multiprocessors * (of_shared < kernel->blocks ? of_shared : kernel->blocks);
+    uint32_t n = blocks_at_once(cuda, kernel);
     size_t pairs = (size_t)cuda->rows_max * cuda->needs.qkv.n_heads;
     size_t pieces = div_up(pairs * max_splits(&cuda->needs), kernel->units);
     return pieces < n ? (uint32_t)pieces : n;
@@ -157,20 +172,26 @@ static void launch_tiles(struct cuda_backend *cuda, const struct attention_kerne
                 kernel->shared_bytes, args, sizeof *args);
 }
 
-/* NULL: none for that shape. */
+/* NULL: none for that shape. By streams with longer rings where all that the step can want fits. */
 static const struct attention_kernel *small_kernel(const struct cuda_backend *cuda, uint32_t head_dim,
                                                    uint32_t element_bytes)
 {
-    const struct attention_kernel *warps = attention_kernel_find(head_dim, element_bytes, ATTENTION_WARPS);
-    if (warps != NULL && cuda->rows_max >= WARPS_ROWS_MIN)
-        return warps;
-    return attention_kernel_find(head_dim, element_bytes, ATTENTION_SMALL);
+    const struct attention_kernel *streams =
+                                      attention_kernel_find(head_dim, element_bytes, ATTENTION_STREAMS),
+                                  *longer =
+                                      attention_kernel_find(head_dim, element_bytes, ATTENTION_LONG_STREAMS);
+    uint32_t n_warps = count_warps(cuda, streams);
+    if (n_warps == 0 || cuda->rows_max < STREAM_ROWS_MIN)
+        return attention_kernel_find(head_dim, element_bytes, ATTENTION_SMALL);
+    struct attention_limits limits = limits_of(cuda, &cuda->needs, cuda->rows_max);
+    size_t n_pieces = cuda->rows_max * attention_row_pieces(&limits);
+    return n_pieces * attention_team(n_pieces, n_warps) <= count_warps(cuda, longer) ? longer : streams;
 }
 
 bool cuda_attention_turns(const struct cuda_backend *cuda, const struct step *step, const struct kv *kv)
 {
     return step->n_rows == step->n_seqs && cuda->attention_small && !cuda->attention_large &&
-           cuda->rows_max < WARPS_ROWS_MIN && kv->cache.element_bytes <= 2;
+           cuda->rows_max < STREAM_ROWS_MIN && kv->cache.element_bytes <= 2;
 }
 
 void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,

@@ -230,6 +230,11 @@ DEVICE uint32_t warp_max_u32(uint32_t value)
     return value;
 }
 
+DEVICE uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    return (mask & a) | (~mask & b);
+}
+
 DEVICE uint32_t ballot(bool predicate)
 {
     return emu_ballot(predicate);
@@ -400,6 +405,12 @@ DEVICE void dependencies_wait(void)
     emu_dependencies_wait();
 }
 
+DEVICE uint32_t matrix_transpose(uint32_t two)
+{
+    uint32_t lane = lane_id(), column = lane / 4, row = 2 * (lane & 3);
+    uint32_t low = shuffle(two, row * 4 + column / 2), high = shuffle(two, (row + 1) * 4 + column / 2);
+    return (low >> column % 2 * 16 & 0xffffu) | high >> column % 2 * 16 << 16;
+}
 DEVICE void ldmatrix_x4(uint32_t r[4], const void *row)
 {
     emu_ldmatrix(r, row, 4, false);

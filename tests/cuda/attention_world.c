@@ -234,6 +234,25 @@ static uint32_t blocks_of(const struct run_options *options, uint32_t n)
     return options->n_blocks > 0 ? options->n_blocks : n;
 }
 
+/* Which kernel takes the small items, by what plan. In turn: all have the same bits. */
+static enum attention_size choose_form(const struct run_options *options, const struct shape *shape,
+                                       struct attention_limits *limits)
+{
+    static uint32_t turn;
+    enum run_form form =
+        options->form != RUN_IN_TURN ? options->form : (enum run_form)(1 + turn++ % (RUN_FORMS - 1));
+    enum attention_size size = form == RUN_ALONE   ? ATTENTION_STREAMS
+                               : form == RUN_TEAMS ? ATTENTION_LONG_STREAMS
+                                                   : ATTENTION_SMALL;
+    if (attention_kernel_find(shape->head_dim, shape->element_bytes, size) == NULL)
+        size = form == RUN_TEAMS ? ATTENTION_STREAMS : ATTENTION_SMALL;
+    if (attention_kernel_find(shape->head_dim, shape->element_bytes, size) == NULL)
+        size = ATTENTION_SMALL;
+    if (form != RUN_BLOCKS)
+        limits->warps = form == RUN_ALONE ? 5 : 1000;
+    return size;
+}
+
 static void launch(const struct run_options *options, const struct shape *shape, enum attention_size size,
                    uint32_t n_items, const struct attention_tile_args *args, const struct emu_front *front)
 {
@@ -281,6 +300,7 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
         .n_partials = options->n_partials,
         .blocks_wanted = options->blocks_wanted,
         .shares_prefixes = options->shares_prefixes};
+    enum attention_size small = choose_form(options, shape, &limits);
     struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
     assert_non_null(work);
     attention_plan(&limits, step, work);
@@ -336,22 +356,19 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
         .partial_ml = mem_alloc((size_t)options->n_partials * shape->n_heads * 8 + 16),
         .arrivals = mem_alloc(n_arrivals * sizeof(uint32_t)),
     };
-    emu_set_options(
-        &(struct emu_options){.seed = options->emulator_seed,
-                              .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
-                              .target = large == ATTENTION_WGMMA ? 90 : 80});
+    emu_set_options(&(struct emu_options){
+        .seed = options->emulator_seed,
+        .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
+        .target = small == ATTENTION_LONG_STREAMS || large == ATTENTION_WGMMA ? 90 : 80});
     struct attention_group group = work->groups[0];
     struct early early = {0};
     if (options->is_early)
         early_make(&early, w, step, qkv, (size_t)step->n_rows * stride * 2);
     if (options->turns)
         early.parts[0].bytes = 0; /* the launch in front writes q, k and v alone */
-    static bool by_warps;         /* every other time: both have the same bits */
-    by_warps = !by_warps && !options->turns &&
-               attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WARPS);
     const struct emu_front *front = options->is_early ? &early.front : NULL;
     launch(options, shape, large, group.n_large, &args, front);
-    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args, front);
+    launch(options, shape, small, group.n_small, &args, front);
     early_free(&early);
     assert_true(!options->turns || group.n_large == 0);
     assert_memory_equal(w->kv, kv_before, kv_bytes);

@@ -159,9 +159,14 @@ enum linear_check {
     X(kv_copy, check_kv_copy, 0)                                                                             \
     X(attention_simple_f32, check_attention_simple, CHECK_F32)                                               \
     X(attention_simple_bf16, check_attention_simple, CHECK_BF16)                                             \
-    X(attention_w16_bf16_d64, check_attention_tile, 0)                                                       \
-    X(attention_w16_bf16_d96, check_attention_tile, 0)                                                       \
-    X(attention_w16_bf16_d128, check_attention_tile, 0)                                                      \
+    X(attention_s8_bf16_d64, check_attention_tile, 0)                                                        \
+    X(attention_s8_bf16_d96, check_attention_tile, 0)                                                        \
+    X(attention_s8_bf16_d128, check_attention_tile, 0)                                                       \
+    X(attention_s8_e4m3_d64, check_attention_tile, 0)                                                        \
+    X(attention_s8_e4m3_d96, check_attention_tile, 0)                                                        \
+    X(attention_l8_e4m3_d128, check_attention_tile, 0)                                                       \
+    X(attention_l8_bf16_d128, check_attention_tile, 0)                                                       \
+    X(attention_s8_e4m3_d128, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d64, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d96, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d128, check_attention_tile, 0)                                                      \
@@ -170,9 +175,6 @@ enum linear_check {
     X(attention_m64_bf16_d96, check_attention_tile, 0)                                                       \
     X(attention_m64_bf16_d128, check_attention_tile, 0)                                                      \
     X(attention_m32_bf16_d256, check_attention_tile, 0)                                                      \
-    X(attention_w16_e4m3_d64, check_attention_tile, 0)                                                       \
-    X(attention_w16_e4m3_d96, check_attention_tile, 0)                                                       \
-    X(attention_w16_e4m3_d128, check_attention_tile, 0)                                                      \
     X(attention_m16_e4m3_d64, check_attention_tile, 0)                                                       \
     X(attention_m16_e4m3_d96, check_attention_tile, 0)                                                       \
     X(attention_m16_e4m3_d128, check_attention_tile, 0)                                                      \

@@ -202,7 +202,7 @@ static const struct attention_kernel *tile_kernel(enum cuda_kernel_id id)
 
 static bool takes_small_items(const struct attention_kernel *kernel)
 {
-    return kernel->size == ATTENTION_WARPS || kernel->size == ATTENTION_SMALL;
+    return kernel->size <= ATTENTION_SMALL;
 }
 
 /* Stretches of rows at the ends of the sequences, long enough for the large kernel where it is the one meant.
@@ -213,11 +213,11 @@ static void tile_make(struct cuda_case *c)
     const struct attention_kernel *kernel = tile_kernel(c->kernel);
     ASSERT(kernel != NULL);
     bool is_small = takes_small_items(kernel);
-    static const uint32_t ratios[] = {1, 3, 4, 8};
+    static const uint32_t ratios[] = {1, 3, 4, 8, 12};
     e->head_dim = kernel->head_dim;
     e->element_bytes = kernel->element_bytes;
     e->n_kv_heads = rng_between(&c->rng, 1, 2);
-    e->n_heads = e->n_kv_heads * (is_small ? ratios[rng_below(&c->rng, 4)] : 8);
+    e->n_heads = e->n_kv_heads * (is_small ? ratios[rng_below(&c->rng, 5)] : 8);
     uint32_t most = kernel->size == ATTENTION_WGMMA ? 20 : 7; /* more than a block has */
     c->n_rows = c->n_rows > most ? most : c->n_rows;
     c->n_rows = is_small || c->n_rows > 4 ? c->n_rows : 4;
@@ -271,21 +271,22 @@ static void tile_launch(struct cuda_case *c, const struct attention_case *e,
     uint32_t n = (takes_small_items(kernel) ? group->n_small : group->n_large) * e->n_kv_heads;
     if (n == 0)
         return;
-    device_launch(c, &(struct check_launch){.kernel = kernel->id,
-                                            .grid = {1 + rng_below(&c->rng, n)},
-                                            .threads = kernel->threads,
-                                            .shared_bytes = kernel->shared_bytes,
-                                            .target = size == ATTENTION_WGMMA ? 90 : 0,
-                                            .args = args,
-                                            .args_bytes = sizeof *args});
+    device_launch(c, &(struct check_launch){
+                         .kernel = kernel->id,
+                         .grid = {1 + rng_below(&c->rng, n)},
+                         .threads = kernel->threads,
+                         .shared_bytes = kernel->shared_bytes,
+                         .args = args,
+                         .args_bytes = sizeof *args,
+                         .target = size == ATTENTION_LONG_STREAMS || size == ATTENTION_WGMMA ? 90 : 0});
 }
 
 /* Of a step's small items: those of a kernel by warps go to the other one now and then, which has the same
  * bits. */
 static enum attention_size small_size(struct cuda_case *c)
 {
-    bool by_warps = tile_kernel(c->kernel)->size == ATTENTION_WARPS;
-    return by_warps && rng_below(&c->rng, 4) > 0 ? ATTENTION_WARPS : ATTENTION_SMALL;
+    const struct attention_kernel *kernel = tile_kernel(c->kernel);
+    return takes_small_items(kernel) && rng_below(&c->rng, 4) > 0 ? kernel->size : ATTENTION_SMALL;
 }
 
 /* Likewise of the large ones, where the kernel is one by wgmma. */
@@ -300,10 +301,12 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     struct attention_case *e = c->context;
     struct step *step = tile_step(e, first, n);
     enum attention_size large = large_size(c);
+    bool by_streams = tile_kernel(c->kernel)->size <= ATTENTION_LONG_STREAMS;
     struct attention_limits limits = {.heads_per_kv = e->n_heads / e->n_kv_heads,
                                       .n_kv_heads = e->n_kv_heads,
                                       .large_pairs =
                                           attention_kernel_find(e->head_dim, e->element_bytes, large)->pairs,
+                                      .warps = by_streams ? 1 + rng_below(&c->rng, 20) : 0,
                                       .n_partials = rng_below(&c->rng, 3) * 20,
                                       .blocks_wanted = rng_below(&c->rng, 2) * 100,
                                       .shares_prefixes = true};

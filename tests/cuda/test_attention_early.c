@@ -40,6 +40,7 @@ static void check_shape(const struct shape *shape, uint64_t seed)
         attention_run(&w, rows, N, &options, early);
         assert_memory_equal(late, early, bytes);
         options.claims_old_keys = true;
+        options.form = i == 1 ? RUN_BLOCKS : RUN_TEAMS; /* these begin with keys that are wrong */
         attention_run(&w, rows, N, &options, early);
         assert_memory_not_equal(late, early, bytes);
     }
@@ -61,6 +62,7 @@ static void check_turns(const struct shape *shape, uint64_t seed)
     struct run_options options = {.n_partials = 4096, .emulator_seed = seed};
     attention_run(&w, rows, N, &options, before);
     options.turns = true;
+    options.form = RUN_BLOCKS;
     for (int i = 0; i < 3; i++) {
         options.is_early = i > 0;
         options.n_blocks = i > 1 ? 5 : 0;
