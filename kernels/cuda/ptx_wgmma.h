@@ -37,7 +37,8 @@ template <int n_pending> DEVICE void wgmma_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n_pending) : "memory");
 #endif
 }
-/* Registers a thread of this warpgroup: fewer, or, once others gave theirs, more. A multiple of 8. */
+/* Registers a thread of this warpgroup: fewer, or, once others gave theirs, more. A multiple of 8. All of the
+ * block never have more than it was launched with: who asks for more waits for ever. */
 template <int n> DEVICE void registers_lower(void)
 {
 #if PTX_HAS_WGMMA
@@ -184,10 +185,12 @@ template <int n_pending> DEVICE void wgmma_wait(void)
 template <int n> DEVICE void registers_lower(void)
 {
     static_assert(n % 8 == 0 && n >= 24 && n <= 256);
+    emu_set_registers(n);
 }
 template <int n> DEVICE void registers_raise(void)
 {
     static_assert(n % 8 == 0 && n >= 24 && n <= 256);
+    emu_set_registers(n);
 }
 template <int n> DEVICE void wgmma_hold(float (&d)[n])
 {
