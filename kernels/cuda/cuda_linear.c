@@ -143,6 +143,7 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         .out_stride = out->stride,
         .out_is_f32 = out->f32,
         .chunk_blocks = plan.chunk_blocks,
+        .window_blocks = plan.window_blocks,
         .is_split = plan.is_split,
     };
     if (layout >= LINEAR_S8) {

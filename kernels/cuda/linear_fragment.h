@@ -50,21 +50,31 @@ DEVICE void scale_fragment(uint32_t fragment[4], const uint32_t scales[2])
         fragment[r] = bf16x2_mul(fragment[r], scales[r & 1]);
 }
 
-DEVICE void fragment_int4(uint32_t fragment[4], uint32_t codes, const uint32_t scales[2])
+/* -8 times the scales of spread_pair, for codes as int4x8_to_bf16 has them. */
+DEVICE void int4_minus(uint32_t out[2], const uint32_t scales[2])
 {
-    int4x8_to_bf16(fragment, codes);
-    scale_fragment(fragment, scales);
+    out[0] = bf16x2_mul(scales[0], 0x80088008u); /* -8 * 2^-133 */
+    out[1] = bf16x2_mul(scales[1], 0x80808080u); /* -8 * 2^-129 */
 }
 
-/* minus: -(128 + zero point) of the two outputs, as spread_scales has them. The difference is exact. */
+/* (code - 8) * scale, rounded once: code * scale and 8 * scale are exact. */
+DEVICE void fragment_int4(uint32_t fragment[4], uint32_t codes, const uint32_t scales[2],
+                          const uint32_t minus[2])
+{
+    int4x8_to_bf16(fragment, codes);
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+        fragment[r] = bf16x2_fma(fragment[r], scales[r & 1], minus[r & 1]);
+}
+
+/* minus: the two outputs' zero points as linear_pack_zero has them. The difference is exact. */
 DEVICE void fragment_uint4(uint32_t fragment[4], uint32_t codes, const uint32_t scales[2],
                            const uint32_t minus[2])
 {
+    int4x8_to_bf16(fragment, codes);
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
-        uint32_t biased = bits_select_or(codes >> 4 * r, 0x000f000fu, 0x43004300u); /* 128 + code */
-        fragment[r] = bf16x2_fma(biased, 0x3f803f80u, minus[r & 1]);
-    }
+    for (int r = 0; r < 4; r++)
+        fragment[r] = bf16x2_fma(fragment[r], 0x7f007f00u, minus[r & 1]); /* * 2^127 */
     scale_fragment(fragment, scales);
 }
 
@@ -87,25 +97,23 @@ DEVICE void fragment_int8(uint32_t fragment[4], const uint32_t codes[2], const u
     scale_fragment(fragment, scales);
 }
 
-/* ---- A slab's. words: the lane's piece of the half block; int8: of each step ---- */
+/* ---- A slab's: half `half` of a block. words: the lane's pieces of the block's tiles; int8: of each step
+ * ---- */
 
-DEVICE void fragments_int4(slab_fragments a, vec16 words, const uint32_t scales[4])
+template <enum linear_layout LAYOUT>
+DEVICE void fragments_int4(slab_fragments a, const vec16 words[SLAB_TILES], uint32_t half,
+                           const uint32_t scales[4], const uint32_t minus[4])
 {
 #pragma unroll
     for (int step = 0; step < HALF_STEPS; step++) {
 #pragma unroll
-        for (int tile = 0; tile < SLAB_TILES; tile++)
-            fragment_int4(a[step][tile], words.w[step * 2 + tile], scales + 2 * tile);
-    }
-}
-
-DEVICE void fragments_uint4(slab_fragments a, vec16 words, const uint32_t scales[4], const uint32_t minus[4])
-{
-#pragma unroll
-    for (int step = 0; step < HALF_STEPS; step++) {
-#pragma unroll
-        for (int tile = 0; tile < SLAB_TILES; tile++)
-            fragment_uint4(a[step][tile], words.w[step * 2 + tile], scales + 2 * tile, minus + 2 * tile);
+        for (int tile = 0; tile < SLAB_TILES; tile++) {
+            uint32_t codes = words[tile].w[half * HALF_STEPS + step];
+            if constexpr (LAYOUT == LINEAR_UINT4)
+                fragment_uint4(a[step][tile], codes, scales + 2 * tile, minus + 2 * tile);
+            else
+                fragment_int4(a[step][tile], codes, scales + 2 * tile, minus + 2 * tile);
+        }
     }
 }
 

@@ -25,6 +25,11 @@
     T(linear_##name##_stream_r16, struct linear_tile_args, what ", tiles of 16 rows")                        \
     T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
 
+#define LINEAR_RESIDENT_ROWS(T, name, what)                                                                  \
+    T(linear_##name##_resident_r8, struct linear_tile_args, what ", rows of 8 in shared memory")             \
+    T(linear_##name##_resident_r16, struct linear_tile_args, what ", rows of 16 in shared memory")           \
+    T(linear_##name##_stream_r32, struct linear_tile_args, what ", tiles of 32 rows")
+
 #define LINEAR_WIDE_ROWS(T, name, what)                                                                      \
     T(linear_##name##_wgmma_r64, struct linear_tile_args, what ", tiles of 64 rows")                         \
     T(linear_##name##_wgmma_r128, struct linear_tile_args, what ", tiles of 128 rows")                       \
@@ -48,8 +53,8 @@
     LINEAR_WIDE_ROWS(K, int4, "int4 by bf16 rows, wgmma (sm_90a)")                                           \
     LINEAR_WIDE_ROWS(K, uint4, "int4 with zero points by bf16 rows, wgmma (sm_90a)")                         \
     LINEAR_WIDE_ROWS(K, int8, "int8 with groups by bf16 rows, wgmma (sm_90a)")                               \
-    LINEAR_STREAM_ROWS(K, int4, "int4 by bf16 rows, bf16 mma, streamed (sm_90)")                             \
-    LINEAR_STREAM_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma, streamed (sm_90)")           \
+    LINEAR_RESIDENT_ROWS(K, int4, "int4 by bf16 rows, bf16 mma (sm_90)")                                     \
+    LINEAR_RESIDENT_ROWS(K, uint4, "int4 with zero points by bf16 rows, bf16 mma (sm_90)")                   \
     LINEAR_STREAM_ROWS(K, int8, "int8 with groups by bf16 rows, bf16 mma, streamed (sm_90)")
 
 /* A block's tile: LINEAR_TILE_OUTPUTS by the kernel's rows, four slabs of outputs by row warps; a pipeline of
@@ -163,7 +168,7 @@ LINEAR_INLINE uint32_t linear_wide_shared_bytes(enum linear_layout layout, uint3
            linear_wide_shared_sums(rows) * LINEAR_WGMMA_THREADS * 4;
 }
 
-/* ---- Streamed weights: INT4, UINT4 and INT8 by at most 32 rows, 228 KB of shared memory ---- */
+/* ---- Streamed weights: INT8 by at most 32 rows, INT4 and UINT4 by 17 to 32, 228 KB of shared memory ---- */
 
 enum { LINEAR_STREAM_THREADS = 128, LINEAR_STREAM_ROWS_MAX = 32 }; /* and a warp that loads */
 
@@ -193,7 +198,7 @@ LINEAR_INLINE uint32_t linear_stream_stages(enum linear_layout layout, uint32_t 
     return rows == 16 && layout != LINEAR_UINT4 ? 4 : 3;
 }
 
-/* ---- The same by at most 8 rows: slabs, through registers ---- */
+/* ---- INT8 by at most 8 rows: slabs, through registers ---- */
 
 /* A warp for each chunk of K. */
 enum {
@@ -202,6 +207,40 @@ enum {
     LINEAR_SLAB_BLOCKS = 2, /* of a multiprocessor */
     LINEAR_SLAB_SHARED_BYTES = LINEAR_GROUP_CHUNKS * LINEAR_SLAB_ROWS * LINEAR_SLAB * 4, /* f32 sums */
 };
+
+/* ---- int4 by at most 16 rows, which stay in shared memory: codes through registers ---- */
+
+/* A team of warps, one for each chunk of K, has a tile of 16 outputs. */
+enum {
+    LINEAR_TEAM_THREADS = LINEAR_GROUP_CHUNKS * 32,
+    LINEAR_RESIDENT_TEAMS = 2, /* of a block, at most */
+    LINEAR_RESIDENT_ROWS_MAX = 16,
+    LINEAR_RESIDENT_WINDOW = 4,          /* blocks of each chunk, where the rows come in windows */
+    LINEAR_RESIDENT_X_BYTES = 136 << 10, /* of rows that stay whole, at most */
+};
+
+/* Windows that shared memory holds at a time. */
+LINEAR_INLINE uint32_t linear_resident_windows(uint32_t tile_rows)
+{
+    return tile_rows == 8 ? 3 : 2;
+}
+
+LINEAR_INLINE uint32_t linear_resident_tiles(uint32_t n_out)
+{
+    return (n_out + LINEAR_SLAB - 1) / LINEAR_SLAB * (LINEAR_SLAB / LINEAR_TILE_M);
+}
+
+/* Of a chunk's part of a row: eight rows begin in different banks. */
+LINEAR_INLINE uint32_t linear_resident_row_bytes(uint32_t window_blocks)
+{
+    return window_blocks * LINEAR_BLOCK_BYTES + 16;
+}
+
+/* Bytes of the sums of a team, of two units. */
+LINEAR_INLINE uint32_t linear_resident_sums(uint32_t tile_rows)
+{
+    return 2 * LINEAR_GROUP_CHUNKS * tile_rows * LINEAR_TILE_M * 4;
+}
 
 /* ---- The launch ---- */
 
@@ -225,7 +264,8 @@ struct linear_tile_args {
     uint32_t x_stride;
     uint32_t out_stride;
     uint32_t out_is_f32;
-    uint32_t chunk_blocks; /* blocks of K in a chunk */
+    uint32_t chunk_blocks;  /* blocks of K in a chunk */
+    uint32_t window_blocks; /* of a chunk, whose rows a resident kernel has at a time; chunk_blocks: all */
     uint32_t is_split;
 };
 

@@ -7,8 +7,8 @@
  *
  * K goes in blocks: 128 bytes of a row of activations, which are 64 inputs in bf16 and 128 of 8 bits. Panels
  * of packed codes: [panels][blocks][bytes of a block], what a lane needs for one block in pieces of 16 bytes:
- *   INT4  64 inputs, 2 KB: [2 of 32 inputs][2 slabs][32 lanes][2 steps of 16 inputs][2 tiles] words of 8
- *         nibbles, code + 8: nibble r: register r of the fragment, even input; nibble r + 4: odd input
+ *   INT4  64 inputs, 2 KB: [2 slabs][2 tiles][32 lanes][4 steps of 16 inputs] words of 8 nibbles, code + 8:
+ *         nibble r: register r of the fragment, even input; nibble r + 4: odd input
  *   UINT4 likewise, the code as it is
  *   INT8  64 inputs, 4 KB: [2 of 32][2 slabs][2 steps][32 lanes][2 tiles][2] words: registers 2i and 2i + 1,
  *         bytes: even input of the first, of the second, odd input of the first, of the second
@@ -16,8 +16,8 @@
  *   E4M3_WGMMA  128 inputs, 8 KB: [64 outputs][128 inputs], 128-byte swizzle; in 16 outputs, output 2g + h
  *         is row g + 8h
  * Scales: INT4, INT8: bf16 [panels][groups][64 outputs]; UINT4: bf16 [panels][groups][2][64 outputs], scales
- * and then
- * -(128 + zero point); S8, E4M3: f32 [panels][64 outputs].
+ * and then zero points; INT4 times linear_int4_scale_unit, UINT4 times linear_uint4_unit and over -it; S8,
+ * E4M3: f32 [panels][64 outputs].
  * BF16: [n_out][row_bytes], rows as they are (cuda_matrix.h): the library's product and embed read them too.
  * Outputs past n_out are never stored, and inputs past n_in multiply zeros: what stands there does not count.
  *
@@ -50,6 +50,9 @@ enum linear_layout {
 enum {
     LINEAR_PANEL = 64,
     LINEAR_SLAB = 32,
+    LINEAR_TILE_M = 16, /* outputs of an instruction */
+    LINEAR_PANEL_TILES = LINEAR_PANEL / LINEAR_TILE_M,
+    LINEAR_TILE_BYTES = 512,  /* INT4, UINT4: of a tile in a block */
     LINEAR_BLOCK_BYTES = 128, /* of a row of activations */
     LINEAR_PIECES = LINEAR_BLOCK_BYTES / 16,
     LINEAR_CHUNK_MAX = 1024, /* inputs */
@@ -68,6 +71,23 @@ enum {
 LINEAR_INLINE bool linear_is_int4(enum linear_layout layout)
 {
     return layout == LINEAR_INT4 || layout == LINEAR_UINT4;
+}
+
+/* INT4: sums are multiples of it. Scales from 2^-100 or so to 2^18 lose nothing but what bf16 loses. */
+#define LINEAR_INT4_UNIT 0x1p24f
+
+/* INT4: what the scale of output o is packed as a multiple of. A code in the lowest four bits of a bf16 is
+ * code
+ * * 2^-133, in the next four, where the odd outputs' stand, code * 2^-129. */
+LINEAR_INLINE float linear_int4_scale_unit(uint32_t o)
+{
+    return o % 2 == 0 ? 0x1p109f : 0x1p105f;
+}
+
+/* UINT4: codes of output o are multiples of one over it once 2^127 is multiplied out. */
+LINEAR_INLINE float linear_uint4_unit(uint32_t o)
+{
+    return o % 2 == 0 ? 0x1p6f : 0x1p2f;
 }
 
 /* Groups of inputs share a scale; activations are bf16. */
@@ -144,7 +164,7 @@ LINEAR_INLINE uint32_t linear_code_offset(enum linear_layout layout, uint32_t o,
     switch (layout) {
     case LINEAR_INT4:
     case LINEAR_UINT4:
-        return (wide * 2 + slab) * 512 + lane * 16 + (step * 2 + tile) * 4 + (reg + k % 2 * 4) / 2;
+        return (slab * 2 + tile) * LINEAR_TILE_BYTES + lane * 16 + k / 16 * 4 + (reg + k % 2 * 4) / 2;
     case LINEAR_INT8:
         return ((wide * 2 + slab) * 2 + step) * 512 + lane * 16 + (tile * 2 + reg / 2) * 4 + reg % 2 +
                k % 2 * 2;

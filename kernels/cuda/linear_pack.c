@@ -98,8 +98,11 @@ static uint16_t *group_of(const struct linear_packed *packed, uint32_t o, uint32
 void linear_pack_scale(const struct linear_packed *packed, uint32_t o, uint32_t g, float scale)
 {
     ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->scales != NULL);
+    float unit = packed->layout == LINEAR_INT4    ? linear_int4_scale_unit(o)
+                 : packed->layout == LINEAR_UINT4 ? linear_uint4_unit(o)
+                                                  : 1.0f;
     if (linear_has_groups(packed->layout))
-        group_of(packed, o, g)[o % LINEAR_PANEL] = bf16_from_f32(scale);
+        group_of(packed, o, g)[o % LINEAR_PANEL] = bf16_from_f32(scale * unit);
     else
         ((float *)packed->scales)[o] = scale;
 }
@@ -108,7 +111,8 @@ void linear_pack_zero(const struct linear_packed *packed, uint32_t o, uint32_t g
 {
     ASSERT(o < packed->n_out && g < packed->n_in / packed->group && packed->layout == LINEAR_UINT4 &&
            zero < 128);
-    group_of(packed, o, g)[LINEAR_PANEL + o % LINEAR_PANEL] = bf16_from_f32(-128.0f - (float)zero);
+    group_of(packed, o, g)[LINEAR_PANEL + o % LINEAR_PANEL] =
+        bf16_from_f32(-(float)zero / linear_uint4_unit(o));
 }
 
 static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)

@@ -19,16 +19,25 @@ static bool is_streamed(enum linear_layout layout, uint32_t tile_rows, const str
            device->compute_capability >= 90 && device->shared_bytes >= 228 << 10;
 }
 
-#define STREAM_KERNELS(name)                                                                                 \
+/* Whether rows stay in shared memory. */
+static bool is_resident(enum linear_layout layout, uint32_t tile_rows, const struct linear_device *device)
+{
+    return linear_is_int4(layout) && tile_rows <= LINEAR_RESIDENT_ROWS_MAX &&
+           is_streamed(layout, tile_rows, device);
+}
+
+#define RESIDENT_KERNELS(name)                                                                               \
     {                                                                                                        \
-        CUDA_KERNEL_linear_##name##_slab_r8, CUDA_KERNEL_linear_##name##_stream_r16,                         \
+        CUDA_KERNEL_linear_##name##_resident_r8, CUDA_KERNEL_linear_##name##_resident_r16,                   \
             CUDA_KERNEL_linear_##name##_stream_r32                                                           \
     }
 
 static enum cuda_kernel_id stream_kernel(enum linear_layout layout, size_t tile)
 {
-    static const enum cuda_kernel_id int4[] = STREAM_KERNELS(int4), uint4[] = STREAM_KERNELS(uint4),
-                                     int8[] = STREAM_KERNELS(int8);
+    static const enum cuda_kernel_id int4[] = RESIDENT_KERNELS(int4), uint4[] = RESIDENT_KERNELS(uint4),
+                                     int8[] = {CUDA_KERNEL_linear_int8_slab_r8,
+                                               CUDA_KERNEL_linear_int8_stream_r16,
+                                               CUDA_KERNEL_linear_int8_stream_r32};
     return layout == LINEAR_INT4 ? int4[tile] : layout == LINEAR_UINT4 ? uint4[tile] : int8[tile];
 }
 
@@ -114,6 +123,30 @@ static struct linear_plan plan_of_slabs(struct linear_plan plan, uint32_t n_out,
     return plan;
 }
 
+/* Chunks are warps of a team, teams share the rows; one block a multiprocessor, which leaves room beside it.
+ */
+static struct linear_plan plan_of_teams(struct linear_plan plan, enum linear_layout layout, uint32_t n_out,
+                                        uint32_t n_in, uint32_t rows, const struct linear_device *device)
+{
+    uint32_t tile_rows = plan.tile_rows, n_rows = rows < tile_rows ? rows : tile_rows;
+    uint32_t n_chunks = (uint32_t)div_up(linear_blocks(layout, n_in), plan.chunk_blocks);
+    uint32_t x_bytes = n_chunks * n_rows * linear_resident_row_bytes(plan.chunk_blocks);
+    plan.window_blocks = plan.chunk_blocks;
+    if (x_bytes > (device->resident_bytes > 0 ? device->resident_bytes : LINEAR_RESIDENT_X_BYTES)) {
+        plan.window_blocks = LINEAR_RESIDENT_WINDOW;
+        x_bytes = linear_resident_windows(tile_rows) * n_chunks * n_rows *
+                  linear_resident_row_bytes(LINEAR_RESIDENT_WINDOW);
+    }
+    uint32_t n_tiles = linear_resident_tiles(n_out), n_multiprocessors = device->n_multiprocessors;
+    uint32_t teams = n_tiles > n_multiprocessors ? LINEAR_RESIDENT_TEAMS : 1;
+    plan.block_threads = teams * LINEAR_TEAM_THREADS;
+    plan.shared_bytes = teams * linear_resident_sums(tile_rows) + x_bytes;
+    plan.is_split = false;
+    uint32_t blocks = (uint32_t)div_up(n_tiles, teams);
+    plan.grid = blocks < n_multiprocessors ? blocks : n_multiprocessors;
+    return plan;
+}
+
 struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out, uint32_t n_in,
                                        uint32_t rows, const struct linear_device *device, uint32_t tile_rows,
                                        bool is_split)
@@ -134,6 +167,10 @@ struct linear_plan linear_plan_of_tile(enum linear_layout layout, uint32_t n_out
         .chunk_blocks = chunk / linear_block_inputs(layout),
         .is_split = is_split && n_chunks > 1,
     };
+    if (is_resident(layout, tile_rows, device)) {
+        plan.kernel = stream_kernel(layout, tile);
+        return plan_of_teams(plan, layout, n_out, n_in, rows, device);
+    }
     if (is_streamed(layout, tile_rows, device)) {
         plan.kernel = stream_kernel(layout, tile);
         plan.block_threads = LINEAR_STREAM_THREADS + LINEAR_LOADER_THREADS;
@@ -207,7 +244,11 @@ struct linear_plan linear_plan_choose(enum linear_layout layout, uint32_t n_out,
         as_rows = 256;
     if (rows <= LINEAR_SLAB_ROWS && is_streamed(layout, LINEAR_SLAB_ROWS, device))
         return linear_plan_of_tile(layout, n_out, n_in, rows, device, LINEAR_SLAB_ROWS, false);
+    if (rows <= LINEAR_RESIDENT_ROWS_MAX && is_resident(layout, LINEAR_RESIDENT_ROWS_MAX, device))
+        return linear_plan_of_tile(layout, n_out, n_in, rows, device, LINEAR_RESIDENT_ROWS_MAX, false);
     for (size_t tile = 0; tile < linear_tile_sizes_of(layout, device); tile++) {
+        if (is_resident(layout, linear_tile_sizes[tile], device))
+            continue;
         for (int is_split = 0; is_split < 2; is_split++) {
             struct linear_plan plan =
                 linear_plan_of_tile(layout, n_out, n_in, rows, device, linear_tile_sizes[tile], is_split);

@@ -12,15 +12,16 @@
 struct linear_device {
     uint32_t compute_capability; /* 10 * major + minor */
     uint32_t n_multiprocessors;
-    uint32_t shared_bytes; /* of a multiprocessor */
-    size_t partial_bytes;  /* scratch for partial sums: plans that need more are not split */
+    uint32_t shared_bytes;   /* of a multiprocessor */
+    size_t partial_bytes;    /* scratch for partial sums: plans that need more are not split */
+    uint32_t resident_bytes; /* of rows that a kernel keeps whole, at most; 0: LINEAR_RESIDENT_X_BYTES */
 };
 
 struct linear_plan {
     enum cuda_kernel_id kernel;
     uint32_t grid, block_threads, shared_bytes;
     uint32_t tile_rows;
-    uint32_t chunk_blocks;
+    uint32_t chunk_blocks, window_blocks;
     bool rows_in_blocks;  /* bf16 rows are to be arranged (arrange_rows_bf16) */
     bool is_split;        /* chunks go to different blocks: partials and arrivals are needed */
     size_t partial_bytes; /* scratch that the launch writes */

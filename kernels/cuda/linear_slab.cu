@@ -1,4 +1,4 @@
-/* int4 and int8 weights by at most 8 bf16 rows: bound by the bytes of the weight, which go from memory to
+/* int8 weights with groups by at most 8 bf16 rows: bound by the bytes of the weight, which go from memory to
  * registers and are fragments there. A block takes a slab of 32 outputs, a warp of it a chunk of K; the
  * chunks' sums meet in shared memory. Codes are asked for some steps ahead, those of a block's first slab
  * before the rows are there. The arithmetic is that of linear_tile.h, product by product. */
@@ -6,17 +6,16 @@
 #include "kernels/cuda/linear_tile.h"
 
 /* HALVES: of a block, 32 inputs each, that share a group: 4, or 1. */
-template <enum linear_layout LAYOUT_, uint32_t HALVES_> struct slab_shape {
-    static constexpr enum linear_layout LAYOUT = LAYOUT_;
+template <uint32_t HALVES_> struct slab_shape {
+    static constexpr enum linear_layout LAYOUT = LINEAR_INT8;
     static constexpr bool IS_WIDE = true;
     static constexpr uint32_t HALVES = HALVES_;
     static constexpr uint32_t BLOCK_INPUTS = linear_block_inputs(LAYOUT);
-    static constexpr uint32_t WORDS = linear_is_int4(LAYOUT) ? 1 : 2; /* 16 bytes of a lane and half */
-    static constexpr uint32_t PARTS = LAYOUT == LINEAR_UINT4 ? 2 : 1; /* of a group: scales, zero points */
+    static constexpr uint32_t WORDS = 2; /* 16 bytes of a lane and half */
     static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     static constexpr uint32_t HALF_BYTES = linear_block_bytes(LAYOUT) / 2; /* of a panel */
     /* Halves that are on their way, and a step of the loop: what registers hold. */
-    static constexpr uint32_t AHEAD = WORDS == 1 && PARTS == 1 && HALVES == 4 ? 8 : 4;
+    static constexpr uint32_t AHEAD = 4;
 };
 
 /* What a warp reads of a slab: halves of its chunk. */
@@ -29,7 +28,7 @@ struct slab_chunk {
 /* Halves on their way or there. */
 template <class S> struct slab_ahead {
     vec16 codes[S::AHEAD][S::WORDS];
-    vec8 scales[S::AHEAD / S::HALVES][S::PARTS];
+    vec8 scales[S::AHEAD / S::HALVES];
 };
 
 template <class S>
@@ -56,15 +55,11 @@ template <class S> DEVICE void load_half(vec16 words[S::WORDS], const uint8_t *c
         words[w] = load_once_16(codes + half * S::HALF_BYTES + w * 512);
 }
 
-/* Of the group that a half stands in, counted from the first of K. */
+/* Scales of the group that a half stands in, counted from the first of K. */
 template <class S>
-DEVICE void load_group_of(vec8 parts[S::PARTS], const struct linear_tile_args &args, const uint8_t *scales,
-                          uint32_t half)
+DEVICE vec8 load_group_of(const struct linear_tile_args &args, const uint8_t *scales, uint32_t half)
 {
-    const uint8_t *at = scales + (half * 32 >> args.group_shift) * S::GROUP_BYTES;
-#pragma unroll
-    for (uint32_t i = 0; i < S::PARTS; i++)
-        parts[i] = load_cached_8(at + i * LINEAR_PANEL * 2);
+    return load_cached_8(scales + (half * 32 >> args.group_shift) * S::GROUP_BYTES);
 }
 
 /* The first step, where the chunk has a whole one. */
@@ -78,7 +73,7 @@ DEVICE void load_ahead(slab_ahead<S> *ahead, const struct linear_tile_args &args
     for (uint32_t i = 0; i < S::AHEAD; i++) {
         load_half<S>(ahead->codes[i], chunk.codes, i);
         if (i % S::HALVES == 0)
-            load_group_of<S>(ahead->scales[i / S::HALVES], args, chunk.scales, chunk.first + i);
+            ahead->scales[i / S::HALVES] = load_group_of<S>(args, chunk.scales, chunk.first + i);
     }
 }
 
@@ -90,28 +85,12 @@ DEVICE void load_x(uint32_t b[4], const uint16_t *x, uint32_t half)
         b[r] = *(const uint32_t *)(x + half * 32 + r * 8);
 }
 
-struct slab_scales {
-    uint32_t scales[4], minus[4];
-};
-
-template <class S> DEVICE void spread_group(struct slab_scales *out, const vec8 parts[S::PARTS])
-{
-    spread_scales(out->scales, parts[0]);
-    if constexpr (S::LAYOUT == LINEAR_UINT4)
-        spread_scales(out->minus, parts[1]);
-}
-
 template <class S>
-DEVICE void multiply_half(float acc[SLAB_TILES][4], const vec16 words[S::WORDS],
-                          const struct slab_scales &scales, const uint32_t b[4])
+DEVICE void multiply_half(float acc[SLAB_TILES][4], const vec16 words[S::WORDS], const uint32_t scales[4],
+                          const uint32_t b[4])
 {
     slab_fragments a;
-    if constexpr (S::LAYOUT == LINEAR_UINT4)
-        fragments_uint4(a, words[0], scales.scales, scales.minus);
-    else if constexpr (S::LAYOUT == LINEAR_INT4)
-        fragments_int4(a, words[0], scales.scales);
-    else
-        fragments_int8(a, words, scales.scales);
+    fragments_int8(a, words, scales);
 #pragma unroll
     for (uint32_t step = 0; step < HALF_STEPS; step++) {
         mma_bf16_16816(acc[0], a[step][0], b + 2 * step);
@@ -126,13 +105,10 @@ DEVICE void multiply_rest(float acc[SLAB_TILES][4], const struct linear_tile_arg
 {
     for (uint32_t i = first; i < chunk.n; i++) {
         vec16 words[S::WORDS];
-        vec8 parts[S::PARTS];
-        uint32_t b[4];
-        struct slab_scales scales;
+        uint32_t b[4], scales[4];
         load_half<S>(words, chunk.codes, i);
-        load_group_of<S>(parts, args, chunk.scales, chunk.first + i);
         load_x(b, x, i);
-        spread_group<S>(&scales, parts);
+        spread_scales(scales, load_group_of<S>(args, chunk.scales, chunk.first + i));
         multiply_half<S>(acc, words, scales, b);
     }
 }
@@ -151,17 +127,17 @@ DEVICE void multiply_chunk(float acc[SLAB_TILES][4], slab_ahead<S> *ahead,
         load_x(b[0], x, 0);
     for (; first + S::AHEAD <= chunk.n; first += S::AHEAD) {
         bool is_more = first + 2 * S::AHEAD <= chunk.n;
-        struct slab_scales scales;
+        uint32_t scales[4];
         codes += S::AHEAD * S::HALF_BYTES;
 #pragma unroll
         for (uint32_t i = 0; i < S::AHEAD; i++) {
             if (i + 1 < S::AHEAD || is_more)
                 load_x(b[(i + 1) % 2], x_step, i + 1);
             if (i % S::HALVES == 0) {
-                spread_group<S>(&scales, ahead->scales[i / S::HALVES]);
+                spread_scales(scales, ahead->scales[i / S::HALVES]);
                 if (is_more)
-                    load_group_of<S>(ahead->scales[i / S::HALVES], args, chunk.scales,
-                                     chunk.first + first + S::AHEAD + i);
+                    ahead->scales[i / S::HALVES] =
+                        load_group_of<S>(args, chunk.scales, chunk.first + first + S::AHEAD + i);
             }
             multiply_half<S>(acc, ahead->codes[i], scales, b[i % 2]);
             if (is_more)
@@ -232,21 +208,11 @@ template <class S> DEVICE void run_slabs(const struct linear_tile_args &args, fl
     }
 }
 
-template <enum linear_layout LAYOUT> DEVICE void linear_slab(const struct linear_tile_args &args)
+KERNEL_BOUNDS(linear_int8_slab_r8, struct linear_tile_args, LINEAR_SLAB_THREADS, LINEAR_SLAB_BLOCKS)
 {
     float *sums = (float *)shared_dynamic();
     if (args.group_shift >= 7)
-        run_slabs<slab_shape<LAYOUT, 4>>(args, sums);
+        run_slabs<slab_shape<4>>(args, sums);
     else
-        run_slabs<slab_shape<LAYOUT, 1>>(args, sums);
+        run_slabs<slab_shape<1>>(args, sums);
 }
-
-#define SLAB_KERNEL(name, layout)                                                                            \
-    KERNEL_BOUNDS(linear_##name##_slab_r8, struct linear_tile_args, LINEAR_SLAB_THREADS, LINEAR_SLAB_BLOCKS) \
-    {                                                                                                        \
-        linear_slab<layout>(args);                                                                           \
-    }
-
-SLAB_KERNEL(int4, LINEAR_INT4)
-SLAB_KERNEL(uint4, LINEAR_UINT4)
-SLAB_KERNEL(int8, LINEAR_INT8)

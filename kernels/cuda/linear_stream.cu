@@ -1,7 +1,7 @@
-/* int4 and int8 weights by a few bf16 rows, on cards with bulk copies and 228 KB of shared memory: the weight
- * is streamed. A warp loads, and does nothing else: codes and scales of a stage are one copy a panel, each
- * row of activations is one. Four warps multiply, a slab of 32 outputs each; no thread of theirs spends
- * instructions on loading. The arithmetic is that of linear_tile.h, product by product. */
+/* int4 and int8 weights by a few bf16 rows (int4: more than 16), on cards with bulk copies and 228 KB of
+ * shared memory: the weight is streamed. A warp loads, and does nothing else: codes and scales of a stage are
+ * one copy a panel, each row of activations is one. Four warps multiply, a slab of 32 outputs each; no thread
+ * of theirs spends instructions on loading. The arithmetic is that of linear_tile.h, product by product. */
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_tile.h"
 
@@ -107,12 +107,13 @@ DEVICE void multiply_streamed(float acc[SLAB_TILES][S::ROW_TILES][4], const uint
                               const struct linear_tile_args &args, uint32_t block, uint32_t n_inputs)
 {
     const uint8_t *x = stage + S::X_AT + lane_id() % 8 * S::ROW_BYTES + lane_id() / 8 * 16;
+    vec16 words[SLAB_TILES];
 #pragma unroll
     for (uint32_t half = 0; half < 2 * S::BLOCKS; half++) {
         if (half * 32 >= n_inputs)
             break;
         slab_fragments a;
-        load_fragments<S>(a, stage, args, block, half / 2, half % 2);
+        load_fragments<S>(a, words, stage, args, block, half / 2, half % 2);
 #pragma unroll
         for (uint32_t j = 0; j < S::ROW_TILES; j++) {
             uint32_t b[4]; /* both steps */
@@ -203,9 +204,7 @@ template <class S> DEVICE void linear_stream(const struct linear_tile_args &args
         STREAM_BODY(layout, rows);                                                                           \
     }
 
-STREAM_KERNEL(int4, 16, 2, LINEAR_INT4)
 STREAM_KERNEL(int4, 32, 2, LINEAR_INT4)
-STREAM_KERNEL(uint4, 16, 2, LINEAR_UINT4)
 STREAM_KERNEL(uint4, 32, 2, LINEAR_UINT4)
 STREAM_KERNEL(int8, 16, 2, LINEAR_INT8)
 STREAM_KERNEL(int8, 32, 2, LINEAR_INT8)

@@ -198,10 +198,30 @@ template <class S, class T> DEVICE void multiply(T d[4], const uint32_t a[4], co
         mma_bf16_16816(d, a, b);
 }
 
-/* Weights of half a block (64 bytes of a row). first_group: of the stage. */
+/* INT4, UINT4: the lane's codes of its slab's tiles in a panel's block: all for half 0, or, where registers
+ * are short, those of the half. */
+template <class S> DEVICE void load_words(vec16 words[SLAB_TILES], const uint8_t *panel, uint32_t half)
+{
+#pragma unroll
+    for (uint32_t tile = 0; tile < SLAB_TILES; tile++) {
+        const uint8_t *codes = panel + (warp_id() % 2 * SLAB_TILES + tile) * LINEAR_TILE_BYTES;
+        if (S::ROWS < 64 && half == 0)
+            words[tile] = load_16(codes);
+        if (S::ROWS < 64)
+            continue;
+        vec8 of_half = load_8(codes + half * HALF_STEPS * 4);
+#pragma unroll
+        for (uint32_t step = 0; step < HALF_STEPS; step++)
+            words[tile].w[half * HALF_STEPS + step] = of_half.w[step];
+    }
+}
+
+/* Weights of half a block (64 bytes of a row). first_group: of the stage. words: INT4, UINT4: the block's
+ * codes, as load_words keeps them. */
 template <class S>
-DEVICE void load_fragments(slab_fragments a, const uint8_t *stage, const struct linear_tile_args &args,
-                           uint32_t stage_block, uint32_t in_stage, uint32_t half)
+DEVICE void load_fragments(slab_fragments a, vec16 words[SLAB_TILES], const uint8_t *stage,
+                           const struct linear_tile_args &args, uint32_t stage_block, uint32_t in_stage,
+                           uint32_t half)
 {
     uint32_t slab = warp_id() % 4, lane = lane_id();
     if constexpr (S::LAYOUT == LINEAR_BF16) {
@@ -218,14 +238,19 @@ DEVICE void load_fragments(slab_fragments a, const uint8_t *stage, const struct 
                 stage + S::SCALES_AT + group * S::GROUP_BYTES + (slab % 2 * LINEAR_SLAB + lane / 4 * 4) * 2;
             uint32_t scales[4], minus[4];
             spread_scales(scales, load_8(of_lane));
+            if constexpr (linear_is_int4(S::LAYOUT))
+                load_words<S>(words, stage + (slab / 2 * S::BLOCKS + in_stage) * S::BLOCK_BYTES + lane * 16,
+                              half);
             if constexpr (S::LAYOUT == LINEAR_UINT4) {
                 spread_scales(minus, load_8(of_lane + LINEAR_PANEL * 2));
-                fragments_uint4(a, load_16(codes), scales, minus);
+                fragments_int4<S::LAYOUT>(a, words, half, scales, minus);
             } else if constexpr (S::LAYOUT == LINEAR_INT4) {
-                fragments_int4(a, load_16(codes), scales);
+                int4_minus(minus, scales);
+                int4_minus(minus + 2, scales + 2);
+                fragments_int4<S::LAYOUT>(a, words, half, scales, minus);
             } else {
-                vec16 words[HALF_STEPS] = {load_16(codes), load_16(codes + 512)};
-                fragments_int8(a, words, scales);
+                vec16 steps[HALF_STEPS] = {load_16(codes), load_16(codes + 512)};
+                fragments_int8(a, steps, scales);
             }
         } else {
             fragments_ready(a, codes);
@@ -244,10 +269,11 @@ DEVICE void multiply_stage(T acc[SLAB_TILES][S::ROW_TILES][4], const uint8_t *st
         if (in_stage > 0 && in_stage >= n)
             break;
         const uint8_t *x = stage + S::X_AT + (in_stage * S::ROWS + first_row + row) * LINEAR_BLOCK_BYTES;
+        vec16 words[SLAB_TILES];
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
             slab_fragments a;
-            load_fragments<S>(a, stage, args, stage_block, in_stage, half);
+            load_fragments<S>(a, words, stage, args, stage_block, in_stage, half);
             const uint8_t *piece = x + ((half * 4 + lane_id() / 8) ^ row) * 16;
 #pragma unroll
             for (uint32_t j = 0; j < S::ROW_TILES; j++) {
@@ -295,7 +321,7 @@ DEVICE void store_outputs(const struct linear_tile_args &args, uint32_t row, uin
     float y[N];
 #pragma unroll
     for (uint32_t i = 0; i < N; i++) {
-        float scale = 1.0f;
+        float scale = S::LAYOUT == LINEAR_INT4 ? LINEAR_INT4_UNIT : 1.0f;
         if (!S::IS_WIDE)
             scale = args.x_scale[row] * ((const float *)args.weight_scale)[o + i]; /* padded to panels */
         float bias = args.bias != NULL && i < n ? args.bias[o + i] : 0.0f;

@@ -202,14 +202,14 @@ DEVICE struct half_codes load_half(const uint8_t *stage, const struct warp_tile 
                                    uint32_t group)
 {
     constexpr uint32_t HALF_BYTES = S::PANEL_BYTES / 2, SLAB_BYTES = HALF_BYTES / 2;
-    const uint8_t *codes =
-        stage + warp.panel * S::PANEL_BYTES + half * HALF_BYTES + warp.slab * SLAB_BYTES + lane_id() * 16;
+    const uint8_t *codes = stage + warp.panel * S::PANEL_BYTES + lane_id() * 16;
     struct half_codes out = {};
     if constexpr (linear_is_int4(S::LAYOUT)) {
-        vec16 words = load_16(codes);
+        vec8 words = load_8(codes + (warp.slab * SLAB_TILES + warp.tile) * LINEAR_TILE_BYTES + half * 8);
         for (uint32_t step = 0; step < HALF_STEPS; step++)
-            out.words[step][0] = warp.tile == 0 ? words.w[2 * step] : words.w[2 * step + 1];
+            out.words[step][0] = words.w[step];
     } else {
+        codes += half * HALF_BYTES + warp.slab * SLAB_BYTES;
         for (uint32_t step = 0; step < HALF_STEPS; step++) {
             vec8 words = load_8(codes + step * 512 + warp.tile * 8);
             memcpy(out.words[step], words.w, sizeof words.w);
@@ -228,10 +228,12 @@ template <class S> DEVICE void make_fragments(uint32_t (&a)[HALF_STEPS][4], cons
     uint32_t scales[2], minus[2];
     spread_pair(scales, codes.scales);
     spread_pair(minus, codes.minus);
+    if constexpr (S::LAYOUT == LINEAR_INT4)
+        int4_minus(minus, scales);
 #pragma unroll
     for (uint32_t step = 0; step < HALF_STEPS; step++) {
         if constexpr (S::LAYOUT == LINEAR_INT4)
-            fragment_int4(a[step], codes.words[step][0], scales);
+            fragment_int4(a[step], codes.words[step][0], scales, minus);
         else if constexpr (S::LAYOUT == LINEAR_UINT4)
             fragment_uint4(a[step], codes.words[step][0], scales, minus);
         else

@@ -304,9 +304,7 @@ DEVICE vec8 load_cached_8(const void *at)
 }
 DEVICE uint32_t load_cached_4(const void *at)
 {
-    uint32_t v;
-    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(__cvta_generic_to_global(at)));
-    return v;
+    return __ldg((const uint32_t *)at);
 }
 /* Any memory, shared too. */
 DEVICE vec16 load_16(const void *at)

@@ -143,6 +143,10 @@ enum linear_check {
     X(linear_##name##_slab_r8, check_linear_tile, variant)                                                   \
     X(linear_##name##_stream_r16, check_linear_tile, variant)                                                \
     X(linear_##name##_stream_r32, check_linear_tile, variant)
+#define LINEAR_RESIDENT_CHECKS(X, name, variant)                                                             \
+    X(linear_##name##_resident_r8, check_linear_tile, variant)                                               \
+    X(linear_##name##_resident_r16, check_linear_tile, variant)                                              \
+    X(linear_##name##_stream_r32, check_linear_tile, variant)
 #define LINEAR_WIDE_CHECKS(X, name, variant)                                                                 \
     X(linear_##name##_wgmma_r64, check_linear_tile, variant)                                                 \
     X(linear_##name##_wgmma_r128, check_linear_tile, variant)                                                \
@@ -207,8 +211,8 @@ enum linear_check {
     LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \
     LINEAR_TILE_CHECKS(X, uint4, LINEAR_CHECK_UINT4)                                                         \
     LINEAR_TILE_CHECKS(X, int8, LINEAR_CHECK_INT8)                                                           \
-    LINEAR_STREAM_CHECKS(X, int4, LINEAR_CHECK_INT4_STREAM)                                                  \
-    LINEAR_STREAM_CHECKS(X, uint4, LINEAR_CHECK_UINT4_STREAM)                                                \
+    LINEAR_RESIDENT_CHECKS(X, int4, LINEAR_CHECK_INT4_STREAM)                                                \
+    LINEAR_RESIDENT_CHECKS(X, uint4, LINEAR_CHECK_UINT4_STREAM)                                              \
     LINEAR_STREAM_CHECKS(X, int8, LINEAR_CHECK_INT8_STREAM)                                                  \
     LINEAR_WIDE_CHECKS(X, bf16, LINEAR_CHECK_BF16_WGMMA)                                                     \
     LINEAR_WIDE_CHECKS(X, int4, LINEAR_CHECK_INT4_WGMMA)                                                     \

@@ -273,7 +273,8 @@ static void tile_make(struct cuda_case *c)
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
                                        .shared_bytes = (capability == 90 ? 228 : 100) << 10,
-                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
+                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX,
+                                       .resident_bytes = rng_below(&c->rng, 2) ? 4096 : 0};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
     bool is_large = strstr(kernel_names[c->kernel], "_r64") != NULL ||
                     strstr(kernel_names[c->kernel], "_r128") != NULL ||
@@ -419,6 +420,7 @@ static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, str
     uint32_t *arrivals = check_alloc(c, arrivals_bytes + 1);
     args->out = device_alloc(n * e->out_stride * element);
     args->chunk_blocks = plan->chunk_blocks;
+    args->window_blocks = plan->window_blocks;
     args->is_split = plan->is_split;
     if (plan->is_split) {
         args->partials = device_alloc(plan->partial_bytes);

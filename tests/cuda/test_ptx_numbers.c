@@ -186,7 +186,7 @@ static void test_unpacking(void **state)
     run(&emu_kernel_number_int4x8_to_bf16, CODES);
     for (uint32_t i = 0; i < CODES; i++) {
         for (uint32_t j = 0; j < 8; j++) {
-            double want = (double)(in[i] >> 4 * j & 15u) - 8;
+            double want = (double)(in[i] >> 4 * j & 15u) * (j % 2 == 0 ? 0x1p-133 : 0x1p-129);
             check_same(out[4 * i + j % 4] >> 16 * (j / 4) << 16, want);
         }
     }
