@@ -44,9 +44,13 @@ DEVICE void attention_find_quad(const struct attention_tile_args &args, const st
     quad->head = index / QUADS;
     quad->i = index % QUADS * 4;
     bool is_q = quad->head < piece.n_pairs, is_v = quad->head == piece.n_pairs + 1;
-    uint32_t row = is_q ? attention_row(args, piece, quad->head) : piece.item.first_row;
-    uint32_t head = is_q ? attention_head(piece, quad->head)
-                         : args.n_heads + (is_v ? args.kv.n_kv_heads : 0) + piece.kv_head;
+    uint32_t row = piece.item.first_row,
+             head = args.n_heads + (is_v ? args.kv.n_kv_heads : 0) + piece.kv_head;
+    if (is_q) {
+        struct attention_pair of = attention_find_pair(args, piece, quad->head);
+        row = of.row;
+        head = of.head;
+    }
     quad->from = args.qkv + (size_t)row * args.qkv_stride + head * FORM::DIM + quad->i;
     size_t at = (size_t)attention_position(args, piece, row) * (FORM::DIM / 2) + quad->i;
     act_load_4(quad->cosines, args.cosines + at);
