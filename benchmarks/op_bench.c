@@ -38,12 +38,10 @@ struct op_bench {
 };
 
 static const char *const NAMES[OP_KINDS] = {
-    [OP_LAYER_LINEARS] = "layer_linears",
-    [OP_ATTENTION_DECODE] = "attention_decode",
-    [OP_ATTENTION_PREFILL] = "attention_prefill",
-    [OP_ROPE_KV_WRITE] = "rope_kv_write",
-    [OP_ADD_NORM] = "add_norm",
-    [OP_ACTIVATION_MUL] = "activation_mul",
+    [OP_LAYER_LINEARS] = "layer_linears",       [OP_ATTENTION_DECODE] = "attention_decode",
+    [OP_ATTENTION_SHARED] = "attention_shared", [OP_ATTENTION_PREFILL] = "attention_prefill",
+    [OP_ROPE_KV_WRITE] = "rope_kv_write",       [OP_ADD_NORM] = "add_norm",
+    [OP_ACTIVATION_MUL] = "activation_mul",     [OP_DECODE_LAYER] = "decode_layer",
 };
 
 const char *op_kind_name(enum op_kind kind)
@@ -118,22 +116,36 @@ static void describe_matrices(const struct op_bench_options *o, struct noise_mat
 
 static bool uses_weights(enum op_kind kind)
 {
-    return kind == OP_LAYER_LINEARS;
+    return kind == OP_LAYER_LINEARS || kind == OP_DECODE_LAYER;
+}
+
+static bool decodes(enum op_kind kind)
+{
+    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_DECODE_LAYER;
+}
+
+/* Tokens at the beginning that all sequences have in common: whole blocks. */
+static uint32_t shared_tokens(const struct op_bench_options *o, enum op_kind kind)
+{
+    return kind == OP_ATTENTION_SHARED ? o->context * 2 / 3 / OP_BLOCK_TOKENS * OP_BLOCK_TOKENS : 0;
 }
 
 static bool uses_kv(enum op_kind kind)
 {
-    return kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
+    return decodes(kind) || kind == OP_ATTENTION_PREFILL || kind == OP_ROPE_KV_WRITE;
 }
 
+/* Tokens of the longest sequence: of a prompt, or of each that decodes. */
 static uint32_t longest(const struct op_bench *b)
 {
-    return b->kind == OP_ATTENTION_DECODE ? b->options->context : b->capacity.rows;
+    if (b->kind == OP_ATTENTION_PREFILL)
+        return b->capacity.rows;
+    return decodes(b->kind) ? b->options->context : OP_BLOCK_TOKENS;
 }
 
 static struct kv_desc kv_shape(const struct op_bench *b)
 {
-    uint32_t n_seqs = b->kind == OP_ATTENTION_DECODE ? b->capacity.seqs : 1;
+    uint32_t n_seqs = b->kind == OP_ATTENTION_PREFILL ? 1 : b->capacity.seqs;
     return (struct kv_desc){.dtype = b->options->kv_dtype,
                             .n_blocks = n_seqs * b->capacity.blocks_per_seq,
                             .block_tokens = OP_BLOCK_TOKENS,
@@ -318,12 +330,15 @@ static void set_step(struct op_bench *b, uint64_t first, uint32_t n, uint32_t le
     }
 }
 
-/* The last token of each of n sequences. */
+/* The last token of each of n sequences. Something is wanted of it, as of every step that an engine captures.
+ */
 static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
 {
     struct step *step = b->step;
     step->n_rows = step->n_seqs = n;
-    step->n_outputs = step->n_copies = 0;
+    step->n_copies = 0;
+    step->n_outputs = 1;
+    step->outputs[0] = (struct step_output){.row = 0, .n_logprobs = -1};
     for (uint32_t seq = 0; seq < n; seq++) {
         step->rows[seq] = (struct step_row){.position = length - 1, .seq = seq};
         step->seqs[seq] = (struct step_seq){.first_row = seq,
@@ -331,8 +346,10 @@ static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
                                             .n_context = length,
                                             .sampling_slot = STEP_NO_SLOT,
                                             .adapter_slot = STEP_NO_SLOT};
-        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++)
-            step_block_table(step, 0, seq)[i] = seq * b->capacity.blocks_per_seq + i;
+        for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++) {
+            bool is_shared = (i + 1) * OP_BLOCK_TOKENS <= shared_tokens(b->options, b->kind);
+            step_block_table(step, 0, seq)[i] = (is_shared ? 0 : seq) * b->capacity.blocks_per_seq + i;
+        }
     }
 }
 
@@ -342,25 +359,43 @@ static void write_kv(struct op_bench *b, uint32_t layer)
                           ROPE_HALVES, b->kv[layer]);
 }
 
-static void run_linears(struct op_bench *b, uint32_t layer)
+static void run_linear(struct op_bench *b, uint32_t layer, int i)
 {
     const struct op_acts *acts = &b->acts;
     struct act *const in[OP_MATRICES] = {acts->hidden, acts->attention, acts->hidden, acts->mlp};
     struct act *const out[OP_MATRICES] = {acts->qkv, acts->delta, acts->gate_up, acts->delta};
-    for (int i = 0; i < OP_MATRICES; i++)
-        b->ops->linear(b->backend, b->step, in[i], b->weights[layer][i], out[i]);
+    b->ops->linear(b->backend, b->step, in[i], b->weights[layer][i], out[i]);
 }
 
-static void run_op(struct op_bench *b, uint32_t layer)
+static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer);
+
+/* As model/forward.c has it. */
+static void run_layer(struct op_bench *b, uint32_t layer)
+{
+    const enum op_kind before[OP_MATRICES] = {OP_ADD_NORM, OP_ATTENTION_DECODE, OP_ADD_NORM,
+                                              OP_ACTIVATION_MUL};
+    for (int i = 0; i < OP_MATRICES; i++) {
+        if (before[i] == OP_ATTENTION_DECODE && !b->options->leaves_out[OP_ROPE_KV_WRITE])
+            run_op(b, OP_ROPE_KV_WRITE, layer);
+        if (!b->options->leaves_out[before[i]])
+            run_op(b, before[i], layer);
+        if (!b->options->leaves_out[OP_LAYER_LINEARS])
+            run_linear(b, layer, i);
+    }
+}
+
+static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
 {
     const struct op_acts *acts = &b->acts;
     const struct attention_params attention = {.shape = b->options->qkv,
                                                .scale = 1.0f / sqrtf((float)b->options->qkv.head_dim)};
-    switch (b->kind) {
+    switch (kind) {
     case OP_LAYER_LINEARS:
-        run_linears(b, layer);
+        for (int i = 0; i < OP_MATRICES; i++)
+            run_linear(b, layer, i);
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
         b->ops->attention(b->backend, b->step, acts->qkv, &attention, b->kv[layer], acts->attention);
         break;
@@ -374,6 +409,9 @@ static void run_op(struct op_bench *b, uint32_t layer)
     case OP_ACTIVATION_MUL:
         b->ops->activation_mul(b->backend, b->step, acts->gate_up, ACTIVATION_SILU, acts->mlp);
         break;
+    case OP_DECODE_LAYER:
+        run_layer(b, layer);
+        break;
     case OP_KINDS:
         break;
     }
@@ -383,7 +421,7 @@ static void run_step(struct op_bench *b)
 {
     if (b->ops->forward_begin(b->backend, b->step)) {
         for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
-            run_op(b, i % b->options->n_layers);
+            run_op(b, b->kind, i % b->options->n_layers);
         b->ops->forward_end(b->backend, b->step);
     }
     b->ops->collect(b->backend, b->step);
@@ -440,16 +478,25 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
     const struct op_bench_options *o = b->options;
     double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate;
     double q = (double)q_width(&o->qkv), qkv = (double)qkv_width(&o->qkv);
-    double keys = b->kind == OP_ATTENTION_DECODE ? n * o->context : n * (n + 1) / 2;
+    double keys = decodes(b->kind) ? n * o->context : n * (n + 1) / 2;
+    double shared = shared_tokens(o, b->kind),
+           kept = decodes(b->kind) ? shared + n * (o->context - shared) : n;
     switch (b->kind) {
+    case OP_DECODE_LAYER:
+        out->footprint_bytes = (double)b->weight_bytes + keys * kv_token_bytes(o);
+        out->bytes = out->footprint_bytes;
+        out->footprint_bytes *= o->n_layers;
+        out->flops = 2 * n * (qkv * hidden + hidden * q + 3 * feed * hidden) + 4 * keys * q;
+        break;
     case OP_LAYER_LINEARS:
         out->bytes = (double)b->weight_bytes + 2 * n * (2 * hidden + q + feed + qkv + 2 * hidden + 2 * feed);
         out->flops = 2 * n * (qkv * hidden + hidden * q + 3 * feed * hidden);
         out->footprint_bytes = (double)b->weight_bytes * o->n_layers;
         break;
     case OP_ATTENTION_DECODE:
+    case OP_ATTENTION_SHARED:
     case OP_ATTENTION_PREFILL:
-        out->footprint_bytes = (b->kind == OP_ATTENTION_DECODE ? keys : n) * kv_token_bytes(o);
+        out->footprint_bytes = kept * kv_token_bytes(o);
         out->bytes = out->footprint_bytes + 2 * n * 2 * q;
         out->footprint_bytes *= o->n_layers;
         out->flops = 4 * keys * q;
@@ -483,29 +530,24 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
                    size_t n_rows, struct op_bench_result *results)
 {
     uint32_t most = rows[n_rows - 1], capacity = most + OP_FILL_EXTRA_ROWS;
-    uint32_t tokens = kind == OP_ATTENTION_DECODE ? options->context : capacity;
     struct op_bench b = {
         .options = options,
         .kind = kind,
-        .capacity = {.rows = capacity,
-                     .seqs = capacity,
-                     .outputs = 1,
-                     .copies = 1,
-                     .blocks_per_seq = (tokens + OP_BLOCK_TOKENS - 1) / OP_BLOCK_TOKENS,
-                     .kv_groups = 1},
+        .capacity = {.rows = capacity, .seqs = capacity, .outputs = 1, .copies = 1, .kv_groups = 1},
     };
+    b.capacity.blocks_per_seq = (longest(&b) + OP_BLOCK_TOKENS - 1) / OP_BLOCK_TOKENS;
     if (options->n_layers > OP_LAYERS_MAX)
         return err_new(ERR_INVALID_ARGUMENT, "--layers %u exceeds %d", options->n_layers, OP_LAYERS_MAX);
     err_t e = open_bench(&b);
-    if (e.code == ERR_OK && kind == OP_ATTENTION_DECODE)
+    if (e.code == ERR_OK && decodes(kind))
         fill_kv(&b, most, options->context);
     if (e.code == ERR_OK && kind == OP_ATTENTION_PREFILL)
         fill_kv(&b, 1, most);
     for (size_t i = 0; i < n_rows && e.code == ERR_OK; i++) {
-        if (kind == OP_ATTENTION_DECODE)
-            set_decode_step(&b, rows[i], options->context);
-        else
+        if (kind == OP_ATTENTION_PREFILL)
             set_step(&b, 0, rows[i], capacity);
+        else
+            set_decode_step(&b, rows[i], longest(&b));
         results[i] = (struct op_bench_result){0};
         results[i].us = median_step_us(&b) / options->n_rounds / options->n_layers;
         count_work(&b, rows[i], &results[i]);

@@ -12,10 +12,12 @@
 enum op_kind {
     OP_LAYER_LINEARS, /* qkv, o, gate and up, down */
     OP_ATTENTION_DECODE,
+    OP_ATTENTION_SHARED, /* decode of sequences that have the first two thirds of their tokens in common */
     OP_ATTENTION_PREFILL,
     OP_ROPE_KV_WRITE,
     OP_ADD_NORM,
     OP_ACTIVATION_MUL,
+    OP_DECODE_LAYER, /* all of them, as a step that decodes has them */
     OP_KINDS
 };
 const char *op_kind_name(enum op_kind kind); /* "layer_linears" */
@@ -29,9 +31,10 @@ struct op_bench_options {
     enum kv_dtype kv_dtype;
     size_t hidden, intermediate; /* values a row */
     struct qkv_shape qkv;
-    uint32_t n_layers; /* that are gone through; each has weights and KV of its own */
-    uint32_t n_rounds; /* of them in one step */
-    uint32_t context;  /* tokens of each sequence in OP_ATTENTION_DECODE */
+    uint32_t n_layers;         /* that are gone through; each has weights and KV of its own */
+    uint32_t n_rounds;         /* of them in one step */
+    uint32_t context;          /* tokens of each decoding sequence */
+    bool leaves_out[OP_KINDS]; /* of OP_DECODE_LAYER: what an op costs in its place */
 };
 
 struct op_bench_result {

@@ -8,12 +8,12 @@
 
 struct ops_values {
     const char *device, *weights, *kv_dtype;
-    struct flag_list rows, ops;
+    struct flag_list rows, ops, left_out;
     int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context, group;
     bool batch_invariant, json;
 };
 
-enum { OPS_FLAGS_MAX = 20, OPS_ROWS_MAX = 1 << 16 };
+enum { OPS_FLAGS_MAX = 24, OPS_ROWS_MAX = 1 << 16 };
 
 static size_t ops_flags(struct ops_values *v, struct flag *flags)
 {
@@ -28,6 +28,9 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8", NULL,
          "type of the KV cache", NULL},
         {"op", FLAG_LIST, &v->ops, NULL, 0, 0, NULL, "NAME", "only this op; may be given several times",
+         NULL},
+        {"leave-out", FLAG_LIST, &v->left_out, NULL, 0, 0, NULL, "NAME",
+         "an op that decode_layer goes without: what it costs in its place; may be given several times",
          NULL},
         {"rows", FLAG_LIST, &v->rows, NULL, 0, 0, NULL, "N",
          "rows of a step, in ascending order; absent: 1, 16, 32, 128 and 256", NULL},
@@ -71,8 +74,10 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
                       const struct op_bench_result *r)
 {
     double seconds = r->us / 1e6;
-    const char *weights = kind == OP_LAYER_LINEARS ? v->weights : "";
-    const char *kv = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_PREFILL ? v->kv_dtype : "";
+    bool is_layer = kind == OP_DECODE_LAYER;
+    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : "";
+    bool attends = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_ATTENTION_PREFILL;
+    const char *kv = attends || is_layer ? v->kv_dtype : "";
     if (v->json)
         (void)printf(
             "{\"op\":\"%s\",\"weights\":\"%s\",\"group\":%d,\"kv\":\"%s\",\"batch_invariant\":%s,\"rows\":%u,"
@@ -88,12 +93,12 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
     (void)fflush(stdout); /* a long series may be cut: what is measured is said */
 }
 
-static bool is_wanted(const struct flag_list *ops, enum op_kind kind)
+static bool is_named(const struct flag_list *ops, enum op_kind kind)
 {
     for (size_t i = 0; i < ops->count; i++)
         if (strcmp(ops->item[i], op_kind_name(kind)) == 0)
             return true;
-    return ops->count == 0;
+    return false;
 }
 
 static err_t run_ops(const struct ops_values *v)
@@ -107,7 +112,7 @@ static err_t run_ops(const struct ops_values *v)
             ERR_INVALID_ARGUMENT,
             "--group %d: a power of two that divides --hidden, --intermediate and --heads * --head-dim",
             (int)v->group);
-    const struct op_bench_options options = {
+    struct op_bench_options options = {
         .device = v->device,
         .n_threads = (int)v->threads,
         .batch_variant = !v->batch_invariant,
@@ -125,9 +130,11 @@ static err_t run_ops(const struct ops_values *v)
         .n_rounds = (uint32_t)v->rounds,
         .context = (uint32_t)v->context,
     };
+    for (int kind = 0; kind < OP_KINDS; kind++)
+        options.leaves_out[kind] = is_named(&v->left_out, (enum op_kind)kind);
     for (int kind = 0; kind < OP_KINDS; kind++) {
         struct op_bench_result results[FLAG_LIST_MAX];
-        if (!is_wanted(&v->ops, (enum op_kind)kind))
+        if (v->ops.count > 0 && !is_named(&v->ops, (enum op_kind)kind))
             continue;
         TRY(op_bench_run(&options, (enum op_kind)kind, rows, n, results));
         for (size_t i = 0; i < n; i++)

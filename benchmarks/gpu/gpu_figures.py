@@ -51,7 +51,9 @@ def ops_commands(session):
             yield f"{weights}, {VARIANT}", command(["layer_linears"], [300] if session.small else [256, 2048], "--weights", weights, VARIANT)
     for cache in caches:
         yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
-    yield "others", command(["attention_prefill", "rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
+        yield f"{cache}, shared", command(["attention_shared"], [4] if session.small else [64, 256], "--kv-cache-dtype", cache)
+        yield f"{cache}, prefill", command(["attention_prefill"], [4] if session.small else [512, 2048], "--kv-cache-dtype", cache)
+    yield "others", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
 
 
 def label(row):

@@ -70,25 +70,92 @@ DEVICE void activate_four(const struct activation_mul_args &args, uint32_t r, ui
     store_group((type *)args.out + (size_t)r * args.out_stride, x, k, args.width, whole);
 }
 
-/* The block's piece of row r. */
-template <typename type>
-DEVICE void activate_piece(const struct activation_mul_args &args, uint32_t r, uint32_t k)
+/* Two pairs: gate = activation(gate) * up, rounded to bf16. */
+template <bool IS_SILU> DEVICE void activate_pairs(uint32_t gate[2], const uint32_t up[2])
 {
-    if (k >= args.width)
+    float x[4] = {from_bf16_low(gate[0]), from_bf16_high(gate[0]), from_bf16_low(gate[1]),
+                  from_bf16_high(gate[1])};
+    float y[4] = {from_bf16_low(up[0]), from_bf16_high(up[0]), from_bf16_low(up[1]), from_bf16_high(up[1])};
+    activate<IS_SILU>(x, y);
+    gate[0] = to_bf16x2(x[0], x[1]);
+    gate[1] = to_bf16x2(x[2], x[3]);
+}
+
+/* Eight elements of a bf16 row. */
+template <bool IS_SILU> DEVICE void activate_eight(vec16 *gate, const vec16 &up)
+{
+    activate_pairs<IS_SILU>(gate->w, up.w);
+    activate_pairs<IS_SILU>(gate->w + 2, up.w + 2);
+}
+
+/* Whether rows of bf16 are read by eights. */
+DEVICE bool is_by_eights(const struct activation_mul_args &args)
+{
+    return (args.width | args.gate_up_stride | args.out_stride) % 8 == 0;
+}
+
+/* The thread's elements of the rows first, first + step, ..: the next row's are on their way while these are
+ * computed. By eights. */
+template <bool IS_SILU>
+DEVICE void activate_rows(const struct activation_mul_args &args, uint32_t first, uint32_t step,
+                          uint32_t n_rows)
+{
+    uint32_t k = 8 * (block_y() * block_threads() + thread_x());
+    const uint16_t *gates = (const uint16_t *)args.gate_up + (size_t)first * args.gate_up_stride + k;
+    uint16_t *out = (uint16_t *)args.out + (size_t)first * args.out_stride + k;
+    if (k >= args.width || first >= n_rows)
         return;
-    if (args.kind == ACTIVATION_SILU)
-        activate_four<type, true>(args, r, k);
+    vec16 gate = load_16(gates), up = load_16(gates + args.width);
+    for (uint32_t r = first; r < n_rows; r += step) {
+        vec16 next_gate = {}, next_up = {};
+        gates += (size_t)step * args.gate_up_stride;
+        if (r + step < n_rows) {
+            next_gate = load_16(gates);
+            next_up = load_16(gates + args.width);
+        }
+        activate_eight<IS_SILU>(&gate, up);
+        store_16(out, gate);
+        out += (size_t)step * args.out_stride;
+        gate = next_gate;
+        up = next_up;
+    }
+}
+
+/* The same of any row, by fours. */
+template <typename type>
+DEVICE void activate_any_rows(const struct activation_mul_args &args, uint32_t first, uint32_t step,
+                              uint32_t n_rows)
+{
+    uint32_t begin = 8 * (block_y() * block_threads() + thread_x());
+    for (uint32_t r = first; r < n_rows; r += step) {
+        for (uint32_t k = begin; k < begin + 8 && k < args.width; k += 4) {
+            if (args.kind == ACTIVATION_SILU)
+                activate_four<type, true>(args, r, k);
+            else
+                activate_four<type, false>(args, r, k);
+        }
+    }
+}
+
+/* Pieces of rows first, first + step, .. */
+template <typename type>
+DEVICE void activate_pieces(const struct activation_mul_args &args, uint32_t first, uint32_t step,
+                            uint32_t n_rows)
+{
+    if (sizeof(type) != 2 || !is_by_eights(args))
+        activate_any_rows<type>(args, first, step, n_rows);
+    else if (args.kind == ACTIVATION_SILU)
+        activate_rows<true>(args, first, step, n_rows);
     else
-        activate_four<type, false>(args, r, k);
+        activate_rows<false>(args, first, step, n_rows);
 }
 
 template <typename type> DEVICE void activation_mul(const struct activation_mul_args &args)
 {
-    uint32_t r = block_x(), n_rows = args.step->n_rows;
+    uint32_t n_rows = args.step->n_rows;
     dependents_launch();
     dependencies_wait();
-    if (r < n_rows)
-        activate_piece<type>(args, r, block_y() * ACTIVATION_PIECE + 4 * thread_x());
+    activate_pieces<type>(args, block_x(), grid_x(), n_rows);
 }
 
 KERNEL_BOUNDS(activation_mul_f32, struct activation_mul_args, ACTIVATION_THREADS, 1)
@@ -104,17 +171,6 @@ KERNEL_BOUNDS(activation_mul_bf16, struct activation_mul_args, ACTIVATION_THREAD
 /* ---- With the row in 8 bits, whose scale wants all of it ---- */
 
 enum { ACTIVATION_KEPT = ACTIVATION_WHOLE_WIDTH_MAX / (8 * ACTIVATION_WHOLE_THREADS) };
-
-/* Two pairs: gate = activation(gate) * up, rounded to bf16. */
-template <bool IS_SILU> DEVICE void activate_pairs(uint32_t gate[2], const uint32_t up[2])
-{
-    float x[4] = {from_bf16_low(gate[0]), from_bf16_high(gate[0]), from_bf16_low(gate[1]),
-                  from_bf16_high(gate[1])};
-    float y[4] = {from_bf16_low(up[0]), from_bf16_high(up[0]), from_bf16_low(up[1]), from_bf16_high(up[1])};
-    activate<IS_SILU>(x, y);
-    gate[0] = to_bf16x2(x[0], x[1]);
-    gate[1] = to_bf16x2(x[2], x[3]);
-}
 
 /* A row by one block, which keeps it. */
 template <bool IS_E4M3, bool IS_SILU>
@@ -139,8 +195,7 @@ DEVICE void quantize_whole(const struct activation_mul_args &args, uint32_t r, u
         uint32_t k = 8 * thread_x() + g * step;
         if (k >= args.width)
             break;
-        activate_pairs<IS_SILU>(gate[g].w, up[g].w);
-        activate_pairs<IS_SILU>(gate[g].w + 2, up[g].w + 2);
+        activate_eight<IS_SILU>(&gate[g], up[g]);
         amax = amax_add_piece(amax, gate[g]);
         store_16(out + k, gate[g]);
     }
@@ -158,7 +213,7 @@ DEVICE void quantize_pieces(const struct activation_mul_args &args, uint32_t r, 
                             uint32_t *n_arrived)
 {
     uint32_t *arrivals = args.arrivals + r;
-    activate_piece<uint16_t>(args, r, block_y() * ACTIVATION_PIECE + 4 * thread_x());
+    activate_pieces<uint16_t>(args, r, 1, r + 1);
     barrier();
     if (thread_x() == 0) {
         fence_device(); /* one thread's, behind the barrier, counts for all: causality is transitive */

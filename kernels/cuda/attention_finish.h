@@ -25,10 +25,11 @@ template <class FORM> DEVICE void attention_clear(attention_state<FORM> *state)
     }
 }
 
-/* e4m3: back from the scales of the products (attention_raise). Once, at the end of a split. */
+/* e4m3: back from the scales of the products (attention_raise). Once, at the end of a split: all sums, or, in
+ * forms with loaders, each where it is used, for want of registers. */
 template <class FORM> DEVICE void attention_lower(attention_state<FORM> *state)
 {
-    if constexpr (FORM::KV_BYTES == 1) {
+    if constexpr (FORM::KV_BYTES == 1 && !FORM::HAS_LOADERS) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
             state->l[i] *= 0x1p-100f;
@@ -39,6 +40,16 @@ template <class FORM> DEVICE void attention_lower(attention_state<FORM> *state)
     }
 }
 
+template <class FORM> DEVICE float attention_lowered_value(float o)
+{
+    return FORM::KV_BYTES == 1 && FORM::HAS_LOADERS ? o * 0x1p20f : o;
+}
+
+template <class FORM> DEVICE float attention_lowered_sum(float l)
+{
+    return FORM::KV_BYTES == 1 && FORM::HAS_LOADERS ? l * 0x1p-100f : l;
+}
+
 /* Merges the split into those before it. Afterwards o holds the sum of all. */
 template <class FORM>
 DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, bool is_last)
@@ -46,7 +57,8 @@ DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, boo
     struct attention_weights weights[2];
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++)
-        weights[h] = attention_merge(&state->total_m[h], &state->total_l[h], state->m[h], state->l[2 * h]);
+        weights[h] = attention_merge(&state->total_m[h], &state->total_l[h], state->m[h],
+                                     attention_lowered_sum<FORM>(state->l[2 * h]));
     vec16 *shared = (vec16 *)attention_shared<FORM>() + attention_thread<FORM>(); /* [VALUE_TILES][THREADS] */
 #pragma unroll
     for (uint32_t j = 0; j < FORM::VALUE_TILES; j++) {
@@ -65,7 +77,8 @@ DEVICE void attention_end_split(attention_state<FORM> *state, bool is_first, boo
         }
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++)
-            state->o[j][i] = attention_merge_value(total[i], state->o[j][i], weights[i / 2]);
+            state->o[j][i] = attention_merge_value(total[i], attention_lowered_value<FORM>(state->o[j][i]),
+                                                   weights[i / 2]);
         if (is_last)
             continue;
         if constexpr (FORM::TOTAL_IN_SHARED) {
@@ -93,8 +106,8 @@ DEVICE void attention_write_out(const struct attention_tile_args &args, const st
         if (pair >= piece.n_pairs)
             continue;
         float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / state->total_l[h];
-        uint16_t *out = args.out + (size_t)attention_row(args, piece, pair) * args.out_stride +
-                        attention_head(piece, pair) * FORM::DIM;
+        struct attention_pair of = attention_pair_of<FORM>(args, piece, pair);
+        uint16_t *out = args.out + (size_t)of.row * args.out_stride + of.head * FORM::DIM;
 #pragma unroll
         for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
             const float *low = state->o[j] + 2 * h, *high = state->o[j + 1] + 2 * h;
@@ -127,23 +140,26 @@ DEVICE void attention_keep_split(const struct attention_tile_args &args, const s
         uint32_t pair = attention_warp<FORM>() / FORM::WARPS_N * 16 + lane_id() / 4 + 8 * h;
         if (pair >= piece.n_pairs)
             continue;
-        uint32_t row = attention_row(args, piece, pair);
-        if (!attention_sees_split(args.window, attention_position(args, piece, row), split))
+        struct attention_pair of = attention_pair_of<FORM>(args, piece, pair);
+        if (!attention_sees_split(args.window, attention_position(args, piece, of.row), split))
             continue;
-        size_t at =
-            (size_t)(attention_row_partial(args, row) + split) * args.n_heads + attention_head(piece, pair);
+        size_t at = (size_t)(attention_row_partial(args, of.row) + split) * args.n_heads + of.head;
         if (attention_warp<FORM>() % FORM::WARPS_N == 0 && (lane_id() & 3) == 0)
-            store_8(args.partial_ml + at * 2, {{float_bits(state->m[h]), float_bits(state->l[2 * h])}});
+            store_8(args.partial_ml + at * 2,
+                    {{float_bits(state->m[h]), float_bits(attention_lowered_sum<FORM>(state->l[2 * h]))}});
 #pragma unroll
         for (uint32_t j = 0; j < FORM::VALUE_TILES; j += 2) {
             const float *low = state->o[j] + 2 * h, *high = state->o[j + 1] + 2 * h;
+            uint32_t bits[4] = {float_bits(attention_lowered_value<FORM>(low[0])),
+                                float_bits(attention_lowered_value<FORM>(low[1])),
+                                float_bits(attention_lowered_value<FORM>(high[0])),
+                                float_bits(attention_lowered_value<FORM>(high[1]))};
             float *to = args.partial_o + at * FORM::DIM + attention_value_element<FORM>(j);
             if constexpr (FORM::KV_BYTES == 2) {
-                store_8(to, {{float_bits(low[0]), float_bits(low[1])}});
-                store_8(to + 8, {{float_bits(high[0]), float_bits(high[1])}});
+                store_8(to, {{bits[0], bits[1]}});
+                store_8(to + 8, {{bits[2], bits[3]}});
             } else {
-                store_16(
-                    to, {{float_bits(low[0]), float_bits(high[0]), float_bits(low[1]), float_bits(high[1])}});
+                store_16(to, {{bits[0], bits[2], bits[1], bits[3]}});
             }
         }
     }
@@ -155,17 +171,18 @@ struct attention_kept {
     vec16 o;
 };
 
-/* Merges the partial results of a row's heads that share the KV head; all threads of the unit. A thread has
- * four elements of each of up to four heads, or parts of one: what it reads of a split comes at once. */
-template <class FORM>
-DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head)
+/* Merges the partial results of a row's heads that share the KV head, by so many threads. A thread has four
+ * elements of each of up to four heads, or parts of one: what it reads of a split comes at once. */
+template <class FORM, uint32_t THREADS>
+DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t row, uint32_t kv_head,
+                                uint32_t thread)
 {
-    constexpr uint32_t PARTS = FORM::UNITS > 1 ? 4 : 1;
+    constexpr uint32_t PARTS = THREADS == WARP_LANES ? 4 : 1;
     uint32_t heads = args.n_heads / args.kv.n_kv_heads, position = args.step->rows[row].position;
     uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
     uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n = heads * FORM::DIM;
     size_t partial = attention_row_partial(args, row);
-    for (uint32_t at = attention_thread<FORM>() * 4; at < n; at += PARTS * FORM::THREADS * 4) {
+    for (uint32_t at = thread * 4; at < n; at += PARTS * THREADS * 4) {
         float total[PARTS][4] = {}, total_m[PARTS], total_l[PARTS] = {};
 #pragma unroll
         for (uint32_t p = 0; p < PARTS; p++)
@@ -176,7 +193,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
             size_t of_split = (partial + split) * args.n_heads + kv_head * heads;
 #pragma unroll
             for (uint32_t p = 0; p < PARTS; p++) {
-                uint32_t i = at + p * FORM::THREADS * 4;
+                uint32_t i = at + p * THREADS * 4;
                 if (i >= n)
                     break;
                 kept[p].ml = load_8(args.partial_ml + (of_split + i / FORM::DIM) * 2);
@@ -184,7 +201,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
             }
 #pragma unroll
             for (uint32_t p = 0; p < PARTS; p++) {
-                if (at + p * FORM::THREADS * 4 >= n)
+                if (at + p * THREADS * 4 >= n)
                     break;
                 struct attention_weights weights = attention_merge(
                     &total_m[p], &total_l[p], bits_float(kept[p].ml.w[0]), bits_float(kept[p].ml.w[1]));
@@ -195,7 +212,7 @@ DEVICE void attention_merge_row(const struct attention_tile_args &args, uint32_t
         }
 #pragma unroll
         for (uint32_t p = 0; p < PARTS; p++) {
-            uint32_t i = at + p * FORM::THREADS * 4;
+            uint32_t i = at + p * THREADS * 4;
             if (i >= n)
                 break;
             float factor = (FORM::KV_BYTES == 1 ? args.kv.v_scale : 1.0f) / total_l[p];
@@ -220,7 +237,8 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
         uint32_t begin = i == 0 ? 0 : (first_row + i) * heads - piece.first_pair;
         uint32_t end = (first_row + i + 1) * heads - piece.first_pair;
         end = end < piece.n_pairs ? end : piece.n_pairs;
-        uint32_t row = attention_row(args, piece, begin), position = attention_position(args, piece, row);
+        uint32_t row = attention_pair_of<FORM>(args, piece, begin).row,
+                 position = attention_position(args, piece, row);
         uint32_t first = attention_first_key(args.window, position) / CUDA_KV_SPLIT_TOKENS;
         uint32_t last = position / CUDA_KV_SPLIT_TOKENS, n_splits = 0;
         for (uint32_t split = 0; split < piece.item.n_splits; split++)
@@ -235,8 +253,13 @@ DEVICE void attention_arrive(const struct attention_tile_args &args, const struc
             *count = 0;
     }
     attention_sync<FORM>();
-    for (uint32_t i = 0; i < n_rows; i++) {
+    /* With loaders there are many rows: each warp takes one. */
+    constexpr uint32_t AT_ONCE = FORM::HAS_LOADERS ? FORM::THREADS / WARP_LANES : 1,
+                       N = FORM::THREADS / AT_ONCE;
+    uint32_t thread = attention_thread<FORM>();
+    for (uint32_t i = AT_ONCE == 1 ? 0 : thread / N; i < n_rows; i += AT_ONCE) {
         if (complete[i] != ATTENTION_NO_PARTIAL)
-            attention_merge_row<FORM>(args, complete[i], piece.kv_head);
+            attention_merge_row<FORM, N>(args, complete[i], piece.kv_head,
+                                         AT_ONCE == 1 ? thread : thread % N);
     }
 }

@@ -3,13 +3,15 @@
  * The work of a step is cut into items (cuda_attention_plan.h): some rows of one sequence, or of several
  * sequences that share a prefix, by a range of splits of 256 keys. The query heads of a KV head ride
  * together: the rows of a product are (row, head of the group) pairs, so that a key is read once for the
- * group. The m16 and w16 kernels take 16 pairs at a time (decode), the m64 and m32 kernels more (prefill,
- * shared prefixes). m16: a block computes an item, for few of them; w16: a warp does, for many.
+ * group. The m16 kernels take 16 pairs at a time, the s8 kernels 8 (decode), the m32, m64 and m128 kernels
+ * more (prefill, shared prefixes; m128: by wgmma). m16: a block computes an item, for few of them; s8: a warp
+ * does, or some warps together, for many.
  *
  * One arithmetic, whatever the item: per split, from nothing, over tiles of 64 keys in ascending order,
  *   s = q . k (one chain of m16n8k16 over head_dim), m' = max so far, p = 2^(s c - m') in bf16, (l, o) = (l,
  * o) * 2^(m - m') + p . (1, v) (the same chain, 16 keys a link; the row sum is a column of ones) then the
- * splits in ascending order by attention_merge. A tile that a row does not see changes nothing of it: p is 0
+ * splits in ascending order by attention_merge. Which of the two is operand A of a product makes no
+ * difference. A tile that a row does not see changes nothing of it: p is 0
  * and the factor 1, exactly. So a row has the same bits as decode, in any chunk of a prompt and beside any
  * others. */
 #pragma once
@@ -22,7 +24,8 @@
 enum {
     ATTENTION_TILE_KEYS = 64,
     ATTENTION_SMALL_PAIRS = 16, /* of an m16 kernel's item, unless it is one row */
-    ATTENTION_LARGE_ROWS = 64,  /* of another item, at most */
+    ATTENTION_STREAM_PAIRS = 8, /* of a warp of an s8 kernel */
+    ATTENTION_TEAM = 4,         /* warps of its block, and the most that share an item */
     ATTENTION_NO_PARTIAL = 0xffffffffu,
 };
 
@@ -55,6 +58,8 @@ struct attention_group {
     uint32_t items;                  /* [n_small + n_large] struct attention_item, small ones first */
     uint32_t row_partials; /* [n_rows of the step]: partial result of the row's split 0; others follow */
     uint32_t listed_rows;  /* rows of the step */
+    /* By streams: the first n_alone small items are a warp's each, the others shared by `team` warps. */
+    uint32_t n_alone, team;
 };
 
 /* In device memory, at an address that never changes, as struct cuda_step. */
@@ -63,39 +68,55 @@ struct attention_work {
 };
 
 /* Every form: F(x, rows of a product, KV type, head_dim, bytes of a KV element, warps by rows, warps that
- * share rows, slots of K and V tiles (of blocks, where units are warps), units of a block, shared memory in
- * bytes, blocks that the registers of a multiprocessor hold). w16: each warp computes an item of its own, of
- * one split. */
+ * share rows, slots of K and V tiles, shared memory in bytes, blocks that the registers of a multiprocessor
+ * hold). */
 #define ATTENTION_FORMS_BF16(F, x)                                                                           \
-    F(x, w16, bf16, 64, 2, 1, 1, 4, 2, 20768, 6)                                                             \
-    F(x, w16, bf16, 96, 2, 1, 1, 4, 2, 31008, 6)                                                             \
-    F(x, w16, bf16, 128, 2, 1, 1, 5, 2, 49440, 4)                                                            \
-    F(x, m16, bf16, 64, 2, 1, 4, 4, 1, 35072, 4)                                                             \
-    F(x, m16, bf16, 96, 2, 1, 2, 4, 1, 51328, 5)                                                             \
-    F(x, m16, bf16, 128, 2, 1, 4, 4, 1, 67840, 3)                                                            \
-    F(x, m16, bf16, 256, 2, 1, 4, 2, 1, 67840, 2)                                                            \
-    F(x, m64, bf16, 64, 2, 4, 1, 4, 1, 33024, 2)                                                             \
-    F(x, m64, bf16, 96, 2, 4, 1, 4, 1, 73984, 2)                                                             \
-    F(x, m64, bf16, 128, 2, 4, 1, 3, 1, 82176, 2)                                                            \
-    F(x, m32, bf16, 256, 2, 2, 4, 2, 1, 70144, 1)
+    F(x, m16, bf16, 64, 2, 1, 4, 4, 37632, 4)                                                                \
+    F(x, m16, bf16, 96, 2, 1, 2, 4, 55040, 5)                                                                \
+    F(x, m16, bf16, 128, 2, 1, 4, 4, 72704, 3)                                                               \
+    F(x, m16, bf16, 256, 2, 1, 4, 2, 77312, 2)                                                               \
+    F(x, m64, bf16, 64, 2, 4, 1, 4, 33024, 2)                                                                \
+    F(x, m64, bf16, 96, 2, 4, 1, 4, 73984, 2)                                                                \
+    F(x, m64, bf16, 128, 2, 4, 1, 3, 82176, 2)                                                               \
+    F(x, m32, bf16, 256, 2, 2, 4, 2, 70144, 1)
 #define ATTENTION_FORMS_E4M3(F, x)                                                                           \
-    F(x, w16, e4m3, 64, 1, 1, 1, 4, 2, 20768, 6)                                                             \
-    F(x, w16, e4m3, 96, 1, 1, 1, 3, 2, 24864, 6)                                                             \
-    F(x, w16, e4m3, 128, 1, 1, 1, 3, 2, 33056, 6)                                                            \
-    F(x, m16, e4m3, 64, 1, 1, 4, 4, 1, 18688, 4)                                                             \
-    F(x, m16, e4m3, 96, 1, 1, 2, 4, 1, 26752, 5)                                                             \
-    F(x, m16, e4m3, 128, 1, 1, 4, 4, 1, 35072, 3)                                                            \
-    F(x, m16, e4m3, 256, 1, 1, 4, 4, 1, 67840, 2)                                                            \
-    F(x, m64, e4m3, 64, 1, 4, 1, 4, 1, 16640, 2)                                                             \
-    F(x, m64, e4m3, 96, 1, 4, 1, 4, 1, 49408, 2)                                                             \
-    F(x, m64, e4m3, 128, 1, 4, 1, 4, 1, 65792, 2)                                                            \
-    F(x, m32, e4m3, 256, 1, 2, 4, 4, 1, 70144, 1)
+    F(x, m16, e4m3, 64, 1, 1, 4, 4, 21120, 4)                                                                \
+    F(x, m16, e4m3, 96, 1, 1, 2, 4, 30272, 4)                                                                \
+    F(x, m16, e4m3, 128, 1, 1, 4, 4, 39680, 3)                                                               \
+    F(x, m16, e4m3, 256, 1, 1, 4, 4, 76800, 2)                                                               \
+    F(x, m64, e4m3, 64, 1, 4, 1, 4, 16640, 2)                                                                \
+    F(x, m64, e4m3, 96, 1, 4, 1, 4, 49408, 2)                                                                \
+    F(x, m64, e4m3, 128, 1, 4, 1, 4, 65792, 2)                                                               \
+    F(x, m32, e4m3, 256, 1, 2, 4, 4, 70144, 1)
+
+/* By streams: F(x, s8, KV type, head_dim, bytes of a KV element, slots of blocks of K or V, blocks of a tile
+ * in a step of the loop, shared memory in bytes, blocks that the registers of a multiprocessor hold). l8:
+ * with longer rings, for fewer warps. */
+#define ATTENTION_FORMS_STREAMS(F, x)                                                                        \
+    F(x, s8, e4m3, 64, 1, 8, 4, 47104, 4)                                                                    \
+    F(x, s8, e4m3, 96, 1, 6, 4, 57344, 3)                                                                    \
+    F(x, s8, e4m3, 128, 1, 6, 2, 75776, 3)                                                                   \
+    F(x, s8, bf16, 64, 2, 6, 4, 63488, 3)                                                                    \
+    F(x, s8, bf16, 96, 2, 4, 2, 69632, 3)                                                                    \
+    F(x, s8, bf16, 128, 2, 3, 2, 75776, 3)                                                                   \
+    F(x, l8, e4m3, 128, 1, 10, 2, 108544, 2)                                                                 \
+    F(x, l8, bf16, 128, 2, 5, 4, 108544, 2)
+
+/* Those for sm_90a: F(x, KV type, head_dim, bytes of a KV element, threads, shared memory in bytes). */
+#define ATTENTION_FORMS_WGMMA(F, x)                                                                          \
+    F(x, bf16, 64, 2, 384, 94960)                                                                            \
+    F(x, bf16, 128, 2, 384, 226032)                                                                          \
+    F(x, e4m3, 64, 1, 384, 86768)                                                                            \
+    F(x, e4m3, 128, 1, 384, 217840)
 
 #define ATTENTION_KERNEL_LINE(K, size, type, dim, ...)                                                       \
     K(attention_##size##_##type##_d##dim, struct attention_tile_args, "paged attention on tensor cores")
+#define ATTENTION_WGMMA_LINE(K, type, dim, ...) ATTENTION_KERNEL_LINE(K, m128, type, dim)
 #define ATTENTION_TILE_KERNELS(K)                                                                            \
     ATTENTION_FORMS_BF16(ATTENTION_KERNEL_LINE, K)                                                           \
-    ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)
+    ATTENTION_FORMS_E4M3(ATTENTION_KERNEL_LINE, K)                                                           \
+    ATTENTION_FORMS_STREAMS(ATTENTION_KERNEL_LINE, K)                                                        \
+    ATTENTION_FORMS_WGMMA(ATTENTION_WGMMA_LINE, K)
 
 /* Grid: any number of blocks, which take the pieces of the items in turn; threads: 32 a warp. Block tables
  * are read by four entries: rows of them begin at multiples of 16 bytes, and entries behind the last are
@@ -104,14 +125,18 @@ struct attention_work {
 struct attention_tile_args {
     const struct cuda_step *step;
     const struct attention_work *work;
-    const uint16_t *qkv;             /* bf16 [rows][qkv_stride], as rope_kv_write leaves it */
-    uint16_t *out;                   /* bf16 [rows][out_stride]: [n_heads][head_dim] */
+    const uint16_t *qkv; /* bf16 [rows][qkv_stride], as rope_kv_write leaves it, unless there are cosines */
+    uint16_t *out;       /* bf16 [rows][out_stride]: [n_heads][head_dim] */
     uint32_t qkv_stride, out_stride; /* multiples of 8 */
     uint32_t n_heads;
     float scale;     /* > 0 */
     uint32_t window; /* 0 = all */
     float soft_cap;  /* 0 = off */
     struct cuda_kv_cache kv;
+    /* [positions][head_dim / 2], or NULL: rope_kv_write was there. m16 alone, of a step whose sequences have
+     * one row each and where no large kernel has work: q is turned and new keys and values are written here,
+     * as rope_kv_write would. */
+    const float *cosines, *sines;
     /* Sums of splits, by partial result p and head. */
     float *partial_o;   /* [p][n_heads][head_dim] */
     float *partial_ml;  /* [p][n_heads][2]: maximum in base-2 logarithms, sum */

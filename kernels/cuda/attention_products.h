@@ -8,8 +8,10 @@
  * lowest of their places. A NaN's code (0x7f) becomes 480: the row that wrote it is not finite itself. */
 DEVICE void attention_split_e4m3(uint32_t codes, uint32_t *even, uint32_t *odd)
 {
-    *even = (codes << 4 & 0x07f007f0u) | (codes << 8 & 0x80008000u);
-    *odd = (codes >> 4 & 0x07f007f0u) | (codes & 0x80008000u);
+    const uint32_t magnitudes = 0x07f007f0u;
+    uint32_t signs = select_bits(0x80808080u, codes, 0); /* of all four: a select needs no other mask */
+    *even = select_bits(magnitudes, codes << 4, signs << 8);
+    *odd = select_bits(magnitudes, codes >> 4, signs);
 }
 
 /* Where the lane's row of a load of 16 keys begins: matrices are keys 0..7 by pieces 2 i and 2 i + 1, then
@@ -32,23 +34,19 @@ DEVICE void attention_scores_keys(const attention_state<FORM> *state, const uint
 #pragma unroll
     for (uint32_t i = 0; i < FORM::KV_PIECES / 2; i++) {
         const uint8_t *at = row + ((2 * i + odd_piece) ^ swizzle) * 16;
-        uint32_t q[2][4]; /* of the two pieces of 8 values, or 16 codes: half a step each, or one */
-        attention_read_q<FORM>(state, FORM::KV_BYTES == 2 ? i : 2 * i, q[0]);
-        if constexpr (FORM::KV_BYTES == 1)
-            attention_read_q<FORM>(state, 2 * i + 1, q[1]);
 #pragma unroll
         for (uint32_t j = 0; j < 2 * N; j += 2) {
             uint32_t b[4];
             ldmatrix_x4(b, at + j * 8 * FORM::KV_PIECES * 16);
             if constexpr (FORM::KV_BYTES == 2) {
-                mma_bf16_16816(s[j], q[0], b);
-                mma_bf16_16816(s[j + 1], q[0], b + 2);
+                mma_bf16_16816(s[j], state->q[i], b);
+                mma_bf16_16816(s[j + 1], state->q[i], b + 2);
             } else {
 #pragma unroll
                 for (uint32_t n = 0; n < 4; n++) {
                     uint32_t pair[2];
                     attention_split_e4m3(b[n], &pair[0], &pair[1]);
-                    mma_bf16_16816(s[j + n / 2], q[n % 2], pair);
+                    mma_bf16_16816(s[j + n / 2], state->q[2 * i + n % 2], pair);
                 }
             }
         }
@@ -146,19 +144,19 @@ template <class FORM> DEVICE float attention_raise(float p)
     return FORM::KV_BYTES == 1 ? p * 0x1p100f : p;
 }
 
-/* The new maxima; what was summed so far is brought to them; s becomes probabilities. c > 0: from the units
- * of s. */
+/* The new maxima, m; s becomes probabilities; decay: what brings the sums so far to the new maxima. c > 0:
+ * from the units of s. */
 template <class FORM>
-DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
+DEVICE void attention_probabilities(float c, float m[2], float s[FORM::KEY_TILES][4], float decay[2])
 {
-    float max[2], decay[2], base[2];
+    float max[2], base[2];
     attention_row_max<FORM>(s, max);
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
-        float m = fmaxf(state->m[h], max[h] * c);
-        base[h] = m == -INFINITY ? 0.0f : m; /* nothing seen yet: probabilities of 0, not NaN */
-        decay[h] = fast_exp2(state->m[h] - base[h]);
-        state->m[h] = m;
+        max[h] = fmaxf(m[h], max[h] * c);
+        base[h] = max[h] == -INFINITY ? 0.0f : max[h]; /* nothing seen yet: probabilities of 0, not NaN */
+        decay[h] = fast_exp2(m[h] - base[h]);
+        m[h] = max[h];
     }
 #pragma unroll
     for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
@@ -166,6 +164,14 @@ DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FOR
         for (uint32_t i = 0; i < 4; i++)
             s[j][i] = attention_raise<FORM>(fast_exp2(fmaf(s[j][i], c, -base[i / 2])));
     }
+}
+
+/* The same, and the sums so far are brought to the new maxima. */
+template <class FORM>
+DEVICE void attention_softmax(attention_state<FORM> *state, float c, float s[FORM::KEY_TILES][4])
+{
+    float decay[2];
+    attention_probabilities<FORM>(c, state->m, s, decay);
     if (!any_lane(decay[0] != 1.0f || decay[1] != 1.0f))
         return; /* times 1 */
 #pragma unroll

@@ -60,6 +60,7 @@ void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const floa
     ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
     struct cuda_backend *cuda = act->cuda;
     ASSERT(act->width * sizeof(float) <= cuda->stage_bytes);
+    cuda_turn_flush(cuda);
     cuda->quantized = NULL;
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *stage;
@@ -80,6 +81,7 @@ void cuda_act_read(const struct act *act, size_t first_row, size_t n_rows, float
 {
     ASSERT(first_row <= act->max_rows && n_rows <= act->max_rows - first_row);
     struct cuda_backend *cuda = act->cuda;
+    cuda_turn_flush(cuda);
     for (size_t r = 0; r < n_rows; r++) {
         uint8_t *stage;
         float *row = values + r * act->width;
@@ -176,8 +178,9 @@ void cuda_add_norm(struct backend *backend, const struct step *step, struct act 
     enum cuda_kernel_id kernel = out->f32 ? CUDA_KERNEL_add_norm_f32 : CUDA_KERNEL_add_norm_bf16;
     if (quantizes)
         kernel = out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_add_norm_s8 : CUDA_KERNEL_add_norm_e4m3;
-    cuda_launch(cuda, kernel, (const uint32_t[3]){cuda->rows_max, 1, 1}, add_norm_threads(args.n), 0, &args,
-                sizeof args);
+    bool is_busy = cuda->rows_max > ADD_NORM_BLOCKS * cuda->properties->n_multiprocessors;
+    cuda_launch(cuda, kernel, (const uint32_t[3]){cuda->rows_max, 1, 1}, add_norm_threads(args.n, is_busy), 0,
+                &args, sizeof args);
     cuda->quantized = quantizes ? out : NULL;
     cuda->quantized_plain_bytes = args.quantized.plain_bytes;
 }
@@ -197,25 +200,28 @@ void cuda_activation_mul(struct backend *backend, const struct step *step, const
         .width = (uint32_t)out->width,
         .kind = kind,
     };
-    size_t pieces = div_up(out->width, ACTIVATION_PIECE);
     if (cuda_linear_wants(cuda, out, &args.quantized)) {
         /* Where rows do not occupy the device, their pieces do. */
         bool whole = out->width <= ACTIVATION_WHOLE_WIDTH_MAX && out->width % 8 == 0 &&
                      cuda->rows_max >= cuda->properties->n_multiprocessors;
         args.arrivals = whole ? NULL : cuda_linear_row_arrivals(cuda);
+        size_t pieces = whole ? 1 : div_up(out->width, 8 * ACTIVATION_WHOLE_THREADS);
         cuda_launch(cuda,
                     out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_activation_mul_s8
                                                  : CUDA_KERNEL_activation_mul_e4m3,
-                    (const uint32_t[3]){cuda->rows_max, whole ? 1 : (uint32_t)pieces, 1},
-                    whole ? ACTIVATION_WHOLE_THREADS : ACTIVATION_THREADS, 0, &args, sizeof args);
+                    (const uint32_t[3]){cuda->rows_max, (uint32_t)pieces, 1}, ACTIVATION_WHOLE_THREADS, 0,
+                    &args, sizeof args);
         cuda->quantized = out;
         cuda->quantized_plain_bytes = args.quantized.plain_bytes;
         return;
     }
+    size_t pieces = div_up(out->width, ACTIVATION_PIECE);
+    size_t most = div_up((size_t)cuda->properties->n_multiprocessors * ACTIVATION_BLOCKS, pieces);
+    size_t rows = cuda->rows_max < most ? cuda->rows_max : most;
     if (out->f32)
-        CUDA_LAUNCH(cuda, activation_mul_f32, cuda->rows_max, pieces, ACTIVATION_THREADS, args);
+        CUDA_LAUNCH(cuda, activation_mul_f32, rows, pieces, ACTIVATION_THREADS, args);
     else
-        CUDA_LAUNCH(cuda, activation_mul_bf16, cuda->rows_max, pieces, ACTIVATION_THREADS, args);
+        CUDA_LAUNCH(cuda, activation_mul_bf16, rows, pieces, ACTIVATION_THREADS, args);
 }
 
 void cuda_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

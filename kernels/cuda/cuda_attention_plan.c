@@ -13,6 +13,8 @@ struct plan {
     uint32_t *row_partials, *listed_rows;
     struct attention_item *items;
     uint32_t n_items;
+    /* By streams: splits that an item has at most, and a whole sequence. */
+    uint32_t item_splits, whole_splits;
     /* Decoding sequences with partial results, neighbours where they share the most. */
     uint32_t n_sharers;
     uint32_t *sharers; /* [n_sharers] sequences */
@@ -23,10 +25,18 @@ struct plan {
 
 enum { PLAN_SEQ_WORDS = 4 }; /* words that the planner itself needs for a sequence */
 
+/* Rows of a large item, at most. */
+static uint32_t large_rows(const struct attention_limits *limits)
+{
+    uint32_t n = limits->large_pairs / limits->heads_per_kv;
+    return n > 0 ? n : 1;
+}
+
 static size_t max_items(const struct attention_limits *limits, const struct step_capacity *capacity)
 {
-    /* An item with partial results has some of its own; the others have a sequence or LARGE_ROWS rows. */
-    return (size_t)limits->n_partials + 2 * (size_t)capacity->seqs + capacity->rows / ATTENTION_LARGE_ROWS;
+    /* An item with partial results has some of its own; the others have a sequence or all the rows that one
+     * can have. */
+    return (size_t)limits->n_partials + 2 * (size_t)capacity->seqs + capacity->rows / large_rows(limits);
 }
 
 size_t attention_work_bytes(const struct attention_limits *limits, const struct step_capacity *capacity)
@@ -87,10 +97,10 @@ static bool has_partials(const struct plan *plan, const struct step_seq *seq)
 static bool is_small_item(const struct plan *plan, const struct step_seq *seq)
 {
     return attention_is_small(plan->limits, seq->n_rows) &&
-           (has_partials(plan, seq) || count_splits(seq) == 1);
+           (has_partials(plan, seq) || count_splits(seq) == 1 || plan->limits->warps > 0);
 }
 
-/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle. */
+/* Decode first. Prefill is cut only where whole rows would leave blocks of the card idle, and long ones. */
 static void assign_all_partials(struct plan *plan)
 {
     const struct step *step = plan->step;
@@ -103,13 +113,14 @@ static void assign_all_partials(struct plan *plan)
         if (attention_is_small(plan->limits, seq->n_rows) && assign_partials(plan, seq, &n_assigned))
             plan->sharers[plan->n_sharers++] = s;
         if (!is_small_item(plan, seq))
-            n_large_parts += div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, ATTENTION_LARGE_ROWS);
+            n_large_parts +=
+                div_up((size_t)seq->n_rows * plan->limits->heads_per_kv, plan->limits->large_pairs);
     }
     if (n_large_parts * plan->limits->n_kv_heads >= plan->limits->blocks_wanted)
         return;
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
-        if (!attention_is_small(plan->limits, seq->n_rows))
+        if (!attention_is_small(plan->limits, seq->n_rows) && count_splits(seq) >= plan->limits->cut_splits)
             assign_partials(plan, seq, &n_assigned);
     }
 }
@@ -218,8 +229,8 @@ static bool add_shared_split(struct plan *plan, uint32_t split, bool small)
         uint32_t row = plan->rows_at[begin], end = plan->rows_at[i + 1];
         if (attention_is_small(plan->limits, end - row) != small)
             continue;
-        for (; row < end; row += ATTENTION_LARGE_ROWS) {
-            uint32_t n_rows = end - row < ATTENTION_LARGE_ROWS ? end - row : ATTENTION_LARGE_ROWS;
+        for (uint32_t most = large_rows(plan->limits); row < end; row += most) {
+            uint32_t n_rows = end - row < most ? end - row : most;
             add_shared_item(plan, plan->sharers[begin], row, n_rows, split);
         }
     }
@@ -247,13 +258,15 @@ static struct attention_item item_of_rows(const struct plan *plan, uint32_t s, u
                                    .high = rows[n_rows - 1].position};
 }
 
-/* The item's splits [first, end), an item each. */
-static void add_splits(struct plan *plan, struct attention_item item, uint32_t first, uint32_t end)
+/* The item's splits [first, end), so many an item. */
+static void add_splits(struct plan *plan, struct attention_item item, uint32_t first, uint32_t end,
+                       uint32_t item_splits)
 {
     uint32_t n_old = count_whole_splits(&plan->step->seqs[item.seq]);
-    item.n_splits = 1;
-    for (item.first_split = first; item.first_split < end; item.first_split++) {
-        item.flags = ATTENTION_ITEM_PARTIAL | (item.first_split < n_old ? ATTENTION_ITEM_OLD_KEYS : 0);
+    for (; first < end; first += item_splits) {
+        item.first_split = first;
+        item.n_splits = end - first < item_splits ? end - first : item_splits;
+        item.flags = ATTENTION_ITEM_PARTIAL | (first + item.n_splits <= n_old ? ATTENTION_ITEM_OLD_KEYS : 0);
         add_item(plan, item);
     }
 }
@@ -263,6 +276,66 @@ static uint32_t count_shared_splits(const struct plan *plan, uint32_t sharer)
 {
     uint32_t before = sharer > 0 ? plan->depths[sharer - 1] : 0;
     return plan->depths[sharer] > before ? plan->depths[sharer] : before;
+}
+
+size_t attention_row_pieces(const struct attention_limits *limits)
+{
+    return limits->n_kv_heads * div_up(limits->heads_per_kv, ATTENTION_STREAM_PAIRS);
+}
+
+uint32_t attention_team(size_t n_pieces, size_t warps)
+{
+    for (uint32_t team = ATTENTION_TEAM; team > 1; team /= 2) {
+        if (n_pieces * team <= warps)
+            return team;
+    }
+    return 1;
+}
+
+/* How sequences are cut for a kernel by streams: hardly ever, unless one is much longer than what a warp gets
+ * on the average. */
+static void choose_cut(struct plan *plan)
+{
+    const struct step *step = plan->step;
+    size_t n_splits = 0, n_seqs = 0, n_pieces = attention_row_pieces(plan->limits);
+    if (plan->limits->warps == 0)
+        return;
+    for (uint32_t s = 0; s < step->n_seqs; s++) {
+        if (attention_is_small(plan->limits, step->seqs[s].n_rows)) {
+            n_splits += count_splits(&step->seqs[s]);
+            n_seqs++;
+        }
+    }
+    plan->item_splits = (uint32_t)div_up(n_splits * n_pieces, plan->limits->warps) *
+                        attention_team(n_seqs * n_pieces, plan->limits->warps);
+    plan->whole_splits = 2 * plan->item_splits;
+}
+
+/* Which of the small items are a warp's and which are shared: where they are few, all are shared; where they
+ * are many, those that are left when every warp has had as many. */
+static void choose_teams(const struct plan *plan, uint32_t n_small, struct attention_group *group)
+{
+    size_t n_pieces = attention_row_pieces(plan->limits), warps = plan->limits->warps, n = n_small * n_pieces;
+    group->team = ATTENTION_TEAM;
+    if (warps == 0)
+        group->n_alone = n_small;
+    else if (n > warps)
+        group->n_alone = (uint32_t)(n / warps * warps / n_pieces);
+    else
+        group->team = attention_team(n, warps);
+}
+
+/* A sequence of which no part is shared and that need not be cut. */
+static bool is_whole(const struct plan *plan, uint32_t n_splits, uint32_t n_shared)
+{
+    return plan->limits->warps > 0 && n_shared == 0 && n_splits <= plan->whole_splits;
+}
+
+/* The sequence needs no partial results. */
+static void drop_partials(struct plan *plan, const struct step_seq *seq)
+{
+    for (uint32_t i = 0; i < seq->n_rows; i++)
+        plan->row_partials[seq->first_row + i] = ATTENTION_NO_PARTIAL;
 }
 
 /* The largest first: whole splits, then those at the ends of the sequences, then sequences of one split. */
@@ -275,10 +348,18 @@ static void add_small_items(struct plan *plan)
             uint32_t s = plan->sharers[i], shared = count_shared_splits(plan, i);
             struct attention_item item = item_of_rows(plan, s, step->seqs[s].first_row, step->seqs[s].n_rows);
             uint32_t last = item.n_splits - 1;
-            if (pass == 0)
-                add_splits(plan, item, shared, last);
-            else
-                add_splits(plan, item, shared > last ? shared : last, item.n_splits);
+            if (plan->limits->warps > 0) {
+                if (pass != 0)
+                    continue;
+                if (is_whole(plan, item.n_splits, shared))
+                    drop_partials(plan, &step->seqs[s]);
+                else
+                    add_splits(plan, item, shared, item.n_splits, plan->item_splits);
+            } else if (pass == 0) {
+                add_splits(plan, item, shared, last, 1);
+            } else {
+                add_splits(plan, item, shared > last ? shared : last, item.n_splits, 1);
+            }
         }
     }
     for (uint32_t s = 0; s < step->n_seqs; s++) {
@@ -292,17 +373,18 @@ static void add_small_items(struct plan *plan)
 static void add_large_items(struct plan *plan)
 {
     const struct step *step = plan->step;
+    uint32_t most = large_rows(plan->limits);
     add_shared_splits(plan, false);
     for (uint32_t s = 0; s < step->n_seqs; s++) {
         const struct step_seq *seq = &step->seqs[s];
         if (is_small_item(plan, seq))
             continue;
-        for (size_t i = div_up(seq->n_rows, ATTENTION_LARGE_ROWS); i > 0; i--) {
-            uint32_t begin = (uint32_t)(i - 1) * ATTENTION_LARGE_ROWS, left = seq->n_rows - begin;
-            struct attention_item item = item_of_rows(
-                plan, s, seq->first_row + begin, left < ATTENTION_LARGE_ROWS ? left : ATTENTION_LARGE_ROWS);
+        for (size_t i = div_up(seq->n_rows, most); i > 0; i--) {
+            uint32_t begin = (uint32_t)(i - 1) * most, left = seq->n_rows - begin;
+            struct attention_item item =
+                item_of_rows(plan, s, seq->first_row + begin, left < most ? left : most);
             if (has_partials(plan, seq))
-                add_splits(plan, item, 0, item.n_splits);
+                add_splits(plan, item, 0, item.n_splits, 1);
             else
                 add_item(plan, item);
         }
@@ -330,6 +412,7 @@ static size_t plan_group(const struct attention_limits *limits, const struct ste
     plan.depths = plan.sharers + n_seqs;
     plan.spare = plan.depths + n_seqs;
     plan.rows_at = plan.spare + n_seqs;
+    choose_cut(&plan);
     assign_all_partials(&plan);
     uint32_t n_listed = find_shared_splits(&plan);
     plan.items = (struct attention_item *)(plan.listed_rows + n_listed);
@@ -347,13 +430,15 @@ static size_t plan_group(const struct attention_limits *limits, const struct ste
         .row_partials = (uint32_t)at,
         .listed_rows = (uint32_t)(at + step->n_rows),
     };
+    choose_teams(&plan, n_small, &work->groups[group]);
     return items_at + plan.n_items * (sizeof(struct attention_item) / sizeof(uint32_t));
 }
 
 size_t attention_plan(const struct attention_limits *limits, const struct step *step,
                       struct attention_work *work)
 {
-    ASSERT(limits->heads_per_kv > 0 && step->capacity.kv_groups <= STEP_KV_GROUPS_MAX);
+    ASSERT(limits->heads_per_kv > 0 && limits->large_pairs > 0 &&
+           step->capacity.kv_groups <= STEP_KV_GROUPS_MAX);
     memset(work, 0, sizeof *work);
     size_t words = sizeof *work / sizeof(uint32_t);
     for (uint32_t group = 0; group < step->capacity.kv_groups; group++)
@@ -365,19 +450,44 @@ size_t attention_plan(const struct attention_limits *limits, const struct step *
 const struct attention_kernel *attention_kernel_find(uint32_t head_dim, uint32_t element_bytes,
                                                      enum attention_size size)
 {
-#define ENTRY(x, rows, type, dim, kv_bytes, warps_m, warps_n, slots, n_units, shared, n_blocks)              \
+#define ENTRY(x, rows, type, dim, kv_bytes, warps_m, warps_n, slots, shared, n_blocks)                       \
     {.id = CUDA_KERNEL_attention_##rows##_##type##_d##dim,                                                   \
      .head_dim = dim,                                                                                        \
      .element_bytes = kv_bytes,                                                                              \
-     .size = n_units > 1    ? ATTENTION_WARPS                                                                \
-             : warps_m == 1 ? ATTENTION_SMALL                                                                \
-                            : ATTENTION_LARGE,                                                               \
-     .threads = 32 * warps_m * warps_n * n_units,                                                            \
+     .size = warps_m == 1 ? ATTENTION_SMALL : ATTENTION_LARGE,                                               \
+     .threads = 32 * warps_m * warps_n,                                                                      \
      .shared_bytes = shared,                                                                                 \
-     .units = n_units,                                                                                       \
+     .pairs = 16 * warps_m,                                                                                  \
+     .units = 1,                                                                                             \
      .blocks = n_blocks},
-    static const struct attention_kernel kernels[] = {ATTENTION_FORMS_BF16(ENTRY, )
-                                                          ATTENTION_FORMS_E4M3(ENTRY, )};
+#define STREAM_SIZE_s8 ATTENTION_STREAMS
+#define STREAM_SIZE_l8 ATTENTION_LONG_STREAMS
+#define STREAM_ENTRY(x, rows, type, dim, kv_bytes, slots, unroll, shared, n_blocks)                          \
+    {.id = CUDA_KERNEL_attention_##rows##_##type##_d##dim,                                                   \
+     .head_dim = dim,                                                                                        \
+     .element_bytes = kv_bytes,                                                                              \
+     .size = STREAM_SIZE_##rows,                                                                             \
+     .threads = 32 * ATTENTION_TEAM,                                                                         \
+     .shared_bytes = shared,                                                                                 \
+     .pairs = ATTENTION_STREAM_PAIRS,                                                                        \
+     .units = ATTENTION_TEAM,                                                                                \
+     .blocks = n_blocks},
+#define WGMMA_ENTRY(x, type, dim, kv_bytes, n_threads, shared)                                               \
+    {.id = CUDA_KERNEL_attention_m128_##type##_d##dim,                                                       \
+     .head_dim = dim,                                                                                        \
+     .element_bytes = kv_bytes,                                                                              \
+     .size = ATTENTION_WGMMA,                                                                                \
+     .threads = n_threads,                                                                                   \
+     .shared_bytes = shared,                                                                                 \
+     .pairs = 128,                                                                                           \
+     .units = 1,                                                                                             \
+     .blocks = 1},
+    static const struct attention_kernel kernels[] = {ATTENTION_FORMS_BF16(ENTRY, ) ATTENTION_FORMS_E4M3(
+        ENTRY, ) ATTENTION_FORMS_STREAMS(STREAM_ENTRY, ) ATTENTION_FORMS_WGMMA(WGMMA_ENTRY, )};
+#undef WGMMA_ENTRY
+#undef STREAM_ENTRY
+#undef STREAM_SIZE_s8
+#undef STREAM_SIZE_l8
 #undef ENTRY
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const struct attention_kernel *kernel = &kernels[i];

@@ -10,6 +10,7 @@ enum { CUDA_HELD_BACK_BYTES = 384 << 20 };
 void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const uint32_t grid[3],
                  uint32_t block_threads, uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
+    cuda_turn_flush(cuda);
     cuda->quantized = NULL;
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0)
         return;

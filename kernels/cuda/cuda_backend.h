@@ -95,6 +95,14 @@ struct cuda_scratch {
 
 struct cuda_group;
 
+/* A rope_kv_write that the attention behind it may do along with its own work. Whatever else is launched is
+ * behind it. */
+struct cuda_turn {
+    const struct kv *kv; /* NULL = none */
+    const struct act *qkv;
+    struct rope_kv_write_args args;
+};
+
 /* ---- Products by the library ---- */
 
 enum { CUDA_PRODUCTS_MAX = 64, CUDA_PRODUCT_WORKSPACE_BYTES = 32 << 20 };
@@ -150,6 +158,7 @@ struct cuda_backend {
     uint32_t outputs_max;
     bool with_masks;
     bool attention_small, attention_large; /* which kernels the step's attention has work for */
+    struct cuda_turn turn;                 /* waits for the attention */
     /* The act whose rows the launch before left in 8 bits too, for the linear layer behind it; NULL = none.
      */
     const struct act *quantized;
@@ -258,6 +267,10 @@ void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const ui
     cuda_launch((cuda), CUDA_KERNEL_##name, (const uint32_t[3]){(uint32_t)(x), (uint32_t)(y), 1}, (threads), \
                 0, &(args), sizeof(args))
 
+/* cuda_kv.c: launches the rope_kv_write that waits. Before anything but a launch goes to the stream within a
+ * pass. */
+void cuda_turn_flush(struct cuda_backend *cuda);
+
 /* cuda_memory.c */
 err_t cuda_memory_reserve(struct cuda_backend *cuda, uint64_t total_bytes) ERR_MUST_CHECK;
 void cuda_memory_release(struct cuda_backend *cuda);
@@ -317,6 +330,9 @@ size_t cuda_attention_work_bytes(const struct cuda_backend *cuda, const struct b
 size_t cuda_attention_work_fill(struct cuda_backend *cuda, const struct step *step, void *work);
 void cuda_attention(struct backend *backend, const struct step *step, const struct act *qkv,
                     const struct attention_params *params, const struct kv *kv, struct act *out);
+
+/* Whether the attention of the step over such a cache turns q and writes the new keys and values itself. */
+bool cuda_attention_turns(const struct cuda_backend *cuda, const struct step *step, const struct kv *kv);
 
 /* cuda_act.c: activations, vectors, and the ops that treat rows one by one. */
 size_t cuda_vector_bytes(const struct backend *backend, size_t n);

@@ -149,6 +149,22 @@ void cuda_kv_destroy(struct kv *kv)
     mem_free(kv);
 }
 
+static void launch_turn(struct cuda_backend *cuda, const struct act *qkv, struct rope_kv_write_args args)
+{
+    if (qkv->f32)
+        CUDA_LAUNCH(cuda, rope_kv_write_f32, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
+    else
+        CUDA_LAUNCH(cuda, rope_kv_write_bf16, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
+}
+
+void cuda_turn_flush(struct cuda_backend *cuda)
+{
+    struct cuda_turn turn = cuda->turn;
+    cuda->turn.kv = NULL;
+    if (turn.kv != NULL)
+        launch_turn(cuda, turn.qkv, turn.args);
+}
+
 void cuda_rope_kv_write(struct backend *backend, const struct step *step, struct act *qkv,
                         const struct qkv_shape *shape, const struct vector *q_norm,
                         const struct vector *k_norm, float eps, const struct rope *rope, enum rope_kind kind,
@@ -176,10 +192,11 @@ void cuda_rope_kv_write(struct backend *backend, const struct step *step, struct
         .n_freq = (uint32_t)rope->n_freq,
         .kv = kv->cache,
     };
-    if (qkv->f32)
-        CUDA_LAUNCH(cuda, rope_kv_write_f32, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
+    cuda_turn_flush(cuda);
+    if (rope_is_by_quads(&args) && cuda_attention_turns(cuda, step, kv))
+        cuda->turn = (struct cuda_turn){kv, qkv, args};
     else
-        CUDA_LAUNCH(cuda, rope_kv_write_bf16, cuda->rows_max, rope_blocks(&args), ROPE_THREADS, args);
+        launch_turn(cuda, qkv, args);
 }
 
 void cuda_kv_copy(struct backend *backend, const struct step *step, struct kv *kv)

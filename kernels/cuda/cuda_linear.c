@@ -17,7 +17,7 @@ struct linear_scratch {
     uint32_t *arrivals;
     uint32_t *row_arrivals; /* [rows] */
     float *x_scale;         /* [rows] */
-    uint8_t *q;             /* linear_layout.h */
+    uint8_t *q;             /* rows in blocks, linear_layout.h */
     uint32_t q_stride;      /* rows */
     float *partials;
     size_t partial_bytes, total_bytes;
@@ -30,11 +30,12 @@ static struct linear_scratch scratch_at(const struct cuda_backend *cuda, const s
         return (struct linear_scratch){0};
     size_t rows = needs->step.rows > needs->logits_rows ? needs->step.rows : needs->logits_rows;
     size_t n_out = needs->widest_out > needs->vocab_size ? needs->widest_out : needs->vocab_size;
-    size_t stride = round_up(rows, 128); /* whole tiles of every kernel */
+    size_t stride = round_up(rows, 256); /* whole tiles of every kernel */
     size_t partial_bytes = linear_partial_bytes(n_out, needs->widest_in, rows);
     size_t arrivals = cuda_bytes(linear_arrivals_max(partial_bytes), sizeof(uint32_t));
     size_t of_rows = cuda_bytes(stride, sizeof(float));
-    size_t q = cuda_bytes(round_up(needs->widest_in, LINEAR_BLOCK_BYTES) * stride, 1);
+    bool is_wide = cuda->properties->capability == 90; /* wgmma by bf16 rows */
+    size_t q = cuda_bytes(round_up(needs->widest_in * (is_wide ? 2 : 1), LINEAR_BLOCK_BYTES) * stride, 1);
     uint8_t *at = base;
     return (struct linear_scratch){
         .arrivals = (uint32_t *)at,
@@ -55,7 +56,8 @@ size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct b
 
 /* ---- Kernels of tensor cores ---- */
 
-/* Where the rows of activations go in 8 bits: for our kernels (NULL), or plain for a product. */
+/* Where the rows of activations go in 8 bits, or in blocks as they are: for our kernels (NULL), or plain for
+ * a product. */
 static struct quantized_rows rows_in_8_bits(const struct cuda_backend *cuda,
                                             const struct cuda_product *product)
 {
@@ -97,6 +99,20 @@ static void quantize_rows(struct cuda_backend *cuda, struct cuda_rows rows, cons
         CUDA_LAUNCH(cuda, quantize_rows_e4m3, rows.max, 1, QUANTIZE_ROWS_THREADS, quantize);
 }
 
+/* The bf16 rows of in as wgmma multiplies them, to scratch. */
+static void arrange_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
+                         uint32_t n_in)
+{
+    struct quantize_rows_args arrange = {
+        .rows = rows,
+        .x = in->data,
+        .x_stride = in->stride,
+        .n_in = n_in,
+        .to = rows_in_8_bits(cuda, NULL),
+    };
+    CUDA_LAUNCH(cuda, arrange_rows_bf16, rows.max, 1, QUANTIZE_ROWS_THREADS, arrange);
+}
+
 static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows, const struct act *in,
                                const struct weight *weight, struct act *out)
 {
@@ -136,6 +152,11 @@ static void linear_packed_rows(struct cuda_backend *cuda, struct cuda_rows rows,
         args.x = in_8_bits.q;
         args.x_scale = in_8_bits.scale;
         args.x_stride = in_8_bits.rows_stride;
+    }
+    if (plan.rows_in_blocks) {
+        args.x = scratch.q;
+        args.x_stride = scratch.q_stride;
+        arrange_rows(cuda, rows, in, m->n_in);
     }
     cuda_launch(cuda, plan.kernel, (const uint32_t[3]){plan.grid, 1, 1}, plan.block_threads,
                 plan.shared_bytes, &args, sizeof args);

@@ -169,6 +169,7 @@ static void unpack(struct cuda_backend *cuda, const struct cuda_matrix *matrix, 
 void cuda_product_run(struct cuda_backend *cuda, const struct weight *weight, uint32_t rows, const void *x,
                       const float *x_scale, struct act *out)
 {
+    cuda_turn_flush(cuda);
     const struct cuda_matrix *matrix = &weight->matrix;
     const struct product_shape *shape = &weight->product->shape;
     ASSERT(cuda_product_serves(weight->product, rows) && !out->f32 && out->stride == shape->out_stride);

@@ -93,6 +93,7 @@ void cuda_all_reduce(struct backend *backend, const struct step *step, struct ac
 {
     struct cuda_backend *cuda = cuda_of(backend);
     ASSERT(cuda->n_ranks > 1 && step->n_rows <= act->max_rows);
+    cuda_turn_flush(cuda);
     size_t part_bytes = (size_t)cuda->rows_max * act->stride * act_element_bytes(act);
     if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, act->data, cuda->scratch.ranks,
                                                part_bytes)))
@@ -118,6 +119,7 @@ void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t 
     struct cuda_backend *cuda = cuda_of(backend);
     ASSERT(first_output <= step->n_outputs && n <= step->n_outputs - first_output);
     ASSERT(cuda->n_ranks > 1 && part->f32 && whole->f32 && part->width * cuda->n_ranks == whole->width);
+    cuda_turn_flush(cuda);
     struct join_ranks_args args = {
         .rows = cuda_output_rows(cuda, first_output, n),
         .gathered = cuda->scratch.ranks,

@@ -291,6 +291,7 @@ bool cuda_forward_begin(struct backend *backend, struct step *step)
 void cuda_forward_end(struct backend *backend, struct step *step)
 {
     (void)step;
+    cuda_turn_flush(cuda_of(backend));
     cuda_pass_end(cuda_of(backend));
 }
 

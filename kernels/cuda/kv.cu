@@ -1,62 +1,8 @@
 /* What writes the KV cache: rotated keys and values of new tokens, and copies of blocks. */
-#include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/kv_device.h"
 #include "kernels/ref/math_ref.h"
 
 enum { HEAD_GROUPS = HEAD_DIM_MAX / WARP_LANES };
-
-/* Where a head of a new token goes. */
-struct kv_place {
-    uint8_t *tile;
-    uint32_t row_pieces, token;
-};
-
-DEVICE void kv_store(const struct cuda_kv_cache *kv, struct kv_place place, uint32_t i, float value,
-                     float scale)
-{
-    uint8_t *at = place.tile + cuda_kv_element_offset(place.row_pieces, kv->element_bytes, place.token, i);
-    if (kv->element_bytes == 4)
-        *(float *)at = value;
-    else if (kv->element_bytes == 2)
-        *(uint16_t *)at = to_bf16(value);
-    else
-        *at = to_e4m3(value / scale);
-}
-
-/* Four neighbours from element i on, a multiple of 4; values: divided by scale where the cache has codes. */
-DEVICE void kv_store_4(const struct cuda_kv_cache *kv, struct kv_place place, uint32_t i, float values[4],
-                       float scale)
-{
-    uint8_t *at = place.tile + cuda_kv_element_offset(place.row_pieces, kv->element_bytes, place.token, i);
-    if (kv->element_bytes == 4) {
-        act_store_4((float *)at, values);
-    } else if (kv->element_bytes == 2) {
-        act_store_4((uint16_t *)at, values);
-    } else {
-        if (scale != 1.0f) {
-#pragma unroll
-            for (uint32_t e = 0; e < 4; e++)
-                values[e] = values[e] / scale;
-        }
-        *(uint32_t *)at =
-            (uint32_t)to_e4m3x2(values[0], values[1]) | (uint32_t)to_e4m3x2(values[2], values[3]) << 16;
-    }
-}
-
-DEVICE struct kv_place kv_find(const struct rope_kv_write_args &args, struct step_row row, uint32_t kv_head,
-                               enum cuda_kv_part part)
-{
-    const struct cuda_kv_cache *kv = &args.kv;
-    const uint32_t *table = args.step->block_tables[kv->group] + (size_t)row.seq * args.step->blocks_per_seq;
-    uint32_t block = table[row.position / CUDA_KV_BLOCK_TOKENS];
-    if (block >= kv->n_blocks)
-        trap();
-    uint32_t tile_bytes = cuda_kv_tile_bytes(args.head_dim, kv->element_bytes);
-    struct kv_place place;
-    place.tile = kv->blocks + cuda_kv_tile_offset(kv->n_kv_heads, tile_bytes, block, kv_head, part);
-    place.row_pieces = cuda_kv_row_pieces(args.head_dim, kv->element_bytes);
-    place.token = row.position % CUDA_KV_BLOCK_TOKENS;
-    return place;
-}
 
 /* RMS norm of a head, lane l holding the elements l, l + 32, ..: the sum of squares runs in the reference's
  * 16 lanes (element i in lane i % 16, ascending) and tree, in both halves of the warp. */
@@ -128,7 +74,7 @@ template <typename type> DEVICE void rope_quads(const struct rope_kv_write_args 
             act_load_4(sines, args.sines + (size_t)row.position * args.n_freq + i);
         }
         if (!head.is_q)
-            place = kv_find(args, row, head.kv_head, head.is_v ? CUDA_KV_V : CUDA_KV_K);
+            place = kv_find(args.step, args.kv, row, head.kv_head, head.is_v ? CUDA_KV_V : CUDA_KV_K);
     }
     dependencies_wait();
     dependents_launch();
@@ -137,10 +83,11 @@ template <typename type> DEVICE void rope_quads(const struct rope_kv_write_args 
     type *at = (type *)args.qkv + (size_t)r * args.qkv_stride + (size_t)h * args.head_dim + i;
     act_load_4(low, at);
     act_load_4(high, at + half);
-#pragma unroll
-    for (uint32_t e = 0; e < 4; e++) {
-        x[e] = head.is_v ? low[e] : fmaf(-high[e], sines[e], low[e] * cosines[e]);
-        y[e] = head.is_v ? high[e] : fmaf(low[e], sines[e], high[e] * cosines[e]);
+    if (head.is_v) {
+        memcpy(x, low, sizeof x);
+        memcpy(y, high, sizeof y);
+    } else {
+        rope_turn_4(low, high, cosines, sines, x, y);
     }
     if (head.is_q) {
         act_store_4(at, x);
@@ -148,8 +95,9 @@ template <typename type> DEVICE void rope_quads(const struct rope_kv_write_args 
         return;
     }
     float scale = head.is_v ? args.kv.v_scale : args.kv.k_scale;
-    kv_store_4(&args.kv, place, i, x, scale);
-    kv_store_4(&args.kv, place, i + half, y, scale);
+    uint32_t bytes = args.kv.element_bytes;
+    kv_store_4(bytes, kv_element(place, bytes, i), x, scale);
+    kv_store_4(bytes, kv_element(place, bytes, i + half), y, scale);
 }
 
 /* Any head: a warp each. */
@@ -164,7 +112,7 @@ DEVICE void rope_heads(const struct rope_kv_write_args &args, float heads[ROPE_W
     if (is_there) {
         row = args.step->rows[r];
         if (!of.is_q)
-            place = kv_find(args, row, of.kv_head, of.is_v ? CUDA_KV_V : CUDA_KV_K);
+            place = kv_find(args.step, args.kv, row, of.kv_head, of.is_v ? CUDA_KV_V : CUDA_KV_K);
     }
     dependencies_wait();
     dependents_launch();

@@ -38,6 +38,7 @@
 #define CUDA_LINEAR_KERNELS(K)                                                                               \
     K(quantize_rows_s8, struct quantize_rows_args, "bf16 rows to int8, a scale each")                        \
     K(quantize_rows_e4m3, struct quantize_rows_args, "bf16 rows to e4m3, a scale each")                      \
+    K(arrange_rows_bf16, struct quantize_rows_args, "bf16 rows to blocks for wgmma")                         \
     K(unpack_e4m3_wgmma, struct unpack_weight_args,                                                          \
       "packed e4m3 codes to plain rows, for a library's product")                                            \
     LINEAR_TILE_ROWS(K, int4, "int4 by bf16 rows, bf16 mma")                                                 \
@@ -251,7 +252,7 @@ struct linear_tile_args {
     const void *weight;       /* packed */
     const void *weight_scale; /* packed */
     const float *bias;        /* [n_out] or NULL */
-    const void *x;            /* bf16 [rows][x_stride], or quantised activations */
+    const void *x;            /* bf16 [rows][x_stride], or in blocks: 8 bits, and bf16 for wgmma */
     const float *x_scale;     /* [rows], quantised activations */
     void *out;                /* bf16 or f32 [rows][out_stride]; out_stride a multiple of 4 */
     float *partials;          /* split: [output tiles][row tiles][chunks][rows of a tile][tile outputs] */
@@ -259,7 +260,7 @@ struct linear_tile_args {
     uint32_t n_out, n_in;
     uint32_t group_shift; /* log2 of the inputs per scale; 31: a scale per output */
     uint32_t row_bytes;   /* BF16: between rows of the weight, a multiple of 16 */
-    /* bf16: elements between rows, a multiple of 8; quantised: rows_stride, for wgmma whole tiles. */
+    /* bf16: elements between rows, a multiple of 8; in blocks: rows_stride, for wgmma whole tiles. */
     uint32_t x_stride;
     uint32_t out_stride;
     uint32_t out_is_f32;
@@ -270,7 +271,7 @@ struct linear_tile_args {
 
 /* code = round_to_even(x * (127 / amax)), scale = amax / 127; e4m3: 448 for 127. A row of zeros has scale 0,
  * one with a NaN or infinity scale NaN. Grid (rows.max), QUANTIZE_ROWS_THREADS. Inputs past n_in, to the end
- * of their block, become zero. */
+ * of their block, become zero. bf16 is only arranged (to.scale unused). */
 enum { QUANTIZE_ROWS_THREADS = 512 };
 struct quantize_rows_args {
     struct cuda_rows rows;

@@ -21,7 +21,8 @@
  * BF16: [n_out][row_bytes], rows as they are (cuda_matrix.h): the library's product and embed read them too.
  * Outputs past n_out are never stored, and inputs past n_in multiply zeros: what stands there does not count.
  *
- * Quantised activations: [blocks][rows_stride rows][128 bytes], 16-byte piece p of row r at p ^ (r & 7). */
+ * Activations in blocks, of 8 bits and bf16 for wgmma: [blocks][rows_stride rows][128 bytes], 16-byte piece p
+ * of row r at p ^ (r & 7). */
 #pragma once
 
 #include <stdbool.h>
@@ -207,7 +208,7 @@ LINEAR_INLINE uint32_t linear_groups(enum linear_layout layout, uint32_t n_in, u
     return (inputs + group - 1) / group;
 }
 
-/* Byte offset of input k of row r in quantised activations. */
+/* Byte offset of byte k of row r in activations in blocks. */
 LINEAR_INLINE size_t linear_activation_offset(uint32_t rows_stride, uint32_t row, uint32_t k)
 {
     size_t block = k / LINEAR_BLOCK_BYTES;

@@ -22,6 +22,7 @@ struct linear_plan {
     uint32_t grid, block_threads, shared_bytes;
     uint32_t tile_rows;
     uint32_t chunk_blocks, window_blocks;
+    bool rows_in_blocks;  /* bf16 rows are to be arranged (arrange_rows_bf16) */
     bool is_split;        /* chunks go to different blocks: partials and arrivals are needed */
     size_t partial_bytes; /* scratch that the launch writes */
     size_t n_arrivals;    /* counters, zero before the first launch */

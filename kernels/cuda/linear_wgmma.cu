@@ -35,15 +35,6 @@ DEVICE void load_panels(const struct wgmma_pipeline &p, uint32_t stage, const st
     }
 }
 
-template <class S>
-DEVICE void load_rows(const struct wgmma_pipeline &p, uint32_t stage, const struct linear_cursor &at,
-                      const struct linear_tile_args &args)
-{
-    size_t row = (size_t)at.block * args.x_stride + at.row_tile * S::ROWS;
-    bulk_copy(p.stages + stage * S::STAGE_BYTES + S::X_AT, (const uint8_t *)args.x + row * LINEAR_BLOCK_BYTES,
-              S::X_BYTES, &p.full[stage]);
-}
-
 /* One thread. Weights of the first stages are asked for before the rows are there. */
 template <class S>
 DEVICE void run_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,

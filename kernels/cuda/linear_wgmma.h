@@ -23,6 +23,16 @@ template <uint32_t STAGES> struct wgmma_shared {
     uint32_t n_arrived;
 };
 
+/* The rows of a stage, which lie in blocks; one thread. */
+template <class S>
+DEVICE void load_rows(const struct wgmma_pipeline &p, uint32_t stage, const struct linear_cursor &at,
+                      const struct linear_tile_args &args)
+{
+    size_t row = (size_t)at.block * args.x_stride + at.row_tile * S::ROWS;
+    bulk_copy(p.stages + stage * S::STAGE_BYTES + S::X_AT, (const uint8_t *)args.x + row * LINEAR_BLOCK_BYTES,
+              S::X_BYTES, &p.full[stage]);
+}
+
 /* acc = (accumulate ? acc : 0) + one stage: the warpgroup's panel by the rows, asynchronously. */
 template <class S>
 DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup, bool accumulate)
@@ -66,6 +76,14 @@ template <class S>
 DEVICE void multiply_chain(float (&acc)[S::SUMS], const struct wgmma_pipeline &p, uint32_t warpgroup,
                            uint32_t n_blocks, struct stage_cursor *at)
 {
+    /* Few registers that hold nothing yet nvcc would define within the loop, which serialises its products.
+     */
+    if constexpr (S::SUMS < 8) {
+#pragma unroll
+        for (uint32_t i = 0; i < S::SUMS; i++)
+            acc[i] = 0;
+        wgmma_hold(acc);
+    }
 #pragma unroll 1
     for (uint32_t i = 0; i < n_blocks; i++) {
         mbarrier_wait(&p.full[at->stage], at->parity);

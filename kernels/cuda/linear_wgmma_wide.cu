@@ -1,8 +1,8 @@
-/* bf16, int4 and int8 weights by many bf16 rows with wgmma (sm_90a). Rows of activations, and of a bf16
- * weight, lie as they are: warps that do nothing else copy them, 16 bytes at a time, to where wgmma's swizzle
- * wants them. Codes of int4 and int8 come whole, by bulk copies; a warp makes fragments of its own 16
- * outputs, which are operand A from registers, while the products of those before run. A chunk's sums have
- * the bits of linear_tile.h's: wgmma adds as mma does (docs/cuda.md). */
+/* bf16, int4 and int8 weights by many bf16 rows with wgmma (sm_90a). Rows come in blocks (linear_layout.h), a
+ * bulk copy for each stage. Codes of int4 and int8 come whole, by bulk copies too; a warp makes fragments of
+ * its own 16 outputs, which are operand A from registers, while the products of those before run. A bf16
+ * weight lies as it is: warps that do nothing else copy it, 16 bytes at a time, to where wgmma's swizzle
+ * wants it. A chunk's sums have the bits of linear_tile.h's: wgmma adds as mma does (docs/cuda.md). */
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/linear_wgmma.h"
 
@@ -12,12 +12,13 @@ template <enum linear_layout LAYOUT_, uint32_t ROWS_> struct wide_shape {
     static constexpr enum linear_layout LAYOUT = LAYOUT_;
     static constexpr bool IS_WIDE = true, HAS_LOADER = true, HAS_GROUPS = linear_has_groups(LAYOUT);
     static constexpr uint32_t ROWS = ROWS_, BLOCKS = 1, THREADS = LINEAR_WGMMA_THREADS;
-    static constexpr uint32_t FULL_ARRIVALS = HAS_GROUPS ? 2 : 1;
+    static constexpr uint32_t FULL_ARRIVALS = HAS_GROUPS ? 1 : 2;
     static constexpr uint32_t BLOCK_INPUTS = linear_block_inputs(LAYOUT);
     static constexpr uint32_t PANEL_BYTES = linear_stage_codes_bytes(LAYOUT, ROWS) / LINEAR_TILE_PANELS;
     static constexpr uint32_t GROUP_BYTES = linear_group_bytes(LAYOUT);
     static constexpr uint32_t GROUPS = 2; /* of a stage, at most */
     static constexpr uint32_t X_AT = linear_stage_codes_bytes(LAYOUT, ROWS);
+    static constexpr uint32_t X_BYTES = linear_stage_x_bytes(LAYOUT, ROWS);
     static constexpr uint32_t SCALES_AT = X_AT + linear_stage_x_bytes(LAYOUT, ROWS);
     static constexpr uint32_t STAGES = linear_wide_stages(LAYOUT, ROWS);
     static constexpr uint32_t STAGE_BYTES = linear_wide_stage_bytes(LAYOUT, ROWS);
@@ -45,65 +46,44 @@ template <class S> DEVICE struct wide_lane make_lane(void)
     return lane;
 }
 
-/* Which of the rows in memory stands at row 4i of the tile, for the lane's first row: outputs 2g + h of 16
- * stand at g + 8h. */
-template <bool IS_WEIGHT> DEVICE constexpr uint32_t row_of_step(uint32_t i)
+/* Which output stands at row 4i of the tile, for the lane's first row. */
+template <class S> DEVICE constexpr uint32_t output_of_step(uint32_t i)
 {
-    return IS_WEIGHT ? i / 4 * 16 + i % 2 * (2 * LANE_ROWS) + i / 2 % 2 : i * LANE_ROWS;
+    return i / 4 * 16 + i % 2 * (2 * LANE_ROWS) + i / 2 % 2;
 }
 
-/* N rows of a block to a tile. from: the lane's piece of row `first`, n_rows: that are there from this one
- * on, row_bytes: between them, n_bytes: of inputs from the piece on. Other rows and what is no input become
- * zeros. */
-template <uint32_t N, bool IS_WEIGHT>
-DEVICE void copy_rows(uint8_t *tile, const struct wide_lane &lane, const uint8_t *from, uint32_t n_rows,
-                      uint32_t row_bytes, uint32_t n_bytes)
-{
-    uint32_t n_valid = smaller(16, n_bytes);
-    if (n_valid % 16 == 0) {
-        n_rows = n_valid == 0 ? 0 : n_rows;
-#pragma unroll
-        for (uint32_t i = 0; i < N / LANE_ROWS; i++) {
-            uint32_t row = row_of_step<IS_WEIGHT>(i);
-            copy_async_16_if(tile + lane.to[i % 2] + i / 2 * (8 * LINEAR_BLOCK_BYTES),
-                             from + row * (size_t)row_bytes, row < n_rows);
-        }
-        return;
-    }
-#pragma unroll 1
-    for (uint32_t i = 0; i < N / LANE_ROWS; i++) {
-        uint32_t row = row_of_step<IS_WEIGHT>(i);
-        uint32_t to = (i % 2 == 0 ? lane.to[0] : lane.to[1]) + i / 2 * (8 * LINEAR_BLOCK_BYTES);
-        copy_async_16(tile + to, from + (row < n_rows ? row * (size_t)row_bytes : 0),
-                      row < n_rows ? n_valid : 0);
-    }
-}
-
-/* The tile's outputs of a bf16 weight. */
+/* The tile's outputs of a bf16 weight, a block of each: outputs 2g + h of 16 stand at row g + 8h. Outputs
+ * that are not there and what is no input become zeros. */
 template <class S>
 DEVICE void load_outputs(uint8_t *tile, const struct wide_lane &lane, const struct linear_cursor &at,
                          const struct linear_tile_args &args)
 {
     uint32_t first = at.output_tile * LINEAR_TILE_OUTPUTS + lane.first * 2;
     uint32_t byte = at.block * LINEAR_BLOCK_BYTES + lane.piece * 16;
-    copy_rows<LINEAR_TILE_OUTPUTS, true>(tile, lane,
-                                         (const uint8_t *)args.weight + first * (size_t)args.row_bytes + byte,
-                                         args.n_out - smaller(first, args.n_out), args.row_bytes,
-                                         args.n_in * 2 - smaller(byte, args.n_in * 2));
+    uint32_t n_outputs = args.n_out - smaller(first, args.n_out);
+    uint32_t n_valid = smaller(16, args.n_in * 2 - smaller(byte, args.n_in * 2));
+    const uint8_t *from = (const uint8_t *)args.weight + first * (size_t)args.row_bytes + byte;
+    if (n_valid % 16 == 0) {
+        n_outputs = n_valid == 0 ? 0 : n_outputs;
+#pragma unroll
+        for (uint32_t i = 0; i < LINEAR_TILE_OUTPUTS / LANE_ROWS; i++) {
+            uint32_t output = output_of_step<S>(i);
+            copy_async_16_if(tile + lane.to[i % 2] + i / 2 * (8 * LINEAR_BLOCK_BYTES),
+                             from + output * (size_t)args.row_bytes, output < n_outputs);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint32_t i = 0; i < LINEAR_TILE_OUTPUTS / LANE_ROWS; i++) {
+        uint32_t output = output_of_step<S>(i);
+        uint32_t to = (i % 2 == 0 ? lane.to[0] : lane.to[1]) + i / 2 * (8 * LINEAR_BLOCK_BYTES);
+        copy_async_16(tile + to, from + (output < n_outputs ? output * (size_t)args.row_bytes : 0),
+                      output < n_outputs ? n_valid : 0);
+    }
 }
 
-template <class S>
-DEVICE void load_row_block(uint8_t *tile, const struct wide_lane &lane, const struct linear_cursor &at,
-                           const struct linear_tile_args &args, const struct linear_job &job)
-{
-    uint32_t first = at.row_tile * S::ROWS + lane.first;
-    uint32_t byte = at.block * LINEAR_BLOCK_BYTES + lane.piece * 16;
-    copy_rows<S::ROWS, false>(tile, lane, (const uint8_t *)args.x + first * (size_t)args.x_stride * 2 + byte,
-                              job.n_rows - smaller(first, job.n_rows), args.x_stride * 2,
-                              args.n_in * 2 - smaller(byte, args.n_in * 2));
-}
-
-/* One thread: codes and scales of a block. A tile past the last panel takes that one twice. */
+/* One thread: codes and scales of a block; the stage expects its rows too. A tile past the last panel takes
+ * that one twice. */
 template <class S>
 DEVICE void load_codes_of_groups(const struct wgmma_pipeline &p, uint32_t stage,
                                  const struct linear_cursor &at, const struct linear_tile_args &args,
@@ -113,7 +93,7 @@ DEVICE void load_codes_of_groups(const struct wgmma_pipeline &p, uint32_t stage,
     uint32_t last = ((at.block + 1) * S::BLOCK_INPUTS - 1) >> args.group_shift;
     uint32_t scales_bytes = (last - first + 1) * S::GROUP_BYTES;
     uint8_t *to = p.stages + stage * S::STAGE_BYTES;
-    mbarrier_expect(&p.full[stage], LINEAR_TILE_PANELS * (S::PANEL_BYTES + scales_bytes));
+    mbarrier_expect(&p.full[stage], LINEAR_TILE_PANELS * (S::PANEL_BYTES + scales_bytes) + S::X_BYTES);
     for (uint32_t i = 0; i < LINEAR_TILE_PANELS; i++) {
         uint32_t panel = smaller(at.output_tile * LINEAR_TILE_PANELS + i, linear_panels(args.n_out) - 1);
         bulk_copy(to + i * S::PANEL_BYTES,
@@ -127,17 +107,6 @@ DEVICE void load_codes_of_groups(const struct wgmma_pipeline &p, uint32_t stage,
     }
 }
 
-template <class S>
-DEVICE void load_weight_block(const struct wgmma_pipeline &p, uint32_t stage, const struct wide_lane &lane,
-                              const struct linear_cursor &at, const struct linear_tile_args &args,
-                              const struct linear_job &job)
-{
-    if constexpr (!S::HAS_GROUPS)
-        load_outputs<S>(p.stages + stage * S::STAGE_BYTES, lane, at, args);
-    else if (lane_id() == 0)
-        load_codes_of_groups<S>(p, stage, at, args, job);
-}
-
 /* To the loader's next stage. */
 template <class S>
 DEVICE void advance_loader(struct linear_cursor *at, const struct linear_tile_args &args,
@@ -148,11 +117,11 @@ DEVICE void advance_loader(struct linear_cursor *at, const struct linear_tile_ar
         cursor_advance<S>(at, args, job);
 }
 
-/* Loader w (a warp) has stages w, w + LOADERS, ..: it waits for its own copies alone while the others' are
- * under way. Weights of the first stages are asked for before the rows are there. */
+/* A bf16 weight. Loader w (a warp) has stages w, w + LOADERS, ..: it waits for its own copies alone while the
+ * others' are under way. Weights of the first stages are asked for before the rows are there. */
 template <class S>
-DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
-                            struct linear_job job, uint32_t loader)
+DEVICE void run_row_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                           const struct linear_job &job, uint32_t loader)
 {
     struct wide_lane lane = make_lane<S>();
     struct linear_cursor first = {};
@@ -160,20 +129,22 @@ DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_
     advance_loader<S>(&first, args, job, loader);
     struct linear_cursor at = first;
     for (uint32_t n = loader; n < S::STAGES && at.unit < job.n_units; n += S::LOADERS) {
-        load_weight_block<S>(p, n, lane, at, args, job);
+        load_outputs<S>(p.stages + n * S::STAGE_BYTES, lane, at, args);
         advance_loader<S>(&at, args, job, S::LOADERS);
     }
     dependents_launch();
     dependencies_wait();
-    job.n_rows = count_rows(&args.rows);
     at = first;
     for (uint32_t n = loader; at.unit < job.n_units; n += S::LOADERS) {
         uint32_t stage = n % S::STAGES;
         if (n >= S::STAGES) {
             mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
-            load_weight_block<S>(p, stage, lane, at, args, job);
+            load_outputs<S>(p.stages + stage * S::STAGE_BYTES, lane, at, args);
         }
-        load_row_block<S>(p.stages + stage * S::STAGE_BYTES + S::X_AT, lane, at, args, job);
+        if (lane_id() == 0) {
+            mbarrier_expect(&p.full[stage], S::X_BYTES);
+            load_rows<S>(p, stage, at, args);
+        }
         copy_async_commit();
         advance_loader<S>(&at, args, job, S::LOADERS);
         copy_async_wait(0);
@@ -183,6 +154,35 @@ DEVICE void run_wide_loader(const struct wgmma_pipeline &p, const struct linear_
             mbarrier_arrive(&p.full[stage]);
     }
     copy_async_wait(0);
+}
+
+/* Codes: one thread. */
+template <class S>
+DEVICE void run_code_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                            const struct linear_job &job)
+{
+    struct linear_cursor first = {};
+    cursor_seek(&first, args, job, block_x());
+    struct linear_cursor at = first;
+    uint32_t n = 0;
+    for (; n < S::STAGES && at.unit < job.n_units; n++) {
+        load_codes_of_groups<S>(p, n, at, args, job);
+        cursor_advance<S>(&at, args, job);
+    }
+    dependents_launch();
+    dependencies_wait();
+    at = first;
+    for (uint32_t i = 0; i < n; i++) {
+        load_rows<S>(p, i, at, args);
+        cursor_advance<S>(&at, args, job);
+    }
+    for (; at.unit < job.n_units; n++) {
+        uint32_t stage = n % S::STAGES;
+        mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
+        load_codes_of_groups<S>(p, stage, at, args, job);
+        load_rows<S>(p, stage, at, args);
+        cursor_advance<S>(&at, args, job);
+    }
 }
 
 /* Where a warp of a warpgroup finds its 16 outputs: tile `tile` of slab `slab` of panel `panel`. */
@@ -290,8 +290,12 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
     uint32_t warp = shuffle(warp_id(), 0); /* the compiler sees that it is one for the warp */
     if (warp >= CONSUMER_WARPS) {
         registers_lower<LOADER_REGISTERS>();
-        if (warp - CONSUMER_WARPS < S::LOADERS)
-            run_wide_loader<S>(p, args, job, warp - CONSUMER_WARPS);
+        if constexpr (S::HAS_GROUPS) {
+            if (warp == CONSUMER_WARPS && lane_id() == 0)
+                run_code_loader<S>(p, args, job);
+        } else if (warp - CONSUMER_WARPS < S::LOADERS) {
+            run_row_loader<S>(p, args, job, warp - CONSUMER_WARPS);
+        }
         return;
     }
     registers_raise<CONSUMER_REGISTERS>();

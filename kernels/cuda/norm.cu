@@ -2,13 +2,8 @@
  * neighbours change nothing. */
 #include "kernels/cuda/quantize_device.h"
 
-/* Groups of four elements that a thread holds: one where that is the row, which most are. */
-enum { NORM_GROUPS_MAX = ADD_NORM_WIDTH_MAX / (4 * ADD_NORM_THREADS_MAX) };
-
-DEVICE bool is_one_group(const struct add_norm_args &args)
-{
-    return args.n <= 4 * block_threads();
-}
+enum { NORM_GROUPS_MAX = 4 /* of four elements, that a thread holds */ };
+static_assert(ADD_NORM_WIDTH_MAX <= 4 * NORM_GROUPS_MAX * ADD_NORM_THREADS_MAX, "a row by one block");
 
 struct norm_shared {
     float sum_parts[BLOCK_WARPS_MAX], add_parts[BLOCK_WARPS_MAX];
@@ -25,21 +20,44 @@ DEVICE uint32_t norm_group_first(uint32_t g)
     return 4 * (thread_x() + g * block_threads());
 }
 
-/* What is added, by its norm times add_weight. A thread adds its squares in the order of its groups, then
- * come the warp's tree and the tree over the warps. */
+/* The sum of the squares of a row. of_warps: those of 128 neighbours by a warp's tree, then the tree over
+ * such sums. Else a thread adds its own in the order of its groups, then come the warp's tree and the tree
+ * over the warps. */
 template <uint32_t GROUPS>
-DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta[GROUPS][4],
-                       struct norm_shared *shared)
+DEVICE float norm_squares(uint32_t n, bool of_warps, const float x[GROUPS][4], float parts[BLOCK_WARPS_MAX])
 {
-    float sum = 0;
+    float sums[GROUPS], sum = 0;
 #pragma unroll
     for (uint32_t g = 0; g < GROUPS; g++) {
-        if (norm_group_first(g) >= args.n)
-            break;
-        for (int i = 0; i < 4; i++)
-            sum = fmaf(delta[g][i], delta[g][i], sum);
+        sums[g] = 0;
+        if (norm_group_first(g) < n) {
+            sums[g] = of_warps ? 0 : sum;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sums[g] = fmaf(x[g][i], x[g][i], sums[g]);
+            sum = sums[g];
+        }
     }
-    float scale = 1.0f / sqrtf(block_sum(sum, shared->add_parts) / (float)args.n + args.eps);
+    if (!of_warps)
+        return block_sum(sum, parts);
+#pragma unroll
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        uint32_t part = warp_id() + g * (block_threads() / WARP_LANES);
+        sums[g] = warp_sum(sums[g]);
+        if (lane_id() == 0 && part < BLOCK_WARPS_MAX)
+            parts[part] = sums[g];
+    }
+    barrier();
+    return warp_sum(lane_id() < ceil_div(n, 4 * WARP_LANES) ? parts[lane_id()] : 0.0f);
+}
+
+/* What is added, by its norm times add_weight. */
+template <uint32_t GROUPS>
+DEVICE void norm_delta(const struct add_norm_args &args, bool of_warps, bool whole, float delta[GROUPS][4],
+                       struct norm_shared *shared)
+{
+    float sum = norm_squares<GROUPS>(args.n, of_warps, delta, shared->add_parts);
+    float scale = 1.0f / sqrtf(sum / (float)args.n + args.eps);
 #pragma unroll
     for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
@@ -52,13 +70,12 @@ DEVICE void norm_delta(const struct add_norm_args &args, bool whole, float delta
     }
 }
 
-/* Residual plus add, back to the residual; the thread's sum of squares, in the order of its groups. All loads
- * are asked for before one is used. */
+/* Residual plus add, back to the residual. All loads are asked for before one is used. */
 template <typename type, uint32_t GROUPS>
-DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, float x[GROUPS][4],
-                      struct norm_shared *shared)
+DEVICE void add_rows(const struct add_norm_args &args, uint32_t r, bool of_warps, bool whole,
+                     float x[GROUPS][4], struct norm_shared *shared)
 {
-    float *residual = args.residual + (size_t)r * args.residual_stride, sum = 0;
+    float *residual = args.residual + (size_t)r * args.residual_stride;
     const type *add = args.add == NULL ? NULL : (const type *)args.add + (size_t)r * args.add_stride;
     float delta[GROUPS][4];
 #pragma unroll
@@ -69,22 +86,19 @@ DEVICE float add_rows(const struct add_norm_args &args, uint32_t r, bool whole, 
         if (k < args.n && add != NULL)
             load_group(delta[g], add, k, args.n, whole);
     }
+    if (add == NULL)
+        return;
     if (args.add_weight != NULL)
-        norm_delta<GROUPS>(args, whole, delta, shared);
+        norm_delta<GROUPS>(args, of_warps, whole, delta, shared);
 #pragma unroll
     for (uint32_t g = 0; g < GROUPS; g++) {
         uint32_t k = norm_group_first(g);
         if (k >= args.n)
             break;
-        if (add != NULL) {
-            for (int i = 0; i < 4; i++)
-                x[g][i] += delta[g][i];
-            store_group(residual, x[g], k, args.n, whole);
-        }
         for (int i = 0; i < 4; i++)
-            sum = fmaf(x[g][i], x[g][i], sum);
+            x[g][i] += delta[g][i];
+        store_group(residual, x[g], k, args.n, whole);
     }
-    return sum;
 }
 
 template <uint32_t GROUPS>
@@ -97,14 +111,17 @@ DEVICE void load_weight(const struct add_norm_args &args, bool whole, float weig
     }
 }
 
-/* The rows that the kernel has; leaves the normed values in x, rounded to type. Neither the weight nor the
- * step hangs on the kernel in front. */
+/* The row that the block has; leaves the normed values in x, rounded to type. Neither the weight nor the step
+ * hangs on the kernel in front. */
 template <typename type, uint32_t GROUPS>
 DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups<GROUPS> *row,
                      struct norm_shared *shared)
 {
     bool whole = (args.n | args.residual_stride | args.add_stride | args.out_stride) % 4 == 0;
+    bool of_warps = add_norm_is_of_warps(args.n);
     uint32_t r = block_x(), n_rows = args.step->n_rows;
+    if (args.n > ADD_NORM_WIDTH_MAX)
+        trap();
     if (GROUPS == 1)
         load_weight<GROUPS>(args, whole, row->weight);
     for (uint32_t k = norm_group_first(0); GROUPS > 1 && k < args.n; k += 4 * block_threads())
@@ -113,10 +130,10 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups<GROUPS
     dependencies_wait();
     if (r >= n_rows)
         return false;
-    float sum = add_rows<type, GROUPS>(args, r, whole, row->x, shared);
+    add_rows<type, GROUPS>(args, r, of_warps, whole, row->x, shared);
     if (GROUPS > 1)
-        load_weight<GROUPS>(args, whole, row->weight);
-    sum = block_sum(sum, shared->sum_parts); /* the warp's tree, then the tree over the warps */
+        load_weight<GROUPS>(args, whole, row->weight); /* while others are summed */
+    float sum = norm_squares<GROUPS>(args.n, of_warps, row->x, shared->sum_parts);
     float scale = 1.0f / sqrtf(sum / (float)args.n + args.eps);
     type *out = (type *)args.out + (size_t)r * args.out_stride;
 #pragma unroll
@@ -131,10 +148,14 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups<GROUPS
     return true;
 }
 
+/* A group for a thread is what few rows have. */
+DEVICE bool is_one_group(const struct add_norm_args &args)
+{
+    return args.n <= 4 * block_threads();
+}
+
 template <typename type> DEVICE void norm_only(const struct add_norm_args &args, struct norm_shared *shared)
 {
-    if (args.n > ADD_NORM_WIDTH_MAX)
-        trap();
     if (is_one_group(args)) {
         struct norm_groups<1> row;
         add_norm<type, 1>(args, &row, shared);
@@ -186,8 +207,6 @@ DEVICE void norm_quantize(const struct add_norm_args &args, struct norm_shared *
 template <bool IS_E4M3>
 DEVICE void add_norm_quantize(const struct add_norm_args &args, struct norm_shared *shared)
 {
-    if (args.n > ADD_NORM_WIDTH_MAX)
-        trap();
     if (is_one_group(args))
         norm_quantize<IS_E4M3, 1>(args, shared);
     else

@@ -195,3 +195,9 @@ DEVICE uint64_t shared_descriptor(const void *start, uint32_t leading_bytes, uin
     return (address & 0x3ffffu) >> 4 | (uint64_t)((leading_bytes & 0x3ffffu) >> 4) << 16 |
            (uint64_t)((stride_bytes & 0x3ffffu) >> 4) << 32 | (uint64_t)swizzle << 62;
 }
+
+/* That of a matrix which begins `bytes` (a multiple of 16) behind. */
+DEVICE uint64_t descriptor_behind(uint64_t descriptor, uint32_t bytes)
+{
+    return (descriptor & 0xffffffff00000000u) | ((uint32_t)descriptor + bytes / 16);
+}

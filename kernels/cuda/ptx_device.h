@@ -96,6 +96,15 @@ DEVICE void trap(void)
     __trap();
 }
 
+/* Bits of a where the mask has them, of b elsewhere. In one instruction, which the compiler does not take
+ * apart. */
+DEVICE uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t out;
+    asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(out) : "r"(mask), "r"(a), "r"(b));
+    return out;
+}
+
 /* ---- Barriers and fences ---- */
 
 DEVICE void barrier(void)
@@ -493,6 +502,15 @@ DEVICE void ldmatrix_x1_trans(uint32_t r[1], const void *row)
                  : "=r"(r[0])
                  : "r"(shared_address(row))
                  : "memory");
+}
+
+/* The 8 x 8 matrix of 16-bit values of which lane l has columns 2 (l % 4) and + 1 of row l / 4, transposed.
+ */
+DEVICE uint32_t matrix_transpose(uint32_t two)
+{
+    uint32_t out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(two));
+    return out;
 }
 
 /* ---- mma.sync: d += a . b, a [16][k] by rows, b [k][8] by columns. With g = lane / 4, t = lane % 4:

@@ -29,6 +29,7 @@ struct emu_kernel {
     void (*run)(const void *args);
     size_t args_bytes;
     uint32_t max_threads; /* of a block */
+    uint32_t min_blocks;  /* that a multiprocessor's registers must hold */
     bool checked;         /* compiled to report its accesses to the emulator */
 };
 
@@ -54,6 +55,7 @@ void emu_mbarrier_arrive(uint64_t *bar, uint32_t expected_bytes);
 void emu_mbarrier_wait(uint64_t *bar, uint32_t parity);
 void emu_bulk_copy(void *to, const void *from, uint32_t bytes, uint64_t *bar);
 void emu_fence_async_proxy(void);
+void emu_set_registers(uint32_t n); /* of this thread, by setmaxnreg */
 void emu_dependents_launch(void);
 void emu_dependencies_wait(void);
 void emu_ldmatrix(uint32_t *r, const void *row, uint32_t n_matrices, bool transposed);
@@ -91,8 +93,8 @@ uint32_t emu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c);
         name##_thread(*(const args_type *)args);                                                             \
     }                                                                                                        \
     extern "C" const struct emu_kernel emu_kernel_##name;                                                    \
-    const struct emu_kernel emu_kernel_##name = {#name, name##_run, sizeof(args_type), max_threads,          \
-                                                 EMU_CHECKED};                                               \
+    const struct emu_kernel emu_kernel_##name = {#name,       name##_run, sizeof(args_type),                 \
+                                                 max_threads, min_blocks, EMU_CHECKED};                      \
     static void name##_thread(const args_type &args)
 
 #define SHARED(type, name, ...)                                                                              \
@@ -228,6 +230,11 @@ DEVICE uint32_t warp_max_u32(uint32_t value)
         value = value > other ? value : other;
     }
     return value;
+}
+
+DEVICE uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    return (mask & a) | (~mask & b);
 }
 
 DEVICE uint32_t ballot(bool predicate)
@@ -400,6 +407,12 @@ DEVICE void dependencies_wait(void)
     emu_dependencies_wait();
 }
 
+DEVICE uint32_t matrix_transpose(uint32_t two)
+{
+    uint32_t lane = lane_id(), column = lane / 4, row = 2 * (lane & 3);
+    uint32_t low = shuffle(two, row * 4 + column / 2), high = shuffle(two, (row + 1) * 4 + column / 2);
+    return (low >> column % 2 * 16 & 0xffffu) | high >> column % 2 * 16 << 16;
+}
 DEVICE void ldmatrix_x4(uint32_t r[4], const void *row)
 {
     emu_ldmatrix(r, row, 4, false);

@@ -65,7 +65,7 @@ struct quantized_rows {
 
 /* residual[r] += add[r] (NULL: nothing), or add[r] / rms * add_weight where that is given; out[r] =
  * residual[r] / rms * weight. Grid (rows),
- * add_norm_threads(n): the order of the sum hangs on n alone. */
+ * add_norm_threads: the order of the sum hangs on n alone. */
 struct add_norm_args {
     const struct cuda_step *step;
     float *residual;         /* [rows][residual_stride] */
@@ -79,13 +79,23 @@ struct add_norm_args {
     struct quantized_rows quantized;
 };
 
-/* Threads of a row: four elements each while that is enough. */
-enum { ADD_NORM_THREADS_MAX = 1024, ADD_NORM_WIDTH_MAX = 16384 /* n at most */ };
-static inline uint32_t add_norm_threads(uint32_t n)
+/* Threads of a row, at most four groups of four elements each: one where rows do not occupy the device, four
+ * where they do (is_busy). The bits are the same: up to ADD_NORM_OF_WARPS elements the squares of 128
+ * neighbours are summed first, by whatever warp has them. */
+enum {
+    ADD_NORM_THREADS_MAX = 1024,
+    ADD_NORM_WIDTH_MAX = 16384, /* n at most */
+    ADD_NORM_OF_WARPS = 4096,
+    ADD_NORM_BLOCKS = 2, /* of THREADS_MAX that a multiprocessor holds */
+};
+HOST_DEVICE static inline bool add_norm_is_of_warps(uint32_t n)
 {
-    uint32_t threads = (n / 4 + 31) / 32 * 32;
-    threads = threads < 32 ? 32 : threads;
-    return threads > ADD_NORM_THREADS_MAX ? (uint32_t)ADD_NORM_THREADS_MAX : threads;
+    return n <= ADD_NORM_OF_WARPS;
+}
+static inline uint32_t add_norm_threads(uint32_t n, bool is_busy)
+{
+    uint32_t of_thread = is_busy ? 16 : 4, threads = (n + 32 * of_thread - 1) / (32 * of_thread) * 32;
+    return add_norm_is_of_warps(n) ? threads : (uint32_t)ADD_NORM_THREADS_MAX;
 }
 
 /* Heads of q and k: RMS norm where a weight is given, rotation; q goes back in place, k and v into the row's
@@ -143,12 +153,15 @@ struct attention_simple_args {
     struct cuda_kv_cache kv;
 };
 
-/* Grid (rows, width / ACTIVATION_PIECE rounded up), ACTIVATION_THREADS; quantised: with arrivals, and
- * out_stride a multiple of 8. Whole rows, quantised: grid (rows), ACTIVATION_WHOLE_THREADS, without; width at
- * most ACTIVATION_WHOLE_WIDTH_MAX, and it and the strides multiples of 8. The bits are the same. */
+/* A thread takes eight elements of a row. Grid (rows or fewer, width / ACTIVATION_PIECE rounded up),
+ * ACTIVATION_THREADS. Quantised: grid (rows, width / (8 * ACTIVATION_WHOLE_THREADS) rounded up),
+ * ACTIVATION_WHOLE_THREADS, with arrivals, and out_stride a multiple of 8. Whole rows, quantised: grid
+ * (rows), ACTIVATION_WHOLE_THREADS, without; width at most ACTIVATION_WHOLE_WIDTH_MAX, and it and the strides
+ * multiples of 8. The bits are the same. */
 enum {
     ACTIVATION_PIECE = 1024,
-    ACTIVATION_THREADS = ACTIVATION_PIECE / 4,
+    ACTIVATION_THREADS = ACTIVATION_PIECE / 8,
+    ACTIVATION_BLOCKS = 10, /* of a multiprocessor */
     ACTIVATION_WHOLE_THREADS = 512,
     ACTIVATION_WHOLE_WIDTH_MAX = 16384,
 };

@@ -140,6 +140,39 @@ static void fill_step(const struct world *w, const struct rows *rows, uint32_t n
     assert_true(step->n_rows <= ROWS_MAX);
 }
 
+/* NaN for the keys and values of the step's rows. */
+static void hide_new_keys(const struct world *w, const struct step *step, uint8_t *kv)
+{
+    const struct shape *shape = &w->shape;
+    for (uint32_t r = 0; r < step->n_rows; r++) {
+        const struct step_row *row = &step->rows[r];
+        uint32_t block = step_block_table(step, 0, row->seq)[row->position / CUDA_KV_BLOCK_TOKENS];
+        for (uint32_t i = 0; i < 2 * shape->n_kv_heads * shape->head_dim; i++)
+            memset(element_at(w, kv, block, row->position % CUDA_KV_BLOCK_TOKENS, i / 2 / shape->head_dim,
+                              i % 2 ? CUDA_KV_V : CUDA_KV_K, i / 2 % shape->head_dim),
+                   FILL_NAN, shape->element_bytes);
+    }
+}
+
+/* The new key and value of a row as the cache has them, behind q. */
+static void copy_new_key(const struct world *w, const struct step *step, uint32_t r, uint16_t *kv)
+{
+    const struct shape *shape = &w->shape;
+    const struct step_row *row = &step->rows[r];
+    uint32_t n = shape->n_kv_heads * shape->head_dim;
+    uint32_t block = step_block_table(step, 0, row->seq)[row->position / CUDA_KV_BLOCK_TOKENS];
+    for (uint32_t i = 0; i < 2 * n; i++) {
+        const uint8_t *at =
+            element_at(w, w->kv, block, row->position % CUDA_KV_BLOCK_TOKENS, i % n / shape->head_dim,
+                       i < n ? CUDA_KV_K : CUDA_KV_V, i % shape->head_dim);
+        float scale = i < n ? ATTENTION_K_SCALE : ATTENTION_V_SCALE;
+        if (shape->element_bytes == 2)
+            memcpy(&kv[i], at, sizeof kv[i]);
+        else
+            kv[i] = bf16_from_f32(emu_e4m3_values[*at] * scale);
+    }
+}
+
 /* What the launch in front is to write: q, and the keys and values of the step's rows. */
 struct early {
     struct emu_front front;
@@ -166,10 +199,9 @@ static void show_writes(void *context)
 static void early_make(struct early *early, const struct world *w, const struct step *step, uint16_t *qkv,
                        size_t qkv_bytes)
 {
-    const struct shape *shape = &w->shape;
     *early = (struct early){.front = {hide_writes, show_writes, early}};
     early->parts[0].at = w->kv;
-    early->parts[0].bytes = kv_bytes_of(shape);
+    early->parts[0].bytes = kv_bytes_of(&w->shape);
     early->parts[1].at = (uint8_t *)qkv;
     early->parts[1].bytes = qkv_bytes;
     for (int i = 0; i < 2; i++) {
@@ -179,15 +211,7 @@ static void early_make(struct early *early, const struct world *w, const struct 
         memcpy(early->parts[i].before, early->parts[i].at, early->parts[i].bytes);
     }
     memset(early->parts[1].before, FILL_NAN, qkv_bytes);
-    for (uint32_t r = 0; r < step->n_rows; r++) {
-        const struct step_row *row = &step->rows[r];
-        uint32_t block = step_block_table(step, 0, row->seq)[row->position / CUDA_KV_BLOCK_TOKENS];
-        for (uint32_t i = 0; i < 2 * shape->n_kv_heads * shape->head_dim; i++)
-            memset(element_at(w, early->parts[0].before, block, row->position % CUDA_KV_BLOCK_TOKENS,
-                              i / 2 / shape->head_dim, i % 2 ? CUDA_KV_V : CUDA_KV_K,
-                              i / 2 % shape->head_dim),
-                   FILL_NAN, shape->element_bytes);
-    }
+    hide_new_keys(w, step, early->parts[0].before);
 }
 
 static void early_free(struct early *early)
@@ -210,6 +234,25 @@ static uint32_t blocks_of(const struct run_options *options, uint32_t n)
     return options->n_blocks > 0 ? options->n_blocks : n;
 }
 
+/* Which kernel takes the small items, by what plan. In turn: all have the same bits. */
+static enum attention_size choose_form(const struct run_options *options, const struct shape *shape,
+                                       struct attention_limits *limits)
+{
+    static uint32_t turn;
+    enum run_form form =
+        options->form != RUN_IN_TURN ? options->form : (enum run_form)(1 + turn++ % (RUN_FORMS - 1));
+    enum attention_size size = form == RUN_ALONE   ? ATTENTION_STREAMS
+                               : form == RUN_TEAMS ? ATTENTION_LONG_STREAMS
+                                                   : ATTENTION_SMALL;
+    if (attention_kernel_find(shape->head_dim, shape->element_bytes, size) == NULL)
+        size = form == RUN_TEAMS ? ATTENTION_STREAMS : ATTENTION_SMALL;
+    if (attention_kernel_find(shape->head_dim, shape->element_bytes, size) == NULL)
+        size = ATTENTION_SMALL;
+    if (form != RUN_BLOCKS)
+        limits->warps = form == RUN_ALONE ? 5 : 1000;
+    return size;
+}
+
 static void launch(const struct run_options *options, const struct shape *shape, enum attention_size size,
                    uint32_t n_items, const struct attention_tile_args *args, const struct emu_front *front)
 {
@@ -228,6 +271,14 @@ static void launch(const struct run_options *options, const struct shape *shape,
                                     .front = front});
 }
 
+/* Of large items: every other time the kernel by wgmma, where there is one; both have the same bits. */
+static enum attention_size large_size(const struct shape *shape)
+{
+    static bool by_wgmma;
+    by_wgmma = !by_wgmma && attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WGMMA);
+    return by_wgmma ? ATTENTION_WGMMA : ATTENTION_LARGE;
+}
+
 struct attention_group attention_run(const struct world *w, const struct rows *rows, uint32_t n,
                                      const struct run_options *options, uint16_t *out)
 {
@@ -241,11 +292,15 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
                                      .kv_groups = 1};
     assert_int_equal(step_create(&capacity, &step).code, ERR_OK);
     fill_step(w, rows, n, step);
-    struct attention_limits limits = {.heads_per_kv = shape->n_heads / shape->n_kv_heads,
-                                      .n_kv_heads = shape->n_kv_heads,
-                                      .n_partials = options->n_partials,
-                                      .blocks_wanted = options->blocks_wanted,
-                                      .shares_prefixes = options->shares_prefixes};
+    enum attention_size large = large_size(shape);
+    struct attention_limits limits = {
+        .heads_per_kv = shape->n_heads / shape->n_kv_heads,
+        .large_pairs = attention_kernel_find(shape->head_dim, shape->element_bytes, large)->pairs,
+        .n_kv_heads = shape->n_kv_heads,
+        .n_partials = options->n_partials,
+        .blocks_wanted = options->blocks_wanted,
+        .shares_prefixes = options->shares_prefixes};
+    enum attention_size small = choose_form(options, shape, &limits);
     struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));
     assert_non_null(work);
     attention_plan(&limits, step, work);
@@ -263,7 +318,18 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
     for (uint32_t r = 0; r < step->n_rows; r++) {
         size_t at = (size_t)rows[step->rows[r].seq].seq * POSITIONS_MAX + step->rows[r].position;
         memcpy(qkv + (size_t)r * stride, w->q + at * width, width * 2);
+        if (options->turns)
+            copy_new_key(w, step, r, qkv + (size_t)r * stride + width);
     }
+    size_t n_turned = (size_t)POSITIONS_MAX * shape->head_dim / 2, kv_bytes = kv_bytes_of(shape);
+    float *cosines = mem_alloc(n_turned * sizeof(float)), *sines = mem_alloc(n_turned * sizeof(float));
+    uint8_t *kv_before = mem_alloc(kv_bytes);
+    memcpy(kv_before, w->kv, kv_bytes);
+    memset(sines, 0, n_turned * sizeof(float));
+    for (size_t i = 0; i < n_turned; i++)
+        cosines[i] = 1;
+    if (options->turns)
+        hide_new_keys(w, step, w->kv);
     memset(out, FILL_NAN, (size_t)step->n_rows * width * 2);
     size_t n_arrivals = (size_t)ROWS_MAX * shape->n_kv_heads;
     struct attention_tile_args args = {
@@ -284,24 +350,29 @@ struct attention_group attention_run(const struct world *w, const struct rows *r
                .element_bytes = shape->element_bytes,
                .k_scale = ATTENTION_K_SCALE,
                .v_scale = ATTENTION_V_SCALE},
+        .cosines = options->turns ? cosines : NULL,
+        .sines = options->turns ? sines : NULL,
         .partial_o = mem_alloc((size_t)options->n_partials * width * 4 + 16),
         .partial_ml = mem_alloc((size_t)options->n_partials * shape->n_heads * 8 + 16),
         .arrivals = mem_alloc(n_arrivals * sizeof(uint32_t)),
     };
-    emu_set_options(
-        &(struct emu_options){.seed = options->emulator_seed,
-                              .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
-                              .target = 80});
+    emu_set_options(&(struct emu_options){
+        .seed = options->emulator_seed,
+        .n_threads = options->emulator_threads > 0 ? options->emulator_threads : 1,
+        .target = small == ATTENTION_LONG_STREAMS || large == ATTENTION_WGMMA ? 90 : 80});
     struct attention_group group = work->groups[0];
     struct early early = {0};
     if (options->is_early)
         early_make(&early, w, step, qkv, (size_t)step->n_rows * stride * 2);
-    static bool by_warps; /* every other time: both have the same bits */
-    by_warps = !by_warps && attention_kernel_find(shape->head_dim, shape->element_bytes, ATTENTION_WARPS);
-    launch(options, shape, by_warps ? ATTENTION_WARPS : ATTENTION_SMALL, group.n_small, &args,
-           options->is_early ? &early.front : NULL);
-    launch(options, shape, ATTENTION_LARGE, group.n_large, &args, options->is_early ? &early.front : NULL);
+    if (options->turns)
+        early.parts[0].bytes = 0; /* the launch in front writes q, k and v alone */
+    const struct emu_front *front = options->is_early ? &early.front : NULL;
+    launch(options, shape, large, group.n_large, &args, front);
+    launch(options, shape, small, group.n_small, &args, front);
     early_free(&early);
+    assert_true(!options->turns || group.n_large == 0);
+    assert_memory_equal(w->kv, kv_before, kv_bytes);
+    mem_free(kv_before), mem_free(cosines), mem_free(sines);
     for (size_t i = 0; i < n_arrivals; i++)
         assert_int_equal(args.arrivals[i], 0);
     mem_free(args.partial_o), mem_free(args.partial_ml), mem_free(args.arrivals), mem_free(qkv),

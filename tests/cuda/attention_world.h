@@ -55,14 +55,22 @@ struct rows { /* of one sequence in a step */
     uint32_t seq, first, n;
 };
 
+/* How small items are run: by blocks, or by streams, a warp alone or many together; or by blocks with a plan
+ * for streams, as in a step that is hardly large enough for them. */
+enum run_form { RUN_IN_TURN, RUN_BLOCKS, RUN_ALONE, RUN_TEAMS, RUN_FEW_BLOCKS, RUN_FORMS };
+
 struct run_options {
     uint32_t n_partials, blocks_wanted, n_blocks;
     bool shares_prefixes;
+    enum run_form form;
     uint64_t emulator_seed;
     uint32_t emulator_threads;
     /* The launch in front, which writes q and the keys of the step's rows, is still under way. */
     bool is_early;
     bool claims_old_keys; /* all items do, rightly or not */
+    /* The kernel turns q, by nothing, and writes the rows' keys and values, which must come out as they were.
+     * A row of a sequence each; no large items. */
+    bool turns;
 };
 
 /* out: [rows of the step][width] bf16. Returns the work list's counts. */

@@ -117,6 +117,8 @@ template <enum flaw flaw> DEVICE void group_kernel(const struct test_args &args)
     barrier();
     if (flaw == ONE_WARP_LESS && warp_id() == 2)
         return;
+    if (flaw == TOO_MANY_REGISTERS)
+        registers_raise<136>();
     float d[8];
     if (flaw != NO_WGMMA_FENCE)
         wgmma_fence();
@@ -181,7 +183,7 @@ template <enum flaw flaw> DEVICE void warp_kernel(const struct test_args &args)
 }
 
 #define BROKEN_KERNEL(flaw, shape, what)                                                                     \
-    KERNEL_BOUNDS(broken_##flaw, struct test_args, 128, 1)                                                   \
+    KERNEL_BOUNDS(broken_##flaw, struct test_args, 128, 4) /* 128 registers a thread */                      \
     {                                                                                                        \
         shape##_kernel<flaw>(args);                                                                          \
     }

@@ -35,6 +35,7 @@
     F(UNWRITTEN, group, "half of the tile is never written")                                                 \
     F(NO_PROXY_FENCE, group, "no fence_async_proxy between the stores and wgmma")                            \
     F(ONE_WARP_LESS, group, "three of four warps come to wgmma")                                             \
+    F(TOO_MANY_REGISTERS, group, "all warps raise their registers, and none has lowered its own")            \
     F(WARP_SOUND, warp, "nothing")                                                                           \
     F(MISSING_LANE, warp, "lane 31 does not come to the shuffle")                                            \
     F(ENDED_LANE, warp, "lane 5 has returned before the shuffle")                                            \

@@ -163,9 +163,14 @@ enum linear_check {
     X(kv_copy, check_kv_copy, 0)                                                                             \
     X(attention_simple_f32, check_attention_simple, CHECK_F32)                                               \
     X(attention_simple_bf16, check_attention_simple, CHECK_BF16)                                             \
-    X(attention_w16_bf16_d64, check_attention_tile, 0)                                                       \
-    X(attention_w16_bf16_d96, check_attention_tile, 0)                                                       \
-    X(attention_w16_bf16_d128, check_attention_tile, 0)                                                      \
+    X(attention_s8_bf16_d64, check_attention_tile, 0)                                                        \
+    X(attention_s8_bf16_d96, check_attention_tile, 0)                                                        \
+    X(attention_s8_bf16_d128, check_attention_tile, 0)                                                       \
+    X(attention_s8_e4m3_d64, check_attention_tile, 0)                                                        \
+    X(attention_s8_e4m3_d96, check_attention_tile, 0)                                                        \
+    X(attention_l8_e4m3_d128, check_attention_tile, 0)                                                       \
+    X(attention_l8_bf16_d128, check_attention_tile, 0)                                                       \
+    X(attention_s8_e4m3_d128, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d64, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d96, check_attention_tile, 0)                                                       \
     X(attention_m16_bf16_d128, check_attention_tile, 0)                                                      \
@@ -174,9 +179,6 @@ enum linear_check {
     X(attention_m64_bf16_d96, check_attention_tile, 0)                                                       \
     X(attention_m64_bf16_d128, check_attention_tile, 0)                                                      \
     X(attention_m32_bf16_d256, check_attention_tile, 0)                                                      \
-    X(attention_w16_e4m3_d64, check_attention_tile, 0)                                                       \
-    X(attention_w16_e4m3_d96, check_attention_tile, 0)                                                       \
-    X(attention_w16_e4m3_d128, check_attention_tile, 0)                                                      \
     X(attention_m16_e4m3_d64, check_attention_tile, 0)                                                       \
     X(attention_m16_e4m3_d96, check_attention_tile, 0)                                                       \
     X(attention_m16_e4m3_d128, check_attention_tile, 0)                                                      \
@@ -185,6 +187,10 @@ enum linear_check {
     X(attention_m64_e4m3_d96, check_attention_tile, 0)                                                       \
     X(attention_m64_e4m3_d128, check_attention_tile, 0)                                                      \
     X(attention_m32_e4m3_d256, check_attention_tile, 0)                                                      \
+    X(attention_m128_bf16_d64, check_attention_tile, 0)                                                      \
+    X(attention_m128_bf16_d128, check_attention_tile, 0)                                                     \
+    X(attention_m128_e4m3_d64, check_attention_tile, 0)                                                      \
+    X(attention_m128_e4m3_d128, check_attention_tile, 0)                                                     \
     X(activation_mul_f32, check_activation_mul, CHECK_F32)                                                   \
     X(activation_mul_bf16, check_activation_mul, CHECK_BF16)                                                 \
     X(sum_ranks_f32, check_sum_ranks, CHECK_F32)                                                             \
@@ -199,6 +205,7 @@ enum linear_check {
     X(linear_simple_bf16_f32, check_linear_simple, 2)                                                        \
     X(quantize_rows_s8, check_quantize_rows, 0)                                                              \
     X(quantize_rows_e4m3, check_quantize_rows, 1)                                                            \
+    X(arrange_rows_bf16, check_quantize_rows, 2)                                                             \
     X(unpack_e4m3_wgmma, check_unpack_weight, 0)                                                             \
     LINEAR_TILE_CHECKS(X, bf16, LINEAR_CHECK_BF16)                                                           \
     LINEAR_TILE_CHECKS(X, int4, LINEAR_CHECK_INT4)                                                           \

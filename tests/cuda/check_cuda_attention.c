@@ -200,6 +200,11 @@ static const struct attention_kernel *tile_kernel(enum cuda_kernel_id id)
     return NULL;
 }
 
+static bool takes_small_items(const struct attention_kernel *kernel)
+{
+    return kernel->size <= ATTENTION_SMALL;
+}
+
 /* Stretches of rows at the ends of the sequences, long enough for the large kernel where it is the one meant.
  */
 static void tile_make(struct cuda_case *c)
@@ -207,20 +212,22 @@ static void tile_make(struct cuda_case *c)
     struct attention_case *e = c->context = check_alloc(c, sizeof *e);
     const struct attention_kernel *kernel = tile_kernel(c->kernel);
     ASSERT(kernel != NULL);
-    static const uint32_t ratios[] = {1, 3, 4, 8};
+    bool is_small = takes_small_items(kernel);
+    static const uint32_t ratios[] = {1, 3, 4, 8, 12};
     e->head_dim = kernel->head_dim;
     e->element_bytes = kernel->element_bytes;
     e->n_kv_heads = rng_between(&c->rng, 1, 2);
-    e->n_heads = e->n_kv_heads * (kernel->size != ATTENTION_LARGE ? ratios[rng_below(&c->rng, 4)] : 8);
-    c->n_rows = c->n_rows > 7 ? 7 : c->n_rows;
-    c->n_rows = kernel->size != ATTENTION_LARGE || c->n_rows > 4 ? c->n_rows : 4;
+    e->n_heads = e->n_kv_heads * (is_small ? ratios[rng_below(&c->rng, 5)] : 8);
+    uint32_t most = kernel->size == ATTENTION_WGMMA ? 20 : 7; /* more than a block has */
+    c->n_rows = c->n_rows > most ? most : c->n_rows;
+    c->n_rows = is_small || c->n_rows > 4 ? c->n_rows : 4;
     for (uint32_t s = 0; s < SEQS; s++)
         e->n_context[s] = rng_between(&c->rng, c->n_rows, rng_below(&c->rng, 4) ? 100 : BLOCKS_PER_SEQ * 16);
     c->type = CHECK_BF16;
     c->tolerance = 0x1p-8f; /* of the greatest value: probabilities are rounded to bf16 */
     fill_case(c, e);
     uint32_t ends[SEQS] = {c->n_rows, c->n_rows, c->n_rows}, next = 0;
-    if (kernel->size != ATTENTION_LARGE) {
+    if (is_small) {
         ends[0] = rng_between(&c->rng, 0, c->n_rows);
         ends[1] = rng_between(&c->rng, ends[0], c->n_rows);
     }
@@ -261,31 +268,45 @@ static void tile_launch(struct cuda_case *c, const struct attention_case *e,
                         const struct attention_tile_args *args)
 {
     const struct attention_kernel *kernel = attention_kernel_find(e->head_dim, e->element_bytes, size);
-    uint32_t n = (size != ATTENTION_LARGE ? group->n_small : group->n_large) * e->n_kv_heads;
+    uint32_t n = (takes_small_items(kernel) ? group->n_small : group->n_large) * e->n_kv_heads;
     if (n == 0)
         return;
-    device_launch(c, &(struct check_launch){.kernel = kernel->id,
-                                            .grid = {1 + rng_below(&c->rng, n)},
-                                            .threads = kernel->threads,
-                                            .shared_bytes = kernel->shared_bytes,
-                                            .args = args,
-                                            .args_bytes = sizeof *args});
+    device_launch(c, &(struct check_launch){
+                         .kernel = kernel->id,
+                         .grid = {1 + rng_below(&c->rng, n)},
+                         .threads = kernel->threads,
+                         .shared_bytes = kernel->shared_bytes,
+                         .args = args,
+                         .args_bytes = sizeof *args,
+                         .target = size == ATTENTION_LONG_STREAMS || size == ATTENTION_WGMMA ? 90 : 0});
 }
 
 /* Of a step's small items: those of a kernel by warps go to the other one now and then, which has the same
  * bits. */
 static enum attention_size small_size(struct cuda_case *c)
 {
-    bool by_warps = tile_kernel(c->kernel)->size == ATTENTION_WARPS;
-    return by_warps && rng_below(&c->rng, 4) > 0 ? ATTENTION_WARPS : ATTENTION_SMALL;
+    const struct attention_kernel *kernel = tile_kernel(c->kernel);
+    return takes_small_items(kernel) && rng_below(&c->rng, 4) > 0 ? kernel->size : ATTENTION_SMALL;
+}
+
+/* Likewise of the large ones, where the kernel is one by wgmma. */
+static enum attention_size large_size(struct cuda_case *c)
+{
+    bool by_wgmma = tile_kernel(c->kernel)->size == ATTENTION_WGMMA;
+    return by_wgmma && rng_below(&c->rng, 4) > 0 ? ATTENTION_WGMMA : ATTENTION_LARGE;
 }
 
 static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
 {
     struct attention_case *e = c->context;
     struct step *step = tile_step(e, first, n);
+    enum attention_size large = large_size(c);
+    bool by_streams = tile_kernel(c->kernel)->size <= ATTENTION_LONG_STREAMS;
     struct attention_limits limits = {.heads_per_kv = e->n_heads / e->n_kv_heads,
                                       .n_kv_heads = e->n_kv_heads,
+                                      .large_pairs =
+                                          attention_kernel_find(e->head_dim, e->element_bytes, large)->pairs,
+                                      .warps = by_streams ? 1 + rng_below(&c->rng, 20) : 0,
                                       .n_partials = rng_below(&c->rng, 3) * 20,
                                       .blocks_wanted = rng_below(&c->rng, 2) * 100,
                                       .shares_prefixes = true};
@@ -316,8 +337,12 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .partial_ml = device_alloc((size_t)limits.n_partials * e->n_heads * 8),
         .arrivals = device_upload(arrivals, n_arrivals * sizeof *arrivals),
     };
-    tile_launch(c, e, &work->groups[0], small_size(c), &args);
-    tile_launch(c, e, &work->groups[0], ATTENTION_LARGE, &args);
+    bool small_first = rng_below(&c->rng, 2); /* either merges what the other one has kept */
+    if (small_first)
+        tile_launch(c, e, &work->groups[0], small_size(c), &args);
+    tile_launch(c, e, &work->groups[0], large, &args);
+    if (!small_first)
+        tile_launch(c, e, &work->groups[0], small_size(c), &args);
     device_read_rows(args.out, n, c->row_values * 2, e->out_stride * 2, out);
     device_read(arrivals, args.arrivals, n_arrivals * sizeof *arrivals);
     for (size_t i = 0; i < n_arrivals; i++) {

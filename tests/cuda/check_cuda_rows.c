@@ -258,7 +258,8 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .eps = e->eps,
         .quantized = quantized.rows,
     };
-    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, add_norm_threads(e->width), args);
+    LAUNCH(c, c->kernel, n + rng_below(&c->rng, 3), 1, add_norm_threads(e->width, rng_below(&c->rng, 2)),
+           args);
     if (!e->in_place)
         norm_check_residual(c, first, n, residual);
     quantized_compare(c, &quantized, args.out, n, e->width, out_stride);
@@ -323,13 +324,14 @@ static void activation_run(struct cuda_case *c, uint32_t first, uint32_t n, void
     };
     uint32_t rows = n + rng_below(&c->rng, 3), pieces = (uint32_t)div_up(e->width, ACTIVATION_PIECE);
     if (!quantized.is_on) {
-        LAUNCH(c, c->kernel, rows, pieces, ACTIVATION_THREADS, args);
+        LAUNCH(c, c->kernel, 1 + rng_below(&c->rng, rows), pieces, ACTIVATION_THREADS, args);
     } else if (e->width % 8 == 0 && rng_below(&c->rng, 2)) {
         LAUNCH(c, c->kernel, rows, 1, ACTIVATION_WHOLE_THREADS, args);
     } else {
         uint32_t *arrivals = check_alloc(c, n * sizeof *arrivals);
         args.arrivals = device_upload(arrivals, n * sizeof *arrivals);
-        LAUNCH(c, c->kernel, rows, pieces, ACTIVATION_THREADS, args);
+        pieces = (uint32_t)div_up(e->width, 8 * ACTIVATION_WHOLE_THREADS);
+        LAUNCH(c, c->kernel, rows, pieces, ACTIVATION_WHOLE_THREADS, args);
         device_read(arrivals, args.arrivals, n * sizeof *arrivals);
         for (uint32_t r = 0; r < n; r++) {
             if (arrivals[r] != 0)

@@ -62,10 +62,20 @@ static size_t quantized_bytes(uint32_t n_in, uint32_t rows_stride)
     return div_up(n_in, LINEAR_BLOCK_BYTES) * rows_stride * LINEAR_BLOCK_BYTES;
 }
 
-static void launch_quantize(struct cuda_case *c, bool to_e4m3, const struct quantize_rows_args *args)
+/* Variants of check_quantize_rows. */
+enum rows_kind { ROWS_S8, ROWS_E4M3, ROWS_BF16 };
+
+static void launch_quantize(struct cuda_case *c, enum rows_kind kind, const struct quantize_rows_args *args)
 {
-    enum cuda_kernel_id id = to_e4m3 ? CUDA_KERNEL_quantize_rows_e4m3 : CUDA_KERNEL_quantize_rows_s8;
-    LAUNCH(c, id, args->rows.max, 1, QUANTIZE_ROWS_THREADS, *args);
+    static const enum cuda_kernel_id ids[] = {CUDA_KERNEL_quantize_rows_s8, CUDA_KERNEL_quantize_rows_e4m3,
+                                              CUDA_KERNEL_arrange_rows_bf16};
+    LAUNCH(c, ids[kind], args->rows.max, 1, QUANTIZE_ROWS_THREADS, *args);
+}
+
+/* Bytes of an input in blocks. */
+static uint32_t input_bytes(const struct cuda_case *c)
+{
+    return c->variant == ROWS_BF16 ? 2 : 1;
 }
 
 /* bf16 rows: [n_in], then NaN up to the stride. */
@@ -93,17 +103,22 @@ static void quantize_make(struct cuda_case *c)
             row[rng_below(&c->rng, n_in)] = r % 2 ? 0x7fc0 : 0xff80; /* NaN, -infinity */
     }
     c->type = CHECK_BYTES;
-    c->row_values = (uint32_t)round_up(n_in, LINEAR_BLOCK_BYTES) + 4;
+    c->row_values = (uint32_t)round_up(n_in * input_bytes(c), LINEAR_BLOCK_BYTES) + 4;
     snprintf(c->note, sizeof c->note, "%u inputs", n_in);
 }
 
-/* A row's codes, zeros to the end of the block, and the scale. */
+/* A row's codes, zeros to the end of the block, and the scale; bf16 has none: 0. */
 static void quantize_row_reference(const struct cuda_case *c, uint32_t row, void *out, float *scale)
 {
     const struct tile_case *e = c->context;
     (void)scale;
+    const uint16_t *x = e->x + (size_t)row * e->x_stride;
     memset(out, 0, c->row_values);
-    float s = quantize_reference(c->variant, e->x + (size_t)row * e->x_stride, e->packed.n_in, out);
+    if (c->variant == ROWS_BF16) {
+        memcpy(out, x, e->packed.n_in * sizeof *x);
+        return;
+    }
+    float s = quantize_reference(c->variant == ROWS_E4M3, x, e->packed.n_in, out);
     memcpy((uint8_t *)out + c->row_values - 4, &s, 4);
 }
 
@@ -112,8 +127,9 @@ static void quantize_run(struct cuda_case *c, uint32_t first, uint32_t n, void *
     struct tile_case *e = c->context;
     uint32_t capacity = n + rng_below(&c->rng, 3), stride = padded_rows(n);
     /* For a library's product. */
-    uint32_t plain = rng_below(&c->rng, 2) ? (uint32_t)round_up(e->packed.n_in, 16) : 0;
-    size_t bytes = quantized_bytes(e->packed.n_in, stride), row_codes = c->row_values - 4;
+    uint32_t plain =
+        c->variant != ROWS_BF16 && rng_below(&c->rng, 2) ? (uint32_t)round_up(e->packed.n_in, 16) : 0;
+    size_t bytes = quantized_bytes(e->packed.n_in * input_bytes(c), stride), row_codes = c->row_values - 4;
     struct quantize_rows_args args = {
         .rows = {.step = step_upload_rows(n), .count = CUDA_COUNT_ROWS, .max = capacity},
         .x = device_upload(e->x + (size_t)first * e->x_stride, (size_t)n * e->x_stride * 2),
@@ -121,11 +137,12 @@ static void quantize_run(struct cuda_case *c, uint32_t first, uint32_t n, void *
         .n_in = e->packed.n_in,
         .to = {device_alloc(bytes), device_alloc(n * sizeof(float)), stride, plain},
     };
-    launch_quantize(c, c->variant, &args);
+    launch_quantize(c, (enum rows_kind)c->variant, &args);
     uint8_t *q = check_alloc(c, bytes);
     float *scale = check_alloc(c, n * sizeof(float));
     device_read(q, args.to.q, bytes);
-    device_read(scale, args.to.scale, n * sizeof(float));
+    if (c->variant != ROWS_BF16) /* else zeros */
+        device_read(scale, args.to.scale, n * sizeof(float));
     for (uint32_t r = 0; r < n; r++) {
         uint8_t *row = (uint8_t *)out + (size_t)r * c->row_values;
         for (uint32_t k = 0; k < row_codes && plain == 0; k++)
@@ -368,10 +385,26 @@ static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_
         .to = {device_alloc(quantized_bytes(e->weight.n_in, stride)), device_alloc(n * sizeof(float)), stride,
                0},
     };
-    launch_quantize(c, is_e4m3(c->variant), &quantize);
+    launch_quantize(c, is_e4m3(c->variant) ? ROWS_E4M3 : ROWS_S8, &quantize);
     args->x = quantize.to.q;
     args->x_scale = quantize.to.scale;
     args->x_stride = quantize.to.rows_stride;
+}
+
+/* bf16 rows to blocks of whole tiles. */
+static void arrange_rows(struct cuda_case *c, struct linear_tile_args *args)
+{
+    enum { STRIDE = 512 };
+    struct quantize_rows_args arrange = {
+        .rows = args->rows,
+        .x = args->x,
+        .x_stride = args->x_stride,
+        .n_in = args->n_in,
+        .to = {device_alloc(quantized_bytes(2 * args->n_in, STRIDE)), NULL, STRIDE, 0},
+    };
+    launch_quantize(c, ROWS_BF16, &arrange);
+    args->x = arrange.to.q;
+    args->x_stride = STRIDE;
 }
 
 static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, struct linear_tile_args *args,
@@ -379,6 +412,11 @@ static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, str
 {
     const struct tile_case *e = c->context;
     size_t element = check_type_bytes(c->type), arrivals_bytes = plan->n_arrivals * sizeof(uint32_t);
+    struct linear_tile_args in_blocks = *args;
+    if (plan->rows_in_blocks) {
+        arrange_rows(c, &in_blocks);
+        args = &in_blocks;
+    }
     uint32_t *arrivals = check_alloc(c, arrivals_bytes + 1);
     args->out = device_alloc(n * e->out_stride * element);
     args->chunk_blocks = plan->chunk_blocks;

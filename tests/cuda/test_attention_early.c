@@ -40,11 +40,49 @@ static void check_shape(const struct shape *shape, uint64_t seed)
         attention_run(&w, rows, N, &options, early);
         assert_memory_equal(late, early, bytes);
         options.claims_old_keys = true;
+        options.form = i == 1 ? RUN_BLOCKS : RUN_TEAMS; /* these begin with keys that are wrong */
         attention_run(&w, rows, N, &options, early);
         assert_memory_not_equal(late, early, bytes);
     }
     mem_free(late), mem_free(early);
     world_destroy(&w);
+}
+
+/* The same where the attention writes the new keys itself. */
+static void check_turns(const struct shape *shape, uint64_t seed)
+{
+    static const uint32_t alone[N] = {598, 577, 256, 257, 513, 900, 20};
+    struct world w;
+    struct rows rows[N];
+    world_create(&w, shape, N, alone, NULL, seed);
+    for (uint32_t s = 0; s < N; s++)
+        rows[s] = (struct rows){s, alone[s] - 1, 1};
+    size_t bytes = (size_t)N * width_of(shape) * 2;
+    uint16_t *before = mem_alloc(bytes), *turned = mem_alloc(bytes);
+    struct run_options options = {.n_partials = 4096, .emulator_seed = seed};
+    attention_run(&w, rows, N, &options, before);
+    options.turns = true;
+    options.form = RUN_BLOCKS;
+    for (int i = 0; i < 3; i++) {
+        options.is_early = i > 0;
+        options.n_blocks = i > 1 ? 5 : 0;
+        memset(turned, 0, bytes);
+        attention_run(&w, rows, N, &options, turned);
+        assert_memory_equal(before, turned, bytes);
+    }
+    mem_free(before), mem_free(turned);
+    world_destroy(&w);
+}
+
+static void test_turns(void **state)
+{
+    (void)state;
+    check_turns(&(struct shape){.n_heads = 8, .n_kv_heads = 2, .head_dim = 128, .element_bytes = 2}, 35);
+    check_turns(&(struct shape){.n_heads = 6, .n_kv_heads = 2, .head_dim = 96, .element_bytes = 2}, 36);
+    check_turns(
+        &(struct shape){.n_heads = 4, .n_kv_heads = 1, .head_dim = 128, .element_bytes = 1, .window = 300},
+        37);
+    check_turns(&(struct shape){.n_heads = 20, .n_kv_heads = 1, .head_dim = 64, .element_bytes = 1}, 38);
 }
 
 static void test_bf16(void **state)
@@ -68,6 +106,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_e4m3),
+        cmocka_unit_test(test_turns),
     };
     return cmocka_run_group_tests_name("attention before its turn", tests, attention_set_up, NULL);
 }

@@ -1,15 +1,19 @@
 /* The attention of whole steps through a backend's vtable: a prompt in chunks, sequences that share its
  * beginning and decode side by side (on CUDA: first launched, then captured, then replayed), each of them
- * alone. Bit for bit the same on a backend, and within roundings on CUDA as on the CPU. */
+ * alone, where CUDA turns q and writes the new key within the attention. Bit for bit the same on a backend,
+ * and within roundings on CUDA as on the CPU. */
+#include <dlfcn.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/philox.h"
 #include "kernels/kernels.h"
+#include "tests/cuda/fake_device.h"
 
 #define OK(call)                                                                                             \
     do {                                                                                                     \
@@ -24,7 +28,7 @@ enum {
     HEAD_DIM = 64,
     WIDTH = HEADS * HEAD_DIM,
     QKV_WIDTH = (HEADS + 2 * KV_HEADS) * HEAD_DIM,
-    PREFIX = 272, /* tokens that all share: a split and a block */
+    PREFIX = 272, /* tokens that all share: a split and a block; more than 256 rows */
     SHARED_BLOCKS = PREFIX / 16,
     SEQS = 12, /* enough for the kernel of shared prefixes */
     STEPS = 3, /* of decoding */
@@ -39,6 +43,7 @@ struct bench {
     struct rope *rope;
     struct kv *kv;
     struct step *step;
+    const struct fake_device_control *control; /* NULL: on the CPU */
 };
 
 static void bench_open(struct bench *b, struct backend *backend, enum kv_dtype dtype)
@@ -104,9 +109,18 @@ static void add_rows(struct bench *b, uint32_t seq, uint32_t first, uint32_t n)
     step->outputs[step->n_outputs++] = (struct step_output){.row = step->n_rows - 1, .n_logprobs = -1};
 }
 
-/* out: [rows of the step][WIDTH]. */
-static void run(struct bench *b, float *out)
+static uint64_t launches(const struct bench *b)
 {
+    struct fake_device_counts counts = {0};
+    if (b->control != NULL)
+        b->control->counts(&counts);
+    return counts.launches;
+}
+
+/* out: [rows of the step][WIDTH]. Returns the launches of a step that is no replay. */
+static uint64_t run(struct bench *b, float *out)
+{
+    uint64_t before = launches(b);
     struct qkv_shape shape = {HEADS, KV_HEADS, HEAD_DIM};
     struct attention_params params = {shape, 0.125f, 0, 0};
     if (b->ops->forward_begin(b->backend, b->step)) {
@@ -115,22 +129,31 @@ static void run(struct bench *b, float *out)
         b->ops->attention(b->backend, b->step, b->qkv, &params, b->kv, b->out);
         b->ops->forward_end(b->backend, b->step);
     }
+    uint64_t n = launches(b) - before;
     b->ops->collect(b->backend, b->step);
     b->ops->act_read(b->out, 0, b->step->n_rows, out);
+    return n;
 }
 
-/* The prompt in two chunks; then all sequences decode together, and each token of each again alone. together:
- * [STEPS] [SEQS][WIDTH]. */
+/* The prompt in two chunks, and again at once (on CUDA by another kernel); then all sequences decode
+ * together, and each token of each again alone. together: [STEPS] [SEQS][WIDTH]. */
 static void run_all(struct bench *b, float *together)
 {
     float *out = mem_alloc_array((size_t)PREFIX * WIDTH, sizeof(float));
     assert_non_null(out);
+    float *whole = mem_alloc_array((size_t)PREFIX * WIDTH, sizeof(float));
+    assert_non_null(whole);
     begin(b);
     add_rows(b, 0, 0, 150);
     run(b, out);
     begin(b);
     add_rows(b, 0, 150, PREFIX - 150);
-    run(b, out);
+    run(b, out + 150 * WIDTH);
+    begin(b);
+    add_rows(b, 0, 0, PREFIX);
+    run(b, whole);
+    assert_memory_equal(whole, out, (size_t)PREFIX * WIDTH * sizeof(float));
+    mem_free(whole);
     for (uint32_t t = 0; t < STEPS; t++) {
         begin(b);
         for (uint32_t s = 0; s < SEQS; s++)
@@ -141,12 +164,14 @@ static void run_all(struct bench *b, float *together)
         for (uint32_t t = 0; t < STEPS; t++) {
             begin(b);
             add_rows(b, s, PREFIX + t, 1);
-            run(b, out);
+            uint64_t n = run(b, out);
+            assert_true(b->control == NULL || s > 0 || t > 0 || n == 1);
             assert_memory_equal(out, together + (t * SEQS + s) * WIDTH, WIDTH * sizeof(float));
         }
         begin(b);
         add_rows(b, s, PREFIX - 3, 3 + STEPS);
-        run(b, out);
+        uint64_t n = run(b, out);
+        assert_true(b->control == NULL || n == 2);
         for (uint32_t t = 0; t < STEPS; t++)
             assert_memory_equal(out + (3 + t) * WIDTH, together + (t * SEQS + s) * WIDTH,
                                 WIDTH * sizeof(float));
@@ -165,6 +190,10 @@ static void check_dtype(enum kv_dtype dtype, float tolerance)
     bench_close(&b);
     OK(backend_cuda_create(&(struct backend_cuda_options){.n_threads = 1}, &backend));
     bench_open(&b, backend, dtype);
+    void *library = dlopen(getenv("BANTAM_CUDA_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(library);
+    b.control = dlsym(library, FAKE_DEVICE_CONTROL);
+    assert_non_null(b.control);
     run_all(&b, cuda);
     bench_close(&b);
     for (uint32_t i = 0; i < STEPS * SEQS * WIDTH; i++) {

@@ -55,6 +55,7 @@ static const char *const messages[FLAWS] = {
     [UNWRITTEN] = "has never been written",
     [NO_PROXY_FENCE] = "without fence_async_proxy()",
     [ONE_WARP_LESS] = "no thread can go on",
+    [TOO_MANY_REGISTERS] = "setmaxnreg would never return",
     [MISSING_LANE] = "wait in shuffle for the lanes 0x80000000",
     [ENDED_LANE] = "ended",
     [DIVERGENT] = "divergent warp",

@@ -209,9 +209,10 @@ static void test_shared_prefixes(void **state)
         uint32_t width = width_of(&shapes[i]);
         uint16_t *shared = mem_alloc((size_t)ROWS_MAX * width * 2),
                  *unshared = mem_alloc((size_t)ROWS_MAX * width * 2);
-        for (uint64_t seed = 0; seed < 2; seed++) {
+        for (uint64_t seed = 0; seed < 3; seed++) {
             struct run_options options = {.n_partials = 4096,
                                           .shares_prefixes = true,
+                                          .form = (enum run_form)(RUN_BLOCKS + seed),
                                           .emulator_seed = seed,
                                           .emulator_threads = 1 + seed % 2,
                                           .n_blocks = 7};
@@ -219,7 +220,7 @@ static void test_shared_prefixes(void **state)
             options.shares_prefixes = false;
             struct attention_group without = attention_run(&w, rows, N, &options, unshared);
             assert_true(with.n_large > 0 && without.n_large == 0);
-            assert_true(with.n_large + with.n_small + 8 < without.n_small);
+            assert_true(options.form != RUN_BLOCKS || with.n_large + with.n_small + 8 < without.n_small);
             assert_same_rows(&w, unshared, shared, N + N / 2, 0, "shared prefixes");
         }
         for (uint32_t s = 0, row = 0; s < N; row += rows[s++].n) {
@@ -242,6 +243,8 @@ static void count_covered(const struct attention_work *work, const struct step *
     const struct attention_group *group = &work->groups[0];
     const uint32_t *words = (const uint32_t *)work;
     const struct attention_item *items = (const struct attention_item *)(words + group->items);
+    assert_true(group->n_alone <= group->n_small &&
+                (group->team == 1 || group->team == 2 || group->team == ATTENTION_TEAM));
     for (uint32_t i = 0; i < group->n_small + group->n_large; i++) {
         const struct attention_item *item = &items[i];
         assert_true(item->n_rows >= 1 &&
@@ -310,8 +313,11 @@ static void test_plans_cover_all(void **state)
     for (int i = 0; i < 2000; i++) {
         struct attention_limits limits = {.heads_per_kv = 1 + rng_below(&rng, 8),
                                           .n_kv_heads = 1 + rng_below(&rng, 8),
+                                          .large_pairs = 32u << rng_below(&rng, 3),
                                           .n_partials = rng_below(&rng, 2) ? rng_below(&rng, 200) : 4096,
                                           .blocks_wanted = rng_below(&rng, 300),
+                                          .cut_splits = rng_below(&rng, 5),
+                                          .warps = rng_below(&rng, 2) * rng_below(&rng, 200),
                                           .shares_prefixes = rng_below(&rng, 4) > 0};
         random_step(&rng, step);
         struct attention_work *work = mem_alloc(attention_work_bytes(&limits, &capacity));

@@ -45,6 +45,7 @@ struct emu_thread {
     uint32_t bar_parity;
     uint32_t barrier_id;
     bool waited_dependencies;
+    uint32_t registers;
 };
 
 struct emu_warp {

@@ -158,6 +158,29 @@ static void fiber_main(void)
 
 /* ---- One block ---- */
 
+/* Registers of a thread as nvcc gives them to a kernel with such bounds, if it has use for all of them. */
+static uint32_t registers_of(const struct emu_kernel *kernel)
+{
+    enum { REGISTERS = 65536, UNIT = 8, THREAD_MAX = 256 };
+    uint32_t n = REGISTERS / (kernel->max_threads * kernel->min_blocks) / UNIT * UNIT;
+    return n < THREAD_MAX ? n : THREAD_MAX;
+}
+
+void emu_set_registers(uint32_t n)
+{
+    emu_thread_now()->registers = n;
+}
+
+static void check_registers(const struct emu_worker *worker)
+{
+    uint32_t n = 0, launched = worker->view.n_threads * registers_of(worker->launch->kernel);
+    for (uint32_t i = 0; i < worker->view.n_threads; i++)
+        n += worker->threads[i].registers;
+    if (n > launched)
+        emu_fail("the block was launched with %u registers and asked for %u: setmaxnreg would never return",
+                 launched, n);
+}
+
 static void block_begin(struct emu_worker *worker, const struct emu_launch *launch, uint64_t block,
                         const struct emu_options *options)
 {
@@ -185,6 +208,7 @@ static void block_begin(struct emu_worker *worker, const struct emu_launch *laun
         worker->threads[i].fiber = NULL;
         worker->threads[i].wait = EMU_RUNS;
         worker->threads[i].waited_dependencies = false;
+        worker->threads[i].registers = registers_of(launch->kernel);
     }
     worker->front_is_hidden = launch->front != NULL;
     if (launch->front != NULL)
@@ -217,6 +241,7 @@ static void block_end(struct emu_worker *worker)
             emu_fail(
                 "launched as a dependent of the kernel before, but no thread called dependencies_wait()");
     }
+    check_registers(worker);
     emu_wgmma_end(worker);
     emu_async_end(worker);
     emu_shared_end(worker);
