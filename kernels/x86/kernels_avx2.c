@@ -5,7 +5,8 @@
 
 #define KERNEL(name) name##_avx2
 #define HALVES       1
-enum { FLOAT_ROWS_MAX = 4, INT_ROWS_MAX = 4, INT_ROWS_WIDE = 4, BLOCK_ROWS_MAX = 4, QUERY_TILE = 4 };
+#define ROWS_MAX     4
+enum { FLOAT_ROWS_MAX = 4, QUERY_TILE = 4 };
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"

@@ -5,7 +5,8 @@
 
 #define KERNEL(name) name##_avx512
 #define HALVES       2
-enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, INT_ROWS_WIDE = 6, BLOCK_ROWS_MAX = 6, QUERY_TILE = 8 };
+#define ROWS_MAX     6
+enum { FLOAT_ROWS_MAX = 8, QUERY_TILE = 8 };
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"

@@ -4,7 +4,7 @@
 
 #define KERNEL(name) name##_avx512vnni
 #define HALVES       2
-enum { INT_ROWS_MAX = 6, INT_ROWS_WIDE = 8, BLOCK_ROWS_MAX = 6 };
+#define ROWS_MAX     6
 
 #include "kernels/x86/linear_int_x86.h"
 #include "kernels/x86/linear_block_x86.h"

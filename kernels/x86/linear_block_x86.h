@@ -1,5 +1,5 @@
 /* Linear kernels of the formats that GGUF's blocks have: int5, k4, k5 and k6; see rows_x86.h for how it is
- * included, behind linear_int_x86.h, with HALVES (of a panel that one tile covers) and BLOCK_ROWS_MAX (of a
+ * included, behind linear_int_x86.h, with HALVES (of a panel that one tile covers) and ROWS_MAX (of a
  * tile) defined. dot_two of the instruction set adds two quads of unsigned codes of at most 6 bits, exactly.
  */
 #include "kernels/kernel_table.h"
@@ -33,11 +33,11 @@ unpack_pair(const uint8_t *codes, size_t half, int pair, const enum weight_forma
 /* The dot products of one block as f32: of codes less their offset. */
 static inline __attribute__((always_inline)) void
 block_dots(const struct linear_args *a, const uint8_t *codes, size_t row, size_t block, const int ROWS,
-           size_t first_half, const int N_HALVES, const enum weight_format FORMAT, vf dots[BLOCK_ROWS_MAX][2])
+           size_t first_half, const int N_HALVES, const enum weight_format FORMAT, vf dots[ROWS_MAX][2])
 {
     const int8_t *q = a->q + row * a->q_stride + block * QUANT_BLOCK;
     const int32_t *q_sum = a->q_sum + row * a->q_block_stride + block;
-    vi acc[BLOCK_ROWS_MAX][2];
+    vi acc[ROWS_MAX][2];
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
         vi start = vi_zero();
@@ -74,7 +74,7 @@ block_dots(const struct linear_args *a, const uint8_t *codes, size_t row, size_t
 static inline __attribute__((always_inline)) void k6_dots(const struct linear_args *a,
                                                           const uint8_t *block_at, size_t row, size_t block,
                                                           const int ROWS, size_t first_half,
-                                                          const int N_HALVES, vf dots[BLOCK_ROWS_MAX][2])
+                                                          const int N_HALVES, vf dots[ROWS_MAX][2])
 {
     const uint8_t *codes = block_at + BLOCK_SCALE_BYTES;
 #pragma GCC unroll 2
@@ -82,7 +82,7 @@ static inline __attribute__((always_inline)) void k6_dots(const struct linear_ar
         const int8_t *q = a->q + row * a->q_stride + block * QUANT_BLOCK + part * HALF_BLOCK;
         const int32_t *q_sum = a->q_sum + row * a->q_block_stride + block;
         const int32_t *q_low = a->q_low + row * a->q_block_stride + block;
-        vi acc[BLOCK_ROWS_MAX][2];
+        vi acc[ROWS_MAX][2];
         vf scale[2];
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
@@ -126,7 +126,7 @@ static inline __attribute__((always_inline)) void k6_dots(const struct linear_ar
 
 static inline __attribute__((always_inline)) void block_tile(const struct linear_args *a, size_t row,
                                                              const int ROWS, size_t first_half,
-                                                             const int N_HALVES,
+                                                             const int N_HALVES, struct ahead *ahead,
                                                              const enum weight_format FORMAT)
 {
     const bool HAS_MINIMUMS = FORMAT == WEIGHT_K4 || FORMAT == WEIGHT_K5;
@@ -135,7 +135,9 @@ static inline __attribute__((always_inline)) void block_tile(const struct linear
     const float *q_scale = a->q_scale + row * a->q_block_stride;
     const float *q_total = a->q_total + row * a->q_block_stride;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
-    vf sums[BLOCK_ROWS_MAX][2], scales[2], minimums[2] = {vf_zero(), vf_zero()};
+    vf sums[ROWS_MAX][2], scales[2], minimums[2] = {vf_zero(), vf_zero()};
+    if (ROWS >= AHEAD_ROWS_MIN)
+        prefetch_outputs(a, row, ROWS, first_half, N_HALVES);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
@@ -152,8 +154,10 @@ static inline __attribute__((always_inline)) void block_tile(const struct linear
         }
         at += header_bytes;
         for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
-            vf dots[BLOCK_ROWS_MAX][2], scale[2], minimum[2];
+            vf dots[ROWS_MAX][2], scale[2], minimum[2];
             prefetch_weights(at, block_bytes + header_bytes);
+            if (ROWS >= AHEAD_ROWS_MIN)
+                prefetch_ahead(ahead);
             if (FORMAT == WEIGHT_K6)
                 k6_dots(a, at, row, b, ROWS, first_half, N_HALVES, dots);
             else
@@ -189,23 +193,35 @@ static inline __attribute__((always_inline)) void block_tile(const struct linear
 static inline __attribute__((always_inline)) void linear_block(const struct linear_args *a,
                                                                const enum weight_format FORMAT)
 {
-    size_t row = 0;
-    for (size_t left = a->n_rows; left > 0; left = a->n_rows - row) {
-        if (left == 1) { /* one pass over the panel, whatever the width of the registers */
-            block_tile(a, row, 1, 0, 2, FORMAT);
-            row += 1;
-            continue;
+    struct ahead ahead = look_ahead(a, round_up(panel_bytes(FORMAT, a->n_in, a->group), CACHE_LINE_BYTES),
+                                    div_up(a->n_rows, ROWS_MAX) * 2 / HALVES);
+    for (size_t row = 0, rows; row < a->n_rows; row += rows) {
+        rows = tile_rows(a->n_rows - row, ROWS_MAX);
+        /* One row: one pass over the panel, whatever the width of the registers. */
+        for (size_t half = 0; half < 2; half += rows == 1 ? 2 : HALVES) {
+            switch (rows) {
+            case 1:
+                block_tile(a, row, 1, 0, 2, &ahead, FORMAT);
+                break;
+            case 2:
+                block_tile(a, row, 2, half, HALVES, &ahead, FORMAT);
+                break;
+            case 3:
+                block_tile(a, row, 3, half, HALVES, &ahead, FORMAT);
+                break;
+#if ROWS_MAX > 4
+            case 4:
+                block_tile(a, row, 4, half, HALVES, &ahead, FORMAT);
+                break;
+            case 5:
+                block_tile(a, row, 5, half, HALVES, &ahead, FORMAT);
+                break;
+#endif
+            default:
+                block_tile(a, row, ROWS_MAX, half, HALVES, &ahead, FORMAT);
+                break;
+            }
         }
-        size_t rows = left >= BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : left >= 4 ? 4 : 2;
-        for (size_t half = 0; half < 2; half += HALVES) {
-            if (rows == BLOCK_ROWS_MAX)
-                block_tile(a, row, BLOCK_ROWS_MAX, half, HALVES, FORMAT);
-            else if (rows == 4)
-                block_tile(a, row, 4, half, HALVES, FORMAT);
-            else
-                block_tile(a, row, 2, half, HALVES, FORMAT);
-        }
-        row += rows;
     }
 }
 

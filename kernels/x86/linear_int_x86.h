@@ -1,5 +1,5 @@
 /* Linear kernels of the quantised formats; see rows_x86.h for how it is included, with HALVES (of a panel
- * that one tile covers) and INT_ROWS_MAX (of a tile) and INT_ROWS_WIDE (see int_tile_rows) defined, and the
+ * that one tile covers) and ROWS_MAX (of a tile: as many as leave registers for unpacking) defined, and the
  * dot product of the instruction set: a block's accumulator begins as dot_start, takes eight quads by
  * dot_step, and dot_finish gives the exact integers. The panel's offset codes are unsigned; q_sum corrects
  * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
@@ -23,7 +23,7 @@ enum { INT8_ROWS_IN_ORDER_MAX = 4 };
 /* Halves [from, to) of one block of 32 inputs into acc. */
 static inline __attribute__((always_inline)) void
 int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, const int ROWS,
-            size_t first_half, const int FROM, const int TO, vi acc[INT_ROWS_WIDE][2])
+            size_t first_half, const int FROM, const int TO, vi acc[ROWS_MAX][2])
 {
 #pragma GCC unroll 8
     for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
@@ -44,7 +44,7 @@ int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, 
 static inline __attribute__((always_inline)) void int4_halves(const struct linear_args *a,
                                                               const uint8_t *block, const int8_t *q,
                                                               const int ROWS, size_t first_half,
-                                                              const int N_HALVES, vi acc[INT_ROWS_WIDE][2])
+                                                              const int N_HALVES, vi acc[ROWS_MAX][2])
 {
     const vi nibble = vi_set1(0x0f0f0f0fu);
 #pragma GCC unroll 4
@@ -73,7 +73,7 @@ static inline __attribute__((always_inline)) void int4_halves(const struct linea
 static inline __attribute__((always_inline)) void int_block(const struct linear_args *a, const uint8_t *block,
                                                             const int8_t *q, const int ROWS,
                                                             size_t first_half, const int N_HALVES,
-                                                            const bool IS_INT8, vi acc[INT_ROWS_WIDE][2])
+                                                            const bool IS_INT8, vi acc[ROWS_MAX][2])
 {
     if (!IS_INT8) {
         int4_halves(a, block, q, ROWS, first_half, N_HALVES, acc);
@@ -87,7 +87,7 @@ static inline __attribute__((always_inline)) void int_block(const struct linear_
 
 static inline __attribute__((always_inline)) void int_tile(const struct linear_args *a, size_t row,
                                                            const int ROWS, size_t first_half,
-                                                           const int N_HALVES,
+                                                           const int N_HALVES, struct ahead *ahead,
                                                            const enum weight_format FORMAT)
 {
     const bool IS_INT8 = FORMAT == WEIGHT_INT8, HAS_ZEROS = FORMAT == WEIGHT_UINT4;
@@ -98,8 +98,10 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
     const float *q_scale = a->q_scale + row * a->q_block_stride;
     const int32_t *q_sum = a->q_sum + row * a->q_block_stride;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
-    vf sums[INT_ROWS_WIDE][2], scales[2];
+    vf sums[ROWS_MAX][2], scales[2];
     vi zeros[2] = {vi_zero(), vi_zero()};
+    if (ROWS >= AHEAD_ROWS_MIN)
+        prefetch_outputs(a, row, ROWS, first_half, N_HALVES);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
@@ -116,8 +118,12 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
         }
         at += header_bytes;
         for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
-            vi acc[INT_ROWS_WIDE][2];
-            prefetch_weights(at, block_bytes + header_bytes);
+            vi acc[ROWS_MAX][2];
+            /* Lines of int8 stream quicker unasked, where they stand in the second-level cache. */
+            if (!IS_INT8 || ROWS < AHEAD_ROWS_MIN)
+                prefetch_weights(at, block_bytes + header_bytes);
+            if (ROWS >= AHEAD_ROWS_MIN)
+                prefetch_ahead(ahead);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
@@ -145,36 +151,37 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
         store_outputs(a, row + (size_t)r, first_half, N_HALVES, sums[r]);
 }
 
-/* Rows of the next tile, of those that are left. Unpacking nibbles takes registers, of which tiles of
- * INT_ROWS_WIDE leave none: int4 has them only where another pass over the panel would cost more. */
-static inline size_t int_tile_rows(size_t left, const bool IS_INT8)
-{
-    if (left == INT_ROWS_WIDE || (IS_INT8 && left > INT_ROWS_WIDE))
-        return INT_ROWS_WIDE;
-    if (!IS_INT8 && left >= INT_ROWS_MAX)
-        return INT_ROWS_MAX;
-    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
-}
-
 static inline __attribute__((always_inline)) void linear_int(const struct linear_args *a,
                                                              const enum weight_format FORMAT)
 {
-    const bool IS_INT8 = FORMAT == WEIGHT_INT8;
+    struct ahead ahead = look_ahead(a, round_up(panel_bytes(FORMAT, a->n_in, a->group), CACHE_LINE_BYTES),
+                                    div_up(a->n_rows, ROWS_MAX) * 2 / HALVES);
     for (size_t row = 0, rows; row < a->n_rows; row += rows) {
-        rows = int_tile_rows(a->n_rows - row, IS_INT8);
-        if (rows == 1) { /* one pass over the panel, whatever the width of the registers */
-            int_tile(a, row, 1, 0, 2, FORMAT);
-            continue;
-        }
-        for (size_t half = 0; half < 2; half += HALVES) {
-            if (rows == INT_ROWS_WIDE)
-                int_tile(a, row, INT_ROWS_WIDE, half, HALVES, FORMAT);
-            else if (rows == INT_ROWS_MAX && !IS_INT8)
-                int_tile(a, row, INT_ROWS_MAX, half, HALVES, FORMAT);
-            else if (rows == 4)
-                int_tile(a, row, 4, half, HALVES, FORMAT);
-            else
-                int_tile(a, row, 2, half, HALVES, FORMAT);
+        rows = tile_rows(a->n_rows - row, ROWS_MAX);
+        /* One row: one pass over the panel, whatever the width of the registers. */
+        for (size_t half = 0; half < 2; half += rows == 1 ? 2 : HALVES) {
+            switch (rows) {
+            case 1:
+                int_tile(a, row, 1, 0, 2, &ahead, FORMAT);
+                break;
+            case 2:
+                int_tile(a, row, 2, half, HALVES, &ahead, FORMAT);
+                break;
+            case 3:
+                int_tile(a, row, 3, half, HALVES, &ahead, FORMAT);
+                break;
+#if ROWS_MAX > 4
+            case 4:
+                int_tile(a, row, 4, half, HALVES, &ahead, FORMAT);
+                break;
+            case 5:
+                int_tile(a, row, 5, half, HALVES, &ahead, FORMAT);
+                break;
+#endif
+            default:
+                int_tile(a, row, ROWS_MAX, half, HALVES, &ahead, FORMAT);
+                break;
+            }
         }
     }
 }
