@@ -20,23 +20,27 @@ static bool act_layout(const struct cpu_backend *cpu, size_t max_rows, size_t wi
 {
     const bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES;
     enum { FLOATS = ROW_PAD_BYTES / 4 };
-    size_t row_bytes;
+    size_t row_bytes, n_rows;
     if (!checked_add(width, (size_t)4096, &row_bytes) || !checked_mul(row_bytes, 8, &row_bytes) ||
-        !checked_mul(row_bytes, max_rows + QUANT_TILE_ROWS, &row_bytes))
+        !checked_add(max_rows, (size_t)QUANT_TILE_ROWS, &n_rows) ||
+        !checked_mul(row_bytes, n_rows, &row_bytes))
         return false; /* a bound on everything below */
     *layout = (struct act_layout){.stride = round_up(width, FLOATS) + FLOATS};
     size_t total = max_rows * layout->stride * sizeof(float);
+    /* The forms stand in the same memory: an act has one at a time. */
+    const size_t forms = round_up(total, CPU_MEMORY_ALIGN);
     if (width % QUANT_BLOCK == 0) {
         layout->tile_stride = width / QUANT_BLOCK * QUANT_TILE_ROWS;
-        layout->blocks = total;
-        total += div_up(max_rows, QUANT_TILE_ROWS) * layout->tile_stride * sizeof(struct quant_block);
+        layout->blocks = forms;
+        total = forms + div_up(max_rows, QUANT_TILE_ROWS) * layout->tile_stride * sizeof(struct quant_block);
     }
     if (tiles) {
         layout->q_stride = round_up(width, TILE_INPUTS) * sizeof(uint16_t) + ROW_PAD_BYTES;
         layout->q_block_stride = round_up(width / QUANT_BLOCK, FLOATS);
-        layout->q = round_up(total, CPU_MEMORY_ALIGN);
+        layout->q = forms;
         layout->q_scale = layout->q + max_rows * layout->q_stride;
-        total = layout->q_scale + max_rows * layout->q_block_stride * sizeof(float);
+        size_t end = layout->q_scale + max_rows * layout->q_block_stride * sizeof(float);
+        total = end > total ? end : total;
     }
     layout->total = total;
     return true;
