@@ -10,8 +10,8 @@ enum { ROW_PAD_BYTES = 64 };
 
 /* Strides of an act's rows, and where its parts begin in one block of memory. */
 struct act_layout {
-    size_t stride, q_stride, q_block_stride;
-    size_t q, q_scale, q_sum, q_low, q_total;
+    size_t stride, tile_stride, q_stride, q_block_stride;
+    size_t blocks, q, q_scale;
     size_t total;
 };
 
@@ -20,22 +20,27 @@ static bool act_layout(const struct cpu_backend *cpu, size_t max_rows, size_t wi
 {
     const bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES;
     enum { FLOATS = ROW_PAD_BYTES / 4 };
-    size_t row_bytes;
+    size_t row_bytes, n_rows;
     if (!checked_add(width, (size_t)4096, &row_bytes) || !checked_mul(row_bytes, 8, &row_bytes) ||
-        !checked_mul(row_bytes, max_rows, &row_bytes))
+        !checked_add(max_rows, (size_t)QUANT_TILE_ROWS, &n_rows) ||
+        !checked_mul(row_bytes, n_rows, &row_bytes))
         return false; /* a bound on everything below */
     *layout = (struct act_layout){.stride = round_up(width, FLOATS) + FLOATS};
     size_t total = max_rows * layout->stride * sizeof(float);
-    if (width % QUANT_BLOCK == 0 || tiles) {
-        size_t row = tiles ? round_up(width, TILE_INPUTS) * sizeof(uint16_t) : round_up(width, ROW_PAD_BYTES);
-        layout->q_stride = row + ROW_PAD_BYTES;
+    /* The forms stand in the same memory: an act has one at a time. */
+    const size_t forms = round_up(total, CPU_MEMORY_ALIGN);
+    if (width % QUANT_BLOCK == 0) {
+        layout->tile_stride = width / QUANT_BLOCK * QUANT_TILE_ROWS;
+        layout->blocks = forms;
+        total = forms + div_up(max_rows, QUANT_TILE_ROWS) * layout->tile_stride * sizeof(struct quant_block);
+    }
+    if (tiles) {
+        layout->q_stride = round_up(width, TILE_INPUTS) * sizeof(uint16_t) + ROW_PAD_BYTES;
         layout->q_block_stride = round_up(width / QUANT_BLOCK, FLOATS);
-        layout->q = total;
+        layout->q = forms;
         layout->q_scale = layout->q + max_rows * layout->q_stride;
-        layout->q_sum = layout->q_scale + max_rows * layout->q_block_stride * sizeof(float);
-        layout->q_low = layout->q_sum + max_rows * layout->q_block_stride * sizeof(int32_t);
-        layout->q_total = layout->q_low + max_rows * layout->q_block_stride * sizeof(int32_t);
-        total = layout->q_total + max_rows * layout->q_block_stride * sizeof(float);
+        size_t end = layout->q_scale + max_rows * layout->q_block_stride * sizeof(float);
+        total = end > total ? end : total;
     }
     layout->total = total;
     return true;
@@ -69,14 +74,14 @@ err_t cpu_act_create(struct backend *backend, enum act_role role, size_t max_row
                         .width = width,
                         .stride = layout.stride,
                         .values = (float *)memory,
+                        .tile_stride = layout.tile_stride,
                         .q_stride = layout.q_stride,
                         .q_block_stride = layout.q_block_stride};
+    if (layout.tile_stride > 0)
+        act->blocks = (struct quant_block *)(void *)(memory + layout.blocks);
     if (layout.q_stride > 0) {
         act->q = (int8_t *)(memory + layout.q);
         act->q_scale = (float *)(memory + layout.q_scale);
-        act->q_sum = (int32_t *)(memory + layout.q_sum);
-        act->q_low = (int32_t *)(memory + layout.q_low);
-        act->q_total = (float *)(memory + layout.q_total);
     }
     *out = act;
     return err_ok();

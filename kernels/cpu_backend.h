@@ -63,13 +63,15 @@ struct act {
     size_t stride; /* floats between rows */
     float *values; /* [max_rows][stride] */
     /* The rows as the weight of a linear op takes them, made by the first that wants them so. */
-    enum act_form form; /* ACT_INT8, ACT_BF16 (x_bf16), ACT_WIDE */
-    size_t n_quantized; /* rows [0, n_quantized) are valid */
-    size_t q_stride, q_block_stride;
-    int8_t *q;      /* [max_rows][q_stride] bytes; NULL when no weight of this width can want it */
+    enum act_form form;         /* ACT_INT8, ACT_BF16 (x_bf16), ACT_WIDE */
+    size_t n_quantized;         /* rows [0, n_quantized) are valid */
+    struct quant_block *blocks; /* of ACT_INT8, tiles tile_stride blocks apart; NULL when no weight of this
+                                   width can want it */
+    size_t tile_stride;
+    int8_t
+        *q; /* of ACT_BF16 and ACT_WIDE: [max_rows][q_stride] bytes; NULL without the arithmetic of tiles */
     float *q_scale; /* [max_rows][q_block_stride] */
-    int32_t *q_sum, *q_low;
-    float *q_total;
+    size_t q_stride, q_block_stride;
 };
 
 struct rope {

@@ -23,17 +23,14 @@ static void quantize_rows(void *context, int thread_index, int n_threads)
     thread_split(job->n_rows - job->first_row, 1, thread_index, n_threads, &begin, &end);
     for (size_t r = job->first_row + begin; r < job->first_row + end; r++) {
         const float *x = act_row(in, r);
-        int8_t *q = in->q + r * in->q_stride;
-        float *scale = in->q_scale + r * in->q_block_stride;
         if (in->form == ACT_BF16)
             table->round_row(x, in->width, act_row_bf16(in, r));
         else if (in->form == ACT_WIDE)
-            table->quantize_wide_row(x, in->width, q, scale);
+            table->quantize_wide_row(x, in->width, in->q + r * in->q_stride,
+                                     in->q_scale + r * in->q_block_stride);
         else
-            table->quantize_row(x, in->width,
-                                &(struct quantized_row){q, scale, in->q_sum + r * in->q_block_stride,
-                                                        in->q_low + r * in->q_block_stride,
-                                                        in->q_total + r * in->q_block_stride});
+            table->quantize_row(x, in->width, in->blocks + quant_row_offset(r, in->tile_stride),
+                                QUANT_TILE_ROWS);
     }
 }
 
@@ -106,9 +103,10 @@ static void section_panels(const struct linear_job *job, const struct panels *pa
     linear_fn *kernel = choose_kernel(job->cpu, panels->format, &id);
     thread_split(panels->n_panels, 1, thread_index, n_threads, &begin, &end);
     bool quantized = weight_is_quantized(panels->format);
-    size_t row_bytes = panels->n_in * (quantized ? 1 : sizeof(float));
+    size_t row_bytes =
+        quantized ? panels->n_in / QUANT_BLOCK * sizeof(struct quant_block) : panels->n_in * sizeof(float);
     size_t chunk = ROW_CHUNK_BYTES / row_bytes;
-    chunk = chunk < 32 ? 32 : chunk;
+    chunk = chunk < 3 * QUANT_TILE_ROWS ? 3 * QUANT_TILE_ROWS : chunk / QUANT_TILE_ROWS * QUANT_TILE_ROWS;
     for (size_t row = 0; row < job->n_rows; row += chunk) {
         size_t n_rows = job->n_rows - row < chunk ? job->n_rows - row : chunk;
         for (size_t p = begin; p < end; p++) {
@@ -128,13 +126,8 @@ static void section_panels(const struct linear_job *job, const struct panels *pa
                 .n_out = n_out < PANEL_OUTPUTS ? n_out : PANEL_OUTPUTS,
             };
             if (quantized) {
-                args.q = in->q + row * in->q_stride;
-                args.q_stride = in->q_stride;
-                args.q_scale = in->q_scale + row * in->q_block_stride;
-                args.q_sum = in->q_sum + row * in->q_block_stride;
-                args.q_low = in->q_low + row * in->q_block_stride;
-                args.q_total = in->q_total + row * in->q_block_stride;
-                args.q_block_stride = in->q_block_stride;
+                args.q = in->blocks + quant_row_offset(row, in->tile_stride);
+                args.q_tile_stride = in->tile_stride;
             }
             kernel(&args);
         }

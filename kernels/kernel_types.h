@@ -20,6 +20,25 @@ enum {
     EXP_SUM_CHUNK = 1024,
 };
 
+/* 32 inputs of one row of activations. */
+struct quant_block {
+    int8_t q[QUANT_BLOCK];
+    float scale;
+    int32_t sum; /* of the codes */
+    int32_t low; /* of the first 16 of them */
+    float total; /* scale * sum */
+};
+
+/* The same blocks of so many rows stand together: a kernel finds all that it multiplies by a block of weights
+ * at fixed offsets from one address. */
+enum { QUANT_TILE_ROWS = 12 };
+
+/* Where block 0 of a row stands, and QUANT_TILE_ROWS further on each next one. */
+static inline size_t quant_row_offset(size_t row, size_t tile_stride)
+{
+    return row / QUANT_TILE_ROWS * tile_stride + row % QUANT_TILE_ROWS;
+}
+
 /* out[r][o] = sum over k of w[o][k] * x[r][k], + bias[o]. Float formats: one chain over k, weights widened to
  * f32; its end times scale[o], where there are scales. Quantised formats: per block of 32 inputs the exact
  * integer dot product of the codes (uint4: less their zero point), converted to f32; one chain over blocks of
@@ -35,33 +54,22 @@ struct linear_args {
     const float *x; /* [n_rows][n_in], rows x_stride floats apart */
     size_t x_stride;
     const float *scale; /* [32] or NULL */
-    /* Quantised formats. */
-    const int8_t *q; /* [n_rows][n_in] */
-    size_t q_stride;
-    const float *q_scale;  /* [n_rows][n_in / 32] */
-    const int32_t *q_sum;  /* [n_rows][n_in / 32]: sum of the codes of a block */
-    const int32_t *q_low;  /* likewise: of its first 16 codes */
-    const float *q_total;  /* likewise: q_scale * q_sum */
-    size_t q_block_stride; /* of all four */
-    const float *bias;     /* [32] or NULL */
-    float *out;            /* [n_rows][n_out] */
-    size_t out_stride;     /* floats */
-    size_t n_out;          /* 1..32: outputs of this panel that exist */
+    /* Quantised formats: [n_rows / QUANT_TILE_ROWS][n_in / 32][QUANT_TILE_ROWS], tiles q_tile_stride blocks
+     * apart. The rows that the last tile lacks may be read and change nothing. */
+    const struct quant_block *q;
+    size_t q_tile_stride;
+    const float *bias; /* [32] or NULL */
+    float *out;        /* [n_rows][n_out] */
+    size_t out_stride; /* floats */
+    size_t n_out;      /* 1..32: outputs of this panel that exist */
 };
 typedef void linear_fn(const struct linear_args *args);
 
 /* One row of activations to int8, per block of 32: scale = amax / 127, code = round_to_even(x * (127 /
  * amax)). A block whose amax is below QUANT_AMAX_MIN has scale 0 and codes 0, one with a NaN or infinity
- * scale NaN. */
+ * scale NaN. Block b goes to out[b * stride]. */
 #define QUANT_AMAX_MIN 1e-30f
-struct quantized_row {
-    int8_t *q;    /* [n] */
-    float *scale; /* [n / 32], and so are the others */
-    int32_t *sum; /* of a block's codes */
-    int32_t *low; /* of its first 16 codes */
-    float *total; /* scale * sum */
-};
-typedef void quantize_row_fn(const float *x, size_t n, const struct quantized_row *out);
+typedef void quantize_row_fn(const float *x, size_t n, struct quant_block *out, size_t stride);
 
 /* One group of a weight's inputs to symmetric codes; returns the scale, an f16. w: [n] finite, n a multiple
  * of

@@ -87,6 +87,12 @@ LINEAR_REF(linear_bf16_ref, linear_float, widen_bf16)
 
 LINEAR_REF(linear_f16_ref, linear_float, widen_f16)
 
+/* The block of inputs from j on of row r. */
+INLINE const struct quant_block *row_block(const struct linear_args *a, size_t r, size_t j)
+{
+    return a->q + quant_row_offset(r, a->q_tile_stride) + j / QUANT_BLOCK * QUANT_TILE_ROWS;
+}
+
 /* code: of output o and input i of a block. */
 INLINE void linear_quantized(const struct linear_args *a, enum weight_format format,
                              int (*code)(const uint8_t *block, size_t o, size_t i))
@@ -101,13 +107,12 @@ INLINE void linear_quantized(const struct linear_args *a, enum weight_format for
             const uint16_t *scales = (const uint16_t *)at, *zeros = scales + PANEL_OUTPUTS;
             at += group_header_bytes(format);
             for (size_t j = k; j < k + a->group; j += QUANT_BLOCK, at += block_bytes) {
-                const int8_t *q = a->q + r * a->q_stride + j;
-                float q_scale = a->q_scale[r * a->q_block_stride + j / QUANT_BLOCK];
+                const struct quant_block *x = row_block(a, r, j);
                 for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
                     int dot = 0, zero = format == WEIGHT_UINT4 ? zeros[o] : 0;
                     for (size_t i = 0; i < QUANT_BLOCK; i++)
-                        dot += (code(at, o, i) - zero) * q[i];
-                    sum[o] = fmaf((float)dot, q_scale * f16_to_f32(scales[o]), sum[o]);
+                        dot += (code(at, o, i) - zero) * x->q[i];
+                    sum[o] = fmaf((float)dot, x->scale * f16_to_f32(scales[o]), sum[o]);
                 }
             }
         }
@@ -145,24 +150,23 @@ INLINE void linear_blocks(const struct linear_args *a, enum weight_format format
             const uint16_t *scales = (const uint16_t *)at, *minimums = scales + PANEL_OUTPUTS;
             at += group_header_bytes(format);
             for (size_t j = k; j < k + a->group; j += QUANT_BLOCK, at += block_bytes) {
-                const int8_t *q = a->q + r * a->q_stride + j;
-                size_t block = r * a->q_block_stride + j / QUANT_BLOCK;
+                const struct quant_block *x = row_block(a, r, j);
                 for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
                     int dots[2] = {0}; /* of 16 inputs each */
                     for (size_t i = 0; i < QUANT_BLOCK; i++)
                         dots[i / HALF_BLOCK] +=
                             (packed_code(format, at + header_bytes, o, i) - weight_code_offset(format)) *
-                            q[i];
+                            x->q[i];
                     float scale = f16_to_f32(scales[o]);
                     int dot = dots[0] + dots[1];
                     if (format == WEIGHT_K6)
                         dot = dots[0] * (int8_t)at[o] + dots[1] * (int8_t)at[PANEL_OUTPUTS + o];
                     if (weight_has_minimums(format))
                         scale *= (float)at[o];
-                    sum[o] = fmaf((float)dot, a->q_scale[block] * scale, sum[o]);
+                    sum[o] = fmaf((float)dot, x->scale * scale, sum[o]);
                     if (weight_has_minimums(format))
                         sum[o] = fmaf((0.0f - f16_to_f32(minimums[o])) * (float)at[PANEL_OUTPUTS + o],
-                                      a->q_total[block], sum[o]);
+                                      x->total, sum[o]);
                 }
             }
         }

@@ -10,10 +10,10 @@ static int round_to_even(float x)
     return (int)(f32_to_bits(x + ROUND_MAGIC) - ROUND_MAGIC_BITS);
 }
 
-void quantize_row_ref(const float *x, size_t n, const struct quantized_row *out)
+void quantize_row_ref(const float *x, size_t n, struct quant_block *out, size_t stride)
 {
     ASSERT(n % QUANT_BLOCK == 0);
-    for (size_t b = 0; b < n / QUANT_BLOCK; b++) {
+    for (size_t b = 0; b < n / QUANT_BLOCK; b++, out += stride) {
         const float *in = x + b * QUANT_BLOCK;
         uint32_t amax_bits = 0; /* as bits, so that a NaN is the greatest */
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
@@ -22,21 +22,18 @@ void quantize_row_ref(const float *x, size_t n, const struct quantized_row *out)
         }
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
-        out->sum[b] = out->low[b] = 0;
-        if (!finite || amax < QUANT_AMAX_MIN) {
-            out->scale[b] = out->total[b] = finite ? 0.0f : NAN;
-            memset(out->q + b * QUANT_BLOCK, 0, QUANT_BLOCK);
+        *out = (struct quant_block){.scale = finite ? 0.0f : NAN, .total = finite ? 0.0f : NAN};
+        if (!finite || amax < QUANT_AMAX_MIN)
             continue;
-        }
-        out->scale[b] = amax / 127.0f;
+        out->scale = amax / 127.0f;
         float inverse = 127.0f / amax;
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
             int code = round_to_even(in[i] * inverse);
-            out->q[b * QUANT_BLOCK + i] = (int8_t)code;
-            out->sum[b] += code;
-            out->low[b] += i < QUANT_BLOCK / 2 ? code : 0;
+            out->q[i] = (int8_t)code;
+            out->sum += code;
+            out->low += i < QUANT_BLOCK / 2 ? code : 0;
         }
-        out->total[b] = out->scale[b] * (float)out->sum[b];
+        out->total = out->scale * (float)out->sum;
     }
 }
 

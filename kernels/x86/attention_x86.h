@@ -18,13 +18,14 @@ static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t i
 }
 
 /* Few queries wait for memory, and blocks are too short and too scattered for the processor to see them
- * coming: they ask for the next block as they read this one. ahead: from this block's elements to the next
- * one's, modulo 2^64. */
+ * coming: they ask for the next block as they read this one, into the second-level cache, since two blocks
+ * and what is computed do not fit the first. ahead: from this block's elements to the next one's, modulo
+ * 2^64. */
 static inline __attribute__((always_inline)) void prefetch_kv(const void *kv, size_t index, size_t ahead,
                                                               const bool IS_F32)
 {
     _mm_prefetch((const char *)kv + (index + ahead) * (IS_F32 ? sizeof(float) : sizeof(uint16_t)),
-                 _MM_HINT_T0);
+                 _MM_HINT_T1);
 }
 
 /* Raw dot products of N queries with the tokens of a block. */

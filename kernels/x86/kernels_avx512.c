@@ -5,7 +5,14 @@
 
 #define KERNEL(name) name##_avx512
 #define HALVES       2
-enum { FLOAT_ROWS_MAX = 8, INT_ROWS_MAX = 6, INT_ROWS_WIDE = 6, BLOCK_ROWS_MAX = 6, QUERY_TILE = 8 };
+#define TILE_SIZES(TILE)                                                                                     \
+    TILE_CASE(TILE, 1)                                                                                       \
+    TILE_CASE(TILE, 2)                                                                                       \
+    TILE_CASE(TILE, 3)                                                                                       \
+    TILE_CASE(TILE, 4)                                                                                       \
+    TILE_CASE(TILE, 6)
+#define TILE_HALVES(ROWS) 2
+enum { ROWS_MAX = 6, K6_ROWS_MAX = 6, FLOAT_ROWS_MAX = 8, QUERY_TILE = 8 };
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"

@@ -1,9 +1,9 @@
 /* Linear kernels of the formats that GGUF's blocks have: int5, k4, k5 and k6; see rows_x86.h for how it is
- * included, behind linear_int_x86.h, with HALVES (of a panel that one tile covers) and BLOCK_ROWS_MAX (of a
- * tile) defined. dot_two of the instruction set adds two quads of unsigned codes of at most 6 bits, exactly.
+ * included, behind linear_int_x86.h, with K6_ROWS_MAX defined too, whose tiles take more registers. dot_two
+ * of the instruction set adds two quads of unsigned codes of at most 6 bits, exactly.
  */
 #include "kernels/kernel_table.h"
-#include "kernels/x86/linear_store_x86.h"
+#include "kernels/x86/linear_walk_x86.h"
 
 /* Codes of quads `pair` (low) and `pair` + 4 (high) of sixteen outputs, with their offset. */
 static inline __attribute__((always_inline)) void
@@ -32,17 +32,15 @@ unpack_pair(const uint8_t *codes, size_t half, int pair, const enum weight_forma
 
 /* The dot products of one block as f32: of codes less their offset. */
 static inline __attribute__((always_inline)) void
-block_dots(const struct linear_args *a, const uint8_t *codes, size_t row, size_t block, const int ROWS,
-           size_t first_half, const int N_HALVES, const enum weight_format FORMAT, vf dots[BLOCK_ROWS_MAX][2])
+block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, size_t first_half,
+           const int N_HALVES, const enum weight_format FORMAT, vf dots[ROWS_MAX][2])
 {
-    const int8_t *q = a->q + row * a->q_stride + block * QUANT_BLOCK;
-    const int32_t *q_sum = a->q_sum + row * a->q_block_stride + block;
-    vi acc[BLOCK_ROWS_MAX][2];
-#pragma GCC unroll 8
+    vi acc[ROWS_MAX][2];
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
         vi start = vi_zero();
-        if (FORMAT == WEIGHT_INT5)
-            start = vi_set1((uint32_t)(-INT5_OFFSET * q_sum[(size_t)r * a->q_block_stride]));
+        if (FORMAT == WEIGHT_INT5) /* times the codes' offset */
+            start = vi_sub(start, vi_shift_left(vi_set1((uint32_t)x[r].sum), 4));
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
             acc[r][h] = start;
@@ -53,16 +51,15 @@ block_dots(const struct linear_args *a, const uint8_t *codes, size_t row, size_t
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
             unpack_pair(codes, first_half + (size_t)h, pair, FORMAT, &low[h], &high[h]);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            vi x0 = load_quad(q + (size_t)r * a->q_stride + pair * 4);
-            vi x1 = load_quad(q + (size_t)r * a->q_stride + pair * 4 + HALF_BLOCK);
+            const int8_t *q = x[r].q + pair * 4;
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++)
-                acc[r][h] = dot_two(acc[r][h], low[h], x0, high[h], x1);
+                acc[r][h] = dot_two(acc[r][h], low[h], q, high[h], q + HALF_BLOCK);
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
@@ -71,30 +68,26 @@ block_dots(const struct linear_args *a, const uint8_t *codes, size_t row, size_t
 }
 
 /* Likewise of k6: each half of the block's inputs times its scale; all of it exact. */
-static inline __attribute__((always_inline)) void k6_dots(const struct linear_args *a,
-                                                          const uint8_t *block_at, size_t row, size_t block,
+static inline __attribute__((always_inline)) void k6_dots(const uint8_t *block, const struct quant_block *x,
                                                           const int ROWS, size_t first_half,
-                                                          const int N_HALVES, vf dots[BLOCK_ROWS_MAX][2])
+                                                          const int N_HALVES, vf dots[ROWS_MAX][2])
 {
-    const uint8_t *codes = block_at + BLOCK_SCALE_BYTES;
+    const uint8_t *codes = block + BLOCK_SCALE_BYTES;
 #pragma GCC unroll 2
     for (int part = 0; part < 2; part++) { /* of the inputs */
-        const int8_t *q = a->q + row * a->q_stride + block * QUANT_BLOCK + part * HALF_BLOCK;
-        const int32_t *q_sum = a->q_sum + row * a->q_block_stride + block;
-        const int32_t *q_low = a->q_low + row * a->q_block_stride + block;
-        vi acc[BLOCK_ROWS_MAX][2];
+        vi acc[ROWS_MAX][2];
         vf scale[2];
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
             scale[h] = vi_to_float(
-                vi_load_i8(block_at + part * PANEL_OUTPUTS + (first_half + (size_t)h) * HALF_OUTPUTS));
-#pragma GCC unroll 8
+                vi_load_i8(block + part * PANEL_OUTPUTS + (first_half + (size_t)h) * HALF_OUTPUTS));
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            size_t at = (size_t)r * a->q_block_stride;
-            vi start = vi_set1((uint32_t)(-K6_OFFSET * (part == 0 ? q_low[at] : q_sum[at] - q_low[at])));
+            vi low = vi_set1((uint32_t)x[r].low), sum = vi_set1((uint32_t)x[r].sum);
+            vi minus = part == 0 ? vi_sub(vi_zero(), low) : vi_sub(low, sum);
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++)
-                acc[r][h] = start;
+                acc[r][h] = vi_shift_left(minus, 5); /* times the codes' offset */
         }
 #pragma GCC unroll 2
         for (int pair = 0; pair < QUANT_QUADS / 2; pair += 2) {
@@ -104,16 +97,15 @@ static inline __attribute__((always_inline)) void k6_dots(const struct linear_ar
                 unpack_pair(codes, first_half + (size_t)h, pair, WEIGHT_K6, &w[0][0][h], &w[0][1][h]);
                 unpack_pair(codes, first_half + (size_t)h, pair + 1, WEIGHT_K6, &w[1][0][h], &w[1][1][h]);
             }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
-                vi x0 = load_quad(q + (size_t)r * a->q_stride + pair * 4);
-                vi x1 = load_quad(q + (size_t)r * a->q_stride + pair * 4 + 4);
+                const int8_t *q = x[r].q + part * HALF_BLOCK + pair * 4;
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++)
-                    acc[r][h] = dot_two(acc[r][h], w[0][part][h], x0, w[1][part][h], x1);
+                    acc[r][h] = dot_two(acc[r][h], w[0][part][h], q, w[1][part][h], q + 4);
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
@@ -124,19 +116,19 @@ static inline __attribute__((always_inline)) void k6_dots(const struct linear_ar
     }
 }
 
-static inline __attribute__((always_inline)) void block_tile(const struct linear_args *a, size_t row,
-                                                             const int ROWS, size_t first_half,
-                                                             const int N_HALVES,
-                                                             const enum weight_format FORMAT)
+static inline __attribute__((always_inline)) void
+block_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, size_t first_half,
+           const int N_HALVES, struct ahead *ahead, const enum weight_format FORMAT)
 {
     const bool HAS_MINIMUMS = FORMAT == WEIGHT_K4 || FORMAT == WEIGHT_K5;
     const size_t block_bytes = quant_block_bytes(FORMAT), header_bytes = group_header_bytes(FORMAT);
     const uint8_t *at = a->panel;
-    const float *q_scale = a->q_scale + row * a->q_block_stride;
-    const float *q_total = a->q_total + row * a->q_block_stride;
+    const struct quant_block *x = rows->blocks;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
-    vf sums[BLOCK_ROWS_MAX][2], scales[2], minimums[2] = {vf_zero(), vf_zero()};
-#pragma GCC unroll 8
+    vf sums[ROWS_MAX][2], scales[2], minimums[2] = {vf_zero(), vf_zero()};
+    if (ROWS >= AHEAD_ROWS_MIN)
+        prefetch_outputs(a, rows->first, rows->n, first_half, N_HALVES);
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
@@ -151,14 +143,15 @@ static inline __attribute__((always_inline)) void block_tile(const struct linear
                 minimums[h] = vf_sub(vf_zero(), vf_load_f16(header + PANEL_OUTPUTS));
         }
         at += header_bytes;
-        for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
-            vf dots[BLOCK_ROWS_MAX][2], scale[2], minimum[2];
+        for (size_t end = b + group_blocks; b < end; b++, at += block_bytes, x += QUANT_TILE_ROWS) {
+            vf dots[ROWS_MAX][2], scale[2], minimum[2];
             prefetch_weights(at, block_bytes + header_bytes);
+            if (ROWS >= AHEAD_ROWS_MIN)
+                prefetch_ahead(ahead);
             if (FORMAT == WEIGHT_K6)
-                k6_dots(a, at, row, b, ROWS, first_half, N_HALVES, dots);
+                k6_dots(at, x, ROWS, first_half, N_HALVES, dots);
             else
-                block_dots(a, at + block_header_bytes(FORMAT), row, b, ROWS, first_half, N_HALVES, FORMAT,
-                           dots);
+                block_dots(at + block_header_bytes(FORMAT), x, ROWS, first_half, N_HALVES, FORMAT, dots);
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
                 const uint8_t *header = at + (first_half + (size_t)h) * HALF_OUTPUTS;
@@ -168,44 +161,36 @@ static inline __attribute__((always_inline)) void block_tile(const struct linear
                     minimum[h] = vf_mul(minimums[h], vi_to_float(vi_load_u8(header + PANEL_OUTPUTS)));
                 }
             }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
-                vf row_scale = vf_set1(q_scale[(size_t)r * a->q_block_stride + b]);
+                vf row_scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
                     sums[r][h] = vf_fma(dots[r][h], vf_mul(row_scale, scale[h]), sums[r][h]);
                     if (HAS_MINIMUMS)
-                        sums[r][h] = vf_fma(minimum[h], vf_set1(q_total[(size_t)r * a->q_block_stride + b]),
-                                            sums[r][h]);
+                        sums[r][h] = vf_fma(minimum[h], vf_set1(x[r].total), sums[r][h]);
                 }
             }
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-        store_outputs(a, row + (size_t)r, first_half, N_HALVES, sums[r]);
+#pragma GCC unroll 12
+    for (size_t r = 0; r < (size_t)ROWS; r++) {
+        if (r < rows->n)
+            store_outputs(a, rows->first + r, first_half, N_HALVES, sums[r]);
+    }
 }
 
 static inline __attribute__((always_inline)) void linear_block(const struct linear_args *a,
                                                                const enum weight_format FORMAT)
 {
-    size_t row = 0;
-    for (size_t left = a->n_rows; left > 0; left = a->n_rows - row) {
-        if (left == 1) { /* one pass over the panel, whatever the width of the registers */
-            block_tile(a, row, 1, 0, 2, FORMAT);
-            row += 1;
-            continue;
+    const size_t MOST = FORMAT == WEIGHT_K6 ? K6_ROWS_MAX : ROWS_MAX;
+    struct ahead ahead = look_ahead(a, FORMAT, MOST);
+    for (size_t first = 0; first < a->n_rows;) {
+        struct rows rows = next_rows(a, first, MOST);
+        switch (tile_size(rows.n)) {
+            TILE_SIZES(block_tile)
         }
-        size_t rows = left >= BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : left >= 4 ? 4 : 2;
-        for (size_t half = 0; half < 2; half += HALVES) {
-            if (rows == BLOCK_ROWS_MAX)
-                block_tile(a, row, BLOCK_ROWS_MAX, half, HALVES, FORMAT);
-            else if (rows == 4)
-                block_tile(a, row, 4, half, HALVES, FORMAT);
-            else
-                block_tile(a, row, 2, half, HALVES, FORMAT);
-        }
-        row += rows;
+        first += rows.n;
     }
 }
 

@@ -1,29 +1,23 @@
-/* Linear kernels of the quantised formats; see rows_x86.h for how it is included, with HALVES (of a panel
- * that one tile covers) and INT_ROWS_MAX (of a tile) and INT_ROWS_WIDE (see int_tile_rows) defined, and the
- * dot product of the instruction set: a block's accumulator begins as dot_start, takes eight quads by
- * dot_step, and dot_finish gives the exact integers. The panel's offset codes are unsigned; q_sum corrects
- * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
- * dot_finish_zeros. */
+/* Linear kernels of the quantised formats; see rows_x86.h for how it is included, with ROWS_MAX (of a
+ * tile: as many as leave registers for unpacking), TILE_SIZES and TILE_HALVES (of a panel, that a tile of so
+ * many rows covers) defined, and the dot product of the instruction set: a block's accumulator begins as
+ * dot_start, takes eight quads by dot_step, and dot_finish gives the exact integers. The panel's offset codes
+ * are unsigned; q_sum corrects for the offset where the product needs it. Zero points are offsets of their
+ * own: dot_start_zeros and dot_finish_zeros. */
 #include "kernels/kernel_table.h"
-#include "kernels/x86/linear_store_x86.h"
+#include "kernels/x86/linear_walk_x86.h"
 
 enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
 
-static inline __attribute__((always_inline)) vi load_quad(const int8_t *q)
-{
-    uint32_t bytes;
-    memcpy(&bytes, q, sizeof bytes);
-    return vi_set1(bytes);
-}
-
 /* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their
  * order: one half, then the other. Many rows share what they load between the halves. */
-enum { INT8_ROWS_IN_ORDER_MAX = 4 };
+enum { INT8_ROWS_IN_ORDER_MAX = 2 };
 
 /* Halves [from, to) of one block of 32 inputs into acc. */
-static inline __attribute__((always_inline)) void
-int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, const int ROWS,
-            size_t first_half, const int FROM, const int TO, vi acc[INT_ROWS_WIDE][2])
+static inline __attribute__((always_inline)) void int8_halves(const uint8_t *block,
+                                                              const struct quant_block *x, const int ROWS,
+                                                              size_t first_half, const int FROM, const int TO,
+                                                              vi acc[ROWS_MAX][2])
 {
 #pragma GCC unroll 8
     for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
@@ -31,20 +25,19 @@ int8_halves(const struct linear_args *a, const uint8_t *block, const int8_t *q, 
 #pragma GCC unroll 2
         for (int h = FROM; h < TO; h++)
             w[h] = vi_load(block + (first_half + (size_t)h) * (INT8_BLOCK_BYTES / 2) + quad * QUAD_BYTES);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            vi x = load_quad(q + (size_t)r * a->q_stride + quad * 4);
 #pragma GCC unroll 2
             for (int h = FROM; h < TO; h++)
-                acc[r][h] = dot_step(acc[r][h], w[h], x, true);
+                acc[r][h] = dot_step(acc[r][h], w[h], x[r].q + quad * 4, true);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void int4_halves(const struct linear_args *a,
-                                                              const uint8_t *block, const int8_t *q,
-                                                              const int ROWS, size_t first_half,
-                                                              const int N_HALVES, vi acc[INT_ROWS_WIDE][2])
+static inline __attribute__((always_inline)) void int4_halves(const uint8_t *block,
+                                                              const struct quant_block *x, const int ROWS,
+                                                              size_t first_half, const int N_HALVES,
+                                                              vi acc[ROWS_MAX][2])
 {
     const vi nibble = vi_set1(0x0f0f0f0fu);
 #pragma GCC unroll 4
@@ -56,51 +49,48 @@ static inline __attribute__((always_inline)) void int4_halves(const struct linea
             low[h] = vi_and(both, nibble);
             high[h] = vi_and(vi_shift_right(both, 4), nibble);
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            vi x0 = load_quad(q + (size_t)r * a->q_stride + pair * 4);
-            vi x1 = load_quad(q + (size_t)r * a->q_stride + pair * 4 + QUANT_BLOCK / 2);
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
-                acc[r][h] = dot_step(acc[r][h], low[h], x0, false);
-                acc[r][h] = dot_step(acc[r][h], high[h], x1, false);
+                acc[r][h] = dot_step(acc[r][h], low[h], x[r].q + pair * 4, false);
+                acc[r][h] = dot_step(acc[r][h], high[h], x[r].q + pair * 4 + HALF_BLOCK, false);
             }
         }
     }
 }
 
 /* One block of 32 inputs into acc. */
-static inline __attribute__((always_inline)) void int_block(const struct linear_args *a, const uint8_t *block,
-                                                            const int8_t *q, const int ROWS,
-                                                            size_t first_half, const int N_HALVES,
-                                                            const bool IS_INT8, vi acc[INT_ROWS_WIDE][2])
+static inline __attribute__((always_inline)) void int_block(const uint8_t *block, const struct quant_block *x,
+                                                            const int ROWS, size_t first_half,
+                                                            const int N_HALVES, const bool IS_INT8,
+                                                            vi acc[ROWS_MAX][2])
 {
     if (!IS_INT8) {
-        int4_halves(a, block, q, ROWS, first_half, N_HALVES, acc);
+        int4_halves(block, x, ROWS, first_half, N_HALVES, acc);
     } else if (ROWS <= INT8_ROWS_IN_ORDER_MAX && N_HALVES == 2) {
-        int8_halves(a, block, q, ROWS, first_half, 0, 1, acc);
-        int8_halves(a, block, q, ROWS, first_half, 1, 2, acc);
+        int8_halves(block, x, ROWS, first_half, 0, 1, acc);
+        int8_halves(block, x, ROWS, first_half, 1, 2, acc);
     } else {
-        int8_halves(a, block, q, ROWS, first_half, 0, N_HALVES, acc);
+        int8_halves(block, x, ROWS, first_half, 0, N_HALVES, acc);
     }
 }
 
-static inline __attribute__((always_inline)) void int_tile(const struct linear_args *a, size_t row,
-                                                           const int ROWS, size_t first_half,
-                                                           const int N_HALVES,
-                                                           const enum weight_format FORMAT)
+static inline __attribute__((always_inline)) void
+int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, size_t first_half,
+         const int N_HALVES, struct ahead *ahead, const enum weight_format FORMAT)
 {
     const bool IS_INT8 = FORMAT == WEIGHT_INT8, HAS_ZEROS = FORMAT == WEIGHT_UINT4;
     const size_t block_bytes = IS_INT8 ? INT8_BLOCK_BYTES : INT4_BLOCK_BYTES;
     const size_t header_bytes = PANEL_SCALE_BYTES + (HAS_ZEROS ? PANEL_ZERO_BYTES : 0);
     const uint8_t *at = a->panel;
-    const int8_t *q = a->q + row * a->q_stride;
-    const float *q_scale = a->q_scale + row * a->q_block_stride;
-    const int32_t *q_sum = a->q_sum + row * a->q_block_stride;
+    const struct quant_block *x = rows->blocks;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
-    vf sums[INT_ROWS_WIDE][2], scales[2];
+    vf sums[ROWS_MAX][2], scales[2];
     vi zeros[2] = {vi_zero(), vi_zero()};
-#pragma GCC unroll 8
+    if (ROWS >= AHEAD_ROWS_MIN)
+        prefetch_outputs(a, rows->first, rows->n, first_half, N_HALVES);
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
@@ -115,67 +105,51 @@ static inline __attribute__((always_inline)) void int_tile(const struct linear_a
                 zeros[h] = vi_load_u16(header + PANEL_OUTPUTS);
         }
         at += header_bytes;
-        for (size_t end = b + group_blocks; b < end; b++, at += block_bytes) {
-            vi acc[INT_ROWS_WIDE][2];
-            prefetch_weights(at, block_bytes + header_bytes);
-#pragma GCC unroll 8
+        for (size_t end = b + group_blocks; b < end; b++, at += block_bytes, x += QUANT_TILE_ROWS) {
+            vi acc[ROWS_MAX][2];
+            /* Lines of int8 stream quicker unasked, where they stand in the second-level cache. */
+            if (!IS_INT8 || ROWS < AHEAD_ROWS_MIN)
+                prefetch_weights(at, block_bytes + header_bytes);
+            if (ROWS >= AHEAD_ROWS_MIN)
+                prefetch_ahead(ahead);
+#pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
-                for (int h = 0; h < N_HALVES; h++) {
-                    int32_t row_sum = q_sum[(size_t)r * a->q_block_stride + b];
-                    acc[r][h] = HAS_ZEROS ? dot_start_zeros(row_sum, zeros[h]) : dot_start(row_sum, IS_INT8);
-                }
+                for (int h = 0; h < N_HALVES; h++)
+                    acc[r][h] =
+                        HAS_ZEROS ? dot_start_zeros(x[r].sum, zeros[h]) : dot_start(x[r].sum, IS_INT8);
             }
-            int_block(a, at, q + b * QUANT_BLOCK, ROWS, first_half, N_HALVES, IS_INT8, acc);
-#pragma GCC unroll 8
+            int_block(at, x, ROWS, first_half, N_HALVES, IS_INT8, acc);
+#pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
-                vf scale = vf_set1(q_scale[(size_t)r * a->q_block_stride + b]);
+                vf scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
-                    int32_t row_sum = q_sum[(size_t)r * a->q_block_stride + b];
-                    vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], row_sum, zeros[h])
-                                       : dot_finish(acc[r][h], row_sum, IS_INT8);
+                    vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], x[r].sum, zeros[h])
+                                       : dot_finish(acc[r][h], x[r].sum, IS_INT8);
                     sums[r][h] = vf_fma(vi_to_float(dot), vf_mul(scale, scales[h]), sums[r][h]);
                 }
             }
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-        store_outputs(a, row + (size_t)r, first_half, N_HALVES, sums[r]);
-}
-
-/* Rows of the next tile, of those that are left. Unpacking nibbles takes registers, of which tiles of
- * INT_ROWS_WIDE leave none: int4 has them only where another pass over the panel would cost more. */
-static inline size_t int_tile_rows(size_t left, const bool IS_INT8)
-{
-    if (left == INT_ROWS_WIDE || (IS_INT8 && left > INT_ROWS_WIDE))
-        return INT_ROWS_WIDE;
-    if (!IS_INT8 && left >= INT_ROWS_MAX)
-        return INT_ROWS_MAX;
-    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+#pragma GCC unroll 12
+    for (size_t r = 0; r < (size_t)ROWS; r++) {
+        if (r < rows->n)
+            store_outputs(a, rows->first + r, first_half, N_HALVES, sums[r]);
+    }
 }
 
 static inline __attribute__((always_inline)) void linear_int(const struct linear_args *a,
                                                              const enum weight_format FORMAT)
 {
-    const bool IS_INT8 = FORMAT == WEIGHT_INT8;
-    for (size_t row = 0, rows; row < a->n_rows; row += rows) {
-        rows = int_tile_rows(a->n_rows - row, IS_INT8);
-        if (rows == 1) { /* one pass over the panel, whatever the width of the registers */
-            int_tile(a, row, 1, 0, 2, FORMAT);
-            continue;
+    const size_t MOST = ROWS_MAX;
+    struct ahead ahead = look_ahead(a, FORMAT, MOST);
+    for (size_t first = 0; first < a->n_rows;) {
+        struct rows rows = next_rows(a, first, MOST);
+        switch (tile_size(rows.n)) {
+            TILE_SIZES(int_tile)
         }
-        for (size_t half = 0; half < 2; half += HALVES) {
-            if (rows == INT_ROWS_WIDE)
-                int_tile(a, row, INT_ROWS_WIDE, half, HALVES, FORMAT);
-            else if (rows == INT_ROWS_MAX && !IS_INT8)
-                int_tile(a, row, INT_ROWS_MAX, half, HALVES, FORMAT);
-            else if (rows == 4)
-                int_tile(a, row, 4, half, HALVES, FORMAT);
-            else
-                int_tile(a, row, 2, half, HALVES, FORMAT);
-        }
+        first += rows.n;
     }
 }
 

@@ -2,15 +2,20 @@
 #pragma once
 
 #include "kernels/kernel_types.h"
+#include "kernels/packed.h"
 
-/* Weights are asked for this far ahead: with several rows a tile works too long on one cache line for the
- * processor to look ahead by itself. Past the panel lies the next one; past the last one it does no harm. */
-enum { PREFETCH_BYTES = 2048 };
+enum {
+    /* Weights are asked for this far ahead: with several rows a tile works too long on one cache line for the
+     * processor to look ahead by itself. Past the panel lies the next one; past the last one it does no
+     * harm. */
+    PREFETCH_BYTES = 2048,
+    CACHE_LINE_BYTES = 64,
+};
 
 static inline __attribute__((always_inline)) void prefetch_weights(const uint8_t *at, size_t n_bytes)
 {
 #pragma GCC unroll 20
-    for (size_t i = 0; i < n_bytes; i += 64)
+    for (size_t i = 0; i < n_bytes; i += CACHE_LINE_BYTES)
         _mm_prefetch((const char *)at + PREFETCH_BYTES + i, _MM_HINT_T0);
 }
 

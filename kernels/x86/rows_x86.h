@@ -3,22 +3,18 @@
 #include "kernels/kernel_table.h"
 #include "kernels/x86/math_x86.h"
 
-void KERNEL(quantize_row)(const float *x, size_t n, const struct quantized_row *out)
+void KERNEL(quantize_row)(const float *x, size_t n, struct quant_block *out, size_t stride)
 {
-    int8_t *q = out->q;
     const vf magic = vf_set1(ROUND_MAGIC);
     const vi magic_bits = vi_set1(ROUND_MAGIC_BITS), no_sign = vi_set1(0x7fffffffu);
-    for (size_t b = 0; b < n / QUANT_BLOCK; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
+    for (size_t b = 0; b < n / QUANT_BLOCK; b++, x += QUANT_BLOCK, out += stride) {
         vf x0 = vf_load(x), x1 = vf_load(x + LANES);
         uint32_t amax_bits =
             vi_reduce_max_u32(vi_max_u32(vi_and(vi_bits(x0), no_sign), vi_and(vi_bits(x1), no_sign)));
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
         if (!finite || amax < QUANT_AMAX_MIN) {
-            out->scale[b] = out->total[b] = finite ? 0.0f : NAN;
-            out->sum[b] = out->low[b] = 0;
-            vi_store_bytes(q, vi_zero());
-            vi_store_bytes(q + LANES, vi_zero());
+            *out = (struct quant_block){.scale = finite ? 0.0f : NAN, .total = finite ? 0.0f : NAN};
             continue;
         }
         float scale = amax / 127.0f;
@@ -26,12 +22,12 @@ void KERNEL(quantize_row)(const float *x, size_t n, const struct quantized_row *
         vi q0 = vi_sub(vi_bits(vf_add(vf_mul(x0, inverse), magic)), magic_bits);
         vi q1 = vi_sub(vi_bits(vf_add(vf_mul(x1, inverse), magic)), magic_bits);
         int32_t low = vi_reduce_add(q0), sum = low + vi_reduce_add(q1);
-        out->scale[b] = scale;
-        out->sum[b] = sum;
-        out->low[b] = low;
-        out->total[b] = scale * (float)sum;
-        vi_store_bytes(q, q0);
-        vi_store_bytes(q + LANES, q1);
+        vi_store_bytes(out->q, q0);
+        vi_store_bytes(out->q + LANES, q1);
+        out->scale = scale;
+        out->sum = sum;
+        out->low = low;
+        out->total = scale * (float)sum;
     }
 }
 

@@ -314,6 +314,14 @@ static inline float fma_of(float a, float b, float c)
 
 /* ---- Integer dot products: linear_int_x86.h says how they are called ---- */
 
+/* Four codes in every lane. */
+static inline vi vi_set1_quad(const int8_t *x)
+{
+    int32_t bytes;
+    __builtin_memcpy(&bytes, x, sizeof bytes);
+    __m256i eight = _mm256_set1_epi32(bytes);
+    return (vi){eight, eight};
+}
 static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_int8)
 {
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
@@ -330,8 +338,9 @@ static inline vi dot_start(int32_t q_sum, int is_int8)
     (void)q_sum, (void)is_int8;
     return vi_zero();
 }
-static inline vi dot_step(vi acc, vi w, vi x, int is_int8)
+static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
+    vi x = vi_set1_quad(from);
     return (vi){dot_step_eight(acc.a, w.a, x.a, is_int8), dot_step_eight(acc.b, w.b, x.b, is_int8)};
 }
 static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
@@ -348,8 +357,9 @@ static inline __m256i dot_two_eight(__m256i acc, __m256i w0, __m256i x0, __m256i
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 /* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
-static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t *from1)
 {
+    vi x0 = vi_set1_quad(from0), x1 = vi_set1_quad(from1);
     return (vi){dot_two_eight(acc.a, w0.a, x0.a, w1.a, x1.a), dot_two_eight(acc.b, w0.b, x0.b, w1.b, x1.b)};
 }
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)

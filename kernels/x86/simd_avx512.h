@@ -262,24 +262,35 @@ static inline float fma_of(float a, float b, float c)
 
 /* ---- Integer dot products: linear_int_x86.h says how they are called ---- */
 
+/* Four codes in every lane. */
+static inline vi vi_set1_quad(const int8_t *x)
+{
+    int32_t bytes;
+    __builtin_memcpy(&bytes, x, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+
 #if defined(__AVX512VNNI__)
 static inline vi dot_start(int32_t q_sum, int is_int8)
 {
-    return vi_set1((uint32_t)(-(is_int8 ? 128 : 8) * q_sum));
+    vi sum = _mm512_slli_epi32(_mm512_set1_epi32(q_sum), is_int8 ? 7 : 3); /* times the codes' offset */
+    return _mm512_sub_epi32(_mm512_setzero_si512(), sum);
 }
-static inline vi dot_step(vi acc, vi w, vi x, int is_int8)
+/* The compiler would load the four codes by an instruction of their own. */
+static inline vi dot_step(vi acc, vi w, const int8_t *x, int is_int8)
 {
     (void)is_int8;
-    return _mm512_dpbusd_epi32(acc, w, x);
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int8_t(*)[4])x));
+    return acc;
 }
 static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
 {
     (void)q_sum, (void)is_int8;
     return acc;
 }
-static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)
 {
-    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc, w0, x0), w1, x1);
+    return dot_step(dot_step(acc, w0, x0, 0), w1, x1, 0);
 }
 /* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
@@ -297,8 +308,9 @@ static inline vi dot_start(int32_t q_sum, int is_int8)
     (void)q_sum, (void)is_int8;
     return vi_zero();
 }
-static inline vi dot_step(vi acc, vi w, vi x, int is_int8)
+static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
+    vi x = vi_set1_quad(from);
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
         return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x));
     /* |code| times sign(code) x: at most 2 * 128 * 127 = 32512; an unsigned w would reach twice that and
@@ -316,9 +328,10 @@ static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
     return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(8 * q_sum));
 }
 /* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
-static inline vi dot_two(vi acc, vi w0, vi x0, vi w1, vi x1)
+static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)
 {
-    __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w0, x0), _mm512_maddubs_epi16(w1, x1));
+    __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w0, vi_set1_quad(x0)),
+                                     _mm512_maddubs_epi16(w1, vi_set1_quad(x1)));
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)

@@ -47,25 +47,19 @@ void fill_quantized_panel(struct rng *rng, enum weight_format format, struct gua
     }
 }
 
-static void fill_codes(struct rng *rng, const struct linear_args *args, const struct quantized_row *rows)
+static void fill_codes(struct rng *rng, struct guarded *blocks)
 {
     bool extreme = rng_below(rng, 4) == 0;
-    size_t blocks = args->n_in / QUANT_BLOCK;
-    for (size_t r = 0; r < args->n_rows; r++) {
-        for (size_t b = 0; b < blocks; b++) {
-            int32_t total = 0, low = 0;
-            size_t at = r * args->q_block_stride + b;
-            for (size_t i = 0; i < QUANT_BLOCK; i++) {
-                int code = extreme ? (rng_below(rng, 2) ? 127 : -127) : (int)rng_below(rng, 255) - 127;
-                rows->q[r * args->q_stride + b * QUANT_BLOCK + i] = (int8_t)code;
-                total += code;
-                low += i < HALF_BLOCK ? code : 0;
-            }
-            rows->sum[at] = total;
-            rows->low[at] = low;
-            rows->scale[at] = rng_uniform(rng) * 0.1f;
-            rows->total[at] = rows->scale[at] * (float)total;
+    struct quant_block *end = (struct quant_block *)(blocks->data + blocks->size_bytes);
+    for (struct quant_block *block = (struct quant_block *)blocks->data; block < end; block++) {
+        *block = (struct quant_block){.scale = rng_uniform(rng) * 0.1f};
+        for (size_t i = 0; i < QUANT_BLOCK; i++) {
+            int code = extreme ? (rng_below(rng, 2) ? 127 : -127) : (int)rng_below(rng, 255) - 127;
+            block->q[i] = (int8_t)code;
+            block->sum += code;
+            block->low += i < HALF_BLOCK ? code : 0;
         }
+        block->total = block->scale * (float)block->sum;
     }
 }
 
@@ -88,23 +82,19 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     args.n_in = quantized ? args.group * rng_between(rng, 1, 5) : rng_between(rng, 1, 150);
     args.n_out = rng_below(rng, 2) ? PANEL_OUTPUTS : rng_between(rng, 1, PANEL_OUTPUTS);
     args.x_stride = args.n_in + rng_below(rng, 3);
-    args.q_stride = args.n_in + rng_below(rng, 3);
-    args.q_block_stride = args.n_in / QUANT_BLOCK + rng_below(rng, 3);
+    args.q_tile_stride = args.n_in / QUANT_BLOCK * QUANT_TILE_ROWS + rng_below(rng, 3);
     args.out_stride = args.n_out + rng_below(rng, 3);
     struct guarded panel = guarded_alloc(panel_bytes(format, args.n_in, args.group));
     struct guarded x = guarded_alloc(((args.n_rows - 1) * args.x_stride + args.n_in) * 4);
-    struct guarded q = guarded_alloc((args.n_rows - 1) * args.q_stride + args.n_in);
-    size_t n_blocks = (args.n_rows - 1) * args.q_block_stride + args.n_in / QUANT_BLOCK;
-    struct guarded scale = guarded_alloc(n_blocks * 4), sum = guarded_alloc(n_blocks * 4);
-    struct guarded low = guarded_alloc(n_blocks * 4), total = guarded_alloc(n_blocks * 4);
+    size_t n_blocks =
+        (args.n_rows - 1) / QUANT_TILE_ROWS * args.q_tile_stride + args.n_in / QUANT_BLOCK * QUANT_TILE_ROWS;
+    struct guarded blocks = guarded_alloc(n_blocks * sizeof(struct quant_block));
     struct guarded bias = guarded_alloc(PANEL_OUTPUTS * 4), factor = guarded_alloc(PANEL_OUTPUTS * 4);
     size_t out_bytes = ((args.n_rows - 1) * args.out_stride + args.n_out) * 4;
     struct guarded want = guarded_alloc(out_bytes), got = guarded_alloc(out_bytes);
     if (quantized) {
         fill_quantized_panel(rng, format, &panel, args.group);
-        fill_codes(rng, &args,
-                   &(struct quantized_row){(int8_t *)q.data, (float *)scale.data, (int32_t *)sum.data,
-                                           (int32_t *)low.data, (float *)total.data});
+        fill_codes(rng, &blocks);
     } else {
         fill_float_panel(rng, id, &panel, PANEL_OUTPUTS * args.n_in);
         fill_normal(rng, (float *)x.data, x.size_bytes / 4);
@@ -114,11 +104,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     args.scale = !quantized && rng_below(rng, 2) ? (const float *)factor.data : NULL;
     args.panel = panel.data;
     args.x = (const float *)x.data;
-    args.q = (const int8_t *)q.data;
-    args.q_scale = (const float *)scale.data;
-    args.q_sum = (const int32_t *)sum.data;
-    args.q_low = (const int32_t *)low.data;
-    args.q_total = (const float *)total.data;
+    args.q = (const struct quant_block *)blocks.data;
     args.bias = rng_below(rng, 2) ? (const float *)bias.data : NULL;
     args.out = (float *)want.data;
     ((linear_fn *)reference)(&args);
@@ -128,8 +114,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
     snprintf(what, sizeof what, "%zu rows, %zu inputs, group %zu, %zu outputs", args.n_rows, args.n_in,
              args.group, args.n_out);
     bool same = compare_outputs(&want, &got, what, failure);
-    guarded_free(&panel), guarded_free(&x), guarded_free(&q), guarded_free(&scale), guarded_free(&sum);
-    guarded_free(&low), guarded_free(&total);
+    guarded_free(&panel), guarded_free(&x), guarded_free(&blocks);
     guarded_free(&bias), guarded_free(&factor), guarded_free(&want), guarded_free(&got);
     return same;
 }
@@ -164,26 +149,16 @@ bool check_quantize_row_fn(enum kernel_id id, generic_fn *reference, generic_fn 
             break;
         }
     }
-    struct guarded q[2], blocks_of[4][2];
-    static const char *const names[4] = {"scales", "sums", "sums of 16", "totals"};
-    bool same = true;
+    size_t stride = rng_between(rng, 1, QUANT_TILE_ROWS);
+    size_t bytes = ((blocks - 1) * stride + 1) * sizeof(struct quant_block);
+    struct guarded out[2] = {guarded_alloc(bytes), guarded_alloc(bytes)};
     for (int i = 0; i < 2; i++) {
-        q[i] = guarded_alloc(n);
-        for (int k = 0; k < 4; k++)
-            blocks_of[k][i] = guarded_alloc(blocks * 4);
-        struct quantized_row row = {(int8_t *)q[i].data, (float *)blocks_of[0][i].data,
-                                    (int32_t *)blocks_of[1][i].data, (int32_t *)blocks_of[2][i].data,
-                                    (float *)blocks_of[3][i].data};
-        ((quantize_row_fn *)(i == 0 ? reference : variant))(values, n, &row);
+        memset(out[i].data, 0x5a, bytes); /* what stands between a row's blocks is not touched */
+        ((quantize_row_fn *)(i == 0 ? reference : variant))(values, n, (struct quant_block *)out[i].data,
+                                                            stride);
     }
-    same = compare_outputs(&q[0], &q[1], "codes", failure);
-    for (int k = 0; k < 4; k++)
-        same = same && compare_outputs(&blocks_of[k][0], &blocks_of[k][1], names[k], failure);
-    for (int i = 0; i < 2; i++) {
-        guarded_free(&q[i]);
-        for (int k = 0; k < 4; k++)
-            guarded_free(&blocks_of[k][i]);
-    }
+    bool same = compare_outputs(&out[0], &out[1], "blocks", failure);
+    guarded_free(&out[0]), guarded_free(&out[1]);
     guarded_free(&x);
     return same;
 }

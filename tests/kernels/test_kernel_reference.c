@@ -170,23 +170,25 @@ static void test_quantize_row(void **state)
 {
     (void)state;
     struct rng rng = rng_make(2);
-    float x[INPUTS], scale[INPUTS / QUANT_BLOCK], row_total[INPUTS / QUANT_BLOCK];
-    int8_t q[INPUTS];
-    int32_t sum[INPUTS / QUANT_BLOCK], low[INPUTS / QUANT_BLOCK];
+    float x[INPUTS];
+    struct quant_block blocks[INPUTS / QUANT_BLOCK];
     for (size_t i = 0; i < INPUTS; i++)
         x[i] = rng_normal(&rng);
-    quantize_row_ref(x, INPUTS, &(struct quantized_row){q, scale, sum, low, row_total});
+    quantize_row_ref(x, INPUTS, blocks, 1);
     for (size_t b = 0; b < INPUTS / QUANT_BLOCK; b++) {
+        const struct quant_block *block = &blocks[b];
         int32_t total = 0, first_half = 0, largest = 0;
-        for (size_t i = b * QUANT_BLOCK; i < (b + 1) * QUANT_BLOCK; i++) {
-            assert_near((double)q[i] * (double)scale[b], (double)x[i], 0.5001 * (double)scale[b]);
-            total += q[i];
-            first_half += i % QUANT_BLOCK < HALF_BLOCK ? q[i] : 0;
-            largest = abs(q[i]) > largest ? abs(q[i]) : largest;
+        for (size_t i = 0; i < QUANT_BLOCK; i++) {
+            int q = block->q[i];
+            assert_near((double)q * (double)block->scale, (double)x[b * QUANT_BLOCK + i],
+                        0.5001 * (double)block->scale);
+            total += q;
+            first_half += i < HALF_BLOCK ? q : 0;
+            largest = abs(q) > largest ? abs(q) : largest;
         }
-        assert_int_equal(total, sum[b]);
-        assert_int_equal(first_half, low[b]);
-        assert_true(row_total[b] == scale[b] * (float)sum[b]);
+        assert_int_equal(total, block->sum);
+        assert_int_equal(first_half, block->low);
+        assert_true(block->total == block->scale * (float)block->sum);
         assert_int_equal(largest, 127);
     }
 }
