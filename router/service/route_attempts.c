@@ -75,6 +75,8 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
     err_t e = upstream->is_local ? route_local_start(attempt) : route_provider_start(attempt);
     if (e.code != ERR_OK)
         take_back(attempt, e);
+    else
+        stream->n_unsettled++;
     return e;
 }
 
@@ -516,8 +518,7 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     attempt->is_live = false;
     stream->n_live--;
     upstream_called(&stream->service->upstreams, attempt->upstream->state, &report, now_of(stream));
-    if (attempt->cost > 0)
-        metric_add(&attempt->upstream->state->counts->spent[0], (uint64_t)attempt->cost);
+    route_count_spent(attempt);
     if (attempt->is_dropped || stream->phase == STREAM_ENDED)
         return;
     if (end->error.code != ERR_OK) {

@@ -93,17 +93,23 @@ static json_t *decision_of(const struct route_snapshot *snapshot, const struct p
     return out;
 }
 
-/* Would it be asked, and does it know its labels' tokens by now? */
-static json_t *classifier_of(const struct route_snapshot *snapshot, const struct request *request,
-                             const struct route_question *question)
+/* Would it be asked, and can it be: does an engine know its labels' tokens by now, is a provider up? */
+static json_t *classifier_of(struct route_service *service, const struct route_snapshot *snapshot,
+                             const struct request *request, const struct route_question *question)
 {
-    if (snapshot->classifier == NULL)
+    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
+    if (config->model == NULL)
         return json_null();
+    bool is_ready = config->provider ? !service->is_offline &&
+                                           upstream_breaker(&service->upstreams, snapshot->classifies.state,
+                                                            clock_now_ns(service->clock)) != BREAKER_OPEN
+                                     : classifier_is_ready(snapshot->classifier);
     json_t *out = json_object();
-    set_text(out, "model", snapshot_config(snapshot)->classifier.model);
-    set(out, "ready", json_boolean(classifier_is_ready(snapshot->classifier)));
-    set(out, "asked",
-        json_boolean(request->prompt_kind != PROMPT_TOKEN_IDS && route_classify_matters(snapshot, question)));
+    bool may_be = config->provider ? question->json && !question->decision.local_only && !service->is_offline
+                                   : request->prompt_kind != PROMPT_TOKEN_IDS;
+    set_text(out, "model", config->model);
+    set(out, "ready", json_boolean(is_ready));
+    set(out, "asked", json_boolean(may_be && route_classify_matters(snapshot, question)));
     return out;
 }
 
@@ -123,7 +129,7 @@ static err_t explain(struct route_service *service, struct route_snapshot *snaps
         json_t *root = json_object();
         set(root, "decision", decision_of(snapshot, &question.decision));
         set(root, "signals", signals_of(&question));
-        set(root, "classifier", classifier_of(snapshot, request, &question));
+        set(root, "classifier", classifier_of(service, snapshot, request, &question));
         set(root, "tiers", tiers_of(snapshot, &question));
         set(root, "trace", json_stringn(trace.data ? trace.data : "", trace.size));
         set_text(root, "policy", snapshot_config(snapshot)->policy_id);

@@ -68,7 +68,7 @@ enum {
     X(calls, ONE, ONE, "bantam:router_calls_total", "Calls that were begun, retries and hedges included.")   \
     X(answers, ONE, ONE, "bantam:router_answers_total", "Requests that this model answered.")                \
     X(spent, ONE, NANO, "bantam:router_spent_dollars_total",                                                 \
-      "What its calls cost, failed and cancelled ones included.")
+      "What its calls cost, failed and cancelled ones included; an estimate where nobody told.")
 
 #define ROUTE_LATENCY_ROWS(X)                                                                                \
     X(first_token, FIRST_TOKEN, NANO, "bantam:router_first_token_seconds",                                   \
