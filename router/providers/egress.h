@@ -57,6 +57,7 @@ struct egress_handler {
 /* Everything is copied but the handler, which must live until its end. 0 = without limit. */
 struct egress_call {
     const char *url;            /* http: or https: */
+    const char *ca_file;        /* certificates to trust, PEM; NULL = those of the options */
     const char *const *headers; /* [n_headers], "name: value"; Content-Type is JSON without saying */
     size_t n_headers;
     const char *body; /* POST */

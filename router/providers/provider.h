@@ -28,6 +28,7 @@ struct provider {
     const char *name; /* ours: in logs, metrics and the ledger */
     enum provider_kind kind;
     const char *url;            /* "https://api.openai.com/v1", without the slash at the end */
+    const char *ca_file;        /* whose certificates are trusted instead of the system's; NULL = those */
     const char *key;            /* a secret: in no message and no log; NULL = none */
     const char *const *headers; /* [n_headers] more, "name: value" */
     size_t n_headers;
