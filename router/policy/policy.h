@@ -70,6 +70,9 @@ void policy_free(struct policy *policy); /* NULL is fine */
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n);
 bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier);
 
+/* What a first token may take before requests overflow; -1 = the policy does not say. */
+int64_t policy_ttft_over_ms(const struct policy *policy);
+
 /* Everything a decision rests on. */
 struct policy_input {
     const struct request_signals *signals;

@@ -280,6 +280,11 @@ void policy_free(struct policy *policy)
     mem_free(policy);
 }
 
+int64_t policy_ttft_over_ms(const struct policy *policy)
+{
+    return policy->has_overflow ? policy->ttft_over_ms : -1;
+}
+
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n)
 {
     *n = policy->n_tiers;

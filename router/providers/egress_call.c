@@ -12,7 +12,7 @@
 enum {
     ANSWER_HEAD_BYTES_MAX = 256 << 10, /* of all headers of an answer */
     RECEIVE_BUFFER_BYTES = 16 << 10,
-    HEADER_VALUE_BYTES_MAX = 127, /* of those that are read */
+    HEADER_VALUE_BYTES_MAX = EGRESS_NAME_BYTES_MAX, /* of those that are read */
 };
 #define NS_PER_MS INT64_C(1000000)
 
@@ -68,6 +68,10 @@ static void take_header(struct egress_head *head, const char *line, size_t size)
     else if (header_is(line, size, "retry-after", value) && head->retry_after_ms == 0 &&
              provider_retry_after_ms(value, now_s) >= 0)
         head->retry_after_ms = provider_retry_after_ms(value, now_s);
+    else if (header_is(line, size, "x-bantam-provider", value))
+        memcpy(head->answered_provider, value, sizeof value);
+    else if (header_is(line, size, "x-bantam-answered-by", value))
+        memcpy(head->answered_by, value, sizeof value);
     else if (header_is(line, size, "x-should-retry", value))
         head->should_not_retry = strcasecmp(value, "false") == 0;
     else if (header_is(line, size, "x-ratelimit-remaining-requests", value) ||

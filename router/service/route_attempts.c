@@ -300,9 +300,22 @@ static void set_source(struct stream *stream, const struct route_attempt *attemp
         snprintf(stream->fingerprint, sizeof stream->fingerprint, "%s", view.info.fingerprint);
 }
 
+/* A stream begins for its reader. */
+static void count_slo(const struct stream *stream)
+{
+    int64_t most_ms = policy_ttft_over_ms(config_of(stream)->policy);
+    if (most_ms < 0 || stream->wants_whole || stream->is_shadow)
+        return;
+    bool is_over = now_of(stream) - stream->submitted_ns > most_ms * ROUTE_NS_PER_MS;
+    metric_add(&route_metrics_counts(stream->service->route_metrics)
+                    ->slo[is_over ? ROUTE_SLO_OVER : ROUTE_SLO_WITHIN],
+               1);
+}
+
 static void commit(struct stream *stream)
 {
     stream->phase = STREAM_COMMITTED;
+    count_slo(stream);
     stream_show_locked(stream);
 }
 

@@ -284,6 +284,16 @@ static json_t *rollout_of(const struct route_snapshot *snapshot)
     return out;
 }
 
+/* How soon streams are to begin, and how many did. */
+static json_t *slo_of(const struct route_counts *counts, const struct route_snapshot *snapshot)
+{
+    static const char *const OUTCOMES[] = {"within", "over"};
+    int64_t ttft_ms = policy_ttft_over_ms(snapshot_config(snapshot)->policy);
+    json_t *out = counts_of(counts->slo, OUTCOMES, ROUTE_SLO_COUNTS);
+    set(out, "ttft_ms", ttft_ms < 0 ? json_null() : json_integer(ttft_ms));
+    return out;
+}
+
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
@@ -309,6 +319,7 @@ err_t route_service_state(struct route_service *service, struct buffer *out)
     set_upstreams(root, service, snapshot);
     set(root, "shadows", counts_of(counts->shadows, SHADOW, ROUTE_SHADOW_COUNTS));
     set(root, "rollout", rollout_of(snapshot));
+    set(root, "slo", slo_of(counts, snapshot));
     err_t e = write_json(root, out);
     route_snapshot_unref(snapshot);
     return e;
