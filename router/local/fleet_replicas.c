@@ -293,7 +293,13 @@ static void look(struct replica *replica, int64_t now_ns)
     pthread_mutex_lock(&fleet->mutex);
     if (view.n_messages != replica->n_reports)
         take_report(replica, &view);
+    bool was_reachable = replica->is_reachable;
     replica->is_reachable = view.connected || is_refusal(view.failure);
+    if (replica->is_reachable &&
+        !was_reachable) { /* what failed was the last connection, or another process */
+        breaker_forget(&replica->breaker);
+        replica->shunned_until_ns = 0;
+    }
     if (!replica->is_reachable) {
         replica->has_fresh_info = false;
         replica->ask_info_ns = 0;

@@ -192,7 +192,13 @@ def test_how_a_stream_is_written_does_not_show(start, mock):
 
 
 def test_nothing_local_only_leaves(start, mock):
-    router = start(mock.url, rules=[{"name": "all", "when": {"turns": {"min": 1}}, "to": "frontier"}])
+    # All that sends requests out, at once: rule, difficulty, classifier, cascade, hedge, overflow.
+    labels = [{"text": "easy", "difficulty": 0}, {"text": "hard", "difficulty": 1}]
+    router = start(mock.url, rules=[{"name": "all", "when": {"turns": {"min": 1}}, "to": "frontier"}], when_down={"to": "frontier"},
+                   difficulty={"at_least": 0.1, "to": "frontier"}, overflow={"ttft_over": "1ms", "to": "frontier"},
+                   classifier={"model": "mock/large", "prompt": "Easy or hard?", "labels": labels},
+                   cascade={"tier": "small", "tokens": 1, "escalate_over": 0, "to": "frontier"},
+                   hedge={"tier": "small", "after": "1ms", "to": "frontier", "max_share": 1})
     for stream in (False, True):
         request = urllib.request.Request(f"{router.web}/v1/chat/completions", json.dumps({
             "model": "", "stream": stream, "max_tokens": 8, "messages": [{"role": "user", "content": "a secret"}],
@@ -203,6 +209,7 @@ def test_nothing_local_only_leaves(start, mock):
     # Not a connection was made: whoever asks for the state makes the first.
     state = mock.state()
     assert (state["connections"], state["requests"]) == (1, 0)
+    assert ask(router, "no secret")[1]["x-bantam-provider"] == "mock"  # which all others do
 
 
 def test_what_must_stay_is_refused_when_the_engine_is_gone(start, mock):
