@@ -166,9 +166,8 @@ static err_t write_question(const struct classifier_config *config, const json_t
         return err_new(ERR_UNIMPLEMENTED, "a request without a text cannot be classified");
     }
     fits = fits && classifier_write_prompt(config, text.data, text.size, &prompt);
-    json_t *question = fits ? json_pack("{s:[{s:s, s:s%}], s:i, s:i, s:b, s:i}", "messages", "role", "user",
-                                        "content", prompt.data, prompt.size, "max_tokens", 1, "temperature",
-                                        0, "logprobs", 1, "top_logprobs", TOP_LOGPROBS)
+    json_t *question = fits ? json_pack("{s:[{s:s, s:s%}], s:i, s:i}", "messages", "role", "user", "content",
+                                        prompt.data, prompt.size, "max_tokens", 1, "temperature", 0)
                             : NULL;
     buffer_free(&text);
     buffer_free(&prompt);
@@ -192,6 +191,7 @@ static struct asking *asking_make(const struct classifier_config *config, int64_
     asking->provider.connect_timeout_ms = sooner(config->provider->connect_timeout_ms, most_ms);
     asking->provider.first_byte_timeout_ms = asking->provider.total_timeout_ms = most_ms;
     asking->model = *config->provider_model;
+    asking->model.top_logprobs = TOP_LOGPROBS;
     if (config->labels[0].token_id < 0)
         return asking;
     for (size_t i = 0; i < config->n_labels; i++)

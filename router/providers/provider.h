@@ -20,6 +20,7 @@ struct provider_model {
     const uint32_t *only_token_ids; /* [n_only_token_ids]: what it may answer with, of its own vocabulary;
                                        NULL = anything */
     size_t n_only_token_ids;
+    uint32_t top_logprobs; /* that it is to tell of each token; 0 = none */
     struct price price;
     int64_t priced_s; /* Unix time of the day that the prices are of; 0 = not told */
 };

@@ -102,6 +102,10 @@ static err_t map_openai(const struct provider_model *model, const json_t *reques
     if (json_is_integer(most))
         TRY(request_set(body, model->max_completion_tokens ? "max_completion_tokens" : "max_tokens",
                         json_incref(most)));
+    if (model->top_logprobs > 0) {
+        TRY(request_set(body, "logprobs", json_true()));
+        TRY(request_set(body, "top_logprobs", json_integer(model->top_logprobs)));
+    }
     if (model->n_only_token_ids > 0)
         TRY(hold_to_tokens(model, body));
     if (json_is_true(json_object_get(body, "stream")))
