@@ -343,10 +343,14 @@ void http_add_source_headers(const struct answer_source *source, struct http_exc
     answer_cost_format(source->cost_nanodollars, cost);
     const struct {
         const char *name, *value;
-    } rows[] = {{"x-bantam-provider", source->provider},    {"x-bantam-answered-by", source->model},
-                {"x-bantam-reason", source->reason},        {"x-bantam-rule", source->rule},
-                {"x-bantam-cache", source->cache},          {"x-bantam-dropped", source->dropped},
-                {"x-bantam-decision", source->decision_id}, {"x-bantam-fingerprint", source->fingerprint},
+    } rows[] = {{"x-bantam-provider", source->provider},
+                {"x-bantam-answered-by", source->model},
+                {"x-bantam-reason", source->reason},
+                {"x-bantam-rule", source->rule},
+                {"x-bantam-cache", source->cache},
+                {"x-bantam-dropped", source->dropped},
+                {"x-bantam-decision", source->decision_id},
+                {"x-bantam-fingerprint", source->fingerprint},
                 {"x-bantam-cost-usd", cost}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].value[0])
