@@ -121,19 +121,16 @@ DEVICE void activate_rows(const struct activation_mul_args &args, uint32_t first
     }
 }
 
-/* The same of any row, by fours. */
+/* Eight elements of any row r from k on, by fours. */
 template <typename type>
-DEVICE void activate_any_rows(const struct activation_mul_args &args, uint32_t first, uint32_t step,
-                              uint32_t n_rows)
+DEVICE void activate_any_eight(const struct activation_mul_args &args, uint32_t r, uint32_t k)
 {
-    uint32_t begin = 8 * (block_y() * block_threads() + thread_x());
-    for (uint32_t r = first; r < n_rows; r += step) {
-        for (uint32_t k = begin; k < begin + 8 && k < args.width; k += 4) {
-            if (args.kind == ACTIVATION_SILU)
-                activate_four<type, true>(args, r, k);
-            else
-                activate_four<type, false>(args, r, k);
-        }
+#pragma unroll 1
+    for (uint32_t end = k + 8; k < end && k < args.width; k += 4) {
+        if (args.kind == ACTIVATION_SILU)
+            activate_four<type, true>(args, r, k);
+        else
+            activate_four<type, false>(args, r, k);
     }
 }
 
@@ -143,7 +140,8 @@ DEVICE void activate_pieces(const struct activation_mul_args &args, uint32_t fir
                             uint32_t n_rows)
 {
     if (sizeof(type) != 2 || !is_by_eights(args))
-        activate_any_rows<type>(args, first, step, n_rows);
+        for (uint32_t r = first; r < n_rows; r += step)
+            activate_any_eight<type>(args, r, 8 * (block_y() * block_threads() + thread_x()));
     else if (args.kind == ACTIVATION_SILU)
         activate_rows<true>(args, first, step, n_rows);
     else
@@ -207,13 +205,32 @@ DEVICE void quantize_whole(const struct activation_mul_args &args, uint32_t r, u
         args.quantized.scale[r] = scale.scale;
 }
 
+/* The thread's eight elements of row r alone. */
+DEVICE void activate_piece(const struct activation_mul_args &args, uint32_t r)
+{
+    uint32_t k = 8 * (block_y() * block_threads() + thread_x());
+    if (!is_by_eights(args)) {
+        activate_any_eight<uint16_t>(args, r, k);
+        return;
+    }
+    if (k >= args.width)
+        return;
+    const uint16_t *gates = (const uint16_t *)args.gate_up + (size_t)r * args.gate_up_stride + k;
+    vec16 gate = load_16(gates), up = load_16(gates + args.width);
+    if (args.kind == ACTIVATION_SILU)
+        activate_eight<true>(&gate, up);
+    else
+        activate_eight<false>(&gate, up);
+    store_16((uint16_t *)args.out + (size_t)r * args.out_stride + k, gate);
+}
+
 /* A row by a block for each piece; the last one to be done reads the row again and quantises it. */
 template <bool IS_E4M3>
 DEVICE void quantize_pieces(const struct activation_mul_args &args, uint32_t r, uint32_t *parts,
                             uint32_t *n_arrived)
 {
     uint32_t *arrivals = args.arrivals + r;
-    activate_pieces<uint16_t>(args, r, 1, r + 1);
+    activate_piece(args, r);
     barrier();
     if (thread_x() == 0) {
         fence_device(); /* one thread's, behind the barrier, counts for all: causality is transitive */
