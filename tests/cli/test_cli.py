@@ -454,8 +454,8 @@ def test_bench_ops():
     sizes = ["--hidden", 64, "--intermediate", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 16, "--layers", 2, "--context", 50]
     rows = run_json("bench", "ops", *sizes, "--rows", 1, "--rows", 5, "--threads", 1, "--json")
     assert {row["op"] for row in rows} == {"layer_linears", "attention_decode", "attention_shared", "attention_prefill",
-                                           "rope_kv_write", "add_norm", "activation_mul"}
-    assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 14
+                                           "rope_kv_write", "add_norm", "activation_mul", "decode_layer"}
+    assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 16
     linears = [row for row in rows if row["op"] == "layer_linears"]
     assert linears[1]["flops"] == 5 * linears[0]["flops"] == 5 * 2 * (128 * 64 + 64 * 64 + 3 * 64 * 128)
     (zeros,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "uint4", "--rows", 1, "--json")
