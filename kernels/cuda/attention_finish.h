@@ -1,5 +1,5 @@
 /* What becomes of a split's sums: merged on the spot, or kept as a partial result that whoever completes the
- * row merges; and the output. Included by attention_kernel.h alone. */
+ * row merges; and the output. Included by the attention kernels alone. */
 #pragma once
 
 #include "kernels/cuda/attention_tile.h"
@@ -13,7 +13,7 @@ template <class FORM> DEVICE uint32_t attention_value_element(uint32_t j)
 }
 
 /* Starts a split. */
-template <class FORM> DEVICE void attention_clear(attention_state<FORM> *state)
+template <class FORM, class SUMS> DEVICE void attention_clear(SUMS *state)
 {
     state->m[0] = state->m[1] = -INFINITY;
 #pragma unroll

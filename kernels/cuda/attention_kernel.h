@@ -18,7 +18,7 @@ DEVICE void attention_tile(const struct attention_tile_args &args, const struct 
     attention_scores<FORM>(state, slots + *slot * FORM::SLOT_BYTES, s);
     *slot = *slot + 1 == FORM::SLOTS ? 0 : *slot + 1;
     uint32_t first_key = tile * FORM::KEYS;
-    attention_cap<FORM>(args, s);
+    attention_cap<FORM, FORM::KEY_TILES>(args, s);
     if (first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last)
         attention_mask<FORM>(state, first_key, s);
     attention_softmax<FORM>(state, attention_logarithm<FORM>(args), s);

@@ -1,5 +1,5 @@
 /* Attention of one tile of 64 keys by a warp: scores, softmax, the product with the values. Included by
- * attention_kernel.h alone. */
+ * the attention kernels alone. */
 #pragma once
 
 #include "kernels/cuda/attention_tile.h"
@@ -69,7 +69,7 @@ template <class FORM> DEVICE float attention_scale(const struct attention_tile_a
     return FORM::KV_BYTES == 1 ? args.scale * args.kv.k_scale * 0x1p20f : args.scale;
 }
 
-/* From the units of s after attention_cap_and_mask to base-2 logarithms. */
+/* From the units of s after attention_cap and attention_mask to base-2 logarithms. */
 template <class FORM> DEVICE float attention_logarithm(const struct attention_tile_args &args)
 {
     return (args.soft_cap > 0.0f ? args.soft_cap : attention_scale<FORM>(args)) * 1.4426950408889634f;
@@ -77,15 +77,15 @@ template <class FORM> DEVICE float attention_logarithm(const struct attention_ti
 
 /* s to what it is before the softmax, in units that the factor c of attention_softmax makes base-2 logarithms
  * of. */
-template <class FORM>
-DEVICE void attention_cap(const struct attention_tile_args &args, float s[FORM::KEY_TILES][4])
+template <class FORM, uint32_t N>
+DEVICE void attention_cap(const struct attention_tile_args &args, float s[N][4])
 {
     if (args.soft_cap <= 0.0f)
         return;
     /* tanh x = 1 - 2 / (1 + e^2x); 2 log2(e) */
     float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f;
 #pragma unroll
-    for (uint32_t j = 0; j < FORM::KEY_TILES; j++) {
+    for (uint32_t j = 0; j < N; j++) {
 #pragma unroll
         for (uint32_t c = 0; c < 4; c++)
             s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));

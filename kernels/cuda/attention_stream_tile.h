@@ -139,20 +139,6 @@ DEVICE void attention_mask_tile(const struct attention_tile_args &args, const st
     }
 }
 
-template <class FORM>
-DEVICE void attention_cap_tile(const struct attention_tile_args &args, float s[FORM::TILE_BLOCKS][4])
-{
-    if (args.soft_cap <= 0.0f)
-        return;
-    float twice = attention_scale<FORM>(args) / args.soft_cap * 2.8853900817779268f;
-#pragma unroll
-    for (uint32_t j = 0; j < FORM::TILE_BLOCKS; j++) {
-#pragma unroll
-        for (uint32_t c = 0; c < 4; c++)
-            s[j][c] = 1.0f - 2.0f * fast_rcp(1.0f + fast_exp2(s[j][c] * twice));
-    }
-}
-
 /* Scores become probabilities, as in attention_softmax. */
 template <class FORM>
 DEVICE void attention_weigh_tile(attention_sums<FORM> *sums, float factor, float s[FORM::TILE_BLOCKS][4])
@@ -222,7 +208,7 @@ DEVICE void attention_stream_tile(const struct attention_tile_args &args, const 
             attention_block_scores<FORM>(args, feed, next);
         attention_push(s, next);
     }
-    attention_cap_tile<FORM>(args, s);
+    attention_cap<FORM, FORM::TILE_BLOCKS>(args, s);
     if (!is_whole && (first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last))
         attention_mask_tile<FORM>(args, piece, first_key, s);
     attention_weigh_tile<FORM>(sums, attention_logarithm<FORM>(args), s);

@@ -6,18 +6,6 @@
 
 #include "kernels/cuda/attention_stream_tile.h"
 
-template <class FORM> DEVICE void attention_clear_sums(attention_sums<FORM> *sums)
-{
-    sums->m[0] = sums->m[1] = -INFINITY;
-#pragma unroll
-    for (uint32_t c = 0; c < 4; c++) {
-        sums->l[c] = 0.0f;
-#pragma unroll
-        for (uint32_t j = 0; j < FORM::VALUE_TILES; j++)
-            sums->o[j][c] = 0.0f;
-    }
-}
-
 /* q of the lane's pair, as it is in memory. */
 template <class FORM>
 DEVICE void attention_read_pair(const struct attention_tile_args &args, const struct attention_piece &piece,
@@ -259,7 +247,7 @@ DEVICE void attention_stream_split(const struct attention_tile_args &args, const
     const struct attention_piece &piece = desk.piece;
     uint32_t tile = split * FORM::SPLIT_TILES;
     tile = tile > piece.tile ? tile : piece.tile;
-    attention_clear_sums<FORM>(sums);
+    attention_clear<FORM>(sums);
 #pragma unroll 1
     do {
         if (tile * FORM::KEYS >= piece.all_first && tile * FORM::KEYS + FORM::KEYS - 1 <= piece.all_last)

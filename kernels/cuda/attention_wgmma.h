@@ -156,7 +156,7 @@ DEVICE void attention_wide_softmax(const struct attention_tile_args &args,
                                    float (&s)[FORM::KEY_TILES][4], float decay[2])
 {
     uint32_t first_key = tile * FORM::KEYS;
-    attention_cap<FORM>(args, s);
+    attention_cap<FORM, FORM::KEY_TILES>(args, s);
     if (first_key < piece.all_first || first_key + FORM::KEYS - 1 > piece.all_last)
         attention_mask<FORM>(&state, first_key, s);
     attention_probabilities<FORM>(consumer->c, consumer->m, s, decay);

@@ -35,35 +35,6 @@ DEVICE void load_panels(const struct wgmma_pipeline &p, uint32_t stage, const st
     }
 }
 
-/* One thread. Weights of the first stages are asked for before the rows are there. */
-template <class S>
-DEVICE void run_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
-                       const struct linear_job &job)
-{
-    struct linear_cursor first = {};
-    cursor_seek(&first, args, job, block_x());
-    struct linear_cursor at = first;
-    uint32_t n = 0;
-    for (; n < S::STAGES && at.unit < job.n_units; n++) {
-        load_panels<S>(p, n, at, args, job);
-        cursor_advance<S>(&at, args, job);
-    }
-    dependents_launch();
-    dependencies_wait();
-    at = first;
-    for (uint32_t i = 0; i < n; i++) {
-        load_rows<S>(p, i, at, args);
-        cursor_advance<S>(&at, args, job);
-    }
-    for (; at.unit < job.n_units; n++) {
-        uint32_t stage = n % S::STAGES;
-        mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
-        load_panels<S>(p, stage, at, args, job);
-        load_rows<S>(p, stage, at, args);
-        cursor_advance<S>(&at, args, job);
-    }
-}
-
 template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
 {
     SHARED(wgmma_shared<S::STAGES>, shared, );
@@ -76,7 +47,9 @@ template <class S> DEVICE void linear_wgmma(const struct linear_tile_args &args)
         if constexpr (S::MOVES_REGISTERS)
             registers_lower<LOADER_REGISTERS>();
         if (warp == CONSUMER_WARPS && lane_id() == 0)
-            run_loader<S>(p, args, job);
+            run_bulk_loader<S>(p, args, job, [&](uint32_t stage, const struct linear_cursor &at) {
+                load_panels<S>(p, stage, at, args, job);
+            });
         return;
     }
     if constexpr (S::MOVES_REGISTERS)

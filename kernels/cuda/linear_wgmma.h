@@ -33,6 +33,36 @@ DEVICE void load_rows(const struct wgmma_pipeline &p, uint32_t stage, const stru
               S::X_BYTES, &p.full[stage]);
 }
 
+/* One thread, where bulk copies bring whole stages. load(stage, at): asks for the weights. Those of the first
+ * stages are asked for before the rows are there. */
+template <class S, class LOAD>
+DEVICE void run_bulk_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
+                            const struct linear_job &job, LOAD load)
+{
+    struct linear_cursor first = {};
+    cursor_seek(&first, args, job, block_x());
+    struct linear_cursor at = first;
+    uint32_t n = 0;
+    for (; n < S::STAGES && at.unit < job.n_units; n++) {
+        load(n, at);
+        cursor_advance<S>(&at, args, job);
+    }
+    dependents_launch();
+    dependencies_wait();
+    at = first;
+    for (uint32_t i = 0; i < n; i++) {
+        load_rows<S>(p, i, at, args);
+        cursor_advance<S>(&at, args, job);
+    }
+    for (; at.unit < job.n_units; n++) {
+        uint32_t stage = n % S::STAGES;
+        mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
+        load(stage, at);
+        load_rows<S>(p, stage, at, args);
+        cursor_advance<S>(&at, args, job);
+    }
+}
+
 /* acc = (accumulate ? acc : 0) + one stage: the warpgroup's panel by the rows, asynchronously. */
 template <class S>
 DEVICE void multiply_block(float (&acc)[S::SUMS], const uint8_t *stage, uint32_t warpgroup, bool accumulate)

@@ -156,35 +156,6 @@ DEVICE void run_row_loader(const struct wgmma_pipeline &p, const struct linear_t
     copy_async_wait(0);
 }
 
-/* Codes: one thread. */
-template <class S>
-DEVICE void run_code_loader(const struct wgmma_pipeline &p, const struct linear_tile_args &args,
-                            const struct linear_job &job)
-{
-    struct linear_cursor first = {};
-    cursor_seek(&first, args, job, block_x());
-    struct linear_cursor at = first;
-    uint32_t n = 0;
-    for (; n < S::STAGES && at.unit < job.n_units; n++) {
-        load_codes_of_groups<S>(p, n, at, args, job);
-        cursor_advance<S>(&at, args, job);
-    }
-    dependents_launch();
-    dependencies_wait();
-    at = first;
-    for (uint32_t i = 0; i < n; i++) {
-        load_rows<S>(p, i, at, args);
-        cursor_advance<S>(&at, args, job);
-    }
-    for (; at.unit < job.n_units; n++) {
-        uint32_t stage = n % S::STAGES;
-        mbarrier_wait(&p.empty[stage], (n / S::STAGES - 1) & 1);
-        load_codes_of_groups<S>(p, stage, at, args, job);
-        load_rows<S>(p, stage, at, args);
-        cursor_advance<S>(&at, args, job);
-    }
-}
-
 /* Where a warp of a warpgroup finds its 16 outputs: tile `tile` of slab `slab` of panel `panel`. */
 struct warp_tile {
     uint32_t panel, slab, tile;
@@ -292,7 +263,9 @@ template <class S> DEVICE void linear_wide(const struct linear_tile_args &args)
         registers_lower<LOADER_REGISTERS>();
         if constexpr (S::HAS_GROUPS) {
             if (warp == CONSUMER_WARPS && lane_id() == 0)
-                run_code_loader<S>(p, args, job);
+                run_bulk_loader<S>(p, args, job, [&](uint32_t stage, const struct linear_cursor &at) {
+                    load_codes_of_groups<S>(p, stage, at, args, job);
+                });
         } else if (warp - CONSUMER_WARPS < S::LOADERS) {
             run_row_loader<S>(p, args, job, warp - CONSUMER_WARPS);
         }
