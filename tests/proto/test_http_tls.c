@@ -330,6 +330,7 @@ static void connections_past_the_limit_are_cut(void **state)
     (void)state;
     struct http_door_options options = http_door_options_default();
     options.max_connections = 2;
+    options.n_loop_threads = 1; /* that accepts one after another: nobody gives way to one who came before */
     struct world world;
     world_open(&world, TLS_CLIENT_CERTS_NONE, NULL, 0, &options);
     struct tls_client first = client_of(&world, NULL), second = client_of(&world, NULL);
