@@ -123,8 +123,7 @@ static void tell_upstream(struct route_attempt *attempt, const err_t *error, boo
                                      .is_its_fault = is_its_fault && !attempt->is_dropped,
                                      .first_token_ns = -1, /* that of an answer is another */
                                      .whole_ns = -1,
-                                     .retry_after_ns =
-                                         is_good ? 0 : error->retry_after_ms * ROUTE_NS_PER_MS};
+                                     .retry_after_ns = is_good ? 0 : error->retry_after_ms * ROUTE_NS_PER_MS};
     attempt->is_live = false;
     upstream_called(&service->upstreams, attempt->upstream->state, &report, clock_now_ns(service->clock));
 }

@@ -84,7 +84,8 @@ static void wait_answered_by_provider(struct route_rig *rig)
         struct buffer text = {.limit_bytes = 1 << 20};
         assert_true(rig->service->vtable->metrics_text(rig->service, &text));
         assert_true(buffer_append(&text, "", 1));
-        is_answered = strstr(text.data, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n") != NULL;
+        is_answered =
+            strstr(text.data, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n") != NULL;
         buffer_free(&text);
         if (!is_answered)
             event_count_wait(progress, seen, -1);
