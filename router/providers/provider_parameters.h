@@ -35,8 +35,8 @@ crossing_name(enum crossing crossing); /* "as it is", "mapped", "dropped", "stay
     X(seed, CROSSES, CROSSES, IS_DROPPED)                                                                    \
     X(presence_penalty, CROSSES, CROSSES, IS_DROPPED)                                                        \
     X(frequency_penalty, CROSSES, CROSSES, IS_DROPPED)                                                       \
-    X(logprobs, CROSSES, CROSSES, KEEPS_LOCAL)                                                               \
-    X(top_logprobs, CROSSES, CROSSES, KEEPS_LOCAL)                                                           \
+    X(logprobs, KEEPS_LOCAL, KEEPS_LOCAL, KEEPS_LOCAL)                                                       \
+    X(top_logprobs, KEEPS_LOCAL, KEEPS_LOCAL, KEEPS_LOCAL)                                                   \
     X(tools, CROSSES, CROSSES, IS_MAPPED)                                                                    \
     X(tool_choice, CROSSES, CROSSES, IS_MAPPED)                                                              \
     X(parallel_tool_calls, CROSSES, CROSSES, IS_MAPPED)                                                      \
