@@ -1,6 +1,13 @@
 #include "base/json_bounds.h"
 
 #include <stdbool.h>
+#include <string.h>
+
+int json_fault_bytes(const char *fault)
+{
+    const char *quote = strstr(fault, " near '");
+    return (int)(quote ? (size_t)(quote - fault) : strlen(fault));
+}
 
 err_t json_bounds_add(struct json_bounds *counted, const char *what, const char *text, size_t text_bytes)
 {

@@ -17,6 +17,9 @@ struct json_bounds {
     size_t n_values, n_containers, n_strings;
 };
 
+/* The bytes of what jansson says of a fault up to where it quotes the text, which it may cut within a
+ * character. */
+int json_fault_bytes(const char *fault);
 /* Adds a text, which may be anything. INVALID_ARGUMENT past a limit; what: how the message calls it, such as
  * "the request's JSON". Pure. */
 err_t json_bounds_add(struct json_bounds *counted, const char *what, const char *text,

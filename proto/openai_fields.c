@@ -72,8 +72,8 @@ err_t openai_parse(const char *body, size_t body_bytes, struct openai_scratch *s
     if (!document && json_error_code(&failure) == json_error_out_of_memory)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request of %zu bytes", body_bytes);
     if (!document)
-        return INVALID("the body is not JSON: line %d, column %d: %s", failure.line, failure.column,
-                       failure.text);
+        return INVALID("the body is not JSON: line %d, column %d: %.*s", failure.line, failure.column,
+                       json_fault_bytes(failure.text), failure.text);
     scratch->document = document;
     if (!json_is_object(document))
         return INVALID("the body is a JSON list; it must be an object");

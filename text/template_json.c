@@ -59,8 +59,8 @@ err_t template_json_parse(const struct template_input *input, json_t **out)
     if (!json && json_error_code(&failure) == json_error_out_of_memory)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for template_json of %zu bytes", input->json_bytes);
     if (!json)
-        return INVALID("template_json is not JSON: line %d, column %d: %s", failure.line, failure.column,
-                       failure.text);
+        return INVALID("template_json is not JSON: line %d, column %d: %.*s", failure.line, failure.column,
+                       json_fault_bytes(failure.text), failure.text);
     err_t e = check_object(json, input->n_messages);
     if (e.code != ERR_OK)
         json_decref(json);

@@ -21,6 +21,7 @@ from bantam import user
 from conftest import BIN, CALL_LIMIT_S, ROOT
 from route_tools import Provider, Reply, Router, route_config
 from test_identity import Tenants
+from test_openai import CALL, SHOWS, TOOL
 
 MESSAGES = [{"role": "user", "content": "Classify this support ticket. Answer with its category and urgency.\n\n"
                                         "Ticket: I was charged twice this month."}]
@@ -126,6 +127,27 @@ def test_native_clients_get_the_engines_tokens(router, demo):
     assert routed.token_ids == own.token_ids and routed.text == own.text and routed.finish_reason == own.finish_reason
     streamed = [token for output in router.client.generate(messages=messages, **DRAWN) for token in output.token_ids]
     assert streamed == own.token_ids
+
+
+def test_what_a_template_shows_goes_along(start_router, start, demo_model, provider, tmp_path):
+    """Tools that are not to be called, and calls that were made, reach the engine's template through the router."""
+    provider.forget()
+    (tmp_path / "template.jinja").write_text(SHOWS)
+    engine = start(demo_model, "--chat-template", str(tmp_path / "template.jinja"))
+    router = start_router(route_config([engine.target], {"mock": provider.url}))
+    given = dict(messages=[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}], tools=[TOOL],
+                 tool_choice="none", max_tokens=8, temperature=0)
+    with client_of(engine) as direct, client_of(router) as routed:
+        own = direct.chat.completions.create(model="", **given)
+        answer = routed.chat.completions.create(model="", **given)
+        plain = routed.chat.completions.create(model="", **given | {"tools": []})
+    assert answer.usage.prompt_tokens == own.usage.prompt_tokens > plain.usage.prompt_tokens + 20
+    assert answer.choices[0].message.content == own.choices[0].message.content
+    template_json = {"tools": [TOOL], "messages": [{"name": "bo"}]}
+    asked = dict(messages=[user("Where?")], template_json=template_json, max_tokens=8, temperature=0)
+    assert router.client.generate_whole(**asked)[0].token_ids == engine.client.generate_whole(**asked)[0].token_ids
+    ids = [server.client.tokenize(messages=[user("Where?")], template_json=template_json) for server in (engine, router)]
+    assert ids[0] == ids[1] and not provider.asked
 
 
 def test_completions_and_token_ids_stay_local(router, demo, provider):
