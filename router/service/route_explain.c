@@ -52,6 +52,7 @@ static json_t *signals_of(const struct route_question *question)
     set(out, "code", json_boolean(signals->has_code));
     set(out, "tool_calls", json_boolean(signals->calls_tools));
     set_text(out, "script", SCRIPT_NAMES[signals->script]);
+    set_text(out, "language", LANGUAGE_NAMES[signals->language]);
     set_text(out, "wish", ROUTE_WISH_NAMES[question->hints.route]);
     set_count(out, "complexity", question->hints.complexity);
     set_text(out, "task", question->hints.task);
