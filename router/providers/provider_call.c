@@ -117,6 +117,7 @@ static void on_end(void *context, err_t error, const struct egress_times *times)
         .reached = call->reached,
         .is_its_fault = is_its_fault,
         .usage = answer_reader_usage(call->answer),
+        .told_cost = answer_reader_cost(call->answer),
         .model = answer_reader_model(call->answer),
         .id = answer_reader_id(call->answer),
         .fingerprint = answer_reader_fingerprint(call->answer),
