@@ -1,5 +1,5 @@
-/* Words that stand in nearly every text of a language, and whose they are; sorted by their bytes, in lower case.
- * Written by hand: articles, pronouns, prepositions, and what requests begin with. */
+/* Words that stand in nearly every text of a language, and whose they are; sorted by their bytes, in lower
+ * case. Written by hand: articles, pronouns, prepositions, and what requests begin with. */
 #pragma once
 
 // clang-format off

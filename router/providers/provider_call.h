@@ -28,7 +28,7 @@ struct provider_result {
     bool reached;      /* bytes of an answer came: the provider may bill the call, whatever became of it */
     bool is_its_fault; /* the provider's or the network's, not the request's and not ours: for breakers */
     struct answer_usage usage;
-    int64_t told_cost; /* nano-dollars, where it is a router that says so; -1 = not told */
+    int64_t told_cost;                    /* nano-dollars, where it is a router that says so; -1 = not told */
     const char *model, *id, *fingerprint; /* as it calls them; "" = not told */
     struct egress_head head;              /* status 0: there was none */
     struct egress_times times;
