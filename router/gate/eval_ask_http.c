@@ -37,7 +37,7 @@ static void take_end(void *context, const struct provider_result *result)
     eval_slot_end(slot, result->error);
 }
 
-static const struct provider_handler HANDLER = {take_piece, take_end};
+static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
 
 /* Whoever evaluates an endpoint has named it for these requests, so that there is no policy to ask; but what
  * says of itself that it must stay on this machine is not asked elsewhere. */

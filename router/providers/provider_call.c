@@ -45,6 +45,8 @@ static err_t on_head(void *context, const struct egress_head *head)
     call->reached = true;
     call->is_event_stream = is_success(call) && head->is_event_stream;
     call->body.limit_bytes = is_success(call) ? PROVIDER_BODY_BYTES_MAX : PROVIDER_FAULT_BYTES_MAX;
+    if (call->handler->head)
+        call->handler->head(call->context, head);
     return err_ok();
 }
 

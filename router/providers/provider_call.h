@@ -36,6 +36,8 @@ struct provider_result {
 
 /* On the egress thread. */
 struct provider_handler {
+    /* The head of an answer or of a refusal, once; NULL = of no interest. */
+    void (*head)(void *context, const struct egress_head *head);
     /* *pause: no more until egress_resume. An error ends the call with it. */
     err_t (*piece)(void *context, const struct answer_piece *piece, bool *pause);
     void (*end)(void *context, const struct provider_result *result); /* the last call, exactly once */
