@@ -40,6 +40,19 @@ static void take_back(struct route_attempt *attempt, err_t e)
     atomic_fetch_sub(&stream->n_refs, 1); /* never the last: the caller has one */
 }
 
+err_t route_left_alone(struct route_service *service, const struct route_upstream *upstream)
+{
+    const char *name = upstream->state->name;
+    int64_t wait_ns = upstream_wait_ns(&service->upstreams, upstream->state, clock_now_ns(service->clock));
+    if (wait_ns == 0)
+        return err_new(ERR_UNAVAILABLE, "%s failed several times and is left alone for a while", name);
+    err_t e = err_new(
+        ERR_RESOURCE_EXHAUSTED,
+        "%s has nothing left of a limit, or asked to be left alone: it is not asked before then", name);
+    e.retry_after_ms = wait_ns / ROUTE_NS_PER_MS + 1;
+    return e;
+}
+
 static err_t start_attempt(struct stream *stream, size_t tier, size_t index, bool is_hedge)
 {
     struct upstream_table *table = &stream->service->upstreams;
@@ -50,8 +63,7 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
     uint64_t ticket = upstream_ask(table, upstream->state, now_of(stream));
     if (ticket == 0) {
         mem_free(attempt);
-        return err_new(ERR_UNAVAILABLE, "%s failed several times and is left alone for a while",
-                       upstream->state->name);
+        return route_left_alone(stream->service, upstream);
     }
     *attempt = (struct route_attempt){.next = stream->attempts,
                                       .stream = stream,
@@ -167,6 +179,10 @@ static bool try_tier(struct stream *stream)
             return true;
         }
         stream->last_error = e;
+        if (e.code == ERR_RESOURCE_EXHAUSTED && e.retry_after_ms > 0) {
+            stream->tier_tries++; /* so that it does not wait for ever */
+            stream->may_rest = true;
+        }
         if (e.code == ERR_QUOTA_EXCEEDED) {
             stream->question.input.is_broke = true;
             return false;

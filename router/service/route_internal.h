@@ -234,6 +234,8 @@ void route_classify_watch(struct route_service *service);
 void route_classify_stop(struct route_service *service);
 
 /* route_attempts.c: who is asked next. */
+/* Why there was no ticket to ask it. */
+err_t route_left_alone(struct route_service *service, const struct route_upstream *upstream);
 void route_begin_locked(struct stream *stream);
 /* An event of the answer. False: no more for now. */
 bool route_take_locked(struct route_attempt *attempt, const struct event *event);

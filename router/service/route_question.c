@@ -303,7 +303,8 @@ static void look_at_providers(const struct question_context *context, const stru
             continue;
         }
         question->can_take[at] |= (uint8_t)(1u << i);
-        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN)
+        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN ||
+            upstream_wait_ns(context->upstreams, upstream->state, context->now_ns) > 0)
             continue;
         int64_t ttft_ns = upstream_first_token_ns(context->upstreams, upstream->state, 0.5);
         if (input->is_down[at])
