@@ -317,9 +317,9 @@ err_t model_config_parse(const char *file, const json_t *root, struct model_conf
 
 err_t model_config_load(const char *directory, struct model_config *out)
 {
-    if (gguf_is_path(directory))
-        return gguf_config_load(directory, out);
     char path[PATH_MAX];
+    if (gguf_of_model(directory, path))
+        return gguf_config_load(path, out);
     TRY(path_join(directory, "config.json", path, sizeof path));
     json_t *root;
     TRY(json_object_load(path, &root));
