@@ -116,25 +116,47 @@ void route_resume_locked(struct stream *stream)
 
 /* --- a second one beside a slow one */
 
+/* May a second call go to that model? Then its estimate is set aside. */
+static bool may_afford(struct stream *stream, size_t index, nanodollars *estimate)
+{
+    const struct hedge_config *hedge = &config_of(stream)->hedge;
+    *estimate =
+        route_question_estimate(&stream->question, &stream->snapshot->tiers[hedge->to].upstreams[index]);
+    return (hedge->max_cost == 0 || *estimate <= hedge->max_cost) &&
+           hedge_purse_take(&stream->service->hedges, *estimate, hedge->per_day, route_unix_ms(NULL));
+}
+
 static void hedge_due(struct stream *stream)
 {
     const struct hedge_config *hedge = &config_of(stream)->hedge;
     struct route_service *service = stream->service;
+    struct route_counts *counts = route_metrics_counts(service->route_metrics);
     if (stream->phase != STREAM_CALLING || stream->winner || stream->n_live != 1)
         return;
     double most = hedge->max_share * (double)atomic_load(&service->n_submitted);
     if ((double)atomic_load(&service->n_hedged) + 1 > most)
         return;
     const struct policy_tier *tier = stream->snapshot->tiers[hedge->to].tier;
+    bool is_too_dear = false;
     for (size_t i = 0; i < tier->n_models; i++) {
         if (!(stream->question.can_take[hedge->to] & 1u << i))
             continue;
-        if (start_attempt(stream, hedge->to, i, true).code != ERR_OK)
+        nanodollars estimate = 0;
+        if (!may_afford(stream, i, &estimate)) {
+            is_too_dear = true;
             continue;
+        }
+        if (start_attempt(stream, hedge->to, i, true).code != ERR_OK) {
+            hedge_purse_settle(&service->hedges, estimate, 0, route_unix_ms(NULL));
+            continue;
+        }
+        stream->attempts->hedge_estimate = estimate;
         atomic_fetch_add(&service->n_hedged, 1);
         stream->was_hedged = true;
         return;
     }
+    if (is_too_dear)
+        metric_add(&counts->hedges[ROUTE_HEDGE_TOO_DEAR], 1);
 }
 
 /* May it leave the tier that it is in for that one, for a reason that is not in the policy? */

@@ -20,6 +20,7 @@
 #include "router/providers/provider_call.h"
 #include "router/providers/provider_request.h"
 #include "router/service/event_copy.h"
+#include "router/service/hedge_purse.h"
 #include "router/service/route_metrics.h"
 #include "router/service/route_question.h"
 #include "router/service/route_service.h"
@@ -52,6 +53,7 @@ struct route_service {
     uint64_t id_salt;
     _Atomic uint64_t last_number, n_submitted, n_hedged;
     _Atomic int64_t reserved; /* nano-dollars, for calls under way */
+    struct hedge_purse hedges;
     int64_t opened_ns;
     struct event_count classify_wake;
     _Atomic bool classify_ends;
@@ -103,6 +105,7 @@ struct route_attempt {
     int64_t entry;
     enum ledger_outcome outcome;
     nanodollars estimate, cost; /* cost: -1 = not known */
+    nanodollars hedge_estimate; /* that it set aside of what second calls may cost */
     struct answer_usage usage;
 };
 
