@@ -461,12 +461,15 @@ bool route_take_locked(struct route_attempt *attempt, const struct event *event)
     if (!fits)
         return true;
     route_cache_record_locked(stream, &own);
+    answer_watch_take(&stream->watch, &own);
     if (!route_shadow_take_locked(stream, &own))
         return true;
     if (attempt->is_held && !take_held(attempt, event))
         return true;
     if (stream->is_hidden && stream->is_checked && stream_is_full_locked(stream)) {
-        stream->is_checked = false; /* too much to be held: it goes on as it is */
+        stream->is_checked = false; /* too much to be held: it goes on, and ends with an error */
+        if (stream->watch.texts || answer_watch_open(&stream->watch, stream->n_choices).code == ERR_OK)
+            stream->watch.is_too_much = true;
         if (!attempt->is_held)
             commit(stream);
     }
@@ -500,6 +503,20 @@ static err_t check_held(const struct stream *stream)
     }
     buffer_free(&text);
     return e;
+}
+
+/* Its reader has it all, and is told at the end. */
+static bool check_watched(struct route_attempt *attempt)
+{
+    struct stream *stream = attempt->stream;
+    err_t e = answer_watch_check(&stream->watch, json_object_get(stream->question.json, "response_format"));
+    if (e.code == ERR_OK)
+        return true;
+    ASSERT(stream->phase == STREAM_COMMITTED);
+    stream_forget_finals_locked(stream);
+    stream_fail_locked(stream, public_error(err_prefix(e, "%s", attempt->upstream->state->name)),
+                       FINISH_ERROR);
+    return false;
 }
 
 static void complete(struct stream *stream)
@@ -586,6 +603,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
             failed(attempt, &unfit);
             return;
         }
+    } else if (!check_watched(attempt)) {
+        return;
     }
     complete(stream);
 }

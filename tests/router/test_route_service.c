@@ -601,6 +601,51 @@ static void json_that_was_asked_for_is_checked(void **state)
     rig_close(rig);
 }
 
+#define JSON_STREAM ", \"stream\": true, \"response_format\": {\"type\": \"json_object\"}"
+static const struct script_step SAYS_JSON[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, RIG_STREAM RIG_TEXT("{\\\"a\\\": ") RIG_TEXT("1}") RIG_END},
+    {STEP_END, NULL}};
+
+/* The reader has it all by then: it ends with an error, and is paid for. */
+static void a_stream_is_checked_at_its_end(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS, SAYS_JSON, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 3, QUICK "cache: {kind: memory}\n", false);
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM});
+    assert_int_equal(answer.error.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(answer.error.message, "p/big: the answer is not the JSON that was asked for"));
+    assert_int_equal(answer.finish, FINISH_ERROR);
+    assert_string_equal(answer.text.data, "big one");
+    assert_int_equal(answer.n_ends, 1);
+    assert_true(answer.cost > 0);
+    rig_forget(&answer);
+    answer =
+        rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM}); /* was not kept */
+    assert_answer(&answer, "{\"a\": 1}", "p");
+    assert_int_equal(answer.finish, FINISH_STOP);
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void what_cannot_be_checked_stays(void **state)
+{
+    (void)state;
+#define PATTERN                                                                                              \
+    ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"s\", \"schema\":"      \
+    " {\"properties\": {\"a\": {\"pattern\": \"^1\"}}}}}"
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
+    fake_fleet_script("{}");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = PATTERN});
+    assert_answer(&answer, "{}", "local");
+    assert_string_equal(answer.reason, "cannot_cross");
+    rig_forget(&answer);
+    assert_int_equal(script_server_connections(rig->server), 0);
+    rig_close(rig);
+}
+
 static void another_configuration_takes_over(void **state)
 {
     (void)state;
@@ -779,6 +824,8 @@ int main(void)
         cmocka_unit_test(a_slow_engine_is_hedged),
         cmocka_unit_test(hedges_are_bounded_in_dollars),
         cmocka_unit_test(json_that_was_asked_for_is_checked),
+        cmocka_unit_test(a_stream_is_checked_at_its_end),
+        cmocka_unit_test(what_cannot_be_checked_stays),
         cmocka_unit_test(another_configuration_takes_over),
         cmocka_unit_test(choices_end_one_by_one),
         cmocka_unit_test(an_untrusted_policy_only_observes),
