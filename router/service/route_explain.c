@@ -316,7 +316,7 @@ static json_t *slo_of(const struct route_counts *counts, const struct route_snap
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
-                             *const HEDGE[] = {"won", "lost"},
+                             *const HEDGE[] = {"won", "lost", "too_dear"},
                              *const SHADOW[] = {"scored", "same", "failed", "refused"};
     const struct route_counts *counts = route_metrics_counts(service->route_metrics);
     struct route_snapshot *snapshot = route_snapshot_of(service);

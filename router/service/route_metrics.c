@@ -127,10 +127,10 @@ void upstream_counts_limits(struct upstream_counts *counts, const struct rate_li
 static const char *const CACHE_NAMES[] = {"hit", "shared", "miss"};
 static const char *const CASCADE_NAMES[] = {"kept", "escalated"};
 static const char *const CLASSIFIED_NAMES[] = {"known", "unknown"};
-static const char *const HEDGE_NAMES[] = {"won", "lost"};
+static const char *const HEDGE_NAMES[] = {"won", "lost", "too_dear"};
 static const char *const SLO_NAMES[] = {"within", "over"};
 static const char *const SHADOW_NAMES[] = {"scored", "same", "failed", "refused"};
-_Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HEDGE_COUNTS == 2 &&
+_Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HEDGE_COUNTS == 3 &&
                    ROUTE_CLASSIFIED_COUNTS == 2 && ROUTE_SHADOW_COUNTS == 4 && ROUTE_SLO_COUNTS == 2,
                "a name for each");
 

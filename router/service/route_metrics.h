@@ -21,7 +21,7 @@ enum route_cache_count { ROUTE_CACHE_HIT, ROUTE_CACHE_SHARED, ROUTE_CACHE_MISS, 
 enum route_cascade_count { ROUTE_CASCADE_KEPT, ROUTE_CASCADE_ESCALATED, ROUTE_CASCADE_COUNTS };
 enum route_classified_count { ROUTE_CLASSIFIED_KNOWN, ROUTE_CLASSIFIED_UNKNOWN, ROUTE_CLASSIFIED_COUNTS };
 enum route_slo_count { ROUTE_SLO_WITHIN, ROUTE_SLO_OVER, ROUTE_SLO_COUNTS };
-enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_COUNTS };
+enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_TOO_DEAR, ROUTE_HEDGE_COUNTS };
 enum route_shadow_count {
     ROUTE_SHADOW_SCORED,  /* both sides answered */
     ROUTE_SHADOW_SAME,    /* both are the baseline: a whole score, and nobody was asked */
@@ -55,7 +55,7 @@ enum {
     X(cascades, CASCADE, ONE, "bantam:router_cascades_total",                                                \
       "Answers whose first tokens were held: kept, or escalated before a byte was out.")                     \
     X(hedges, HEDGE, ONE, "bantam:router_hedges_total",                                                      \
-      "Second calls beside a slow one: won when they answered first, else lost.")                            \
+      "Second calls beside a slow one: won when they answered first, else lost; not made: too dear.")        \
     X(fallbacks, ONE, ONE, "bantam:router_fallbacks_total",                                                  \
       "Calls that failed before the first byte and were followed by another model or tier.")                 \
     X(handovers, ONE, ONE, "bantam:router_handovers_total",                                                  \

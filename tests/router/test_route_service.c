@@ -105,14 +105,14 @@ static bool metrics_say(struct route_rig *rig, const char *line)
     return found;
 }
 
-static void wait_answered_by_provider(struct route_rig *rig)
+static void wait_metric(struct route_rig *rig, const char *line)
 {
     struct event_count *progress = rig->service->vtable->progress(rig->service);
-    for (bool is_answered = false; !is_answered;) {
+    for (;;) {
         uint32_t seen = event_count_read(progress);
-        is_answered = metrics_say(rig, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n");
-        if (!is_answered)
-            event_count_wait(progress, seen, -1);
+        if (metrics_say(rig, line))
+            return;
+        event_count_wait(progress, seen, 20000000); /* not everything that is counted is told */
     }
 }
 
@@ -140,7 +140,7 @@ static void what_was_told_does_not_change_under_its_reader(void **state)
     wait_event(rig, stream, &event);
     assert_string_equal(event.source->fingerprint, "");
     script_server_go(rig->server);
-    wait_answered_by_provider(rig);
+    wait_metric(rig, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n");
     assert_string_equal(event.source->fingerprint, "");
     while (event.kind != EVENT_FINISHED)
         wait_event(rig, stream, &event);
@@ -555,6 +555,37 @@ static void a_slow_engine_is_hedged(void **state)
     rig_close(rig);
 }
 
+/* A call may cost 0.041 $ at most and came to 0.002: the day's money is enough for one at a time. */
+static void hedges_are_bounded_in_dollars(void **state)
+{
+    (void)state;
+#define HEDGE(more) QUICK "hedge: {tier: small, after: 1ms, to: frontier, max_share: 1, " more "}\n"
+    const struct script_step *scripts[] = {ANSWERS, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 2, HEDGE("per_day: 0.042"), false);
+    uint32_t before = fake_fleet_counts().cancelled;
+    fake_fleet_script("#");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
+    assert_answer(&answer, "big one", "p");
+    rig_forget(&answer);
+    fake_fleet_wait_cancelled(before + 1);
+    rig_wait_idle(rig);
+    struct stream *stream;
+    assert_int_equal(rig_submit(rig, &(struct rig_question){0}, &stream).code, ERR_OK);
+    wait_metric(rig, "bantam:router_hedges_total{outcome=\"too_dear\"} 1\n");
+    rig->service->vtable->stream_release(stream);
+    assert_int_equal(script_server_connections(rig->server), 1);
+    answer = rig_ask(rig, &(struct rig_question){.body = ", \"max_tokens\": 10"}); /* a short one is cheap */
+    assert_answer(&answer, "big one", "p");
+    rig_forget(&answer);
+    rig_close(rig);
+    rig = rig_open(scripts, 2, HEDGE("max_cost: 0.04"), false);
+    assert_int_equal(rig_submit(rig, &(struct rig_question){0}, &stream).code, ERR_OK);
+    wait_metric(rig, "bantam:router_hedges_total{outcome=\"too_dear\"} 1\n");
+    rig->service->vtable->stream_release(stream);
+    assert_int_equal(script_server_connections(rig->server), 0);
+    rig_close(rig);
+}
+
 static void json_that_was_asked_for_is_checked(void **state)
 {
     (void)state;
@@ -567,6 +598,51 @@ static void json_that_was_asked_for_is_checked(void **state)
     assert_answer(&answer, "{}", "local");
     assert_int_equal(answer.attempts, 4);
     rig_forget(&answer);
+    rig_close(rig);
+}
+
+#define JSON_STREAM ", \"stream\": true, \"response_format\": {\"type\": \"json_object\"}"
+static const struct script_step SAYS_JSON[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, RIG_STREAM RIG_TEXT("{\\\"a\\\": ") RIG_TEXT("1}") RIG_END},
+    {STEP_END, NULL}};
+
+/* The reader has it all by then: it ends with an error, and is paid for. */
+static void a_stream_is_checked_at_its_end(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS, SAYS_JSON, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 3, QUICK "cache: {kind: memory}\n", false);
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM});
+    assert_int_equal(answer.error.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(answer.error.message, "p/big: the answer is not the JSON that was asked for"));
+    assert_int_equal(answer.finish, FINISH_ERROR);
+    assert_string_equal(answer.text.data, "big one");
+    assert_int_equal(answer.n_ends, 1);
+    assert_true(answer.cost > 0);
+    rig_forget(&answer);
+    answer =
+        rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM}); /* was not kept */
+    assert_answer(&answer, "{\"a\": 1}", "p");
+    assert_int_equal(answer.finish, FINISH_STOP);
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void what_cannot_be_checked_stays(void **state)
+{
+    (void)state;
+#define PATTERN                                                                                              \
+    ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"s\", \"schema\":"      \
+    " {\"properties\": {\"a\": {\"pattern\": \"^1\"}}}}}"
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
+    fake_fleet_script("{}");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = PATTERN});
+    assert_answer(&answer, "{}", "local");
+    assert_string_equal(answer.reason, "cannot_cross");
+    rig_forget(&answer);
+    assert_int_equal(script_server_connections(rig->server), 0);
     rig_close(rig);
 }
 
@@ -746,7 +822,10 @@ int main(void)
         cmocka_unit_test(doubt_goes_up_before_a_byte_is_out),
         cmocka_unit_test(what_was_held_is_not_kept),
         cmocka_unit_test(a_slow_engine_is_hedged),
+        cmocka_unit_test(hedges_are_bounded_in_dollars),
         cmocka_unit_test(json_that_was_asked_for_is_checked),
+        cmocka_unit_test(a_stream_is_checked_at_its_end),
+        cmocka_unit_test(what_cannot_be_checked_stays),
         cmocka_unit_test(another_configuration_takes_over),
         cmocka_unit_test(choices_end_one_by_one),
         cmocka_unit_test(an_untrusted_policy_only_observes),
