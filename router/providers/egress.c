@@ -11,7 +11,7 @@ enum { STREAMS_PER_CONNECTION = 100 }; /* of HTTP/2 */
 struct egress_options egress_options_default(void)
 {
     return (struct egress_options){
-        .max_calls = 16384, .max_connections_per_host = 1024, .user_agent = "bantam"};
+        .max_calls = 16384, .max_connections_per_host = 16384, .user_agent = "bantam"};
 }
 
 static struct flight **place_of(struct egress *egress, uint64_t number)

@@ -21,7 +21,7 @@ struct egress_options {
     const char *ca_file;               /* certificates to trust, PEM; NULL = the system's */
     const char *user_agent;            /* static */
 };
-/* 16,384 calls, 1,024 connections to a host. */
+/* 16,384 calls, and as many connections to a host: each stream over HTTP/1.1 has one of its own. */
 struct egress_options egress_options_default(void);
 
 err_t egress_open(const struct egress_options *options, struct egress **out) ERR_MUST_CHECK;
