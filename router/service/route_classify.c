@@ -114,16 +114,16 @@ static err_t ask_engine(struct stream *stream)
 
 /* --- asking a provider: a call like any other, with money, a breaker and a place in the ledger */
 
-static void tell_upstream(struct route_attempt *attempt, enum err_code code, bool is_its_fault,
-                          int64_t retry_after_ms)
+static void tell_upstream(struct route_attempt *attempt, const err_t *error, bool is_its_fault)
 {
     struct route_service *service = attempt->stream->service;
+    bool is_good = error->code == ERR_OK; /* and then has nothing but the code */
     struct upstream_report report = {.ticket = attempt->ticket,
-                                     .code = attempt->is_dropped && code != ERR_OK ? ERR_CANCELLED : code,
+                                     .code = attempt->is_dropped && !is_good ? ERR_CANCELLED : error->code,
                                      .is_its_fault = is_its_fault && !attempt->is_dropped,
                                      .first_token_ns = -1, /* that of an answer is another */
                                      .whole_ns = -1,
-                                     .retry_after_ns = retry_after_ms * ROUTE_NS_PER_MS};
+                                     .retry_after_ns = is_good ? 0 : error->retry_after_ms * ROUTE_NS_PER_MS};
     attempt->is_live = false;
     upstream_called(&service->upstreams, attempt->upstream->state, &report, clock_now_ns(service->clock));
 }
@@ -136,7 +136,7 @@ static void on_remote_verdict(void *context, const struct classifier_verdict *ve
     pthread_mutex_lock(&stream->lock);
     attempt->egress_number = 0;
     route_take_result(attempt, result);
-    tell_upstream(attempt, result->error.code, result->is_its_fault, result->error.retry_after_ms);
+    tell_upstream(attempt, &result->error, result->is_its_fault);
     route_count_spent(attempt);
     if (stream->phase == STREAM_CLASSIFYING)
         take_verdict(stream, verdict->error.code == ERR_OK ? verdict : NULL);
@@ -190,7 +190,7 @@ static err_t start_remote(struct stream *stream, const struct shareable *shareab
     stream->n_unsettled += e.code == ERR_OK;
     if (e.code == ERR_OK)
         return e;
-    tell_upstream(attempt, e.code, false, 0);
+    tell_upstream(attempt, &e, false);
     atomic_fetch_sub(&stream->n_refs, 2); /* never the last: the caller has one */
     return e;
 }

@@ -163,8 +163,12 @@ struct stream {
     double estimate; /* of the cascade; negative = not known */
     int64_t first_event_ns, ended_ns;
 
+    /* Readers look at these strings without the lock: none changes once an event that points to it is
+     * visible. The first event tells first_fingerprint, what was known then; ends tell fingerprint, which may
+     * come with the call's end. */
     struct answer_source source;
-    char provider_name[128], model_name[ANSWER_NAME_BYTES_MAX + 1], fingerprint[ANSWER_NAME_BYTES_MAX + 1];
+    char provider_name[128], model_name[ANSWER_NAME_BYTES_MAX + 1], fingerprint[ANSWER_NAME_BYTES_MAX + 1],
+        first_fingerprint[ANSWER_NAME_BYTES_MAX + 1];
     char *dropped;
 
     struct response_cache *cache; /* NULL: not asked */
