@@ -57,7 +57,8 @@ static bool take_place(struct egress *egress)
  */
 static struct lane *choose_lane(struct egress *egress, const char *url)
 {
-    bool is_own = own_lane && own_lane->egress == egress && !own_lane->is_closing && !url_is_tls(url);
+    bool is_own =
+        own_lane && own_lane->egress == egress && !atomic_load(&own_lane->is_closing) && !url_is_tls(url);
     return is_own ? own_lane : egress->lanes[0];
 }
 
@@ -68,15 +69,20 @@ err_t egress_start(struct egress *egress, const struct egress_call *call,
     struct flight *flight;
     TRY(flight_make(lane, call, handler, context, &flight));
     bool has_room = take_place(egress);
-    if (has_room) {
-        pthread_mutex_lock(&lane->lock);
+    pthread_mutex_lock(&lane->lock);
+    bool is_taken = has_room && !atomic_load(&lane->is_closing);
+    if (is_taken) {
         *number = flight->number = ++lane->last_number << LANE_BITS | lane->index;
         *place_of(lane, flight->number) = flight;
         command(lane, flight, FLIGHT_START);
-        pthread_mutex_unlock(&lane->lock);
+    }
+    pthread_mutex_unlock(&lane->lock);
+    if (is_taken) {
         wake(lane);
         return err_ok();
     }
+    if (has_room)
+        atomic_fetch_sub(&egress->n_active, 1);
     flight_free(flight);
     return err_new(ERR_RESOURCE_EXHAUSTED, "%u calls to providers are under way, which is the limit",
                    egress->options.max_calls);
@@ -194,10 +200,7 @@ static void on_wake(evutil_socket_t fd, short events, void *context)
     (void)got;
     (void)events;
     hear(lane);
-    pthread_mutex_lock(&lane->lock);
-    bool is_closing = lane->is_closing;
-    pthread_mutex_unlock(&lane->lock);
-    if (is_closing) /* of the egress's own thread alone */
+    if (atomic_load(&lane->is_closing)) /* of the egress's own thread alone */
         event_base_loopbreak(lane->base);
 }
 
@@ -376,9 +379,7 @@ void egress_leave(struct egress *egress)
     struct lane *lane = own_lane;
     if (lane == NULL || lane->egress != egress)
         return;
-    pthread_mutex_lock(&lane->lock);
-    lane->is_closing = true; /* what its ends begin anew is the first one's */
-    pthread_mutex_unlock(&lane->lock);
+    atomic_store(&lane->is_closing, true); /* what its ends begin anew is the first one's */
     end_flights(lane);
     own_lane = NULL;
     stop_lane(lane);
@@ -432,11 +433,11 @@ void egress_close(struct egress *egress)
         return;
     struct lane *first = egress->lanes[0];
     pthread_mutex_lock(&first->lock);
-    first->is_closing = true;
+    atomic_store(&first->is_closing, true); /* nothing is started there behind its end */
     pthread_mutex_unlock(&first->lock);
     wake(first);
     pthread_join(egress->thread, NULL);
     for (uint32_t i = 1; i < atomic_load(&egress->n_lanes); i++)
-        ASSERT(egress->lanes[i]->is_closing); /* its thread has left */
+        ASSERT(atomic_load(&egress->lanes[i]->is_closing)); /* its thread has left */
     free_egress(egress);
 }

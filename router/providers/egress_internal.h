@@ -49,7 +49,7 @@ struct lane {
     pthread_mutex_t lock; /* of what follows */
     struct flight *table[FLIGHT_TABLE_SIZE], *inbox;
     uint64_t last_number;
-    bool is_closing;
+    _Atomic bool is_closing;
 };
 
 struct egress {
