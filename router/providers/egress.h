@@ -5,8 +5,8 @@
  * Calls run on lanes. A thread that runs an event loop may join, and then has those calls in clear text that
  * it starts itself, on connections of its own: a request that comes in on it goes out and comes back without
  * another thread. All others are the egress's own thread's, those over TLS so that they share handshakes and
- * streams of HTTP/2. A call is named by a number, and its handler hears of it on its lane alone: any number of
- * head and bytes, then one end, after which the number means nothing. */
+ * streams of HTTP/2. A call is named by a number, and its handler hears of it on its lane alone: any number
+ * of head and bytes, then one end, after which the number means nothing. */
 #pragma once
 
 #include <stdbool.h>
