@@ -74,6 +74,11 @@ struct service_vtable {
     void (*stream_cancel)(struct stream *stream);
     /* The reader's last call: cancels what is unfinished and gives the stream back. */
     void (*stream_release)(struct stream *stream);
+    /* wake(context) is called whenever the stream has something and may have had nothing: from any thread,
+     * under locks of the service's, so that it is quick and calls nothing of it; not after stream_release has
+     * returned. What came before is not told again. NULL: progress tells of every stream, else of those that
+     * nobody watches. */
+    void (*stream_watch)(struct stream *stream, void (*wake)(void *context), void *context);
     const char *(*stream_request_id)(const struct stream *stream);
     /* Aborts by request id within a tenant; false when there is no such request. */
     bool (*abort)(struct service *service, const char *tenant, const char *request_id);

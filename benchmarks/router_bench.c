@@ -15,7 +15,8 @@
 
 #define NS_PER_S INT64_C(1000000000)
 enum { WARM_UP_REQUESTS = 200, ROLLUP_BYTES_MAX = 1 << 16, COUNT_AT_ONCE = 32, ROUND_REQUESTS_MAX = 1 << 22 };
-static const int64_t SILENCE_NS = 20 * NS_PER_S, OPEN_CHUNK_MS = 1000, OPEN_TOKENS = 600;
+static const int64_t SILENCE_NS = 20 * NS_PER_S, OPEN_CHUNK_MS = 4000, OPEN_TOKENS = 600,
+                     PROGRESS_NS = 5 * NS_PER_S;
 
 /* One target's. */
 struct router_load {
@@ -208,26 +209,49 @@ static void ask_at_rate(struct router_load *load, bool is_stream, double rate, d
     mem_free(starts_ns);
 }
 
-static void ask_counted(struct router_load *load, uint64_t n)
+/* What takes minutes says how far it is. */
+static void tell_progress(const struct router_load *load, const char *what, uint64_t n, uint64_t of,
+                          int64_t *next_ns)
+{
+    int64_t now_ns = now();
+    if (!load->options->show_progress || now_ns < *next_ns)
+        return;
+    if (*next_ns > 0)
+        (void)fprintf(stderr, "%s: %llu of %llu %s, RSS %.1f MiB\n", load->target->name,
+                      (unsigned long long)n, (unsigned long long)of, what,
+                      (double)rss_bytes(load->target->pid) / 1048576);
+    *next_ns = now_ns + PROGRESS_NS;
+}
+
+/* n of them, or as many as come until then; how many came. */
+static uint64_t ask_counted(struct router_load *load, uint64_t n, int64_t until_ns)
 {
     uint64_t before = load->n_done, n_started = 0;
+    int64_t next_ns = 0;
     while (load->n_done - before < n && load->failure.code == ERR_OK) {
+        if (now() >= until_ns)
+            n = n_started; /* the rest is not asked for */
         while (n_started < n && n_started - (load->n_done - before) < COUNT_AT_ONCE) {
             start_request(load, false, load->options->n_tokens, 0, now());
             n_started++;
         }
         poll_load(load, NS_PER_S / 10);
+        tell_progress(load, "answers", load->n_done - before, n, &next_ns);
     }
+    return load->n_done - before;
 }
 
 static void measure_count(struct router_load *load)
 {
     uint64_t n = load->options->n_count, failed_before = load->n_failed;
-    ask_counted(load, n / 10);
+    double seconds = load->options->count_seconds > 0 ? load->options->count_seconds : 1e6;
+    int64_t until_ns = now() + (int64_t)(seconds * 1e9);
+    uint64_t n_first = ask_counted(load, n / 10, until_ns);
     load->out->rss_before_bytes = rss_bytes(load->target->pid);
     int64_t began_ns = now();
-    ask_counted(load, n - n / 10);
-    load->out->count_rps = (double)(n - n / 10) * 1e9 / (double)(now() - began_ns);
+    uint64_t n_then = ask_counted(load, n - n / 10, until_ns);
+    load->out->count_rps = (double)n_then * 1e9 / (double)(now() - began_ns);
+    n = n_first + n_then;
     load->out->rss_after_bytes = rss_bytes(load->target->pid);
     load->out->count_failed = load->n_failed - failed_before;
     load->out->count_done = n - load->out->count_failed;
@@ -251,7 +275,7 @@ static void measure_open(struct router_load *load)
     load->connection = NULL;
     load->out->rss_idle_bytes = rss_bytes(load->target->pid);
     fail(load, open_connection(load));
-    int64_t began_ns = now(), limit_ns = began_ns + SILENCE_NS + (int64_t)n * NS_PER_S / 500;
+    int64_t next_ns = 0, began_ns = now(), limit_ns = began_ns + SILENCE_NS + (int64_t)n * NS_PER_S / 500;
     for (uint64_t i = 0; i < n && load->failure.code == ERR_OK;) {
         int64_t left_ns = began_ns + (int64_t)(i * NS_PER_S / 2000) - now();
         if (left_ns <= 0) {
@@ -261,8 +285,10 @@ static void measure_open(struct router_load *load)
         poll_load(load, left_ns);
     }
     while (load->n_first - first_before + load->n_failed - failed_before < n && now() < limit_ns &&
-           load->failure.code == ERR_OK)
+           load->failure.code == ERR_OK) {
         poll_load(load, NS_PER_S / 10);
+        tell_progress(load, "streams have begun", load->n_first - first_before, n, &next_ns);
+    }
     load->out->rss_open_bytes = rss_bytes(load->target->pid);
     load->out->open_begun = load->n_first - first_before;
     load->out->open_failed = n - load->out->open_begun;

@@ -37,6 +37,7 @@ struct router_bench_options {
     double per_chunk_ms;      /* between the chunks of a stream */
     uint32_t n_open;          /* streams that are open at once; 0 = not measured */
     uint64_t n_count;         /* whole answers, as fast as they come, memory before and after; 0 = not */
+    double count_seconds;     /* fewer of them where that takes longer; 0 = without end */
     const char *api_key;      /* NULL = none is sent */
     bool show_progress;
 };

@@ -36,7 +36,7 @@ static bool text_target(const struct router_bench_options *options, const struct
             good && buffer_append_format(out,
                                          "  count        %9.0f a second of %" PRIu64 ", %" PRIu64
                                          " failed; RSS %.1f MiB, then %.1f\n",
-                                         r->count_rps, options->n_count, r->count_failed,
+                                         r->count_rps, r->count_done + r->count_failed, r->count_failed,
                                          (double)r->rss_before_bytes / MIB, (double)r->rss_after_bytes / MIB);
     if (options->n_open > 0)
         good = good && buffer_append_format(out,

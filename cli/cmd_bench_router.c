@@ -10,7 +10,7 @@ enum { ROUTER_REPORT_BYTES_MAX = 1 << 16 };
 struct router_values {
     struct flag_list targets;
     const char *model, *api_key;
-    double rate, stream_rate, seconds, per_chunk_ms;
+    double rate, stream_rate, seconds, per_chunk_ms, count_seconds;
     int64_t rounds, tokens, open, count;
     bool json;
 };
@@ -28,6 +28,8 @@ static err_t run(const struct router_values *values)
         .per_chunk_ms = values->per_chunk_ms,
         .n_open = (uint32_t)values->open,
         .n_count = (uint64_t)values->count,
+        .count_seconds = values->count_seconds,
+        .show_progress = true,
         .api_key = values->api_key,
     };
     if (values->targets.count == 0 || values->targets.count > ROUTER_TARGETS_MAX)
@@ -114,6 +116,12 @@ int bench_router(int argc, char *argv[])
          .default_text = "0",
          .max = 1e9,
          .help = "whole answers, as fast as they come, with the memory before and after"},
+        {.name = "count-seconds",
+         .kind = FLAG_DOUBLE,
+         .target = &values.count_seconds,
+         .default_text = "0",
+         .max = 1e6,
+         .help = "of each target; fewer are counted where they take longer; 0 = without end"},
         {.name = "json",
          .kind = FLAG_BOOL,
          .target = &values.json,

@@ -11,6 +11,7 @@
 #include "router/page/route_page.h"
 #include "router/service/route_service.h"
 #include "server/doors.h"
+#include "server/file_budget.h"
 
 enum { ROUTE_FLAGS_MAX = DOOR_FLAGS_MAX + 8, DESCRIPTION_BYTES_MAX = 8 * YAML_FILE_BYTES_MAX };
 
@@ -152,6 +153,16 @@ static err_t open_mcp(const struct route_values *values, struct running *running
     return err_ok();
 }
 
+static void join_loop(void *context, struct event_base *base)
+{
+    route_service_join(((struct running *)context)->service, base);
+}
+
+static void leave_loop(void *context)
+{
+    route_service_leave(((struct running *)context)->service);
+}
+
 /* Before the doors are: they take these paths along. */
 static err_t open_paths(const struct route_values *values, struct running *running,
                         struct doors_options *doors)
@@ -182,14 +193,32 @@ static err_t open_and_run(const struct route_values *values, struct running *run
     return e;
 }
 
+/* Each call to a provider may be a connection, beside those of the doors. */
+static void check_file_limit(const struct route_values *values, const struct route_config *config)
+{
+    const struct doors_options doors = door_flags_options(&values->doors);
+    uint64_t max_files = file_budget_raise();
+    uint64_t clients = (uint64_t)doors.max_grpc_connections + (doors.http ? doors.max_http_connections : 0);
+    uint64_t calls = (uint64_t)values->max_requests, wanted = clients + calls + FILES_RESERVED;
+    if (!values->is_offline && config->providers.n > 0 && max_files < wanted)
+        log_warn(
+            "route",
+            "the process may have %llu open files (ulimit -Hn, LimitNOFILE=): %llu connections of clients "
+            "and %llu calls to providers at once want %llu, and calls fail where there is none left",
+            (unsigned long long)max_files, (unsigned long long)clients, (unsigned long long)calls,
+            (unsigned long long)wanted);
+}
+
 /* Takes config over. */
 static err_t prepare_and_run(const struct route_values *values, struct running *running,
                              struct route_config *config)
 {
     struct doors_options options = door_flags_options(&values->doors);
     struct doors *doors = NULL;
+    check_file_limit(values, config);
     options.refresh = refresh;
     options.context = running;
+    options.http_loops = (struct loop_hooks){join_loop, leave_loop, running};
     err_t e = open_paths(values, running, &options);
     if (e.code == ERR_OK)
         e = doors_prepare(&options, &doors);

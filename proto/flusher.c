@@ -45,6 +45,12 @@ void flush_item_pump(struct flusher *flusher, struct flush_item *item)
         pump_owned(flusher, item);
 }
 
+void flush_item_wake(struct flusher *flusher, struct flush_item *item)
+{
+    if (!atomic_exchange(&item->is_woken, true))
+        event_count_bump(flusher->progress);
+}
+
 void flush_item_sent(struct flusher *flusher, struct flush_item *item)
 {
     pump_owned(flusher, item);
@@ -77,6 +83,13 @@ static void take_added(struct flusher *flusher)
     }
 }
 
+static bool is_due(struct flush_item *item, int64_t now_ns)
+{
+    if (item->is_watched)
+        return atomic_load(&item->is_woken) && atomic_exchange(&item->is_woken, false);
+    return item->interval_ns == 0 || item->due_ns <= now_ns;
+}
+
 /* Pumps what is due; returns the time of the next watcher, INT64_MAX = none. */
 static int64_t pump_items(struct flusher *flusher, bool all)
 {
@@ -88,7 +101,7 @@ static int64_t pump_items(struct flusher *flusher, bool all)
             item->let_go(item);
             continue;
         }
-        if (item->interval_ns == 0 || item->due_ns <= now_ns || all)
+        if (is_due(item, now_ns) || all)
             flush_item_pump(flusher, item);
         if (item->interval_ns > 0) {
             if (item->due_ns <= now_ns)

@@ -22,9 +22,10 @@ struct flush_item {
     enum pump_result (*pump)(struct flush_item *item);
     void (*let_go)(struct flush_item *item); /* the flusher's last touch; the item may be freed in it */
     int64_t interval_ns;                     /* > 0: pumped at that interval; 0: at every progress */
+    bool is_watched;                         /* at progress only when it was woken since */
 
     _Atomic uint32_t state;
-    _Atomic bool done;
+    _Atomic bool done, is_woken;
     int64_t due_ns;          /* the flusher's */
     struct flush_item *next; /* the flusher's */
 };
@@ -39,6 +40,8 @@ void flusher_destroy(struct flusher *flusher);
 void flusher_add(struct flusher *flusher, struct flush_item *item);
 /* Any thread: pumps, unless another thread is at it, which then looks again. */
 void flush_item_pump(struct flusher *flusher, struct flush_item *item);
+/* Any thread, under any lock: there is something for one that is watched, which the flusher looks at. */
+void flush_item_wake(struct flusher *flusher, struct flush_item *item);
 /* The send begun by pump is done. */
 void flush_item_sent(struct flusher *flusher, struct flush_item *item);
 /* Pumps all items, watchers too, and returns when that was done, or after a second. Not from pump. */

@@ -223,6 +223,12 @@ static enum pump_result pump_generation(struct flush_item *flush)
     return PUMP_IDLE;
 }
 
+static void wake_generation(void *context)
+{
+    struct generate_call *generate = context;
+    flush_item_wake(generate->item.door->flusher, &generate->item.flush);
+}
+
 static void destroy_generation(struct door_item *item)
 {
     struct generate_call *generate = (struct generate_call *)item;
@@ -366,6 +372,11 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
     }
     generate->answer.request_id = door->service->vtable->stream_request_id(generate->stream);
     generate->answer.model = door->service->vtable->model_info(door->service);
+    if (door->service->vtable->stream_watch) {
+        generate->item.door = door;
+        generate->item.flush.is_watched = true;
+        door->service->vtable->stream_watch(generate->stream, wake_generation, generate);
+    }
     door_item_start(&generate->item, door, call, pump_generation, 0, destroy_generation);
 }
 

@@ -249,7 +249,9 @@ err_t grpc_door_open(struct service *service, const struct grpc_door_options *op
     door->metrics = service->vtable->metrics(service);
     load_meter_init(&door->load_meter, service);
     tokenizer_store_init(&door->tokenizer);
-    err_t e = flusher_create(service->vtable->progress(service), clock_monotonic(), &door->flusher);
+    struct event_count *progress =
+        service->vtable->stream_watch ? &door->woken : service->vtable->progress(service);
+    err_t e = flusher_create(progress, clock_monotonic(), &door->flusher);
     if (e.code == ERR_OK)
         e = open_server(door);
     if (e.code != ERR_OK) {

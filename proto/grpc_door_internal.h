@@ -25,7 +25,8 @@ struct grpc_door {
     struct clock clock; /* the service's */
     struct rpc_server *server;
     struct flusher *flusher;
-    struct metrics *metrics; /* the service's */
+    struct event_count woken; /* the flusher's, where streams are watched: progress says nothing of them */
+    struct metrics *metrics;  /* the service's */
     struct load_meter load_meter;
     int64_t opened_ns;
     _Atomic uint32_t n_active;      /* generations */

@@ -3,6 +3,7 @@
 #include <grpc/support/log.h>
 #include <stdlib.h>
 #include "base/log.h"
+#include "proto/grpc_mutexes.h"
 
 /* CVE-2023-1428, -32731, -32732, -33953, -4785, rapid reset (2023-44487) and CVE-2024-7246 are all fixed from
  * core 43 (release 1.66) on. */
@@ -17,6 +18,7 @@ static void forward_log(gpr_log_func_args *args)
 
 void grpc_runtime_init(void)
 {
+    grpc_mutexes_keep_no_graph();
     gpr_set_log_function(forward_log);
     grpc_init();
 }

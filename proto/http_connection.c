@@ -48,6 +48,7 @@ static void end_exchange(struct http_exchange *exchange)
 {
     if (exchange->handled)
         exchange->server->options.ended(exchange->server->options.context, exchange);
+    http_loop_forget_woken(exchange); /* from now on nobody wakes it */
     exchange->handled = false;
     exchange->user = NULL;
     http_exchange_drop_body(exchange);

@@ -500,6 +500,7 @@ err_t http_door_open(struct service *service, const struct http_door_options *op
         .handle = handle,
         .pump = pump,
         .ended = ended,
+        .hooks = options->hooks,
     };
     err_t e = http_open_transport(options, &server, &door->server);
     if (e.code != ERR_OK) {

@@ -8,6 +8,7 @@
 #include "api/service.h"
 #include "base/error.h"
 #include "proto/extra_routes.h"
+#include "proto/loop_hooks.h"
 
 struct http_door;
 struct identity;
@@ -36,6 +37,7 @@ struct http_door_options {
     int64_t max_connection_age_ms; /* the answer after it closes the connection; 0 = no limit */
     bool metrics;                  /* /metrics here too */
     struct extra_routes extra;     /* beside its own */
+    struct loop_hooks hooks;       /* of its loops */
 };
 
 /* 127.0.0.1, port 8000, 2 loops, 2 workers, 1,024 connections, 4 MiB bodies, 16 KiB heads, 256 MiB of bodies

@@ -31,6 +31,7 @@ struct prompt_part {
 
 struct generation {
     struct http_door *door;
+    struct http_exchange *exchange;
     struct openai_request request; /* its pointers are gone once submitted */
     struct openai_answer answer;
     struct prompt_part *parts;      /* [n_parts] owned */
@@ -123,6 +124,11 @@ static const char *name_part(const struct generation *generation, const char *id
     return out;
 }
 
+static void wake(void *exchange)
+{
+    http_exchange_wake(exchange);
+}
+
 static err_t submit_part(struct generation *generation, size_t index)
 {
     struct prompt_part *part = &generation->parts[index];
@@ -137,6 +143,8 @@ static err_t submit_part(struct generation *generation, size_t index)
         TRY(whole_answer_create(generation->n_choices, &part->whole));
     TRY(vtable_of(generation)->submit(generation->door->service, &request, &part->stream));
     generation->n_left++;
+    if (vtable_of(generation)->stream_watch)
+        vtable_of(generation)->stream_watch(part->stream, wake, generation->exchange);
     if (generation->request.echo) /* after the validator has seen the ids */
         TRY(keep_echo(generation, &request, part));
     for (uint32_t i = 0; i < generation->n_choices; i++)
@@ -252,6 +260,7 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
     atomic_fetch_add(&door->n_active, 1);
     metric_add(&door->metrics->streams_open[METRIC_DOOR_HTTP], 1);
     generation->door = door;
+    generation->exchange = exchange;
     e = atomic_load(&door->draining) ? shutting_down() : open_generation(generation, exchange, kind);
     http_add_rates(door, exchange);
     if (e.code != ERR_OK) {

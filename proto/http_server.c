@@ -13,10 +13,43 @@
 #include "proto/http_server_internal.h"
 #include "proto/listen_address.h"
 
+static _Thread_local struct http_loop *own_loop; /* of the thread, where it is one */
+
 void http_loop_wake(struct http_loop *loop)
 {
     uint64_t one = 1;
     (void)!write(loop->wake_fd, &one, sizeof one); /* full: it will wake up anyway */
+}
+
+void http_exchange_wake(struct http_exchange *exchange)
+{
+    struct http_loop *loop = exchange->loop;
+    pthread_mutex_lock(&loop->mutex);
+    bool is_first = TAILQ_EMPTY(&loop->woken) && !exchange->is_woken;
+    if (!exchange->is_woken) {
+        TAILQ_INSERT_TAIL(&loop->woken, exchange, woken_link);
+        loop->n_woken++;
+    }
+    exchange->is_woken = true;
+    pthread_mutex_unlock(&loop->mutex);
+    if (!is_first)
+        return;
+    if (own_loop == loop)
+        event_active(loop->woken_event, EV_TIMEOUT, 0);
+    else
+        http_loop_wake(loop);
+}
+
+void http_loop_forget_woken(struct http_exchange *exchange)
+{
+    struct http_loop *loop = exchange->loop;
+    pthread_mutex_lock(&loop->mutex);
+    if (exchange->is_woken) {
+        TAILQ_REMOVE(&loop->woken, exchange, woken_link);
+        loop->n_woken--;
+    }
+    exchange->is_woken = false;
+    pthread_mutex_unlock(&loop->mutex);
 }
 
 void http_loop_check_end(struct http_loop *loop)
@@ -152,6 +185,36 @@ static void take_returned(struct http_loop *loop)
     }
 }
 
+/* One that was woken since the turn began waits for the next one. */
+static void pump_woken(struct http_loop *loop)
+{
+    pthread_mutex_lock(&loop->mutex);
+    uint32_t n = loop->n_woken;
+    pthread_mutex_unlock(&loop->mutex);
+    while (n-- > 0) {
+        pthread_mutex_lock(&loop->mutex);
+        struct http_exchange *exchange = TAILQ_FIRST(&loop->woken);
+        pthread_mutex_unlock(&loop->mutex);
+        if (!exchange)
+            return;
+        http_loop_forget_woken(exchange);
+        if (exchange->state == EXCHANGE_OPEN)
+            http_connection_pump(exchange);
+    }
+    pthread_mutex_lock(&loop->mutex);
+    bool is_empty = TAILQ_EMPTY(&loop->woken);
+    pthread_mutex_unlock(&loop->mutex);
+    if (!is_empty)
+        event_active(loop->woken_event, EV_TIMEOUT, 0);
+}
+
+static void on_woken(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd;
+    (void)what;
+    pump_woken(argument);
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *argument)
 {
     (void)what;
@@ -163,6 +226,9 @@ static void on_wake(evutil_socket_t fd, short what, void *argument)
     http_places_take_handed(loop, stopping);
     if (stopping && !loop->stop_begun)
         begin_stop(loop);
+    pump_woken(loop);
+    if (!atomic_exchange(&loop->has_progress, false) && !stopping)
+        return;
     for (struct http_exchange *e = LIST_FIRST(&loop->open), *next; e; e = next) {
         next = LIST_NEXT(e, open_link);
         http_connection_pump(e);
@@ -173,10 +239,16 @@ static void *loop_main(void *argument)
 {
     struct http_loop *loop = argument;
     sigset_t broken_pipe;
+    own_loop = loop;
     sigemptyset(&broken_pipe);
     sigaddset(&broken_pipe, SIGPIPE);
     (void)pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL);
+    const struct loop_hooks *hooks = &loop->server->options.hooks;
+    if (hooks->began)
+        hooks->began(hooks->context, loop->base);
     (void)event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    if (hooks->ends)
+        hooks->ends(hooks->context);
     /* A callback of a stream under TLS that is still to run holds the stream's memory. */
     while (event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) > 0)
         (void)event_base_loop(loop->base, EVLOOP_NONBLOCK);
@@ -191,7 +263,7 @@ static enum pump_result wake_at_progress(struct flush_item *item)
     struct http_loop *loop = (struct http_loop *)item;
     if (atomic_load(&loop->ended))
         return PUMP_DONE;
-    if (atomic_load(&loop->n_open) > 0)
+    if (atomic_load(&loop->n_open) > 0 && !atomic_exchange(&loop->has_progress, true))
         http_loop_wake(loop);
     return PUMP_IDLE;
 }
@@ -213,6 +285,7 @@ static err_t open_loop(struct http_server *server, struct http_loop *loop)
         return err_new(ERR_RESOURCE_EXHAUSTED, "cannot make an eventfd: %s", strerror(errno));
     LIST_INIT(&loop->all);
     LIST_INIT(&loop->open);
+    TAILQ_INIT(&loop->woken);
     struct event_config *config = event_config_new();
     if (!config)
         return no_memory;
@@ -222,9 +295,11 @@ static err_t open_loop(struct http_server *server, struct http_loop *loop)
     if (!loop->base)
         return no_memory;
     loop->wake_event = event_new(loop->base, loop->wake_fd, EV_READ | EV_PERSIST, on_wake, loop);
+    loop->woken_event = evtimer_new(loop->base, on_woken, loop);
     loop->resume_event = evtimer_new(loop->base, on_resume, loop);
     loop->grace_event = evtimer_new(loop->base, on_grace_over, loop);
-    if (!loop->wake_event || !loop->resume_event || !loop->grace_event || event_add(loop->wake_event, NULL))
+    if (!loop->wake_event || !loop->woken_event || !loop->resume_event || !loop->grace_event ||
+        event_add(loop->wake_event, NULL))
         return no_memory;
     for (size_t i = 0; i < server->n_listen_fds; i++) {
         loop->listeners[i] =
@@ -250,6 +325,8 @@ static void free_loop(struct http_server *server, struct http_loop *loop)
             evconnlistener_free(loop->listeners[i]);
     if (loop->wake_event)
         event_free(loop->wake_event);
+    if (loop->woken_event)
+        event_free(loop->woken_event);
     if (loop->resume_event)
         event_free(loop->resume_event);
     if (loop->grace_event)

@@ -5,9 +5,10 @@
  * body is large is handled on a worker thread, so that a long prompt delays nobody's tokens.
  *
  * An exchange is touched by one thread at a time: by `handle` (or work given away with
- * http_exchange_offload), else by its loop, which calls `pump` after each bump of options.progress and
- * whenever the client has taken what was sent, until the answer is complete. `ended` is the last call for
- * every exchange that was handled: the answer has left, or the client has gone. */
+ * http_exchange_offload), else by its loop, which calls `pump` after each bump of options.progress,
+ * after http_exchange_wake and whenever the client has taken what was sent, until the answer is complete.
+ * `ended` is the last call for every exchange that was handled: the answer has left, or the client has gone.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -19,6 +20,7 @@
 #include "base/event_count.h"
 #include "proto/http_parser.h"
 #include "proto/identity.h"
+#include "proto/loop_hooks.h"
 
 struct http_server;
 struct http_exchange;
@@ -59,6 +61,7 @@ struct http_server_options {
     void (*handle)(void *context, struct http_exchange *exchange);
     void (*pump)(void *context, struct http_exchange *exchange);
     void (*ended)(void *context, struct http_exchange *exchange);
+    struct loop_hooks hooks;
     /* The JSON body of a refusal that the transport itself makes. */
     void (*describe_fault)(int status, const char *why, struct buffer *body);
 };
@@ -101,5 +104,7 @@ bool http_exchange_can_send(const struct http_exchange *exchange);
 /* From pump: `work` runs on a worker, which then has the exchange; pump follows. */
 void http_exchange_offload(struct http_exchange *exchange,
                            void (*work)(void *context, struct http_exchange *exchange));
+/* Any thread, from `handle` to `ended`: pump follows on its loop, progress or not. */
+void http_exchange_wake(struct http_exchange *exchange);
 /* The connection is closed after this answer. */
 void http_exchange_close_after(struct http_exchange *exchange);

@@ -78,6 +78,9 @@ struct http_exchange {
     struct work_item work_item;
     void (*work)(void *context, struct http_exchange *exchange); /* to be done, or being done */
     struct http_exchange *next_returned;
+
+    TAILQ_ENTRY(http_exchange) woken_link; /* under the loop's mutex, of its woken */
+    bool is_woken;                         /* likewise */
 };
 
 LIST_HEAD(exchange_list, http_exchange);
@@ -95,15 +98,18 @@ struct http_loop {
     bool thread_started;
     struct event_base *base;
     int wake_fd; /* an eventfd: wakes the loop */
-    struct event *wake_event, *resume_event, *grace_event;
+    struct event *wake_event, *woken_event, *resume_event, *grace_event;
     struct log_repeat full, failed, evicted; /* connections that were refused, not to be had, or gave way */
     struct evconnlistener *listeners[HTTP_LISTEN_ADDRESSES_MAX];
     struct exchange_list all, open;
     struct http_waiting waiting[HTTP_WAITS];
     uint32_t n_accepted; /* in this turn */
     _Atomic uint32_t n_open;
-    pthread_mutex_t mutex; /* of the following */
+    _Atomic bool has_progress; /* all that are open are to be pumped */
+    pthread_mutex_t mutex;     /* of the following */
     struct http_exchange *returned;
+    struct exchange_queue woken;
+    uint32_t n_woken;
     int handed[HTTP_HANDED_MAX]; /* descriptors of connections, counted already */
     uint32_t n_handed;
     bool handed_closed; /* nothing is handed to this loop any more */
@@ -134,6 +140,8 @@ struct http_server {
 uint32_t http_server_count_connection(struct http_server *server);
 void http_server_forget_connection(struct http_server *server);
 void http_loop_wake(struct http_loop *loop);
+/* On the loop's thread: nobody pumps it for what came before. */
+void http_loop_forget_woken(struct http_exchange *exchange);
 /* When stopping: leaves the loop after the last connection. */
 void http_loop_check_end(struct http_loop *loop);
 

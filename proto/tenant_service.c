@@ -179,6 +179,13 @@ static void stream_release(struct stream *stream)
     atomic_fetch_sub(&tenants->n_streams, 1);
 }
 
+static void stream_watch(struct stream *stream, void (*wake)(void *context), void *context)
+{
+    struct stream *inner;
+    const struct service_vtable *vtable = stream_vtable(stream, &inner);
+    vtable->stream_watch(inner, wake, context);
+}
+
 static const char *stream_request_id(const struct stream *stream)
 {
     struct stream *inner;
@@ -343,6 +350,7 @@ err_t tenant_service_open(struct service *inner, struct identity *identity, stru
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the tenants' service");
     service->vtable = TENANT_SERVICE;
     service->vtable.model_card = inner->vtable->model_card ? model_card : NULL;
+    service->vtable.stream_watch = inner->vtable->stream_watch ? stream_watch : NULL;
     service->vtable.passes_on = inner->vtable->passes_on;
     service->service.vtable = &service->vtable;
     service->inner = inner;

@@ -268,6 +268,7 @@ static err_t open_http(struct doors *doors, struct service *service)
     door.tls = doors->access.tls;
     door.identity = doors->access.identity;
     door.extra = options->http_extra;
+    door.hooks = options->http_loops;
     err_t e = http_door_open(service, &door, &doors->http);
     return e.code == ERR_OK ? e : err_prefix(e, "HTTP (--http-port, or --no-http)");
 }

@@ -8,6 +8,7 @@
 #include "api/service.h"
 #include "base/error.h"
 #include "proto/extra_routes.h"
+#include "proto/loop_hooks.h"
 #include "server/access.h"
 
 struct doors_options {
@@ -33,7 +34,8 @@ struct doors_options {
     int64_t send_timeout_ns; /* for a client that takes nothing of an answer; 0 = the doors' own */
     const char *version;     /* of this program; static */
     struct extra_routes http_extra,
-        operator_extra; /* paths beside the doors' own; borrowed until doors_close */
+        operator_extra;           /* paths beside the doors' own; borrowed until doors_close */
+    struct loop_hooks http_loops; /* of the HTTP door, its service's own; doors_run has ended them */
     /* Files of the service's own, while it serves: on the thread of doors_run, about once a second, and at
      * once with in_any_case after SIGHUP. NULL = there are none. */
     void (*refresh)(void *context, bool in_any_case);

@@ -17,6 +17,7 @@
 #include "router/log/log_files.h"
 
 #define EXPIRE_EVERY_NS INT64_C(60000000000)
+#define GATHER_NS       INT64_C(2000000) /* lines come together meanwhile */
 enum {
     POLL_MS = 100,       /* of a pipe that is blocked: how often it is asked whether the log is to close */
     CLOSE_WAIT_MS = 1000 /* for it when the log closes */
@@ -163,6 +164,14 @@ static bool take_lines(struct decision_log *log)
     return log->taken.size > 0;
 }
 
+static bool has_lines(struct decision_log *log)
+{
+    pthread_mutex_lock(&log->lock);
+    bool has = log->queue.size > 0;
+    pthread_mutex_unlock(&log->lock);
+    return has;
+}
+
 static void *write_all(void *context)
 {
     struct decision_log *log = context;
@@ -170,6 +179,8 @@ static void *write_all(void *context)
     for (;;) {
         uint32_t seen = event_count_read(&log->wake);
         bool is_closing = atomic_load(&log->is_closing);
+        if (!is_closing && has_lines(log))
+            event_count_wait(&log->wake, seen, GATHER_NS);
         while (take_lines(log))
             write_taken(log);
         int64_t now_ns = clock_now_ns(clock_monotonic());
@@ -260,16 +271,19 @@ static err_t encode(const struct decision_log *log, const struct decision_entry 
 void decision_log_write(struct decision_log *log, const struct decision_entry *entry)
 {
     struct buffer line = {.limit_bytes = DECISION_LINE_BYTES_MAX};
-    bool is_kept = encode(log, entry, &line).code == ERR_OK && buffer_append_text(&line, "\n");
+    bool is_kept = encode(log, entry, &line).code == ERR_OK && buffer_append_text(&line, "\n"),
+         is_first = false;
     if (is_kept) {
         pthread_mutex_lock(&log->lock);
+        is_first = log->queue.size == 0;
         is_kept = buffer_append(&log->queue, line.data, line.size);
         pthread_mutex_unlock(&log->lock);
     }
     if (!is_kept)
         atomic_fetch_add(&log->n_lost, 1);
     buffer_free(&line);
-    event_count_bump(&log->wake);
+    if (is_first)
+        event_count_bump(&log->wake);
 }
 
 uint64_t decision_log_lost(const struct decision_log *log)

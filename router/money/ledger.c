@@ -1,95 +1,73 @@
+/* Entries and balances are in memory while they change; a promise is made by the journal, and a thread folds
+ * what has come together into the database, many entries in a transaction. */
 #include "router/money/ledger.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/event_count.h"
+#include "base/hash.h"
 #include "base/log.h"
+#include "router/money/ledger_balances.h"
+#include "router/money/ledger_database.h"
+#include "router/money/ledger_journal.h"
 
 enum {
-    SCHEMA_VERSION = 1,
-    APPLICATION_ID = 0x42414e4c, /* "BANL", in the file's header: this file is ours */
-    BUSY_TIMEOUT_MS = 5000,      /* another process reads or writes the same file */
-    DAY_BYTES = 11,              /* "2026-11-27" and a NUL */
-    PAGE_BYTES = 1024,           /* small: every entry writes five pages to the log, whole */
-    CHECKPOINT_PAGES = 4096,     /* of the write-ahead log, before it is copied into the file */
-    LOG_PAGES_MAX = 65536,       /* before writers are stopped so that the log can begin from the start */
+    ENTRY_BUCKETS = 4096,           /* a power of 2 */
+    UNFOLDED_MAX = 1 << 18,         /* entries, before more are refused: the database cannot be written */
+    JOURNAL_BYTES_ENOUGH = 4 << 20, /* then it is emptied, though calls wait for that */
+    BALANCE_SUMS = 32,              /* that are added up before they are written */
+    LAST_DAY = 2932896,             /* 9999-12-31 */
+};
+#define FOLD_PAUSE_NS INT64_C(100000000) /* entries come together meanwhile */
+#define RETRY_NS      INT64_C(1000000000)
+#define MS_PER_DAY    INT64_C(86400000)
+
+/* One that is open, or that the database does not have as it is. */
+struct entry {
+    struct entry *next_by_id, *next_by_name;
+    struct entry *next_changed[2]; /* in the list of those that are folded now, and in the other one */
+    struct database_entry row;
+    bool is_changed, folds_end; /* folds_end: is_over when folding began */
+    bool is_in_database;
+    char texts[];
 };
 
-/* outcome: NULL while reserved, else enum ledger_outcome. charged: what counts against the budget, the
- * estimate until it is settled. `balances` holds the sums of `entries` by day, so that a budget is checked in
- * two look-ups. */
-static const char SCHEMA[] =
-    "CREATE TABLE entries (id INTEGER PRIMARY KEY, request_id TEXT NOT NULL, attempt INTEGER NOT NULL,"
-    " day TEXT NOT NULL, at_ms INTEGER NOT NULL, tenant TEXT NOT NULL, provider TEXT NOT NULL, model TEXT "
-    "NOT NULL,"
-    " reason TEXT NOT NULL, outcome INTEGER, estimate INTEGER NOT NULL, charged INTEGER NOT NULL,"
-    " ended_ms INTEGER, input_tokens INTEGER, cached_tokens INTEGER, output_tokens INTEGER,"
-    " UNIQUE (request_id, attempt));"
-    "CREATE INDEX entries_day ON entries (day);"
-    "CREATE INDEX entries_open ON entries (id) WHERE outcome IS NULL;"
-    "CREATE TABLE balances (tenant TEXT NOT NULL, day TEXT NOT NULL, spent INTEGER NOT NULL,"
-    " reserved INTEGER NOT NULL, PRIMARY KEY (tenant, day)) WITHOUT ROWID;";
-
-enum statement {
-    BEGIN,
-    COMMIT,
-    ROLLBACK,
-    INSERT,
-    FIND_OPEN,
-    END_ENTRY,
-    BALANCE_ADD,
-    BALANCE_OF_DAYS,
-    REPORT,
-    STATEMENTS,
+struct entry_list {
+    struct entry *first, *last;
+    uint32_t n;
 };
-
-static const char *const SQL[STATEMENTS] = {
-    [BEGIN] = "BEGIN IMMEDIATE",
-    [COMMIT] = "COMMIT",
-    [ROLLBACK] = "ROLLBACK",
-    [INSERT] =
-        "INSERT INTO entries (request_id, attempt, day, at_ms, tenant, provider, model, reason, estimate,"
-        " charged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?9, ?9)",
-    [FIND_OPEN] = "SELECT tenant, day, estimate FROM entries WHERE id = ? AND outcome IS NULL",
-    [END_ENTRY] =
-        "UPDATE entries SET outcome = ?, charged = ?, ended_ms = ?, input_tokens = ?, cached_tokens = ?,"
-        " output_tokens = ? WHERE id = ? AND outcome IS NULL",
-    [BALANCE_ADD] = "INSERT INTO balances (tenant, day, spent, reserved) VALUES (?, ?, ?3, ?4)"
-                    " ON CONFLICT (tenant, day) DO UPDATE SET spent = spent + ?3, reserved = reserved + ?4",
-    [BALANCE_OF_DAYS] = "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0) FROM balances"
-                        " WHERE tenant = ? AND day BETWEEN ? AND ?",
-    [REPORT] = "SELECT day, tenant, provider, model, count(*), sum(outcome IS NULL OR outcome IN (1, 3)),"
-               " coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0), sum(charged), "
-               "sum(input_tokens IS NULL OR output_tokens IS NULL) FROM entries"
-               " WHERE day BETWEEN ?1 AND ?2 AND outcome IS NOT 2 GROUP BY day, tenant, provider, model"
-               " ORDER BY day, tenant, provider, model",
-};
-_Static_assert(LEDGER_UNKNOWN == 1 && LEDGER_RELEASED == 2 && LEDGER_LOST == 3,
-               "numbers of REPORT and of files");
 
 struct ledger {
-    pthread_mutex_t lock;
     struct ledger_options options;
-    int lock_file; /* the file again, locked: one writer; -1 = none */
-    sqlite3 *database;
-    sqlite3_stmt *statements[STATEMENTS];
-    int n_pages_seen; /* of the log when the copier was last called; under the lock */
-    bool has_copier;
-    pthread_t copier;
-    sqlite3 *copier_database;
-    struct event_count wake; /* the copier: the log is long, or the ledger closes */
+    int lock_file;           /* the file again, locked: one writer; -1 = none */
+    struct event_count wake; /* the folder */
     _Atomic bool is_closing;
+    bool has_folder;
+    pthread_t folder;
+
+    pthread_mutex_t database_lock; /* before the other one */
+    struct ledger_database *database;
+
+    pthread_mutex_t lock;           /* of what follows */
+    struct ledger_journal *journal; /* NULL: in memory */
+    uint64_t last_number;           /* of the journal's records */
+    int64_t last_id;
+    _Atomic int32_t first_day; /* balances are known from then on */
+    struct ledger_balances balances;
+    struct entry *by_id[ENTRY_BUCKETS], *by_name[ENTRY_BUCKETS]; /* by_id: those that are open */
+    struct entry_list changed;
+    int side; /* of next_changed */
+    uint32_t n_folding;
 };
 
 const char *ledger_outcome_name(enum ledger_outcome outcome)
@@ -98,87 +76,319 @@ const char *ledger_outcome_name(enum ledger_outcome outcome)
     return NAMES[outcome];
 }
 
-static err_t failed(struct ledger *ledger, const char *what)
-{
-    return err_new(ERR_IO, "the ledger %s cannot %s: %s", ledger->options.path, what,
-                   sqlite3_errmsg(ledger->database));
-}
-
-static err_t run_text(struct ledger *ledger, const char *sql)
-{
-    return sqlite3_exec(ledger->database, sql, NULL, NULL, NULL) == SQLITE_OK ? err_ok()
-                                                                              : failed(ledger, "be opened");
-}
-
-/* Runs a statement that gives no rows. */
-static err_t run(struct ledger *ledger, enum statement which)
-{
-    sqlite3_stmt *statement = ledger->statements[which];
-    int rc = sqlite3_step(statement);
-    err_t e = rc == SQLITE_DONE ? err_ok() : failed(ledger, "be written");
-    sqlite3_reset(statement);
-    sqlite3_clear_bindings(statement);
-    return e;
-}
-
-static void bind_text(sqlite3_stmt *statement, int at, const char *text)
-{
-    int rc = sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);
-    ASSERT(rc == SQLITE_OK || rc == SQLITE_NOMEM); /* then the step fails: a column is NULL that may not be */
-}
-
-static void bind_number(sqlite3_stmt *statement, int at, int64_t number)
-{
-    ASSERT(sqlite3_bind_int64(statement, at, number) == SQLITE_OK);
-}
-
-/* -1, not told, is NULL. */
-static void bind_count(sqlite3_stmt *statement, int at, int64_t count)
-{
-    if (count >= 0)
-        bind_number(statement, at, count);
-}
-
-static void day_of(int64_t unix_ms, char out[DAY_BYTES])
-{
-    time_t seconds = (time_t)(unix_ms / 1000);
-    struct tm date;
-    gmtime_r(&seconds, &date);
-    size_t written = strftime(out, DAY_BYTES, "%Y-%m-%d", &date);
-    ASSERT(written == DAY_BYTES - 1);
-}
-
 static int64_t now_ms(const struct ledger *ledger)
 {
     return ledger->options.unix_ms(ledger->options.clock);
 }
 
-/* A value of the file's header, and of the pragmas. */
-static int64_t pragma_value(struct ledger *ledger, const char *sql)
+static int32_t day_of(int64_t unix_ms)
 {
-    sqlite3_stmt *statement;
-    if (sqlite3_prepare_v2(ledger->database, sql, -1, &statement, NULL) != SQLITE_OK)
-        return -1;
-    int64_t value = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
-    sqlite3_finalize(statement);
-    return value;
+    return (int32_t)(unix_ms / MS_PER_DAY);
 }
 
-static err_t make_tables(struct ledger *ledger)
+static int32_t first_of_month(int32_t day)
 {
-    char header[96];
-    snprintf(header, sizeof header, "PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID,
-             SCHEMA_VERSION);
-    TRY(run_text(ledger, "BEGIN IMMEDIATE"));
-    err_t e = run_text(ledger, SCHEMA);
+    time_t seconds = (time_t)day * (time_t)(MS_PER_DAY / 1000);
+    struct tm date;
+    gmtime_r(&seconds, &date);
+    return day - (date.tm_mday - 1);
+}
+
+/* --- entries in memory */
+
+static struct entry **place_by_id(struct ledger *ledger, int64_t id)
+{
+    struct entry **place = &ledger->by_id[(uint64_t)id & (ENTRY_BUCKETS - 1)];
+    while (*place && (*place)->row.id != id)
+        place = &(*place)->next_by_id;
+    return place;
+}
+
+static struct entry **place_by_name(struct ledger *ledger, const char *request_id, uint32_t attempt)
+{
+    uint64_t hash = hash64(request_id, strlen(request_id), attempt);
+    struct entry **place = &ledger->by_name[hash & (ENTRY_BUCKETS - 1)];
+    while (*place &&
+           ((*place)->row.call.attempt != attempt || strcmp((*place)->row.call.request_id, request_id) != 0))
+        place = &(*place)->next_by_name;
+    return place;
+}
+
+static const char *keep_text(char **at, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *kept = memcpy(*at, text, size);
+    *at += size;
+    return kept;
+}
+
+/* The strings are copied. NULL without memory. */
+static struct entry *make_entry(const struct database_entry *row)
+{
+    const struct ledger_call *call = &row->call;
+    struct entry *entry = mem_alloc(sizeof *entry + strlen(call->request_id) + strlen(call->tenant) +
+                                    strlen(call->provider) + strlen(call->model) + strlen(call->reason) + 5);
+    if (entry == NULL)
+        return NULL;
+    char *at = entry->texts;
+    entry->row = *row;
+    entry->row.call.request_id = keep_text(&at, call->request_id);
+    entry->row.call.tenant = keep_text(&at, call->tenant);
+    entry->row.call.provider = keep_text(&at, call->provider);
+    entry->row.call.model = keep_text(&at, call->model);
+    entry->row.call.reason = keep_text(&at, call->reason);
+    return entry;
+}
+
+static void append(struct entry_list *list, struct entry *entry, int side)
+{
+    entry->next_changed[side] = NULL;
+    if (list->last)
+        list->last->next_changed[side] = entry;
+    else
+        list->first = entry;
+    list->last = entry;
+    list->n++;
+}
+
+static void mark_changed(struct ledger *ledger, struct entry *entry)
+{
+    if (entry->is_changed)
+        return;
+    entry->is_changed = true;
+    append(&ledger->changed, entry, ledger->side);
+    if (ledger->changed.n == 1)
+        event_count_bump(&ledger->wake);
+}
+
+static void enter(struct ledger *ledger, struct entry *entry)
+{
+    struct entry **place = place_by_id(ledger, entry->row.id);
+    *place = entry;
+    place = place_by_name(ledger, entry->row.call.request_id, entry->row.call.attempt);
+    entry->next_by_name = NULL;
+    *place = entry;
+    mark_changed(ledger, entry);
+}
+
+/* The database has it as it is. */
+static void forget(struct ledger *ledger, struct entry *entry)
+{
+    struct entry **place = place_by_name(ledger, entry->row.call.request_id, entry->row.call.attempt);
+    ASSERT(*place == entry);
+    *place = entry->next_by_name;
+    mem_free(entry);
+}
+
+static nanodollars charge_of(const struct database_entry *row, enum ledger_outcome outcome, nanodollars cost)
+{
+    return outcome == LEDGER_SETTLED ? cost : outcome == LEDGER_RELEASED ? 0 : row->estimate;
+}
+
+/* It stays in the list of names until it is folded. */
+static void end_entry(struct ledger *ledger, struct entry *entry, const struct journal_record *end)
+{
+    struct entry **place = place_by_id(ledger, entry->row.id);
+    ASSERT(*place == entry && !entry->row.is_over);
+    *place = entry->next_by_id;
+    entry->row.is_over = true;
+    entry->row.outcome = end->outcome;
+    entry->row.charged = end->charged;
+    entry->row.ended_ms = end->ended_ms;
+    entry->row.input_tokens = end->input_tokens;
+    entry->row.cached_tokens = end->cached_tokens;
+    entry->row.output_tokens = end->output_tokens;
+    mark_changed(ledger, entry);
+}
+
+/* --- folding */
+
+/* A batch has many entries of few tenants. */
+struct balance_sums {
+    struct {
+        const char *tenant;
+        int32_t day;
+        nanodollars spent, reserved;
+    } rows[BALANCE_SUMS];
+    size_t n;
+};
+
+static err_t write_sums(struct ledger *ledger, struct balance_sums *sums)
+{
+    for (size_t i = 0; i < sums->n; i++)
+        TRY(database_add_balance(ledger->database, sums->rows[i].tenant, sums->rows[i].day,
+                                 sums->rows[i].spent, sums->rows[i].reserved));
+    sums->n = 0;
+    return err_ok();
+}
+
+static err_t add_to_sums(struct ledger *ledger, struct balance_sums *sums, const struct database_entry *row,
+                         nanodollars spent, nanodollars reserved)
+{
+    size_t i = 0;
+    while (i < sums->n &&
+           (sums->rows[i].day != row->day || strcmp(sums->rows[i].tenant, row->call.tenant) != 0))
+        i++;
+    if (i == BALANCE_SUMS) {
+        TRY(write_sums(ledger, sums));
+        i = 0;
+    }
+    if (i == sums->n) {
+        sums->rows[i].tenant = row->call.tenant;
+        sums->rows[i].day = row->day;
+        sums->rows[i].spent = sums->rows[i].reserved = 0;
+        sums->n++;
+    }
+    sums->rows[i].spent += spent;
+    sums->rows[i].reserved += reserved;
+    return err_ok();
+}
+
+/* Of an entry that may be ended meanwhile nothing is read that this would change. */
+static err_t fold_entry(struct ledger *ledger, const struct entry *entry, struct balance_sums *sums)
+{
+    const struct database_entry *row = &entry->row;
+    nanodollars spent = entry->folds_end ? row->charged : 0, reserved = entry->folds_end ? 0 : row->estimate;
+    if (entry->is_in_database) {
+        ASSERT(entry->folds_end);
+        TRY(database_end(ledger->database, row));
+        reserved = -row->estimate;
+    } else {
+        struct database_entry open = {.id = row->id,
+                                      .call = row->call,
+                                      .day = row->day,
+                                      .at_ms = row->at_ms,
+                                      .estimate = row->estimate};
+        TRY(database_insert(ledger->database, entry->folds_end ? row : &open));
+    }
+    return add_to_sums(ledger, sums, row, spent, reserved);
+}
+
+static err_t write_batch(struct ledger *ledger, const struct entry_list *batch, int side, uint64_t number)
+{
+    struct balance_sums sums = {.n = 0};
+    TRY(database_begin(ledger->database));
+    err_t e = err_ok();
+    for (const struct entry *entry = batch->first; entry && e.code == ERR_OK;
+         entry = entry->next_changed[side])
+        e = fold_entry(ledger, entry, &sums);
     if (e.code == ERR_OK)
-        e = run_text(ledger, header);
+        e = write_sums(ledger, &sums);
     if (e.code == ERR_OK)
-        return run_text(ledger, "COMMIT");
-    err_t ignored = run_text(ledger, "ROLLBACK");
-    (void)ignored;
+        e = database_set_folded(ledger->database, number);
+    return database_finish(ledger->database, e);
+}
+
+/* Under the lock: what has changed is taken, to be written. */
+static void take_batch(struct ledger *ledger, struct entry_list *batch, int *side, uint64_t *number)
+{
+    *batch = ledger->changed;
+    *side = ledger->side;
+    *number = ledger->last_number;
+    ledger->changed = (struct entry_list){0};
+    ledger->side = 1 - ledger->side;
+    ledger->n_folding = batch->n;
+    for (struct entry *entry = batch->first; entry; entry = entry->next_changed[*side]) {
+        entry->is_changed = false;
+        entry->folds_end = entry->row.is_over;
+    }
+}
+
+/* Under the lock: the batch is in the database, or is still to be. */
+static void leave_batch(struct ledger *ledger, struct entry_list *batch, int side, bool is_written)
+{
+    for (struct entry *entry = batch->first, *next; entry; entry = next) {
+        next = entry->next_changed[side];
+        if (!is_written)
+            mark_changed(ledger, entry);
+        else if (entry->folds_end)
+            forget(ledger, entry);
+        else
+            entry->is_in_database = true;
+    }
+    ledger->n_folding = 0;
+}
+
+/* Under the database's lock. */
+static err_t fold(struct ledger *ledger)
+{
+    struct entry_list batch;
+    int side;
+    uint64_t number;
+    err_t e = err_ok();
+    pthread_mutex_lock(&ledger->lock);
+    take_batch(ledger, &batch, &side, &number);
+    pthread_mutex_unlock(&ledger->lock);
+    if (batch.n > 0)
+        e = write_batch(ledger, &batch, side, number);
+    pthread_mutex_lock(&ledger->lock);
+    leave_batch(ledger, &batch, side, e.code == ERR_OK);
+    bool is_long = ledger->journal && journal_bytes(ledger->journal) >= JOURNAL_BYTES_ENOUGH;
+    if (e.code == ERR_OK && is_long && ledger->changed.n > 0) { /* the little that came meanwhile, too */
+        take_batch(ledger, &batch, &side, &number);
+        e = write_batch(ledger, &batch, side, number);
+        leave_batch(ledger, &batch, side, e.code == ERR_OK);
+    }
+    if (ledger->journal && e.code == ERR_OK && ledger->changed.n == 0 && journal_bytes(ledger->journal) > 0)
+        journal_clear(ledger->journal);
+    pthread_mutex_unlock(&ledger->lock);
     return e;
 }
+
+/* What is under way is in the database, too. */
+static err_t fold_all(struct ledger *ledger)
+{
+    pthread_mutex_lock(&ledger->database_lock);
+    err_t e = fold(ledger);
+    pthread_mutex_unlock(&ledger->database_lock);
+    return e;
+}
+
+/* Until the time is over, or the ledger closes. */
+static void pause_for(struct ledger *ledger, int64_t ns)
+{
+    int64_t until_ns = clock_now_ns(clock_monotonic()) + ns, left_ns;
+    while (!atomic_load(&ledger->is_closing) && (left_ns = until_ns - clock_now_ns(clock_monotonic())) > 0) {
+        uint32_t seen = event_count_read(&ledger->wake);
+        if (!atomic_load(&ledger->is_closing))
+            event_count_wait(&ledger->wake, seen, left_ns);
+    }
+}
+
+static void *fold_for_ever(void *context)
+{
+    struct ledger *ledger = context;
+    while (!atomic_load(&ledger->is_closing)) {
+        uint32_t seen = event_count_read(&ledger->wake);
+        pthread_mutex_lock(&ledger->lock);
+        bool is_idle = ledger->changed.n == 0;
+        pthread_mutex_unlock(&ledger->lock);
+        if (is_idle) {
+            if (!atomic_load(&ledger->is_closing))
+                event_count_wait(&ledger->wake, seen, -1);
+            continue;
+        }
+        pause_for(ledger, FOLD_PAUSE_NS);
+        err_t e = fold_all(ledger);
+        if (e.code == ERR_OK)
+            continue;
+        log_warn("money", "%s; what it lacks is in the journal", e.message);
+        pause_for(ledger, RETRY_NS);
+    }
+    return NULL;
+}
+
+static err_t start_folder(struct ledger *ledger)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ledger->has_folder = pthread_create(&ledger->folder, NULL, fold_for_ever, ledger) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ledger->has_folder ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the ledger");
+}
+
+/* --- opening */
 
 /* SQLite's own locks are another kind, which are lost when any descriptor of the file is closed: this one
  * stays open for as long as the database. */
@@ -196,157 +406,128 @@ static err_t lock_file(struct ledger *ledger)
     return err_ok();
 }
 
-static err_t open_database(struct ledger *ledger)
+/* The end of an entry that the database has. */
+static err_t find_in_database(struct ledger *ledger, int64_t id, struct entry **out)
 {
-    const char *path = ledger->options.path;
-    int flags =
-        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (ledger->options.read_only ? 0 : SQLITE_OPEN_CREATE);
-    if (ledger->options.read_only && access(path, F_OK) != 0)
-        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    TRY(lock_file(ledger));
-    if (sqlite3_open_v2(path, &ledger->database, flags, NULL) != SQLITE_OK)
-        return failed(ledger, "be opened");
-    sqlite3_busy_timeout(ledger->database, BUSY_TIMEOUT_MS);
-    int64_t application = pragma_value(ledger, "PRAGMA application_id"),
-            version = pragma_value(ledger, "PRAGMA user_version"),
-            n_tables = pragma_value(ledger, "SELECT count(*) FROM sqlite_master");
-    if (n_tables < 0 || (n_tables == 0 && ledger->options.read_only) ||
-        (n_tables > 0 && application != APPLICATION_ID))
-        return err_new(ERR_INVALID_ARGUMENT, "%s is not a ledger of ours: name another file, or none yet",
-                       path);
-    if (n_tables == 0) {
-        char page_size[48];
-        snprintf(page_size, sizeof page_size, "PRAGMA page_size = %d", PAGE_BYTES);
-        TRY(run_text(ledger, page_size));
-    }
-    if (version > SCHEMA_VERSION)
-        return err_new(ERR_INVALID_ARGUMENT,
-                       "%s is a ledger of version %lld; this program reads up to version %d", path,
-                       (long long)version, SCHEMA_VERSION);
-    if (ledger->options.read_only)
-        return run_text(ledger, "PRAGMA query_only = ON");
-    TRY(run_text(ledger, "PRAGMA journal_mode = WAL"));
-    TRY(run_text(ledger,
-                 ledger->options.durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
-    return n_tables == 0 ? make_tables(ledger) : err_ok();
-}
-
-static err_t prepare(struct ledger *ledger)
-{
-    for (int i = 0; i < STATEMENTS; i++) {
-        if (sqlite3_prepare_v3(ledger->database, SQL[i], -1, SQLITE_PREPARE_PERSISTENT,
-                               &ledger->statements[i], NULL) != SQLITE_OK)
-            return failed(ledger, "be read");
-    }
+    char tenant[LEDGER_NAME_BYTES_MAX + 1];
+    struct database_entry row = {.id = id, .call = {"", (uint32_t)id, tenant, "", "", ""}};
+    *out = NULL;
+    err_t e = database_find_open(ledger->database, id, tenant, &row.day, &row.estimate);
+    if (e.code == ERR_NOT_FOUND)
+        return err_ok(); /* it has ended there, too */
+    TRY(e);
+    *out = make_entry(&row);
+    if (*out == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
+    (*out)->is_in_database = true;
+    enter(ledger, *out);
     return err_ok();
 }
 
-/* ---- The write-ahead log ---- */
-
-static int see_log(void *context, sqlite3 *database, const char *name, int n_pages)
+static err_t replay_record(struct ledger *ledger, const struct journal_record *record)
 {
-    struct ledger *ledger = context;
-    ASSERT(database == ledger->database && name);
-    if (n_pages < ledger->n_pages_seen) /* it began from the start */
-        ledger->n_pages_seen = 0;
-    if (n_pages - ledger->n_pages_seen >= CHECKPOINT_PAGES) {
-        ledger->n_pages_seen = n_pages;
-        event_count_bump(&ledger->wake);
-    }
-    return SQLITE_OK;
-}
-
-/* Copies what the log has into the file; the pages that the log still has in *n_pages. */
-static void copy_log(struct ledger *ledger, int *n_pages)
-{
-    int n_copied;
-    *n_pages = 0;
-    int rc = sqlite3_wal_checkpoint_v2(ledger->copier_database, NULL, SQLITE_CHECKPOINT_PASSIVE, n_pages,
-                                       &n_copied);
-    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
-        log_warn("money", "the log of the ledger %s cannot be copied into it: %s", ledger->options.path,
-                 sqlite3_errmsg(ledger->copier_database));
-}
-
-/* Syncing the disk takes milliseconds, for which no call waits. The log begins from its start when all of it
- * has been copied and nobody has written meanwhile: when that never happens, writers are stopped for a
- * moment. */
-static void *copy_logs(void *context)
-{
-    struct ledger *ledger = context;
-    while (!atomic_load(&ledger->is_closing)) {
-        uint32_t seen = event_count_read(&ledger->wake);
-        int n_pages;
-        copy_log(ledger, &n_pages);
-        if (n_pages >= LOG_PAGES_MAX) {
-            pthread_mutex_lock(&ledger->lock);
-            copy_log(ledger, &n_pages);
-            pthread_mutex_unlock(&ledger->lock);
-        }
-        if (!atomic_load(&ledger->is_closing))
-            event_count_wait(&ledger->wake, seen, -1);
-    }
-    return NULL;
-}
-
-/* A database in memory has no log. */
-static err_t start_copier(struct ledger *ledger)
-{
-    if (sqlite3_db_filename(ledger->database, "main")[0] == '\0')
+    ledger->last_number = record->number;
+    struct entry *entry = *place_by_id(ledger, record->entry);
+    if (record->kind == JOURNAL_ENTRY) {
+        struct database_entry row = {.id = record->entry,
+                                     .call = record->call,
+                                     .day = day_of(record->at_ms),
+                                     .at_ms = record->at_ms,
+                                     .estimate = record->estimate};
+        ASSERT(entry == NULL);
+        entry = make_entry(&row);
+        if (entry == NULL)
+            return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
+        enter(ledger, entry);
         return err_ok();
-    if (sqlite3_open_v2(ledger->options.path, &ledger->copier_database,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
-        return failed(ledger, "be opened");
-    /* A connection that has read nothing knows of no log, and copies none. */
-    if (sqlite3_exec(ledger->copier_database, "SELECT count(*) FROM entries WHERE id = 0", NULL, NULL,
-                     NULL) != SQLITE_OK)
-        return err_new(ERR_IO, "the ledger %s cannot be read: %s", ledger->options.path,
-                       sqlite3_errmsg(ledger->copier_database));
-    sqlite3_wal_hook(ledger->database, see_log, ledger);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    ledger->has_copier = pthread_create(&ledger->copier, NULL, copy_logs, ledger) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return ledger->has_copier ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the ledger");
-}
-
-static void stop_copier(struct ledger *ledger)
-{
-    atomic_store(&ledger->is_closing, true);
-    event_count_bump(&ledger->wake);
-    if (ledger->has_copier)
-        pthread_join(ledger->copier, NULL);
-    sqlite3_close(ledger->copier_database);
-}
-
-/* ---- Entries ---- */
-
-/* Ends a transaction that begun with BEGIN. */
-static err_t finish(struct ledger *ledger, err_t e)
-{
-    if (e.code == ERR_OK)
-        e = run(ledger, COMMIT);
-    if (e.code != ERR_OK && !sqlite3_get_autocommit(ledger->database)) {
-        err_t ignored = run(ledger, ROLLBACK);
-        (void)ignored;
     }
+    if (entry == NULL)
+        TRY(find_in_database(ledger, record->entry, &entry));
+    if (entry)
+        end_entry(ledger, entry, record);
+    return err_ok();
+}
+
+static void forget_all(struct ledger *ledger)
+{
+    for (size_t i = 0; i < ENTRY_BUCKETS; i++) {
+        for (struct entry *entry = ledger->by_name[i], *next; entry; entry = next) {
+            next = entry->next_by_name;
+            mem_free(entry);
+        }
+        ledger->by_name[i] = ledger->by_id[i] = NULL;
+    }
+    ledger->changed = (struct entry_list){0};
+}
+
+/* What a process that is gone has promised and not folded. */
+static err_t replay(struct ledger *ledger)
+{
+    struct journal_view view;
+    struct journal_record record;
+    TRY(database_folded(ledger->database, &ledger->last_number));
+    uint64_t folded = ledger->last_number;
+    err_t e = journal_view_open(ledger->options.path, &view);
+    if (e.code == ERR_NOT_FOUND)
+        return err_ok();
+    TRY(e);
+    size_t at = 0;
+    while (e.code == ERR_OK && journal_view_next(&view, &at, &record)) {
+        if (record.number > folded)
+            e = replay_record(ledger, &record);
+    }
+    if (at < view.size)
+        log_warn("money", "the last %zu bytes of the ledger's journal are no entry: they were not promised",
+                 view.size - at);
+    journal_view_close(&view);
+    if (e.code == ERR_OK)
+        e = fold_all(ledger);
+    forget_all(ledger);
     return e;
 }
 
-/* Reservations of a process that is gone: their estimates are spent. */
-static err_t charge_lost(struct ledger *ledger, uint64_t *n_lost)
+static err_t take_balance(void *context, const char *tenant, int32_t day,
+                          const struct ledger_balance *balance)
 {
-    char sql[128];
-    snprintf(sql, sizeof sql, "UPDATE entries SET outcome = %d, ended_ms = %lld WHERE outcome IS NULL",
-             LEDGER_LOST, (long long)now_ms(ledger));
-    TRY(run(ledger, BEGIN));
-    err_t e = run_text(ledger, sql);
-    uint64_t n = e.code == ERR_OK ? (uint64_t)sqlite3_changes(ledger->database) : 0;
-    if (e.code == ERR_OK)
-        e = run_text(ledger,
-                     "UPDATE balances SET spent = spent + reserved, reserved = 0 WHERE reserved != 0");
-    TRY(finish(ledger, e));
+    struct ledger *ledger = context;
+    TRY(balances_reserve_day(&ledger->balances, tenant, day));
+    balances_add(&ledger->balances, tenant, day, balance->spent, balance->reserved);
+    return err_ok();
+}
+
+/* Balances of the month of that day and of those that follow are in memory: a clock may go back. */
+static err_t know_balances(struct ledger *ledger, int32_t day)
+{
+    int32_t first = first_of_month(day), before = atomic_load(&ledger->first_day);
+    if (first >= before)
+        return err_ok();
+    pthread_mutex_lock(&ledger->database_lock);
+    pthread_mutex_lock(&ledger->lock);
+    before = atomic_load(&ledger->first_day);
+    err_t e = err_ok();
+    if (first < before)
+        e = database_balances(ledger->database, first, before - 1, take_balance, ledger);
+    if (first < before && e.code == ERR_OK)
+        atomic_store(&ledger->first_day, first);
+    pthread_mutex_unlock(&ledger->lock);
+    pthread_mutex_unlock(&ledger->database_lock);
+    return e;
+}
+
+static err_t open_for_writing(struct ledger *ledger, uint64_t *n_lost)
+{
+    const struct ledger_options *options = &ledger->options;
+    uint64_t n = 0;
+    atomic_store(&ledger->first_day, LAST_DAY);
+    if (database_is_file(ledger->database)) {
+        TRY(replay(ledger));
+        TRY(journal_open(options->path, options->durable, &ledger->journal));
+        journal_clear(ledger->journal);
+    }
+    TRY(database_charge_lost(ledger->database, now_ms(ledger), &n));
+    TRY(database_last_id(ledger->database, &ledger->last_id));
+    TRY(know_balances(ledger, day_of(now_ms(ledger))));
+    TRY(start_folder(ledger));
     if (n_lost)
         *n_lost = n;
     return err_ok();
@@ -360,15 +541,14 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
     ledger->options = *options;
     ledger->lock_file = -1;
     ASSERT(pthread_mutex_init(&ledger->lock, NULL) == 0);
+    ASSERT(pthread_mutex_init(&ledger->database_lock, NULL) == 0);
     ledger->options.path = mem_strdup(options->path);
-    err_t e = ledger->options.path ? open_database(ledger)
-                                   : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
+    err_t e =
+        ledger->options.path ? lock_file(ledger) : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     if (e.code == ERR_OK)
-        e = prepare(ledger);
+        e = database_open(&ledger->options, &ledger->database);
     if (e.code == ERR_OK && !options->read_only)
-        e = charge_lost(ledger, n_lost);
-    if (e.code == ERR_OK && !options->read_only)
-        e = start_copier(ledger);
+        e = open_for_writing(ledger, n_lost);
     if (e.code != ERR_OK)
         ledger_close(ledger);
     else
@@ -380,44 +560,29 @@ void ledger_close(struct ledger *ledger)
 {
     if (ledger == NULL)
         return;
-    stop_copier(ledger);
-    for (int i = 0; i < STATEMENTS; i++)
-        sqlite3_finalize(ledger->statements[i]);
-    sqlite3_close(ledger->database);
+    bool is_folded = false;
+    atomic_store(&ledger->is_closing, true);
+    event_count_bump(&ledger->wake);
+    if (ledger->has_folder) {
+        pthread_join(ledger->folder, NULL);
+        err_t e = fold_all(ledger);
+        is_folded = e.code == ERR_OK;
+        if (!is_folded)
+            log_warn("money", "%s; what it lacks is in the journal", e.message);
+    }
+    forget_all(ledger);
+    balances_free(&ledger->balances);
+    journal_close(ledger->journal, is_folded);
+    database_close(ledger->database);
     if (ledger->lock_file >= 0)
         close(ledger->lock_file);
     pthread_mutex_destroy(&ledger->lock);
+    pthread_mutex_destroy(&ledger->database_lock);
     mem_free((char *)ledger->options.path);
     mem_free(ledger);
 }
 
-static err_t read_balance(struct ledger *ledger, const char *tenant, const char *first_day,
-                          const char *last_day, struct ledger_balance *out)
-{
-    sqlite3_stmt *statement = ledger->statements[BALANCE_OF_DAYS];
-    bind_text(statement, 1, tenant);
-    bind_text(statement, 2, first_day);
-    bind_text(statement, 3, last_day);
-    err_t e = err_ok();
-    if (sqlite3_step(statement) == SQLITE_ROW)
-        *out =
-            (struct ledger_balance){sqlite3_column_int64(statement, 0), sqlite3_column_int64(statement, 1)};
-    else
-        e = failed(ledger, "be read");
-    sqlite3_reset(statement);
-    sqlite3_clear_bindings(statement);
-    return e;
-}
-
-static err_t read_balances(struct ledger *ledger, const char *tenant, const char day[DAY_BYTES],
-                           struct ledger_balance *today, struct ledger_balance *this_month)
-{
-    char first[DAY_BYTES];
-    memcpy(first, day, DAY_BYTES);
-    memcpy(first + DAY_BYTES - 3, "01", 2);
-    TRY(read_balance(ledger, tenant, day, day, today));
-    return read_balance(ledger, tenant, first, day, this_month);
-}
+/* --- promises */
 
 static err_t check_limit(const char *tenant, const struct ledger_balance *balance, nanodollars estimate,
                          nanodollars limit, const char *span)
@@ -435,31 +600,22 @@ static err_t check_limit(const char *tenant, const struct ledger_balance *balanc
                    tenant, spent, of, span, reserved, more);
 }
 
-static err_t check_budget(struct ledger *ledger, const char *tenant, const char day[DAY_BYTES],
-                          nanodollars estimate, const struct ledger_budget *budget)
+static err_t check_budget(struct ledger *ledger, const char *tenant, int32_t day, nanodollars estimate,
+                          const struct ledger_budget *budget)
 {
     if (budget == NULL || (budget->per_day == 0 && budget->per_month == 0))
         return err_ok();
-    struct ledger_balance today, this_month;
-    TRY(read_balances(ledger, tenant, day, &today, &this_month));
+    struct ledger_balance today = balances_sum(&ledger->balances, tenant, day, day),
+                          this_month = balances_sum(&ledger->balances, tenant, first_of_month(day), day);
     TRY(check_limit(tenant, &today, estimate, budget->per_day, "day"));
     return check_limit(tenant, &this_month, estimate, budget->per_month, "month");
 }
 
-static err_t add_to_balance(struct ledger *ledger, const char *tenant, const char *day, nanodollars spent,
-                            nanodollars reserved)
-{
-    sqlite3_stmt *statement = ledger->statements[BALANCE_ADD];
-    bind_text(statement, 1, tenant);
-    bind_text(statement, 2, day);
-    bind_number(statement, 3, spent);
-    bind_number(statement, 4, reserved);
-    return run(ledger, BALANCE_ADD);
-}
-
-static err_t check_call(const struct ledger_call *call)
+static err_t check_call(const struct ledger *ledger, const struct ledger_call *call)
 {
     const char *TEXTS[] = {call->request_id, call->tenant, call->provider, call->model, call->reason};
+    if (ledger->options.read_only)
+        return err_new(ERR_IO, "the ledger %s is only read here", ledger->options.path);
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
         ASSERT(TEXTS[i]);
         if (strlen(TEXTS[i]) > LEDGER_NAME_BYTES_MAX)
@@ -469,95 +625,118 @@ static err_t check_call(const struct ledger_call *call)
     return err_ok();
 }
 
-static err_t insert(struct ledger *ledger, const struct ledger_call *call, const char *day, int64_t at_ms,
-                    nanodollars estimate, int64_t *entry)
+/* Under the lock, before anything is promised: may it be, and is there room for it? */
+static err_t prepare(struct ledger *ledger, const struct database_entry *row,
+                     const struct ledger_budget *budget, struct entry **out)
 {
-    sqlite3_stmt *statement = ledger->statements[INSERT];
-    bind_text(statement, 1, call->request_id);
-    bind_number(statement, 2, call->attempt);
-    bind_text(statement, 3, day);
-    bind_number(statement, 4, at_ms);
-    bind_text(statement, 5, call->tenant);
-    bind_text(statement, 6, call->provider);
-    bind_text(statement, 7, call->model);
-    bind_text(statement, 8, call->reason);
-    bind_number(statement, 9, estimate);
-    err_t e = run(ledger, INSERT);
-    if (e.code != ERR_OK && sqlite3_extended_errcode(ledger->database) == SQLITE_CONSTRAINT_UNIQUE)
+    const struct ledger_call *call = &row->call;
+    if (*place_by_name(ledger, call->request_id, call->attempt))
         return err_new(ERR_INVALID_ARGUMENT, "attempt %u of request %s is in the ledger already",
                        call->attempt, call->request_id);
-    *entry = sqlite3_last_insert_rowid(ledger->database);
+    if (ledger->changed.n + ledger->n_folding >= UNFOLDED_MAX)
+        return err_new(ERR_IO, "the ledger %s cannot be written: %d entries wait for it",
+                       ledger->options.path, UNFOLDED_MAX);
+    TRY(check_budget(ledger, call->tenant, row->day, row->estimate, budget));
+    TRY(balances_reserve_day(&ledger->balances, call->tenant, row->day));
+    *out = make_entry(row);
+    return *out ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an entry of the ledger");
+}
+
+static err_t promise(struct ledger *ledger, struct journal_record *records, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        records[i].number = ledger->last_number + 1 + i;
+    if (ledger->journal)
+        TRY(journal_append(ledger->journal, records, n));
+    ledger->last_number += n;
+    return err_ok();
+}
+
+static struct journal_record end_of(const struct ledger *ledger, int64_t entry, enum ledger_outcome outcome,
+                                    nanodollars charged, const struct answer_usage *usage)
+{
+    return (struct journal_record){
+        .kind = JOURNAL_END,
+        .entry = entry,
+        .outcome = outcome,
+        .charged = charged,
+        .ended_ms = now_ms(ledger),
+        .input_tokens = usage ? usage->input_tokens : -1,
+        .cached_tokens = usage ? usage->cached_tokens : -1,
+        .output_tokens = usage ? usage->output_tokens : -1,
+    };
+}
+
+/* Under the lock: the entry is entered, and ended at once where outcome is not NULL. */
+static err_t enter_call(struct ledger *ledger, struct database_entry *row, const struct ledger_budget *budget,
+                        bool is_over, const struct answer_usage *usage)
+{
+    struct entry *entry;
+    TRY(prepare(ledger, row, budget, &entry));
+    entry->row.id = row->id = ledger->last_id + 1;
+    struct journal_record records[2] = {
+        {.kind = JOURNAL_ENTRY,
+         .entry = row->id,
+         .call = row->call,
+         .at_ms = row->at_ms,
+         .estimate = row->estimate},
+        end_of(ledger, row->id, LEDGER_SETTLED, row->estimate, usage),
+    };
+    err_t e = promise(ledger, records, is_over ? 2 : 1);
+    if (e.code != ERR_OK) {
+        mem_free(entry);
+        return e;
+    }
+    ledger->last_id = row->id;
+    balances_add(&ledger->balances, row->call.tenant, row->day, is_over ? row->estimate : 0,
+                 is_over ? 0 : row->estimate);
+    enter(ledger, entry);
+    if (is_over)
+        end_entry(ledger, entry, &records[1]);
     return e;
 }
 
-static err_t reserve(struct ledger *ledger, const struct ledger_call *call, nanodollars estimate,
-                     const struct ledger_budget *budget, int64_t *entry)
+static err_t enter_now(struct ledger *ledger, const struct ledger_call *call, nanodollars amount,
+                       const struct ledger_budget *budget, bool is_over, const struct answer_usage *usage,
+                       int64_t *id)
 {
-    char day[DAY_BYTES];
-    int64_t at_ms = now_ms(ledger);
-    day_of(at_ms, day);
-    TRY(check_budget(ledger, call->tenant, day, estimate, budget));
-    TRY(insert(ledger, call, day, at_ms, estimate, entry));
-    return add_to_balance(ledger, call->tenant, day, 0, estimate);
+    struct database_entry row = {.call = *call, .at_ms = now_ms(ledger), .estimate = amount};
+    ASSERT(amount >= 0 && amount <= MONEY_MAX);
+    TRY(check_call(ledger, call));
+    row.day = day_of(row.at_ms);
+    TRY(know_balances(ledger, row.day));
+    pthread_mutex_lock(&ledger->lock);
+    err_t e = enter_call(ledger, &row, budget, is_over, usage);
+    pthread_mutex_unlock(&ledger->lock);
+    *id = row.id;
+    return e;
 }
 
 err_t ledger_reserve(struct ledger *ledger, const struct ledger_call *call, nanodollars estimate,
                      const struct ledger_budget *budget, int64_t *entry)
 {
-    ASSERT(estimate >= 0 && estimate <= MONEY_MAX);
-    TRY(check_call(call));
-    pthread_mutex_lock(&ledger->lock);
-    err_t e = run(ledger, BEGIN);
-    if (e.code == ERR_OK)
-        e = finish(ledger, reserve(ledger, call, estimate, budget, entry));
-    pthread_mutex_unlock(&ledger->lock);
-    return e;
+    return enter_now(ledger, call, estimate, budget, false, NULL, entry);
 }
 
-/* The reservation's tenant and day; FAILED_PRECONDITION when it has ended. */
-struct open_entry {
-    char tenant[LEDGER_NAME_BYTES_MAX + 1], day[DAY_BYTES];
-    nanodollars estimate;
-};
-
-static err_t find_open(struct ledger *ledger, int64_t entry, struct open_entry *out)
-{
-    sqlite3_stmt *statement = ledger->statements[FIND_OPEN];
-    bind_number(statement, 1, entry);
-    err_t e = err_ok();
-    int rc = sqlite3_step(statement);
-    if (rc == SQLITE_ROW) {
-        snprintf(out->tenant, sizeof out->tenant, "%s", (const char *)sqlite3_column_text(statement, 0));
-        snprintf(out->day, sizeof out->day, "%s", (const char *)sqlite3_column_text(statement, 1));
-        out->estimate = sqlite3_column_int64(statement, 2);
-    } else {
-        e = rc == SQLITE_DONE
-                ? err_new(ERR_FAILED_PRECONDITION, "entry %lld of the ledger is not open", (long long)entry)
-                : failed(ledger, "be read");
-    }
-    sqlite3_reset(statement);
-    sqlite3_clear_bindings(statement);
-    return e;
-}
-
-static err_t settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanodollars cost,
                     const struct answer_usage *usage)
 {
-    struct open_entry open;
-    TRY(find_open(ledger, entry, &open));
-    nanodollars charged = outcome == LEDGER_SETTLED ? cost : outcome == LEDGER_RELEASED ? 0 : open.estimate;
-    sqlite3_stmt *statement = ledger->statements[END_ENTRY];
-    bind_number(statement, 1, outcome);
-    bind_number(statement, 2, charged);
-    bind_number(statement, 3, now_ms(ledger));
-    if (usage) {
-        bind_count(statement, 4, usage->input_tokens);
-        bind_count(statement, 5, usage->cached_tokens);
-        bind_count(statement, 6, usage->output_tokens);
-    }
-    bind_number(statement, 7, entry);
-    TRY(run(ledger, END_ENTRY));
-    return add_to_balance(ledger, open.tenant, open.day, charged, -open.estimate);
+    int64_t id;
+    return enter_now(ledger, call, cost, NULL, true, usage, &id);
+}
+
+static err_t settle(struct ledger *ledger, int64_t id, enum ledger_outcome outcome, nanodollars cost,
+                    const struct answer_usage *usage)
+{
+    struct entry *entry = *place_by_id(ledger, id);
+    if (entry == NULL)
+        return err_new(ERR_FAILED_PRECONDITION, "entry %lld of the ledger is not open", (long long)id);
+    nanodollars charged = charge_of(&entry->row, outcome, cost);
+    struct journal_record end = end_of(ledger, id, outcome, charged, usage);
+    TRY(promise(ledger, &end, 1));
+    balances_add(&ledger->balances, entry->row.call.tenant, entry->row.day, charged, -entry->row.estimate);
+    end_entry(ledger, entry, &end);
+    return err_ok();
 }
 
 err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
@@ -565,73 +744,36 @@ err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome ou
 {
     ASSERT(outcome < LEDGER_OUTCOMES && cost >= 0 && cost <= MONEY_MAX);
     pthread_mutex_lock(&ledger->lock);
-    err_t e = run(ledger, BEGIN);
-    if (e.code == ERR_OK)
-        e = finish(ledger, settle(ledger, entry, outcome, cost, usage));
+    err_t e = settle(ledger, entry, outcome, cost, usage);
     pthread_mutex_unlock(&ledger->lock);
     return e;
 }
 
-err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanodollars cost,
-                    const struct answer_usage *usage)
-{
-    ASSERT(cost >= 0 && cost <= MONEY_MAX);
-    TRY(check_call(call));
-    int64_t entry;
-    pthread_mutex_lock(&ledger->lock);
-    err_t e = run(ledger, BEGIN);
-    if (e.code == ERR_OK) {
-        e = reserve(ledger, call, cost, NULL, &entry);
-        if (e.code == ERR_OK)
-            e = settle(ledger, entry, LEDGER_SETTLED, cost, usage);
-        e = finish(ledger, e);
-    }
-    pthread_mutex_unlock(&ledger->lock);
-    return e;
-}
+/* --- questions */
 
 err_t ledger_balance(struct ledger *ledger, const char *tenant, struct ledger_balance *today,
                      struct ledger_balance *this_month)
 {
-    char day[DAY_BYTES];
-    day_of(now_ms(ledger), day);
+    int32_t day = day_of(now_ms(ledger));
+    if (ledger->options.read_only)
+        return err_new(ERR_FAILED_PRECONDITION, "the ledger %s is only read here", ledger->options.path);
+    TRY(know_balances(ledger, day));
     pthread_mutex_lock(&ledger->lock);
-    err_t e = read_balances(ledger, tenant, day, today, this_month);
+    *today = balances_sum(&ledger->balances, tenant, day, day);
+    *this_month = balances_sum(&ledger->balances, tenant, first_of_month(day), day);
     pthread_mutex_unlock(&ledger->lock);
-    return e;
-}
-
-static void give_line(sqlite3_stmt *row, void (*line)(void *context, const struct ledger_line *line),
-                      void *context)
-{
-    struct ledger_line out = {
-        .day = (const char *)sqlite3_column_text(row, 0),
-        .tenant = (const char *)sqlite3_column_text(row, 1),
-        .provider = (const char *)sqlite3_column_text(row, 2),
-        .model = (const char *)sqlite3_column_text(row, 3),
-        .n_calls = (uint64_t)sqlite3_column_int64(row, 4),
-        .n_unknown = (uint64_t)sqlite3_column_int64(row, 5),
-        .input_tokens = (uint64_t)sqlite3_column_int64(row, 6),
-        .output_tokens = (uint64_t)sqlite3_column_int64(row, 7),
-        .cost = sqlite3_column_int64(row, 8),
-        .n_uncounted = (uint64_t)sqlite3_column_int64(row, 9),
-    };
-    line(context, &out);
+    return err_ok();
 }
 
 err_t ledger_report(struct ledger *ledger, const char *first_day, const char *last_day,
                     void (*line)(void *context, const struct ledger_line *line), void *context)
 {
-    pthread_mutex_lock(&ledger->lock);
-    sqlite3_stmt *statement = ledger->statements[REPORT];
-    bind_text(statement, 1, first_day ? first_day : "0000-00-00");
-    bind_text(statement, 2, last_day ? last_day : "9999-99-99");
-    int rc;
-    while ((rc = sqlite3_step(statement)) == SQLITE_ROW)
-        give_line(statement, line, context);
-    err_t e = rc == SQLITE_DONE ? err_ok() : failed(ledger, "be read");
-    sqlite3_reset(statement);
-    sqlite3_clear_bindings(statement);
-    pthread_mutex_unlock(&ledger->lock);
+    err_t e = err_ok();
+    pthread_mutex_lock(&ledger->database_lock);
+    if (!ledger->options.read_only)
+        e = fold(ledger);
+    if (e.code == ERR_OK)
+        e = database_report(ledger->database, first_day, last_day, line, context);
+    pthread_mutex_unlock(&ledger->database_lock);
     return e;
 }

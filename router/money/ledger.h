@@ -2,12 +2,13 @@
  * byte leaves and settled when it is over, so that a budget cannot be overrun by calls under way, and every
  * attempt (retried, hedged, cancelled) is an entry of its own.
  *
- * Nothing is lost or doubled by kill -9: a reservation is on disk (in the write-ahead log, handed to the
- * operating system) before ledger_reserve returns. What a crash leaves open is charged in full at the next
- * start, as `lost`: the call may have been answered and billed. A power cut may cost the last moments unless
- * `durable` is set.
+ * Nothing is lost or doubled by kill -9: what is reserved or settled stands in a journal beside the file
+ * (ledger_journal.h), handed to the operating system, before the call returns, and is folded into the file a
+ * moment later, by a thread of its own, or at the next start. What a crash leaves open is charged in full at
+ * the next start, as `lost`: the call may have been answered and billed. A power cut may cost the last
+ * moments unless `durable` is set.
  *
- * Days are those of UTC. Any thread; calls take turns. */
+ * Days are those of UTC. Any thread; calls take turns, and wait for no disk unless `durable` asks for it. */
 #pragma once
 
 #include <stdbool.h>
@@ -51,7 +52,8 @@ struct ledger_budget {
 };
 
 /* Writes the entry with its estimate. QUOTA_EXCEEDED when what is spent and reserved leaves no room for it:
- * nothing is written then. INVALID_ARGUMENT: this entry is there already. */
+ * nothing is written then. INVALID_ARGUMENT: this entry is open or has just ended (one that ended before gets
+ * another name in the file). IO: the disk is full, or fails. */
 err_t ledger_reserve(struct ledger *ledger, const struct ledger_call *call, nanodollars estimate,
                      const struct ledger_budget *budget, int64_t *entry) ERR_MUST_CHECK;
 
@@ -72,7 +74,7 @@ err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome ou
 err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanodollars cost,
                     const struct answer_usage *usage) ERR_MUST_CHECK;
 
-/* What a tenant has spent, and what is reserved for calls under way. */
+/* What a tenant has spent, and what is reserved for calls under way. Not of one that is read_only. */
 struct ledger_balance {
     nanodollars spent, reserved;
 };

@@ -11,51 +11,78 @@ enum { STREAMS_PER_CONNECTION = 100 }; /* of HTTP/2 */
 struct egress_options egress_options_default(void)
 {
     return (struct egress_options){
-        .max_calls = 16384, .max_connections_per_host = 1024, .user_agent = "bantam"};
+        .max_calls = 16384, .max_connections_per_host = 16384, .user_agent = "bantam"};
 }
 
-static struct flight **place_of(struct egress *egress, uint64_t number)
+static _Thread_local struct lane *own_lane; /* of this thread; NULL = it has none */
+
+static struct flight **place_of(struct lane *lane, uint64_t number)
 {
-    struct flight **place = &egress->table[number & (FLIGHT_TABLE_SIZE - 1)];
+    struct flight **place = &lane->table[number >> LANE_BITS & (FLIGHT_TABLE_SIZE - 1)];
     while (*place && (*place)->number != number)
         place = &(*place)->next_in_table;
     return place;
 }
 
-static void wake(struct egress *egress)
+static void wake(struct lane *lane)
 {
-    ssize_t written = write(egress->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+    if (lane == own_lane) {
+        event_active(lane->told, EV_TIMEOUT, 0);
+        return;
+    }
+    ssize_t written = write(lane->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     (void)written; /* full: it is awake already */
 }
 
 /* Under the lock. */
-static void command(struct egress *egress, struct flight *flight, enum flight_command what)
+static void command(struct lane *lane, struct flight *flight, enum flight_command what)
 {
     if (flight->commands == 0) {
-        flight->next_in_inbox = egress->inbox;
-        egress->inbox = flight;
+        flight->next_in_inbox = lane->inbox;
+        lane->inbox = flight;
     }
     flight->commands |= what;
+}
+
+/* Takes a place among the calls. */
+static bool take_place(struct egress *egress)
+{
+    if (atomic_fetch_add(&egress->n_active, 1) < egress->options.max_calls)
+        return true;
+    atomic_fetch_sub(&egress->n_active, 1);
+    return false;
+}
+
+/* This thread's own, or the one for everybody: there calls over TLS share connections, whoever started them.
+ */
+static struct lane *choose_lane(struct egress *egress, const char *url)
+{
+    bool is_own =
+        own_lane && own_lane->egress == egress && !atomic_load(&own_lane->is_closing) && !url_is_tls(url);
+    return is_own ? own_lane : egress->lanes[0];
 }
 
 err_t egress_start(struct egress *egress, const struct egress_call *call,
                    const struct egress_handler *handler, void *context, uint64_t *number)
 {
+    struct lane *lane = choose_lane(egress, call->url);
     struct flight *flight;
-    TRY(flight_make(egress, call, handler, context, &flight));
-    pthread_mutex_lock(&egress->lock);
-    bool has_room = egress->n_active < egress->options.max_calls && !egress->is_closing;
-    if (has_room) {
-        *number = flight->number = ++egress->last_number;
-        *place_of(egress, flight->number) = flight;
-        egress->n_active++;
-        command(egress, flight, FLIGHT_START);
+    TRY(flight_make(lane, call, handler, context, &flight));
+    bool has_room = take_place(egress);
+    pthread_mutex_lock(&lane->lock);
+    bool is_taken = has_room && !atomic_load(&lane->is_closing);
+    if (is_taken) {
+        *number = flight->number = ++lane->last_number << LANE_BITS | lane->index;
+        *place_of(lane, flight->number) = flight;
+        command(lane, flight, FLIGHT_START);
     }
-    pthread_mutex_unlock(&egress->lock);
-    if (has_room) {
-        wake(egress);
+    pthread_mutex_unlock(&lane->lock);
+    if (is_taken) {
+        wake(lane);
         return err_ok();
     }
+    if (has_room)
+        atomic_fetch_sub(&egress->n_active, 1);
     flight_free(flight);
     return err_new(ERR_RESOURCE_EXHAUSTED, "%u calls to providers are under way, which is the limit",
                    egress->options.max_calls);
@@ -63,13 +90,18 @@ err_t egress_start(struct egress *egress, const struct egress_call *call,
 
 static void tell(struct egress *egress, uint64_t number, enum flight_command what)
 {
-    pthread_mutex_lock(&egress->lock);
-    struct flight *flight = *place_of(egress, number);
+    uint32_t index = (uint32_t)number & (LANES_MAX - 1);
+    if (index >= atomic_load(&egress->n_lanes))
+        return;
+    struct lane *lane = egress->lanes[index];
+    pthread_mutex_lock(&lane->lock);
+    struct flight *flight = *place_of(lane, number);
+    bool is_told = flight && flight->commands != 0; /* it is on its way to hear of that */
     if (flight)
-        command(egress, flight, what);
-    pthread_mutex_unlock(&egress->lock);
-    if (flight)
-        wake(egress);
+        command(lane, flight, what);
+    pthread_mutex_unlock(&lane->lock);
+    if (flight && !is_told)
+        wake(lane);
 }
 
 void egress_cancel(struct egress *egress, uint64_t number)
@@ -84,54 +116,50 @@ void egress_resume(struct egress *egress, uint64_t number)
 
 uint32_t egress_active(struct egress *egress)
 {
-    pthread_mutex_lock(&egress->lock);
-    uint32_t n = egress->n_active;
-    pthread_mutex_unlock(&egress->lock);
-    return n;
+    return atomic_load(&egress->n_active);
 }
 
-void egress_forget(struct egress *egress, struct flight *flight)
+void lane_forget(struct lane *lane, struct flight *flight)
 {
-    pthread_mutex_lock(&egress->lock);
-    struct flight **place = place_of(egress, flight->number);
+    pthread_mutex_lock(&lane->lock);
+    struct flight **place = place_of(lane, flight->number);
     ASSERT(*place == flight);
     *place = flight->next_in_table;
     if (flight->commands != 0) {
-        place = &egress->inbox;
+        place = &lane->inbox;
         while (*place != flight)
             place = &(*place)->next_in_inbox;
         *place = flight->next_in_inbox;
     }
-    egress->n_active--;
-    pthread_mutex_unlock(&egress->lock);
+    pthread_mutex_unlock(&lane->lock);
+    atomic_fetch_sub(&lane->egress->n_active, 1);
 }
 
 /* The next flight that was told something; NULL = none. */
-static struct flight *next_told(struct egress *egress, unsigned *commands)
+static struct flight *next_told(struct lane *lane, unsigned *commands)
 {
-    pthread_mutex_lock(&egress->lock);
-    struct flight *flight = egress->inbox;
+    pthread_mutex_lock(&lane->lock);
+    struct flight *flight = lane->inbox;
     if (flight) {
-        egress->inbox = flight->next_in_inbox;
+        lane->inbox = flight->next_in_inbox;
         *commands = flight->commands;
         flight->commands = 0;
     }
-    pthread_mutex_unlock(&egress->lock);
+    pthread_mutex_unlock(&lane->lock);
     return flight;
 }
 
-struct flight *egress_find(struct egress *egress,
-                           bool (*is_so)(const struct flight *flight, const void *context),
-                           const void *context)
+struct flight *lane_find(struct lane *lane, bool (*is_so)(const struct flight *flight, const void *context),
+                         const void *context)
 {
     struct flight *flight = NULL;
-    pthread_mutex_lock(&egress->lock);
+    pthread_mutex_lock(&lane->lock);
     for (size_t i = 0; i < FLIGHT_TABLE_SIZE && flight == NULL; i++) {
-        flight = egress->table[i];
+        flight = lane->table[i];
         while (flight && !is_so(flight, context))
             flight = flight->next_in_table;
     }
-    pthread_mutex_unlock(&egress->lock);
+    pthread_mutex_unlock(&lane->lock);
     return flight;
 }
 
@@ -140,16 +168,11 @@ static bool is_any(const struct flight *flight, const void *context)
     return flight && context == NULL;
 }
 
-static void on_wake(evutil_socket_t fd, short events, void *context)
+static void hear(struct lane *lane)
 {
-    struct egress *egress = context;
-    uint64_t count;
-    ssize_t got = read(fd, &count, sizeof count);
-    (void)got;
-    (void)events;
     unsigned commands;
     struct flight *flight;
-    while ((flight = next_told(egress, &commands)) != NULL) {
+    while ((flight = next_told(lane, &commands)) != NULL) {
         if (commands & FLIGHT_CANCEL) {
             flight_cut(flight, err_new(ERR_CANCELLED, "the call to the provider was cancelled"));
             continue;
@@ -159,20 +182,34 @@ static void on_wake(evutil_socket_t fd, short events, void *context)
         else if (commands & FLIGHT_RESUME)
             flight_resume(flight);
     }
-    egress_turn(egress, CURL_SOCKET_TIMEOUT, 0);
-    pthread_mutex_lock(&egress->lock);
-    bool is_closing = egress->is_closing;
-    pthread_mutex_unlock(&egress->lock);
-    if (is_closing)
-        event_base_loopbreak(egress->base);
+    lane_turn(lane, CURL_SOCKET_TIMEOUT, 0);
 }
 
-void egress_turn(struct egress *egress, curl_socket_t socket, int events)
+static void on_told(evutil_socket_t fd, short events, void *context)
+{
+    (void)fd;
+    (void)events;
+    hear(context);
+}
+
+static void on_wake(evutil_socket_t fd, short events, void *context)
+{
+    struct lane *lane = context;
+    uint64_t count;
+    ssize_t got = read(fd, &count, sizeof count);
+    (void)got;
+    (void)events;
+    hear(lane);
+    if (atomic_load(&lane->is_closing)) /* of the egress's own thread alone */
+        event_base_loopbreak(lane->base);
+}
+
+void lane_turn(struct lane *lane, curl_socket_t socket, int events)
 {
     int n_running, n_left;
-    ASSERT(curl_multi_socket_action(egress->multi, socket, events, &n_running) == CURLM_OK);
+    ASSERT(curl_multi_socket_action(lane->multi, socket, events, &n_running) == CURLM_OK);
     CURLMsg *message;
-    while ((message = curl_multi_info_read(egress->multi, &n_left)) != NULL) {
+    while ((message = curl_multi_info_read(lane->multi, &n_left)) != NULL) {
         if (message->msg != CURLMSG_DONE)
             continue;
         struct flight *flight;
@@ -185,99 +222,186 @@ void egress_turn(struct egress *egress, curl_socket_t socket, int events)
 static void on_socket(evutil_socket_t fd, short events, void *context)
 {
     int what = (events & EV_READ ? CURL_CSELECT_IN : 0) | (events & EV_WRITE ? CURL_CSELECT_OUT : 0);
-    egress_turn(context, fd, what);
+    lane_turn(context, fd, what);
 }
 
 static void on_multi_timer(evutil_socket_t fd, short events, void *context)
 {
     (void)fd;
     (void)events;
-    egress_turn(context, CURL_SOCKET_TIMEOUT, 0);
+    lane_turn(context, CURL_SOCKET_TIMEOUT, 0);
 }
 
 /* curl says what it waits for at a socket; the event is kept with the socket. */
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket)
 {
     (void)easy;
-    struct egress *egress = context;
+    struct lane *lane = context;
     struct event *event = of_socket;
     if (event)
         event_free(event);
     event = NULL;
     if (what != CURL_POLL_REMOVE) {
         int events = (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST;
-        event = event_new(egress->base, fd, (short)events, on_socket, egress);
+        event = event_new(lane->base, fd, (short)events, on_socket, lane);
         if (event == NULL || event_add(event, NULL) != 0) {
             if (event)
                 event_free(event);
             return -1;
         }
     }
-    curl_multi_assign(egress->multi, fd, event);
+    curl_multi_assign(lane->multi, fd, event);
     return 0;
 }
 
 static int set_multi_timer(CURLM *multi, long timeout_ms, void *context)
 {
     (void)multi;
-    struct egress *egress = context;
+    struct lane *lane = context;
     if (timeout_ms < 0)
-        return event_del(egress->multi_timer);
+        return event_del(lane->multi_timer);
     struct timeval wait = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
-    return event_add(egress->multi_timer, &wait);
+    return event_add(lane->multi_timer, &wait);
+}
+
+/* Whoever still waits for an answer gets none. */
+static void end_flights(struct lane *lane)
+{
+    struct flight *flight;
+    while ((flight = lane_find(lane, is_any, NULL)) != NULL)
+        flight_end(flight, err_new(ERR_CANCELLED, "the router is closing"));
 }
 
 static void *run(void *context)
 {
-    struct egress *egress = context;
-    (void)event_base_loop(egress->base, EVLOOP_NO_EXIT_ON_EMPTY);
-    struct flight *flight;
-    while ((flight = egress_find(egress, is_any, NULL)) != NULL)
-        flight_end(flight, err_new(ERR_CANCELLED, "the router is closing"));
+    struct lane *lane = context;
+    own_lane = lane;
+    (void)event_base_loop(lane->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    end_flights(lane);
     return NULL;
 }
 
-static bool set_up(struct egress *egress)
+static bool set_up(struct lane *lane)
 {
-    egress->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    egress->base = event_base_new();
-    egress->multi = curl_multi_init();
-    if (egress->wake_fd < 0 || egress->base == NULL || egress->multi == NULL)
+    lane->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    lane->multi = curl_multi_init();
+    if (lane->wake_fd < 0 || lane->base == NULL || lane->multi == NULL)
         return false;
-    egress->wake = event_new(egress->base, egress->wake_fd, EV_READ | EV_PERSIST, on_wake, egress);
-    egress->multi_timer = evtimer_new(egress->base, on_multi_timer, egress);
-    if (egress->wake == NULL || egress->multi_timer == NULL || event_add(egress->wake, NULL) != 0)
+    lane->wake = event_new(lane->base, lane->wake_fd, EV_READ | EV_PERSIST, on_wake, lane);
+    lane->told = evtimer_new(lane->base, on_told, lane);
+    lane->multi_timer = evtimer_new(lane->base, on_multi_timer, lane);
+    if (lane->wake == NULL || lane->told == NULL || lane->multi_timer == NULL ||
+        event_add(lane->wake, NULL) != 0)
         return false;
-    CURLM *multi = egress->multi;
+    CURLM *multi = lane->multi;
     return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket) == CURLM_OK &&
-           curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, egress) == CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, lane) == CURLM_OK &&
            curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_multi_timer) == CURLM_OK &&
-           curl_multi_setopt(multi, CURLMOPT_TIMERDATA, egress) == CURLM_OK &&
+           curl_multi_setopt(multi, CURLMOPT_TIMERDATA, lane) == CURLM_OK &&
            curl_multi_setopt(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)STREAMS_PER_CONNECTION) ==
                CURLM_OK &&
            curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS,
-                             (long)egress->options.max_connections_per_host) == CURLM_OK;
+                             (long)lane->egress->options.max_connections_per_host) == CURLM_OK;
 }
 
-static void tear_down(struct egress *egress)
+/* All but what other threads may still look at. */
+static void stop_lane(struct lane *lane)
 {
-    if (egress->multi)
-        curl_multi_cleanup(egress->multi); /* closes idle connections, and gives back their events */
-    if (egress->multi_timer)
-        event_free(egress->multi_timer);
-    if (egress->wake)
-        event_free(egress->wake);
-    if (egress->base)
-        event_base_free(egress->base);
-    if (egress->wake_fd >= 0)
-        close(egress->wake_fd);
-    pthread_mutex_destroy(&egress->lock);
-    mem_free(egress);
+    if (lane->multi)
+        curl_multi_cleanup(lane->multi); /* closes idle connections, and gives back their events */
+    if (lane->multi_timer)
+        event_free(lane->multi_timer);
+    if (lane->told)
+        event_free(lane->told);
+    if (lane->wake)
+        event_free(lane->wake);
+    lane->multi = NULL;
+    lane->multi_timer = lane->told = lane->wake = NULL;
+    lane->base = NULL;
+}
+
+static void free_lane(struct lane *lane)
+{
+    if (lane->wake_fd >= 0)
+        close(lane->wake_fd);
+    pthread_mutex_destroy(&lane->lock);
+    mem_free(lane);
+}
+
+/* On a loop; NULL without memory or descriptors. */
+static struct lane *make_lane(struct egress *egress, struct event_base *base)
+{
+    struct lane *lane = mem_alloc(sizeof *lane);
+    if (lane == NULL)
+        return NULL;
+    lane->egress = egress;
+    lane->base = base;
+    lane->wake_fd = -1;
+    ASSERT(pthread_mutex_init(&lane->lock, NULL) == 0);
+    if (set_up(lane))
+        return lane;
+    stop_lane(lane);
+    free_lane(lane);
+    return NULL;
+}
+
+/* From here on calls have numbers of it. False: there are as many as there may be. */
+static bool enter_lane(struct egress *egress, struct lane *lane)
+{
+    pthread_mutex_lock(&egress->lock);
+    uint32_t n = atomic_load(&egress->n_lanes);
+    if (n < LANES_MAX) {
+        lane->index = n;
+        egress->lanes[n] = lane;
+        atomic_store(&egress->n_lanes, n + 1);
+    }
+    pthread_mutex_unlock(&egress->lock);
+    return n < LANES_MAX;
+}
+
+bool egress_join(struct egress *egress, struct event_base *base)
+{
+    ASSERT(own_lane == NULL);
+    struct lane *lane = make_lane(egress, base);
+    if (lane == NULL)
+        return false;
+    if (!enter_lane(egress, lane)) {
+        stop_lane(lane);
+        free_lane(lane);
+        return false;
+    }
+    own_lane = lane;
+    return true;
+}
+
+void egress_leave(struct egress *egress)
+{
+    struct lane *lane = own_lane;
+    if (lane == NULL || lane->egress != egress)
+        return;
+    atomic_store(&lane->is_closing, true); /* what its ends begin anew is the first one's */
+    end_flights(lane);
+    own_lane = NULL;
+    stop_lane(lane);
 }
 
 static void init_curl(void)
 {
     ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+}
+
+static void free_egress(struct egress *egress)
+{
+    uint32_t n = atomic_load(&egress->n_lanes);
+    if (n > 0) {
+        struct event_base *base = egress->lanes[0]->base;
+        stop_lane(egress->lanes[0]);
+        event_base_free(base);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        free_lane(egress->lanes[i]);
+    pthread_mutex_destroy(&egress->lock);
+    mem_free(egress);
 }
 
 err_t egress_open(const struct egress_options *options, struct egress **out)
@@ -289,8 +413,14 @@ err_t egress_open(const struct egress_options *options, struct egress **out)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for calls to providers");
     egress->options = *options;
     ASSERT(pthread_mutex_init(&egress->lock, NULL) == 0);
-    if (!set_up(egress) || pthread_create(&egress->thread, NULL, run, egress) != 0) {
-        tear_down(egress);
+    struct event_base *base = event_base_new();
+    struct lane *lane = base ? make_lane(egress, base) : NULL;
+    if (lane)
+        (void)enter_lane(egress, lane);
+    else if (base)
+        event_base_free(base);
+    if (lane == NULL || pthread_create(&egress->thread, NULL, run, lane) != 0) {
+        free_egress(egress);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no descriptors, thread or memory for calls to providers");
     }
     *out = egress;
@@ -301,10 +431,13 @@ void egress_close(struct egress *egress)
 {
     if (egress == NULL)
         return;
-    pthread_mutex_lock(&egress->lock);
-    egress->is_closing = true;
-    pthread_mutex_unlock(&egress->lock);
-    wake(egress);
+    struct lane *first = egress->lanes[0];
+    pthread_mutex_lock(&first->lock);
+    atomic_store(&first->is_closing, true); /* nothing is started there behind its end */
+    pthread_mutex_unlock(&first->lock);
+    wake(first);
     pthread_join(egress->thread, NULL);
-    tear_down(egress);
+    for (uint32_t i = 1; i < atomic_load(&egress->n_lanes); i++)
+        ASSERT(atomic_load(&egress->lanes[i]->is_closing)); /* its thread has left */
+    free_egress(egress);
 }

@@ -1,9 +1,12 @@
-/* The one way out: HTTP calls to providers. One thread keeps all connections (libcurl's multi interface over
- * libevent): they are used again, HTTP/2 where the provider speaks it, certificates checked, no redirects
- * followed, so that a key goes nowhere but to the address that it was meant for.
+/* The one way out: HTTP calls to providers (libcurl's multi interface over libevent). Connections are used
+ * again, HTTP/2 where the provider speaks it, certificates checked, no redirects followed, so that a key goes
+ * nowhere but to the address that it was meant for.
  *
- * A call is named by a number, and its handler hears of it on the egress thread alone: any number of head and
- * bytes, then one end, after which the number means nothing. */
+ * Calls run on lanes. A thread that runs an event loop may join, and then has those calls in clear text that
+ * it starts itself, on connections of its own: a request that comes in on it goes out and comes back without
+ * another thread. All others are the egress's own thread's, those over TLS so that they share handshakes and
+ * streams of HTTP/2. A call is named by a number, and its handler hears of it on its lane alone: any number
+ * of head and bytes, then one end, after which the number means nothing. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,20 +15,22 @@
 #include "base/error.h"
 
 struct egress;
+struct event_base;
 
 enum { EGRESS_NAME_BYTES_MAX = 127 };
 
 struct egress_options {
     uint32_t max_calls;                /* at once; more are refused at once */
-    uint32_t max_connections_per_host; /* calls wait for one; HTTP/2 carries many on each */
+    uint32_t max_connections_per_host; /* of a lane; calls wait for one; HTTP/2 carries many on each */
     const char *ca_file;               /* certificates to trust, PEM; NULL = the system's */
     const char *user_agent;            /* static */
 };
-/* 16,384 calls, 1,024 connections to a host. */
+/* 16,384 calls, and as many connections to a host: each stream over HTTP/1.1 has one of its own. */
 struct egress_options egress_options_default(void);
 
 err_t egress_open(const struct egress_options *options, struct egress **out) ERR_MUST_CHECK;
-/* Every call still under way ends with CANCELLED before it returns. NULL is fine. */
+/* Every call still under way ends with CANCELLED before it returns; threads that joined have left. NULL is
+ * fine. */
 void egress_close(struct egress *egress);
 
 /* A limit of which a provider tells what is left. */
@@ -41,6 +46,12 @@ enum egress_rate_kind {
     EGRESS_RATES,
 };
 extern const char *const EGRESS_RATE_NAMES[EGRESS_RATES]; /* "requests", "tokens", ... */
+
+/* On the thread of that loop, which is nobody else's: calls that it starts from now on are its own, until it
+ * leaves. Calls under way end with CANCELLED there. False: no memory or descriptors, and its calls are those
+ * of the egress's thread as before. */
+bool egress_join(struct egress *egress, struct event_base *base);
+void egress_leave(struct egress *egress); /* nothing where it has not joined */
 
 /* What the head of an answer says to the router; Unix time is asked of the system. */
 struct egress_head {

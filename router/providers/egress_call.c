@@ -225,6 +225,11 @@ static void on_timer(evutil_socket_t fd, short events, void *context)
         set_timer(flight);
 }
 
+bool url_is_tls(const char *url)
+{
+    return strncasecmp(url, "https:", 6) == 0;
+}
+
 static err_t check_url(const char *url)
 {
     CURLU *parts = curl_url();
@@ -267,7 +272,7 @@ static err_t make_headers(const struct egress_call *call, struct curl_slist **li
 static bool set_options(struct flight *flight, const struct egress_call *call)
 {
     CURL *easy = flight->easy;
-    const struct egress_options *options = &flight->egress->options;
+    const struct egress_options *options = &flight->lane->egress->options;
     bool is_set =
         curl_easy_setopt(easy, CURLOPT_URL, call->url) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_HTTPHEADER, flight->headers) == CURLE_OK &&
@@ -295,7 +300,7 @@ static bool set_options(struct flight *flight, const struct egress_call *call)
     return is_set;
 }
 
-err_t flight_make(struct egress *egress, const struct egress_call *call, const struct egress_handler *handler,
+err_t flight_make(struct lane *lane, const struct egress_call *call, const struct egress_handler *handler,
                   void *context, struct flight **out)
 {
     ASSERT(handler->head && handler->bytes && handler->end && call->body);
@@ -303,10 +308,10 @@ err_t flight_make(struct egress *egress, const struct egress_call *call, const s
     struct flight *flight = mem_alloc(sizeof *flight);
     if (flight == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
-    flight->egress = egress;
+    flight->lane = lane;
     flight->handler = handler;
     flight->context = context;
-    flight->is_tls = strncmp(call->url, "https:", 6) == 0;
+    flight->is_tls = url_is_tls(call->url);
     flight->first_byte_timeout_ms = call->first_byte_timeout_ms;
     flight->chunk_timeout_ms = call->chunk_timeout_ms;
     flight->total_timeout_ms = call->total_timeout_ms;
@@ -335,8 +340,8 @@ void flight_free(struct flight *flight)
 void flight_start(struct flight *flight)
 {
     flight->times.started_ns = now_ns();
-    flight->timer = evtimer_new(flight->egress->base, on_timer, flight);
-    if (flight->timer == NULL || curl_multi_add_handle(flight->egress->multi, flight->easy) != CURLM_OK) {
+    flight->timer = evtimer_new(flight->lane->base, on_timer, flight);
+    if (flight->timer == NULL || curl_multi_add_handle(flight->lane->multi, flight->easy) != CURLM_OK) {
         flight_end(flight, err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider"));
         return;
     }
@@ -359,12 +364,12 @@ void flight_end(struct flight *flight, err_t error)
     if (flight->is_added) {
         curl_easy_getinfo(flight->easy, CURLINFO_NUM_CONNECTS, &n_connects);
         curl_easy_getinfo(flight->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-        curl_multi_remove_handle(flight->egress->multi, flight->easy);
+        curl_multi_remove_handle(flight->lane->multi, flight->easy);
     }
     flight->times.ended_ns = now_ns();
     flight->times.reused_connection = flight->is_added && n_connects == 0;
     flight->times.was_sent = request_bytes > 0;
-    egress_forget(flight->egress, flight);
+    lane_forget(flight->lane, flight);
     flight->handler->end(flight->context, error, &flight->times);
     flight_free(flight);
 }
@@ -392,11 +397,11 @@ static long shared_port(const struct flight *flight)
 
 void flight_cut(struct flight *flight, err_t error)
 {
-    struct egress *egress = flight->egress;
+    struct lane *lane = flight->lane;
     long port = shared_port(flight);
     leave_connection(flight);
     flight_end(flight, error);
-    struct flight *other = port > 0 ? egress_find(egress, shares_connection, &port) : NULL;
+    struct flight *other = port > 0 ? lane_find(lane, shares_connection, &port) : NULL;
     if (other && !other->is_paused) {
         curl_easy_pause(other->easy, CURLPAUSE_RECV); /* its window changes, which is sent with the reset */
         curl_easy_pause(other->easy, CURLPAUSE_CONT);

@@ -1,18 +1,23 @@
-/* Between the thread of egress.c and the calls of egress_call.c. */
+/* Between the threads of egress.c and the calls of egress_call.c. */
 #pragma once
 
 #include <curl/curl.h>
 #include <event2/event.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include "router/providers/egress.h"
 
-enum { FLIGHT_TABLE_SIZE = 4096 }; /* a power of 2 */
+enum {
+    FLIGHT_TABLE_SIZE = 4096, /* a power of 2 */
+    LANE_BITS = 5,            /* of a call's number: whose it is */
+    LANES_MAX = 1 << LANE_BITS,
+};
 
 enum flight_command { FLIGHT_START = 1, FLIGHT_CANCEL = 2, FLIGHT_RESUME = 4 };
 
-/* One call under way. Made by any thread, then the egress thread's, but for what the lock guards. */
+/* One call under way. Made by any thread, then its lane's, but for what the lock guards. */
 struct flight {
-    struct egress *egress;
+    struct lane *lane;
     uint64_t number;
     struct flight *next_in_table, *next_in_inbox; /* under the lock */
     unsigned commands;                            /* under the lock: not 0 = in the inbox */
@@ -32,26 +37,36 @@ struct flight {
     char fault[CURL_ERROR_SIZE];
 };
 
-struct egress {
-    struct egress_options options;
+/* A thread that has calls, with its own connections: the first is the egress's own, for whoever has none. */
+struct lane {
+    struct egress *egress;
+    uint32_t index;
     struct event_base *base;
-    struct event *wake, *multi_timer;
-    int wake_fd;
+    struct event *wake, *told, *multi_timer; /* told: as wake, by the lane's own thread */
+    int wake_fd; /* lives as long as the egress: others may be about to write it */
     CURLM *multi;
-    pthread_t thread;
 
     pthread_mutex_t lock; /* of what follows */
     struct flight *table[FLIGHT_TABLE_SIZE], *inbox;
     uint64_t last_number;
-    uint32_t n_active;
-    bool is_closing;
+    _Atomic bool is_closing;
 };
 
-err_t flight_make(struct egress *egress, const struct egress_call *call, const struct egress_handler *handler,
+struct egress {
+    struct egress_options options;
+    pthread_t thread; /* of the first lane */
+    _Atomic uint32_t n_active;
+    pthread_mutex_t lock; /* of making lanes */
+    _Atomic uint32_t n_lanes;
+    struct lane *lanes[LANES_MAX]; /* those below n_lanes are there until the end */
+};
+
+bool url_is_tls(const char *url);
+err_t flight_make(struct lane *lane, const struct egress_call *call, const struct egress_handler *handler,
                   void *context, struct flight **out) ERR_MUST_CHECK;
 /* Frees what was made; tells nobody. */
 void flight_free(struct flight *flight);
-/* On the egress thread. */
+/* On the lane's thread. */
 void flight_start(struct flight *flight);
 void flight_resume(struct flight *flight);
 /* Takes it off curl, tells its handler and frees it. */
@@ -63,10 +78,9 @@ void flight_cut(struct flight *flight, err_t error);
 void flight_done(struct flight *flight, CURLcode code);
 
 /* egress.c: a flight that is so; NULL = none. */
-struct flight *egress_find(struct egress *egress,
-                           bool (*is_so)(const struct flight *flight, const void *context),
-                           const void *context);
+struct flight *lane_find(struct lane *lane, bool (*is_so)(const struct flight *flight, const void *context),
+                         const void *context);
 /* Forgets the number and whatever it was told meanwhile. */
-void egress_forget(struct egress *egress, struct flight *flight);
+void lane_forget(struct lane *lane, struct flight *flight);
 /* Lets curl look at its sockets and timers, and ends what is done. */
-void egress_turn(struct egress *egress, curl_socket_t socket, int events);
+void lane_turn(struct lane *lane, curl_socket_t socket, int events);

@@ -120,7 +120,10 @@ void route_post_end_locked(struct stream *stream)
 {
     stream_ref(stream);
     stream->end_job.run = stream->is_shadow ? end_shadow : write_end;
-    route_worker_post(stream->service->worker, &stream->end_job);
+    if (stream->is_leading) /* others wait for its answer */
+        route_worker_post(stream->service->worker, &stream->end_job);
+    else
+        route_worker_post_later(stream->service->worker, &stream->end_job);
 }
 
 void route_log_refusal(struct stream *stream, const err_t *error)

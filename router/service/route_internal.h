@@ -44,7 +44,8 @@ struct route_service {
     const struct clock *clock;
     bool is_offline;
     uint32_t max_requests;
-    struct event_count progress;
+    struct event_count progress; /* of streams that nobody watches */
+    struct event_count emptied;  /* no request is left */
     struct metrics metrics;
     struct route_metrics *route_metrics;
     struct upstream_table upstreams;
@@ -150,7 +151,10 @@ struct stream {
     uint32_t failed_tiers; /* bits */
     const char *reason;    /* static */
     err_t last_error;
-    uint64_t finished_choices;                 /* bits */
+    uint64_t finished_choices;   /* bits */
+    void (*wake)(void *context); /* the reader's, until it releases the stream; NULL = progress tells it */
+    void *wake_context;
+    bool is_watched;
     struct event_node *first, *last, *current; /* the queue; current: what the reader looks at */
     uint32_t n_queued;
     size_t queued_bytes;
@@ -212,6 +216,7 @@ void stream_fail_locked(struct stream *stream, err_t error, enum finish_reason r
 err_t stream_enter_table(struct stream *stream) ERR_MUST_CHECK; /* by its id */
 void stream_leave_table(struct stream *stream);
 bool stream_next_event(struct stream *stream, struct event *out);
+void stream_watch_events(struct stream *stream, void (*wake)(void *context), void *context);
 void stream_cancel_request(struct stream *stream);
 void stream_release_request(struct stream *stream);
 const char *stream_id(const struct stream *stream);

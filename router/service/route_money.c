@@ -76,7 +76,7 @@ static void settle(struct worker_job *job)
 void route_settle(struct route_attempt *attempt)
 {
     attempt->job.run = settle;
-    route_worker_post(attempt->stream->service->worker, &attempt->job);
+    route_worker_post_later(attempt->stream->service->worker, &attempt->job);
 }
 
 /* An engine answers many at once: a call's share of its time is one of those that were under way with it. */

@@ -56,6 +56,7 @@ static const struct service_vtable ROUTE_SERVICE = {
     .stream_next = stream_next_event,
     .stream_cancel = stream_cancel_request,
     .stream_release = stream_release_request,
+    .stream_watch = stream_watch_events,
     .stream_request_id = stream_id,
     .abort = route_abort,
     .progress = progress,
@@ -159,13 +160,13 @@ err_t route_service_open(const struct route_service_options *options, struct rou
 static void wait_until_empty(struct route_service *service)
 {
     for (;;) {
-        uint32_t seen = event_count_read(&service->progress);
+        uint32_t seen = event_count_read(&service->emptied);
         pthread_mutex_lock(&service->lock);
         bool is_empty = service->n_streams == 0 && service->n_shadows == 0;
         pthread_mutex_unlock(&service->lock);
         if (is_empty)
             return;
-        event_count_wait(&service->progress, seen, -1);
+        event_count_wait(&service->emptied, seen, -1);
     }
 }
 
@@ -188,6 +189,18 @@ void route_service_close(struct route_service *service)
     hedge_purse_close(&service->hedges);
     pthread_mutex_destroy(&service->lock);
     mem_free(service);
+}
+
+void route_service_join(struct route_service *service, struct event_base *base)
+{
+    if (service->egress && !egress_join(service->egress, base))
+        log_warn("route", "no memory or descriptors for calls to providers on a door's own thread");
+}
+
+void route_service_leave(struct route_service *service)
+{
+    if (service->egress)
+        egress_leave(service->egress);
 }
 
 static bool same_text(const char *a, const char *b)

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "router/config/route_config.h"
 
+struct event_base;
 struct route_service;
 
 struct route_service_options {
@@ -30,6 +31,11 @@ err_t route_service_open(const struct route_service_options *options,
 /* Every stream must have been released. NULL is fine. */
 void route_service_close(struct route_service *service);
 struct service *route_service_of(struct route_service *service);
+
+/* On a thread with an event loop: what it submits from now on goes out to providers on that loop, until it
+ * leaves (egress_join). */
+void route_service_join(struct route_service *service, struct event_base *base);
+void route_service_leave(struct route_service *service);
 
 /* Another configuration from the next request on; requests under way end by the one they began with. What
  * cannot change while it runs (listeners, the ledger's file) is refused with INVALID_ARGUMENT, and nothing

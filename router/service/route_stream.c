@@ -40,12 +40,16 @@ static void free_stream(struct worker_job *job)
     mem_free(stream->request);
     route_snapshot_unref(stream->snapshot);
     pthread_mutex_destroy(&stream->lock);
+    bool is_watched = stream->is_watched;
     uint32_t *n = stream->is_shadow ? &service->n_shadows : &service->n_streams;
     mem_free(stream);
     pthread_mutex_lock(&service->lock);
     --*n;
+    if (service->n_streams + service->n_shadows == 0)
+        event_count_bump(&service->emptied);
+    if (!is_watched)
+        event_count_bump(&service->progress);
     pthread_mutex_unlock(&service->lock);
-    event_count_bump(&service->progress);
 }
 
 void stream_ref(struct stream *stream)
@@ -58,7 +62,7 @@ void stream_unref(struct stream *stream)
     if (atomic_fetch_sub(&stream->n_refs, 1) > 1)
         return;
     stream->free_job.run = free_stream;
-    route_worker_post(stream->service->worker, &stream->free_job);
+    route_worker_post_later(stream->service->worker, &stream->free_job);
 }
 
 struct question_context stream_context(const struct stream *stream)
@@ -116,6 +120,14 @@ bool stream_is_full_locked(const struct stream *stream)
     return is_long || stream->queued_bytes >= most;
 }
 
+static void tell_reader(struct stream *stream)
+{
+    if (stream->wake)
+        stream->wake(stream->wake_context);
+    else
+        event_count_bump(&stream->service->progress);
+}
+
 static void link_node(struct stream *stream, struct event_node *node)
 {
     node->next = NULL;
@@ -130,7 +142,7 @@ static void link_node(struct stream *stream, struct event_node *node)
         return;
     /* A reader that found nothing waits to be told; one that has not come that far yet will find it. */
     if (atomic_fetch_add(&stream->n_visible, 1) == 0 || node->event.last)
-        event_count_bump(&stream->service->progress);
+        tell_reader(stream);
 }
 
 /* The first event, and each end, tells who answers. */
@@ -172,7 +184,7 @@ void stream_show_locked(struct stream *stream)
     stream->is_hidden = false;
     if (stream->n_queued > 0) {
         atomic_store(&stream->n_visible, stream->n_queued);
-        event_count_bump(&stream->service->progress);
+        tell_reader(stream);
     }
 }
 
@@ -340,6 +352,15 @@ bool stream_next_event(struct stream *stream, struct event *out)
     return true;
 }
 
+void stream_watch_events(struct stream *stream, void (*wake)(void *context), void *context)
+{
+    pthread_mutex_lock(&stream->lock);
+    stream->wake = wake;
+    stream->wake_context = context;
+    stream->is_watched = true;
+    pthread_mutex_unlock(&stream->lock);
+}
+
 void stream_cancel_request(struct stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
@@ -351,6 +372,7 @@ void stream_release_request(struct stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
     stream->is_released = true;
+    stream->wake = NULL;
     stream_fail_locked(stream, err_new(ERR_CANCELLED, "the client has left"), FINISH_ABORT);
     free_nodes(stream->first);
     stream->first = stream->last = NULL;

@@ -5,12 +5,15 @@
 #include "base/assert.h"
 #include "base/event_count.h"
 
+#define GATHER_NS INT64_C(2000000) /* jobs that are not urgent come together meanwhile */
+
 struct route_worker {
     const struct clock *clock;
     struct event_count wake;
     pthread_t thread;
     pthread_mutex_t lock; /* of what follows */
     struct worker_job *first, *last;
+    bool is_urgent; /* one of them is */
     struct timer_heap timers;
     bool ends;
 };
@@ -29,6 +32,7 @@ static bool take_turn(struct route_worker *worker, struct turn *out)
     pthread_mutex_lock(&worker->lock);
     out->jobs = worker->first;
     worker->first = worker->last = NULL;
+    worker->is_urgent = false;
     struct timer_node *due = worker->timers.first;
     if (due && due->due_ns <= now_ns) {
         timer_heap_remove(&worker->timers, due);
@@ -42,12 +46,23 @@ static bool take_turn(struct route_worker *worker, struct turn *out)
     return goes_on;
 }
 
+/* May those that are there wait for more? */
+static bool may_gather(struct route_worker *worker)
+{
+    pthread_mutex_lock(&worker->lock);
+    bool may = worker->first && !worker->is_urgent && !worker->ends;
+    pthread_mutex_unlock(&worker->lock);
+    return may;
+}
+
 static void *worker_main(void *argument)
 {
     struct route_worker *worker = argument;
     for (;;) {
         uint32_t seen = event_count_read(&worker->wake);
         struct turn turn;
+        if (may_gather(worker))
+            event_count_wait(&worker->wake, seen, GATHER_NS);
         if (!take_turn(worker, &turn))
             return NULL;
         for (struct worker_job *job = turn.jobs, *next; job; job = next) {
@@ -92,17 +107,30 @@ void route_worker_close(struct route_worker *worker)
     mem_free(worker);
 }
 
-void route_worker_post(struct route_worker *worker, struct worker_job *job)
+static void post(struct route_worker *worker, struct worker_job *job, bool is_urgent)
 {
     job->next = NULL;
     pthread_mutex_lock(&worker->lock);
-    if (worker->last)
-        worker->last->next = job;
-    else
+    bool is_first = worker->last == NULL;
+    if (is_first)
         worker->first = job;
+    else
+        worker->last->next = job;
     worker->last = job;
+    worker->is_urgent = worker->is_urgent || is_urgent;
     pthread_mutex_unlock(&worker->lock);
-    event_count_bump(&worker->wake);
+    if (is_first || is_urgent)
+        event_count_bump(&worker->wake);
+}
+
+void route_worker_post(struct route_worker *worker, struct worker_job *job)
+{
+    post(worker, job, true);
+}
+
+void route_worker_post_later(struct route_worker *worker, struct worker_job *job)
+{
+    post(worker, job, false);
 }
 
 void route_worker_set(struct route_worker *worker, struct worker_timer *timer, int64_t due_ns)

@@ -29,6 +29,8 @@ void route_worker_close(struct route_worker *worker);
 
 /* Any thread. A job is posted once at a time. */
 void route_worker_post(struct route_worker *worker, struct worker_job *job);
+/* The same for what may wait two milliseconds, so that a busy router does not wake its thread for each. */
+void route_worker_post_later(struct route_worker *worker, struct worker_job *job);
 /* Any thread; the timer is not set. */
 void route_worker_set(struct route_worker *worker, struct worker_timer *timer, int64_t due_ns);
 /* Any thread. False: it was not set, or fires now. */

@@ -42,7 +42,7 @@ def state(port):
 def test_every_request_is_counted():
     with mock_provider() as (port, pid):
         done = bench("--target", f"direct=http:{port}:{pid}", "--target", f"again=http:{port}", "--rate", 400, "--stream-rate", 100,
-                     "--seconds", 0.5, "--rounds", 2, "--tokens", 4, "--per-chunk-ms", 1, "--count", 100, "--open", 20, "--json")
+                     "--seconds", 0.5, "--rounds", 2, "--tokens", 4, "--per-chunk-ms", 1, "--count", 100, "--count-seconds", 100, "--open", 20, "--json")
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert [target["name"] for target in report["targets"]] == ["direct", "again"]
@@ -55,6 +55,14 @@ def test_every_request_is_counted():
         heard = state(port)
         assert heard["mock"] is True and heard["requests"] == 2 * (200 + 200 + 50 + 100 + 20)  # 200 to warm up
         assert heard["faults"] == 0
+
+
+def test_counting_ends_in_time():
+    with mock_provider() as (port, pid):
+        done = bench("--target", f"direct=http:{port}:{pid}", "--seconds", 0, "--count", 10**9, "--count-seconds", 0.5, "--json")
+        assert done.returncode == 0, done.stderr
+        (target,) = json.loads(done.stdout)["targets"]
+        assert target["count_failed"] == 0 and 0 < target["count_done"] == state(port)["requests"] - 200  # 200 to warm up
 
 
 def test_failures_are_told():

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 #include <pthread.h>
 #include "base/assert.h"
@@ -186,6 +187,26 @@ static void pump_all_reaches_watchers(void **state)
     world_close(&world);
 }
 
+/* Progress says nothing of them, and each wake alone is enough. */
+static void watched_items_are_woken_one_by_one(void **state)
+{
+    (void)state;
+    static struct world world;
+    memset(&world, 0, sizeof world);
+    world_open(&world, 0);
+    for (int i = 0; i < N_ITEMS; i++) {
+        world.items[i].flush.is_watched = true;
+        flusher_add(world.flusher, &world.items[i].flush);
+    }
+    event_count_bump(&world.progress);
+    for (int message = 0; message < N_MESSAGES; message++)
+        for (int i = 0; i < N_ITEMS; i++) {
+            atomic_fetch_add(&world.items[i].produced, 1);
+            flush_item_wake(world.flusher, &world.items[i].flush);
+        }
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +215,7 @@ int main(void)
         cmocka_unit_test(news_during_a_pump_are_not_forgotten),
         cmocka_unit_test(watchers_are_pumped_in_time),
         cmocka_unit_test(pump_all_reaches_watchers),
+        cmocka_unit_test(watched_items_are_woken_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <event2/event.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/buffer.h"
@@ -25,6 +26,8 @@ struct hearer {
     int n_heads, n_ends;
     bool pauses;
     struct event_count heard, ended;
+    pthread_t end_thread;
+    struct event_base *loop; /* stopped by the end; NULL = none */
 };
 
 static err_t take_head(void *context, const struct egress_head *head)
@@ -51,6 +54,9 @@ static void take_end(void *context, err_t error, const struct egress_times *time
     hearer->error = error;
     hearer->times = *times;
     hearer->n_ends++;
+    hearer->end_thread = pthread_self();
+    if (hearer->loop)
+        event_base_loopbreak(hearer->loop);
     event_count_bump(&hearer->ended);
 }
 
@@ -395,6 +401,80 @@ static void what_cannot_be_sent_is_refused(void **state)
     buffer_free(&hearer.body);
 }
 
+/* A thread with a loop of its own: one call ends by itself, one is cancelled by another thread, one is still
+ * under way when the thread leaves, and one begins after that. */
+struct lane_world {
+    struct egress *egress;
+    uint16_t port;
+    struct hearer hearers[4];
+};
+
+static void run_until_ended(struct hearer *hearer)
+{
+    while (hearer->n_ends == 0)
+        assert_true(event_base_loop(hearer->loop, EVLOOP_NO_EXIT_ON_EMPTY) >= 0);
+    hearer->loop = NULL;
+}
+
+static void *run_lane(void *context)
+{
+    struct lane_world *world = context;
+    struct event_base *base = event_base_new();
+    assert_true(egress_join(world->egress, base));
+    for (int i = 0; i < 2; i++) {
+        world->hearers[i].loop = base;
+        start(&world->hearers[i], world->port, NULL);
+        assert_int_equal(world->hearers[i].n_ends, 0); /* nobody hears of it before the loop turns */
+        run_until_ended(&world->hearers[i]);
+        assert_true(pthread_equal(world->hearers[i].end_thread, pthread_self()));
+    }
+    start(&world->hearers[2], world->port, NULL);
+    while (event_count_read(&world->hearers[2].heard) == 0)
+        event_base_loop(base, EVLOOP_ONCE);
+    egress_leave(world->egress);
+    assert_int_equal(world->hearers[2].n_ends, 1);
+    assert_true(pthread_equal(world->hearers[2].end_thread, pthread_self()));
+    event_base_free(base);
+    start(&world->hearers[3], world->port, NULL);
+    return NULL;
+}
+
+static void a_thread_with_a_loop_has_its_own_calls(void **state)
+{
+    (void)state;
+    const struct script_step answers[] = {
+        {STEP_READ, NULL},
+        {STEP_SEND, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\na"},
+        {STEP_END, NULL}};
+    const struct script_step hangs[] = {
+        {STEP_READ, NULL}, {STEP_SEND, SSE_HEAD "9\r\ndata: a\n\n\r\n"}, {STEP_UNTIL_GONE, NULL}};
+    const struct script_step *scripts[] = {answers, hangs, hangs, answers};
+    struct script_server *server = script_server_open(scripts, 4);
+    struct egress *egress = open_egress();
+    struct lane_world world = {.egress = egress, .port = script_server_port(server)};
+    for (size_t i = 0; i < 4; i++)
+        world.hearers[i] = new_hearer(egress);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, run_lane, &world), 0);
+    wait_heard(&world.hearers[1]);
+    egress_cancel(egress, world.hearers[1].number);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_ended(&world.hearers[0], ERR_OK, NULL);
+    assert_ended(&world.hearers[1], ERR_CANCELLED, NULL);
+    assert_ended(&world.hearers[2], ERR_CANCELLED, "closing");
+    assert_ended(&world.hearers[3], ERR_OK, NULL);
+    egress_cancel(egress, world.hearers[2].number); /* of a lane that is gone */
+    egress_resume(egress, world.hearers[1].number);
+    assert_int_equal(egress_active(egress), 0);
+    for (size_t i = 0; i < 4; i++) {
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(world.hearers[i].number, world.hearers[k].number);
+        buffer_free(&world.hearers[i].body);
+    }
+    egress_close(egress);
+    script_server_close(server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +485,7 @@ int main(void)
         cmocka_unit_test(each_wait_has_its_end),
         cmocka_unit_test(a_cancelled_call_leaves_at_once),
         cmocka_unit_test(a_slow_reader_holds_the_provider_back),
+        cmocka_unit_test(a_thread_with_a_loop_has_its_own_calls),
         cmocka_unit_test(closing_ends_what_is_under_way),
         cmocka_unit_test(what_cannot_be_sent_is_refused),
     };

@@ -12,8 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "base/alloc.h"
 #include "base/buffer.h"
+#include "base/mapped_file.h"
 #include "router/money/ledger.h"
+#include "router/money/ledger_journal.h"
 
 #define NOON_MS INT64_C(1795780800000) /* 2026-11-27 12:00 UTC */
 #define DAY_MS  INT64_C(86400000)
@@ -40,8 +43,8 @@ static struct place new_place(void)
 
 static void forget_place(const struct place *place)
 {
-    static const char *const ENDINGS[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const ENDINGS[] = {"", "-wal", "-shm", "-promises"};
+    for (size_t i = 0; i < sizeof ENDINGS / sizeof *ENDINGS; i++) {
         char path[112];
         snprintf(path, sizeof path, "%s%s", place->path, ENDINGS[i]);
         unlink(path);
@@ -256,6 +259,12 @@ static void a_report_has_a_line_a_day_tenant_and_model(void **state)
     ledger_close(ledger);
 }
 
+static void ignore_line(void *context, const struct ledger_line *line)
+{
+    assert_null(context);
+    assert_non_null(line);
+}
+
 enum { THREADS = 4, CALLS = 100 };
 
 struct spender {
@@ -408,29 +417,167 @@ static void one_process_writes_a_ledger_and_others_read(void **state)
     buffer_free(&text);
 }
 
-/* More than the write-ahead log takes before it is copied, many times over. */
+/* More than the write-ahead log takes before it is copied, in many batches. */
 static void a_long_log_is_copied_into_the_file(void **state)
 {
     (void)state;
     clock_ms = NOON_MS;
     struct place place = new_place();
     struct ledger *ledger = open_ledger(place.path, NULL);
-    char id[16];
-    for (int i = 0; i < 3000; i++) {
-        snprintf(id, sizeof id, "%d", i);
-        reserve(ledger, "a", id, 1);
-    }
     struct stat status;
-    do /* the file itself grows only when its log is copied */
+    uint64_t n = 0, n_lost;
+    do { /* the file itself grows only when its log is copied */
+        char id[24];
+        for (int i = 0; i < 1000; i++) {
+            snprintf(id, sizeof id, "%llu", (unsigned long long)n++);
+            reserve(ledger, "a", id, 1);
+        }
+        assert_int_equal(ledger_report(ledger, NULL, NULL, ignore_line, NULL).code, ERR_OK);
         assert_int_equal(stat(place.path, &status), 0);
-    while (status.st_size < 100000);
-    assert_balance(ledger, "a", 0, 3000, 0);
+        assert_true(n < 100000);
+    } while (status.st_size < 1000000);
+    assert_balance(ledger, "a", 0, (nanodollars)n, 0);
     ledger_close(ledger);
-    uint64_t n_lost;
     ledger = open_ledger(place.path, &n_lost);
-    assert_int_equal(n_lost, 3000);
+    assert_int_equal(n_lost, n);
     ledger_close(ledger);
     forget_place(&place);
+}
+
+/* --- the journal */
+
+static void copy_file(const char *from, const char *to)
+{
+    char *bytes;
+    size_t size;
+    assert_int_equal(file_read(from, 1 << 20, &bytes, &size).code, ERR_OK);
+    FILE *file = fopen(to, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+    mem_free(bytes);
+}
+
+static void assert_report(const char *path, const char *expected)
+{
+    struct ledger *ledger;
+    struct buffer text = {.limit_bytes = 4096};
+    struct ledger_options options = {
+        .path = path, .unix_ms = read_clock, .clock = &clock_ms, .read_only = true};
+    assert_int_equal(ledger_open(&options, NULL, &ledger).code, ERR_OK);
+    assert_int_equal(ledger_report(ledger, NULL, NULL, gather_line, &text).code, ERR_OK);
+    assert_string_equal(text.data, expected);
+    buffer_free(&text);
+    ledger_close(ledger);
+}
+
+/* One entry that is over, one that is open, and a third that is in the journal at most. */
+static void write_three(struct ledger *ledger)
+{
+    struct answer_usage usage = {10, -1, -1, 20, -1};
+    int64_t first = reserve(ledger, "a", "1", DOLLAR);
+    reserve(ledger, "a", "2", DOLLAR);
+    assert_int_equal(ledger_report(ledger, NULL, NULL, ignore_line, NULL).code, ERR_OK); /* folds */
+    assert_int_equal(ledger_settle(ledger, first, LEDGER_SETTLED, DOLLAR / 2, &usage).code, ERR_OK);
+    struct ledger_call local = {"3", 1, "b", "local", "demo", "easy"};
+    assert_int_equal(ledger_record(ledger, &local, 7, &usage).code, ERR_OK);
+}
+
+static const char THREE[] = "2026-11-27 a openai big 2/1 10+20 $1.50\n"
+                            "2026-11-27 b local demo 1/0 10+20 $0.000000007\n";
+
+/* A child writes and is killed: what it promised is there for a reader, and after the next start, once. Then
+ * the journal comes back as it was, as if the machine had stopped before it was emptied, and the like with a
+ * piece of a record at its end. */
+static void a_journal_is_read_as_often_as_it_is_there(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    char journal[128], kept[128];
+    snprintf(journal, sizeof journal, "%s-promises", place.path);
+    snprintf(kept, sizeof kept, "%s/kept", place.folder);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        write_three(open_ledger(place.path, NULL));
+        raise(SIGKILL);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_report(place.path, THREE);
+    copy_file(journal, kept);
+    for (int round = 0; round < 3; round++) {
+        uint64_t n_lost;
+        struct ledger *ledger = open_ledger(place.path, &n_lost);
+        assert_int_equal(n_lost, round == 0);
+        assert_balance(ledger, "a", DOLLAR + DOLLAR / 2, 0, DOLLAR + DOLLAR / 2);
+        assert_balance(ledger, "b", 7, 0, 7);
+        ledger_close(ledger);
+        assert_int_equal(access(journal, F_OK), -1);
+        assert_report(place.path, THREE);
+        copy_file(kept, journal);
+        if (round == 1)
+            assert_int_equal(truncate(journal, 30), 0);
+        assert_report(place.path, THREE);
+    }
+    unlink(kept);
+    forget_place(&place);
+}
+
+/* Any byte may be wrong: what is before it stands, and nothing is made up. */
+static void a_damaged_journal_ends_where_it_is_damaged(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    char journal[128];
+    snprintf(journal, sizeof journal, "%s-promises", place.path);
+    struct ledger *ledger = open_ledger(place.path, NULL);
+    reserve(ledger, "a", "1", DOLLAR);
+    reserve(ledger, "b", "2", DOLLAR);
+    char *bytes;
+    size_t size;
+    assert_int_equal(file_read(journal, 1 << 20, &bytes, &size).code, ERR_OK);
+    ledger_close(ledger);
+    for (size_t at = 0; at < size; at++) {
+        struct journal_view view;
+        struct journal_record record;
+        FILE *file = fopen(journal, "w");
+        bytes[at] = (char)(bytes[at] ^ 0x21);
+        assert_int_equal(fwrite(bytes, 1, size, file), size);
+        assert_int_equal(fclose(file), 0);
+        bytes[at] = (char)(bytes[at] ^ 0x21);
+        assert_int_equal(journal_view_open(place.path, &view).code, ERR_OK);
+        size_t place_of = 0, n = 0;
+        while (journal_view_next(&view, &place_of, &record)) {
+            assert_string_equal(record.call.tenant, n == 0 ? "a" : "b");
+            n++;
+        }
+        assert_int_equal(n, at < size / 2 ? 0 : 1);
+        journal_view_close(&view);
+    }
+    mem_free(bytes);
+    forget_place(&place);
+}
+
+static void a_name_that_comes_again_is_charged_all_the_same(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            ledger_settle(ledger, reserve(ledger, "a", "1", DOLLAR), LEDGER_SETTLED, 5, NULL).code, ERR_OK);
+        assert_int_equal(ledger_report(ledger, NULL, NULL, ignore_line, NULL).code, ERR_OK); /* folds */
+    }
+    struct buffer text = {.limit_bytes = 4096};
+    assert_int_equal(ledger_report(ledger, NULL, NULL, gather_line, &text).code, ERR_OK);
+    assert_string_equal(text.data, "2026-11-27 a openai big 2/0 0+0 $0.00000001\n");
+    buffer_free(&text);
+    ledger_close(ledger);
 }
 
 int main(void)
@@ -444,6 +591,9 @@ int main(void)
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(a_report_has_a_line_a_day_tenant_and_model),
         cmocka_unit_test(one_process_writes_a_ledger_and_others_read),
+        cmocka_unit_test(a_journal_is_read_as_often_as_it_is_there),
+        cmocka_unit_test(a_damaged_journal_ends_where_it_is_damaged),
+        cmocka_unit_test(a_name_that_comes_again_is_charged_all_the_same),
         cmocka_unit_test(a_long_log_is_copied_into_the_file),
         cmocka_unit_test(threads_cannot_overrun_a_budget),
         cmocka_unit_test(kill_9_loses_and_doubles_nothing),
