@@ -487,6 +487,9 @@ def test_bench_decode():
         assert result["tokens"] >= 12 * result["batch"] and 48 <= result["mean_context"] <= 256
     plain = run("bench", "decode", LLAMA, "--context", 64, "--steps", 12)
     assert plain.returncode == 0 and re.search(r"batch +1 .*tok/s .*ms per step", plain.stdout)
+    (shared,) = run_json("bench", "decode", LLAMA, "--batch", 5, "--context", 64, "--steps", 12, "--shared-prefix-len", 32, "--json")
+    assert shared["tokens"] >= 5 * 12 and shared["decode_tok_s"] > 0
+    assert_refused(run("bench", "decode", LLAMA, "--context", 64, "--steps", 12, "--shared-prefix-len", 50), 2, "50", "prompts")
     assert_refused(run("bench", "decode", LLAMA, "--batch", "many"), 2, "--batch", "many")
     assert_refused(run("bench", "decode", LLAMA, "--context", 20), 2, "context")
 
