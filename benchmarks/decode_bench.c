@@ -31,6 +31,9 @@ static err_t plan_lengths(struct decode_run *run)
                        "a context of %u has no room for a prompt: %u steps need more than %u tokens",
                        options->context, options->n_steps, before_middle);
     run->prompt_len = options->context - before_middle;
+    if (options->shared_prefix_len >= run->prompt_len)
+        return err_new(ERR_INVALID_ARGUMENT, "--shared-prefix-len %u is not below the prompts' %u tokens",
+                       options->shared_prefix_len, run->prompt_len);
     /* The first sequence decodes while the others' prompts come in, and must not end before the last has been
      * measured, even by a reader that falls behind for a while. Whoever is not needed any more is cancelled.
      */
@@ -43,6 +46,26 @@ static err_t plan_lengths(struct decode_run *run)
     return err_ok();
 }
 
+/* One prompt before the others, so that these find the prefix in the cache. */
+static err_t run_first(struct decode_run *run, struct bench_prompt prompt)
+{
+    prompt.output_len = 1;
+    struct request request = bench_prompt_request(&prompt, 0);
+    struct event_count *news = run->service->vtable->progress(run->service);
+    struct stream *stream;
+    TRY(run->service->vtable->submit(run->service, &request, &stream));
+    struct event event = {0};
+    while (event.kind != EVENT_FINISHED) {
+        uint32_t seen = event_count_read(news);
+        while (event.kind != EVENT_FINISHED && run->service->vtable->stream_next(stream, &event))
+            continue;
+        if (event.kind != EVENT_FINISHED)
+            (void)event_count_wait(news, seen, -1);
+    }
+    run->service->vtable->stream_release(stream);
+    return event.finish_reason == FINISH_ERROR ? event.error : err_ok();
+}
+
 static err_t submit_batch(struct decode_run *run)
 {
     const struct decode_options *options = run->options;
@@ -51,11 +74,14 @@ static err_t submit_batch(struct decode_run *run)
         .input_len = run->prompt_len,
         .output_len = run->output_len,
         .vocab_size = run->service->vtable->model_info(run->service)->vocab_size,
+        .prefix_len = options->shared_prefix_len,
         .num_prefixes = 1,
         .seed = options->seed,
     };
     struct bench_data data;
     err_t e = bench_data_random(&random, &data);
+    if (e.code == ERR_OK && options->shared_prefix_len > 0)
+        e = run_first(run, data.prompts[0]);
     for (uint32_t i = 0; i < options->batch && e.code == ERR_OK; i++) {
         struct request request = bench_prompt_request(&data.prompts[i], 0);
         e = run->service->vtable->submit(run->service, &request, &run->streams[i]);

@@ -11,7 +11,8 @@ struct decode_options {
     uint32_t context;     /* tokens of each, prompt and output, in the middle of the measured part */
     uint32_t n_steps;     /* measured */
     uint32_t step_tokens; /* the engine's max_num_batched_tokens: how long the prompts take to come in */
-    uint64_t seed;        /* of the random prompts */
+    uint32_t shared_prefix_len; /* tokens with which all prompts begin, computed before; 0 = none */
+    uint64_t seed;              /* of the random prompts */
 };
 
 struct decode_result {
@@ -26,6 +27,6 @@ struct decode_result {
 /* Measured from a few steps after the last sequence's first token, so that what a device does once per size
  * of batch is over, to n_steps later or to the first end of a sequence. Greedy, EOS ignored. Errors are those
  * of submit; INVALID_ARGUMENT when step_tokens leaves no room for prompts beside the batch, or the context
- * none for the measured part. */
+ * none for the measured part or the prefix. */
 err_t decode_bench_run(struct engine *engine, const struct decode_options *options,
                        struct decode_result *out) ERR_MUST_CHECK;

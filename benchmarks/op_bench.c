@@ -470,7 +470,8 @@ static double median_step_us(struct op_bench *b)
 static double kv_token_bytes(const struct op_bench_options *o)
 {
     double value_bytes = o->kv_dtype == KV_F32 ? 4 : o->kv_dtype == KV_BF16 ? 2 : 1;
-    return 2.0 * o->qkv.n_kv_heads * o->qkv.head_dim * value_bytes;
+    double scale_bytes = o->kv_dtype == KV_INT8 ? 2 : 0; /* of a token and head */
+    return 2.0 * o->qkv.n_kv_heads * (o->qkv.head_dim * value_bytes + scale_bytes);
 }
 
 static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_result *out)

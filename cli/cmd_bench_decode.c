@@ -11,11 +11,11 @@
 struct decode_values {
     struct engine_flag_values engine;
     struct flag_list batch;
-    int64_t context, steps, seed;
+    int64_t context, steps, shared_prefix_len, seed;
     bool json;
 };
 
-enum { DECODE_FLAGS_MAX = ENGINE_FLAGS_MAX + 5, BATCH_MAX = 4096 };
+enum { DECODE_FLAGS_MAX = ENGINE_FLAGS_MAX + 6, BATCH_MAX = 4096 };
 
 static size_t decode_flags(struct decode_values *v, struct flag *flags)
 {
@@ -39,6 +39,13 @@ static size_t decode_flags(struct decode_values *v, struct flag *flags)
          .min = 1,
          .max = 1 << 20,
          .help = "decode steps measured"},
+        {.name = "shared-prefix-len",
+         .kind = FLAG_INT,
+         .target = &v->shared_prefix_len,
+         .default_text = "0",
+         .max = 1 << 22,
+         .help = "leading tokens that all prompts have in common, in the prefix cache before the batch "
+                 "comes"},
         {.name = "seed",
          .kind = FLAG_INT,
          .target = &v->seed,
@@ -106,6 +113,7 @@ static err_t run_series(const struct decode_values *v, const char *directory)
             .batch = batches[i],
             .context = (uint32_t)v->context,
             .n_steps = (uint32_t)v->steps,
+            .shared_prefix_len = (uint32_t)v->shared_prefix_len,
             .step_tokens = options.model.max_num_batched_tokens,
             .seed = (uint64_t)v->seed + i, /* other prompts, or the prefix cache would know them */
         };

@@ -25,7 +25,7 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
          "format of the weights; uint4: int4 with zero points", NULL},
         {"group", FLAG_INT, &v->group, "32", 32, 1024, NULL, NULL,
          "inputs that share a scale, of int4, uint4 and int8: a power of two", NULL},
-        {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8", NULL,
+        {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8|int8", NULL,
          "type of the KV cache", NULL},
         {"op", FLAG_LIST, &v->ops, NULL, 0, 0, NULL, "NAME", "only this op; may be given several times",
          NULL},
@@ -122,7 +122,9 @@ static err_t run_ops(const struct ops_values *v)
                    : strcmp(v->weights, "fp8") == 0   ? WEIGHT_FP8
                                                       : WEIGHT_BF16,
         .group = (uint32_t)v->group,
-        .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0 ? KV_FP8 : KV_BF16,
+        .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0    ? KV_FP8
+                    : strcmp(v->kv_dtype, "int8") == 0 ? KV_INT8
+                                                       : KV_BF16,
         .hidden = (size_t)v->hidden,
         .intermediate = (size_t)v->intermediate,
         .qkv = {(uint32_t)v->heads, (uint32_t)v->kv_heads, (uint32_t)v->head_dim},

@@ -61,8 +61,9 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .kind = FLAG_CHOICE,
          .target = &v->kv_cache_dtype,
          .default_text = "auto",
-         .choices = "auto|bfloat16|fp8",
-         .help = "type of the KV cache; auto: float32 with --dtype float32, else bfloat16; fp8 needs a GPU"},
+         .choices = "auto|bfloat16|fp8|int8",
+         .help = "type of the KV cache; auto: float32 with --dtype float32, else bfloat16; fp8 needs a GPU, "
+                 "int8 the CPU: half the memory of bfloat16"},
         {.name = "tensor-parallel-size",
          .kind = FLAG_INT,
          .target = &v->tensor_parallel_size,
@@ -139,6 +140,8 @@ static enum model_kv_cache kv_cache_of(const char *name)
 {
     if (strcmp(name, "bfloat16") == 0)
         return MODEL_KV_BF16;
+    if (strcmp(name, "int8") == 0)
+        return MODEL_KV_INT8;
     return strcmp(name, "fp8") == 0 ? MODEL_KV_FP8 : MODEL_KV_AUTO;
 }
 

@@ -15,70 +15,148 @@ struct attention_job {
     uint32_t heads_per_part; /* of them in one piece, when they are too many for one */
     uint32_t parts;          /* pieces that the heads of a KV head make */
     uint32_t rows_per_piece;
+    struct cpu_sharers *sharers; /* NULL = nothing is shared */
+    size_t n_team_pieces;        /* theirs are the first */
     atomic_size_t next_piece;
 };
 
-static size_t count_pieces(const struct attention_job *job, const struct step_seq *seq)
+/* Queries of one piece. */
+struct piece {
+    uint32_t kv_head, head, head_end; /* query heads [head, head_end) */
+    uint32_t n_queries, n_shared;
+    struct attention_query queries[ATTENTION_QUERIES_MAX];
+};
+
+static struct piece begin_piece(const struct attention_job *job, uint32_t kv_head, uint32_t part)
 {
-    return div_up(seq->n_rows, job->rows_per_piece) * job->params->shape.n_kv_heads * job->parts;
+    uint32_t head = kv_head * job->heads_per_kv + part * job->heads_per_part;
+    uint32_t head_end = head + job->heads_per_part, last = (kv_head + 1) * job->heads_per_kv;
+    return (struct piece){.kv_head = kv_head, .head = head, .head_end = head_end < last ? head_end : last};
 }
 
-/* Piece `piece` of a sequence. */
-static void attend_piece(const struct attention_job *job, uint32_t seq_index, size_t piece, float *scratch)
+static void add_row(const struct attention_job *job, struct piece *piece, uint32_t r)
 {
     const struct step *step = job->step;
-    const struct step_seq *seq = &step->seqs[seq_index];
-    const struct qkv_shape *shape = &job->params->shape;
-    uint32_t part = (uint32_t)(piece % job->parts);
-    uint32_t kv_head = (uint32_t)(piece / job->parts % shape->n_kv_heads);
-    uint32_t row = (uint32_t)(piece / job->parts / shape->n_kv_heads) * job->rows_per_piece;
-    uint32_t row_end = row + job->rows_per_piece < seq->n_rows ? row + job->rows_per_piece : seq->n_rows;
-    uint32_t head = kv_head * job->heads_per_kv + part * job->heads_per_part;
-    uint32_t head_end = head + job->heads_per_part;
-    if (head_end > (kv_head + 1) * job->heads_per_kv)
-        head_end = (kv_head + 1) * job->heads_per_kv;
-    struct attention_query queries[ATTENTION_QUERIES_MAX];
-    uint32_t n_queries = 0;
-    for (; row < row_end; row++) {
-        uint32_t r = seq->first_row + row, last = step->rows[r].position;
-        ASSERT(step->rows[r].seq == seq_index && last / KV_BLOCK_TOKENS < step->capacity.blocks_per_seq);
-        uint32_t window = job->params->window;
-        for (uint32_t h = head; h < head_end; h++)
-            queries[n_queries++] = (struct attention_query){
-                .q = act_row(job->qkv, r) + (size_t)h * shape->head_dim,
-                .out = act_row(job->out, r) + (size_t)h * shape->head_dim,
-                .first = window > 0 && last >= window ? last - window + 1 : 0,
-                .last = last,
-            };
-    }
+    uint32_t seq = step->rows[r].seq, last = step->rows[r].position, window = job->params->window;
+    ASSERT(seq < step->n_seqs && last / KV_BLOCK_TOKENS < step->capacity.blocks_per_seq);
+    ASSERT(piece->n_queries + piece->head_end - piece->head <= ATTENTION_QUERIES_MAX);
+    for (uint32_t h = piece->head; h < piece->head_end; h++)
+        piece->queries[piece->n_queries++] = (struct attention_query){
+            .q = act_row(job->qkv, r) + (size_t)h * job->params->shape.head_dim,
+            .out = act_row(job->out, r) + (size_t)h * job->params->shape.head_dim,
+            .block_table = step_block_table(step, job->kv->desc.group, seq),
+            .first = window > 0 && last >= window ? last - window + 1 : 0,
+            .last = last,
+        };
+}
+
+static void attend_piece(const struct attention_job *job, const struct piece *piece, float *scratch)
+{
     struct attention_args args = {
         .kv = job->kv->blocks,
-        .block_table = step_block_table(step, job->kv->desc.group, seq_index),
-        .kv_head = kv_head,
-        .n_kv_heads = shape->n_kv_heads,
-        .head_dim = shape->head_dim,
+        .kv_head = piece->kv_head,
+        .n_kv_heads = job->params->shape.n_kv_heads,
+        .head_dim = job->params->shape.head_dim,
         .scale = job->params->scale,
         .soft_cap = job->params->soft_cap,
-        .queries = queries,
-        .n_queries = n_queries,
+        .queries = piece->queries,
+        .n_queries = piece->n_queries,
+        .n_shared = piece->n_shared,
         .scratch = scratch,
     };
     job->kernel(&args);
+}
+
+/* Teams by turns, so that a prefix that several share is still in the cache for the next. */
+static void attend_team(const struct attention_job *job, size_t index, float *scratch)
+{
+    const struct cpu_team *team = &job->sharers->teams[index % job->sharers->n_teams];
+    size_t head_part = index / job->sharers->n_teams;
+    struct piece piece =
+        begin_piece(job, (uint32_t)(head_part / job->parts), (uint32_t)(head_part % job->parts));
+    piece.n_shared = team->n_shared;
+    for (uint32_t i = team->begin; i < team->end; i++)
+        add_row(job, &piece, job->step->seqs[job->sharers->seqs[i]].first_row);
+    attend_piece(job, &piece, scratch);
+}
+
+static bool is_in_team(const struct attention_job *job, uint32_t seq)
+{
+    return job->sharers != NULL && seq < job->sharers->end && job->step->seqs[seq].n_rows == 1;
+}
+
+/* Pieces of a sequence by itself. */
+static size_t count_pieces(const struct attention_job *job, uint32_t seq)
+{
+    size_t row_pieces = div_up(job->step->seqs[seq].n_rows, job->rows_per_piece);
+    return is_in_team(job, seq) ? 0 : row_pieces * job->params->shape.n_kv_heads * job->parts;
+}
+
+static void attend_seq(const struct attention_job *job, uint32_t seq_index, size_t index, float *scratch)
+{
+    const struct step_seq *seq = &job->step->seqs[seq_index];
+    uint32_t n_kv_heads = job->params->shape.n_kv_heads;
+    struct piece piece =
+        begin_piece(job, (uint32_t)(index / job->parts % n_kv_heads), (uint32_t)(index % job->parts));
+    uint32_t row = (uint32_t)(index / job->parts / n_kv_heads) * job->rows_per_piece;
+    uint32_t row_end = row + job->rows_per_piece < seq->n_rows ? row + job->rows_per_piece : seq->n_rows;
+    for (; row < row_end; row++) {
+        ASSERT(job->step->rows[seq->first_row + row].seq == seq_index);
+        add_row(job, &piece, seq->first_row + row);
+    }
+    attend_piece(job, &piece, scratch);
 }
 
 static void attend_pieces(void *context, int thread_index, int n_threads)
 {
     (void)n_threads;
     struct attention_job *job = context;
+    float *scratch = job->cpu->attention_scratch[thread_index];
     uint32_t seq = 0;
-    size_t first_piece = 0; /* of seq, among those of all sequences */
+    size_t first_piece = job->n_team_pieces; /* of seq, among all */
     for (;;) {
         size_t piece = atomic_fetch_add_explicit(&job->next_piece, 1, memory_order_relaxed);
-        while (seq < job->step->n_seqs && piece - first_piece >= count_pieces(job, &job->step->seqs[seq]))
-            first_piece += count_pieces(job, &job->step->seqs[seq++]);
+        if (piece < job->n_team_pieces) {
+            attend_team(job, piece, scratch);
+            continue;
+        }
+        while (seq < job->step->n_seqs && piece - first_piece >= count_pieces(job, seq))
+            first_piece += count_pieces(job, seq++);
         if (seq == job->step->n_seqs)
             return;
-        attend_piece(job, seq, piece - first_piece, job->cpu->attention_scratch[thread_index]);
+        attend_seq(job, seq, piece - first_piece, scratch);
+    }
+}
+
+enum { PIECES_PER_THREAD = 4 }; /* of teams, at least, where there are as many sequences */
+
+/* As many of a KV head's sequences together as a piece has room for, unless threads would go without. */
+static void make_teams(struct attention_job *job)
+{
+    const struct qkv_shape *shape = &job->params->shape;
+    struct cpu_sharers *sharers = job->sharers;
+    size_t parts = (size_t)shape->n_kv_heads * job->parts;
+    uint32_t team_max = job->rows_per_piece;
+    while (team_max > 1 &&
+           div_up(sharers->n, team_max) * parts < (size_t)job->cpu->n_threads * PIECES_PER_THREAD)
+        team_max /= 2;
+    job->cpu->blocks_spared += cpu_sharers_team(sharers, team_max);
+    job->n_team_pieces = sharers->n_teams * parts;
+}
+
+static attention_fn *choose_kernel(const struct kernel_table *table, enum kv_dtype dtype, enum kernel_id *id)
+{
+    switch (dtype) {
+    case KV_F32:
+        *id = KERNEL_attention_f32;
+        return table->attention_f32;
+    case KV_BF16:
+        *id = KERNEL_attention_bf16;
+        return table->attention_bf16;
+    default:
+        ASSERT(dtype == KV_INT8);
+        *id = KERNEL_attention_int8;
+        return table->attention_int8;
     }
 }
 
@@ -93,7 +171,7 @@ void cpu_attention(struct backend *backend, const struct step *step, const struc
     ASSERT(step->n_rows <= qkv->max_rows && step->n_rows <= out->max_rows);
     ASSERT(kv->desc.group < step->capacity.kv_groups);
     struct cpu_backend *cpu = cpu_of(backend);
-    bool f32 = kv->desc.dtype == KV_F32;
+    enum kernel_id id;
     struct attention_job job = {
         .cpu = cpu,
         .step = step,
@@ -101,16 +179,19 @@ void cpu_attention(struct backend *backend, const struct step *step, const struc
         .params = params,
         .kv = kv,
         .out = out,
-        .kernel = f32 ? cpu->table.attention_f32 : cpu->table.attention_bf16,
+        .kernel = choose_kernel(&cpu->table, kv->desc.dtype, &id),
         .heads_per_kv = shape->n_heads / shape->n_kv_heads,
     };
     job.heads_per_part = job.heads_per_kv < ATTENTION_QUERIES_MAX ? job.heads_per_kv : ATTENTION_QUERIES_MAX;
     job.parts = (uint32_t)div_up(job.heads_per_kv, job.heads_per_part);
     job.rows_per_piece = ATTENTION_QUERIES_MAX / job.heads_per_part;
+    job.sharers = cpu->sharing == step ? &cpu->sharers[kv->desc.group] : NULL;
+    if (job.sharers != NULL)
+        make_teams(&job);
     size_t work = 0; /* keys seen by the last row of each sequence */
     for (uint32_t s = 0; s < step->n_seqs; s++)
         work += (size_t)step->seqs[s].n_context * step->seqs[s].n_rows;
     out->n_quantized = 0;
     cpu_run(cpu, work * out->width >= CPU_PARALLEL_MIN_MACS, attend_pieces, &job);
-    cpu->dispatches[f32 ? KERNEL_attention_f32 : KERNEL_attention_bf16]++;
+    cpu->dispatches[id]++;
 }

@@ -84,8 +84,14 @@ static void cpu_step_destroy(struct backend *backend, struct step *step)
 
 static bool cpu_forward_begin(struct backend *backend, struct step *step)
 {
-    (void)backend, (void)step;
+    cpu_sharers_find(cpu_of(backend), step);
     return true;
+}
+
+static void cpu_forward_end(struct backend *backend, struct step *step)
+{
+    (void)step;
+    cpu_sharers_forget(cpu_of(backend));
 }
 
 static bool cpu_sample_begin(struct backend *backend, struct step *step, const uint32_t *const *masks)
@@ -157,7 +163,7 @@ static const struct backend_vtable cpu_vtable = {
     .step_create = cpu_step_create,
     .step_destroy = cpu_step_destroy,
     .forward_begin = cpu_forward_begin,
-    .forward_end = cpu_step_nothing,
+    .forward_end = cpu_forward_end,
     .sample_begin = cpu_sample_begin,
     .sample_end = cpu_step_nothing,
     .collect = cpu_step_nothing,

@@ -15,6 +15,22 @@ enum {
 
 struct cpu_group;
 
+/* Sequences of a step with one row each, in an order in which those stand side by side that begin with the
+ * same blocks; of one KV group. */
+enum { CPU_SHARERS_MAX = 1024 }; /* of a step; those behind read for themselves */
+struct cpu_sharers {
+    uint32_t n;
+    uint32_t end;                     /* sequences behind it are not among them */
+    uint32_t seqs[CPU_SHARERS_MAX];   /* [n] indices into the step */
+    uint32_t common[CPU_SHARERS_MAX]; /* [n] whole blocks that it and the next one begin with */
+    /* Those that attention takes together, at most so many; filled by it. */
+    uint32_t n_teams;
+    struct cpu_team {
+        uint32_t begin, end; /* sharers */
+        uint32_t n_shared;   /* blocks */
+    } teams[CPU_SHARERS_MAX];
+};
+
 struct cpu_backend {
     struct backend base;
     struct cpu_group *group; /* NULL = the only rank */
@@ -22,9 +38,12 @@ struct cpu_backend {
     struct kernel_table table;
     struct thread_pool *pool;
     int n_threads;
-    float **attention_scratch;         /* [n_threads] */
-    uint8_t **tile_scratch;            /* [n_threads]; NULL where the table's arithmetic has no tiles */
+    float **attention_scratch;  /* [n_threads] */
+    uint8_t **tile_scratch;     /* [n_threads]; NULL where the table's arithmetic has no tiles */
+    const struct step *sharing; /* the step of sharers; NULL = none, nothing is shared */
+    struct cpu_sharers sharers[STEP_KV_GROUPS_MAX];
     uint64_t dispatches[KERNEL_COUNT]; /* ops that used the kernel; written by the executor */
+    uint64_t blocks_spared;            /* reads of a block by a layer that attention did without, likewise */
     char description[128];
 };
 
@@ -83,7 +102,7 @@ struct rope {
 struct kv {
     struct kv_desc desc;
     size_t block_bytes;
-    uint8_t *blocks; /* [n_blocks][n_kv_heads][kv_head_elements] */
+    uint8_t *blocks; /* [n_blocks][n_kv_heads][kv_head_stride] */
 };
 
 /* backend_cpu_create of a level that the machine has, with the arithmetic of another one: that of tiles runs
@@ -131,6 +150,13 @@ void cpu_linear(struct backend *backend, const struct step *step, struct act *in
                 struct act *out);
 void cpu_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                 struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
+
+/* cpu_sharers.c */
+/* Finds who shares what in a step, for attention up to cpu_sharers_forget. */
+void cpu_sharers_find(struct cpu_backend *cpu, const struct step *step);
+void cpu_sharers_forget(struct cpu_backend *cpu);
+/* Makes teams of at most team_max. Returns the block reads that they spare a KV head. */
+uint64_t cpu_sharers_team(struct cpu_sharers *sharers, uint32_t team_max);
 
 /* cpu_tiles.c */
 /* How a section of a weight of this backend is multiplied. */

@@ -77,7 +77,8 @@ static size_t element_bytes(enum kv_dtype dtype)
 static bool block_bytes(const struct kv_desc *desc, size_t *out)
 {
     return desc->head_dim <= HEAD_DIM_MAX &&
-           checked_mul(desc->n_kv_heads, kv_head_elements(desc->head_dim) * element_bytes(desc->dtype), out);
+           checked_mul(desc->n_kv_heads,
+                       kv_head_stride(desc->dtype, desc->head_dim) * element_bytes(desc->dtype), out);
 }
 
 size_t cpu_kv_bytes(const struct backend *backend, const struct kv_desc *desc)
@@ -97,7 +98,8 @@ err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct 
     *out = NULL;
     if (desc->dtype == KV_FP8)
         return err_new(ERR_UNIMPLEMENTED,
-                       "the CPU has no fp8 KV cache: --kv-cache-dtype fp8 needs --device cuda");
+                       "the CPU has no fp8 KV cache: --kv-cache-dtype fp8 needs --device cuda, int8 is "
+                       "the CPU's");
     if (desc->head_dim > HEAD_DIM_MAX)
         return err_new(ERR_UNIMPLEMENTED, "head_dim %u exceeds the CPU backend's %d", desc->head_dim,
                        HEAD_DIM_MAX);
@@ -124,12 +126,22 @@ void cpu_kv_destroy(struct kv *kv)
 }
 
 /* Writes one token's key and value of one head. */
-static void write_head(const struct kv *kv, uint32_t block, uint32_t head, uint32_t slot, const float *k,
-                       const float *v)
+static void write_head(const struct kernel_table *table, const struct kv *kv, uint32_t block, uint32_t head,
+                       uint32_t slot, const float *k, const float *v)
 {
-    size_t d = kv->desc.head_dim, d_stride = round_up(d, LANES);
-    size_t k0 = ((size_t)block * kv->desc.n_kv_heads + head) * kv_head_elements(d) + slot;
-    size_t v0 = k0 - slot + d * KV_BLOCK_TOKENS + slot * d_stride;
+    size_t d = kv->desc.head_dim, d_stride = round_up(d, LANES), lead = kv_head_lead(kv->desc.dtype);
+    size_t begin = ((size_t)block * kv->desc.n_kv_heads + head) * kv_head_stride(kv->desc.dtype, d);
+    size_t k0 = begin + lead + slot, v0 = begin + lead + d * KV_BLOCK_TOKENS + slot * d_stride;
+    if (kv->desc.dtype == KV_INT8) {
+        int8_t codes[HEAD_DIM_MAX], *base = (int8_t *)kv->blocks;
+        uint16_t *scales = (uint16_t *)(kv->blocks + begin);
+        scales[slot] = table->quantize_kv(k, d, codes);
+        for (size_t i = 0; i < d; i++)
+            base[k0 + i * KV_BLOCK_TOKENS] = codes[i];
+        scales[KV_BLOCK_TOKENS + slot] = table->quantize_kv(v, d, codes);
+        memcpy(base + v0, codes, d);
+        return;
+    }
     if (kv->desc.dtype == KV_F32) {
         float *base = (float *)kv->blocks;
         for (size_t i = 0; i < d; i++)
@@ -189,7 +201,8 @@ static void rope_kv_write_rows(void *context, int thread_index, int n_threads)
         turn_heads(job, q, shape->n_heads, job->q_norm, row->position);
         turn_heads(job, k, shape->n_kv_heads, job->k_norm, row->position);
         for (uint32_t h = 0; h < shape->n_kv_heads; h++)
-            write_head(job->kv, block, h, row->position % KV_BLOCK_TOKENS, k + h * d, v + h * d);
+            write_head(&job->cpu->table, job->kv, block, h, row->position % KV_BLOCK_TOKENS, k + h * d,
+                       v + h * d);
     }
 }
 
@@ -220,6 +233,8 @@ void cpu_rope_kv_write(struct backend *backend, const struct step *step, struct 
     cpu->dispatches[KERNEL_rope_head]++;
     if (q_norm != NULL || k_norm != NULL)
         cpu->dispatches[KERNEL_norm_row]++;
+    if (kv->desc.dtype == KV_INT8)
+        cpu->dispatches[KERNEL_quantize_kv]++;
 }
 
 void cpu_kv_copy(struct backend *backend, const struct step *step, struct kv *kv)

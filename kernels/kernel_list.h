@@ -28,6 +28,7 @@
     K(round_row, round_row_fn, "activations to bf16")                                                        \
     K(quantize_wide_row, quantize_wide_fn, "activations to int8 in blocks of 128")                           \
     K(quantize_row, quantize_row_fn, "activations to int8 in blocks of 32")                                  \
+    K(quantize_kv, quantize_kv_fn, "K or V of a token to int8")                                              \
     K(quantize_group_int8, quantize_group_fn, "weights to int8 codes")                                       \
     K(quantize_group_int4, quantize_group_fn, "weights to int4 codes")                                       \
     K(norm_row, norm_row_fn, "residual add and RMS norm")                                                    \
@@ -37,6 +38,7 @@
     K(soft_cap_row, soft_cap_row_fn, "soft cap of logits")                                                   \
     K(attention_f32, attention_fn, "paged attention, f32 KV")                                                \
     K(attention_bf16, attention_fn, "paged attention, bf16 KV")                                              \
+    K(attention_int8, attention_fn, "paged attention, int8 KV")                                              \
     K(logits_stats, logits_stats_fn, "maximum and finiteness of logits")                                     \
     K(exp_sum, exp_sum_fn, "sum of exponentials of logits")                                                  \
     K(exp_row, exp_row_fn, "probabilities of candidates")                                                    \
@@ -84,6 +86,8 @@
     V(quantize_wide_row, ISA_AMX, amx)                                                                       \
     V(quantize_row, ISA_AVX2, avx2)                                                                          \
     V(quantize_row, ISA_AVX512, avx512)                                                                      \
+    V(quantize_kv, ISA_AVX2, avx2)                                                                           \
+    V(quantize_kv, ISA_AVX512, avx512)                                                                       \
     V(quantize_group_int8, ISA_AVX2, avx2)                                                                   \
     V(quantize_group_int8, ISA_AVX512, avx512)                                                               \
     V(quantize_group_int4, ISA_AVX2, avx2)                                                                   \
@@ -102,6 +106,8 @@
     V(attention_f32, ISA_AVX512, avx512)                                                                     \
     V(attention_bf16, ISA_AVX2, avx2)                                                                        \
     V(attention_bf16, ISA_AVX512, avx512)                                                                    \
+    V(attention_int8, ISA_AVX2, avx2)                                                                        \
+    V(attention_int8, ISA_AVX512, avx512)                                                                    \
     V(logits_stats, ISA_AVX2, avx2)                                                                          \
     V(logits_stats, ISA_AVX512, avx512)                                                                      \
     V(exp_sum, ISA_AVX2, avx2)                                                                               \

@@ -71,6 +71,12 @@ typedef void linear_fn(const struct linear_args *args);
 #define QUANT_AMAX_MIN 1e-30f
 typedef void quantize_row_fn(const float *x, size_t n, struct quant_block *out, size_t stride);
 
+/* K or V of one token and KV head to int8: scale = amax / 127 as bf16, code = round_to_even(x * (1 / scale)),
+ * whose magnitude is 127 at most. Scale and codes are 0 where amax is below QUANT_AMAX_MIN, the scale is NaN
+ * and the codes 0 where an x is NaN or infinite. Returns the scale. x: [n]; codes: [n rounded up to LANES],
+ * zeros behind n. */
+typedef uint16_t quantize_kv_fn(const float *x, size_t n, int8_t *codes);
+
 /* One group of a weight's inputs to symmetric codes; returns the scale, an f16. w: [n] finite, n a multiple
  * of
  * 32. int8, codes -127..127: scale = amax / 127. int4, codes -8..7: of a few scales around the one that maps
@@ -103,24 +109,30 @@ typedef void activation_row_fn(const float *gate, const float *up, size_t n, flo
 /* x[i] = cap * tanh(x[i] / cap). */
 typedef void soft_cap_row_fn(float *x, size_t n, float cap);
 
-/* Attention of some queries, all of one sequence and one KV head. A layer's KV: [block][kv_head] { K
+/* Attention of some queries, all of one KV head. A layer's KV: [block][kv_head] { K
  * [head_dim][16 tokens], V [16 tokens][head_dim rounded up to 16] }. Per block in ascending order: score =
  * chain over d of q[d] * k[d], * scale, soft cap; m' = max(m, visible scores); p = exp(score - m'); a = exp(m
  * - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v over the visible tokens. At
- * the end o / l. */
+ * the end o / l.
+ *
+ * int8: before its K a head has the scales of its tokens in a block, K's and then V's, bf16 [2][16]; k and v
+ * are the codes. The chain of a score times the token's scale of K is what goes on; in the chain of o, p
+ * times its scale of V stands for p. So a code is only ever widened. */
 struct attention_query {
-    const float *q;       /* [head_dim] */
-    float *out;           /* [head_dim] */
-    uint32_t first, last; /* positions that it sees, inclusive */
+    const float *q;              /* [head_dim] */
+    float *out;                  /* [head_dim] */
+    const uint32_t *block_table; /* of its sequence, whose queries stand together */
+    uint32_t first, last;        /* positions that it sees, inclusive */
 };
 struct attention_args {
-    const void *kv;              /* of the layer; 64-byte aligned */
-    const uint32_t *block_table; /* of the sequence */
+    const void *kv; /* of the layer; 64-byte aligned */
     uint32_t kv_head, n_kv_heads, head_dim;
     float scale, soft_cap;                 /* soft_cap 0 = off */
     const struct attention_query *queries; /* [n_queries] */
     uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX */
-    float *scratch;                        /* 64-byte aligned, attention_scratch_floats(head_dim) */
+    /* Blocks with which all the tables begin: they are read for all sequences at once. 0 for one sequence. */
+    uint32_t n_shared;
+    float *scratch; /* 64-byte aligned, attention_scratch_floats(head_dim) */
 };
 typedef void attention_fn(const struct attention_args *args);
 
@@ -133,6 +145,17 @@ static inline size_t attention_scratch_floats(size_t head_dim)
 static inline size_t kv_head_elements(size_t head_dim)
 {
     return KV_BLOCK_TOKENS * (head_dim + round_up(head_dim, LANES));
+}
+
+/* What stands before them, and from one head to the next, in elements too. */
+static inline size_t kv_head_lead(enum kv_dtype dtype)
+{
+    return dtype == KV_INT8 ? 2 * KV_BLOCK_TOKENS * sizeof(uint16_t) : 0;
+}
+
+static inline size_t kv_head_stride(enum kv_dtype dtype, size_t head_dim)
+{
+    return kv_head_lead(dtype) + kv_head_elements(head_dim);
 }
 
 /* ---- Sampling: over the f32 logits x[0, n) of one output ---- */

@@ -110,7 +110,8 @@ enum act_role { ACT_RESIDUAL, ACT_HIDDEN, ACT_LOGITS };
 enum kv_dtype {
     KV_F32,
     KV_BF16,
-    KV_FP8, /* e4m3, scale 1 */
+    KV_FP8,  /* e4m3, scale 1 */
+    KV_INT8, /* codes -127..127, a bf16 scale per token and KV head, of K and of V */
 };
 
 struct kv_desc { /* of one layer */

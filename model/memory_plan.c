@@ -32,6 +32,8 @@ enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtyp
         return KV_BF16;
     case MODEL_KV_FP8:
         return KV_FP8;
+    case MODEL_KV_INT8:
+        return KV_INT8;
     case MODEL_KV_AUTO:
         break;
     }

@@ -29,7 +29,7 @@ enum { MODEL_DTYPES = MODEL_DTYPE_F16 + 1, MODEL_QUANTIZATIONS = MODEL_QUANT_FP8
 /* "bfloat16", of AUTO NULL; "int4", "none". */
 extern const char *const MODEL_DTYPE_NAMES[MODEL_DTYPES];
 extern const char *const MODEL_QUANTIZATION_NAMES[MODEL_QUANTIZATIONS];
-enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8 };
+enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8, MODEL_KV_INT8 };
 
 enum { MODEL_BLOCK_TOKENS = 16 };
 

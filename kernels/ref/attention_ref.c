@@ -16,6 +16,17 @@ static inline float load_bf16(const void *kv, size_t index)
     return bf16_to_f32(((const uint16_t *)kv)[index]);
 }
 
+static inline float load_int8(const void *kv, size_t index)
+{
+    return (float)((const int8_t *)kv)[index];
+}
+
+/* Of K and V of a block's tokens, where there are some. */
+static inline const uint16_t *scales_of(const void *kv, size_t k0, enum kv_dtype dtype)
+{
+    return (const uint16_t *)((const uint8_t *)kv + k0 - kv_head_lead(dtype));
+}
+
 struct softmax_state {
     float max, sum;
     float *o; /* [head_dim] */
@@ -23,9 +34,11 @@ struct softmax_state {
 
 /* k0, v0: where the head's K and V of the block begin; [t0, t1): its tokens that the query sees. */
 static inline void attend_block(const struct attention_args *a, const struct attention_query *query,
-                                size_t k0, size_t v0, uint32_t t0, uint32_t t1, kv_load_fn *load,
+                                size_t k0, uint32_t t0, uint32_t t1, enum kv_dtype dtype, kv_load_fn *load,
                                 struct softmax_state *state)
 {
+    const uint16_t *scales = dtype == KV_INT8 ? scales_of(a->kv, k0, dtype) : NULL;
+    size_t v0 = k0 + (size_t)a->head_dim * KV_BLOCK_TOKENS;
     size_t d_stride = round_up(a->head_dim, LANES);
     float p[KV_BLOCK_TOKENS] = {0};
     float max = state->max;
@@ -33,6 +46,8 @@ static inline void attend_block(const struct attention_args *a, const struct att
         float score = 0;
         for (size_t d = 0; d < a->head_dim; d++)
             score = fmaf(query->q[d], load(a->kv, k0 + d * KV_BLOCK_TOKENS + t), score);
+        if (scales != NULL)
+            score *= bf16_to_f32(scales[t]);
         score *= a->scale;
         if (a->soft_cap > 0)
             score = a->soft_cap * tanh_ref(score / a->soft_cap);
@@ -47,6 +62,8 @@ static inline void attend_block(const struct attention_args *a, const struct att
         lanes[i] = p[i];
     state->sum = fmaf(state->sum, decay, sum_lanes_ref(lanes));
     state->max = max;
+    for (uint32_t t = t0; scales != NULL && t < t1; t++)
+        p[t] *= bf16_to_f32(scales[KV_BLOCK_TOKENS + t]);
     for (size_t d = 0; d < a->head_dim; d++) {
         float o = state->o[d] * decay;
         for (uint32_t t = t0; t < t1; t++)
@@ -55,14 +72,16 @@ static inline void attend_block(const struct attention_args *a, const struct att
     }
 }
 
-static inline void attention(const struct attention_args *a, kv_load_fn *load)
+static inline void attention(const struct attention_args *a, enum kv_dtype dtype, kv_load_fn *load)
 {
     ASSERT(a->n_queries >= 1 && a->n_queries <= ATTENTION_QUERIES_MAX);
     ASSERT(a->head_dim >= 1 && a->head_dim <= HEAD_DIM_MAX && a->kv_head < a->n_kv_heads);
-    size_t head_elements = kv_head_elements(a->head_dim);
+    size_t head_stride = kv_head_stride(dtype, a->head_dim);
     for (uint32_t i = 0; i < a->n_queries; i++) {
         const struct attention_query *query = &a->queries[i];
         ASSERT(query->first <= query->last);
+        for (uint32_t b = 0; b < a->n_shared; b++)
+            ASSERT(query->block_table[b] == a->queries[0].block_table[b]);
         struct softmax_state state = {.max = -INFINITY, .o = a->scratch};
         for (size_t d = 0; d < a->head_dim; d++)
             state.o[d] = 0;
@@ -70,8 +89,8 @@ static inline void attention(const struct attention_args *a, kv_load_fn *load)
             uint32_t start = b * KV_BLOCK_TOKENS;
             uint32_t t0 = query->first > start ? query->first - start : 0;
             uint32_t t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
-            size_t k0 = ((size_t)a->block_table[b] * a->n_kv_heads + a->kv_head) * head_elements;
-            attend_block(a, query, k0, k0 + (size_t)a->head_dim * KV_BLOCK_TOKENS, t0, t1, load, &state);
+            size_t head = (size_t)query->block_table[b] * a->n_kv_heads + a->kv_head;
+            attend_block(a, query, head * head_stride + kv_head_lead(dtype), t0, t1, dtype, load, &state);
         }
         for (size_t d = 0; d < a->head_dim; d++)
             query->out[d] = state.o[d] / state.sum;
@@ -80,10 +99,15 @@ static inline void attention(const struct attention_args *a, kv_load_fn *load)
 
 void attention_f32_ref(const struct attention_args *a)
 {
-    attention(a, load_f32);
+    attention(a, KV_F32, load_f32);
 }
 
 void attention_bf16_ref(const struct attention_args *a)
 {
-    attention(a, load_bf16);
+    attention(a, KV_BF16, load_bf16);
+}
+
+void attention_int8_ref(const struct attention_args *a)
+{
+    attention(a, KV_INT8, load_int8);
 }

@@ -37,6 +37,25 @@ void quantize_row_ref(const float *x, size_t n, struct quant_block *out, size_t 
     }
 }
 
+uint16_t quantize_kv_ref(const float *x, size_t n, int8_t *codes)
+{
+    uint32_t amax_bits = 0; /* as bits, so that a NaN is the greatest */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = f32_to_bits(x[i]) & 0x7fffffffu;
+        amax_bits = bits > amax_bits ? bits : amax_bits;
+    }
+    float amax = f32_from_bits(amax_bits);
+    bool finite = amax_bits < 0x7f800000u;
+    memset(codes, 0, round_up(n, LANES));
+    if (!finite || amax < QUANT_AMAX_MIN)
+        return bf16_from_f32(finite ? 0.0f : NAN);
+    uint16_t scale = bf16_from_f32(amax / 127.0f);
+    float inverse = 1.0f / bf16_to_f32(scale);
+    for (size_t i = 0; i < n; i++)
+        codes[i] = (int8_t)round_to_even(x[i] * inverse);
+    return scale;
+}
+
 static float rms_scale(const float *x, size_t n, float eps)
 {
     float lanes[LANES] = {0};

@@ -8,13 +8,22 @@
 struct query_state {
     float max, sum;
     uint32_t t0, t1; /* tokens of the block that it sees; t0 == t1: none */
-    float *p;        /* [KV_BLOCK_TOKENS] probabilities of the block, not normalised */
+    float *p;        /* [KV_BLOCK_TOKENS] probabilities of the block, not normalised, times scales of V */
     float *o;        /* [d_stride] */
 };
 
-static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t index, const bool IS_F32)
+static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t index,
+                                                        const enum kv_dtype DTYPE)
 {
-    return IS_F32 ? vf_load((const float *)kv + index) : vf_load_bf16((const uint16_t *)kv + index);
+    return DTYPE == KV_F32    ? vf_load((const float *)kv + index)
+           : DTYPE == KV_BF16 ? vf_load_bf16((const uint16_t *)kv + index)
+                              : vi_to_float(vi_load_i8((const uint8_t *)kv + index));
+}
+
+/* Of the tokens of a block: of K, KV_BLOCK_TOKENS further of V. int8 only. */
+static inline const uint16_t *kv_scales(const void *kv, size_t k0)
+{
+    return (const uint16_t *)((const uint8_t *)kv + k0 - kv_head_lead(KV_INT8));
 }
 
 /* Few queries wait for memory, and blocks are too short and too scattered for the processor to see them
@@ -22,16 +31,16 @@ static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t i
  * and what is computed do not fit the first. ahead: from this block's elements to the next one's, modulo
  * 2^64. */
 static inline __attribute__((always_inline)) void prefetch_kv(const void *kv, size_t index, size_t ahead,
-                                                              const bool IS_F32)
+                                                              const enum kv_dtype DTYPE)
 {
-    _mm_prefetch((const char *)kv + (index + ahead) * (IS_F32 ? sizeof(float) : sizeof(uint16_t)),
-                 _MM_HINT_T1);
+    const size_t BYTES = DTYPE == KV_F32 ? sizeof(float) : DTYPE == KV_BF16 ? sizeof(uint16_t) : 1;
+    _mm_prefetch((const char *)kv + (index + ahead) * BYTES, _MM_HINT_T1);
 }
 
 /* Raw dot products of N queries with the tokens of a block. */
 static inline __attribute__((always_inline)) void score_tile(const struct attention_args *a,
                                                              const uint32_t *queries, const int N, size_t k0,
-                                                             const bool IS_F32, const bool AHEAD,
+                                                             const enum kv_dtype DTYPE, const bool AHEAD,
                                                              size_t ahead, struct query_state *states)
 {
     vf scores[QUERY_TILE];
@@ -41,10 +50,12 @@ static inline __attribute__((always_inline)) void score_tile(const struct attent
         scores[i] = vf_zero();
         q[i] = a->queries[queries[i]].q;
     }
+    if (AHEAD && DTYPE == KV_INT8)
+        prefetch_kv(a->kv, k0 - kv_head_lead(DTYPE), ahead, DTYPE);
     for (size_t d = 0; d < a->head_dim; d++) {
-        if (AHEAD)
-            prefetch_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, ahead, IS_F32);
-        vf k = load_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, IS_F32);
+        if (AHEAD && (DTYPE != KV_INT8 || d % 4 == 0))
+            prefetch_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, ahead, DTYPE);
+        vf k = load_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, DTYPE);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++)
             scores[i] = vf_fma(vf_set1(q[i][d]), k, scores[i]);
@@ -55,9 +66,14 @@ static inline __attribute__((always_inline)) void score_tile(const struct attent
 }
 
 /* Softmax of a block's scores; the outputs so far decay when the maximum grows. */
-static inline void softmax_block(const struct attention_args *a, size_t d_stride, struct query_state *state)
+static inline __attribute__((always_inline)) void softmax_block(const struct attention_args *a, size_t k0,
+                                                                size_t d_stride, const enum kv_dtype DTYPE,
+                                                                struct query_state *state)
 {
-    vf score = vf_mul(vf_load(state->p), vf_set1(a->scale));
+    vf score = vf_load(state->p);
+    if (DTYPE == KV_INT8)
+        score = vf_mul(score, vf_load_bf16(kv_scales(a->kv, k0)));
+    score = vf_mul(score, vf_set1(a->scale));
     if (a->soft_cap > 0) {
         vf cap = vf_set1(a->soft_cap);
         score = vf_mul(cap, vf_tanh(vf_div(score, cap)));
@@ -66,7 +82,8 @@ static inline void softmax_block(const struct attention_args *a, size_t d_stride
     float block_max = vf_reduce_max(score);
     float max = block_max > state->max ? block_max : state->max;
     vf p = vf_exp(vf_sub(score, vf_set1(max)));
-    vf_store(state->p, p);
+    vf_store(state->p,
+             DTYPE == KV_INT8 ? vf_mul(p, vf_load_bf16(kv_scales(a->kv, k0) + KV_BLOCK_TOKENS)) : p);
     float rise = state->max - max;
     float decay = rise == 0 ? 1.0f : exp_of(rise); /* the same, without the wait */
     state->sum = fma_of(state->sum, decay, vf_sum(p));
@@ -81,7 +98,7 @@ static inline void softmax_block(const struct attention_args *a, size_t d_stride
 /* Adds p times v of tokens [t0, t1) to the outputs of N queries. */
 static inline __attribute__((always_inline)) void
 value_tile(const struct attention_args *a, const uint32_t *queries, const int N, size_t v0, size_t d_stride,
-           const bool IS_F32, const bool AHEAD, size_t ahead, struct query_state *states)
+           const enum kv_dtype DTYPE, const bool AHEAD, size_t ahead, struct query_state *states)
 {
     const uint32_t t0 = states[queries[0]].t0, t1 = states[queries[0]].t1;
     const float *p[QUERY_TILE];
@@ -94,9 +111,9 @@ value_tile(const struct attention_args *a, const uint32_t *queries, const int N,
         for (int i = 0; i < N; i++)
             o[i] = vf_load(states[queries[i]].o + d);
         for (uint32_t t = t0; t < t1; t++) {
-            if (AHEAD)
-                prefetch_kv(a->kv, v0 + t * d_stride + d, ahead, IS_F32);
-            vf v = load_kv(a->kv, v0 + t * d_stride + d, IS_F32);
+            if (AHEAD && (DTYPE != KV_INT8 || d % 64 == 0))
+                prefetch_kv(a->kv, v0 + t * d_stride + d, ahead, DTYPE);
+            vf v = load_kv(a->kv, v0 + t * d_stride + d, DTYPE);
 #pragma GCC unroll 8
             for (int i = 0; i < N; i++)
                 o[i] = vf_fma(vf_set1(p[i][t]), v, o[i]);
@@ -126,71 +143,110 @@ static inline uint32_t tile_of(uint32_t n)
     return tile < QUERY_TILE ? tile : QUERY_TILE;
 }
 
-static inline __attribute__((always_inline)) void attend_block(const struct attention_args *a,
-                                                               const uint32_t *active, uint32_t n_active,
-                                                               size_t k0, const bool IS_F32, const bool AHEAD,
-                                                               size_t ahead, struct query_state *states)
+static inline __attribute__((always_inline)) void
+attend_block(const struct attention_args *a, const uint32_t *active, uint32_t n_active, size_t k0,
+             const enum kv_dtype DTYPE, const bool AHEAD, size_t ahead, struct query_state *states)
 {
     const size_t d_stride = round_up(a->head_dim, LANES);
     const size_t v0 = k0 + (size_t)a->head_dim * KV_BLOCK_TOKENS;
     for (uint32_t i = 0, tile; i < n_active; i += tile) {
         tile = tile_of(n_active - i);
         if (tile == QUERY_TILE)
-            score_tile(a, active + i, QUERY_TILE, k0, IS_F32, AHEAD, ahead, states);
+            score_tile(a, active + i, QUERY_TILE, k0, DTYPE, AHEAD, ahead, states);
         else if (tile == 4)
-            score_tile(a, active + i, 4, k0, IS_F32, AHEAD, ahead, states);
+            score_tile(a, active + i, 4, k0, DTYPE, AHEAD, ahead, states);
         else if (tile == 2)
-            score_tile(a, active + i, 2, k0, IS_F32, AHEAD, ahead, states);
+            score_tile(a, active + i, 2, k0, DTYPE, AHEAD, ahead, states);
         else
-            score_tile(a, active + i, 1, k0, IS_F32, AHEAD, ahead, states);
+            score_tile(a, active + i, 1, k0, DTYPE, AHEAD, ahead, states);
     }
     for (uint32_t i = 0; i < n_active; i++)
-        softmax_block(a, d_stride, &states[active[i]]);
+        softmax_block(a, k0, d_stride, DTYPE, &states[active[i]]);
     for (uint32_t i = 0, tile; i < n_active; i += tile) {
         tile = tile_of(run_length(states, active, i, n_active));
         if (tile == QUERY_TILE)
-            value_tile(a, active + i, QUERY_TILE, v0, d_stride, IS_F32, AHEAD, ahead, states);
+            value_tile(a, active + i, QUERY_TILE, v0, d_stride, DTYPE, AHEAD, ahead, states);
         else if (tile == 4)
-            value_tile(a, active + i, 4, v0, d_stride, IS_F32, AHEAD, ahead, states);
+            value_tile(a, active + i, 4, v0, d_stride, DTYPE, AHEAD, ahead, states);
         else if (tile == 2)
-            value_tile(a, active + i, 2, v0, d_stride, IS_F32, AHEAD, ahead, states);
+            value_tile(a, active + i, 2, v0, d_stride, DTYPE, AHEAD, ahead, states);
         else
-            value_tile(a, active + i, 1, v0, d_stride, IS_F32, AHEAD, ahead, states);
+            value_tile(a, active + i, 1, v0, d_stride, DTYPE, AHEAD, ahead, states);
     }
 }
 
-static inline __attribute__((always_inline)) void attention(const struct attention_args *a, const bool IS_F32)
+/* Blocks [first_block, end_block) of queries [begin, end), which the same table names. */
+struct query_run {
+    uint32_t begin, end, first_block, end_block;
+    bool is_shared;
+};
+
+/* First what all sequences share, then the rest of each. */
+static inline bool next_run(const struct attention_args *a, struct query_run *run)
 {
-    const size_t d_stride = round_up(a->head_dim, LANES), head_elements = kv_head_elements(a->head_dim);
-    struct query_state states[ATTENTION_QUERIES_MAX];
-    uint32_t first_block = UINT32_MAX, last_block = 0;
-    for (uint32_t i = 0; i < a->n_queries; i++) {
+    const struct attention_query *queries = a->queries;
+    bool starts = run->end == 0, was_shared = run->is_shared;
+    run->is_shared = starts && a->n_shared > 0;
+    run->begin = was_shared ? 0 : run->end;
+    if (run->begin == a->n_queries)
+        return false;
+    run->end = run->begin;
+    run->first_block = UINT32_MAX;
+    run->end_block = 0;
+    do {
+        uint32_t first = queries[run->end].first / KV_BLOCK_TOKENS,
+                 end = queries[run->end].last / KV_BLOCK_TOKENS + 1;
+        run->first_block = first < run->first_block ? first : run->first_block;
+        run->end_block = end > run->end_block ? end : run->end_block;
+        run->end++;
+    } while (run->end < a->n_queries &&
+             (run->is_shared || queries[run->end].block_table == queries[run->begin].block_table));
+    if (run->is_shared && run->end_block > a->n_shared)
+        run->end_block = a->n_shared;
+    if (!run->is_shared && run->first_block < a->n_shared)
+        run->first_block = a->n_shared;
+    return true;
+}
+
+/* Those of a run that see tokens of a block. */
+static inline uint32_t find_active(const struct attention_args *a, const struct query_run *run,
+                                   uint32_t block, struct query_state *states, uint32_t *active)
+{
+    uint32_t n_active = 0, start = block * KV_BLOCK_TOKENS;
+    for (uint32_t i = run->begin; i < run->end; i++) {
         const struct attention_query *query = &a->queries[i];
+        if (query->first >= start + KV_BLOCK_TOKENS || query->last < start)
+            continue;
+        states[i].t0 = query->first > start ? query->first - start : 0;
+        states[i].t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
+        active[n_active++] = i;
+    }
+    return n_active;
+}
+
+static inline __attribute__((always_inline)) void attention(const struct attention_args *a,
+                                                            const enum kv_dtype DTYPE)
+{
+    const size_t d_stride = round_up(a->head_dim, LANES), head_stride = kv_head_stride(DTYPE, a->head_dim);
+    struct query_state states[ATTENTION_QUERIES_MAX];
+    for (uint32_t i = 0; i < a->n_queries; i++) {
         float *p = a->scratch + i * (d_stride + KV_BLOCK_TOKENS);
         states[i] = (struct query_state){.max = -INFINITY, .p = p, .o = p + KV_BLOCK_TOKENS};
         memset(states[i].o, 0, d_stride * sizeof(float));
-        if (query->first / KV_BLOCK_TOKENS < first_block)
-            first_block = query->first / KV_BLOCK_TOKENS;
-        if (query->last / KV_BLOCK_TOKENS > last_block)
-            last_block = query->last / KV_BLOCK_TOKENS;
     }
-    for (uint32_t b = first_block; b <= last_block; b++) {
-        uint32_t active[ATTENTION_QUERIES_MAX], n_active = 0, start = b * KV_BLOCK_TOKENS;
-        for (uint32_t i = 0; i < a->n_queries; i++) {
-            const struct attention_query *query = &a->queries[i];
-            if (query->first >= start + KV_BLOCK_TOKENS || query->last < start)
-                continue;
-            states[i].t0 = query->first > start ? query->first - start : 0;
-            states[i].t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
-            active[n_active++] = i;
+    struct query_run run = {0};
+    while (next_run(a, &run)) {
+        const uint32_t *table = a->queries[run.begin].block_table;
+        for (uint32_t b = run.first_block; b < run.end_block; b++) {
+            uint32_t active[ATTENTION_QUERIES_MAX], n_active = find_active(a, &run, b, states, active);
+            size_t k0 = ((size_t)table[b] * a->n_kv_heads + a->kv_head) * head_stride + kv_head_lead(DTYPE);
+            size_t next = b + 1 == run.end_block ? b : b + 1;
+            size_t ahead = ((size_t)table[next] - table[b]) * a->n_kv_heads * head_stride;
+            if (n_active > 0 && run.end - run.begin <= QUERY_TILE)
+                attend_block(a, active, n_active, k0, DTYPE, true, ahead, states);
+            else if (n_active > 0)
+                attend_block(a, active, n_active, k0, DTYPE, false, 0, states);
         }
-        size_t k0 = ((size_t)a->block_table[b] * a->n_kv_heads + a->kv_head) * head_elements;
-        size_t next = b == last_block ? b : b + 1;
-        size_t next_k0 = ((size_t)a->block_table[next] * a->n_kv_heads + a->kv_head) * head_elements;
-        if (n_active > 0 && a->n_queries <= QUERY_TILE)
-            attend_block(a, active, n_active, k0, IS_F32, true, next_k0 - k0, states);
-        else if (n_active > 0)
-            attend_block(a, active, n_active, k0, IS_F32, false, 0, states);
     }
     for (uint32_t i = 0; i < a->n_queries; i++) {
         vf sum = vf_set1(states[i].sum);
@@ -203,10 +259,15 @@ static inline __attribute__((always_inline)) void attention(const struct attenti
 
 void KERNEL(attention_f32)(const struct attention_args *a)
 {
-    attention(a, true);
+    attention(a, KV_F32);
 }
 
 void KERNEL(attention_bf16)(const struct attention_args *a)
 {
-    attention(a, false);
+    attention(a, KV_BF16);
+}
+
+void KERNEL(attention_int8)(const struct attention_args *a)
+{
+    attention(a, KV_INT8);
 }

@@ -45,6 +45,29 @@ static inline void store_lanes(float *x, vf value, size_t left)
         vf_store_first(x, value, left);
 }
 
+uint16_t KERNEL(quantize_kv)(const float *x, size_t n, int8_t *codes)
+{
+    const vf magic = vf_set1(ROUND_MAGIC);
+    const vi magic_bits = vi_set1(ROUND_MAGIC_BITS), no_sign = vi_set1(0x7fffffffu);
+    vi max = vi_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        max = vi_max_u32(max, vi_and(vi_bits(load_lanes(x + i, n - i)), no_sign));
+    uint32_t amax_bits = vi_reduce_max_u32(max);
+    float amax = f32_from_bits(amax_bits);
+    bool finite = amax_bits < 0x7f800000u;
+    if (!finite || amax < QUANT_AMAX_MIN) {
+        memset(codes, 0, round_up(n, LANES));
+        return bf16_from_f32(finite ? 0.0f : NAN);
+    }
+    uint16_t scale = bf16_from_f32(amax / 127.0f);
+    vf inverse = vf_set1(1.0f / bf16_to_f32(scale));
+    for (size_t i = 0; i < n; i += LANES) {
+        vf shifted = vf_add(vf_mul(load_lanes(x + i, n - i), inverse), magic);
+        vi_store_bytes(codes + i, vi_sub(vi_bits(shifted), magic_bits));
+    }
+    return scale;
+}
+
 static inline vf rms_scale(vf squares, size_t n, float eps)
 {
     return vf_set1(1.0f / sqrtf(vf_sum(squares) / (float)n + eps));

@@ -487,6 +487,9 @@ def test_bench_decode():
         assert result["tokens"] >= 12 * result["batch"] and 48 <= result["mean_context"] <= 256
     plain = run("bench", "decode", LLAMA, "--context", 64, "--steps", 12)
     assert plain.returncode == 0 and re.search(r"batch +1 .*tok/s .*ms per step", plain.stdout)
+    (shared,) = run_json("bench", "decode", LLAMA, "--batch", 5, "--context", 64, "--steps", 12, "--shared-prefix-len", 32, "--json")
+    assert shared["tokens"] >= 5 * 12 and shared["decode_tok_s"] > 0
+    assert_refused(run("bench", "decode", LLAMA, "--context", 64, "--steps", 12, "--shared-prefix-len", 50), 2, "50", "prompts")
     assert_refused(run("bench", "decode", LLAMA, "--batch", "many"), 2, "--batch", "many")
     assert_refused(run("bench", "decode", LLAMA, "--context", 20), 2, "context")
 
@@ -527,8 +530,18 @@ def test_bench_ops():
     assert decode["bytes"] == 3 * 50 * 2 * 2 * 16 * 2 + 3 * 2 * 2 * 64
     (shared,) = run_json("bench", "ops", *sizes, "--op", "attention_shared", "--rows", 3, "--json")
     assert shared["bytes"] == decode["bytes"] - 2 * 32 * 2 * 2 * 16 * 2 and shared["flops"] == decode["flops"]
+    (int8,) = run_json("bench", "ops", *sizes, "--op", "attention_decode", "--kv-cache-dtype", "int8", "--rows", 3, "--json")
+    assert int8["bytes"] == 3 * 50 * 2 * 2 * (16 + 2) + 3 * 2 * 2 * 64  # a byte each, and scales of two bytes
     assert_refused(run("bench", "ops", "--rows", 5, "--rows", 1), 2, "--rows", "1")
     assert_refused(run("bench", "ops", "--device", "abacus"), 2, "abacus")
+
+
+def test_kv_cache_dtype():
+    """The tiny model's first tokens in int8 KV are those of bfloat16."""
+    request = ["run", LLAMA, *IDS_ONLY, "--token-ids", "5,6,7", "--max-tokens", 4, "--temperature", 0, "--json"]
+    (plain,), (int8,) = (run_json(*request, "--kv-cache-dtype", dtype) for dtype in ("auto", "int8"))
+    assert plain["token_ids"] == int8["token_ids"] and len(int8["token_ids"]) == 4
+    assert_refused(run(*request, "--kv-cache-dtype", "int9"), 2, "--kv-cache-dtype", "int8")
 
 
 def test_bench_products():

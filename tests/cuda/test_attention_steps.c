@@ -190,6 +190,10 @@ static void check_dtype(enum kv_dtype dtype, float tolerance)
     bench_close(&b);
     OK(backend_cuda_create(&(struct backend_cuda_options){.n_threads = 1}, &backend));
     bench_open(&b, backend, dtype);
+    struct kv_desc int8 = {KV_INT8, BLOCKS, 16, KV_HEADS, HEAD_DIM, 0};
+    struct kv *kv;
+    err_t e = b.ops->kv_create(backend, &int8, &kv);
+    assert_true(e.code == ERR_UNIMPLEMENTED && kv == NULL && strstr(e.message, "fp8") != NULL);
     void *library = dlopen(getenv("BANTAM_CUDA_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
     b.control = dlsym(library, FAKE_DEVICE_CONTROL);

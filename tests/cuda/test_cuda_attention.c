@@ -29,10 +29,10 @@ static void check_rows(const struct world *w, uint32_t seq, uint32_t first, uint
         struct attention_query query = {
             .q = q,
             .out = want,
+            .block_table = w->tables[seq],
             .first = shape->window > 0 && position >= shape->window ? position - shape->window + 1 : 0,
             .last = position};
         struct attention_args args = {.kv = w->cpu_kv,
-                                      .block_table = w->tables[seq],
                                       .kv_head = head / group,
                                       .n_kv_heads = shape->n_kv_heads,
                                       .head_dim = d,

@@ -457,12 +457,26 @@ static void test_int4(void **state)
               false);
 }
 
+/* On a GPU there is none. */
+static void test_int8_kv(void **state)
+{
+    (void)state;
+    if (device)
+        skip();
+    run_setup(&(struct setup){.name = "llama, int8 KV",
+                              .directory = CHECKPOINT("llama-gqa"),
+                              .kv_cache = MODEL_KV_INT8,
+                              .vocab_size = LLAMA_VOCAB},
+              true);
+}
+
 static void test_no_allocation(void **state)
 {
     (void)state;
     struct setup setup = {.name = "llama", .directory = CHECKPOINT("llama-gqa"), .vocab_size = LLAMA_VOCAB};
     run_counting_allocations(&setup);
     setup.quantization = MODEL_QUANT_INT8;
+    setup.kv_cache = device ? MODEL_KV_AUTO : MODEL_KV_INT8;
     run_counting_allocations(&setup);
 }
 
@@ -506,9 +520,9 @@ static int free_replies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama),         cmocka_unit_test(test_qwen2), cmocka_unit_test(test_float32),
-        cmocka_unit_test(test_int8),          cmocka_unit_test(test_int4),  cmocka_unit_test(test_fp8),
-        cmocka_unit_test(test_no_allocation),
+        cmocka_unit_test(test_llama),   cmocka_unit_test(test_qwen2),         cmocka_unit_test(test_float32),
+        cmocka_unit_test(test_int8_kv), cmocka_unit_test(test_int8),          cmocka_unit_test(test_int4),
+        cmocka_unit_test(test_fp8),     cmocka_unit_test(test_no_allocation),
     };
     if (getenv("BANTAM_TEST_ONLY"))
         cmocka_set_test_filter(getenv("BANTAM_TEST_ONLY"));

@@ -213,7 +213,10 @@ static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n
                             uint32_t context)
 {
     char name[96];
-    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens", dtype == KV_F32 ? "f32" : "bf16",
+    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens",
+             dtype == KV_F32    ? "f32"
+             : dtype == KV_BF16 ? "bf16"
+                                : "int8",
              n_seqs, n_rows, context);
     if (!check_selected(bench->options, name))
         return;
@@ -417,6 +420,9 @@ int bench_kernels(const struct check_options *options, int n_threads)
     bench_attention(&bench, KV_BF16, 1, 1, 4096);
     bench_attention(&bench, KV_BF16, 8, 1, 1024);
     bench_attention(&bench, KV_BF16, 1, 512, 1024);
+    bench_attention(&bench, KV_INT8, 1, 1, 4096);
+    bench_attention(&bench, KV_INT8, 8, 1, 1024);
+    bench_attention(&bench, KV_INT8, 1, 512, 1024);
     bench_attention(&bench, KV_F32, 1, 1, 4096);
     bench_rows(&bench);
     bench.ops->destroy(bench.backend);

@@ -5,56 +5,85 @@
 #include "base/float16.h"
 #include "tests/kernels/checkkernel.h"
 
-static void kv_store(enum kernel_id id, struct guarded *kv, size_t index, float value)
+static enum kv_dtype dtype_of(enum kernel_id id)
 {
-    if (id == KERNEL_attention_f32)
-        ((float *)kv->data)[index] = value;
-    else
-        ((uint16_t *)kv->data)[index] = bf16_from_f32(value);
+    return id == KERNEL_attention_f32 ? KV_F32 : id == KERNEL_attention_bf16 ? KV_BF16 : KV_INT8;
 }
 
-/* Random K and V for positions [0, n_context); NaN behind them and in every other block. */
-static void fill_kv(struct rng *rng, enum kernel_id id, const struct attention_args *args, uint32_t n_context,
-                    size_t n_elements, struct guarded *kv)
+static void kv_store(enum kv_dtype dtype, struct guarded *kv, size_t index, float value)
 {
-    size_t d = args->head_dim, d_stride = round_up(d, LANES);
-    for (size_t i = 0; i < n_elements; i++)
-        kv_store(id, kv, i, NAN);
+    if (dtype == KV_F32)
+        ((float *)kv->data)[index] = value;
+    else if (dtype == KV_BF16)
+        ((uint16_t *)kv->data)[index] = bf16_from_f32(value);
+    else
+        ((int8_t *)kv->data)[index] = (int8_t)fmaxf(-127.0f, fminf(127.0f, rintf(40.0f * value)));
+}
+
+static void fill_with_nan(enum kv_dtype dtype, size_t n_elements, struct guarded *kv)
+{
+    for (size_t i = 0; i < n_elements && dtype != KV_INT8; i++)
+        kv_store(dtype, kv, i, NAN);
+    if (dtype == KV_INT8) /* as scales: NaN */
+        memset(kv->data, 0xff, n_elements);
+}
+
+/* Random K and V for positions [0, n_context). */
+static void fill_kv(struct rng *rng, enum kv_dtype dtype, const struct attention_args *args,
+                    const uint32_t *table, uint32_t n_context, struct guarded *kv)
+{
+    size_t d = args->head_dim, d_stride = round_up(d, LANES), lead = kv_head_lead(dtype);
     for (uint32_t position = 0; position < n_context; position++) {
         size_t slot = position % KV_BLOCK_TOKENS;
-        size_t head =
-            (size_t)args->block_table[position / KV_BLOCK_TOKENS] * args->n_kv_heads + args->kv_head;
-        size_t k0 = head * kv_head_elements(d), v0 = k0 + d * KV_BLOCK_TOKENS;
+        size_t head = (size_t)table[position / KV_BLOCK_TOKENS] * args->n_kv_heads + args->kv_head;
+        size_t begin = head * kv_head_stride(dtype, d), k0 = begin + lead, v0 = k0 + d * KV_BLOCK_TOKENS;
         for (size_t i = 0; i < d; i++) {
-            kv_store(id, kv, k0 + i * KV_BLOCK_TOKENS + slot, rng_normal(rng));
-            kv_store(id, kv, v0 + slot * d_stride + i, rng_normal(rng));
+            kv_store(dtype, kv, k0 + i * KV_BLOCK_TOKENS + slot, rng_normal(rng));
+            kv_store(dtype, kv, v0 + slot * d_stride + i, rng_normal(rng));
         }
+        for (size_t i = 0; i < lead / sizeof(uint16_t); i += KV_BLOCK_TOKENS)
+            ((uint16_t *)(kv->data + begin))[i + slot] = bf16_from_f32(0.01f + 0.03f * rng_uniform(rng));
     }
+}
+
+enum { SEQ_BLOCKS = 12, SEQS_MAX = 4 };
+
+/* Tables of sequences that begin with the same n_shared blocks; every block in a random place. */
+static void make_tables(struct rng *rng, uint32_t n_shared, uint32_t tables[SEQS_MAX][SEQ_BLOCKS])
+{
+    uint32_t order[SEQS_MAX * SEQ_BLOCKS];
+    for (uint32_t i = 0; i < SEQS_MAX * SEQ_BLOCKS; i++) {
+        uint32_t other = rng_below(rng, i + 1);
+        order[i] = order[other];
+        order[other] = i;
+    }
+    for (uint32_t s = 0; s < SEQS_MAX; s++)
+        for (uint32_t i = 0; i < SEQ_BLOCKS; i++)
+            tables[s][i] = order[(i < n_shared ? 0 : s) * SEQ_BLOCKS + i];
 }
 
 bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
                         char failure[FAILURE_MAX])
 {
-    enum { BLOCKS = 12 };
+    enum kv_dtype dtype = dtype_of(id);
     uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
-    uint32_t n_context = rng_between(rng, 1, BLOCKS * KV_BLOCK_TOKENS);
-    uint32_t table[BLOCKS], n_queries = rng_between(rng, 1, ATTENTION_QUERIES_MAX);
-    for (uint32_t i = 0; i < BLOCKS; i++) {
-        uint32_t other = rng_below(rng, i + 1);
-        table[i] = table[other];
-        table[other] = i;
-    }
-    struct attention_args args = {.block_table = table,
-                                  .n_kv_heads = rng_between(rng, 1, 3),
+    uint32_t n_context = rng_between(rng, 1, SEQ_BLOCKS * KV_BLOCK_TOKENS);
+    uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX), tables[SEQS_MAX][SEQ_BLOCKS];
+    uint32_t n_queries = rng_between(rng, n_seqs, ATTENTION_QUERIES_MAX);
+    struct attention_args args = {.n_kv_heads = rng_between(rng, 1, 3),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
                                   .soft_cap = rng_below(rng, 3) == 0 ? 5.0f : 0.0f,
-                                  .n_queries = n_queries};
+                                  .n_queries = n_queries,
+                                  .n_shared = n_seqs == 1 ? 0 : rng_below(rng, SEQ_BLOCKS + 1)};
+    make_tables(rng, args.n_shared, tables);
     args.kv_head = rng_below(rng, args.n_kv_heads);
-    size_t n_elements = BLOCKS * args.n_kv_heads * kv_head_elements(d);
-    size_t element_bytes = id == KERNEL_attention_f32 ? 4 : 2;
+    size_t n_elements = SEQS_MAX * SEQ_BLOCKS * args.n_kv_heads * kv_head_stride(dtype, d);
+    size_t element_bytes = dtype == KV_F32 ? 4 : dtype == KV_BF16 ? 2 : 1;
     struct guarded kv = guarded_alloc(round_up(n_elements * element_bytes, 64));
-    fill_kv(rng, id, &args, n_context, n_elements, &kv);
+    fill_with_nan(dtype, n_elements, &kv);
+    for (uint32_t s = 0; s < n_seqs; s++)
+        fill_kv(rng, dtype, &args, tables[s], n_context, &kv);
     struct guarded q = guarded_alloc((size_t)n_queries * d * 4);
     fill_normal(rng, (float *)q.data, n_queries * d);
     struct guarded out[2], scratch = guarded_alloc(round_up(attention_scratch_floats(d) * 4, 64));
@@ -62,6 +91,7 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
     for (uint32_t i = 0; i < n_queries; i++) {
         uint32_t last = rng_below(rng, 2) ? n_context - 1 : rng_below(rng, n_context);
         queries[i] = (struct attention_query){.q = (float *)q.data + i * d,
+                                              .block_table = tables[i * n_seqs / n_queries],
                                               .first = rng_below(rng, 2) ? 0 : rng_below(rng, last + 1),
                                               .last = last};
     }
@@ -74,8 +104,9 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
             queries[j].out = (float *)out[i].data + j * d;
         ((attention_fn *)(i == 0 ? reference : variant))(&args);
     }
-    char what[96];
-    snprintf(what, sizeof what, "%u queries, head_dim %u, context %u", n_queries, d, n_context);
+    char what[128];
+    snprintf(what, sizeof what, "%u queries of %u sequences, %u blocks shared, head_dim %u, context %u",
+             n_queries, n_seqs, args.n_shared, d, n_context);
     bool same = compare_outputs(&out[0], &out[1], what, failure);
     if (!guarded_intact(&scratch)) {
         snprintf(failure, FAILURE_MAX, "%s: wrote before its scratch", what);

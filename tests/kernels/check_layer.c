@@ -22,6 +22,9 @@ enum {
 static const uint32_t layer_lengths[LAYER_SEQS] = {37, 5, 90};
 enum { LAYER_ROWS = 37 + 5 + 90 };
 
+static const enum kv_dtype layer_kvs[] = {KV_F32, KV_BF16, KV_INT8};
+enum { LAYER_KVS = sizeof layer_kvs / sizeof layer_kvs[0] };
+
 struct layer {
     struct backend *backend;
     const struct backend_vtable *ops;
@@ -29,8 +32,8 @@ struct layer {
     struct act *qkv, *mixed, *half;
     struct vector *q_norm, *wide_norm;
     struct rope *rope;
-    struct kv *kv[2]; /* f32, bf16 */
-    float *random;    /* [LAYER_ROWS][LAYER_QKV] */
+    struct kv *kv[LAYER_KVS];
+    float *random; /* [LAYER_ROWS][LAYER_QKV] */
 };
 
 #define LAYER_TRY(call)                                                                                      \
@@ -63,10 +66,9 @@ static void layer_create(struct layer *layer, uint64_t seed, enum isa_level leve
     LAYER_TRY(ops->vector_create(layer->backend, ones, LAYER_DIM, &layer->q_norm));
     LAYER_TRY(ops->vector_create(layer->backend, ones, LAYER_WIDTH, &layer->wide_norm));
     LAYER_TRY(ops->rope_create(layer->backend, inv_freq, LAYER_DIM / 2, 1.0f, 128, &layer->rope));
-    for (int dtype = KV_F32; dtype <= KV_BF16; dtype++) {
-        struct kv_desc desc = {(enum kv_dtype)dtype, LAYER_BLOCKS, KV_BLOCK_TOKENS,
-                               LAYER_KV_HEADS,       LAYER_DIM,    0};
-        LAYER_TRY(ops->kv_create(layer->backend, &desc, &layer->kv[dtype]));
+    for (int i = 0; i < LAYER_KVS; i++) {
+        struct kv_desc desc = {layer_kvs[i], LAYER_BLOCKS, KV_BLOCK_TOKENS, LAYER_KV_HEADS, LAYER_DIM, 0};
+        LAYER_TRY(ops->kv_create(layer->backend, &desc, &layer->kv[i]));
     }
     layer->random = mem_alloc_array((size_t)LAYER_ROWS * LAYER_QKV, sizeof(float));
     ASSERT(layer->random != NULL);
@@ -88,8 +90,8 @@ static void layer_destroy(struct layer *layer)
     ops->vector_destroy(layer->q_norm);
     ops->vector_destroy(layer->wide_norm);
     ops->rope_destroy(layer->rope);
-    ops->kv_destroy(layer->kv[0]);
-    ops->kv_destroy(layer->kv[1]);
+    for (int i = 0; i < LAYER_KVS; i++)
+        ops->kv_destroy(layer->kv[i]);
     step_destroy(layer->step);
     mem_free(layer->random);
     ops->destroy(layer->backend);
@@ -103,7 +105,7 @@ static uint32_t first_row_of(uint32_t seq)
     return row;
 }
 
-/* Takes rows [begin[s], end[s]) of each sequence through the ops, and their results into rows [2 dtypes][all
+/* Takes rows [begin[s], end[s]) of each sequence through the ops, and their results into rows [KV dtypes][all
  * rows][half + width]. */
 static void layer_run(struct layer *layer, const uint32_t begin[LAYER_SEQS], const uint32_t end[LAYER_SEQS],
                       float *rows)
@@ -120,23 +122,23 @@ static void layer_run(struct layer *layer, const uint32_t begin[LAYER_SEQS], con
         for (uint32_t p = begin[s]; p < end[s]; p++)
             step->rows[step->n_rows++] = (struct step_row){.position = p, .seq = s};
     }
-    for (int dtype = KV_F32; dtype <= KV_BF16; dtype++) {
+    for (int i = 0; i < LAYER_KVS; i++) {
+        bool windowed = layer_kvs[i] != KV_BF16, normed = layer_kvs[i] != KV_F32;
         for (uint32_t r = 0; r < step->n_rows; r++) {
             uint32_t row = first_row_of(step->rows[r].seq) + step->rows[r].position;
             ops->act_write(layer->qkv, r, 1, layer->random + (size_t)row * LAYER_QKV);
         }
         ops->rope_kv_write(layer->backend, step, layer->qkv, &shape, layer->q_norm, NULL, 1e-6f, layer->rope,
-                           ROPE_HALVES, layer->kv[dtype]);
-        params.window = dtype == KV_F32 ? 33 : 0;
-        params.soft_cap = dtype == KV_F32 ? 4.0f : 0.0f;
-        ops->attention(layer->backend, step, layer->qkv, &params, layer->kv[dtype], layer->mixed);
-        ops->add_norm(layer->backend, step, layer->mixed, layer->mixed,
-                      dtype == KV_F32 ? NULL : layer->wide_norm, layer->wide_norm, 1e-6f, layer->mixed);
+                           ROPE_HALVES, layer->kv[i]);
+        params.window = windowed ? 33 : 0;
+        params.soft_cap = windowed ? 4.0f : 0.0f;
+        ops->attention(layer->backend, step, layer->qkv, &params, layer->kv[i], layer->mixed);
+        ops->add_norm(layer->backend, step, layer->mixed, layer->mixed, normed ? layer->wide_norm : NULL,
+                      layer->wide_norm, 1e-6f, layer->mixed);
         ops->activation_mul(layer->backend, step, layer->mixed,
-                            dtype == KV_F32 ? ACTIVATION_SILU : ACTIVATION_GELU_TANH, layer->half);
+                            normed ? ACTIVATION_GELU_TANH : ACTIVATION_SILU, layer->half);
         for (uint32_t r = 0; r < step->n_rows; r++) {
-            size_t row =
-                (size_t)dtype * LAYER_ROWS + first_row_of(step->rows[r].seq) + step->rows[r].position;
+            size_t row = (size_t)i * LAYER_ROWS + first_row_of(step->rows[r].seq) + step->rows[r].position;
             float *to = rows + row * (LAYER_WIDTH + LAYER_WIDTH / 2);
             ops->act_read(layer->mixed, r, 1, to);
             ops->act_read(layer->half, r, 1, to + LAYER_WIDTH);
@@ -245,7 +247,7 @@ bool check_layer(uint64_t seed, enum isa_level level, enum arithmetic arithmetic
     /* All rows in one step, in chunks of 16, each row alone. */
     static const uint32_t chunks[] = {LAYER_ROWS, 16, 1};
     for (size_t c = 0; ok && c < sizeof chunks / sizeof chunks[0]; c++) {
-        size_t body = (size_t)2 * LAYER_ROWS * ROW_FLOATS;
+        size_t body = (size_t)LAYER_KVS * LAYER_ROWS * ROW_FLOATS;
         struct layer_result result = {.n_rows_floats = body + LOGIT_ROWS * 50, .n_drawn = LAYER_SLOTS};
         result.rows = mem_alloc_array(result.n_rows_floats, sizeof(float));
         result.drawn = mem_alloc_array(result.n_drawn, sizeof result.drawn[0]);

@@ -163,6 +163,48 @@ bool check_quantize_row_fn(enum kernel_id id, generic_fn *reference, generic_fn 
     return same;
 }
 
+bool check_quantize_kv_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                          char failure[FAILURE_MAX])
+{
+    (void)id;
+    size_t n = rng_between(rng, 1, 160), padded = round_up(n, LANES);
+    struct guarded x = guarded_alloc(n * 4), codes[2] = {guarded_alloc(padded), guarded_alloc(padded)};
+    float *values = (float *)x.data;
+    fill_normal(rng, values, n);
+    switch (rng_below(rng, 8)) {
+    case 0: /* ties of rounding */
+        for (size_t i = 0; i < n; i++)
+            values[i] = (float)rng_between(rng, 0, 254) * 0.5f - 63.5f;
+        values[0] = 127.0f;
+        break;
+    case 1: /* nothing, or next to it */
+        for (size_t i = 0; i < n; i++)
+            values[i] = rng_below(rng, 2) ? 0.0f : 1e-40f;
+        break;
+    case 2:
+        values[rng_below(rng, (uint32_t)n)] = rng_below(rng, 2) ? NAN : -INFINITY;
+        break;
+    case 3:
+        values[rng_below(rng, (uint32_t)n)] = 3e38f;
+        break;
+    default:
+        break;
+    }
+    uint16_t scale[2];
+    for (int i = 0; i < 2; i++) {
+        memset(codes[i].data, 0x5a, padded);
+        scale[i] = ((quantize_kv_fn *)(i == 0 ? reference : variant))(values, n, (int8_t *)codes[i].data);
+    }
+    bool same = compare_outputs(&codes[0], &codes[1], "codes", failure);
+    if (same && scale[0] != scale[1]) {
+        snprintf(failure, FAILURE_MAX, "scale %04x, the reference has %04x", scale[1], scale[0]);
+        same = false;
+    }
+    guarded_free(&codes[0]), guarded_free(&codes[1]);
+    guarded_free(&x);
+    return same;
+}
+
 bool check_quantize_group_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
                              char failure[FAILURE_MAX])
 {

@@ -193,6 +193,35 @@ static void test_quantize_row(void **state)
     }
 }
 
+static void test_quantize_kv(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(12);
+    int8_t codes[112];
+    for (int round = 0; round < 2000; round++) {
+        float x[100];
+        size_t n = 1 + rng_below(&rng, 100);
+        for (size_t i = 0; i < n; i++)
+            x[i] = ldexpf(rng_normal(&rng), round % 60 - 30);
+        memset(codes, 0x5a, sizeof codes);
+        double scale = (double)bf16_to_f32(quantize_kv_ref(x, n, codes));
+        int largest = 0;
+        for (size_t i = 0; i < n; i++) { /* at the ends of the range the rounding of the scale shows too */
+            assert_near(codes[i] * scale, (double)x[i], 0.501 * scale);
+            largest = abs(codes[i]) > largest ? abs(codes[i]) : largest;
+        }
+        assert_int_equal(largest, 127);
+        for (size_t i = n; i < round_up(n, LANES); i++)
+            assert_int_equal(codes[i], 0);
+    }
+    float zeros[3] = {0, -0.0f, 1e-31f}, broken[2] = {1, -INFINITY};
+    assert_int_equal(quantize_kv_ref(zeros, 3, codes), 0);
+    assert_true(codes[0] == 0 && codes[2] == 0);
+    assert_true(isnan(bf16_to_f32(quantize_kv_ref(broken, 2, codes))) && codes[0] == 0);
+    broken[1] = NAN;
+    assert_true(isnan(bf16_to_f32(quantize_kv_ref(broken, 2, codes))));
+}
+
 static void test_quantize_group_bounds(void **state)
 {
     (void)state;
@@ -336,17 +365,57 @@ static void dense_attention(const double *k, const double *v, const float *q, ui
     }
 }
 
+/* A layer's KV of a type; k and v get what it holds. */
+struct dense_kv {
+    enum kv_dtype dtype;
+    _Alignas(64) uint8_t bytes[BLOCKS * KV_HEADS * 16 * (DIM + 32) * sizeof(float)];
+    double k[CONTEXT * DIM], v[CONTEXT * DIM];
+};
+
+static double store_element(struct dense_kv *kv, size_t index, float value, float scale)
+{
+    if (kv->dtype == KV_INT8) {
+        int8_t code = (int8_t)fmaxf(-127.0f, fminf(127.0f, rintf(40.0f * value)));
+        kv->bytes[index] = (uint8_t)code;
+        return (double)scale * code;
+    }
+    uint16_t rounded = bf16_from_f32(value);
+    if (kv->dtype == KV_BF16)
+        ((uint16_t *)kv->bytes)[index] = rounded;
+    else
+        ((float *)kv->bytes)[index] = bf16_to_f32(rounded);
+    return (double)bf16_to_f32(rounded);
+}
+
+static void fill_dense(struct rng *rng, const uint32_t table[BLOCKS], uint32_t kv_head, struct dense_kv *kv)
+{
+    size_t stride = kv_head_stride(kv->dtype, DIM), lead = kv_head_lead(kv->dtype);
+    size_t element_bytes = kv->dtype == KV_F32 ? 4 : kv->dtype == KV_BF16 ? 2 : 1;
+    assert_true(BLOCKS * KV_HEADS * stride * element_bytes <= sizeof kv->bytes);
+    for (uint32_t t = 0; t < CONTEXT; t++) {
+        size_t begin = (table[t / 16] * KV_HEADS + kv_head) * stride, k0 = begin + lead, v0 = k0 + DIM * 16;
+        float scale[2] = {0, 0};
+        for (size_t i = 0; lead > 0 && i < 2; i++) {
+            uint16_t bits = bf16_from_f32(0.01f + 0.03f * rng_uniform(rng));
+            ((uint16_t *)(kv->bytes + begin))[i * KV_BLOCK_TOKENS + t % 16] = bits;
+            scale[i] = bf16_to_f32(bits);
+        }
+        for (uint32_t d = 0; d < DIM; d++) {
+            kv->k[t * DIM + d] = store_element(kv, k0 + d * 16 + t % 16, rng_normal(rng), scale[0]);
+            kv->v[t * DIM + d] = store_element(kv, v0 + t % 16 * 32 + d, rng_normal(rng), scale[1]);
+        }
+    }
+}
+
 static void test_attention(void **state)
 {
     (void)state;
     struct rng rng = rng_make(6);
-    size_t head_elements = kv_head_elements(DIM);
-    for (int round = 0; round < 40; round++) {
-        bool f32 = round % 2;
-        double k[CONTEXT * DIM], v[CONTEXT * DIM];
-        static _Alignas(64) float kv32[BLOCKS * KV_HEADS * 16 * (DIM + 32)];
-        static _Alignas(64) uint16_t kv16[BLOCKS * KV_HEADS * 16 * (DIM + 32)];
-        assert_true(BLOCKS * KV_HEADS * head_elements <= sizeof kv32 / sizeof kv32[0]);
+    static attention_fn *const kernels[] = {attention_f32_ref, attention_bf16_ref, attention_int8_ref};
+    static const enum kv_dtype dtypes[] = {KV_F32, KV_BF16, KV_INT8};
+    for (int round = 0; round < 60; round++) {
+        static struct dense_kv kv;
+        kv.dtype = dtypes[round % 3];
         uint32_t table[BLOCKS]; /* a random layout of the blocks */
         for (uint32_t i = 0; i < BLOCKS; i++) {
             uint32_t other = rng_below(&rng, i + 1);
@@ -354,18 +423,7 @@ static void test_attention(void **state)
             table[other] = i;
         }
         uint32_t kv_head = rng_below(&rng, KV_HEADS);
-        for (uint32_t t = 0; t < CONTEXT; t++) {
-            size_t k0 = (table[t / 16] * KV_HEADS + kv_head) * head_elements, v0 = k0 + DIM * 16;
-            for (uint32_t d = 0; d < DIM; d++) {
-                uint16_t k16 = bf16_from_f32(rng_normal(&rng)), v16 = bf16_from_f32(rng_normal(&rng));
-                kv16[k0 + d * 16 + t % 16] = k16;
-                kv16[v0 + t % 16 * 32 + d] = v16;
-                kv32[k0 + d * 16 + t % 16] = bf16_to_f32(k16);
-                kv32[v0 + t % 16 * 32 + d] = bf16_to_f32(v16);
-                k[t * DIM + d] = (double)bf16_to_f32(k16);
-                v[t * DIM + d] = (double)bf16_to_f32(v16);
-            }
-        }
+        fill_dense(&rng, table, kv_head, &kv);
         float q[2 * DIM], out[2 * DIM], scratch[16 * (32 + 16)];
         for (int i = 0; i < 2 * DIM; i++)
             q[i] = rng_normal(&rng);
@@ -373,14 +431,21 @@ static void test_attention(void **state)
         for (int i = 0; i < 2; i++) {
             uint32_t last = rng_below(&rng, CONTEXT);
             queries[i] =
-                (struct attention_query){q + i * DIM, out + i * DIM, rng_below(&rng, last + 1), last};
+                (struct attention_query){q + i * DIM, out + i * DIM, table, rng_below(&rng, last + 1), last};
         }
-        struct attention_args args = {f32 ? (void *)kv32 : kv16, table,   kv_head, KV_HEADS, DIM, 0.3f,
-                                      round % 3 ? 0.0f : 1.5f,   queries, 2,       scratch};
-        (f32 ? attention_f32_ref : attention_bf16_ref)(&args);
+        struct attention_args args = {.kv = kv.bytes,
+                                      .kv_head = kv_head,
+                                      .n_kv_heads = KV_HEADS,
+                                      .head_dim = DIM,
+                                      .scale = 0.3f,
+                                      .soft_cap = round % 4 ? 0.0f : 1.5f,
+                                      .queries = queries,
+                                      .n_queries = 2,
+                                      .scratch = scratch};
+        kernels[round % 3](&args);
         for (int i = 0; i < 2; i++) {
             double want[DIM];
-            dense_attention(k, v, queries[i].q, queries[i].first, queries[i].last, (double)0.3f,
+            dense_attention(kv.k, kv.v, queries[i].q, queries[i].first, queries[i].last, (double)0.3f,
                             (double)args.soft_cap, want);
             for (int d = 0; d < DIM; d++)
                 assert_near((double)queries[i].out[d], want[d], 3e-6);
@@ -419,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_linear_float),
         cmocka_unit_test(test_linear_tiles),
         cmocka_unit_test(test_quantize_row),
+        cmocka_unit_test(test_quantize_kv),
         cmocka_unit_test(test_quantize_group_bounds),
         cmocka_unit_test(test_quantize_group_edges),
         cmocka_unit_test(test_norm),

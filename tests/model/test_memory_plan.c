@@ -73,6 +73,18 @@ static void figures_follow_from_the_shapes(void **state)
         8ull * (1024 * (1024 + 2 * 256) + 1024 * 1024 + 3 * 1024 * 2048) + 2ull * 8192 * 1024;
     assert_in_range(bf16.weights_bytes, 2 * n_parameters, 2 * n_parameters * 102 / 100);
 
+    /* One byte each and a scale of two bytes per token and head. */
+    options.kv_cache = MODEL_KV_INT8;
+    options.num_kv_blocks = 0;
+    struct memory_plan int8 = plan_of(&options);
+    assert_int_equal(int8.kv_bytes_per_token, 2 * 8 * 4 * (64 + 2));
+    options.memory_limit_bytes = bf16.total_bytes - bf16.kv_bytes / 2;
+    struct memory_plan few = plan_of(&options);
+    options.kv_cache = MODEL_KV_AUTO;
+    uint32_t fewer = plan_of(&options).num_kv_blocks;
+    assert_in_range(few.num_kv_blocks, fewer * 19 / 10, fewer * 2);
+    options.memory_limit_bytes = 4096 * MIB;
+
     options.dtype = MODEL_DTYPE_F32;
     struct memory_plan f32 = plan_of(&options);
     assert_int_equal(f32.kv_bytes_per_token, 2 * bf16.kv_bytes_per_token);

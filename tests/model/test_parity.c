@@ -245,7 +245,8 @@ struct rounding {
     bool near_tie_rule;    /* else only the mean error is held */
     double mean_error_max; /* nats; FP8: of each checkpoint, see fp8_rounding */
     double near_tie_nats;  /* 0 = NEAR_TIE_NATS */
-    bool gpu_only;
+    enum { ANYWHERE, GPU_ONLY, CPU_ONLY } where;
+    enum model_kv_cache kv_cache;
 };
 
 struct errors {
@@ -337,6 +338,7 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
     struct model_options options = driver_options(directory, CASES_AT_ONCE, TOKENS_MAX);
     options.dtype = rounding->dtype;
     options.quantization = rounding->quantization;
+    options.kv_cache = rounding->kv_cache;
     options.n_ranks = n_ranks;
     struct driver driver = driver_open(&options);
     struct errors errors = {0};
@@ -353,15 +355,17 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
 static void rounded_is_near_transformers(void **state)
 {
     static const struct rounding roundings[] = {
-        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, false},
-        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, false},
-        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06, 0, false},
-        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6, 0, false},
-        {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1, 0, false},
-        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0, 0, true},
+        {"bfloat16", MODEL_DTYPE_BF16, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, ANYWHERE, MODEL_KV_AUTO},
+        {"checkpoint's dtype", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, ANYWHERE,
+         MODEL_KV_AUTO},
+        {"int8", MODEL_DTYPE_AUTO, MODEL_QUANT_INT8, true, 0.06, 0, ANYWHERE, MODEL_KV_AUTO},
+        {"int4", MODEL_DTYPE_AUTO, MODEL_QUANT_INT4, false, 0.6, 0, ANYWHERE, MODEL_KV_AUTO},
+        {"w8a8", MODEL_DTYPE_AUTO, MODEL_QUANT_W8A8, false, 0.1, 0, ANYWHERE, MODEL_KV_AUTO},
+        {"fp8", MODEL_DTYPE_AUTO, MODEL_QUANT_FP8, false, 0, 0, GPU_ONLY, MODEL_KV_AUTO},
+        {"int8 KV", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, BF16_ERROR_MAX, 0, CPU_ONLY, MODEL_KV_INT8},
     };
     for (size_t r = 0; r < sizeof roundings / sizeof roundings[0]; r++) {
-        if (driver_device() || !roundings[r].gpu_only)
+        if (roundings[r].where != (driver_device() ? CPU_ONLY : GPU_ONLY))
             check_rounded(*state, &roundings[r], 1);
     }
 }
@@ -371,9 +375,16 @@ static void rounded_is_near_transformers(void **state)
 /* On a GPU rows have one scale each where the checkpoint means them so. */
 static const struct rounding *codes_rounding(const char *name)
 {
-    static const struct rounding
-        by_block = {"codes", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.03, 0, false},
-        by_row = {"codes and rows of 8 bits", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.12, 0.4, false};
+    static const struct rounding by_block = {"codes", MODEL_DTYPE_AUTO, MODEL_QUANT_NONE, true, 0.03,
+                                             0,       ANYWHERE,         MODEL_KV_AUTO},
+                                 by_row = {"codes and rows of 8 bits",
+                                           MODEL_DTYPE_AUTO,
+                                           MODEL_QUANT_NONE,
+                                           true,
+                                           0.12,
+                                           0.4,
+                                           ANYWHERE,
+                                           MODEL_KV_AUTO};
     bool is_by_row = strcmp(name, "w8a8") == 0 || strncmp(name, "e4m3", 4) == 0;
     return driver_device() && is_by_row ? &by_row : &by_block;
 }

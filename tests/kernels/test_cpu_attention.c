@@ -1,0 +1,214 @@
+/* Decoding sequences that begin with the same blocks: attention reads those once for several, and gives every
+ * sequence the bits that it has alone. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/alloc.h"
+#include "base/philox.h"
+#include "kernels/cpu_backend.h"
+
+#define OK(call)                                                                                             \
+    do {                                                                                                     \
+        err_t e_ = (call);                                                                                   \
+        if (e_.code != ERR_OK)                                                                               \
+            fail_msg("%s", e_.message);                                                                      \
+    } while (0)
+
+enum {
+    SEQ_BLOCKS = 8,
+    SEQS = 24,
+    BLOCKS = SEQS * SEQ_BLOCKS,
+    TOKENS = BLOCKS * KV_BLOCK_TOKENS,
+    DIM = 24,
+    CHUNK_ROWS = 21, /* of a sequence that is no decode */
+    ROWS = SEQS * CHUNK_ROWS,
+};
+
+struct world {
+    struct backend *backend;
+    const struct backend_vtable *ops;
+    struct qkv_shape shape;
+    size_t width; /* of qkv */
+    struct step *step;
+    struct kv *kv;
+    struct act *qkv, *out;
+    float *together, *alone; /* [ROWS][n_heads * DIM] */
+};
+
+/* Fills every block through the op that writes KV, as one long sequence that owns them all. */
+static void fill_kv(struct world *w, struct rng *rng)
+{
+    struct step_capacity capacity = {.rows = TOKENS, .seqs = 1, .blocks_per_seq = BLOCKS, .kv_groups = 1};
+    struct step *step;
+    struct rope *rope;
+    struct act *act;
+    float inv_freq[DIM / 2], *row = mem_alloc_array(w->width, sizeof(float));
+    for (int i = 0; i < DIM / 2; i++)
+        inv_freq[i] = powf(10000.0f, -2.0f * (float)i / DIM);
+    OK(w->ops->step_create(w->backend, &capacity, &step));
+    OK(w->ops->rope_create(w->backend, inv_freq, DIM / 2, 1.0f, TOKENS, &rope));
+    OK(w->ops->act_create(w->backend, ACT_HIDDEN, TOKENS, w->width, &act));
+    for (uint32_t i = 0; i < TOKENS; i++) {
+        for (size_t j = 0; j < w->width; j++)
+            row[j] = rng_normal(rng);
+        w->ops->act_write(act, i, 1, row);
+        step->rows[i] = (struct step_row){.position = i};
+    }
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        step_block_table(step, 0, 0)[i] = i;
+    step->n_rows = TOKENS;
+    step->n_seqs = 1;
+    step->seqs[0] = (struct step_seq){0, TOKENS, TOKENS, STEP_NO_SLOT, STEP_NO_SLOT};
+    w->ops->rope_kv_write(w->backend, step, act, &w->shape, NULL, NULL, 1e-6f, rope, ROPE_HALVES, w->kv);
+    w->ops->act_destroy(act);
+    w->ops->rope_destroy(rope);
+    w->ops->step_destroy(w->backend, step);
+    mem_free(row);
+}
+
+static struct world world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype, const char *isa,
+                               int n_threads)
+{
+    struct world w = {.shape = shape, .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM};
+    OK(backend_cpu_create(n_threads, isa, &w.backend));
+    w.ops = w.backend->vtable;
+    struct step_capacity capacity = {
+        .rows = ROWS, .seqs = SEQS, .outputs = 1, .copies = 1, .blocks_per_seq = SEQ_BLOCKS, .kv_groups = 1};
+    struct kv_desc desc = {dtype, BLOCKS, KV_BLOCK_TOKENS, shape.n_kv_heads, DIM, 0};
+    OK(w.ops->step_create(w.backend, &capacity, &w.step));
+    OK(w.ops->kv_create(w.backend, &desc, &w.kv));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, w.width, &w.qkv));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, shape.n_heads * DIM, &w.out));
+    w.together = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
+    w.alone = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
+    assert_true(w.together != NULL && w.alone != NULL);
+    fill_kv(&w, rng);
+    return w;
+}
+
+static void world_close(struct world *w)
+{
+    w->ops->act_destroy(w->qkv);
+    w->ops->act_destroy(w->out);
+    w->ops->kv_destroy(w->kv);
+    w->ops->step_destroy(w->backend, w->step);
+    w->ops->destroy(w->backend);
+    mem_free(w->together);
+    mem_free(w->alone);
+}
+
+/* A sequence that begins with n_shared blocks of another one. */
+static void add_seq(struct world *w, uint32_t like, uint32_t n_shared, uint32_t n_context, uint32_t n_rows)
+{
+    struct step *step = w->step;
+    uint32_t s = step->n_seqs++, *table = step_block_table(step, 0, s);
+    for (uint32_t b = 0; b < SEQ_BLOCKS; b++)
+        table[b] =
+            b < n_shared ? step_block_table(step, 0, like)[b] : (s * 7 + b * 11) % SEQS * SEQ_BLOCKS + b;
+    step->seqs[s] = (struct step_seq){step->n_rows, n_rows, n_context, STEP_NO_SLOT, STEP_NO_SLOT};
+    for (uint32_t r = 0; r < n_rows; r++)
+        step->rows[step->n_rows++] = (struct step_row){.position = n_context - n_rows + r, .seq = s};
+}
+
+static void fill_rows(struct world *w, struct rng *rng)
+{
+    float *row = mem_alloc_array(w->width, sizeof(float));
+    for (uint32_t r = 0; r < w->step->n_rows; r++) {
+        for (size_t i = 0; i < w->width; i++)
+            row[i] = 2 * rng_normal(rng);
+        w->ops->act_write(w->qkv, r, 1, row);
+    }
+    mem_free(row);
+}
+
+static uint64_t run(struct world *w, const struct attention_params *params, bool shares, float *out)
+{
+    uint64_t before = cpu_of(w->backend)->blocks_spared, allocated = mem_alloc_count();
+    if (shares)
+        assert_true(w->ops->forward_begin(w->backend, w->step));
+    w->ops->attention(w->backend, w->step, w->qkv, params, w->kv, w->out);
+    if (shares)
+        w->ops->forward_end(w->backend, w->step);
+    assert_int_equal(mem_alloc_count(), allocated);
+    w->ops->act_read(w->out, 0, w->step->n_rows, out);
+    return cpu_of(w->backend)->blocks_spared - before;
+}
+
+/* Both ways, the same bits. Returns the reads of a block that were spared. */
+static uint64_t compare(struct world *w, uint32_t window, float soft_cap)
+{
+    struct attention_params params = {
+        .shape = w->shape, .scale = 0.2f, .window = window, .soft_cap = soft_cap};
+    assert_int_equal(run(w, &params, false, w->alone), 0);
+    uint64_t spared = run(w, &params, true, w->together);
+    size_t n = (size_t)w->step->n_rows * w->shape.n_heads * DIM;
+    assert_true(isfinite(w->alone[n - 1]));
+    assert_memory_equal(w->alone, w->together, n * sizeof(float));
+    return spared;
+}
+
+/* Trees of prefixes of every shape, among them prompts that are computed in the same step. */
+static void test_random_trees(void **state)
+{
+    (void)state;
+    static const struct qkv_shape shapes[] = {
+        {4, 1, DIM}, {6, 2, DIM}, {3, 3, DIM}, {40, 2, DIM}, {8, 2, DIM}};
+    static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8, KV_F32};
+    static const char *const levels[] = {"auto", "auto", "avx2", "scalar"};
+    struct rng rng = rng_make(21);
+    uint64_t spared = 0;
+    for (int round = 0; round < 12; round++) {
+        struct world w =
+            world_open(&rng, shapes[round % 5], dtypes[round % 3], levels[round % 4], 1 + round % 3);
+        for (int turn = 0; turn < 4; turn++) {
+            w.step->n_rows = w.step->n_seqs = 0;
+            uint32_t n_seqs = 1 + rng_below(&rng, SEQS);
+            for (uint32_t s = 0; s < n_seqs; s++) {
+                uint32_t n_context = 1 + rng_below(&rng, SEQ_BLOCKS * KV_BLOCK_TOKENS);
+                uint32_t n_rows = rng_below(&rng, 4) > 0 ? 1 : 1 + rng_below(&rng, CHUNK_ROWS);
+                add_seq(&w, s == 0 ? 0 : rng_below(&rng, s),
+                        rng_below(&rng, 3) ? rng_below(&rng, SEQ_BLOCKS) : 0, n_context,
+                        n_rows < n_context ? n_rows : n_context);
+            }
+            fill_rows(&w, &rng);
+            spared +=
+                compare(&w, rng_below(&rng, 2) ? 0 : 1 + rng_below(&rng, 60), rng_below(&rng, 2) ? 0 : 4.0f);
+        }
+        world_close(&w);
+    }
+    assert_true(spared > 100);
+}
+
+/* 16 sequences over the same six blocks, by 4 query heads: four in a team, which spare three reads each. */
+static void test_teams(void **state)
+{
+    (void)state;
+    struct rng rng = rng_make(22);
+    struct world w = world_open(&rng, (struct qkv_shape){16, 4, DIM}, KV_BF16, "auto", 1);
+    for (uint32_t s = 0; s < 16; s++)
+        add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1 + s, 1);
+    fill_rows(&w, &rng);
+    assert_int_equal(compare(&w, 0, 0), 4 * 3 * 6);
+    /* One that shares less stays out of the others' team; a block that is not whole is not shared. */
+    w.step->n_rows = w.step->n_seqs = 0;
+    add_seq(&w, 0, 0, 6 * KV_BLOCK_TOKENS + 1, 1);
+    add_seq(&w, 0, 6, 5 * KV_BLOCK_TOKENS + 15, 1);
+    add_seq(&w, 0, 1, 6 * KV_BLOCK_TOKENS + 1, 1);
+    fill_rows(&w, &rng);
+    assert_int_equal(compare(&w, 0, 0), 5);
+    /* Nothing in common. */
+    w.step->n_rows = w.step->n_seqs = 0;
+    for (uint32_t s = 0; s < 5; s++)
+        add_seq(&w, 0, 0, 100, 1);
+    fill_rows(&w, &rng);
+    assert_int_equal(compare(&w, 0, 0), 0);
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
