@@ -2,9 +2,9 @@
 """Bantam beside other programs on the same GGUF file: ratios, run in turn.
 
     python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--ik-llama-cpp BUILD/bin] [--openvino VENV]
-        [--parts greedy,prefill,decode,servers,calls,start] [--shapes demo,llama-3.2-1b,llama-3.2-3b,llama-3.1-8b] [--gguf FILE,..]
-        [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512,2048] [--decode 1,4,8,16,32]
-        [--context 128,1024] [--output-len 32] [--clients 1,8,32]
+        [--parts greedy,prefill,decode,servers,calls,start] [--shapes demo,llama-3.2-1b,llama-3.2-3b,llama-3.1-8b]
+        [--gguf FILE,..] [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512,2048]
+        [--decode 1,4,8,16,32] [--context 128,1024] [--output-len 32] [--clients 1,8,32]
 
 BUILD/bin holds llama-bench, llama-batched-bench and llama-server, already built (ik_llama.cpp's take the same flags); VENV is
 a virtual environment with the Python package openvino-genai. The files, with random Q4_0 weights, are made once in FOLDER by
@@ -20,7 +20,9 @@ servers  `bantam bench serve` over HTTP, whoever serves: 16 clients in a closed 
 calls    The same with what small models are deployed for: 400 tokens of shared instructions and 60 new ones in, 1 to 20 out,
          for each number of --clients; prompt caches are on and warm.
 start    From the start of a server to its first answer of one token, the file in the page cache; peaks of resident memory
-         (VmHWM, what is mapped of the file included) here and in the parts above. OpenVINO has the parts prefill and decode alone.
+         (VmHWM, what is mapped of the file included) here and in the two parts above.
+
+OpenVINO has the parts prefill and decode alone.
 
 Every figure is the median of --repeat runs, each program's run next to the others', for the machine may slow down in
 between. A ratio above 1 is Bantam ahead, of memory Bantam's by the other's. NAME-peers.json and .md of the results' folder
@@ -48,8 +50,9 @@ import figures  # noqa: E402: names the machine
 
 PARTS = ("greedy", "prefill", "decode", "servers", "calls", "start")
 # Wide enough for logits that lie apart, as those of a model that has learnt something do.
-CHECK_SHAPE = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
-               "num_key_value_heads": 2, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
+CHECK_SHAPE = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
+               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+               "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 CHECK_SCALE, CHECK_TOKENS, CHECK_PROMPTS, CHECK_CONTEXT, TIE_NATS = 0.12, 24, 4, 256, 0.25
 CLIENTS, CLIENT_TOKENS = 16, (200, 64)
 SHARED, NEW, CALL_TOKENS = 400, 60, (1, 20)
@@ -85,9 +88,8 @@ class Results:
 
     def add(self, part, file, what, unit, samples, **more):
         medians = {name: statistics.median(values) for name, values in samples.items()}
-        ours = medians["bantam"]
-        row = {"part": part, "file": file, "what": what, "unit": unit, "medians": medians,
-               "ratios": {name: ratio(unit, ours, value) for name, value in medians.items() if name != "bantam"}, "samples": samples,
+        ratios = {name: ratio(unit, medians["bantam"], value) for name, value in medians.items() if name != "bantam"}
+        row = {"part": part, "file": file, "what": what, "unit": unit, "medians": medians, "ratios": ratios, "samples": samples,
                "commit": git_commit(), "load_average": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d")} | more
         key = (part, file, what)
         self.rows = [old for old in self.rows if (old["part"], old["file"], old["what"]) != key] + [row]
@@ -103,7 +105,8 @@ class Results:
         self.path.write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
         peers = list(dict.fromkeys(name for row in self.rows for name in row["medians"] if name != "bantam"))
         lines = [f"# Bantam beside others: {machine['cpu']}, {machine['cpus']} CPUs", "",
-                 f"{', '.join(machine['extensions'])}; {machine['threads']} threads, the same file. Medians of {machine['repeat']} runs in turn "
+                 f"{', '.join(machine['extensions'])}; {machine['threads']} threads, the same file. "
+                 f"Medians of {machine['repeat']} runs in turn "
                  "(JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
                  "`benchmarks/peers/compare_peers.py` says what each part is.", ""]
         for part in PARTS:
@@ -114,8 +117,8 @@ class Results:
                       + " | commit, load |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
             for row in rows:
                 cells = [peer_cells(row, name) for name in peers]
-                lines.append(f"| {row['file']} | {row['what']} | {row['unit']} | {row['medians']['bantam']:.1f} | {' | '.join(cells)} "
-                             f"| {row['commit']}, {row['load_average']} |")
+                lines.append(f"| {row['file']} | {row['what']} | {row['unit']} | {row['medians']['bantam']:.1f} | "
+                             f"{' | '.join(cells)} | {row['commit']}, {row['load_average']} |")
             lines.append("")
         self.path.with_suffix(".md").write_text("\n".join(lines))
 
@@ -164,18 +167,20 @@ class Comparison:
     # --- parts
 
     def part_greedy(self, file):
-        vocab_size = gguf_header.vocab_size(file)
-        prompts = [[5 + (37 * i + 101 * k * k) % (min(vocab_size, 1000) - 8) for i in range(12)] for k in range(1, CHECK_PROMPTS + 1)]
+        n_ids = min(gguf_header.vocab_size(file), 1000) - 8
+        prompts = [[5 + (37 * i + 101 * k * k) % n_ids for i in range(12)] for k in range(1, CHECK_PROMPTS + 1)]
         with contextlib.ExitStack() as stack:
             servers = {peer: stack.enter_context(peer.ready_server(file, 1, CHECK_CONTEXT)) for peer in self.servers}
-            answers = {peer: [peer.greedy(server, prompt, CHECK_TOKENS) for prompt in prompts] for peer, server in servers.items()}
+            answers = {peer: [peer.greedy(server, prompt, CHECK_TOKENS) for prompt in prompts]
+                       for peer, server in servers.items()}
         ours = answers.pop(self.servers[0])
         same = {"bantam": [CHECK_TOKENS * CHECK_PROMPTS]}
         ties = {}
         for peer, theirs in answers.items():
             counts, gaps = zip(*(same_tokens(file, peer.name, a, b) for a, b in zip(ours, theirs)))
             same[peer.name], ties[peer.name] = [sum(counts)], [gap for gap in gaps if gap is not None]
-        self.results.add("greedy", file.stem, f"tokens of {CHECK_PROMPTS} answers, the same up to a tie", "tokens", same, ties_nats=ties)
+        what = f"tokens of {CHECK_PROMPTS} answers, the same up to a tie"
+        self.results.add("greedy", file.stem, what, "tokens", same, ties_nats=ties)
 
     def part_prefill(self, file):
         for tokens in self.arguments.prefill:
@@ -201,7 +206,8 @@ class Comparison:
                                    lambda peer: bench(servers[peer], *load, "--seed", next(seeds[peer])))
             peaks = {peer.name: [server.peak_rss_mib()] for peer, server in servers.items()}
         for name, (unit, field) in fields.items():
-            self.results.add(part, file.stem, f"{what}: {name}", unit, {peer: [report[field] for report in of] for peer, of in reports.items()})
+            samples = {peer: [report[field] for report in of] for peer, of in reports.items()}
+            self.results.add(part, file.stem, f"{what}: {name}", unit, samples)
         self.results.add(part, file.stem, f"{what}: peak RSS of the server", "MiB", peaks)
 
     def part_servers(self, file):
@@ -209,23 +215,26 @@ class Comparison:
         lens = ["--random-input-len", n_in, "--random-output-len", n_out, "--max-concurrency", CLIENTS]
         self.load("servers", file, f"{CLIENTS} clients, {n_in} in, {n_out} out", CLIENTS, n_in + n_out + 56,
                   [*lens, "--num-prompts", CLIENTS], [*lens, "--num-prompts", self.arguments.server_prompts],
-                  {"output": ("tok/s", "output_throughput"), "p50 TTFT": ("ms", "p50_ttft_ms"), "p99 TTFT": ("ms", "p99_ttft_ms"),
-                   "p50 end to end": ("ms", "p50_e2el_ms"), "p99 end to end": ("ms", "p99_e2el_ms")})
+                  {"output": ("tok/s", "output_throughput"), "p50 TTFT": ("ms", "p50_ttft_ms"),
+                   "p99 TTFT": ("ms", "p99_ttft_ms"), "p50 end to end": ("ms", "p50_e2el_ms"),
+                   "p99 end to end": ("ms", "p99_e2el_ms")})
 
     def part_calls(self, file):
         for clients in self.arguments.clients:
             flags = ["--dataset-name", "prefix_repetition", "--num-prefixes", 1, "--prefix-len", SHARED, "--prefix-seed", 1,
-                     "--random-input-len", SHARED + NEW, "--random-output-len-min", CALL_TOKENS[0], "--random-output-len", CALL_TOKENS[1],
-                     "--max-concurrency", clients]
+                     "--random-input-len", SHARED + NEW, "--random-output-len-min", CALL_TOKENS[0],
+                     "--random-output-len", CALL_TOKENS[1], "--max-concurrency", clients]
             n = max(self.arguments.calls_min, clients * self.arguments.calls_a_client)
-            self.load("calls", file, f"{clients} clients, {SHARED} shared + {NEW} new in, {CALL_TOKENS[0]}-{CALL_TOKENS[1]} out", clients,
-                      SHARED + NEW + CALL_TOKENS[1] + 32, [*flags, "--num-prompts", 2 * clients], [*flags, "--num-prompts", n],
+            what = f"{clients} clients, {SHARED} shared + {NEW} new in, {CALL_TOKENS[0]}-{CALL_TOKENS[1]} out"
+            self.load("calls", file, what, clients, SHARED + NEW + CALL_TOKENS[1] + 32,
+                      [*flags, "--num-prompts", 2 * clients], [*flags, "--num-prompts", n],
                       {"calls": ("calls/s", "request_throughput"), "p50 end to end": ("ms", "p50_e2el_ms"),
                        "p99 end to end": ("ms", "p99_e2el_ms"), "p99 TTFT": ("ms", "p99_ttft_ms")})
 
     def part_start(self, file):
         peer_programs.read_whole(file)
-        got = self.in_turn(f"start, {file.stem}", self.servers, lambda peer: peer_programs.start_to_first_token(peer, file, START_CONTEXT))
+        got = self.in_turn(f"start, {file.stem}", self.servers,
+                           lambda peer: peer_programs.start_to_first_token(peer, file, START_CONTEXT))
         self.results.add("start", file.stem, "start to first token, from the page cache", "ms",
                          {name: [1e3 * seconds for seconds, _ in runs] for name, runs in got.items()})
         self.results.add("start", file.stem, f"peak RSS, one sequence of {START_CONTEXT}", "MiB",

@@ -3,9 +3,9 @@
     python openvino_worker.py FILE.gguf MODELS THREADS
 
 A line of JSON {"sequences", "context", "output_len"} in, one with what it took out. The folder MODELS is used when there is an
-openvino_model.xml in it, converted by whatever tool; else OpenVINO's own GGUF reader makes it of the file, once: it takes Llama and
-Qwen shapes in Q4_0, Q4_K, Q8_0 and F16, keeps Q4_0 in 4 bits by groups of 32, and is saved beside no tokenizer, for prompts
-are ids."""
+openvino_model.xml in it, converted by whatever tool; else OpenVINO's own GGUF reader makes it of the file, once: it takes
+Llama and Qwen shapes in Q4_0, Q4_K, Q8_0 and F16, keeps Q4_0 in 4 bits by groups of 32, and is saved without a tokenizer,
+for prompts are ids."""
 
 import json
 import pathlib

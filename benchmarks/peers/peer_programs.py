@@ -14,13 +14,13 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 POLL_S = 0.002
-KEEP_TOKENS = 8  # of the prompt that a server's first answer is asked for
+START_PROMPT_TOKENS = 8
 
 
 def run(command, limit_s, env=None):
     try:
-        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
-                              timeout=limit_s, env=env)
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=limit_s,
+                              env=env)
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"{' '.join(map(str, command))} took more than {limit_s:g} s") from error
     if done.returncode != 0:
@@ -48,7 +48,8 @@ class Server:
 
     def __init__(self, name, command, port, env=None):
         self.name, self.port, self.url = name, port, f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        self.process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        env=env)
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -139,7 +140,8 @@ class Bantam(Program):
         choice = server.ask("/v1/completions", {
             "prompt": prompt, "max_tokens": n, "temperature": 0, "ignore_eos": True, "logprobs": 5, "return_token_ids": True,
             "return_tokens_as_token_ids": True}, self.limit_s)["choices"][0]
-        likely = [{int(word.split(":")[1]): value for word, value in place.items()} for place in choice["logprobs"]["top_logprobs"]]
+        likely = [{int(word.split(":")[1]): value for word, value in place.items()}
+                  for place in choice["logprobs"]["top_logprobs"]]
         return choice["token_ids"], choice["text"], likely
 
 
@@ -191,13 +193,14 @@ class OpenVino(Program):
         self.python, self.models = venv / "bin/python", models
         self.worker, self.worker_file = None, None
         if not os.access(self.python, os.X_OK):
-            raise RuntimeError(f"{self.python} is no program that runs: --openvino is a virtual environment with openvino-genai")
+            raise RuntimeError(f"{self.python} is no program that runs: "
+                               "--openvino is a virtual environment with openvino-genai")
 
     def ask(self, file, **question):
         if self.worker_file != file:
             self.close()
-            self.worker = subprocess.Popen([self.python, HERE / "openvino_worker.py", file, self.models / f"{file.stem}-openvino", self.threads],
-                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            command = [self.python, HERE / "openvino_worker.py", file, self.models / f"{file.stem}-openvino", self.threads]
+            self.worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self.worker_file = file
             self.answer(file)
         self.worker.stdin.write(json.dumps(question) + "\n")
@@ -225,7 +228,8 @@ class OpenVino(Program):
 
 def bench_serve(program, server, limit_s, *arguments):
     """One load of `bantam bench serve` over HTTP, whoever serves."""
-    report = json.loads(run([program, "bench", "serve", "--openai-url", server.url, "--ignore-eos", "--json", *arguments], limit_s))
+    command = [program, "bench", "serve", "--openai-url", server.url, "--ignore-eos", "--json", *arguments]
+    report = json.loads(run(command, limit_s))
     if report["failed"]:
         raise RuntimeError(f"{server.name}: {report['failed']} requests failed")
     return report
@@ -236,7 +240,8 @@ def start_to_first_token(peer, file, context):
     began = time.perf_counter()
     with peer.serve(file, 1, context) as server:
         server.wait_until_ready(peer.limit_s)
-        server.ask("/v1/completions", {"prompt": list(range(1, KEEP_TOKENS + 1)), "max_tokens": 1, "temperature": 0}, peer.limit_s)
+        prompt = list(range(1, START_PROMPT_TOKENS + 1))
+        server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0}, peer.limit_s)
         return time.perf_counter() - began, server.peak_rss_mib()
 
 
@@ -248,4 +253,8 @@ def read_whole(path):
 
 
 def say(text):
-    print(f"\r\033[K{text}" if sys.stderr.isatty() else text, end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+    """Progress: one line on a terminal that is written over, a line each otherwise; an empty one clears it."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)

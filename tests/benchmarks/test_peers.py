@@ -15,7 +15,8 @@ BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam"
 CONFIG = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
           "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 # What the programs of llama.cpp print, of a machine that does 50 and 25 tokens/s.
-STUBS = {"llama-bench": 'echo \'[{"avg_ts": 50.0}]\'', "llama-batched-bench": 'echo "a line that is no JSON"; echo \'{"speed_tg": 25.0}\''}
+STUBS = {"llama-bench": 'echo \'[{"avg_ts": 50.0}]\'',
+         "llama-batched-bench": 'echo "a line that is no JSON"; echo \'{"speed_tg": 25.0}\''}
 # And a server of theirs: answers.json says what it answers to which prompt of ids, calls.jsonl keeps what it is asked.
 SERVER = """#!{python}
 import http.server, json, pathlib, sys
@@ -67,8 +68,9 @@ def peer(tmp_path):
 
 
 def compare(folder, peer, *arguments):
-    return subprocess.run([sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "stub", "--bantam", BANTAM, "--llama-cpp", peer,
-                           "--files", folder, "--results", folder, "--threads", "2", "--repeat", "2", "--limit-s", "100", *arguments],
+    return subprocess.run([sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "stub", "--bantam", BANTAM,
+                           "--llama-cpp", peer, "--files", folder, "--results", folder, "--threads", "2", "--repeat", "2",
+                           "--limit-s", "100", *arguments],
                           capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -81,7 +83,8 @@ def random_gguf(folder, kind):
     shape.mkdir()
     (shape / "config.json").write_text(json.dumps(CONFIG))
     out = folder / f"tiny-{kind}.gguf"
-    subprocess.run([sys.executable, ROOT / "benchmarks/peers/make_random_gguf.py", shape, out, "--type", kind], check=True, timeout=120)
+    command = [sys.executable, ROOT / "benchmarks/peers/make_random_gguf.py", shape, out, "--type", kind]
+    subprocess.run(command, check=True, timeout=120)
     return out
 
 
@@ -99,8 +102,8 @@ def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo "{}"\n'
                                  'while read line; do echo \'{"prefill_tok_s": 10, "decode_tok_s": 5}\'; done\n')
     (venv / "python").chmod(0o755)
-    flags = ["--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2", "--context", "8", "--output-len", "200",
-             "--ik-llama-cpp", peer, "--openvino", venv.parent]
+    flags = ["--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2", "--context", "8",
+             "--output-len", "200", "--ik-llama-cpp", peer, "--openvino", venv.parent]
     done = compare(tmp_path, peer, *flags)
     assert done.returncode == 0, done.stderr
     got = figures(tmp_path)
@@ -143,7 +146,8 @@ def test_greedy_part_finds_what_differs(tmp_path, peer):
     (peer / "answers.json").write_text(json.dumps(dict.fromkeys(map(str, range(9)), [])))
     file = tmp_path / "check-q4_0.gguf"
     prompts = [[5 + (37 * i + 101 * k * k) % 992 for i in range(12)] for k in range(1, 5)]
-    (peer / "calls.jsonl").write_text("".join(json.dumps(["", {"prompt": prompt, "n_predict": 24}]) + "\n" for prompt in prompts))
+    asked = [json.dumps(["", {"prompt": prompt, "n_predict": 24}]) for prompt in prompts]
+    (peer / "calls.jsonl").write_text("\n".join(asked))
     answers = greedy_answers(tmp_path, file)
 
     def tell(change=None):
@@ -153,13 +157,15 @@ def test_greedy_part_finds_what_differs(tmp_path, peer):
         (peer / "answers.json").write_text(json.dumps(told))
         return compare(tmp_path, peer, *flags)
 
-    assert (tell().returncode, figures(tmp_path)["check-q4_0", "tokens of 4 answers, the same up to a tie"]["medians"]["llama.cpp"]) == (0, 96)
+    assert tell().returncode == 0
+    assert figures(tmp_path)["check-q4_0", "tokens of 4 answers, the same up to a tie"]["medians"]["llama.cpp"] == 96
     ids, _, likely = answers[json.dumps(prompts[2])]
     assert len(set(ids)) > 4  # a model that says more than one thing
     unlikely = next(i for i in range(2048) if i not in likely[7])
     wrong = tell((7, unlikely))
     assert wrong.returncode == 1 and f"token 7 is {unlikely} for llama.cpp and {ids[7]} for Bantam" in wrong.stderr
-    gaps = {(i, other): place[ids[i]] - value for i, place in enumerate(likely) for other, value in place.items() if other != ids[i]}
+    gaps = {(i, other): place[ids[i]] - value
+            for i, place in enumerate(likely) for other, value in place.items() if other != ids[i]}
     far, far_gap = max(gaps.items(), key=lambda item: item[1])
     assert far_gap > 0.25 and f"{far_gap:.2f} nats apart" in tell(far).stderr
 
@@ -172,8 +178,9 @@ def test_served_parts(tmp_path, peer):
     assert done.returncode == 0, done.stderr
     got = figures(tmp_path)
     what = {what for _, what in got}
-    assert {"16 clients, 200 in, 64 out: output", "16 clients, 200 in, 64 out: p99 TTFT", "16 clients, 200 in, 64 out: peak RSS of the server",
-            "1 clients, 400 shared + 60 new in, 1-20 out: calls", "3 clients, 400 shared + 60 new in, 1-20 out: p99 end to end",
+    assert {"16 clients, 200 in, 64 out: output", "16 clients, 200 in, 64 out: p99 TTFT",
+            "16 clients, 200 in, 64 out: peak RSS of the server", "1 clients, 400 shared + 60 new in, 1-20 out: calls",
+            "3 clients, 400 shared + 60 new in, 1-20 out: p99 end to end",
             "start to first token, from the page cache", "peak RSS, one sequence of 512"} <= what
     for row in got.values():
         ours, theirs = row["medians"]["bantam"], row["medians"]["llama.cpp"]
@@ -192,8 +199,9 @@ def test_served_parts(tmp_path, peer):
 def test_the_demo_model_as_gguf_says_the_same(tmp_path):
     out = tmp_path / "demo.gguf"
     subprocess.run([sys.executable, ROOT / "benchmarks/peers/make_demo_gguf.py", out], check=True, timeout=300)
-    answers = [subprocess.run([BANTAM, "run", model, "--prompt", "The train to", "--max-tokens", "12", "--temperature", "0"],
-                              capture_output=True, text=True, timeout=120, check=True).stdout for model in (out, ROOT / "demo/model")]
+    flags = ["--prompt", "The train to", "--max-tokens", "12", "--temperature", "0"]
+    answers = [subprocess.run([BANTAM, "run", model, *flags], capture_output=True, text=True, timeout=120, check=True).stdout
+               for model in (out, ROOT / "demo/model")]
     assert answers[0] == answers[1] and answers[0].strip()
 
 
@@ -203,7 +211,8 @@ def test_cpu_time_runs_both_programs(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\necho $0 \"$@\" >> {tmp_path}/calls\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run([sys.executable, ROOT / "benchmarks/peers/cpu_time.py", file, "--llama-cpp", tmp_path, "--bantam", BANTAM, "--prefill", "16",
-                           "--decode", "2", "--context", "8", "--repeat", "1"], capture_output=True, text=True, timeout=120, check=True)
+                           "--decode", "2", "--context", "8", "--repeat", "1"],
+                          capture_output=True, text=True, timeout=120, check=True)
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["prefill of 16", "decode, 2 sequences"]
     calls = (tmp_path / "calls").read_text().splitlines()
     assert ["-r 4" in call for call in calls[:2]] == [True, False] and all("llama-batched-bench" in call for call in calls[2:])

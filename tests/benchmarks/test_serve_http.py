@@ -131,7 +131,8 @@ def test_an_answer_without_a_character_has_a_time():
 
 
 @pytest.mark.parametrize("reply, word", [
-    (answer(b'{"error": "no place"}', b"content-length: 21", status=b"503 Service Unavailable"), 'HTTP/1.1 503 Service Unavailable: {"error'),
+    (answer(b'{"error": "no place"}', b"content-length: 21", status=b"503 Service Unavailable"),
+     'HTTP/1.1 503 Service Unavailable: {"error'),
     (answer(b"gone", CLOSE, status=b"404 Not Found"), "HTTP/1.1 404 Not Found: gone"),
     (answer(text("a") + event({"error": {"message": "broke"}}), CLOSE), "broke"),
     (answer(text("a") + event(b"{"), CLOSE), "the server sent {"),
@@ -155,8 +156,10 @@ def test_nobody_there_and_wrong_words():
     for arguments, words in (([], "expected http://HOST:PORT"), (["--request-timeout", 1], "--request-timeout is of gRPC")):
         done, _ = bench("https://127.0.0.1:1" if not arguments else url, *arguments)
         assert done.returncode == 2 and words in done.stderr, done.stderr
-    for bad in ("http://", "http://127.0.0.1", "http://127.0.0.1:", "http://h:1/v2", "127.0.0.1:80", "http://" + 300 * "a" + ":1"):
+    for bad in ("http://", "http://127.0.0.1", "http://127.0.0.1:", "http://h:1/v2", "127.0.0.1:80",
+                "http://" + 300 * "a" + ":1"):
         done, _ = bench(bad)
         assert done.returncode == 2 and done.stdout == "", bad
-    done = subprocess.run([BANTAM, "bench", "serve", "--openai-url", url], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([BANTAM, "bench", "serve", "--openai-url", url], capture_output=True, text=True, timeout=60,
+                          check=False)
     assert done.returncode == 2 and "--vocab-size" in done.stderr
