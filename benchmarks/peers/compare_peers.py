@@ -212,9 +212,10 @@ class Comparison:
 
     def part_servers(self, file):
         n_in, n_out = CLIENT_TOKENS
-        lens = ["--random-input-len", n_in, "--random-output-len", n_out, "--max-concurrency", CLIENTS]
+        flags = ["--random-input-len", n_in, "--max-concurrency", CLIENTS]
         self.load("servers", file, f"{CLIENTS} clients, {n_in} in, {n_out} out", CLIENTS, n_in + n_out + 56,
-                  [*lens, "--num-prompts", CLIENTS], [*lens, "--num-prompts", self.arguments.server_prompts],
+                  [*flags, "--num-prompts", CLIENTS, "--random-output-len", 4],
+                  [*flags, "--num-prompts", self.arguments.server_prompts, "--random-output-len", n_out],
                   {"output": ("tok/s", "output_throughput"), "p50 TTFT": ("ms", "p50_ttft_ms"),
                    "p99 TTFT": ("ms", "p99_ttft_ms"), "p50 end to end": ("ms", "p50_e2el_ms"),
                    "p99 end to end": ("ms", "p99_e2el_ms")})
