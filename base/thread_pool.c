@@ -10,12 +10,14 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/checked.h"
+#include "base/numa.h"
 #include "base/spin_barrier.h"
 
 struct worker {
     struct thread_pool *pool;
     pthread_t thread;
     int index;
+    int node; /* the kernel's number */
 };
 
 struct thread_pool {
@@ -28,6 +30,10 @@ struct thread_pool {
     struct event_count start; /* bumped once a run */
     struct event_count done;  /* bumped by the last worker of a run */
     struct spin_barrier barrier;
+    int n_nodes, caller_node; /* caller_node: of thread 0, the kernel's number */
+    cpu_set_t caller_cpus;    /* of thread 0, where n_nodes > 1 */
+    pthread_t placed_caller;
+    bool has_placed_caller;
     _Atomic int n_running;   /* workers that have not finished the run */
     struct worker workers[]; /* n_threads - 1 */
 };
@@ -48,26 +54,53 @@ static void *worker_main(void *argument)
     }
 }
 
-/* One CPU of the process's mask for each thread, only when there are exactly as many: then the process owns
- * them. With CPUs to spare the kernel knows better which are idle, and two processes would both pin to the
- * first ones. */
-static void pin_workers(struct thread_pool *pool)
+/* On one node: one CPU of the process's mask for each thread, only when there are exactly as many: then the
+ * process owns them. With CPUs to spare the kernel knows better which are idle, and two processes would both
+ * pin to the first ones. On several nodes threads stay at least on theirs, for there is the memory that they
+ * read. */
+static void place_workers(struct thread_pool *pool, int n_cpus)
 {
     cpu_set_t mask;
-    if (sched_getaffinity(0, sizeof mask, &mask) != 0 || CPU_COUNT(&mask) != pool->n_threads)
+    struct numa_topology topology;
+    if (sched_getaffinity(0, sizeof mask, &mask) != 0)
         return;
-    int thread_index = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &mask))
-            continue;
-        if (thread_index > 0) { /* thread 0 is the caller's, and its affinity too */
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            (void)pthread_setaffinity_np(pool->workers[thread_index - 1].thread, sizeof one, &one);
+    numa_detect(&mask, &topology);
+    bool several = topology.n_nodes > 1 && pool->n_threads > 1;
+    if (!several && (pool->n_threads > n_cpus || CPU_COUNT(&mask) != pool->n_threads))
+        return;
+    for (int i = 0; i < pool->n_threads; i++) {
+        cpu_set_t cpus;
+        int node = topology.nodes[numa_thread_node(&topology, i, pool->n_threads, &cpus)].id;
+        if (i > 0) {
+            pool->n_nodes += several && node != thread_pool_node(pool, i - 1);
+            pool->workers[i - 1].node = node;
+            (void)pthread_setaffinity_np(pool->workers[i - 1].thread, sizeof cpus, &cpus);
+        } else { /* the caller's affinity is the caller's: thread_pool_place_caller */
+            pool->caller_node = node;
+            pool->caller_cpus = cpus;
         }
-        thread_index++;
     }
+}
+
+int thread_pool_node_count(const struct thread_pool *pool)
+{
+    return pool->n_nodes;
+}
+
+int thread_pool_node(const struct thread_pool *pool, int thread_index)
+{
+    ASSERT(thread_index >= 0 && thread_index < pool->n_threads);
+    return thread_index == 0 ? pool->caller_node : pool->workers[thread_index - 1].node;
+}
+
+void thread_pool_place_caller(struct thread_pool *pool)
+{
+    pthread_t caller = pthread_self();
+    if (pool->n_nodes == 1 || (pool->has_placed_caller && pthread_equal(caller, pool->placed_caller)))
+        return;
+    pool->placed_caller = caller;
+    pool->has_placed_caller = true;
+    (void)pthread_setaffinity_np(caller, sizeof pool->caller_cpus, &pool->caller_cpus);
 }
 
 static int start_workers(struct thread_pool *pool)
@@ -105,6 +138,7 @@ err_t thread_pool_create(int n_threads, struct thread_pool **out)
     if (pool == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a pool of %d threads", n_threads);
     pool->n_threads = n_threads;
+    pool->n_nodes = 1;
     pool->spin_ns = spin_time_ns(n_threads, n_cpus);
     spin_barrier_init(&pool->barrier, n_threads, pool->spin_ns);
     int failure = start_workers(pool);
@@ -112,8 +146,8 @@ err_t thread_pool_create(int n_threads, struct thread_pool **out)
         thread_pool_destroy(pool);
         return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start %d threads: %s", n_threads, strerror(failure));
     }
-    if (n_threads > 1 && n_threads <= n_cpus)
-        pin_workers(pool);
+    if (n_threads > 1)
+        place_workers(pool, n_cpus);
     *out = pool;
     return err_ok();
 }

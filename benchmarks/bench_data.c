@@ -11,6 +11,26 @@ static err_t no_memory(void)
     return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the prompts");
 }
 
+/* The counter's third word: what is drawn. */
+enum { DRAW_TOKEN, DRAW_SHARED_TOKEN, DRAW_OUTPUT_LEN };
+
+static uint32_t draw_below(const struct random_data_options *options, uint32_t k, uint32_t index,
+                           uint32_t what, uint32_t n)
+{
+    uint32_t counter[4] = {k, index, what, 0};
+    uint64_t seed = what == DRAW_SHARED_TOKEN ? options->prefix_seed : options->seed;
+    uint64_t draw = philox4x32(seed, counter).lane[0];
+    return (uint32_t)(draw * n >> 32);
+}
+
+static uint32_t draw_output_len(const struct random_data_options *options, size_t i)
+{
+    uint32_t least = options->output_len_min;
+    if (least == 0 || least >= options->output_len)
+        return options->output_len;
+    return least + draw_below(options, 0, (uint32_t)i, DRAW_OUTPUT_LEN, options->output_len - least + 1);
+}
+
 err_t bench_data_random(const struct random_data_options *options, struct bench_data *out)
 {
     *out = (struct bench_data){.prompts = mem_alloc_array(options->num_prompts, sizeof *out->prompts)};
@@ -18,7 +38,7 @@ err_t bench_data_random(const struct random_data_options *options, struct bench_
         return no_memory();
     for (size_t i = 0; i < options->num_prompts; i++) {
         struct bench_prompt *prompt = &out->prompts[out->count++];
-        prompt->output_len = options->output_len;
+        prompt->output_len = draw_output_len(options, i);
         prompt->n_token_ids = options->input_len;
         prompt->token_ids = mem_alloc_array(options->input_len, sizeof *prompt->token_ids);
         if (!prompt->token_ids)
@@ -26,9 +46,8 @@ err_t bench_data_random(const struct random_data_options *options, struct bench_
         for (uint32_t k = 0; k < options->input_len; k++) {
             bool shared = k < options->prefix_len;
             uint32_t group = (uint32_t)(i % options->num_prefixes);
-            uint32_t counter[4] = {k, shared ? group : (uint32_t)i, shared, 0};
-            uint64_t draw = philox4x32(options->seed, counter).lane[0];
-            prompt->token_ids[k] = (uint32_t)(draw * options->vocab_size >> 32);
+            prompt->token_ids[k] = draw_below(options, k, shared ? group : (uint32_t)i,
+                                              shared ? DRAW_SHARED_TOKEN : DRAW_TOKEN, options->vocab_size);
         }
     }
     return err_ok();

@@ -25,9 +25,10 @@ struct bench_data {
 struct random_data_options {
     size_t num_prompts;
     uint32_t input_len, output_len, vocab_size; /* tokens */
-    uint32_t prefix_len;                        /* of input_len: shared within a group; 0 = nothing shared */
-    uint32_t num_prefixes;                      /* groups, >= 1 */
-    uint64_t seed;
+    uint32_t output_len_min; /* 0 = every answer has output_len; else its length is drawn, from this one on */
+    uint32_t prefix_len;     /* of input_len: shared within a group; 0 = nothing shared */
+    uint32_t num_prefixes;   /* groups, >= 1 */
+    uint64_t seed, prefix_seed; /* prefix_seed: of what is shared */
 };
 
 err_t bench_data_random(const struct random_data_options *options, struct bench_data *out) ERR_MUST_CHECK;

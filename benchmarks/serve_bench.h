@@ -1,5 +1,5 @@
-/* A load on a running server over gRPC: closed loop (a fixed number of streams) or open loop (arrivals at a
- * rate). */
+/* A load on a running server, over gRPC or as OpenAI-compatible HTTP: closed loop (a fixed number of streams)
+ * or open loop (arrivals at a rate). */
 #pragma once
 
 #include "benchmarks/bench_data.h"
@@ -9,7 +9,9 @@
 struct serve_bench_options {
     struct bantam_client_options client;
     struct load_options load;
-    int64_t timeout_ns; /* of one request; negative = none */
+    int64_t timeout_ns;     /* of one request; negative = none. Over gRPC */
+    const char *openai_url; /* "http://127.0.0.1:8080": that server's /v1 over HTTP; NULL = gRPC */
+    const char *model;      /* named in the bodies of HTTP requests; NULL = none */
 };
 
 /* vocab_size of the served model, by ModelInfo. UNAVAILABLE when nobody answers. */

@@ -108,6 +108,7 @@ static err_t run_load(const struct latency_values *v, struct engine *engine, dou
         .prefix_len = (uint32_t)v->prefix_len,
         .num_prefixes = (uint32_t)v->num_prefixes,
         .seed = (uint64_t)v->load.seed + index,
+        .prefix_seed = (uint64_t)v->load.seed + index,
     };
     struct load_options options;
     TRY(load_flags_options(&v->load, &options));

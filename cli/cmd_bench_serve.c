@@ -6,14 +6,14 @@
 #include "cli/commands.h"
 #include "cli/load_flags.h"
 
-enum { BENCH_SERVE_FLAGS_MAX = 16 + LOAD_FLAGS_MAX + CLIENT_FLAGS_MAX };
+enum { BENCH_SERVE_FLAGS_MAX = 20 + LOAD_FLAGS_MAX + CLIENT_FLAGS_MAX };
 
 struct bench_serve_values {
     struct load_flag_values load;
     struct client_flag_values client;
-    const char *dataset, *dataset_path, *ramp;
+    const char *dataset, *dataset_path, *ramp, *openai_url, *model;
     double request_rate, ramp_start, ramp_end, timeout_s;
-    int64_t input_len, output_len, prefix_len, num_prefixes;
+    int64_t input_len, output_len, output_len_min, prefix_len, num_prefixes, prefix_seed, vocab_size;
     bool ignore_eos;
 };
 
@@ -71,6 +71,12 @@ static size_t bench_serve_flags(struct bench_serve_values *v, struct flag *flags
          .min = 1,
          .max = 1 << 22,
          .help = "tokens asked for"},
+        {.name = "random-output-len-min",
+         .kind = FLAG_INT,
+         .target = &v->output_len_min,
+         .default_text = "0",
+         .max = 1 << 22,
+         .help = "draw each length from here to --random-output-len; 0 = all are that"},
         {.name = "prefix-len",
          .kind = FLAG_INT,
          .target = &v->prefix_len,
@@ -84,11 +90,35 @@ static size_t bench_serve_flags(struct bench_serve_values *v, struct flag *flags
          .min = 1,
          .max = 1 << 20,
          .help = "prefix_repetition: groups"},
+        {.name = "prefix-seed",
+         .kind = FLAG_INT,
+         .target = &v->prefix_seed,
+         .default_text = "-1",
+         .min = -1,
+         .max = 9e15,
+         .help =
+             "prefix_repetition: seed of the shared parts, which may stay while --seed changes; -1 = --seed"},
         {.name = "ignore-eos",
          .kind = FLAG_BOOL,
          .target = &v->ignore_eos,
          .default_text = "false",
          .help = "every answer has the full length"},
+        {.name = "openai-url",
+         .kind = FLAG_STRING,
+         .target = &v->openai_url,
+         .metavar = "URL",
+         .help = "http://HOST:PORT: load any OpenAI-compatible server over HTTP and not --target over gRPC"},
+        {.name = "model",
+         .kind = FLAG_STRING,
+         .target = &v->model,
+         .metavar = "NAME",
+         .help = "with --openai-url: the model that requests name (default: none)"},
+        {.name = "vocab-size",
+         .kind = FLAG_INT,
+         .target = &v->vocab_size,
+         .default_text = "0",
+         .max = 1 << 30,
+         .help = "random ids are below it; needed with --openai-url, else asked of the server"},
         {.name = "request-timeout",
          .kind = FLAG_DOUBLE,
          .target = &v->timeout_s,
@@ -112,15 +142,22 @@ static err_t load_data(const struct bench_serve_values *v, const struct bantam_c
             return err_new(ERR_INVALID_ARGUMENT, "--dataset-name custom needs --dataset-path FILE");
         return bench_data_file(v->dataset_path, (size_t)v->load.num_prompts, (uint32_t)v->output_len, out);
     }
+    if (v->openai_url && !v->vocab_size)
+        return err_new(ERR_INVALID_ARGUMENT,
+                       "random ids for --openai-url need --vocab-size: HTTP has no call that tells it");
     struct random_data_options options = {
         .num_prompts = (size_t)v->load.num_prompts,
         .input_len = (uint32_t)v->input_len,
         .output_len = (uint32_t)v->output_len,
+        .output_len_min = (uint32_t)v->output_len_min,
+        .vocab_size = (uint32_t)v->vocab_size,
         .prefix_len = strcmp(v->dataset, "prefix_repetition") == 0 ? (uint32_t)v->prefix_len : 0,
         .num_prefixes = (uint32_t)v->num_prefixes,
         .seed = (uint64_t)v->load.seed,
+        .prefix_seed = (uint64_t)(v->prefix_seed < 0 ? v->load.seed : v->prefix_seed),
     };
-    TRY(serve_bench_vocab_size(client, &options.vocab_size));
+    if (!v->vocab_size)
+        TRY(serve_bench_vocab_size(client, &options.vocab_size));
     return bench_data_random(&options, out);
 }
 
@@ -128,6 +165,8 @@ static err_t run_load(const struct bench_serve_values *v, bool *any_failed)
 {
     struct serve_bench_options options = {
         .timeout_ns = v->timeout_s > 0 ? (int64_t)(v->timeout_s * 1e9) : -1,
+        .openai_url = v->openai_url,
+        .model = v->model,
     };
     struct client_header_room headers;
     TRY(client_flags_options(&v->client, &headers, &options.client));
@@ -158,7 +197,8 @@ int bench_serve(int argc, char *argv[])
     struct flag flags[BENCH_SERVE_FLAGS_MAX];
     const struct flag_command command = {
         .name = "bantam bench serve",
-        .summary = "Puts a load on a running server over gRPC. TTFT: start to first token; E2E: start to "
+        .summary = "Puts a load on a running server over gRPC, or on any OpenAI-compatible one over HTTP. "
+                   "TTFT: start to first token; E2E: start to "
                    "last token; TPOT = "
                    "(E2E - TTFT) / (tokens - 1); ITL: gaps between tokens, pooled. With --request-rate a "
                    "request starts, for "
@@ -167,7 +207,8 @@ int bench_serve(int argc, char *argv[])
         .n_flags = bench_serve_flags(&values, flags),
         .examples = "  bantam bench serve --max-concurrency 8 --num-prompts 200\n"
                     "  bantam bench serve --request-rate 20 --goodput ttft:200 --goodput tpot:50 --json\n"
-                    "  bantam bench serve --target models.example:50051 --ssl --api-key-file key.txt\n",
+                    "  bantam bench serve --target models.example:50051 --ssl --api-key-file key.txt\n"
+                    "  bantam bench serve --openai-url http://127.0.0.1:8080 --vocab-size 128256\n",
     };
     struct flag_result arguments;
     int status;

@@ -2,6 +2,7 @@
 #include "kernels/cpu_backend.h"
 
 #include <stdio.h>
+#include <string.h>
 #include "base/alloc.h"
 #include "base/available_memory.h"
 #include "kernels/cpu_memory.h"
@@ -84,6 +85,7 @@ static void cpu_step_destroy(struct backend *backend, struct step *step)
 
 static bool cpu_forward_begin(struct backend *backend, struct step *step)
 {
+    thread_pool_place_caller(cpu_of(backend)->pool);
     cpu_sharers_find(cpu_of(backend), step);
     return true;
 }
@@ -223,6 +225,11 @@ err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic 
     cpu->table.arithmetic = arithmetic;
     snprintf(cpu->description, sizeof cpu->description, "CPU, %s, %d thread%s", isa_name(highest),
              cpu->n_threads, cpu->n_threads == 1 ? "" : "s");
+    int n_nodes = thread_pool_node_count(cpu->pool);
+    if (n_nodes > 1) {
+        size_t at = strlen(cpu->description);
+        (void)snprintf(cpu->description + at, sizeof cpu->description - at, " on %d memory nodes", n_nodes);
+    }
     if (!create_scratch(cpu)) {
         cpu_destroy(&cpu->base);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the scratch of %d threads", n_threads);

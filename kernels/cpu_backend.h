@@ -123,6 +123,11 @@ static inline float *act_row(const struct act *act, size_t row)
 /* fn on every thread, or on this one alone when the work is too small to share. */
 void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *context);
 
+/* cpu_placement.c. Before pages are touched: each panel's on the node of the thread whose share of the linear
+ * op it is; what all threads read, on every node in turn. */
+void cpu_place_panels(const struct cpu_backend *cpu, const struct panels *panels);
+void cpu_place_shared(const struct cpu_backend *cpu, void *block, size_t size_bytes);
+
 /* cpu_weight.c */
 size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc);
 err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out);

@@ -112,6 +112,7 @@ err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct 
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for %u KV blocks: %zu bytes", desc->n_blocks,
                        bytes);
     }
+    cpu_place_shared(cpu_of(backend), blocks, bytes);
     *kv = (struct kv){*desc, one_block, blocks};
     *out = kv;
     return err_ok();

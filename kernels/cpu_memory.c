@@ -6,7 +6,7 @@
 #include "base/assert.h"
 #include "base/checked.h"
 
-enum { HUGE_PAGE_BYTES = 2 << 20, MAP_FROM_BYTES = 256 << 10 };
+enum { HUGE_PAGE_BYTES = 2 << 20 };
 
 /* Stands directly below the block. */
 struct header {
@@ -45,7 +45,7 @@ static void *map_block(void *heap, size_t size_bytes)
 
 void *cpu_memory_alloc(size_t size_bytes)
 {
-    if (size_bytes < MAP_FROM_BYTES) {
+    if (size_bytes < CPU_MEMORY_MAP_FROM_BYTES) {
         void *heap = mem_alloc(size_bytes + 2 * CPU_MEMORY_ALIGN);
         return heap == NULL ? NULL : place(heap, (struct header){.heap = heap});
     }

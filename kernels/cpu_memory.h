@@ -4,7 +4,10 @@
 
 #include <stddef.h>
 
-enum { CPU_MEMORY_ALIGN = 64 }; /* bytes: of every block */
+enum {
+    CPU_MEMORY_ALIGN = 64,                /* bytes: of every block */
+    CPU_MEMORY_MAP_FROM_BYTES = 256 << 10 /* blocks of so many bytes are mapped */
+};
 
 /* NULL when memory is short. */
 void *cpu_memory_alloc(size_t size_bytes);

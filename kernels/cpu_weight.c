@@ -262,7 +262,8 @@ static void pack_panels(void *context, int thread_index, int n_threads)
 {
     struct pack_job *job = context;
     size_t begin, end;
-    /* The split of the linear op: memory is first touched by the thread that will read it. */
+    /* The split of the linear op: memory is first touched by the thread that will read it (cpu_placement.c).
+     */
     thread_split(job->panels->n_panels, 1, thread_index, n_threads, &begin, &end);
     for (size_t index = begin * PANEL_OUTPUTS; index < end * PANEL_OUTPUTS; index++) {
         if (pack_row(job, index, job->rows[thread_index], job->codes[thread_index]))
@@ -369,6 +370,8 @@ err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, s
     struct section_list list = list_sections(desc);
     struct weight *weight;
     err_t e = weight_alloc(desc, &list, &weight);
+    for (uint32_t i = 0; e.code == ERR_OK && i < list.n; i++)
+        cpu_place_panels(cpu, &weight->sections[i]);
     void *buffers = e.code == ERR_OK ? pack_buffers(&job, (size_t)cpu->n_threads, desc->n_in) : NULL;
     if (e.code == ERR_OK && buffers == NULL)
         e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory to pack weight %s", desc->name);

@@ -29,6 +29,7 @@ import tempfile
 import time
 
 import make_random_gguf
+from peer_programs import Server, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -56,37 +57,6 @@ def rss_kib(pid):
 def percentile(values, percent):
     values = sorted(values) or [0]  # a short stream may come in one piece, without a gap
     return values[min(len(values) - 1, int(len(values) * percent / 100))]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A process that answers on a port."""
-
-    def __init__(self, name, command, port):
-        self.name, self.port = name, port
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.pid = self.process.pid
-
-    def wait_until_ready(self, ask):
-        deadline = time.monotonic() + START_S
-        while not ask():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"{self.name} did not start: {' '.join(map(str, self.process.args))}")
-            time.sleep(0.05)
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 # --- HTTP
@@ -203,21 +173,12 @@ def ask_wholes(server, seconds):
             "answer_p50_us": percentile(times, 50) * 1e6, "answer_p99_us": percentile(times, 99) * 1e6}
 
 
-def is_healthy(port):
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1) as connection:
-            connection.sendall(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-            return connection.recv(64).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-
-
 def start_bantam(arguments, file, n):
     port = free_port()
     command = [arguments.build / "bantam", "serve", file, "--threads", "1", "--max-num-seqs", str(n), "--max-model-len", "1024",
                "--no-enable-prefix-caching", "--http-port", str(port), "--port", "0", "--no-metrics"]
     server = Server("bantam", command, port)
-    server.wait_until_ready(lambda: is_healthy(port))
+    server.wait_until_ready(START_S)
     return server
 
 
@@ -226,7 +187,7 @@ def start_llama(arguments, file, n):
     command = [arguments.llama_cpp / "llama-server", "-m", file, "-t", "1", "-np", str(n), "-c", str(n * 1024),
                "--port", str(port), "--log-disable"]
     server = Server("llama.cpp", command, port)
-    server.wait_until_ready(lambda: is_healthy(port))
+    server.wait_until_ready(START_S)
     return server
 
 
@@ -304,7 +265,7 @@ def measure_reference(arguments, n):
     n_tokens, port = int(arguments.seconds * 1e6 / arguments.step_us), free_port()
     values = f"{port},{n_tokens},{arguments.step_us / 1e6}"
     server = Server("grpcio", [sys.executable, __file__, "--reference-server", values], port)
-    server.wait_until_ready(lambda: answers_grpc(arguments, port))
+    server.wait_until_ready(START_S, lambda: answers_grpc(arguments, port))
     try:
         idle_kib, cpu_s = rss_kib(server.pid), process_cpu_s(server.pid)
         command = [arguments.build / "bantam", "bench", "serve", "--target", f"127.0.0.1:{port}", "--num-prompts", str(n),

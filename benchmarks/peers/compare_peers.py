@@ -1,18 +1,36 @@
 #!/usr/bin/env python3
-"""Bantam beside llama.cpp on the same GGUF file, offline: ratios, run in turn.
+"""Bantam beside other programs on the same GGUF file: ratios, run in turn.
 
-    python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--shapes llama-3.2-1b,llama-3.1-8b] [--gguf FILE,..]
-        [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512] [--decode 1,8,32]
-        [--context 128] [--output-len 32]
+    python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--ik-llama-cpp BUILD/bin] [--openvino VENV]
+        [--parts greedy,prefill,decode,servers,calls,start] [--shapes demo,llama-3.2-1b,llama-3.2-3b,llama-3.1-8b]
+        [--gguf FILE,..] [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512,2048]
+        [--decode 1,4,8,16,32] [--context 128,1024] [--output-len 32] [--clients 1,8,32]
 
-BUILD/bin holds llama-bench and llama-batched-bench, already built (ik_llama.cpp's take the same flags). The files, with
-random Q4_0 weights, are made once in FOLDER by make_random_gguf.py; --gguf names more files that are there. Both programs
-compute with the codes of the file. Every figure is the median of --repeat runs, each program's run
-next to the other's, for the machine may slow down in between. Prefill: tokens/s of one prompt. Decode: tokens/s of all
-sequences together after their prompts of --context tokens. Writes NAME.json and .md of the results' folder after
-every figure. Standard library only."""
+BUILD/bin holds llama-bench, llama-batched-bench and llama-server, already built (ik_llama.cpp's take the same flags); VENV is
+a virtual environment with the Python package openvino-genai. The files, with random Q4_0 weights, are made once in FOLDER by
+make_random_gguf.py, the demo model's by make_demo_gguf.py; --gguf names more files that are there. All programs compute with
+the codes of the file, on the same number of threads. Parts, which run alone by name:
+
+greedy   Both servers' greedy answers to the same ids, on a small model of random weights and on --shapes and --gguf: token
+         by token, to the first place where they differ, which must be a tie within 0.25 nats by Bantam's log-probabilities.
+         It comes first: where it fails nothing else is measured.
+prefill  Tokens/s of one prompt.
+decode   Tokens/s of all sequences together after their prompts of --context tokens.
+servers  `bantam bench serve` over HTTP, whoever serves: 16 clients in a closed loop, 200 tokens in and 64 out.
+calls    The same with what small models are deployed for: 400 tokens of shared instructions and 60 new ones in, 1 to 20 out,
+         for each number of --clients; prompt caches are on and warm.
+start    From the start of a server to its first answer of one token, the file in the page cache; peaks of resident memory
+         (VmHWM, what is mapped of the file included) here and in the two parts above.
+
+OpenVINO has the parts prefill and decode alone.
+
+Every figure is the median of --repeat runs, each program's run next to the others', for the machine may slow down in
+between. A ratio above 1 is Bantam ahead, of memory Bantam's by the other's. NAME-peers.json and .md of the results' folder
+are written after every figure; figures that are there from runs before stay until they are measured again, each with its
+commit and load average. Standard library only."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -21,141 +39,309 @@ import subprocess
 import sys
 import time
 
+import gguf_header
+import make_demo_gguf
 import make_random_gguf
+import peer_programs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import figures  # noqa: E402: names the machine
 
-
-def run(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    return done.stdout
-
-
-class Bantam:
-    name = "bantam"
-
-    def __init__(self, program, threads):
-        self.program, self.threads = program, str(threads)
-
-    def throughput(self, file, input_len, output_len, prompts):
-        total = input_len + output_len
-        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads, "--input-len", str(input_len), "--output-len", str(output_len), "--num-prompts", str(prompts),
-                               "--max-num-seqs", str(prompts), "--max-model-len", str(total), "--json"]))
-
-    def prefill(self, file, tokens):
-        return self.throughput(file, tokens, 1, 1)["prefill_tok_s"]
-
-    def decode(self, file, sequences, context, output_len):
-        # The first token comes with the prefill.
-        return self.throughput(file, context, output_len + 1, sequences)["decode_tok_s"]
+PARTS = ("greedy", "prefill", "decode", "servers", "calls", "start")
+# Wide enough for logits that lie apart, as those of a model that has learnt something do.
+CHECK_SHAPE = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
+               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+               "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
+CHECK_SCALE, CHECK_TOKENS, CHECK_PROMPTS, CHECK_CONTEXT, TIE_NATS = 0.12, 24, 4, 256, 0.25
+CLIENTS, CLIENT_TOKENS = 16, (200, 64)
+SHARED, NEW, CALL_TOKENS = 400, 60, (1, 20)
+START_CONTEXT = 512
+MORE_IS_BETTER = {"tok/s": True, "calls/s": True, "ms": False}  # MiB: a ratio of sizes
 
 
-class LlamaCpp:
-    name = "llama.cpp"
+def git_commit():
+    done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
-    def __init__(self, folder, threads):
-        self.bench, self.batched = folder / "llama-bench", folder / "llama-batched-bench"
-        self.threads = str(threads)
-        for program in (self.bench, self.batched):
-            if not os.access(program, os.X_OK):
-                raise RuntimeError(f"{program} is no program that runs: --llama-cpp is the folder of built programs")
 
-    def prefill(self, file, tokens):
-        rows = json.loads(run([self.bench, "-m", file, "-t", self.threads, "-p", str(tokens), "-n", "0", "-r", "1",
-                               "-o", "json"]))
-        return rows[0]["avg_ts"]
+def ratio(unit, ours, theirs):
+    if unit == "tokens" or not ours or not theirs:
+        return None
+    return theirs / ours if MORE_IS_BETTER.get(unit) is False else ours / theirs
 
-    def decode(self, file, sequences, context, output_len):
-        cells = sequences * (context + output_len)
-        out = run([self.batched, "-m", file, "-t", self.threads, "-c", str(cells), "-npp", str(context),
-                   "-ntg", str(output_len), "-npl", str(sequences), "--output-format", "jsonl"])
-        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-        return rows[-1]["speed_tg"]
+
+def peer_cells(row, name):
+    figure = f"{row['medians'][name]:.1f}" if name in row["medians"] else ""
+    value = row["ratios"].get(name)
+    return f"{figure} | {value:.2f}" if value else f"{figure} | "
+
+
+class Results:
+    """The table, on disk after every row."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.path = arguments.results / f"{arguments.name}-peers.json"
+        before = json.loads(self.path.read_text()) if self.path.exists() else {"figures": []}
+        self.rows = before["figures"]
+
+    def add(self, part, file, what, unit, samples, **more):
+        medians = {name: statistics.median(values) for name, values in samples.items()}
+        ratios = {name: ratio(unit, medians["bantam"], value) for name, value in medians.items() if name != "bantam"}
+        row = {"part": part, "file": file, "what": what, "unit": unit, "medians": medians, "ratios": ratios, "samples": samples,
+               "commit": git_commit(), "load_average": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d")} | more
+        key = (part, file, what)
+        self.rows = [old for old in self.rows if (old["part"], old["file"], old["what"]) != key] + [row]
+        peer_programs.say("")
+        print(f"{part:8} {file:22} {what:38} " + "  ".join(f"{name} {value:.1f}" for name, value in medians.items())
+              + f" {unit}  " + "  ".join(f"{value:.2f}x" for value in row["ratios"].values() if value), flush=True)
+        self.write()
+
+    def write(self):
+        arguments = self.arguments
+        machine = {"cpu": figures.cpu_name(), "cpus": os.cpu_count(), "extensions": figures.cpu_extensions(),
+                   "threads": arguments.threads, "repeat": arguments.repeat}
+        self.path.write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
+        peers = list(dict.fromkeys(name for row in self.rows for name in row["medians"] if name != "bantam"))
+        lines = [f"# Bantam beside others: {machine['cpu']}, {machine['cpus']} CPUs", "",
+                 f"{', '.join(machine['extensions'])}; {machine['threads']} threads, the same file. "
+                 f"Medians of {machine['repeat']} runs in turn "
+                 "(JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
+                 "`benchmarks/peers/compare_peers.py` says what each part is.", ""]
+        for part in PARTS:
+            rows = [row for row in self.rows if row["part"] == part]
+            if not rows:
+                continue
+            lines += [f"## {part}", "", "| file | what | unit | Bantam | " + " | ".join(f"{name} | ratio" for name in peers)
+                      + " | commit, load |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
+            for row in rows:
+                cells = [peer_cells(row, name) for name in peers]
+                lines.append(f"| {row['file']} | {row['what']} | {row['unit']} | {row['medians']['bantam']:.1f} | "
+                             f"{' | '.join(cells)} | {row['commit']}, {row['load_average']} |")
+            lines.append("")
+        self.path.with_suffix(".md").write_text("\n".join(lines))
 
 
 class Comparison:
     def __init__(self, arguments, peers):
-        self.arguments, self.peers, self.rows = arguments, peers, []
+        self.arguments, self.peers = arguments, peers
+        self.servers = [peer for peer in peers if peer.serves]
+        self.results = Results(arguments)
+        self.began = time.monotonic()
 
-    def measure(self, shape, what, ask):
-        """ask(peer) -> tokens/s; the programs in turn, --repeat times."""
-        samples = {peer.name: [] for peer in self.peers}
-        for _ in range(self.arguments.repeat):
-            for peer in self.peers:
-                samples[peer.name].append(ask(peer))
-        medians = {name: statistics.median(values) for name, values in samples.items()}
-        ours, theirs = (medians[peer.name] for peer in self.peers)
-        self.rows.append({"shape": shape, "what": what, "tok_s": medians, "ratio": ours / theirs, "samples": samples})
-        print(f"{shape:16} {what:36} bantam {ours:8.1f}  llama.cpp {theirs:8.1f}  ratio {ours / theirs:5.2f}", flush=True)
-        self.write()
+    def in_turn(self, what, peers, ask):
+        """{name: [ask(peer) of every run]}"""
+        answers = {peer.name: [] for peer in peers}
+        for i in range(self.arguments.repeat):
+            for peer in peers:
+                elapsed = time.monotonic() - self.began
+                peer_programs.say(f"[{elapsed:.0f} s] {what}: {peer.name}, run {i + 1} of {self.arguments.repeat}")
+                answers[peer.name].append(ask(peer))
+        return answers
 
-    def shape(self, shape):
-        arguments = self.arguments
-        file = arguments.files / f"{shape}-q4_0.gguf"
-        if not file.exists():
+    def measure(self, part, file, what, unit, ask):
+        self.results.add(part, file.stem, what, unit, self.in_turn(f"{part}, {file.stem}, {what}", self.peers, ask))
+
+    # --- files
+
+    def file(self, shape):
+        folder = self.arguments.files
+        path = folder / ("demo-q8_0.gguf" if shape == "demo" else f"{shape}-q4_0.gguf")
+        if path.exists():
+            return path
+        peer_programs.say(f"making {path.name}")
+        if shape == "demo":
+            make_demo_gguf.write_demo(ROOT / "demo/model", path)
+        else:
             config = json.loads((ROOT / "benchmarks/shapes" / shape / "config.json").read_text())
-            make_random_gguf.write_gguf(config, shape, "q4_0", 1, file)
-        self.file(shape, file)
+            make_random_gguf.write_gguf(config, shape, "q4_0", 1, path)
+        return path
 
-    def file(self, shape, file):
-        arguments = self.arguments
-        for tokens in arguments.prefill:
-            self.measure(shape, f"prefill of {tokens}", lambda peer, n=tokens: peer.prefill(file, n))
-        for sequences in arguments.decode:
-            self.measure(shape, f"decode, {sequences} sequences, {arguments.context} of context",
-                         lambda peer, n=sequences: peer.decode(file, n, arguments.context, arguments.output_len))
+    def check_file(self):
+        path = self.arguments.files / "check-q4_0.gguf"
+        if not path.exists():
+            make_random_gguf.write_gguf(CHECK_SHAPE, "check", "q4_0", 7, path, scale=CHECK_SCALE)
+        return path
 
-    def write(self):
-        machine = {"cpu": figures.cpu_name(), "cpus": os.cpu_count(), "extensions": figures.cpu_extensions(),
-                   "date": time.strftime("%Y-%m-%d"), "threads": self.arguments.threads, "repeat": self.arguments.repeat}
-        results, name = self.arguments.results, self.arguments.name
-        (results / f"{name}.json").write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
-        lines = [f"# Bantam beside llama.cpp: {machine['cpu']}, {machine['cpus']} CPUs", "",
-                 f"{machine['date']}, {', '.join(machine['extensions'])}, {machine['threads']} threads, shapes with random Q4_0 weights, "
-                 f"the same file. Medians of {machine['repeat']} runs in turn, tokens/s.", "",
-                 "| shape | what | Bantam | llama.cpp | ratio |", "|---|---|---:|---:|---:|"]
-        for row in self.rows:
-            ours, theirs = (f"{row['tok_s'][peer.name]:.1f}" for peer in self.peers)
-            lines.append(f"| {row['shape']} | {row['what']} | {ours} | {theirs} | {row['ratio']:.2f} |")
-        (results / f"{name}.md").write_text("\n".join(lines) + "\n")
+    # --- parts
+
+    def part_greedy(self, file):
+        n_ids = min(gguf_header.vocab_size(file), 1000) - 8
+        prompts = [[5 + (37 * i + 101 * k * k) % n_ids for i in range(12)] for k in range(1, CHECK_PROMPTS + 1)]
+        with contextlib.ExitStack() as stack:
+            servers = {peer: stack.enter_context(peer.ready_server(file, 1, CHECK_CONTEXT)) for peer in self.servers}
+            answers = {peer: [peer.greedy(server, prompt, CHECK_TOKENS) for prompt in prompts]
+                       for peer, server in servers.items()}
+        ours = answers.pop(self.servers[0])
+        same = {"bantam": [CHECK_TOKENS * CHECK_PROMPTS]}
+        ties = {}
+        for peer, theirs in answers.items():
+            counts, gaps = zip(*(same_tokens(file, peer.name, a, b) for a, b in zip(ours, theirs)))
+            same[peer.name], ties[peer.name] = [sum(counts)], [gap for gap in gaps if gap is not None]
+        what = f"tokens of {CHECK_PROMPTS} answers, the same up to a tie"
+        self.results.add("greedy", file.stem, what, "tokens", same, ties_nats=ties)
+
+    def part_prefill(self, file):
+        for tokens in self.arguments.prefill:
+            self.measure("prefill", file, f"prefill of {tokens}", "tok/s", lambda peer, n=tokens: peer.prefill(file, n))
+
+    def part_decode(self, file):
+        for context in self.arguments.context:
+            for sequences in self.arguments.decode:
+                self.measure("decode", file, f"decode, {sequences} sequences, {context} of context", "tok/s",
+                             lambda peer, n=sequences, c=context: peer.decode(file, n, c, self.arguments.output_len))
+
+    def load(self, part, file, what, slots, context, warm_up, load, fields):
+        """Loads on all servers in turn. fields: {name: (unit, of the report)}"""
+        vocab = ["--vocab-size", gguf_header.vocab_size(file)]
+        bench = lambda server, *flags: peer_programs.bench_serve(  # noqa: E731
+            self.arguments.bantam, server, self.arguments.limit_s, *vocab, *flags)
+        with contextlib.ExitStack() as stack:
+            servers = {peer: stack.enter_context(peer.ready_server(file, slots, context)) for peer in self.servers}
+            for i, server in enumerate(servers.values()):
+                bench(server, *warm_up, "--seed", 900 + i)
+            seeds = {peer: iter(range(1000, 2000)) for peer in servers}  # other prompts each run, the same for everybody
+            reports = self.in_turn(f"{part}, {file.stem}, {what}", self.servers,
+                                   lambda peer: bench(servers[peer], *load, "--seed", next(seeds[peer])))
+            peaks = {peer.name: [server.peak_rss_mib()] for peer, server in servers.items()}
+        for name, (unit, field) in fields.items():
+            samples = {peer: [report[field] for report in of] for peer, of in reports.items()}
+            self.results.add(part, file.stem, f"{what}: {name}", unit, samples)
+        self.results.add(part, file.stem, f"{what}: peak RSS of the server", "MiB", peaks)
+
+    def part_servers(self, file):
+        n_in, n_out = CLIENT_TOKENS
+        flags = ["--random-input-len", n_in, "--max-concurrency", CLIENTS]
+        self.load("servers", file, f"{CLIENTS} clients, {n_in} in, {n_out} out", CLIENTS, n_in + n_out + 56,
+                  [*flags, "--num-prompts", CLIENTS, "--random-output-len", 4],
+                  [*flags, "--num-prompts", self.arguments.server_prompts, "--random-output-len", n_out],
+                  {"output": ("tok/s", "output_throughput"), "p50 TTFT": ("ms", "p50_ttft_ms"),
+                   "p99 TTFT": ("ms", "p99_ttft_ms"), "p50 end to end": ("ms", "p50_e2el_ms"),
+                   "p99 end to end": ("ms", "p99_e2el_ms")})
+
+    def part_calls(self, file):
+        for clients in self.arguments.clients:
+            flags = ["--dataset-name", "prefix_repetition", "--num-prefixes", 1, "--prefix-len", SHARED, "--prefix-seed", 1,
+                     "--random-input-len", SHARED + NEW, "--random-output-len-min", CALL_TOKENS[0],
+                     "--random-output-len", CALL_TOKENS[1], "--max-concurrency", clients]
+            n = max(self.arguments.calls_min, clients * self.arguments.calls_a_client)
+            what = f"{clients} clients, {SHARED} shared + {NEW} new in, {CALL_TOKENS[0]}-{CALL_TOKENS[1]} out"
+            self.load("calls", file, what, clients, SHARED + NEW + CALL_TOKENS[1] + 32,
+                      [*flags, "--num-prompts", 2 * clients], [*flags, "--num-prompts", n],
+                      {"calls": ("calls/s", "request_throughput"), "p50 end to end": ("ms", "p50_e2el_ms"),
+                       "p99 end to end": ("ms", "p99_e2el_ms"), "p99 TTFT": ("ms", "p99_ttft_ms")})
+
+    def part_start(self, file):
+        peer_programs.read_whole(file)
+        got = self.in_turn(f"start, {file.stem}", self.servers,
+                           lambda peer: peer_programs.start_to_first_token(peer, file, START_CONTEXT))
+        self.results.add("start", file.stem, "start to first token, from the page cache", "ms",
+                         {name: [1e3 * seconds for seconds, _ in runs] for name, runs in got.items()})
+        self.results.add("start", file.stem, f"peak RSS, one sequence of {START_CONTEXT}", "MiB",
+                         {name: [mib for _, mib in runs] for name, runs in got.items()})
+
+
+def same_tokens(file, name, ours, theirs):
+    """(how many tokens are the same before the first that is not, nats between the two there or None)"""
+    ids, text, likely = ours
+    other_ids, other_text, _ = theirs
+    if other_ids is None:  # a server that tells no ids: texts, and no ties
+        if not text.startswith(other_text) and not other_text.startswith(text):
+            raise RuntimeError(f"{file.name}: {name} answers {other_text[:80]!r}, Bantam {text[:80]!r}")
+        return len(ids), None
+    for i, (a, b) in enumerate(zip(ids, other_ids)):
+        if a == b:
+            continue
+        gap = likely[i][a] - likely[i].get(b, -1e9)
+        if gap > TIE_NATS:
+            raise RuntimeError(f"{file.name}: token {i} is {b} for {name} and {a} for Bantam, "
+                               + ("which has not the other among its likeliest" if gap > 1e6 else f"{gap:.2f} nats apart"))
+        return i, gap
+    return min(len(ids), len(other_ids)), None
 
 
 def numbers(text):
     return [int(word) for word in text.split(",") if word]
 
 
-def main():
+def words(text):
+    return [word for word in text.split(",") if word]
+
+
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the result files, such as peers-zen4-2-cores")
+    parser.add_argument("name", help="of the result files, such as zen5-2-cores")
     parser.add_argument("--llama-cpp", type=pathlib.Path, required=True, help="folder of its built programs")
+    parser.add_argument("--ik-llama-cpp", type=pathlib.Path, help="folder of its built programs")
+    parser.add_argument("--openvino", type=pathlib.Path, help="virtual environment with openvino-genai")
     parser.add_argument("--bantam", type=pathlib.Path, default=ROOT / "build/release/bantam")
-    parser.add_argument("--shapes", default="llama-3.2-1b,llama-3.1-8b", help="folders of benchmarks/shapes")
-    parser.add_argument("--gguf", default="", help="more files, in the same tables by their names")
+    parser.add_argument("--parts", type=words, default=list(PARTS))
+    parser.add_argument("--shapes", type=words, default=["llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b"],
+                        help="folders of benchmarks/shapes; demo: the demo model")
+    parser.add_argument("--gguf", type=words, default=[], help="more files, in the same tables by their names")
     parser.add_argument("--files", type=pathlib.Path, default=ROOT / "build/gguf", help="where the GGUF files are, or will be")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--prefill", type=numbers, default=[128, 512])
-    parser.add_argument("--decode", type=numbers, default=[1, 8, 32])
-    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--prefill", type=numbers, default=[128, 512, 2048])
+    parser.add_argument("--decode", type=numbers, default=[1, 4, 8, 16, 32])
+    parser.add_argument("--context", type=numbers, default=[128, 1024])
     parser.add_argument("--output-len", type=int, default=32)
+    parser.add_argument("--clients", type=numbers, default=[1, 8, 32])
+    parser.add_argument("--server-prompts", type=int, default=64, help="requests of a run of the part servers")
+    parser.add_argument("--calls-min", type=int, default=20, help="requests of a run of the part calls, at least")
+    parser.add_argument("--calls-a-client", type=int, default=6, help="and so many a client")
+    parser.add_argument("--limit-s", type=float, default=900, help="of any one program's run or start")
     arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return arguments
+
+
+def open_peers(arguments):
+    threads, limit_s, parts = arguments.threads, arguments.limit_s, arguments.parts
+    peers = [peer_programs.Bantam(arguments.bantam, threads, limit_s),
+             peer_programs.LlamaCpp(arguments.llama_cpp, threads, limit_s, parts=parts)]
+    if arguments.ik_llama_cpp:
+        peers.append(peer_programs.LlamaCpp(arguments.ik_llama_cpp, threads, limit_s, "ik_llama.cpp", parts))
+    if arguments.openvino:
+        peers.append(peer_programs.OpenVino(arguments.openvino, threads, limit_s, arguments.files))
+    return peers
+
+
+def compare(arguments, peers):
+    """The number of parts that failed."""
+    comparison, n_failed = Comparison(arguments, peers), 0
+    files = [comparison.file(shape) for shape in arguments.shapes] + [pathlib.Path(word) for word in arguments.gguf]
+    for part in (part for part in PARTS if part in arguments.parts):
+        for file in ([comparison.check_file()] if part == "greedy" else []) + files:
+            try:
+                getattr(comparison, f"part_{part}")(file)
+            except (OSError, RuntimeError, ValueError, KeyError) as error:
+                peer_programs.say("")
+                print(f"compare_peers: {part}, {file.name}: {error}", file=sys.stderr)
+                if part == "greedy":
+                    return 1
+                n_failed += 1
+    return n_failed
+
+
+def main():
+    arguments = parse_arguments()
+    peers = []
     try:
-        peers = [Bantam(arguments.bantam, arguments.threads), LlamaCpp(arguments.llama_cpp, arguments.threads)]
         arguments.files.mkdir(parents=True, exist_ok=True)
-        comparison = Comparison(arguments, peers)
-        for shape in filter(None, arguments.shapes.split(",")):
-            comparison.shape(shape)
-        for file in map(pathlib.Path, filter(None, arguments.gguf.split(","))):
-            comparison.file(file.stem, file)
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        peers = open_peers(arguments)
+        return 1 if compare(arguments, peers) else 0
     except (OSError, RuntimeError, ValueError) as error:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 1
-    return 0
+    finally:
+        for peer in peers:
+            peer.close()
 
 
 if __name__ == "__main__":

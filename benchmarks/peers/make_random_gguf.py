@@ -115,6 +115,8 @@ def weight_tile(type_name, scale, rng):
     _, _, _, block_bytes = TYPES[type_name]
     step = struct.pack("<e", scale / (4.6 if type_name == "q4_0" else 74))
     codes = rng.randbytes(TILE_BYTES // block_bytes * (block_bytes - 2))
+    if type_name == "q4_0":  # 0 is -8, and nothing is 8: weights with a mean make a model that says one thing
+        codes = codes.translate(bytes((byte & 15 or 8) | (byte >> 4 or 8) << 4 for byte in range(256)))
     return b"".join(step + codes[i : i + block_bytes - 2] for i in range(0, len(codes), block_bytes - 2))
 
 
@@ -127,7 +129,22 @@ def write_repeated(file, tile, offset, n_bytes):
         offset = 0
 
 
-def write_gguf(config, name, type_name, seed, out):
+def write_tensors(entries, tensors, out):
+    """A small model, whole: tensors are (name, shape with the width first, GGML type, bytes)."""
+    infos, blocks, offset = [], [], 0
+    for name, shape, kind, data in tensors:
+        infos.append(packed_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset))
+        blocks.append(data + bytes(-len(data) % ALIGNMENT))
+        offset += len(blocks[-1])
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(entries)) + b"".join(packed_entry(*entry) for entry in entries)
+    head += b"".join(infos)
+    partial = out.with_suffix(".partial")
+    partial.write_bytes(head + bytes(-len(head) % ALIGNMENT) + b"".join(blocks))
+    os.replace(partial, out)
+
+
+def write_gguf(config, name, type_name, seed, out, scale=0.02):
+    """scale: the standard deviation of the weights, about."""
     ggml_type, file_type, block, block_bytes = TYPES[type_name]
     entries = model_entries(config, name, file_type) + tokenizer_entries(config["vocab_size"])
     infos, sizes, offset = [], [], 0
@@ -140,7 +157,7 @@ def write_gguf(config, name, type_name, seed, out):
         infos.append(packed_string(tensor) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset))
         sizes.append((rows, columns, size))
         offset += -(-size // ALIGNMENT) * ALIGNMENT
-    tile = weight_tile(type_name, 0.02, random.Random(seed))
+    tile = weight_tile(type_name, scale, random.Random(seed))
     partial = out.with_suffix(".partial")
     done, terminal = 0, sys.stderr.isatty()
     with open(partial, "wb") as file:

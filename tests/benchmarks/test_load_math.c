@@ -104,7 +104,8 @@ static void random_prompts_share_what_they_should(void **state)
                                           .vocab_size = 1000,
                                           .prefix_len = 24,
                                           .num_prefixes = 2,
-                                          .seed = 11};
+                                          .seed = 11,
+                                          .prefix_seed = 11};
     struct bench_data a, b;
     assert_int_equal(bench_data_random(&options, &a).code, ERR_OK);
     assert_int_equal(bench_data_random(&options, &b).code, ERR_OK);
@@ -116,8 +117,42 @@ static void random_prompts_share_what_they_should(void **state)
     }
     assert_memory_not_equal(a.prompts[0].token_ids, a.prompts[1].token_ids, 24 * sizeof(uint32_t));
     assert_memory_not_equal(a.prompts[0].token_ids + 24, a.prompts[2].token_ids + 24, 16 * sizeof(uint32_t));
+    bench_data_free(&b);
+    options.seed = 12; /* the shared parts stay, the rest is new */
+    assert_int_equal(bench_data_random(&options, &b).code, ERR_OK);
+    assert_memory_equal(a.prompts[3].token_ids, b.prompts[3].token_ids, 24 * sizeof(uint32_t));
+    assert_memory_not_equal(a.prompts[3].token_ids + 24, b.prompts[3].token_ids + 24, 16 * sizeof(uint32_t));
     bench_data_free(&a);
     bench_data_free(&b);
+}
+
+static void lengths_are_drawn_from_a_range(void **state)
+{
+    (void)state;
+    enum { N = 4000, LEAST = 3, MOST = 6 };
+    struct random_data_options options = {.num_prompts = N,
+                                          .input_len = 1,
+                                          .output_len = MOST,
+                                          .output_len_min = LEAST,
+                                          .vocab_size = 10,
+                                          .num_prefixes = 1,
+                                          .seed = 5};
+    struct bench_data data;
+    size_t seen[MOST + 1] = {0};
+    assert_int_equal(bench_data_random(&options, &data).code, ERR_OK);
+    for (size_t i = 0; i < N; i++) {
+        assert_in_range(data.prompts[i].output_len, LEAST, MOST);
+        seen[data.prompts[i].output_len]++;
+    }
+    for (size_t n = LEAST; n <= MOST; n++)
+        assert_in_range(seen[n], N / 4 - 150, N / 4 + 150);
+    bench_data_free(&data);
+    options.output_len_min = 0;
+    options.num_prompts = 10;
+    assert_int_equal(bench_data_random(&options, &data).code, ERR_OK);
+    for (size_t i = 0; i < 10; i++)
+        assert_int_equal(data.prompts[i].output_len, MOST);
+    bench_data_free(&data);
 }
 
 static void write_file(const char *path, const char *text)
@@ -164,6 +199,7 @@ int main(void)
         cmocka_unit_test(arrivals_keep_rate_and_shape),
         cmocka_unit_test(ramps_grow),
         cmocka_unit_test(random_prompts_share_what_they_should),
+        cmocka_unit_test(lengths_are_drawn_from_a_range),
         cmocka_unit_test(files_are_read_and_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

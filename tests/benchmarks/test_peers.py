@@ -15,7 +15,67 @@ BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam"
 CONFIG = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
           "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 # What the programs of llama.cpp print, of a machine that does 50 and 25 tokens/s.
-STUBS = {"llama-bench": 'echo \'[{"avg_ts": 50.0}]\'', "llama-batched-bench": 'echo "a line that is no JSON"; echo \'{"speed_tg": 25.0}\''}
+STUBS = {"llama-bench": 'echo \'[{"avg_ts": 50.0}]\'',
+         "llama-batched-bench": 'echo "a line that is no JSON"; echo \'{"speed_tg": 25.0}\''}
+# And a server of theirs: answers.json says what it answers to which prompt of ids, calls.jsonl keeps what it is asked.
+SERVER = """#!{python}
+import http.server, json, pathlib, sys
+FOLDER = pathlib.Path(sys.argv[0]).parent
+LINES = [{{"choices": [{{"text": "a"}}]}}, {{"choices": [], "usage": {{"prompt_tokens": 9, "completion_tokens": 5}}}}]
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def send(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.send(b"ok")
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open(FOLDER / "calls.jsonl", "a") as file:
+            file.write(json.dumps([self.path, body]) + "\\n")
+        if self.path == "/completion":
+            tokens = json.loads((FOLDER / "answers.json").read_text())[json.dumps(body["prompt"])]
+            self.send(json.dumps({{"content": "", "tokens": tokens}}).encode())
+        elif body.get("stream"):
+            self.send(b"".join(b"data: " + json.dumps(line).encode() + b"\\n\\n" for line in LINES) + b"data: [DONE]\\n\\n")
+        else:
+            self.send(b"{{}}")
+
+http.server.ThreadingHTTPServer.request_queue_size = 64
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def peer(tmp_path):
+    """A folder of programs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    programs = {name: f"#!/bin/sh\n{command}\n" for name, command in STUBS.items()}
+    for name, text in (programs | {"llama-server": SERVER.format(python=sys.executable)}).items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def compare(folder, peer, *arguments):
+    return subprocess.run([sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "stub", "--bantam", BANTAM,
+                           "--llama-cpp", peer, "--files", folder, "--results", folder, "--threads", "2", "--repeat", "2",
+                           "--limit-s", "100", *arguments],
+                          capture_output=True, text=True, timeout=300, check=False)
+
+
+def figures(folder):
+    return {(row["file"], row["what"]): row for row in json.loads((folder / "stub-peers.json").read_text())["figures"]}
 
 
 def random_gguf(folder, kind):
@@ -23,7 +83,8 @@ def random_gguf(folder, kind):
     shape.mkdir()
     (shape / "config.json").write_text(json.dumps(CONFIG))
     out = folder / f"tiny-{kind}.gguf"
-    subprocess.run([sys.executable, ROOT / "benchmarks/peers/make_random_gguf.py", shape, out, "--type", kind], check=True, timeout=120)
+    command = [sys.executable, ROOT / "benchmarks/peers/make_random_gguf.py", shape, out, "--type", kind]
+    subprocess.run(command, check=True, timeout=120)
     return out
 
 
@@ -34,24 +95,114 @@ def test_random_files_load_and_answer(tmp_path, kind):
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-def test_comparison_with_a_peer_that_says_the_same_each_time(tmp_path):
+def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
-    for name, command in STUBS.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
-        (tmp_path / name).chmod(0o755)
-    compare = [sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "peers", "--bantam", BANTAM, "--shapes", "tiny",
-               "--files", tmp_path, "--results", tmp_path, "--threads", "2", "--repeat", "2", "--prefill", "16", "--decode", "2",
-               "--context", "8", "--output-len", "200", "--llama-cpp"]
-    subprocess.run([*compare, tmp_path], check=True, timeout=120)
-    prefill, decode = json.loads((tmp_path / "peers.json").read_text())["figures"]
-    assert (prefill["what"], prefill["tok_s"]["llama.cpp"]) == ("prefill of 16", 50.0)
-    assert (decode["what"], decode["tok_s"]["llama.cpp"]) == ("decode, 2 sequences, 8 of context", 25.0)
-    for row in (prefill, decode):
-        assert [len(values) for values in row["samples"].values()] == [2, 2]
-        assert row["ratio"] == row["tok_s"]["bantam"] / row["tok_s"]["llama.cpp"] > 0
-    assert "| tiny | prefill of 16 |" in (tmp_path / "peers.md").read_text()
-    refused = subprocess.run([*compare, tmp_path / "tiny"], capture_output=True, text=True, timeout=120, check=False)
+    venv = tmp_path / "venv/bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo "{}"\n'
+                                 'while read line; do echo \'{"prefill_tok_s": 10, "decode_tok_s": 5}\'; done\n')
+    (venv / "python").chmod(0o755)
+    flags = ["--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2", "--context", "8",
+             "--output-len", "200", "--ik-llama-cpp", peer, "--openvino", venv.parent]
+    done = compare(tmp_path, peer, *flags)
+    assert done.returncode == 0, done.stderr
+    got = figures(tmp_path)
+    assert list(got) == [("tiny-q4_0", "prefill of 16"), ("tiny-q4_0", "decode, 2 sequences, 8 of context")]
+    for row, theirs, vino in zip(got.values(), (50.0, 25.0), (10, 5)):
+        others = {"llama.cpp": theirs, "ik_llama.cpp": theirs, "openvino genai": vino}
+        assert row["medians"] == others | {"bantam": row["medians"]["bantam"]} and row["unit"] == "tok/s"
+        assert [len(values) for values in row["samples"].values()] == [2] * 4
+        assert row["ratios"] == {name: row["medians"]["bantam"] / value for name, value in others.items()}
+        assert row["load_average"] >= 0 and "commit" in row
+    assert "openvino_worker.py" in done.stderr and f"{tmp_path}/tiny-q4_0-openvino 2" in done.stderr
+    assert "| tiny-q4_0 | prefill of 16 | tok/s |" in (tmp_path / "stub-peers.md").read_text()
+    # Another run replaces what it measures, and no more.
+    assert compare(tmp_path, peer, *flags[:6], "--prefill", "16,17", "--parts", "prefill").returncode == 0
+    again = figures(tmp_path)
+    assert list(again)[0] == ("tiny-q4_0", "decode, 2 sequences, 8 of context") and len(again) == 3
+    assert "openvino genai" not in again["tiny-q4_0", "prefill of 16"]["medians"]
+    (peer / "llama-bench").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    failed = compare(tmp_path, peer, *flags[:-4])
+    assert failed.returncode == 1 and "ended with 3: broken" in failed.stderr and len(figures(tmp_path)) == 3
+    (peer / "llama-bench").unlink()
+    refused = compare(tmp_path, peer, *flags[:-4])
     assert refused.returncode == 1 and "llama-bench is no program that runs" in refused.stderr
+    assert compare(tmp_path, peer, "--parts", "prefil").returncode == 2
+
+
+def greedy_answers(tmp_path, file):
+    """Bantam's own, as the script asks for them: {prompt: ids}"""
+    sys.path.insert(0, str(ROOT / "benchmarks/peers"))
+    import peer_programs
+    asked = [json.loads(line) for line in (tmp_path / "bin/calls.jsonl").read_text().splitlines()]
+    bantam = peer_programs.Bantam(BANTAM, 2, 120)
+    with bantam.ready_server(file, 1, 256) as server:
+        return {json.dumps(body["prompt"]): bantam.greedy(server, body["prompt"], body["n_predict"]) for _, body in asked}
+
+
+def test_greedy_part_finds_what_differs(tmp_path, peer):
+    flags = ["--parts", "greedy", "--shapes", ""]
+    assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now what it is asked is known
+    (peer / "answers.json").write_text(json.dumps(dict.fromkeys(map(str, range(9)), [])))
+    file = tmp_path / "check-q4_0.gguf"
+    prompts = [[5 + (37 * i + 101 * k * k) % 992 for i in range(12)] for k in range(1, 5)]
+    asked = [json.dumps(["", {"prompt": prompt, "n_predict": 24}]) for prompt in prompts]
+    (peer / "calls.jsonl").write_text("\n".join(asked))
+    answers = greedy_answers(tmp_path, file)
+
+    def tell(change=None):
+        told = {prompt: list(ids) for prompt, (ids, _, _) in answers.items()}
+        if change:
+            told[json.dumps(prompts[2])][change[0]] = change[1]
+        (peer / "answers.json").write_text(json.dumps(told))
+        return compare(tmp_path, peer, *flags)
+
+    assert tell().returncode == 0
+    assert figures(tmp_path)["check-q4_0", "tokens of 4 answers, the same up to a tie"]["medians"]["llama.cpp"] == 96
+    ids, _, likely = answers[json.dumps(prompts[2])]
+    assert len(set(ids)) > 4  # a model that says more than one thing
+    unlikely = next(i for i in range(2048) if i not in likely[7])
+    wrong = tell((7, unlikely))
+    assert wrong.returncode == 1 and f"token 7 is {unlikely} for llama.cpp and {ids[7]} for Bantam" in wrong.stderr
+    gaps = {(i, other): place[ids[i]] - value
+            for i, place in enumerate(likely) for other, value in place.items() if other != ids[i]}
+    far, far_gap = max(gaps.items(), key=lambda item: item[1])
+    assert far_gap > 0.25 and f"{far_gap:.2f} nats apart" in tell(far).stderr
+
+
+def test_served_parts(tmp_path, peer):
+    random_gguf(tmp_path, "q8_0")
+    file = tmp_path / "tiny-q8_0.gguf"
+    done = compare(tmp_path, peer, "--parts", "servers,calls,start", "--shapes", "", "--gguf", str(file), "--clients", "1,3",
+                   "--server-prompts", "17", "--calls-min", "4", "--calls-a-client", "2")
+    assert done.returncode == 0, done.stderr
+    got = figures(tmp_path)
+    what = {what for _, what in got}
+    assert {"16 clients, 200 in, 64 out: output", "16 clients, 200 in, 64 out: p99 TTFT",
+            "16 clients, 200 in, 64 out: peak RSS of the server", "1 clients, 400 shared + 60 new in, 1-20 out: calls",
+            "3 clients, 400 shared + 60 new in, 1-20 out: p99 end to end",
+            "start to first token, from the page cache", "peak RSS, one sequence of 512"} <= what
+    for row in got.values():
+        ours, theirs = row["medians"]["bantam"], row["medians"]["llama.cpp"]
+        assert ours > 0 and theirs > 0
+        assert row["ratios"]["llama.cpp"] == (theirs / ours if row["unit"] == "ms" else ours / theirs)
+    calls = [json.loads(line) for line in (peer / "calls.jsonl").read_text().splitlines()]
+    streams = [body for path, body in calls if body.get("stream")]
+    short = [body for body in streams if len(body["prompt"]) == 460]
+    # Two runs of 17 after 16 to warm up; two of 4 after 2, and of 6 after 6, which begin with the same ones.
+    assert len(streams) - len(short) == 2 * 17 + 16 and len(short) == 2 * 4 + 2 + 2 * 6 + 6
+    assert len({tuple(body["prompt"][:400]) for body in short}) == 1 and len({tuple(body["prompt"]) for body in short}) == 18
+    assert all(1 <= body["max_tokens"] <= 20 for body in short) and len({body["max_tokens"] for body in short}) > 3
+    assert sum(path == "/v1/completions" and not body.get("stream") for path, body in calls) == 2  # starts
+
+
+def test_the_demo_model_as_gguf_says_the_same(tmp_path):
+    out = tmp_path / "demo.gguf"
+    subprocess.run([sys.executable, ROOT / "benchmarks/peers/make_demo_gguf.py", out], check=True, timeout=300)
+    flags = ["--prompt", "The train to", "--max-tokens", "12", "--temperature", "0"]
+    answers = [subprocess.run([BANTAM, "run", model, *flags], capture_output=True, text=True, timeout=120, check=True).stdout
+               for model in (out, ROOT / "demo/model")]
+    assert answers[0] == answers[1] and answers[0].strip()
 
 
 def test_cpu_time_runs_both_programs(tmp_path):
@@ -60,7 +211,8 @@ def test_cpu_time_runs_both_programs(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\necho $0 \"$@\" >> {tmp_path}/calls\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run([sys.executable, ROOT / "benchmarks/peers/cpu_time.py", file, "--llama-cpp", tmp_path, "--bantam", BANTAM, "--prefill", "16",
-                           "--decode", "2", "--context", "8", "--repeat", "1"], capture_output=True, text=True, timeout=120, check=True)
+                           "--decode", "2", "--context", "8", "--repeat", "1"],
+                          capture_output=True, text=True, timeout=120, check=True)
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["prefill of 16", "decode, 2 sequences"]
     calls = (tmp_path / "calls").read_text().splitlines()
     assert ["-r 4" in call for call in calls[:2]] == [True, False] and all("llama-batched-bench" in call for call in calls[2:])

@@ -1,0 +1,260 @@
+"""The programs that are compared: how each computes a prompt, a batch, and serves. Standard library only.
+
+Of other programs there is nothing here but how they are called: they are built, or installed, by whoever compares."""
+
+import http.client
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+POLL_S = 0.002
+START_PROMPT_TOKENS = 8
+
+
+def run(command, limit_s, env=None):
+    try:
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=limit_s,
+                              env=env)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{' '.join(map(str, command))} took more than {limit_s:g} s") from error
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_healthy(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+class Server:
+    """A process that answers on a port; stopped at the end of a with block."""
+
+    def __init__(self, name, command, port, env=None):
+        self.name, self.port, self.url = name, port, f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        env=env)
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def wait_until_ready(self, limit_s, ask=None):
+        deadline = time.monotonic() + limit_s
+        while not (ask() if ask else is_healthy(self.port)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"{self.name} did not start: {' '.join(map(str, self.process.args))}")
+            time.sleep(POLL_S)
+
+    def ask(self, path, body, limit_s):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limit_s)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"{self.name} answered {answer.status}: {text[:300]!r}")
+        return json.loads(text)
+
+    def peak_rss_mib(self):
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M).group(1)) / 1024
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Program:
+    serves = True
+
+    def __init__(self, threads, limit_s):
+        self.threads, self.limit_s, self.env = str(threads), limit_s, None
+
+    def serve(self, file, slots, context):
+        """A server for `slots` requests at once of `context` tokens each, not yet ready."""
+        port = free_port()
+        return Server(self.name, self.server_command(file, slots, context, port), port, self.env)
+
+    def ready_server(self, file, slots, context):
+        server = self.serve(file, slots, context)
+        server.wait_until_ready(self.limit_s)
+        return server
+
+    def close(self):
+        pass
+
+
+class Bantam(Program):
+    name = "bantam"
+
+    def __init__(self, program, threads, limit_s):
+        super().__init__(threads, limit_s)
+        self.program = program
+
+    def throughput(self, file, input_len, output_len, prompts):
+        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads,
+                               "--input-len", input_len, "--output-len", output_len, "--num-prompts", prompts,
+                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"], self.limit_s))
+
+    def prefill(self, file, tokens):
+        return self.throughput(file, tokens, 1, 1)["prefill_tok_s"]
+
+    def decode(self, file, sequences, context, output_len):
+        # The first token comes with the prefill.
+        return self.throughput(file, context, output_len + 1, sequences)["decode_tok_s"]
+
+    def server_command(self, file, slots, context, port):
+        return [self.program, "serve", file, "--threads", self.threads, "--max-num-seqs", slots, "--max-model-len", context,
+                "--http-port", port, "--port", "0", "--no-metrics"]
+
+    def greedy(self, server, prompt, n):
+        """(ids, text, at each place {id: log-probability} of the most likely)"""
+        choice = server.ask("/v1/completions", {
+            "prompt": prompt, "max_tokens": n, "temperature": 0, "ignore_eos": True, "logprobs": 5, "return_token_ids": True,
+            "return_tokens_as_token_ids": True}, self.limit_s)["choices"][0]
+        likely = [{int(word.split(":")[1]): value for word, value in place.items()}
+                  for place in choice["logprobs"]["top_logprobs"]]
+        return choice["token_ids"], choice["text"], likely
+
+
+class LlamaCpp(Program):
+    name = "llama.cpp"
+
+    def __init__(self, folder, threads, limit_s, name="llama.cpp", parts=("prefill", "decode")):
+        super().__init__(threads, limit_s)
+        self.name = name
+        self.bench, self.batched, self.server = (folder / f"llama-{word}" for word in ("bench", "batched-bench", "server"))
+        self.env = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join([str(folder), os.environ.get("LD_LIBRARY_PATH", "")])}
+        wanted = {self.bench} if "prefill" in parts else set()
+        wanted |= {self.batched} if "decode" in parts else set()
+        wanted |= {self.server} if set(parts) - {"prefill", "decode"} else set()
+        for program in sorted(wanted):
+            if not os.access(program, os.X_OK):
+                raise RuntimeError(f"{program} is no program that runs: {name}'s folder is the one of built programs")
+
+    def prefill(self, file, tokens):
+        rows = json.loads(run([self.bench, "-m", file, "-t", self.threads, "-p", tokens, "-n", "0", "-r", "1", "-o", "json"],
+                              self.limit_s, self.env))
+        return rows[0]["avg_ts"]
+
+    def decode(self, file, sequences, context, output_len):
+        out = run([self.batched, "-m", file, "-t", self.threads, "-c", sequences * (context + output_len), "-npp", context,
+                   "-ntg", output_len, "-npl", sequences, "--output-format", "jsonl"], self.limit_s, self.env)
+        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        return rows[-1]["speed_tg"]
+
+    def server_command(self, file, slots, context, port):
+        # Its prompt cache is on by default: slots keep their last prompt.
+        return [self.server, "-m", file, "-t", self.threads, "-np", slots, "-c", slots * context, "--cont-batching",
+                "--port", port, "--log-disable"]
+
+    def greedy(self, server, prompt, n):
+        answer = server.ask("/completion", {"prompt": prompt, "n_predict": n, "temperature": 0, "top_k": 1, "ignore_eos": True,
+                                            "repeat_penalty": 1, "return_tokens": True, "cache_prompt": False}, self.limit_s)
+        return answer.get("tokens") or None, answer["content"], None
+
+
+class OpenVino(Program):
+    """OpenVINO GenAI's continuous batching in a process of its own, which keeps a model between figures."""
+
+    name = "openvino genai"
+    serves = False
+
+    def __init__(self, venv, threads, limit_s, models):
+        super().__init__(threads, limit_s)
+        self.python, self.models = venv / "bin/python", models
+        self.worker, self.worker_file = None, None
+        if not os.access(self.python, os.X_OK):
+            raise RuntimeError(f"{self.python} is no program that runs: "
+                               "--openvino is a virtual environment with openvino-genai")
+
+    def ask(self, file, **question):
+        if self.worker_file != file:
+            self.close()
+            command = [self.python, HERE / "openvino_worker.py", file, self.models / f"{file.stem}-openvino", self.threads]
+            self.worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self.worker_file = file
+            self.answer(file)
+        self.worker.stdin.write(json.dumps(question) + "\n")
+        self.worker.stdin.flush()
+        return self.answer(file)
+
+    def answer(self, file):
+        for line in self.worker.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"{self.name} ended with {self.worker.wait()} on {file}")
+
+    def prefill(self, file, tokens):
+        return self.ask(file, sequences=1, context=tokens, output_len=1)["prefill_tok_s"]
+
+    def decode(self, file, sequences, context, output_len):
+        return self.ask(file, sequences=sequences, context=context, output_len=output_len + 1)["decode_tok_s"]
+
+    def close(self):
+        if self.worker:
+            self.worker.stdin.close()
+            self.worker.wait()
+        self.worker = self.worker_file = None
+
+
+def bench_serve(program, server, limit_s, *arguments):
+    """One load of `bantam bench serve` over HTTP, whoever serves."""
+    command = [program, "bench", "serve", "--openai-url", server.url, "--ignore-eos", "--json", *arguments]
+    report = json.loads(run(command, limit_s))
+    if report["failed"]:
+        raise RuntimeError(f"{server.name}: {report['failed']} requests failed")
+    return report
+
+
+def start_to_first_token(peer, file, context):
+    """Seconds from the start of the process to its first answer of one token, and its peak of resident memory."""
+    began = time.perf_counter()
+    with peer.serve(file, 1, context) as server:
+        server.wait_until_ready(peer.limit_s)
+        prompt = list(range(1, START_PROMPT_TOKENS + 1))
+        server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0}, peer.limit_s)
+        return time.perf_counter() - began, server.peak_rss_mib()
+
+
+def read_whole(path):
+    """Into the page cache."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
+def say(text):
+    """Progress: one line on a terminal that is written over, a line each otherwise; an empty one clears it."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
