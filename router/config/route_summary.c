@@ -104,7 +104,9 @@ static bool describe_books(const struct route_config *config, struct buffer *out
            buffer_append_format(out, "log       %s%s\n", config->log.path ? config->log.path : "off",
                                 config->log.path && config->log.content ? ", with content" : "") &&
            buffer_append_format(out, "gate      %s\n",
-                                config->gate.is_set ? ROLLOUT_STAGE_NAMES[config->gate.stage] : "none");
+                                !config->gate.is_set      ? "off: the policy is followed untested"
+                                : config->gate.is_default ? "observe: the configuration has none"
+                                                          : ROLLOUT_STAGE_NAMES[config->gate.stage]);
 }
 
 bool route_config_describe(const struct route_config *config, struct buffer *out)

@@ -16,6 +16,11 @@ enum {
     SCORE_UNITS = 1000000 /* of a whole score: sums of integers do not drift */
 };
 
+#define NO_GATE                                                                                              \
+    "the configuration has no gate; `bantam eval --artefact FILE` writes what one asks for, and `gate: "     \
+    "off` "                                                                                                  \
+    "follows the policy without"
+
 const char *const ROLLOUT_STAGE_NAMES[5] = {"observe", "shadow", "canary", "promoted", NULL};
 
 struct rollout {
@@ -39,10 +44,20 @@ err_t rollout_options_read(const struct yaml_value *value, struct rollout_option
 {
     static const char *const KEYS[] = {"stage",  "artefact",     "share",       "baseline", "margin",
                                        "window", "shadow_share", "false_cheap", NULL};
-    *out = (struct rollout_options){
-        .share = 0.1, .shadow_share = 0.02, .margin = 0.03, .false_cheap = 0.05, .window = 200};
-    if (!yaml_is_there(value))
+    const char *text;
+    *out = (struct rollout_options){.is_set = true,
+                                    .is_default = !yaml_is_there(value),
+                                    .share = 0.1,
+                                    .shadow_share = 0.02,
+                                    .margin = 0.03,
+                                    .false_cheap = 0.05,
+                                    .window = 200};
+    if (out->is_default)
         return err_ok();
+    if (yaml_text(value, &text).code == ERR_OK) {
+        out->is_set = false;
+        return strcmp(text, "off") == 0 ? err_ok() : yaml_wrong(value, "it must be off, or have a stage");
+    }
     TRY(yaml_map(value, KEYS));
     int stage = ROLLOUT_OBSERVE;
     int64_t window = out->window;
@@ -64,7 +79,6 @@ err_t rollout_options_read(const struct yaml_value *value, struct rollout_option
     TRY(yaml_integer(&at, ROLLOUT_WINDOW_MIN, ROLLOUT_WINDOW_MAX, &window));
     out->stage = (enum rollout_stage)stage;
     out->window = (uint32_t)window;
-    out->is_set = true;
     return err_ok();
 }
 
@@ -127,6 +141,10 @@ err_t rollout_open(const struct rollout_options *options, const char *policy_id,
     rollout->allowed = options->is_set ? options->stage : ROLLOUT_PROMOTED;
     memcpy(rollout->policy_id, policy_id, strlen(policy_id) + 1);
     (void)pthread_mutex_init(&rollout->lock, NULL);
+    if (!options->is_set)
+        log_warn("gate", "policy %s is followed untested: gate: off", policy_id);
+    if (options->is_set && options->is_default)
+        log_warn("gate", "policy %s only observes: " NO_GATE, policy_id);
     if (options->is_set && options->stage != ROLLOUT_OBSERVE) {
         load_artefact(rollout, options->artefact);
         check_artefact(rollout, local_fingerprint);
@@ -264,7 +282,9 @@ void rollout_why(struct rollout *rollout, struct buffer *out)
     const struct rollout_options *options = &rollout->options;
     const char *stage = ROLLOUT_STAGE_NAMES[rollout_stage_now(rollout)];
     if (!options->is_set)
-        (void)buffer_append_text(out, "promoted: there is no gate");
+        (void)buffer_append_text(out, "promoted: gate: off, so that nobody has tested it");
+    else if (options->is_default)
+        (void)buffer_append_text(out, "observe: " NO_GATE);
     else if (rollout->why_not[0])
         (void)buffer_append_format(out, "observe: %s", rollout->why_not);
     else if (options->stage == ROLLOUT_OBSERVE)

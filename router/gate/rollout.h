@@ -15,7 +15,8 @@
  * right
  *
  * What is written here are the defaults, but for the stage (observe), the artefact (none) and the baseline
- * (the last tier).
+ * (the last tier). A configuration without `gate` has these defaults, so that nobody's untested policy is
+ * followed by oversight; `gate: off` follows it, and is logged.
  *
  * Scores: the mean of the last `window` must reach 1 - margin. As soon as it cannot, whatever the rest of a
  * window brings, the stage goes back by one and a new window begins. It comes forward again, never beyond the
@@ -36,20 +37,21 @@ extern const char *const ROLLOUT_STAGE_NAMES[5]; /* NULL at the end */
 enum { ROLLOUT_WINDOW_MAX = 100000, ROLLOUT_WINDOW_MIN = 10, ROLLOUT_FALLS_MAX = 3 };
 
 struct rollout_options {
-    bool is_set; /* there is a gate: else every policy is followed */
+    bool is_set;     /* false: `gate: off`, and every policy is followed */
+    bool is_default; /* the file says nothing of a gate */
     enum rollout_stage stage;
     const char *artefact, *baseline; /* NULL = not told; the file's */
     double share, shadow_share, margin, false_cheap;
     uint32_t window;
 };
-/* value: of the key `gate`; not there = no gate. INVALID_ARGUMENT names line and field. */
+/* value: of the key `gate`; not there = observe. INVALID_ARGUMENT names line and field. */
 err_t rollout_options_read(const struct yaml_value *value, struct rollout_options *out) ERR_MUST_CHECK;
 
 struct rollout;
 
 /* policy_id, local_fingerprint: of what runs, which the artefact must be of; fingerprint "" = not known yet.
  * An artefact that is missing, does not pass or is of something else makes the stage OBSERVE, and rollout_why
- * says so. Without a gate the stage is PROMOTED and nothing is shadowed. Nothing of options is kept. */
+ * says so. With `gate: off` the stage is PROMOTED and nothing is shadowed. Nothing of options is kept. */
 err_t rollout_open(const struct rollout_options *options, const char *policy_id,
                    const char *local_fingerprint, struct rollout **out) ERR_MUST_CHECK;
 void rollout_close(struct rollout *rollout); /* NULL is fine */

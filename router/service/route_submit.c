@@ -138,8 +138,8 @@ static void follow_rollout(struct stream *stream)
     struct rollout *rollout = snapshot_rollout(stream->snapshot);
     const struct policy_decision *decision = &stream->question.decision;
     size_t baseline = stream->snapshot->baseline;
-    if (!snapshot_config(stream->snapshot)->gate.is_set || decision->local_only ||
-        stream->question.hints.route != WISH_AUTO)
+    if (!snapshot_config(stream->snapshot)->gate.is_set || stream->snapshot->n_tiers == 1 ||
+        decision->local_only || stream->question.hints.route != WISH_AUTO)
         return;
     tell_engine(stream->snapshot, rollout);
     struct buffer text = {.limit_bytes = 64 << 20};

@@ -182,7 +182,7 @@ def route_config(engines: list[str], providers: dict[str, str], **more: Any) -> 
         tiers.append({"name": "frontier", "models": [f"{name}/large" for name in providers]})
     return {"local": [{"name": "demo", "targets": engines}],
             "providers": [{"name": name, "kind": "openai", "url": url, "models": models} for name, url in providers.items()],
-            "tiers": tiers, **more}
+            "tiers": tiers, "gate": "off", **more}
 
 
 class Router(Server):

@@ -206,6 +206,21 @@ def test_a_stream_comes_piece_by_piece(router, provider):
     assert usage.completion_tokens == 7 and usage.bantam["provider"] == "mock"
 
 
+def test_without_a_gate_it_only_observes(start_router, demo, provider):
+    provider.forget()
+    config = route_config([demo.target], {"mock": provider.url})
+    followed = start_router(config)
+    followed.wait_log("is followed untested: gate: off")
+    del config["gate"]
+    router = start_router(config)
+    router.wait_log("only observes: the configuration has no gate")
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        told = [routed.chat.completions.create(model="", messages=MESSAGES, max_tokens=4, extra_body=body).usage.bantam
+                for body in ({}, {"bantam": {"privacy": "local_only"}}, {"bantam": {"route": "local"}})]
+    assert [(one["provider"], one["reason"]) for one in told] == [("mock", "baseline"), ("local", "privacy"), ("local", "wish")]
+
+
 WHO = {"provider": "x-bantam-provider", "model": "x-bantam-answered-by", "reason": "x-bantam-reason", "cache": "x-bantam-cache",
        "fingerprint": "x-bantam-fingerprint", "cost_usd": "x-bantam-cost-usd", "attempts": "x-bantam-attempts"}
 AT_THE_END = {"mock": {"fingerprint", "cost_usd"}, "local": {"cost_usd"}}  # what a stream's first token may be too early for

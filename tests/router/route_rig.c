@@ -24,7 +24,8 @@ static const char CONFIG[] =
     "tiers:\n"
     "  - {name: small, models: [local/demo]}\n"
     "  - {name: frontier, models: [p/big]}\n"
-    "%s\n";
+    "%s\n"
+    "%s";
 
 static char *no_environment(const char *name)
 {
@@ -36,7 +37,8 @@ struct route_config *rig_config(const struct route_rig *rig, const char *more)
 {
     struct buffer text = {.limit_bytes = 1 << 16};
     struct route_config *config = NULL;
-    assert_true(buffer_append_format(&text, CONFIG, rig->server ? script_server_port(rig->server) : 1, more));
+    assert_true(buffer_append_format(&text, CONFIG, rig->server ? script_server_port(rig->server) : 1, more,
+                                     strstr(more, "gate:") ? "" : "gate: off\n"));
     err_t e = route_config_parse("test.yaml", text.data, text.size, no_environment, &config);
     if (e.code != ERR_OK)
         fail_msg("%s", e.message);

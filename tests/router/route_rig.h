@@ -21,7 +21,8 @@ struct route_rig {
     struct service *service;
 };
 
-/* Tiers small (local/demo) and frontier (p/big at 1 $ and 10 $ a million tokens); more: further YAML. */
+/* Tiers small (local/demo) and frontier (p/big at 1 $ and 10 $ a million tokens); more: further YAML; without
+ * a gate in it the policy is followed. */
 struct route_rig *rig_open(const struct script_step *const *scripts, size_t n_scripts, const char *more,
                            bool is_offline);
 /* The same configuration with other keys, parsed. */

@@ -82,7 +82,10 @@ static void options_are_read(void **state)
     (void)state;
     struct rollout_options options;
     assert_int_equal(read_options("other: 1\n", &options).code, ERR_OK);
-    assert_false(options.is_set);
+    assert_true(options.is_set && options.is_default && options.stage == ROLLOUT_OBSERVE);
+    assert_int_equal(read_options("gate: off\n", &options).code, ERR_OK);
+    assert_false(options.is_set || options.is_default);
+    assert_int_equal(read_options("gate: on\n", &options).code, ERR_INVALID_ARGUMENT);
     assert_int_equal(read_options("gate: {stage: canary, artefact: eval.json}\n", &options).code, ERR_OK);
     assert_true(options.is_set && options.stage == ROLLOUT_CANARY && options.artefact != NULL);
     assert_true(options.share == 0.1 && options.shadow_share == 0.02 && options.margin == 0.03 &&
@@ -162,7 +165,7 @@ static void other_artefacts_only_observe(void **state)
     rollout_close(rollout);
 }
 
-static void without_a_gate_all_follow(void **state)
+static void with_the_gate_off_all_follow(void **state)
 {
     (void)state;
     struct rollout_options none = {0};
@@ -173,7 +176,7 @@ static void without_a_gate_all_follow(void **state)
     for (int i = 0; i < 1000; i++)
         rollout_score(rollout, 0);
     assert_int_equal(rollout_stage_now(rollout), ROLLOUT_PROMOTED);
-    assert_why(rollout, "no gate");
+    assert_why(rollout, "gate: off");
     rollout_close(rollout);
 }
 
@@ -296,7 +299,7 @@ int main(void)
         cmocka_unit_test(options_are_refused),
         cmocka_unit_test(passing_artefact_lets_it),
         cmocka_unit_test(other_artefacts_only_observe),
-        cmocka_unit_test(without_a_gate_all_follow),
+        cmocka_unit_test(with_the_gate_off_all_follow),
         cmocka_unit_test(choices_keep_their_shares),
         cmocka_unit_test(low_scores_take_it_back),
         cmocka_unit_test(good_scores_bring_it_forward),

@@ -129,7 +129,8 @@ static void what_is_not_there_has_defaults(void **state)
     assert_null(config->classifier.model);
     assert_null(route_config_budget(config, "a"));
     assert_null(config->log.path);
-    assert_false(config->cascade.is_set || config->hedge.is_set || config->gate.is_set);
+    assert_false(config->cascade.is_set || config->hedge.is_set);
+    assert_true(config->gate.is_set && config->gate.is_default); /* nobody has tested it */
     assert_int_equal(config->retries.max, 3);
     assert_int_equal(config->retries.backoff_ms, 100);
     route_config_free(config);

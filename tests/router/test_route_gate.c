@@ -51,8 +51,27 @@ static void an_artefact_opens_it(void **state)
     rig_close(rig);
 }
 
+/* Whoever forgets the gate has not opened it. */
+static void without_a_gate_it_only_observes(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK "gate: {stage: observe}\n", false);
+    fake_fleet_script("small one");
+    assert_int_equal(route_service_reload(rig->router, rig_config(rig, QUICK "# gate: nothing\n")).code,
+                     ERR_OK);
+    assert_answered(rig, "p", "baseline");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.privacy = "local_only"});
+    assert_string_equal(answer.provider, "local");
+    rig_forget(&answer);
+    assert_int_equal(route_service_reload(rig->router, rig_config(rig, QUICK "gate: off\n")).code, ERR_OK);
+    assert_answered(rig, "local", "default");
+    rig_close(rig);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(an_artefact_opens_it)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_artefact_opens_it),
+                                       cmocka_unit_test(without_a_gate_it_only_observes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

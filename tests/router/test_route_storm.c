@@ -41,6 +41,7 @@ static const char CONFIG[] =
     "  labels: [{text: easy, difficulty: 0.1}, {text: hard, difficulty: 0.9}]\n  timeout: 5ms\n"
     "overflow: {ttft_over: 100ms, to: middle}\n"
     "retries: {max: %d, backoff: 1ms}\n"
+    "gate: off\n"
     "ledger: {path: %s}\n"
     "budgets: [{tenant: poor, per_day: 0.3}]\n"
     "cache: {kind: memory, max_bytes: 1000000, ttl: 1h, draws_too: yes}\n"
