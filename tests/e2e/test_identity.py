@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -17,7 +19,7 @@ import pytest
 import bantam
 from balancing_tools import wait_until
 from certificates import Authority
-from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, Server
+from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, Server
 
 CODE = grpc.StatusCode
 LOCAL = ("grpc.use_local_subchannel_pool", 1)
@@ -508,6 +510,34 @@ def test_a_start_opens_the_documented_ports_alone(dummy):
     assert {table for table, _, _ in found} <= {"tcp", "tcp6"}
     assert {address for _, address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}
     assert {port for _, _, port in found} == expected
+
+
+# Brings the loopback interface of a new network up, then becomes another program.
+ALONE = """import fcntl, os, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))  # SIOCSIFFLAGS: IFF_UP, IFF_RUNNING
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+CAN_UNSHARE = subprocess.run(["unshare", "-rn", "true"], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_UNSHARE, reason="no network namespaces here")
+def test_a_default_start_opens_the_documented_ports(tmp_path, dummy_model):
+    """Without any flag that names a port, in a network of its own, where they are free: what docs/security.md says."""
+    ready = tmp_path / "port"
+    process = subprocess.Popen(["unshare", "-rn", sys.executable, "-c", ALONE, str(BIN), "serve", str(dummy_model), *DUMMY_FLAGS,
+                                "--threads", "1", "--port-file", str(ready)], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: ready.exists() or process.poll() is not None)
+        assert process.poll() is None
+        found = listening_ports(process.pid)
+    finally:
+        process.terminate()
+        assert process.wait(CALL_LIMIT_S) == 0
+    text = (ROOT / "docs/security.md").read_text()
+    (documented,) = re.findall(r"opens three TCP ports on 127\.0\.0\.1: (\d+) for gRPC, (\d+) for HTTP .*? and (\d+) for", text, re.S)
+    assert sorted(port for _, _, port in found) == sorted(map(int, documented)) == [8000, 8002, 50051]
+    assert {address for _, address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_key_commands():
