@@ -71,14 +71,17 @@ struct hedge_config {
 };
 
 /* classifier: {model: local/demo, prompt: "...", labels: [{text: easy, difficulty: 0.1, intent: chat}],
- * timeout: 300ms} */
+ * timeout: 300ms}   # model: openai/NAME asks a provider; labels may then have a token_id: 1234 there */
 struct classifier_label {
     const char *text, *intent; /* intent: NULL = it says nothing of it */
     double difficulty;         /* negative = it says nothing of it */
+    int64_t token_id;          /* of the provider's vocabulary; -1 = not told. All labels have one, or none */
 };
 struct classifier_config {
-    const char *model; /* NULL = there is no classifier */
-    size_t local;      /* that model's index among the local ones */
+    const char *model;               /* NULL = there is no classifier */
+    size_t local;                    /* that model's index among the local ones */
+    const struct provider *provider; /* NULL = it is a local one */
+    const struct provider_model *provider_model;
     const char *prompt;
     struct classifier_label labels[CLASSIFIER_LABELS_MAX];
     size_t n_labels;

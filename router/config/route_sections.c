@@ -213,17 +213,18 @@ err_t hedge_config_read(const struct yaml_value *value, const struct policy *pol
 
 static err_t read_label(const struct yaml_value *value, struct classifier_label *out)
 {
-    static const char *const KEYS[] = {"text", "difficulty", "intent", NULL};
-    *out = (struct classifier_label){.difficulty = -1};
+    static const char *const KEYS[] = {"text", "difficulty", "intent", "token_id", NULL};
+    *out = (struct classifier_label){.difficulty = -1, .token_id = -1};
     TRY(yaml_required(value));
     TRY(yaml_map(value, KEYS));
     struct yaml_value text = yaml_at(value, "text"), difficulty = yaml_at(value, "difficulty"),
-                      intent = yaml_at(value, "intent");
+                      intent = yaml_at(value, "intent"), token_id = yaml_at(value, "token_id");
     TRY(read_required_text(value, "text", &out->text));
     if (strlen(out->text) > CLASSIFIER_LABEL_BYTES_MAX)
         return yaml_wrong(&text, "it has more than %d bytes", CLASSIFIER_LABEL_BYTES_MAX);
     TRY(yaml_number(&difficulty, 0, 1, &out->difficulty));
     TRY(yaml_text(&intent, &out->intent));
+    TRY(yaml_integer(&token_id, 0, UINT32_MAX, &out->token_id));
     return out->intent || out->difficulty >= 0
                ? err_ok()
                : yaml_wrong(value, "a label says something of difficulty, intent or both");
@@ -242,6 +243,8 @@ static err_t read_labels(const struct yaml_value *value, struct classifier_confi
             if (strcmp(out->labels[j].text, out->labels[i].text) == 0)
                 return yaml_wrong(&element, "the label \"%.60s\" is there twice", out->labels[i].text);
         }
+        if ((out->labels[i].token_id < 0) != (out->labels[0].token_id < 0))
+            return yaml_wrong(&element, "every label has a token_id, or none has");
     }
     return err_ok();
 }

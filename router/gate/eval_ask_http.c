@@ -28,7 +28,11 @@ static void take_end(void *context, const struct provider_result *result)
     struct eval_slot *slot = context;
     slot->answer->usage = result->usage;
     slot->may_retry = result->may_retry;
-    (void)snprintf(slot->answer->model, sizeof slot->answer->model, "%s", result->model);
+    const struct egress_head *head = &result->head;
+    bool is_router = head->answered_provider[0] != '\0';
+    (void)snprintf(slot->answer->model, sizeof slot->answer->model, "%.63s",
+                   is_router ? head->answered_by : result->model);
+    slot->answer->is_from_strong = is_router && strcmp(head->answered_provider, "local") != 0;
     eval_slot_end(slot, result->error);
 }
 

@@ -70,6 +70,8 @@ function showFigures(state) {
   const slo = (state.slo || {}).ttft_ms;
   at("ttft").textContent = (expected.length ? milliseconds(Math.min(...expected)) : "–") +
     (typeof slo === "number" ? " of " + milliseconds(slo) : "");
+  const { within = 0, over = 0 } = state.slo || {};
+  at("slo").textContent = percent(within / (within + over));
 }
 
 function showTables(state) {

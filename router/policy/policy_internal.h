@@ -41,4 +41,7 @@ struct policy {
     size_t difficulty_tier, overflow_tier, down_tier;
     int64_t ttft_over_ms;
     bool refuses_when_broke;
+    bool opens_unclassified; /* a rule's intent that nobody has told keeps nothing here */
+    bool has_unclassified;
+    size_t unclassified_tier;
 };

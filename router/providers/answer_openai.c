@@ -93,6 +93,7 @@ static err_t take_choice(struct answer_reader *reader, const json_t *object, siz
     if (provider_error_of_json(object, &failure)) /* OpenRouter's, inside the choice */
         return failure;
     reader->choices[choice].has_begun = true;
+    TRY(answer_give_logprobs(reader, choice, json_object_get(object, "logprobs")));
     TRY(take_message(reader, choice, json_object_get(object, message)));
     const char *reason = json_string_value(json_object_get(object, "finish_reason"));
     if (reason == NULL || reason[0] == '\0')

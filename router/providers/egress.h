@@ -13,6 +13,8 @@
 
 struct egress;
 
+enum { EGRESS_NAME_BYTES_MAX = 127 };
+
 struct egress_options {
     uint32_t max_calls;                /* at once; more are refused at once */
     uint32_t max_connections_per_host; /* calls wait for one; HTTP/2 carries many on each */
@@ -32,6 +34,8 @@ struct egress_head {
     int64_t retry_after_ms; /* 0 = not told */
     bool is_event_stream;   /* Content-Type: text/event-stream */
     bool should_not_retry;  /* X-Should-Retry: false */
+    /* A router's X-Bantam-Provider and X-Bantam-Answered-By, cut where they are longer; "" = it is none. */
+    char answered_provider[EGRESS_NAME_BYTES_MAX + 1], answered_by[EGRESS_NAME_BYTES_MAX + 1];
     /* Its rate limits: what is left, and when they are new again; -1 = not told. */
     int64_t requests_remaining, requests_reset_ms, tokens_remaining, tokens_reset_ms;
 };
@@ -57,6 +61,7 @@ struct egress_handler {
 /* Everything is copied but the handler, which must live until its end. 0 = without limit. */
 struct egress_call {
     const char *url;            /* http: or https: */
+    const char *ca_file;        /* certificates to trust, PEM; NULL = those of the options */
     const char *const *headers; /* [n_headers], "name: value"; Content-Type is JSON without saying */
     size_t n_headers;
     const char *body; /* POST */

@@ -147,6 +147,15 @@ err_t answer_give_text(struct answer_reader *reader, uint32_t choice, enum answe
                         });
 }
 
+err_t answer_give_logprobs(struct answer_reader *reader, uint32_t choice, const json_t *logprobs)
+{
+    if (!json_is_object(logprobs))
+        return err_ok();
+    return give(reader,
+                &(struct answer_piece){
+                    .kind = ANSWER_LOGPROBS, .choice_index = choice, .text = "", .logprobs = logprobs});
+}
+
 err_t answer_give_tool(struct answer_reader *reader, uint32_t choice, uint32_t tool_index, const char *id,
                        const char *name, const json_t *arguments)
 {

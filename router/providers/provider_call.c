@@ -166,6 +166,7 @@ static err_t send_call(struct egress *egress, const struct provider *provider, b
     char url[URL_BYTES_MAX], key[KEY_HEADER_BYTES_MAX];
     const char *headers[HEADERS_MAX];
     struct egress_call out = {
+        .ca_file = provider->ca_file,
         .body = body->data,
         .body_bytes = body->size,
         .connect_timeout_ms = provider->connect_timeout_ms,

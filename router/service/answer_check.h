@@ -10,7 +10,8 @@
 
 enum {
     ANSWER_CHECK_DEPTH_MAX = 64,      /* of values in one another; deeper ones are not looked at */
-    ANSWER_CHECK_STEPS_MAX = 1 << 20, /* values under schemas; what is left then is not looked at */
+    ANSWER_CHECK_STEPS_MAX = 1 << 18, /* values under schemas, and values compared; what is left then is not
+                                         looked at */
 };
 
 /* Does the request ask for JSON? */

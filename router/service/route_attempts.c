@@ -75,6 +75,8 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
     err_t e = upstream->is_local ? route_local_start(attempt) : route_provider_start(attempt);
     if (e.code != ERR_OK)
         take_back(attempt, e);
+    else
+        stream->n_unsettled++;
     return e;
 }
 
@@ -298,9 +300,22 @@ static void set_source(struct stream *stream, const struct route_attempt *attemp
         snprintf(stream->fingerprint, sizeof stream->fingerprint, "%s", view.info.fingerprint);
 }
 
+/* A stream begins for its reader. */
+static void count_slo(const struct stream *stream)
+{
+    int64_t most_ms = policy_ttft_over_ms(config_of(stream)->policy);
+    if (most_ms < 0 || stream->wants_whole || stream->is_shadow)
+        return;
+    bool is_over = now_of(stream) - stream->submitted_ns > most_ms * ROUTE_NS_PER_MS;
+    metric_add(&route_metrics_counts(stream->service->route_metrics)
+                    ->slo[is_over ? ROUTE_SLO_OVER : ROUTE_SLO_WITHIN],
+               1);
+}
+
 static void commit(struct stream *stream)
 {
     stream->phase = STREAM_COMMITTED;
+    count_slo(stream);
     stream_show_locked(stream);
 }
 
@@ -516,8 +531,7 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     attempt->is_live = false;
     stream->n_live--;
     upstream_called(&stream->service->upstreams, attempt->upstream->state, &report, now_of(stream));
-    if (attempt->cost > 0)
-        metric_add(&attempt->upstream->state->counts->spent[0], (uint64_t)attempt->cost);
+    route_count_spent(attempt);
     if (attempt->is_dropped || stream->phase == STREAM_ENDED)
         return;
     if (end->error.code != ERR_OK) {

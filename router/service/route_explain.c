@@ -93,17 +93,23 @@ static json_t *decision_of(const struct route_snapshot *snapshot, const struct p
     return out;
 }
 
-/* Would it be asked, and does it know its labels' tokens by now? */
-static json_t *classifier_of(const struct route_snapshot *snapshot, const struct request *request,
-                             const struct route_question *question)
+/* Would it be asked, and can it be: does an engine know its labels' tokens by now, is a provider up? */
+static json_t *classifier_of(struct route_service *service, const struct route_snapshot *snapshot,
+                             const struct request *request, const struct route_question *question)
 {
-    if (snapshot->classifier == NULL)
+    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
+    if (config->model == NULL)
         return json_null();
+    bool is_ready = config->provider ? !service->is_offline &&
+                                           upstream_breaker(&service->upstreams, snapshot->classifies.state,
+                                                            clock_now_ns(service->clock)) != BREAKER_OPEN
+                                     : classifier_is_ready(snapshot->classifier);
     json_t *out = json_object();
-    set_text(out, "model", snapshot_config(snapshot)->classifier.model);
-    set(out, "ready", json_boolean(classifier_is_ready(snapshot->classifier)));
-    set(out, "asked",
-        json_boolean(request->prompt_kind != PROMPT_TOKEN_IDS && route_classify_matters(snapshot, question)));
+    bool may_be = config->provider ? question->json && !question->decision.local_only && !service->is_offline
+                                   : request->prompt_kind != PROMPT_TOKEN_IDS;
+    set_text(out, "model", config->model);
+    set(out, "ready", json_boolean(is_ready));
+    set(out, "asked", json_boolean(may_be && route_classify_matters(snapshot, question)));
     return out;
 }
 
@@ -123,7 +129,7 @@ static err_t explain(struct route_service *service, struct route_snapshot *snaps
         json_t *root = json_object();
         set(root, "decision", decision_of(snapshot, &question.decision));
         set(root, "signals", signals_of(&question));
-        set(root, "classifier", classifier_of(snapshot, request, &question));
+        set(root, "classifier", classifier_of(service, snapshot, request, &question));
         set(root, "tiers", tiers_of(snapshot, &question));
         set(root, "trace", json_stringn(trace.data ? trace.data : "", trace.size));
         set_text(root, "policy", snapshot_config(snapshot)->policy_id);
@@ -278,6 +284,16 @@ static json_t *rollout_of(const struct route_snapshot *snapshot)
     return out;
 }
 
+/* How soon streams are to begin, and how many did. */
+static json_t *slo_of(const struct route_counts *counts, const struct route_snapshot *snapshot)
+{
+    static const char *const OUTCOMES[] = {"within", "over"};
+    int64_t ttft_ms = policy_ttft_over_ms(snapshot_config(snapshot)->policy);
+    json_t *out = counts_of(counts->slo, OUTCOMES, ROUTE_SLO_COUNTS);
+    set(out, "ttft_ms", ttft_ms < 0 ? json_null() : json_integer(ttft_ms));
+    return out;
+}
+
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
@@ -303,6 +319,7 @@ err_t route_service_state(struct route_service *service, struct buffer *out)
     set_upstreams(root, service, snapshot);
     set(root, "shadows", counts_of(counts->shadows, SHADOW, ROUTE_SHADOW_COUNTS));
     set(root, "rollout", rollout_of(snapshot));
+    set(root, "slo", slo_of(counts, snapshot));
     err_t e = write_json(root, out);
     route_snapshot_unref(snapshot);
     return e;

@@ -116,9 +116,10 @@ static const char *const CACHE_NAMES[] = {"hit", "shared", "miss"};
 static const char *const CASCADE_NAMES[] = {"kept", "escalated"};
 static const char *const CLASSIFIED_NAMES[] = {"known", "unknown"};
 static const char *const HEDGE_NAMES[] = {"won", "lost"};
+static const char *const SLO_NAMES[] = {"within", "over"};
 static const char *const SHADOW_NAMES[] = {"scored", "same", "failed", "refused"};
 _Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HEDGE_COUNTS == 2 &&
-                   ROUTE_CLASSIFIED_COUNTS == 2 && ROUTE_SHADOW_COUNTS == 4,
+                   ROUTE_CLASSIFIED_COUNTS == 2 && ROUTE_SHADOW_COUNTS == 4 && ROUTE_SLO_COUNTS == 2,
                "a name for each");
 
 #define NAMES_ONE        NULL
@@ -128,6 +129,7 @@ _Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HED
 #define NAMES_HEDGE      HEDGE_NAMES
 #define NAMES_CLASSIFIED CLASSIFIED_NAMES
 #define NAMES_SHADOW     SHADOW_NAMES
+#define NAMES_SLO        SLO_NAMES
 #define LABEL_ONE        ""
 #define LABEL_REASON     "reason"
 #define LABEL_CACHE      "cache"
@@ -135,6 +137,7 @@ _Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HED
 #define LABEL_HEDGE      "outcome"
 #define LABEL_CLASSIFIED "outcome"
 #define LABEL_SHADOW     "outcome"
+#define LABEL_SLO        "outcome"
 
 static bool write_cells(struct buffer *out, const char *name, const char *label, const char *const *values,
                         const metric_cell *cells, size_t n, enum metric_unit unit)

@@ -19,6 +19,7 @@
 enum route_cache_count { ROUTE_CACHE_HIT, ROUTE_CACHE_SHARED, ROUTE_CACHE_MISS, ROUTE_CACHE_COUNTS };
 enum route_cascade_count { ROUTE_CASCADE_KEPT, ROUTE_CASCADE_ESCALATED, ROUTE_CASCADE_COUNTS };
 enum route_classified_count { ROUTE_CLASSIFIED_KNOWN, ROUTE_CLASSIFIED_UNKNOWN, ROUTE_CLASSIFIED_COUNTS };
+enum route_slo_count { ROUTE_SLO_WITHIN, ROUTE_SLO_OVER, ROUTE_SLO_COUNTS };
 enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_COUNTS };
 enum route_shadow_count {
     ROUTE_SHADOW_SCORED,  /* both sides answered */
@@ -36,6 +37,7 @@ enum {
     ROUTE_SERIES_CACHE = ROUTE_CACHE_COUNTS,
     ROUTE_SERIES_CASCADE = ROUTE_CASCADE_COUNTS,
     ROUTE_SERIES_HEDGE = ROUTE_HEDGE_COUNTS,
+    ROUTE_SERIES_SLO = ROUTE_SLO_COUNTS,
     ROUTE_SERIES_CLASSIFIED = ROUTE_CLASSIFIED_COUNTS,
     ROUTE_SERIES_SHADOW = ROUTE_SHADOW_COUNTS,
 };
@@ -61,6 +63,8 @@ enum {
       "Second answers, made only to be compared: scored, the same by construction, failed, refused.")        \
     X(shadow_scores, ONE, NANO, "bantam:router_shadow_score_total",                                          \
       "The sum of their scores, of 0 to 1 each.")                                                            \
+    X(slo, SLO, ONE, "bantam:router_slo_total",                                                              \
+      "Streams of engines and providers that began within the policy's overflow.ttft_over, or after it.")    \
     X(saved, ONE, NANO, "bantam:router_saved_dollars_total",                                                 \
       "What requests would have cost more at the last tier's first model.")
 
@@ -68,7 +72,7 @@ enum {
     X(calls, ONE, ONE, "bantam:router_calls_total", "Calls that were begun, retries and hedges included.")   \
     X(answers, ONE, ONE, "bantam:router_answers_total", "Requests that this model answered.")                \
     X(spent, ONE, NANO, "bantam:router_spent_dollars_total",                                                 \
-      "What its calls cost, failed and cancelled ones included.")
+      "What its calls cost, failed and cancelled ones included; an estimate where nobody told.")
 
 #define ROUTE_LATENCY_ROWS(X)                                                                                \
     X(first_token, FIRST_TOKEN, NANO, "bantam:router_first_token_seconds",                                   \

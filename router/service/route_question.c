@@ -117,6 +117,9 @@ static bool set_scalars(json_t *object, const struct sampling_params *s)
          s->prompt_logprobs >= 0 ? json_integer(s->prompt_logprobs) : json_null()},
         {SAMPLING_SKIP_SPECIAL_TOKENS, "skip_special_tokens", json_boolean(s->skip_special_tokens)},
         {SAMPLING_INCLUDE_STOP, "include_stop_str_in_output", json_boolean(s->include_stop_str_in_output)},
+        {SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, "spaces_between_special_tokens",
+         json_boolean(s->spaces_between_special_tokens)},
+        {SAMPLING_TRUNCATE_PROMPT_TOKENS, "truncate_prompt_tokens", json_integer(s->truncate_prompt_tokens)},
     };
     bool fits = true;
     for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++) {
@@ -129,7 +132,7 @@ static bool set_scalars(json_t *object, const struct sampling_params *s)
 }
 
 /* What came as OpenAI's JSON is what it is; other doors' requests are written in that form. NULL in *out for
- * a request that has no messages: its text means something to our models alone. */
+ * a request that has no messages, or more for their template: that means something to our models alone. */
 static err_t write_json(const struct request *request, json_t **out)
 {
     *out = NULL;
@@ -139,6 +142,8 @@ static err_t write_json(const struct request *request, json_t **out)
         *out = json_incref(request->original);
         return err_ok();
     }
+    if (request->template_json)
+        return err_ok();
     json_t *object = json_object();
     bool fits = object && set_new(object, "messages", messages_of(request)) &&
                 set_scalars(object, &request->sampling) && set_lists(object, &request->sampling) &&

@@ -89,7 +89,8 @@ struct route_snapshot {
     size_t n_tiers;
     size_t baseline;                  /* tier */
     struct confidence_map confidence; /* the cascade's */
-    struct classifier *classifier;    /* NULL = none */
+    struct classifier *classifier;    /* of a local model; NULL = none */
+    struct route_upstream classifies; /* a provider's; state NULL = none */
 };
 
 struct snapshot_options {

@@ -138,8 +138,12 @@ static void tell_source(struct stream *stream, struct event_node *node)
     bool is_end = node->event.kind == EVENT_FINISHED;
     if (stream->has_source && !is_end)
         return;
-    stream->has_source = true;
     node->source = stream->source;
+    if (!stream->has_source && !is_end) {
+        memcpy(stream->first_fingerprint, stream->fingerprint, sizeof stream->first_fingerprint);
+        node->source.fingerprint = stream->first_fingerprint;
+    }
+    stream->has_source = true;
     node->source.attempts = stream->n_attempts;
     node->source.cost_nanodollars = is_end ? stream->cost : -1;
     node->event.source = &node->source;

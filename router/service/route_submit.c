@@ -260,9 +260,9 @@ err_t route_submit(struct service *service, const struct request *request, struc
     bool refused = false;
     err_t e = route_make_stream(own, request, NULL, &stream);
     if (e.code == ERR_OK)
-        e = stream_enter_table(stream);
-    if (e.code == ERR_OK)
         e = read_question(stream, request);
+    if (e.code == ERR_OK)
+        e = stream_enter_table(stream); /* from here on it may be aborted, and is logged */
     if (e.code == ERR_OK) {
         e = begin(stream, &refused);
         if (e.code == ERR_OK)

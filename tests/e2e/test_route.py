@@ -20,6 +20,7 @@ from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc
 from bantam import user
 from conftest import BIN, CALL_LIMIT_S, ROOT
 from route_tools import Provider, Reply, Router, route_config
+from test_identity import Tenants
 
 MESSAGES = [{"role": "user", "content": "Classify this support ticket. Answer with its category and urgency.\n\n"
                                         "Ticket: I was charged twice this month."}]
@@ -308,6 +309,21 @@ def test_tenants_do_not_share_the_engines_prefixes(start_router, demo, provider,
     assert cached(routers[0], "one") == 0 and cached(routers[0], "two") == 0
     assert cached(routers[0], "one") > 0 and cached(routers[1], "two") > 0
     assert cached(routers[0], "three") == 0 and cached(routers[0], "four") > 0
+
+
+def test_an_engines_key_that_is_no_admins_is_warned_of(start_router, start, demo_model, provider, tmp_path):
+    tenants = Tenants(tmp_path / "engine.txt", ops="admin=yes", guest="")
+    engine = start(demo_model, "--api-keys-file", str(tenants.path))
+    config = route_config([engine.target], {"mock": provider.url})
+    warning = "tells its load to an admin's key alone"
+    for name in ("guest", "ops"):
+        (tmp_path / "engine.key").write_text(tenants.keys[name])
+        config["local"][0]["key_file"] = str(tmp_path / "engine.key")
+        router = start_router(config)
+        if name == "guest":
+            router.wait_log(warning)
+        router.wait_log("is up")
+        assert (warning in router.output()) == (name == "guest")
 
 
 # --- the router itself

@@ -296,6 +296,41 @@ static void endpoints_are_asked_again(void **state)
     script_server_close(server);
 }
 
+/* A router over HTTP says in its headers who answered, as one over gRPC does. */
+static void routers_tell_who_answered(void **state)
+{
+    (void)state;
+#define ROUTER(provider, model)                                                                              \
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: "                                     \
+    "close\r\nX-Bantam-Provider: " provider "\r\nx-bantam-answered-by: " model "\r\n\r\n" ANSWER("right")
+    const struct script_step strong[] = {
+        {STEP_READ, NULL}, {STEP_SEND, ROUTER("openai", "gpt-5")}, {STEP_END, NULL}};
+    const struct script_step weak[] = {
+        {STEP_READ, NULL}, {STEP_SEND, ROUTER("local", "demo")}, {STEP_END, NULL}};
+    const struct script_step none[] = {
+        {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("right")}, {STEP_END, NULL}};
+    const struct script_step *scripts[] = {strong, weak, none};
+    static const char *const MODELS[] = {"gpt-5", "demo", "m-1"};
+    struct script_server *server = script_server_open(scripts, 3);
+    char target[64];
+    snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(server));
+    const struct eval_endpoint_options options = {.name = "m", .target = target, .timeout_ms = 60000};
+    struct eval_endpoint *endpoint;
+    assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
+    json_t *request = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "Hi");
+    json_t *requests[] = {request, request, request};
+    struct eval_answer answers[3];
+    assert_int_equal(eval_ask(endpoint, requests, 3, 1, NULL, NULL, answers).code, ERR_OK);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(answers[i].model, MODELS[i]);
+        assert_int_equal(answers[i].is_from_strong, i == 0);
+        eval_answer_free(&answers[i]);
+    }
+    json_decref(request);
+    eval_endpoint_close(endpoint);
+    script_server_close(server);
+}
+
 static void nobody_there_ends_it(void **state)
 {
     (void)state;
@@ -384,6 +419,7 @@ int main(void)
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),
         cmocka_unit_test(endpoints_are_asked_again),
+        cmocka_unit_test(routers_tell_who_answered),
         cmocka_unit_test(nobody_there_ends_it),
         cmocka_unit_test(difficulty_of_words),
         cmocka_unit_test(calibration),

@@ -181,6 +181,8 @@ static void addresses_and_keys_are_checked(void **state)
     assert_wrong(AT("https://a/v1/"), "it must be http://HOST");
     assert_wrong(AT("https://user@a"), "it must be http://HOST");
     assert_wrong(AT("http://a.example/v1"), "clear text");
+    assert_wrong(AT("http://127.0.0.1/v1\"\n    ca_file: \"/dev/null"), "a ca_file is for https");
+    assert_wrong(AT("https://a.example/v1\"\n    ca_file: \"/nowhere.pem"), "/nowhere.pem cannot be read");
     assert_wrong(AT("http://localhost.example"), "clear text");
     struct config config;
     assert_int_equal(read_config(AT("http://localhost:8000/v1"), &config).code, ERR_OK);

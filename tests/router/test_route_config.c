@@ -45,6 +45,9 @@ static err_t parse(const char *text, struct route_config **out)
     "classifier: {model: local/larger, prompt: \"Easy or hard?\", timeout: 250ms,\n"                         \
     "  labels: [{text: easy, difficulty: 0.1}, {text: hard, difficulty: 0.9, intent: code}, "                \
     "{text: chat, intent: chat}]}\n"
+#define REMOTE(model, more)                                                                                  \
+    "classifier: {model: " model ", prompt: p, labels: [{text: a, intent: i" more                            \
+    "}, {text: b, difficulty: 1" more "}]}\n"
 
 static const char WHOLE[] =
     BASE CLASSIFIER "rules: [{name: code, when: {intents: [code]}, to: frontier}]\n"
@@ -131,6 +134,19 @@ static void what_is_not_there_has_defaults(void **state)
     route_config_free(config);
 }
 
+static void a_provider_may_classify(void **state)
+{
+    (void)state;
+    struct route_config *config;
+    err_t e = parse(BASE REMOTE("openai/gpt-5", ", token_id: 77") "unclassified: {to: frontier}\n", &config);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    assert_string_equal(config->classifier.provider->name, "openai");
+    assert_string_equal(config->classifier.provider_model->name, "gpt-5");
+    assert_int_equal(config->classifier.labels[1].token_id, 77);
+    route_config_free(config);
+}
+
 static void what_is_wrong_is_told_with_its_place(void **state)
 {
     (void)state;
@@ -162,9 +178,16 @@ static void what_is_wrong_is_told_with_its_place(void **state)
         {BASE "hedge: {tier: frontier, to: frontier}\n", "hedge.tier: the tier \"frontier\" is of providers"},
         {BASE "hedge: {tier: small}\n", "hedge.to must be given"},
         {BASE "hedge: {tier: small, to: frontier, max_share: 2}\n", "hedge.max_share"},
-        {BASE "classifier: {model: openai/gpt-5, prompt: p, labels: [{text: a, difficulty: 0}, {text: b, "
-              "difficulty: 1}]}\n",
-         "classifier.model: \"openai/gpt-5\" must be local/NAME"},
+        {BASE REMOTE("claude/opus", ""), "classifier.model: \"claude/opus\" is Anthropic's"},
+        {BASE REMOTE("openai/gpt-7", ""), "classifier.model: no provider has a model \"openai/gpt-7\""},
+        {BASE REMOTE("local/demo", ", token_id: 5"), "classifier: token_id is of a provider's labels"},
+        {BASE "classifier: {model: openai/gpt-5, prompt: p, labels: [{text: a, intent: b, token_id: 1}, "
+              "{text: b, intent: c}]}\n",
+         "classifier.labels[1]: every label has a token_id, or none has"},
+        {BASE REMOTE("openai/gpt-5", "") "rules: [{name: r, when: {intents: [i]}, local_only: yes}]\n",
+         "rules[0].when.intents: openai/gpt-5, a provider's, would have to read a request to tell"},
+        {BASE "unclassified: {to: nowhere}\n", "unclassified.to: there is no tier \"nowhere\""},
+        {BASE "unclassified: {privacy: yes}\n", "unclassified.privacy"},
         {BASE
          "classifier: {model: local/x, prompt: p, labels: [{text: a, difficulty: 0}, {text: b, difficulty: "
          "1}]}\n",
@@ -399,6 +422,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(what_is_not_there_has_defaults),
+        cmocka_unit_test(a_provider_may_classify),
         cmocka_unit_test(what_is_wrong_is_told_with_its_place),
         cmocka_unit_test(the_fingerprint_is_of_what_decides),
         cmocka_unit_test(a_calibration_is_read_and_part_of_the_fingerprint),

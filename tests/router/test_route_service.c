@@ -7,6 +7,7 @@
 #include <string.h>
 #include <jansson.h>
 #include <cmocka.h>
+#include "base/event_count.h"
 #include "tests/router/fake_fleet.h"
 #include "tests/router/route_rig.h"
 
@@ -20,6 +21,13 @@ static const struct script_step HANGS[] = {
     {STEP_READ, NULL}, {STEP_SEND, RIG_STREAM RIG_TEXT("a")}, {STEP_UNTIL_GONE, NULL}, {STEP_END, NULL}};
 static const struct script_step BREAKS[] = {
     {STEP_READ, NULL}, {STEP_SEND, RIG_STREAM RIG_TEXT("half")}, {STEP_END, NULL}};
+
+static const struct script_step NAMES_LATE[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, RIG_STREAM RIG_TEXT("a")},
+    {STEP_WAIT, NULL},
+    {STEP_SEND, "data: {\"system_fingerprint\": \"fp_that_is_told_late\", \"choices\": []}\n\n" RIG_END},
+    {STEP_END, NULL}};
 
 #define QUICK "retries: {max: 3, backoff: 1ms}\n"
 
@@ -65,6 +73,55 @@ static void a_provider_answers(void **state)
     assert_int_equal(answer.cost, 1000 * 1000 + 100 * 10000); /* 1 $ and 10 $ a million */
     assert_int_equal(answer.usage.prompt_tokens, 1000);
     rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void wait_answered_by_provider(struct route_rig *rig)
+{
+    struct event_count *progress = rig->service->vtable->progress(rig->service);
+    for (bool is_answered = false; !is_answered;) {
+        uint32_t seen = event_count_read(progress);
+        struct buffer text = {.limit_bytes = 1 << 20};
+        assert_true(rig->service->vtable->metrics_text(rig->service, &text));
+        assert_true(buffer_append(&text, "", 1));
+        is_answered =
+            strstr(text.data, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n") != NULL;
+        buffer_free(&text);
+        if (!is_answered)
+            event_count_wait(progress, seen, -1);
+    }
+}
+
+static void wait_event(struct route_rig *rig, struct stream *stream, struct event *event)
+{
+    struct event_count *progress = rig->service->vtable->progress(rig->service);
+    for (;;) {
+        uint32_t seen = event_count_read(progress);
+        if (rig->service->vtable->stream_next(stream, event))
+            return;
+        event_count_wait(progress, seen, -1);
+    }
+}
+
+/* A door reads who answers on its own thread, while the call's end may name more of him. */
+static void what_was_told_does_not_change_under_its_reader(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {NAMES_LATE};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
+    const struct service_vtable *vtable = rig->service->vtable;
+    struct stream *stream;
+    struct event event;
+    assert_int_equal(rig_submit(rig, &(struct rig_question){.route = "frontier"}, &stream).code, ERR_OK);
+    wait_event(rig, stream, &event);
+    assert_string_equal(event.source->fingerprint, "");
+    script_server_go(rig->server);
+    wait_answered_by_provider(rig);
+    assert_string_equal(event.source->fingerprint, "");
+    while (event.kind != EVENT_FINISHED)
+        wait_event(rig, stream, &event);
+    assert_string_equal(event.source->fingerprint, "fp_that_is_told_late");
+    vtable->stream_release(stream);
     rig_close(rig);
 }
 
@@ -561,6 +618,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_engine_answers),
         cmocka_unit_test(a_provider_answers),
+        cmocka_unit_test(what_was_told_does_not_change_under_its_reader),
         cmocka_unit_test(what_fails_before_the_first_byte_is_followed),
         cmocka_unit_test(nothing_follows_the_first_byte),
         cmocka_unit_test(a_wrong_request_is_wrong_everywhere),
