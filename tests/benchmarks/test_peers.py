@@ -140,6 +140,20 @@ def greedy_answers(tmp_path, file):
         return {json.dumps(body["prompt"]): bantam.greedy(server, body["prompt"], body["n_predict"]) for _, body in asked}
 
 
+def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
+    random_gguf(tmp_path, "q4_0")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name, command in STUBS.items():
+        (broken / name).write_text(f"#!/bin/sh\n[ $# = 1 ] || {{ echo 'no such tensor' >&2; exit 1; }}\n{command}\n")
+        (broken / name).chmod(0o755)
+    done = compare(tmp_path, peer, "--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2",
+                   "--context", "8", "--output-len", "200", "--ik-llama-cpp", broken)
+    assert done.returncode == 1 and done.stderr.count("no such tensor") == 2
+    got = figures(tmp_path)
+    assert len(got) == 2 and all(set(row["medians"]) == {"bantam", "llama.cpp"} for row in got.values())
+
+
 def test_greedy_part_finds_what_differs(tmp_path, peer):
     flags = ["--parts", "greedy", "--shapes", ""]
     assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now what it is asked is known
@@ -210,8 +224,8 @@ def test_cpu_time_runs_both_programs(tmp_path):
     for name in STUBS:
         (tmp_path / name).write_text(f"#!/bin/sh\necho $0 \"$@\" >> {tmp_path}/calls\n")
         (tmp_path / name).chmod(0o755)
-    done = subprocess.run([sys.executable, ROOT / "benchmarks/peers/cpu_time.py", file, "--llama-cpp", tmp_path, "--bantam", BANTAM, "--prefill", "16",
-                           "--decode", "2", "--context", "8", "--repeat", "1"],
+    done = subprocess.run([sys.executable, ROOT / "benchmarks/peers/cpu_time.py", file, "--llama-cpp", tmp_path,
+                           "--bantam", BANTAM, "--prefill", "16", "--decode", "2", "--context", "8", "--repeat", "1"],
                           capture_output=True, text=True, timeout=120, check=True)
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["prefill of 16", "decode, 2 sequences"]
     calls = (tmp_path / "calls").read_text().splitlines()

@@ -342,6 +342,8 @@ static const struct variant VARIANTS[] = {
 };
 static const struct variant WITHOUT_AMX = {
     .name = "alone, without AMX", .one_by_one = true, .isa = "avx512vnni"};
+static const struct variant MASKED[] = {{.name = "AVX-512 without VNNI", .isa = "avx512"},
+                                        {.name = "AVX2", .isa = "avx2"}};
 static const struct variant SCALAR = {.name = "scalar kernels", .isa = "scalar"};
 static const struct variant EVERYTHING[] = {
     {.name = "everything at once, a roomy KV",
@@ -374,11 +376,14 @@ static void run_setup(const struct setup *setup, bool every_variant)
         if (!device || EVERYTHING[i].on_device)
             run_variant(setup, &EVERYTHING[i]);
     run_hand_over(setup);
-    if (!every_variant || device)
+    if (device)
         return;
     if (isa_detect() == ISA_AMX) /* an arithmetic of its own: the others have another baseline */
         run_variant(setup, &WITHOUT_AMX);
-    run_variant(setup, &SCALAR);
+    for (size_t i = 0; i < sizeof MASKED / sizeof *MASKED; i++)
+        run_variant(setup, &MASKED[i]);
+    if (every_variant)
+        run_variant(setup, &SCALAR);
 }
 
 static bool finished_is(const struct loads *loads, uint64_t n)
