@@ -25,7 +25,7 @@ enum { UNKNOWN_BIT = 1 }; /* of LANGUAGE_UNKNOWN: letters of languages that are 
 
 static const struct {
     const char *word;
-    uint32_t languages; /* bits */
+    uint32_t bytes, languages; /* languages: bits */
 } WORDS[] = {
 #define CS                 BIT(CS)
 #define DA                 BIT(DA)
@@ -42,7 +42,7 @@ static const struct {
 #define SV                 BIT(SV)
 #define TR                 BIT(TR)
 #define UK                 BIT(UK)
-#define X(word, languages) {word, languages},
+#define X(word, languages) {word, sizeof(word) - 1, languages},
     LANGUAGE_WORDS(X)
 #undef X
 };
@@ -166,8 +166,10 @@ static void end_word(struct tally *tally)
     if (bytes > WORD_BYTES_MAX)
         return;
     while (low < high) {
-        size_t middle = (low + high) / 2, other_bytes = strlen(WORDS[middle].word);
-        int order = memcmp(WORDS[middle].word, tally->word, other_bytes < bytes ? other_bytes : bytes);
+        size_t middle = (low + high) / 2, other_bytes = WORDS[middle].bytes;
+        int order = (unsigned char)WORDS[middle].word[0] - (unsigned char)tally->word[0]; /* most end here */
+        if (order == 0)
+            order = memcmp(WORDS[middle].word, tally->word, other_bytes < bytes ? other_bytes : bytes);
         if (order == 0 && other_bytes == bytes) {
             uint32_t languages = WORDS[middle].languages;
             add(tally, languages, WORD_POINTS / (uint32_t)__builtin_popcount(languages), true);
@@ -210,10 +212,28 @@ static void take_letter(struct tally *tally, uint32_t letter)
     tally->word_bytes += n;
 }
 
+/* What most texts are made of, without the tables. */
+static void take_ascii(struct tally *tally, unsigned char c)
+{
+    unsigned char small = c | 0x20;
+    if (small < 'a' || small > 'z') {
+        end_word(tally);
+        return;
+    }
+    tally->scripts[SCRIPT_LATIN]++;
+    if (tally->word_bytes < WORD_BYTES_MAX)
+        tally->word[tally->word_bytes] = (char)small;
+    tally->word_bytes++;
+}
+
 static void take_line(struct tally *tally, const char *line, size_t size)
 {
     for (size_t at = 0; at < size && tally->n_words < LANGUAGE_WORDS_MAX;) {
         uint32_t code_point;
+        if ((unsigned char)line[at] < 0x80) {
+            take_ascii(tally, (unsigned char)line[at++]);
+            continue;
+        }
         size_t bytes = utf8_decode(line + at, size - at, &code_point);
         if (bytes > 0 && script_of_letter(code_point) != SCRIPT_NONE)
             take_letter(tally, code_point);

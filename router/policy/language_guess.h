@@ -42,7 +42,7 @@ enum language {
 /* "unknown", then ISO 639-1's codes; NULL at the end. */
 extern const char *const LANGUAGE_NAMES[LANGUAGES + 1];
 
-enum { LANGUAGE_TEXT_BYTES_MAX = 4096, LANGUAGE_WORDS_MAX = 200 }; /* no more of a text is looked at */
+enum { LANGUAGE_TEXT_BYTES_MAX = 4096, LANGUAGE_WORDS_MAX = 100 }; /* no more of a text is looked at */
 
 /* What stands between fences of code does not count. Any bytes; pure. */
 enum language language_guess(const char *text, size_t text_bytes);
