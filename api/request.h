@@ -48,6 +48,11 @@ struct request {
     size_t n_token_ids;
     const struct chat_message *messages; /* PROMPT_MESSAGES: [n_messages] */
     size_t n_messages;
+    /* PROMPT_MESSAGES: what else the model's template gets, as the text of a JSON object: under "messages" a
+     * list with an object for each message, whose fields stand beside role and content (tool_calls, name);
+     * under any other name a value of that name (tools, documents). All of it counts as written by a user. */
+    const char *template_json; /* template_json_bytes of UTF-8; NULL = nothing */
+    size_t template_json_bytes;
     bool no_special_tokens; /* PROMPT_TEXT: do not add BOS and the like (vLLM: add_special_tokens = false) */
     bool no_generation_prompt; /* PROMPT_MESSAGES: do not open an assistant turn */
 

@@ -9,7 +9,8 @@ struct sampling_params sampling_params_builtin(void)
                SAMPLING_REPETITION_PENALTY | SAMPLING_PRESENCE_PENALTY | SAMPLING_FREQUENCY_PENALTY |
                SAMPLING_MAX_TOKENS | SAMPLING_MIN_TOKENS | SAMPLING_N | SAMPLING_IGNORE_EOS |
                SAMPLING_LOGPROBS | SAMPLING_PROMPT_LOGPROBS | SAMPLING_SKIP_SPECIAL_TOKENS |
-               SAMPLING_INCLUDE_STOP,
+               SAMPLING_INCLUDE_STOP | SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS |
+               SAMPLING_TRUNCATE_PROMPT_TOKENS,
         .temperature = 1.0f,
         .top_p = 1.0f,
         .repetition_penalty = 1.0f,
@@ -18,6 +19,8 @@ struct sampling_params sampling_params_builtin(void)
         .logprobs = -1,
         .prompt_logprobs = -1,
         .skip_special_tokens = true,
+        .spaces_between_special_tokens = true,
+        .truncate_prompt_tokens = SAMPLING_TRUNCATE_NOTHING,
     };
 }
 
@@ -43,6 +46,8 @@ static void fill_unset(struct sampling_params *params, const struct sampling_par
     FILL(SAMPLING_PROMPT_LOGPROBS, prompt_logprobs);
     FILL(SAMPLING_SKIP_SPECIAL_TOKENS, skip_special_tokens);
     FILL(SAMPLING_INCLUDE_STOP, include_stop_str_in_output);
+    FILL(SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, spaces_between_special_tokens);
+    FILL(SAMPLING_TRUNCATE_PROMPT_TOKENS, truncate_prompt_tokens);
 #undef FILL
     params->set |= missing;
 }

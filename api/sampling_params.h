@@ -26,6 +26,8 @@ enum sampling_field {
     SAMPLING_PROMPT_LOGPROBS = 1u << 13,
     SAMPLING_SKIP_SPECIAL_TOKENS = 1u << 14,
     SAMPLING_INCLUDE_STOP = 1u << 15,
+    SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS = 1u << 16,
+    SAMPLING_TRUNCATE_PROMPT_TOKENS = 1u << 17,
 };
 
 /* Limits of one request; the validator refuses what is beyond them. */
@@ -39,6 +41,12 @@ enum {
     SAMPLING_ALLOWED_IDS_MAX = 1 << 18, /* entries */
     SAMPLING_BAD_WORDS_MAX = 128,       /* words */
     SAMPLING_BAD_WORD_TOKENS_MAX = 64,  /* token ids of one bad word */
+};
+
+/* Of truncate_prompt_tokens. */
+enum {
+    SAMPLING_TRUNCATE_NOTHING = 0,
+    SAMPLING_TRUNCATE_TO_FIT = -1, /* what the model's length leaves beside max_tokens */
 };
 
 /* A smaller repetition penalty would turn ordinary logits into infinities. */
@@ -68,6 +76,9 @@ struct sampling_params {
     bool ignore_eos;
     bool skip_special_tokens;
     bool include_stop_str_in_output;
+    bool
+        spaces_between_special_tokens; /* in text, where the tokenizer's decoder puts spaces between tokens */
+    int32_t truncate_prompt_tokens; /* only so many of the prompt's last tokens count; SAMPLING_TRUNCATE_* */
 
     const char *const *stop; /* [n_stop] NUL-terminated, not empty */
     size_t n_stop;
@@ -82,7 +93,7 @@ struct sampling_params {
 };
 
 /* The built-in defaults with every field set: temperature 1, top_p 1, top_k off, max_tokens 16, n 1, no
- * logprobs, special tokens skipped. seed stays unset: admission draws one. */
+ * logprobs, special tokens skipped, prompts whole. seed stays unset: admission draws one. */
 struct sampling_params sampling_params_builtin(void);
 
 /* Fills what `params` leaves unset from `model_defaults` (its set fields only; may be NULL), then from the

@@ -59,8 +59,16 @@ static err_t validate_messages(const struct request *request, const struct valid
     return err_ok();
 }
 
+/* The prompt may be longer than the model takes: its end alone counts. */
+static bool truncates(const struct sampling_params *params)
+{
+    return (params->set & SAMPLING_TRUNCATE_PROMPT_TOKENS) &&
+           params->truncate_prompt_tokens != SAMPLING_TRUNCATE_NOTHING;
+}
+
 static err_t validate_prompt(const struct request *request, const struct validate_limits *limits)
 {
+    bool whole = !truncates(&request->sampling);
     switch (request->prompt_kind) {
     case PROMPT_NONE:
         return INVALID("the request has no prompt: give text, token ids or messages");
@@ -75,12 +83,12 @@ static err_t validate_prompt(const struct request *request, const struct validat
     case PROMPT_TOKEN_IDS:
         if (request->n_token_ids == 0)
             return INVALID("token_ids is empty; a prompt has at least one token");
-        if (request->n_token_ids >= limits->max_model_len)
+        if (whole && request->n_token_ids >= limits->max_model_len)
             return INVALID("the prompt has %zu tokens; the model's length is %u, so at most %u fit with one "
                            "token of output",
                            request->n_token_ids, limits->max_model_len, limits->max_model_len - 1);
-        return validate_ids("token_ids", request->token_ids, request->n_token_ids, limits->max_model_len,
-                            limits->vocab_size);
+        return validate_ids("token_ids", request->token_ids, request->n_token_ids,
+                            whole ? limits->max_model_len : SIZE_MAX, limits->vocab_size);
     case PROMPT_MESSAGES:
         if (!limits->has_tokenizer)
             return INVALID("messages need a tokenizer and the server runs without one; send token ids");
@@ -126,6 +134,11 @@ err_t validate_sampling(const struct sampling_params *p, const struct validate_l
     TRY(check_int(set & SAMPLING_LOGPROBS, "logprobs", p->logprobs, -1, SAMPLING_LOGPROBS_MAX));
     TRY(check_int(set & SAMPLING_PROMPT_LOGPROBS, "prompt_logprobs", p->prompt_logprobs, -1,
                   SAMPLING_LOGPROBS_MAX));
+    int32_t last = p->truncate_prompt_tokens;
+    if ((set & SAMPLING_TRUNCATE_PROMPT_TOKENS) && last != SAMPLING_TRUNCATE_TO_FIT &&
+        (last < 1 || (uint32_t)last > limits->max_model_len))
+        return INVALID("truncate_prompt_tokens is %d; it must be 1 to %u, or -1 for what fits", last,
+                       limits->max_model_len);
     return err_ok();
 }
 
@@ -179,6 +192,8 @@ err_t validate_request(const struct request *request, const struct validate_limi
     TRY(validate_name("tenant", request->tenant, REQUEST_TENANT_BYTES_MAX));
     TRY(check_int(true, "priority", request->priority, -REQUEST_PRIORITY_LIMIT, REQUEST_PRIORITY_LIMIT));
     TRY(validate_prompt(request, limits));
+    if (request->template_json && request->prompt_kind != PROMPT_MESSAGES)
+        return INVALID("template_json is for the template that messages go through; this prompt has none");
     TRY(validate_ids("output_prefix_ids", request->output_prefix_ids, request->n_output_prefix_ids,
                      limits->max_model_len, limits->vocab_size));
     TRY(validate_sampling(&request->sampling, limits));
@@ -186,6 +201,19 @@ err_t validate_request(const struct request *request, const struct validate_limi
     if (request->n_output_prefix_ids > 0 && (request->sampling.set & SAMPLING_N) && request->sampling.n > 1)
         return INVALID("output_prefix_ids continues one choice; n is %u and must be 1", request->sampling.n);
     return err_ok();
+}
+
+size_t validate_truncated(const struct sampling_params *params, size_t n_prompt_tokens,
+                          const struct validate_limits *limits)
+{
+    if (!truncates(params))
+        return n_prompt_tokens;
+    size_t most = (size_t)params->truncate_prompt_tokens;
+    if (params->truncate_prompt_tokens == SAMPLING_TRUNCATE_TO_FIT) {
+        uint32_t output = params->max_tokens > 0 ? params->max_tokens : 1;
+        most = output < limits->max_model_len ? limits->max_model_len - output : 1;
+    }
+    return n_prompt_tokens < most ? n_prompt_tokens : most;
 }
 
 err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, size_t n_output_prefix,

@@ -21,6 +21,10 @@ err_t validate_request(const struct request *request, const struct validate_limi
 err_t validate_sampling(const struct sampling_params *params,
                         const struct validate_limits *limits) ERR_MUST_CHECK;
 
+/* How many of a prompt's last tokens count; params: resolved. */
+size_t validate_truncated(const struct sampling_params *params, size_t n_prompt_tokens,
+                          const struct validate_limits *limits);
+
 /* After tokenising and resolving: the prompt has 1..max_model_len-1 tokens, min_tokens <= max_tokens, and so
  * on. Lowers params->max_tokens to what the model's length leaves (0 = all of it). */
 err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, size_t n_output_prefix,

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/utf8.h"
 
@@ -17,6 +18,7 @@ struct reader {
     const char *path;
     const uint8_t *data;
     size_t size_bytes, at;
+    bool is_head;
 };
 
 static const size_t TYPE_BYTES[GGUF_TYPES] = {
@@ -48,6 +50,16 @@ bool gguf_is_path(const char *path)
         return S_ISREG(status.st_mode);
     size_t size = strlen(path);
     return size >= 5 && strcmp(path + size - 5, ".gguf") == 0;
+}
+
+bool gguf_of_model(const char *path, char out[GGUF_PATH_MAX])
+{
+    if (!gguf_is_path(path))
+        return path_join(path, GGUF_HEAD_FILE, out, GGUF_PATH_MAX).code == ERR_OK && access(out, F_OK) == 0;
+    size_t size = strlen(path) + 1;
+    if (size <= GGUF_PATH_MAX)
+        memcpy(out, path, size);
+    return size <= GGUF_PATH_MAX;
 }
 
 /* ---- The file's bytes ---- */
@@ -202,7 +214,7 @@ static err_t tensor_bytes(const struct reader *reader, const struct gguf_tensor 
     bool fits = !__builtin_mul_overflow(bytes, format->block_bytes, &bytes);
     for (uint32_t d = 1; d < tensor->n_dims; d++)
         fits = fits && !__builtin_mul_overflow(bytes, tensor->dims[d], &bytes);
-    if (!fits || bytes > reader->size_bytes)
+    if (!fits || (bytes > reader->size_bytes && !reader->is_head))
         return tensor_error(reader, tensor, "is larger than the file");
     *out = bytes;
     return err_ok();
@@ -264,7 +276,7 @@ static err_t check_places(const struct reader *reader, uint64_t alignment, struc
             return tensor_error(reader, tensor, "overlaps another one");
         if (tensor->begin != align_up(end, alignment))
             return tensor_error(reader, tensor, "has a hole before it");
-        if (tensor->end > reader->size_bytes - out->data_offset)
+        if (!out->is_head && tensor->end > reader->size_bytes - out->data_offset)
             return tensor_error(reader, tensor, "ends past the file: it is truncated");
         end = tensor->end;
     }
@@ -319,17 +331,19 @@ static err_t parse(struct reader *reader, struct gguf *out)
     if ((alignment & (alignment - 1)) != 0)
         return err_new(ERR_DATA_LOSS, "%s: \"general.alignment\" is %u, it must be a power of two",
                        reader->path, alignment);
+    TRY(gguf_opt_bool(out, GGUF_HEAD_KEY, &out->is_head));
+    reader->is_head = out->is_head;
     for (size_t i = 0; i < out->n_tensors; i++)
         TRY(take_tensor(reader, alignment, &out->tensors[i]));
     out->data_offset = align_up(reader->at, alignment);
-    if (out->n_tensors > 0 && out->data_offset > reader->size_bytes)
+    if (out->n_tensors > 0 && out->data_offset > reader->size_bytes && !out->is_head)
         return err_new(ERR_DATA_LOSS, "%s: truncated: it ends before its tensors", reader->path);
     return check_places(reader, alignment, out);
 }
 
 err_t gguf_parse(const char *path, const uint8_t *data, size_t size_bytes, struct gguf *out)
 {
-    *out = (struct gguf){.path = mem_strdup(path), .data = data};
+    *out = (struct gguf){.path = mem_strdup(path), .data = data, .size_bytes = size_bytes};
     if (!out->path)
         return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory", path);
     struct reader reader = {.path = path, .data = data, .size_bytes = size_bytes};
@@ -350,6 +364,13 @@ err_t gguf_open(const char *path, struct gguf *out)
     else
         mapped_file_close(&map);
     return e;
+}
+
+const uint8_t *gguf_tensor_data(const struct gguf *gguf, const struct gguf_tensor *tensor)
+{
+    bool is_there =
+        gguf->data_offset <= gguf->size_bytes && tensor->end <= gguf->size_bytes - gguf->data_offset;
+    return is_there ? gguf->data + gguf->data_offset + tensor->begin : NULL;
 }
 
 void gguf_close(struct gguf *gguf)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
 
@@ -19,7 +20,13 @@ enum {
     GGUF_DIMS_MAX = 4,
     GGUF_ALIGNMENT_MAX = 1 << 20, /* bytes */
     GGUF_ALIGNMENT_DEFAULT = 32,
+    GGUF_PATH_MAX = 4096, /* bytes incl. NUL */
 };
+
+/* A head is a GGUF file whose key GGUF_HEAD_KEY is true: keys and directory are those of the file that it was
+ * made from, and data are there of the first tensors only. Of a model whose weights lie elsewhere. */
+#define GGUF_HEAD_KEY  "bantam.head"
+#define GGUF_HEAD_FILE "head.gguf" /* its name in a model's directory */
 
 /* As the format numbers them. */
 enum gguf_type {
@@ -75,6 +82,8 @@ struct gguf {
     struct gguf_tensor *tensors; /* [n_tensors] owned, ascending by begin */
     size_t n_tensors;
     uint64_t data_offset; /* bytes from the start of the file to the data section */
+    size_t size_bytes;    /* of the file */
+    bool is_head;
 };
 
 /* How a tensor's values are stored: blocks of so many values in so many bytes. */
@@ -87,6 +96,9 @@ const struct gguf_tensor_format *gguf_tensor_format(uint32_t type);
 
 /* Whether a model's path means a GGUF file: a regular file, or a name that ends in .gguf. */
 bool gguf_is_path(const char *path);
+/* The GGUF file that tells of the model of a path: the path itself, or the head in a directory. False: the
+ * directory has none, or its path is longer than GGUF_PATH_MAX. */
+bool gguf_of_model(const char *path, char out[GGUF_PATH_MAX]);
 
 /* NOT_FOUND, IO; DATA_LOSS for a file that breaks the format, RESOURCE_EXHAUSTED past a limit above,
  * UNIMPLEMENTED for a version, an array of arrays or a tensor type that is not known; messages name the file
@@ -127,6 +139,13 @@ float gguf_f32_at(const struct gguf_value *array, uint64_t index);
 int32_t gguf_i32_at(const struct gguf_value *array, uint64_t index);
 
 bool gguf_text_is(struct gguf_text text, const char *other);
+
+/* [end - begin] bytes; NULL: the file is a head and has them not. */
+const uint8_t *gguf_tensor_data(const struct gguf *gguf, const struct gguf_tensor *tensor);
+
+/* Appends a head of the file to out, with the data of the tensor `kept` where it has one of that name.
+ * RESOURCE_EXHAUSTED at out's limit. */
+err_t gguf_head_write(const struct gguf *gguf, const char *kept, struct buffer *out) ERR_MUST_CHECK;
 
 static inline uint64_t gguf_load_le(const uint8_t *data, size_t size_bytes)
 {

@@ -16,6 +16,7 @@ int command_cost(int argc, char *argv[]);
 int command_run(int argc, char *argv[]);
 int command_chat(int argc, char *argv[]);
 int command_tokenize(int argc, char *argv[]);
+int command_quantize(int argc, char *argv[]);
 int command_bench(int argc, char *argv[]);
 
 /* Prints "bantam: message" to stderr; returns the exit status for it. */

@@ -1,7 +1,6 @@
 #include "cli/engine_flags.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/assert.h"
@@ -58,52 +57,12 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .metavar = "BYTES",
          .help =
              "memory for everything, the program included (suffixes k, m, g); 0 = a share of what is free"},
-        {.name = "dtype",
-         .kind = FLAG_CHOICE,
-         .target = &v->dtype,
-         .default_text = "auto",
-         .choices = "auto|float32|bfloat16|float16",
-         .help = "type of the weights; float32 also keeps KV in float32"},
-        {.name = "quantization",
-         .kind = FLAG_CHOICE,
-         .target = &v->quantization,
-         .default_text = "none",
-         .choices = "none|int8|int4|w8a8|fp8",
-         .help = "quantise the weights while loading: int8 and int4 in groups of inputs, w8a8 (int8) and fp8 "
-                 "(GPU) by output; none for a checkpoint that is quantised already"},
-        {.name = "quantization-group",
-         .kind = FLAG_CHOICE,
-         .target = &v->quantization_group,
-         .default_text = "32",
-         .choices = "32|64|128",
-         .help = "inputs that share a scale under --quantization int8 and int4: more are less exact, smaller "
-                 "and, "
-                 "on a GPU, faster"},
         {.name = "kv-cache-dtype",
          .kind = FLAG_CHOICE,
          .target = &v->kv_cache_dtype,
          .default_text = "auto",
          .choices = "auto|bfloat16|fp8",
          .help = "type of the KV cache; auto: float32 with --dtype float32, else bfloat16; fp8 needs a GPU"},
-        {.name = "load-format",
-         .kind = FLAG_CHOICE,
-         .target = &v->load_format,
-         .default_text = "auto",
-         .choices = "auto|dummy",
-         .help = "dummy: random weights from config.json alone"},
-        {.name = "dummy-seed",
-         .kind = FLAG_INT,
-         .target = &v->dummy_seed,
-         .default_text = "0",
-         .max = 9e15,
-         .help = "seed of the dummy weights"},
-        {.name = "device",
-         .kind = FLAG_STRING,
-         .target = &v->device,
-         .default_text = "cpu",
-         .metavar = "DEVICE",
-         .help = "where the model runs: cpu, cuda, cuda:N (the GPU of that number), or auto: cuda where "
-                 "there is one"},
         {.name = "tensor-parallel-size",
          .kind = FLAG_INT,
          .target = &v->tensor_parallel_size,
@@ -123,18 +82,6 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .default_text = "true",
          .help = "on a GPU: a request's bits never hang on its neighbours; --no-batch-invariant gives large "
                  "steps to cuBLASLt, whose bits may"},
-        {.name = "threads",
-         .kind = FLAG_INT,
-         .target = &v->threads,
-         .default_text = "0",
-         .max = 256,
-         .help = "threads for the kernels; 0 = one per usable CPU"},
-        {.name = "isa",
-         .kind = FLAG_CHOICE,
-         .target = &v->isa,
-         .default_text = "auto",
-         .choices = "auto|scalar|avx2|avx512|avx512vnni|amx",
-         .help = "highest instruction set to use; all but amx give the same bits"},
         {.name = "steps-in-flight",
          .kind = FLAG_INT,
          .target = &v->steps_in_flight,
@@ -183,29 +130,9 @@ size_t engine_flags_fill(struct engine_flag_values *v, struct flag *flags)
          .help = "a client that takes nothing for so long loses its request"},
     };
     size_t n = sizeof rows / sizeof *rows;
-    ASSERT(n <= ENGINE_FLAGS_MAX);
+    ASSERT(n + WEIGHT_FLAGS_MAX <= ENGINE_FLAGS_MAX);
     memcpy(flags, rows, sizeof rows);
-    return n;
-}
-
-static enum model_dtype dtype_of(const char *name)
-{
-    if (strcmp(name, "float32") == 0)
-        return MODEL_DTYPE_F32;
-    if (strcmp(name, "bfloat16") == 0)
-        return MODEL_DTYPE_BF16;
-    return strcmp(name, "float16") == 0 ? MODEL_DTYPE_F16 : MODEL_DTYPE_AUTO;
-}
-
-static enum model_quantization quantization_of(const char *name)
-{
-    if (strcmp(name, "int8") == 0)
-        return MODEL_QUANT_INT8;
-    if (strcmp(name, "int4") == 0)
-        return MODEL_QUANT_INT4;
-    if (strcmp(name, "w8a8") == 0)
-        return MODEL_QUANT_W8A8;
-    return strcmp(name, "fp8") == 0 ? MODEL_QUANT_FP8 : MODEL_QUANT_NONE;
+    return n + weight_flags_fill(&v->weights, flags + n);
 }
 
 static enum model_kv_cache kv_cache_of(const char *name)
@@ -218,27 +145,17 @@ static enum model_kv_cache kv_cache_of(const char *name)
 struct engine_options engine_flags_options(const struct engine_flag_values *v, const char *directory)
 {
     struct engine_options options = engine_options_default();
-    options.model = (struct model_options){
-        .directory = directory,
-        .dtype = dtype_of(v->dtype),
-        .quantization = quantization_of(v->quantization),
-        .quantization_group = (uint32_t)strtoul(v->quantization_group, NULL, 10),
-        .kv_cache = kv_cache_of(v->kv_cache_dtype),
-        .dummy_weights = strcmp(v->load_format, "dummy") == 0,
-        .dummy_seed = (uint64_t)v->dummy_seed,
-        .max_model_len = (uint32_t)v->max_model_len,
-        .max_num_seqs = (uint32_t)v->max_num_seqs,
-        .max_num_batched_tokens = (uint32_t)v->max_num_batched_tokens,
-        .num_kv_blocks = (uint32_t)v->num_kv_blocks,
-        .memory_limit_bytes = (uint64_t)v->memory_limit_bytes,
-        .device = v->device,
-        .isa = v->isa,
-        .enforce_eager = v->enforce_eager,
-        .batch_variant = !v->batch_invariant,
-        .n_threads = (int)v->threads,
-        .n_ranks = (uint32_t)v->tensor_parallel_size,
-        .show_progress = true,
-    };
+    struct model_options *model = &options.model;
+    *model = weight_flags_options(&v->weights, directory);
+    model->kv_cache = kv_cache_of(v->kv_cache_dtype);
+    model->max_model_len = (uint32_t)v->max_model_len;
+    model->max_num_seqs = (uint32_t)v->max_num_seqs;
+    model->max_num_batched_tokens = (uint32_t)v->max_num_batched_tokens;
+    model->num_kv_blocks = (uint32_t)v->num_kv_blocks;
+    model->memory_limit_bytes = (uint64_t)v->memory_limit_bytes;
+    model->enforce_eager = v->enforce_eager;
+    model->batch_variant = !v->batch_invariant;
+    model->n_ranks = (uint32_t)v->tensor_parallel_size;
     options.served_model_name = v->served_model_name;
     options.skip_tokenizer_init = v->skip_tokenizer_init;
     options.chat_template_path = v->chat_template;

@@ -2,16 +2,17 @@
 #pragma once
 
 #include "base/flags.h"
+#include "cli/weight_flags.h"
 #include "engine/engine.h"
 
-enum { ENGINE_FLAGS_MAX = 32 };
+enum { ENGINE_FLAGS_MAX = 40 };
 
 struct engine_flag_values {
     int64_t max_model_len, max_num_seqs, max_num_batched_tokens, prefill_chunk, max_waiting, num_kv_blocks,
-        threads, dummy_seed, steps_in_flight, memory_limit_bytes, tensor_parallel_size;
+        steps_in_flight, memory_limit_bytes, tensor_parallel_size;
     double stream_stall_timeout_s;
-    const char *dtype, *quantization, *quantization_group, *kv_cache_dtype, *load_format, *isa, *device,
-        *chat_template, *generation_config, *served_model_name, *scheduling_policy;
+    const char *kv_cache_dtype, *chat_template, *generation_config, *served_model_name, *scheduling_policy;
+    struct weight_flag_values weights;
     bool enforce_eager, batch_invariant, skip_tokenizer_init, enable_prefix_caching;
 };
 

@@ -22,6 +22,7 @@ static const struct {
     {"run", "answer prompts from the command line or a file", command_run},
     {"chat", "talk to a model in the terminal", command_chat},
     {"tokenize", "text to token ids and back", command_tokenize},
+    {"quantize", "pack a model once, for starts that only map it", command_quantize},
     {"bench", "measure throughput and latency", command_bench},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };

@@ -35,6 +35,8 @@ err_t engine_tokenize_request(struct engine *engine, const struct request *reque
             .messages = request->messages,
             .n_messages = request->n_messages,
             .add_generation_prompt = !request->no_generation_prompt,
+            .json = request->template_json,
+            .json_bytes = request->template_json_bytes,
             .bos_token = engine->text->bos_token,
             .eos_token = engine->text->eos_token,
             .now_unix_s = time(NULL),
@@ -153,8 +155,8 @@ static err_t name_stream(struct engine *engine, const struct request *request, s
 }
 
 /* Resolves, checks and copies: from a prompt's ids to a stream that the loop can take. */
-static err_t make_stream(struct engine *engine, const struct request *request, const struct token_list *ids,
-                         struct stream **out)
+static err_t make_stream(struct engine *engine, const struct request *request,
+                         const struct token_list *prompt, struct stream **out)
 {
     struct sampling_params params = request->sampling;
     sampling_params_resolve(&params, &engine->model_defaults);
@@ -165,8 +167,10 @@ static err_t make_stream(struct engine *engine, const struct request *request, c
     if (!(params.set & SAMPLING_SEED))
         params.seed = random_seed_u64();
     struct validate_limits limits = engine_validate_limits(engine);
-    TRY(validate_resolved(&params, ids->count, request->n_output_prefix_ids, &limits));
-    TRY(sched_check_fits(&engine->sched_config, (uint64_t)ids->count + params.max_tokens));
+    size_t n_ids = validate_truncated(&params, prompt->count, &limits);
+    const uint32_t *ids = prompt->ids + (prompt->count - n_ids);
+    TRY(validate_resolved(&params, n_ids, request->n_output_prefix_ids, &limits));
+    TRY(sched_check_fits(&engine->sched_config, (uint64_t)n_ids + params.max_tokens));
     struct sampler_params sampler = {0};
     fill_sampler(&params, &sampler);
     void *lists = NULL;
@@ -175,7 +179,7 @@ static err_t make_stream(struct engine *engine, const struct request *request, c
     struct stream *stream;
     err_t e = sampling_lists_check(&sampler, limits.vocab_size, request->n_output_prefix_ids);
     if (e.code == ERR_OK)
-        e = stream_create(engine, &params, lists, ids->ids, ids->count, request->output_prefix_ids,
+        e = stream_create(engine, &params, lists, ids, n_ids, request->output_prefix_ids,
                           request->n_output_prefix_ids, &stream);
     if (e.code != ERR_OK) {
         mem_free(lists);

@@ -333,6 +333,7 @@ static err_t apply_generation_config(struct engine *engine)
 static err_t load(struct engine *engine, void (*on_plan)(const struct memory_plan *plan))
 {
     const struct engine_options *options = &engine->options;
+    char gguf[GGUF_PATH_MAX];
     if (!options->skip_tokenizer_init) {
         TRY(text_assets_load(options->model.directory, options->chat_template_path, &engine->owned_text));
         engine->text = &engine->owned_text;
@@ -347,7 +348,8 @@ static err_t load(struct engine *engine, void (*on_plan)(const struct memory_pla
     if (engine->text && tokenizer_vocab_size(engine->text->tokenizer) > engine->info->vocab_size)
         return err_new(ERR_INVALID_ARGUMENT, "%s: %s has ids up to %u but the model's vocab_size is %u",
                        options->model.directory,
-                       gguf_is_path(options->model.directory) ? "tokenizer.ggml.tokens" : "tokenizer.json",
+                       gguf_of_model(options->model.directory, gguf) ? "tokenizer.ggml.tokens"
+                                                                     : "tokenizer.json",
                        tokenizer_vocab_size(engine->text->tokenizer) - 1, engine->info->vocab_size);
     TRY(apply_generation_config(engine));
     engine->model_path = mem_strdup(options->model.directory);

@@ -37,6 +37,7 @@ static err_t choice_init(struct stream *stream, uint32_t index, const uint32_t *
     if (!text)
         return err_ok();
     detokenizer_init(&choice->detokenizer, text->tokenizer, stream->sampling.skip_special_tokens);
+    choice->detokenizer.joins_special_tokens = !stream->sampling.spaces_between_special_tokens;
     /* What the earlier part of a handed-over answer already sent is not sent again, but may be half of a
      * character or of a stop string. */
     struct buffer piece = {.limit_bytes = STREAM_TEXT_BYTES_MAX};

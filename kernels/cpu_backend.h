@@ -41,6 +41,7 @@ struct panels {
 struct weight {
     size_t n_out, n_in;
     uint32_t n_sections;
+    bool is_borrowed; /* what the panels point to belongs to the caller, who only reads it */
     struct panels sections[WEIGHT_SECTIONS_MAX];
 };
 
@@ -112,6 +113,10 @@ void cpu_place_shared(const struct cpu_backend *cpu, void *block, size_t size_by
 size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc);
 err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out);
 void cpu_weight_destroy(struct weight *weight);
+size_t cpu_packed_bytes(const struct backend *backend, const struct weight_desc *desc);
+err_t cpu_weight_export(const struct weight *weight, packed_write_fn *write, void *context);
+err_t cpu_weight_import(struct backend *backend, const struct weight_desc *desc, const void *packed,
+                        struct weight **out);
 /* Row `row` of a packed weight, dequantised, times scale; out: [n_in]. */
 void cpu_weight_read_row(const struct weight *weight, size_t row, float scale, float *out);
 

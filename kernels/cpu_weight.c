@@ -71,12 +71,12 @@ static size_t panels_bytes(const struct weight_section *section, size_t n_in)
     return count_panels(section->n_out) * round_up(panel_bytes(section->format, n_in, section->group), 64);
 }
 
-size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc)
+size_t cpu_packed_bytes(const struct backend *backend, const struct weight_desc *desc)
 {
     (void)backend;
     check_desc(desc);
     struct section_list list = list_sections(desc);
-    size_t total = sizeof(struct weight);
+    size_t total = 0;
     for (uint32_t i = 0; i < list.n; i++) {
         const struct weight_section *section = &list.all[i];
         size_t bytes = panels_bytes(section, desc->n_in), outputs = outputs_bytes(section->n_out);
@@ -85,6 +85,12 @@ size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc 
             return SIZE_MAX;
     }
     return total;
+}
+
+size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc)
+{
+    size_t bytes = cpu_packed_bytes(backend, desc);
+    return checked_add(bytes, sizeof(struct weight), &bytes) ? bytes : SIZE_MAX;
 }
 
 struct pack_job {
@@ -256,8 +262,7 @@ static void pack_panels(void *context, int thread_index, int n_threads)
 {
     struct pack_job *job = context;
     size_t begin, end;
-    /* The split of the linear op: memory is first touched by the thread that will read it (cpu_placement.c).
-     */
+    /* The split of the linear op: memory is first touched by the thread that will read it. */
     thread_split(job->panels->n_panels, 1, thread_index, n_threads, &begin, &end);
     for (size_t index = begin * PANEL_OUTPUTS; index < end * PANEL_OUTPUTS; index++) {
         if (pack_row(job, index, job->rows[thread_index], job->codes[thread_index]))
@@ -268,21 +273,28 @@ static void pack_panels(void *context, int thread_index, int n_threads)
     }
 }
 
-/* False: no memory. */
-static bool panels_alloc(const struct weight_desc *desc, const struct weight_section *section,
-                         struct panels *panels)
+/* Shape and format, no memory yet. False: beyond the address space. */
+static bool panels_describe(const struct weight_desc *desc, const struct weight_section *section,
+                            struct panels *panels)
 {
     size_t bytes = panels_bytes(section, desc->n_in);
-    bool is_fp8 = section->format == WEIGHT_FP8;
-    panels->format = is_fp8 ? WEIGHT_BF16 : section->format;
+    panels->format = section->format == WEIGHT_FP8 ? WEIGHT_BF16 : section->format;
     panels->n_out = section->n_out;
     panels->n_in = desc->n_in;
     panels->group = section->group;
     panels->n_panels = count_panels(section->n_out);
-    if (bytes == SIZE_MAX)
-        return false;
     panels->panel_bytes = bytes / panels->n_panels;
-    panels->data = cpu_memory_alloc(bytes);
+    return bytes != SIZE_MAX;
+}
+
+/* False: no memory. */
+static bool panels_alloc(const struct weight_desc *desc, const struct weight_section *section,
+                         struct panels *panels)
+{
+    bool is_fp8 = section->format == WEIGHT_FP8;
+    if (!panels_describe(desc, section, panels))
+        return false;
+    panels->data = cpu_memory_alloc(panels->n_panels * panels->panel_bytes);
     if (desc->bias != NULL)
         panels->bias = cpu_memory_alloc(outputs_bytes(section->n_out));
     if (is_fp8)
@@ -383,12 +395,61 @@ void cpu_weight_destroy(struct weight *weight)
 {
     if (weight == NULL)
         return;
-    for (uint32_t i = 0; i < weight->n_sections; i++) {
+    for (uint32_t i = 0; i < weight->n_sections && !weight->is_borrowed; i++) {
         cpu_memory_free(weight->sections[i].data);
         cpu_memory_free(weight->sections[i].bias);
         cpu_memory_free(weight->sections[i].scale);
     }
     mem_free(weight);
+}
+
+/* ---- Packed bytes in a file ---- */
+
+err_t cpu_weight_export(const struct weight *weight, packed_write_fn *write, void *context)
+{
+    for (uint32_t i = 0; i < weight->n_sections; i++) {
+        const struct panels *panels = &weight->sections[i];
+        TRY(write(context, panels->data, panels->n_panels * panels->panel_bytes));
+        if (panels->bias != NULL)
+            TRY(write(context, panels->bias, outputs_bytes(panels->n_out)));
+        if (panels->scale != NULL)
+            TRY(write(context, panels->scale, outputs_bytes(panels->n_out)));
+    }
+    return err_ok();
+}
+
+err_t cpu_weight_import(struct backend *backend, const struct weight_desc *desc, const void *packed,
+                        struct weight **out)
+{
+    *out = NULL;
+    ASSERT((uintptr_t)packed % PACKED_ALIGN == 0 && cpu_packed_bytes(backend, desc) != SIZE_MAX);
+    struct section_list list = list_sections(desc);
+    struct weight *weight = mem_alloc(sizeof *weight);
+    if (weight == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for weight %s", desc->name);
+    *weight =
+        (struct weight){.n_out = desc->n_out, .n_in = desc->n_in, .n_sections = list.n, .is_borrowed = true};
+    uint8_t *at = (uint8_t *)(uintptr_t)packed; /* who borrows does not write */
+    size_t first_out = 0;
+    for (uint32_t i = 0; i < list.n; i++) {
+        struct panels *panels = &weight->sections[i];
+        bool fits = panels_describe(desc, &list.all[i], panels);
+        ASSERT(fits);
+        panels->first_out = first_out;
+        panels->data = at;
+        at += panels->n_panels * panels->panel_bytes;
+        if (desc->bias != NULL) {
+            panels->bias = (float *)(void *)at;
+            at += outputs_bytes(panels->n_out);
+        }
+        if (list.all[i].format == WEIGHT_FP8) {
+            panels->scale = (float *)(void *)at;
+            at += outputs_bytes(panels->n_out);
+        }
+        first_out += panels->n_out;
+    }
+    *out = weight;
+    return err_ok();
 }
 
 static void read_quantized_row(const struct panels *panels, const uint8_t *panel, size_t o, float scale,

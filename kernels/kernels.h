@@ -95,6 +95,10 @@ struct weight_desc {
     uint32_t n_sections; /* 1..WEIGHT_SECTIONS_MAX, or 0 */
 };
 
+/* Takes the packed bytes of a weight, piece by piece, in their order. */
+typedef err_t packed_write_fn(void *context, const void *data, size_t size_bytes);
+enum { PACKED_ALIGN = 64 }; /* of packed bytes that a weight is made over */
+
 /* ---- Activations ---- */
 
 /* What an act is for; a backend chooses its type by it. ACT_HIDDEN: inputs and outputs of linear layers. On
@@ -209,6 +213,20 @@ struct backend_vtable {
 
     err_t (*weight_pack)(struct backend *backend, const struct weight_desc *desc, struct weight **out);
     void (*weight_destroy)(struct weight *weight);
+
+    /* Packed weights that are kept in files. The name of their layout changes with any change of the bytes.
+     * NULL: the backend has none that a file could hold, and the three below are NULL too. */
+    const char *packed_layout;
+    /* desc->bias: only whether there is one. SIZE_MAX beyond the address space. */
+    size_t (*packed_bytes)(const struct backend *backend, const struct weight_desc *desc);
+    /* Of a weight that weight_pack made: packed_bytes in all. The first error of write. */
+    err_t (*weight_export)(const struct weight *weight, packed_write_fn *write, void *context);
+    /* The weight over such bytes, [packed_bytes], aligned to PACKED_ALIGN, which it reads where they are and
+     * which live longer; computes what the exported one did. Neither rows nor bias of desc are read. Bytes
+     * that nobody exported give useless numbers and no fault. */
+    err_t (*weight_import)(struct backend *backend, const struct weight_desc *desc, const void *packed,
+                           struct weight **out);
+
     err_t (*vector_create)(struct backend *backend, const float *values, size_t n, struct vector **out);
     void (*vector_destroy)(struct vector *vector);
     err_t (*act_create)(struct backend *backend, enum act_role role, size_t max_rows, size_t width,

@@ -15,13 +15,19 @@
  *          [2 halves][2][16 outputs][4 inputs] bytes of high bits: quad 4w + i in bits 2i, 2i + 1 of part w
  * fp8 is kept as the same numbers in bf16, with a scale per output beside the panels.
  * where quad q holds the inputs 4q .. 4q + 3 of the block, and half h the outputs 16h .. 16h + 15.
- * Outputs past n_out are zero weights. Everything is aligned to 64 bytes. */
+ * Outputs past n_out are zero weights. Everything is aligned to 64 bytes.
+ *
+ * In a file: of each section its panels, then where they are there the biases and the scales of fp8, [32] f32
+ * a panel. */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 #include "base/checked.h"
 #include "kernels/kernels.h"
+
+/* The name of all this in files: another one with any change of the bytes. */
+#define PACKED_LAYOUT "cpu-panels-1"
 
 enum {
     PANEL_OUTPUTS = 32,

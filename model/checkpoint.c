@@ -252,7 +252,9 @@ static err_t open_gguf(struct checkpoint *checkpoint, const char *path)
     checkpoint->n_shards = 1;
     struct gguf gguf;
     TRY(gguf_open(path, &gguf));
-    err_t e = list_gguf_tensors(&gguf, &shard->header);
+    err_t e = gguf.is_head
+                  ? err_new(ERR_INVALID_ARGUMENT, "%s: the head of a GGUF file, without weights", path)
+                  : list_gguf_tensors(&gguf, &shard->header);
     gguf_close(&gguf);
     TRY(e);
     shard->fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <unistd.h>
+#include "base/gguf.h"
 #include "base/mapped_file.h"
 #include "model/gguf_config.h"
 #include "model/json_fields.h"
@@ -100,8 +101,9 @@ static err_t parse_ids(const struct json_fields *fields, uint32_t vocab_size, st
 err_t generation_config_load(const char *directory, uint32_t vocab_size, struct generation_config *out)
 {
     *out = (struct generation_config){.bos_token_id = -1, .pad_token_id = -1};
-    if (gguf_is_path(directory))
-        return gguf_generation_load(directory, vocab_size, out);
+    char gguf[GGUF_PATH_MAX];
+    if (gguf_of_model(directory, gguf))
+        return gguf_generation_load(gguf, vocab_size, out);
     static const char *const names[] = {"generation_config.json", "config.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[PATH_MAX];

@@ -166,7 +166,10 @@ static err_t read_divisors(const struct gguf_model *model, struct model_config *
     if (tensor->n_dims != 1 || tensor->dims[0] != out->head_dim / 2 || strcmp(format, "F32") != 0)
         return err_new(ERR_INVALID_ARGUMENT, "%s: tensor \"" GGUF_ROPE_DIVISORS "\" must be %u values of F32",
                        gguf->path, out->head_dim / 2);
-    const uint8_t *data = gguf->data + gguf->data_offset + tensor->begin;
+    const uint8_t *data = gguf_tensor_data(gguf, tensor);
+    if (!data)
+        return err_new(ERR_DATA_LOSS, "%s: the data of tensor \"" GGUF_ROPE_DIVISORS "\" are not there",
+                       gguf->path);
     for (uint32_t i = 0; i < out->head_dim / 2; i++) {
         float divisor = f32_from_bits((uint32_t)gguf_load_le(data + 4 * (size_t)i, 4));
         if (!(divisor > 1e-6f && divisor < 1e6f)) /* NaN fails too */

@@ -25,6 +25,10 @@ enum model_quantization {
     MODEL_QUANT_W8A8,
     MODEL_QUANT_FP8
 };
+enum { MODEL_DTYPES = MODEL_DTYPE_F16 + 1, MODEL_QUANTIZATIONS = MODEL_QUANT_FP8 + 1 };
+/* "bfloat16", of AUTO NULL; "int4", "none". */
+extern const char *const MODEL_DTYPE_NAMES[MODEL_DTYPES];
+extern const char *const MODEL_QUANTIZATION_NAMES[MODEL_QUANTIZATIONS];
 enum model_kv_cache { MODEL_KV_AUTO, MODEL_KV_BF16, MODEL_KV_FP8 };
 
 enum { MODEL_BLOCK_TOKENS = 16 };
@@ -32,7 +36,7 @@ enum { MODEL_BLOCK_TOKENS = 16 };
 struct memory_plan;
 
 struct model_options {
-    const char *directory; /* config.json, *.safetensors; or a GGUF file */
+    const char *directory; /* config.json, *.safetensors; or a GGUF file; or what model_pack wrote */
     enum model_dtype
         dtype; /* of weights as computed and of KV; AUTO = the checkpoint's. F32: KV in f32 too */
     enum model_quantization quantization; /* of the linear layers; the embedding and LM head become int8 at
@@ -107,6 +111,20 @@ void memory_plan_print(const struct memory_plan *plan, char *text, size_t text_b
 err_t model_load(const struct model_options *options, void (*on_plan)(const struct memory_plan *plan),
                  struct model **out) ERR_MUST_CHECK;
 void model_destroy(struct model *model);
+
+struct model_packed {
+    uint64_t n_weights, size_bytes; /* of the file */
+};
+/* Writes what else the directory needs. */
+typedef err_t model_pack_beside_fn(void *context);
+/* Packs the weights for the backend of the options (of which limits, lengths and ranks are not used) and
+ * writes them to DIRECTORY/model.bantam (packed_file.h), which is there whole or not at all; with it, a
+ * directory that has the files about the configuration is a model for model_load. `beside` is called when the
+ * weights are written and before they take their place. One matrix is in memory at a time. Errors as of
+ * model_load; UNIMPLEMENTED for a device that packs only when it loads, INVALID_ARGUMENT for a model that is
+ * packed already, RESOURCE_EXHAUSTED for a full disk. */
+err_t model_pack(const struct model_options *options, const char *directory, model_pack_beside_fn *beside,
+                 void *context, struct model_packed *out) ERR_MUST_CHECK;
 
 const struct memory_plan *model_memory_plan(const struct model *model);
 const struct model_description *model_describe(const struct model *model);

@@ -278,19 +278,27 @@ static err_t parse_attention(const struct json_fields *fields, struct model_conf
     return parse_soft_cap(fields, "final_logit_softcapping", family->final_soft_cap, &out->final_soft_cap);
 }
 
-static int append_dump(const char *text, size_t size_bytes, void *buffer)
+struct dump {
+    struct buffer text;
+    bool failed; /* once and for all: the library does not pass on every failure */
+};
+
+static int append_dump(const char *text, size_t size_bytes, void *context)
 {
-    return buffer_append(buffer, text, size_bytes) ? 0 : -1;
+    struct dump *dump = context;
+    dump->failed |= !buffer_append(&dump->text, text, size_bytes);
+    return dump->failed ? -1 : 0;
 }
 
 static err_t fingerprint_config(const char *file, const json_t *root, uint64_t *out)
 {
-    struct buffer text = {.limit_bytes = 2 * (size_t)JSON_FILE_MAX_BYTES};
-    int failed = json_dump_callback(root, append_dump, &text, JSON_COMPACT | JSON_SORT_KEYS);
-    *out = hash64(text.data ? text.data : "", text.size, 0);
-    buffer_free(&text);
-    return failed ? err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory for %zu bytes", file, text.limit_bytes)
-                  : err_ok();
+    struct dump dump = {.text = {.limit_bytes = 2 * (size_t)JSON_FILE_MAX_BYTES}};
+    int status = json_dump_callback(root, append_dump, &dump, JSON_COMPACT | JSON_SORT_KEYS);
+    *out = hash64(dump.text.data ? dump.text.data : "", dump.text.size, 0);
+    buffer_free(&dump.text);
+    return status != 0 || dump.failed ? err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of memory for %zu bytes",
+                                                file, dump.text.limit_bytes)
+                                      : err_ok();
 }
 
 err_t model_config_parse(const char *file, const json_t *root, struct model_config *out)
@@ -317,9 +325,9 @@ err_t model_config_parse(const char *file, const json_t *root, struct model_conf
 
 err_t model_config_load(const char *directory, struct model_config *out)
 {
-    if (gguf_is_path(directory))
-        return gguf_config_load(directory, out);
     char path[PATH_MAX];
+    if (gguf_of_model(directory, path))
+        return gguf_config_load(path, out);
     TRY(path_join(directory, "config.json", path, sizeof path));
     json_t *root;
     TRY(json_object_load(path, &root));

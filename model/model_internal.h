@@ -3,6 +3,7 @@
 
 #include "base/thread_pool.h"
 #include "model/model.h"
+#include "model/packed_file.h"
 #include "model/rank.h"
 
 enum { MODEL_STEPS_MAX = 4 }; /* that exist at a time */
@@ -19,6 +20,7 @@ struct model {
     struct generation_config generation;
     uint32_t n_ranks;
     struct model_rank ranks[MODEL_RANKS_MAX];
+    struct packed_file packed; /* mapped, and read by the ranks' weights; path NULL = they were packed here */
     struct thread_pool *drivers; /* a thread for each rank, the caller's for the first; NULL with one rank */
     struct step_set steps[MODEL_STEPS_MAX];
 };

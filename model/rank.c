@@ -1,8 +1,29 @@
 #include "model/rank.h"
 
 #include <math.h>
+#include <string.h>
 #include "base/alloc.h"
 #include "base/float16.h"
+
+/* The next matrix is on its way while this one is packed. */
+static void prefetch(const struct rank_source *from, const struct weight_source *next)
+{
+    if (from->packed)
+        packed_file_prefetch(from->packed, next->packed);
+    for (uint32_t i = 0; from->checkpoint && i < next->n_parts; i++)
+        checkpoint_prefetch(from->checkpoint, weight_part_tensor(&next->parts[i]));
+}
+
+static err_t import_matrix(const struct model_rank *rank, const struct rank_source *from,
+                           const struct weight_source *source, struct weight **out)
+{
+    static const float not_read = 0;
+    struct backend *backend = rank->backend;
+    struct weight_desc desc = weight_source_desc(source);
+    desc.bias = source->n_biases > 0 ? &not_read : NULL;
+    TRY(packed_file_verify(from->packed, source->packed, from->pool));
+    return backend->vtable->weight_import(backend, &desc, from->packed->data + source->packed->offset, out);
+}
 
 static err_t load_matrix(struct model_rank *rank, const struct rank_source *from, size_t index,
                          struct weight **out)
@@ -10,30 +31,10 @@ static err_t load_matrix(struct model_rank *rank, const struct rank_source *from
     const struct weight_list *list = from->list;
     struct weight_source *source = &list->matrices[index];
     struct backend *backend = rank->backend;
-    if (from->checkpoint && index + 1 < list->n_matrices) {
-        const struct weight_source *next = &list->matrices[index + 1];
-        for (uint32_t i = 0; i < next->n_parts; i++)
-            checkpoint_prefetch(from->checkpoint, weight_part_tensor(&next->parts[i]));
-    }
+    if (index + 1 < list->n_matrices)
+        prefetch(from, &list->matrices[index + 1]);
+    TRY(from->packed ? import_matrix(rank, from, source, out) : weight_source_pack(source, backend, out));
     struct weight_desc desc = weight_source_desc(source);
-    float *bias = NULL;
-    if (source->n_biases > 0) {
-        bias = mem_alloc_array(source->n_out, sizeof *bias);
-        if (!bias)
-            return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the bias of %s", source->name);
-        err_t e = weight_source_read_bias(source, bias);
-        if (e.code != ERR_OK) {
-            mem_free(bias);
-            return e;
-        }
-        desc.bias = bias;
-    }
-    err_t e = weight_source_open(source);
-    if (e.code == ERR_OK)
-        e = backend->vtable->weight_pack(backend, &desc, out);
-    weight_source_close(source);
-    mem_free(bias);
-    TRY(e);
     *from->done_bytes += backend->vtable->weight_bytes(backend, &desc);
     progress_update(from->progress, *from->done_bytes);
     return weight_list_fault(from->list);
@@ -48,7 +49,10 @@ static err_t load_vector(struct model_rank *rank, const struct rank_source *from
     float *values = mem_alloc_array(source->n_in, sizeof *values);
     if (!values)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %s", source->name);
-    err_t e = weight_source_read_vector(source, values);
+    err_t e = from->packed ? packed_file_verify(from->packed, source->packed, from->pool)
+                           : weight_source_read_vector(source, values);
+    if (e.code == ERR_OK && from->packed)
+        memcpy(values, from->packed->data + source->packed->offset, source->n_in * sizeof *values);
     struct backend *backend = rank->backend;
     if (e.code == ERR_OK)
         e = backend->vtable->vector_create(backend, values, source->n_in, out);

@@ -9,6 +9,7 @@
 #include "model/checkpoint.h"
 #include "model/memory_plan.h"
 #include "model/model_config.h"
+#include "model/packed_file.h"
 #include "model/shard.h"
 #include "model/weights.h"
 
@@ -48,7 +49,9 @@ struct model_rank {
 /* What loading a rank needs beside the rank itself. */
 struct rank_source {
     struct weight_list *list;
-    const struct checkpoint *checkpoint; /* NULL = dummy weights */
+    const struct checkpoint *checkpoint; /* NULL = dummy weights, or packed ones */
+    const struct packed_file *packed;    /* NULL = none: they are packed now */
+    struct thread_pool *pool;            /* that checks packed weights */
     const struct memory_plan *plan;
     enum kv_dtype kv_dtype;
     struct progress *progress; /* of the weights of all ranks */

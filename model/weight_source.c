@@ -253,3 +253,24 @@ err_t weight_source_read_vector(const struct weight_source *source, float *out)
         out[i] = 1.0f + out[i];
     return err_ok();
 }
+
+err_t weight_source_pack(struct weight_source *source, struct backend *backend, struct weight **out)
+{
+    struct weight_desc desc = weight_source_desc(source);
+    float *bias = NULL;
+    *out = NULL;
+    err_t e = err_ok();
+    if (source->n_biases > 0) {
+        bias = mem_alloc_array(source->n_out, sizeof *bias);
+        e = bias ? weight_source_read_bias(source, bias)
+                 : err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the bias of %s", source->name);
+        desc.bias = bias;
+    }
+    if (e.code == ERR_OK)
+        e = weight_source_open(source);
+    if (e.code == ERR_OK)
+        e = backend->vtable->weight_pack(backend, &desc, out);
+    weight_source_close(source);
+    mem_free(bias);
+    return e;
+}

@@ -395,6 +395,13 @@ static err_t add_layer(const struct list_maker *maker, uint32_t layer, enum weig
     return err_ok();
 }
 
+const char *const MODEL_DTYPE_NAMES[MODEL_DTYPES] = {
+    [MODEL_DTYPE_F32] = "float32", [MODEL_DTYPE_BF16] = "bfloat16", [MODEL_DTYPE_F16] = "float16"};
+const char *const MODEL_QUANTIZATION_NAMES[MODEL_QUANTIZATIONS] = {
+    [MODEL_QUANT_NONE] = "none", [MODEL_QUANT_INT8] = "int8", [MODEL_QUANT_INT4] = "int4",
+    [MODEL_QUANT_W8A8] = "w8a8", [MODEL_QUANT_FP8] = "fp8",
+};
+
 enum model_dtype weight_list_dtype(const struct model_config *config, struct checkpoint *checkpoint,
                                    const struct model_options *options)
 {

@@ -19,6 +19,8 @@ enum {
     WEIGHT_NAME_MAX = 96, /* bytes incl. NUL; every name is made of the family's table and a layer number */
 };
 
+struct packed_entry;
+
 /* Why a row could not be delivered: weight_row_fn has no error of its own. The first one is kept. */
 struct weight_fault {
     pthread_mutex_t lock;
@@ -59,7 +61,8 @@ struct weight_source {
     bool one_plus;              /* of a vector: values are 1 + what the checkpoint holds */
     uint32_t n_parts, n_biases; /* n_biases: 0 or n_parts */
     struct weight_part parts[WEIGHT_PARTS_MAX], biases[WEIGHT_PARTS_MAX];
-    const struct checkpoint *checkpoint; /* NULL = dummy values from seed */
+    const struct checkpoint *checkpoint; /* NULL = dummy values from seed, or packed */
+    const struct packed_entry *packed;   /* it has been packed before and lies in a file; borrowed, or NULL */
     uint64_t dummy_seed;
     struct weight_fault *fault; /* of the list */
 };
@@ -115,6 +118,10 @@ void weight_source_close(struct weight_source *source); /* also after a failed o
 
 /* The description that a backend packs; without bias. Its row function borrows the source. */
 struct weight_desc weight_source_desc(const struct weight_source *source);
+/* Reads biases and rows and has the backend pack them. The list's fault, once more, is the caller's to ask
+ * for. */
+err_t weight_source_pack(struct weight_source *source, struct backend *backend,
+                         struct weight **out) ERR_MUST_CHECK;
 /* The values of the biases, [n_out], to out. */
 err_t weight_source_read_bias(const struct weight_source *source, float *out) ERR_MUST_CHECK;
 /* The values of a vector source, [n_in], to out. */

@@ -71,6 +71,7 @@ void answer_trailers_add_source(const struct answer_source *source, struct rpc_c
                 {"x-bantam-cache", source->cache},
                 {"x-bantam-dropped", source->dropped},
                 {"x-bantam-decision", source->decision_id},
+                {"x-bantam-fingerprint", source->fingerprint},
                 {"x-bantam-cost-usd", cost},
                 {"x-bantam-attempts", attempts}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

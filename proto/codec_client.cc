@@ -41,6 +41,13 @@ string_offset encode_prompt_text(builder_t &builder, const struct request *reque
     return builder.CreateString(request->text_bytes > 0 ? request->text : "", request->text_bytes);
 }
 
+string_offset encode_template(builder_t &builder, const struct request *request)
+{
+    if (request->prompt_kind != PROMPT_MESSAGES || !request->template_json)
+        return 0;
+    return builder.CreateString(request->template_json, request->template_json_bytes);
+}
+
 void add_scalars(bantam::SamplingParamsBuilder &out, const struct sampling_params *params)
 {
     uint32_t set = params->set;
@@ -76,6 +83,10 @@ void add_scalars(bantam::SamplingParamsBuilder &out, const struct sampling_param
         out.add_skip_special_tokens(params->skip_special_tokens);
     if (set & SAMPLING_INCLUDE_STOP)
         out.add_include_stop_str_in_output(params->include_stop_str_in_output);
+    if (set & SAMPLING_TRUNCATE_PROMPT_TOKENS)
+        out.add_truncate_prompt_tokens(params->truncate_prompt_tokens);
+    if (set & SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS)
+        out.add_spaces_between_special_tokens(params->spaces_between_special_tokens);
 }
 
 flatbuffers::Offset<bantam::SamplingParams> encode_sampling(builder_t &builder,
@@ -270,6 +281,7 @@ struct codec_bytes codec_encode_generate(const struct request *request,
     string_offset model = codec_string(builder, request->model);
     string_offset text = encode_prompt_text(builder, request);
     message_vector messages = encode_messages(builder, request);
+    string_offset template_json = encode_template(builder, request);
     ids_offset ids;
     if (request->prompt_kind == PROMPT_TOKEN_IDS)
         ids = builder.CreateVector(request->token_ids, request->n_token_ids);
@@ -295,6 +307,7 @@ struct codec_bytes codec_encode_generate(const struct request *request,
     if (options && options->return_prompt_token_ids)
         out.add_return_prompt_token_ids(true);
     out.add_openai_json(openai_json);
+    out.add_template_json(template_json);
     return codec_finish(builder, out.Finish());
 }
 
@@ -304,10 +317,12 @@ struct codec_bytes codec_encode_tokenize(const struct request *request)
     string_offset model = codec_string(builder, request->model);
     string_offset text = encode_prompt_text(builder, request);
     message_vector messages = encode_messages(builder, request);
+    string_offset template_json = encode_template(builder, request);
     bantam::TokenizeRequestBuilder out(builder);
     out.add_text(text);
     out.add_messages(messages);
     out.add_model(model);
+    out.add_template_json(template_json);
     if (request->no_special_tokens)
         out.add_add_special_tokens(false);
     if (request->no_generation_prompt)

@@ -74,6 +74,10 @@ void read_scalars(const bantam::SamplingParams *from, struct sampling_params *ou
     read_scalar(from->skip_special_tokens(), SAMPLING_SKIP_SPECIAL_TOKENS, out, &out->skip_special_tokens);
     read_scalar(from->include_stop_str_in_output(), SAMPLING_INCLUDE_STOP, out,
                 &out->include_stop_str_in_output);
+    read_scalar(from->truncate_prompt_tokens(), SAMPLING_TRUNCATE_PROMPT_TOKENS, out,
+                &out->truncate_prompt_tokens);
+    read_scalar(from->spaces_between_special_tokens(), SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, out,
+                &out->spaces_between_special_tokens);
 }
 
 err_t read_sampling(const bantam::SamplingParams *from, const char **table, struct sampling_params *out)
@@ -120,6 +124,12 @@ err_t read_prompt(const flatbuffers::String *text, const flatbuffers::Vector<uin
         return read_messages(messages, message_array, out);
     }
     return err_ok();
+}
+
+void read_template(const flatbuffers::String *json, struct request *out)
+{
+    out->template_json = json ? json->c_str() : nullptr;
+    out->template_json_bytes = json ? json->size() : 0;
 }
 
 struct request empty_request()
@@ -187,6 +197,7 @@ err_t codec_decode_generate(const uint8_t *bytes, size_t size_bytes, struct code
     out->priority = root->priority().value_or(0);
     out->no_special_tokens = !root->add_special_tokens().value_or(true);
     out->no_generation_prompt = !root->add_generation_prompt().value_or(true);
+    read_template(root->template_json(), out);
     if (root->openai_json()) {
         options->openai_json = root->openai_json()->c_str();
         options->openai_json_bytes = root->openai_json()->size();
@@ -207,6 +218,7 @@ err_t codec_decode_tokenize(const uint8_t *bytes, size_t size_bytes, struct code
     TRY(name_of(root->model(), "model", &out->model));
     TRY(read_prompt(root->text(), nullptr, root->messages(),
                     static_cast<struct chat_message *>(scratch->arrays), out));
+    read_template(root->template_json(), out);
     out->no_special_tokens = !root->add_special_tokens().value_or(true);
     out->no_generation_prompt = !root->add_generation_prompt().value_or(true);
     return err_ok();

@@ -14,14 +14,11 @@
 #include "api/service.h"
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/json_bounds.h"
 
 enum {
-    OPENAI_VALUES_MAX = 1 << 19,     /* JSON values of a request */
-    OPENAI_CONTAINERS_MAX = 1 << 16, /* of them arrays and objects */
-    OPENAI_STRINGS_MAX = 1 << 16,    /* and strings, names of fields included */
-    OPENAI_DEPTH_MAX = 32,           /* of nesting */
-    OPENAI_PROMPTS_MAX = 1024,       /* of one request */
-    OPENAI_CHOICES_MAX = 4096,       /* of one request: prompts times n */
+    OPENAI_PROMPTS_MAX = 1024, /* of one request */
+    OPENAI_CHOICES_MAX = 4096, /* of one request: prompts times n */
     OPENAI_PARAM_BYTES_MAX = 96,
     OPENAI_ID_BYTES_MAX = REQUEST_ID_BYTES_MAX + 16,
 };
@@ -34,6 +31,7 @@ struct openai_scratch {
     const char *beyond; /* the note; NULL = nothing */
     void *document;     /* jansson's */
     void *blocks;       /* arrays */
+    struct json_bounds bounds;          /* of the body, and of JSON in its strings */
     char param[OPENAI_PARAM_BYTES_MAX]; /* "" = no field in particular */
 };
 void openai_scratch_free(struct openai_scratch *scratch);

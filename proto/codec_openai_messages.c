@@ -95,9 +95,6 @@ static err_t decode_message(struct openai_scratch *scratch, const json_t *value,
         return INVALID("%s contains a NUL character", name);
     /* What OpenAI's newer models call developer, templates know as system. */
     out->role = openai_text_is(role, "developer") ? "system" : json_string_value(role);
-    (void)snprintf(name, sizeof name, "messages[%zu].tool_calls", index);
-    if (!openai_asks_for_nothing(openai_find(value, "tool_calls")))
-        TRY(openai_lacking(scratch, name, "%s is not supported: templates get a role and a text", name));
     openai_blame(scratch, "%s", "");
     const json_t *content = openai_find(value, "content");
     if (json_is_array(content))
@@ -128,6 +125,7 @@ err_t openai_messages(struct openai_scratch *scratch, const json_t *root, struct
     out->prompt_kind = PROMPT_MESSAGES;
     out->messages = messages;
     out->n_messages = n;
+    TRY(openai_template(scratch, root, out));
     bool opens = true, adds = false;
     TRY(openai_bool(scratch, root, "add_generation_prompt", &opens, NULL));
     TRY(openai_bool(scratch, root, "add_special_tokens", &adds, NULL));

@@ -17,7 +17,7 @@ struct decoder {
 /* --- what this server does not do */
 
 #define NEEDS_CONSTRAINED_DECODING "it needs constrained decoding, which this server does not have yet"
-#define NEEDS_OWN_TEMPLATE         "a template or its arguments cannot come with a request"
+#define NEEDS_OWN_TEMPLATE         "a template cannot come with a request"
 
 static const struct {
     const char *name, *why;
@@ -30,15 +30,16 @@ static const struct {
     {"structural_tag", NEEDS_CONSTRAINED_DECODING},
     {"structured_outputs", NEEDS_CONSTRAINED_DECODING},
     {"chat_template", NEEDS_OWN_TEMPLATE},
-    {"chat_template_kwargs", NEEDS_OWN_TEMPLATE},
-    {"documents", "the model's template gets messages alone"},
     {"continue_final_message", "an answer begins a new message; give its beginning as output_prefix_ids"},
     {"use_beam_search", "there is no beam search"},
     {"suffix", "there is no infilling"},
     {"prompt_embeds", "a prompt is text or token ids"},
-    {"truncate_prompt_tokens", "a prompt is taken whole or refused"},
     {"logits_processors", "code cannot come with a request"},
     {"cache_salt", "the prefix cache is salted by who is authenticated"},
+    {"kv_transfer_params", "nothing is handed over to or from another server"},
+    {"vllm_xargs", "there are no extensions that would read it"},
+    {"repetition_detection", "an answer ends by its stops and lengths alone"},
+    {"thinking_token_budget", "reasoning is not told from the answer"},
     {"audio", "this model takes and gives text only"},
     {"prediction", "there is no predicted output"},
     {"web_search_options", "there is no web search"},
@@ -49,7 +50,8 @@ static err_t lacking(struct decoder *d, const char *name, const char *why)
     return openai_lacking(d->scratch, name, "%s is not supported: %s", name, why);
 }
 
-/* Tools that must not be called, and an answer in plain text, are what there is without a grammar. */
+/* Tools that must not be called, which the template shows, and an answer in plain text, are what there is
+ * without a grammar. */
 static err_t refuse_tools(struct decoder *d)
 {
     const json_t *choice = openai_find(d->root, "tool_choice");
@@ -191,6 +193,8 @@ static err_t decode_switches(struct decoder *d)
         {"ignore_eos", SAMPLING_IGNORE_EOS, &p->ignore_eos},
         {"skip_special_tokens", SAMPLING_SKIP_SPECIAL_TOKENS, &p->skip_special_tokens},
         {"include_stop_str_in_output", SAMPLING_INCLUDE_STOP, &p->include_stop_str_in_output},
+        {"spaces_between_special_tokens", SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS,
+         &p->spaces_between_special_tokens},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         bool found;
@@ -222,6 +226,11 @@ static err_t decode_integers(struct decoder *d)
     if (found) {
         p->top_k = (int32_t)value;
         p->set |= SAMPLING_TOP_K;
+    }
+    TRY(openai_integer(d->scratch, d->root, "truncate_prompt_tokens", INT32_MIN, INT32_MAX, &value, &found));
+    if (found) {
+        p->truncate_prompt_tokens = (int32_t)value;
+        p->set |= SAMPLING_TRUNCATE_PROMPT_TOKENS;
     }
     TRY(openai_integer(d->scratch, d->root, "seed", INT64_MIN, INT64_MAX, &value, &found));
     if (found) {
@@ -424,6 +433,8 @@ static err_t check_together(struct decoder *d)
     openai_blame(d->scratch, "echo");
     if (out->stream && out->echo && out->logprobs >= 0 && out->n_choices > 1)
         return err_new(ERR_UNIMPLEMENTED, "echo with logprobs in a stream is not supported for n above 1");
+    if (out->echo && (out->request.sampling.set & SAMPLING_TRUNCATE_PROMPT_TOKENS))
+        return err_new(ERR_UNIMPLEMENTED, "echo with truncate_prompt_tokens is not supported");
     openai_blame(d->scratch, "%s", "");
     return err_ok();
 }

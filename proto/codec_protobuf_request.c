@@ -300,8 +300,6 @@ static err_t refuse_lacking(const vllm_grpc_engine_GenerateRequest *from, const 
         return LACKING("%s is not supported: %s", lists->lacking, lists->why);
     if (sampling->json_object)
         return LACKING("json_object is not supported: " NEEDS_GRAMMAR);
-    if (sampling->has_truncate_prompt_tokens)
-        return LACKING("truncate_prompt_tokens is not supported: a prompt is taken whole or refused");
     if (from->has_data_parallel_rank && from->data_parallel_rank != 0)
         return INVALID("data_parallel_rank is %d; rank 0 is the only one", (int)from->data_parallel_rank);
     return err_ok();
@@ -375,6 +373,10 @@ static err_t read_sampling(const vllm_grpc_engine_SamplingParams *from, const st
     if (from->has_seed) {
         out->seed = (uint64_t)(int64_t)from->seed;
         out->set |= SAMPLING_SEED;
+    }
+    if (from->has_truncate_prompt_tokens) {
+        out->truncate_prompt_tokens = from->truncate_prompt_tokens;
+        out->set |= SAMPLING_TRUNCATE_PROMPT_TOKENS;
     }
     TRY(read_logprobs(from->has_logprobs, "logprobs", from->logprobs, SAMPLING_LOGPROBS, &out->logprobs,
                       out));

@@ -108,8 +108,8 @@ const char *frame_fault_text(enum frame_fault fault)
     static const char *const texts[] = {
         [FRAME_FINE] = "nothing",
         [FRAME_FAULT_BLOCK] = "a request's headers are larger than 64 KiB",
-        [FRAME_FAULT_UNACKNOWLEDGED] = "more calls than a connection may have (--max-connection-calls), the "
-                                       "settings that say so unacknowledged",
+        [FRAME_FAULT_UNACKNOWLEDGED] = ("more calls than a connection may have (--max-connection-calls), the "
+                                        "settings that say so unacknowledged"),
         [FRAME_FAULT_RESETS] = "calls are begun and cancelled at once, again and again",
         [FRAME_FAULT_PINGS] = "a flood of PINGs",
     };

@@ -42,13 +42,21 @@ static void leave_active(struct grpc_door *door)
         event_count_bump(idle);
 }
 
+/* Before the client hears of the end: its request's name and its tenant's place are free again when it does.
+ * What is told in the end must be encoded. */
+static void let_go_of_stream(struct generate_call *generate)
+{
+    if (generate->stream)
+        service_of(generate)->stream_release(generate->stream);
+    generate->stream = NULL;
+    whole_answer_destroy(generate->whole); /* the call may live on for a while */
+    generate->whole = NULL;
+}
+
 /* The owner's last deed. */
 static enum pump_result end_generation(struct generate_call *generate)
 {
-    service_of(generate)->stream_release(generate->stream);
-    generate->stream = NULL;
-    whole_answer_destroy(generate->whole); /* its bytes are under way: the call may live on for a while */
-    generate->whole = NULL;
+    let_go_of_stream(generate);
     leave_active(generate->item.door);
     return PUMP_DONE;
 }
@@ -59,6 +67,7 @@ static enum pump_result fail_generation(struct generate_call *generate, const er
     bool again = !generate->has_sent && error->retry_after_ms > 0;
     if (generate->source)
         answer_trailers_add_source(generate->source, generate->item.call);
+    let_go_of_stream(generate);
     rpc_call_refuse(generate->item.call, error, again ? error->retry_after_ms : RPC_NO_PUSHBACK);
     return end_generation(generate);
 }
@@ -92,6 +101,7 @@ static enum pump_result send_message(struct generate_call *generate, struct code
         answer_trailers_add(&generate->trailers, &generate->answer, call);
     if (generate->source)
         answer_trailers_add_source(generate->source, call);
+    let_go_of_stream(generate);
     rpc_call_finish(call, bytes.data, bytes.size, GRPC_STATUS_OK, NULL, RPC_NO_PUSHBACK);
     return end_generation(generate);
 }

@@ -16,7 +16,7 @@ struct client_call;
 #define CLIENT_NO_TIMEOUT INT64_C(-1)
 
 enum {
-    CLIENT_METADATA_MAX = 16,         /* entries that a call sends besides gRPC's own */
+    CLIENT_METADATA_MAX = 24,         /* entries that a call sends besides gRPC's own */
     CLIENT_METADATA_BYTES_MAX = 8192, /* of one entry's key and value together */
 };
 

@@ -1,10 +1,12 @@
 #include "proto/http_door.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/answer_source.h"
 #include "proto/http_door_internal.h"
 #include "proto/metrics_text.h"
 #include "proto/route_headers.h"
@@ -338,12 +340,21 @@ void http_add_load_headers(struct http_door *door, struct http_exchange *exchang
 
 void http_add_source_headers(const struct answer_source *source, struct http_exchange *exchange)
 {
+    char cost[ANSWER_COST_BYTES], attempts[16]; /* cost: known at the end alone, of a whole answer */
+    answer_cost_format(source->cost_nanodollars, cost);
+    (void)snprintf(attempts, sizeof attempts, "%" PRIu32, source->attempts);
     const struct {
         const char *name, *value;
-    } rows[] = {{"x-bantam-provider", source->provider},   {"x-bantam-answered-by", source->model},
-                {"x-bantam-reason", source->reason},       {"x-bantam-rule", source->rule},
-                {"x-bantam-cache", source->cache},         {"x-bantam-dropped", source->dropped},
-                {"x-bantam-decision", source->decision_id}};
+    } rows[] = {{"x-bantam-provider", source->provider},
+                {"x-bantam-answered-by", source->model},
+                {"x-bantam-reason", source->reason},
+                {"x-bantam-rule", source->rule},
+                {"x-bantam-cache", source->cache},
+                {"x-bantam-dropped", source->dropped},
+                {"x-bantam-decision", source->decision_id},
+                {"x-bantam-fingerprint", source->fingerprint},
+                {"x-bantam-cost-usd", cost},
+                {"x-bantam-attempts", attempts}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].value[0])
             http_exchange_header(exchange, rows[i].name, rows[i].value);

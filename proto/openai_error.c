@@ -102,6 +102,7 @@ static bool is_field(const char *word, size_t size)
         "output_prefix_ids",
         "priority",
         "request_id",
+        "truncate_prompt_tokens",
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strlen(fields[i]) == size && memcmp(fields[i], word, size) == 0)

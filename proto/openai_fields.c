@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/checked.h"
+#include "base/json_bounds.h"
 
 #define INVALID(...) err_new(ERR_INVALID_ARGUMENT, __VA_ARGS__)
 
@@ -61,51 +62,18 @@ err_t openai_print(struct openai_scratch *scratch, const char **out, const char 
     return e;
 }
 
-/* What a parsed document takes is decided by its values, not its bytes: they are counted first. */
-static err_t count_values(const char *body, size_t body_bytes)
-{
-    size_t n_values = 1, n_containers = 0, n_strings = 0, depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < body_bytes; i++) {
-        char c = body[i];
-        if (in_string) {
-            i += c == '\\';
-            in_string = c != '"';
-            continue;
-        }
-        in_string = c == '"';
-        n_strings += in_string;
-        n_values += c == ',' || c == ':' || c == '[' || c == '{';
-        if (c == '[' || c == '{') {
-            n_containers++;
-            depth++;
-        } else if ((c == ']' || c == '}') && depth > 0) {
-            depth--;
-        }
-        if (depth > OPENAI_DEPTH_MAX)
-            return INVALID("the request's JSON is nested deeper than %d levels", OPENAI_DEPTH_MAX);
-    }
-    if (n_values > OPENAI_VALUES_MAX || n_containers > OPENAI_CONTAINERS_MAX ||
-        n_strings > OPENAI_STRINGS_MAX)
-        return INVALID(
-            "the request's JSON has %zu values, %zu lists and objects and %zu strings; at most %d, %d "
-            "and %d are allowed",
-            n_values, n_containers, n_strings, OPENAI_VALUES_MAX, OPENAI_CONTAINERS_MAX, OPENAI_STRINGS_MAX);
-    return err_ok();
-}
-
 err_t openai_parse(const char *body, size_t body_bytes, struct openai_scratch *scratch, const json_t **root)
 {
     if (body_bytes == 0)
         return INVALID("the request has no body; it must be a JSON object");
-    TRY(count_values(body, body_bytes));
+    TRY(json_bounds_add(&scratch->bounds, "the request's JSON", body, body_bytes));
     json_error_t failure;
     json_t *document = json_loadb(body, body_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &failure);
     if (!document && json_error_code(&failure) == json_error_out_of_memory)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request of %zu bytes", body_bytes);
     if (!document)
-        return INVALID("the body is not JSON: line %d, column %d: %s", failure.line, failure.column,
-                       failure.text);
+        return INVALID("the body is not JSON: line %d, column %d: %.*s", failure.line, failure.column,
+                       json_fault_bytes(failure.text), failure.text);
     scratch->document = document;
     if (!json_is_object(document))
         return INVALID("the body is a JSON list; it must be an object");

@@ -48,5 +48,7 @@ err_t openai_ids(struct openai_scratch *scratch, const json_t *array, const char
 err_t openai_names(struct openai_scratch *scratch, const json_t *object, const char *name,
                    const char *const **out, size_t *n) ERR_MUST_CHECK;
 
+/* What else the template of messages gets -> template_json, which lives as long as scratch. */
+err_t openai_template(struct openai_scratch *scratch, const json_t *root, struct request *out) ERR_MUST_CHECK;
 /* root["messages"] and what belongs to them -> PROMPT_MESSAGES. */
 err_t openai_messages(struct openai_scratch *scratch, const json_t *root, struct request *out) ERR_MUST_CHECK;

@@ -55,7 +55,7 @@ static uint64_t guess_prompt_tokens(const struct request *request)
     if (request->prompt_kind == PROMPT_TOKEN_IDS)
         return request->n_token_ids;
     if (request->prompt_kind == PROMPT_MESSAGES && request->messages) {
-        bytes = 0;
+        bytes = request->template_json_bytes;
         for (size_t i = 0; i < request->n_messages; i++)
             bytes += request->messages[i].content_bytes;
     }

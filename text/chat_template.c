@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/utf8.h"
+#include "text/template_json.h"
 #include "text/template_run.h"
 
 enum { COMPILED_BYTES_MAX = 256 << 20 }; /* of one compiled template */
@@ -141,23 +142,25 @@ static bool set_field(struct run *run, struct dict *dict, const char *name, cons
     return message_text(run, name, strlen(name), NULL, &key) && dict_set(run, NULL, dict, &key, value);
 }
 
-/* {"role": .., "content": ..} */
-static bool message_value(struct run *run, const struct chat_message *message, const uint8_t *ones,
-                          struct value *out)
+/* {"role": .., "content": ..}, and behind them what else the caller says of the message. */
+static bool message_value(struct run *run, const struct chat_message *message, const json_t *more,
+                          const uint8_t *ones, struct value *out)
 {
     struct value role, content;
     const uint8_t *role_marks = role_is_known(message->role) ? NULL : ones;
-    return dict_new(run, NULL, VALUE_DICT, out) &&
-           message_text(run, message->role, strlen(message->role), role_marks, &role) &&
-           message_text(run, message->content_bytes ? message->content : "", message->content_bytes, ones,
-                        &content) &&
-           set_field(run, out->dict, "role", &role) && set_field(run, out->dict, "content", &content);
+    if (!dict_new(run, NULL, VALUE_DICT, out) ||
+        !message_text(run, message->role, strlen(message->role), role_marks, &role) ||
+        !message_text(run, message->content_bytes ? message->content : "", message->content_bytes, ones,
+                      &content) ||
+        !set_field(run, out->dict, "role", &role) || !set_field(run, out->dict, "content", &content))
+        return false;
+    return template_json_fields(run, more, ones, out->dict);
 }
 
-/* Marks for the longest text of any message: all of them say the same. */
+/* Marks for the longest text of any message or of the JSON: all of them say the same. */
 static uint8_t *marks_of_messages(struct run *run, const struct template_input *input)
 {
-    size_t longest = 1;
+    size_t longest = input->json_bytes + 1; /* no string is longer than its JSON */
     for (size_t i = 0; i < input->n_messages; i++) {
         size_t role_bytes = strlen(input->messages[i].role);
         size_t bytes = input->messages[i].content_bytes;
@@ -177,7 +180,7 @@ static bool bind_text(struct run *run, const char *name, const char *text)
     return message_text(run, text, strlen(text), NULL, &value) && run_bind(run, name, &value);
 }
 
-static bool bind_input(struct run *run, const struct template_input *input)
+static bool bind_input(struct run *run, const struct template_input *input, const json_t *more)
 {
     struct value messages, *items, none = {.kind = VALUE_NONE};
     struct value generation = value_bool(input->add_generation_prompt);
@@ -185,10 +188,12 @@ static bool bind_input(struct run *run, const struct template_input *input)
     if (ones == NULL || !list_new(run, NULL, input->n_messages, VALUE_LIST, &items, &messages))
         return false;
     for (size_t i = 0; i < input->n_messages; i++)
-        if (!message_value(run, &input->messages[i], ones, &items[i]))
+        if (!message_value(run, &input->messages[i], json_array_get(json_object_get(more, "messages"), i),
+                           ones, &items[i]))
             return false;
-    return run_bind(run, "messages", &messages) && run_bind(run, "add_generation_prompt", &generation) &&
-           run_bind(run, "tools", &none) && run_bind(run, "documents", &none) &&
+    return run_bind(run, "tools", &none) && run_bind(run, "documents", &none) &&
+           template_json_bind(run, more, ones) && run_bind(run, "messages", &messages) &&
+           run_bind(run, "add_generation_prompt", &generation) &&
            bind_text(run, "bos_token", input->bos_token) && bind_text(run, "eos_token", input->eos_token);
 }
 
@@ -217,17 +222,20 @@ err_t chat_template_render(const struct chat_template *chat_template, const stru
                       .scope = &scope,
                       .sink = &sink,
                       .now_unix_s = input->now_unix_s};
+    json_t *more = NULL;
     memset(out, 0, sizeof *out);
     run.error = err_ok();
     for (size_t i = 0; i < input->n_messages; i++)
         if (!utf8_valid(input->messages[i].content, input->messages[i].content_bytes) ||
             !utf8_valid(input->messages[i].role, strlen(input->messages[i].role)))
             return err_new(ERR_INVALID_ARGUMENT, "message %zu is not UTF-8", i);
-    if (bind_input(&run, input) && run_template(&run))
+    TRY(template_json_parse(input, &more));
+    if (bind_input(&run, input, more) && run_template(&run))
         run.error = take_prompt(&sink, out);
     else
         run.error = err_prefix(run.error, "%s", chat_template->title);
     sink_free(&sink);
     template_pool_free(&run.pool);
+    json_decref(more);
     return run.error;
 }

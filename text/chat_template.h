@@ -29,6 +29,8 @@ struct template_input {
     const struct chat_message *messages; /* [n_messages] */
     size_t n_messages;
     bool add_generation_prompt;
+    const char *json; /* api/request.h: template_json, json_bytes long; NULL = nothing */
+    size_t json_bytes;
     const char *bos_token, *eos_token; /* NULL = "" */
     int64_t now_unix_s;                /* for strftime_now; passed in, so that a render can be repeated */
 };
@@ -42,7 +44,8 @@ struct rendered_prompt {
 };
 void rendered_prompt_free(struct rendered_prompt *prompt);
 
-/* INVALID_ARGUMENT: the template raised an exception (its message) or met a type error (line and column);
+/* INVALID_ARGUMENT: the template raised an exception (its message) or met a type error (line and column), or
+ * json is no object of the kind that is asked for;
  * RESOURCE_EXHAUSTED: a cap. */
 err_t chat_template_render(const struct chat_template *chat_template, const struct template_input *input,
                            struct rendered_prompt *out) ERR_MUST_CHECK;

@@ -108,9 +108,12 @@ err_t detokenizer_push(struct detokenizer *detokenizer, uint32_t id, struct buff
     const struct tokenizer *tokenizer = detokenizer->tokenizer;
     const struct token_decoder *decoder = &tokenizer->decoder;
     size_t text_bytes;
+    bool is_special = tokenizer_is_special(tokenizer, id);
     if (tokenizer_token(tokenizer, id, &text_bytes) == NULL ||
-        (detokenizer->skip_special_tokens && tokenizer_is_special(tokenizer, id)))
+        (detokenizer->skip_special_tokens && is_special))
         return err_ok();
+    bool joins = detokenizer->joins_special_tokens && detokenizer->after_special && is_special;
+    detokenizer->after_special = is_special;
     const char *text = decoder->bytes + decoder->offset[id];
     text_bytes = decoder->offset[id + 1] - decoder->offset[id];
     if (decoder->kind == DECODE_BYTES)
@@ -123,7 +126,7 @@ err_t detokenizer_push(struct detokenizer *detokenizer, uint32_t id, struct buff
     if (decoder->metaspace[0] != '\0')
         return push_metaspace(detokenizer, text, text_bytes, out);
     if (decoder->kind == DECODE_SPACED) {
-        if (detokenizer->started)
+        if (detokenizer->started && !joins)
             TRY(emit(out, " ", 1));
         detokenizer->started = true;
     }

@@ -10,9 +10,11 @@
 struct detokenizer {
     const struct tokenizer *tokenizer;
     bool skip_special_tokens;
-    bool started;       /* something was emitted or held: strip rules for the first token are over */
-    uint8_t n_stripped; /* characters left out at the start */
-    uint8_t n_held;     /* bytes held back */
+    bool joins_special_tokens; /* no space between two in a row; false after init */
+    bool after_special;        /* the last token was one */
+    bool started;              /* something was emitted or held: strip rules for the first token are over */
+    uint8_t n_stripped;        /* characters left out at the start */
+    uint8_t n_held;            /* bytes held back */
     char held[8];
 };
 

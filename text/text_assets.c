@@ -164,8 +164,9 @@ static err_t load_gguf(const char *path, const char *template_path, struct text_
 
 static err_t load_all(const char *directory, const char *template_path, struct text_assets *out)
 {
-    if (gguf_is_path(directory))
-        return load_gguf(directory, template_path, out);
+    char gguf[GGUF_PATH_MAX];
+    if (gguf_of_model(directory, gguf))
+        return load_gguf(gguf, template_path, out);
     TRY(tokenizer_load(directory, &out->tokenizer));
     TRY(load_template_file(directory, template_path, out));
     TRY(load_config(directory, out));

@@ -45,9 +45,9 @@ static err_t load_gguf(const char *path, struct tokenizer **out)
 
 err_t tokenizer_load(const char *directory, struct tokenizer **out)
 {
-    if (gguf_is_path(directory))
-        return load_gguf(directory, out);
     char path[PATH_BYTES_MAX];
+    if (gguf_of_model(directory, path))
+        return load_gguf(path, out);
     char *json;
     size_t json_bytes;
     *out = NULL;

@@ -88,7 +88,10 @@ static err_t start_call(struct bantam_client *client, const struct bantam_query 
     struct bantam_call *call;
     ASSERT(handler->on_done);
     TRY(query_encode(query, &message, &message_bytes));
-    TRY(call_make(client, method_path(query->method), message, message_bytes, options, &call));
+    bool has_request = query->method == BANTAM_GENERATE || query->method == BANTAM_GENERATE_WHOLE ||
+                       query->method == BANTAM_TOKENIZE;
+    TRY(call_make(client, method_path(query->method), message, message_bytes, options,
+                  has_request ? query->request : NULL, &call));
     call->method = query->method;
     call->handler = *handler;
     call->context = context;

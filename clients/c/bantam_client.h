@@ -125,7 +125,8 @@ enum bantam_method {
 struct bantam_query {
     enum bantam_method method;
     /* GENERATE, GENERATE_WHOLE, TOKENIZE. Its tenant, cache_salt and deadline_ns are not on the wire; a salt
-     * is a header (docs/wire.md). */
+     * is a header (docs/wire.md). Its model and a priority that is not 0 are also sent as the headers
+     * x-bantam-model and x-bantam-priority, unless the caller has given these. */
     const struct request *request;
     /* GENERATE, GENERATE_WHOLE: the body of an OpenAI chat completion (openai_json_bytes), in the place of
      * the request's prompt and sampling; for what those have no fields for. NULL = none */

@@ -12,8 +12,12 @@
 #include "base/assert.h"
 #include "clients/c/client_internal.h"
 #include "proto/grpc_runtime.h"
+#include "proto/route_headers.h"
 
 #define LOAD_TRAILER "x-bantam-load-bin"
+
+/* A client's headers, its key, a call's own, and what is mirrored. */
+_Static_assert(2 * BANTAM_HEADERS_MAX + 3 <= CLIENT_METADATA_MAX, "all of them fit");
 
 /* --- any thread */
 
@@ -28,19 +32,46 @@ static void drop_call(struct bantam_call *call)
     mem_free(call);
 }
 
-static err_t take_headers(const struct bantam_call_options *options, struct bantam_call *call)
+static bool names(const struct header_list *list, const char *key)
 {
-    if (!options || options->n_headers == 0)
+    for (size_t i = 0; i < list->n; i++)
+        if (strcmp(list->metadata[i].key, key) == 0)
+            return true;
+    return false;
+}
+
+/* A word of the request once more, for proxies that route by it: they read no messages. The caller's own
+ * header stands; what a header cannot say is left out. */
+static err_t mirror(struct bantam_call *call, const char *key, const char *value)
+{
+    const struct client_metadata metadata = {key, value, strlen(value)};
+    if (names(&call->client->headers, key) || names(call->headers, key) ||
+        client_metadata_check(&metadata).code != ERR_OK)
         return err_ok();
-    if (options->n_headers > BANTAM_HEADERS_MAX)
-        return err_new(ERR_INVALID_ARGUMENT, "%zu headers; %d are allowed", options->n_headers,
-                       BANTAM_HEADERS_MAX);
+    const struct bantam_header header = {key, value, metadata.value_bytes};
+    return header_list_add(call->headers, &header);
+}
+
+static err_t take_headers(const struct bantam_call_options *options, const struct request *request,
+                          struct bantam_call *call)
+{
+    bool has_model = request && request->model && request->model[0];
+    bool has_priority = request && request->priority != 0;
+    size_t n_headers = options ? options->n_headers : 0;
+    if (n_headers == 0 && !has_model && !has_priority)
+        return err_ok();
+    if (n_headers > BANTAM_HEADERS_MAX)
+        return err_new(ERR_INVALID_ARGUMENT, "%zu headers; %d are allowed", n_headers, BANTAM_HEADERS_MAX);
     call->headers = mem_alloc(sizeof *call->headers);
     if (!call->headers)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for headers");
-    for (size_t i = 0; i < options->n_headers; i++)
+    for (size_t i = 0; i < n_headers; i++)
         TRY(header_list_add(call->headers, &options->headers[i]));
-    return err_ok();
+    if (has_model)
+        TRY(mirror(call, ROUTE_MODEL, request->model));
+    char priority[16];
+    (void)snprintf(priority, sizeof priority, "%d", has_priority ? request->priority : 0);
+    return has_priority ? mirror(call, ROUTE_PRIORITY, priority) : err_ok();
 }
 
 static int64_t deadline_after(struct bantam_client *client, int64_t timeout_ns)
@@ -63,7 +94,8 @@ static err_t enter(struct bantam_client *client)
 }
 
 err_t call_make(struct bantam_client *client, const char *path, uint8_t *message, size_t message_bytes,
-                const struct bantam_call_options *options, struct bantam_call **out)
+                const struct bantam_call_options *options, const struct request *request,
+                struct bantam_call **out)
 {
     err_t e = enter(client);
     struct bantam_call *call = e.code == ERR_OK ? mem_alloc(sizeof *call) : NULL;
@@ -82,7 +114,7 @@ err_t call_make(struct bantam_client *client, const char *path, uint8_t *message
     call->deadline_ns = deadline_after(client, options ? options->timeout_ns : BANTAM_NO_TIMEOUT);
     call->no_retries = options && options->no_retries;
     call->failure = err_ok();
-    e = take_headers(options, call);
+    e = take_headers(options, request, call);
     if (e.code != ERR_OK) {
         atomic_fetch_sub(&client->n_calls, 1);
         drop_call(call);

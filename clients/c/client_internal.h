@@ -102,9 +102,10 @@ err_t reply_fill(struct bantam_reply *reply, enum bantam_method method, const ui
 struct bantam_reply *reply_make(void);
 
 /* client_call.c. A call that is not known to the client yet; RESOURCE_EXHAUSTED, UNAVAILABLE. Takes over
- * message. */
+ * message. request: whose model and priority are said in headers too; NULL = nobody's. */
 err_t call_make(struct bantam_client *client, const char *path, uint8_t *message, size_t message_bytes,
-                const struct bantam_call_options *options, struct bantam_call **out) ERR_MUST_CHECK;
+                const struct bantam_call_options *options, const struct request *request,
+                struct bantam_call **out) ERR_MUST_CHECK;
 /* Any thread: leaves word for the driver. */
 void call_ask(struct bantam_call *call, uint32_t what);
 /* The driver does what was asked; false when there was nothing. */

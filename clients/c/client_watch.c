@@ -60,7 +60,7 @@ static err_t make_stream(struct bantam_client *client, uint32_t interval_ms, str
     if (!message)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
     memcpy(message, bytes.data, bytes.size);
-    return call_make(client, "/bantam.Bantam/WatchLoads", message, bytes.size, NULL, out);
+    return call_make(client, "/bantam.Bantam/WatchLoads", message, bytes.size, NULL, NULL, out);
 }
 
 err_t bantam_client_watch(struct bantam_client *client, uint32_t interval_ms, struct bantam_watch **out)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "router/config/key_field.h"
@@ -86,9 +87,10 @@ static err_t read_refuses(const struct yaml_value *value, struct provider_model 
 
 static err_t read_takes(const struct yaml_value *value, struct provider_model *model)
 {
-    static const char *const NAMES[] = {"images", "audio", "files", "tools", "schemas", NULL};
-    bool *const FLAGS[] = {&model->takes_images, &model->takes_audio, &model->takes_files,
-                           &model->takes_tools, &model->takes_schemas};
+    static const char *const NAMES[] = {"images", "audio", "files", "tools", "schemas", "unchecked_schemas",
+                                        NULL};
+    bool *const FLAGS[] = {&model->takes_images, &model->takes_audio,   &model->takes_files,
+                           &model->takes_tools,  &model->takes_schemas, &model->takes_unchecked_schemas};
     if (!yaml_is_there(value)) {
         model->takes_tools = true;
         model->takes_images = model->takes_schemas = model->kind != PROVIDER_COMPATIBLE;
@@ -103,6 +105,7 @@ static err_t read_takes(const struct yaml_value *value, struct provider_model *m
         TRY(yaml_choice(&element, NAMES, &which));
         *FLAGS[which] = true;
     }
+    model->takes_schemas = model->takes_schemas || model->takes_unchecked_schemas;
     return err_ok();
 }
 
@@ -198,6 +201,8 @@ static err_t read_url(const struct yaml_value *map, struct provider *out)
             &url,
             "it must be http://HOST[:PORT][/PATH] or https://..., without a user, a query or a slash at "
             "the end, like https://api.openai.com/v1");
+    if (is_clear && out->ca_file)
+        return yaml_wrong(&url, "a ca_file is for https");
     if (is_clear && !is_loopback(out->url + 7) && !is_allowed)
         return yaml_wrong(&url, "requests and key would leave this machine in clear text: use https, or set "
                                 "allow_clear_text: yes");
@@ -259,14 +264,18 @@ static err_t read_name(const struct yaml_value *value, const char **out)
 static err_t read_provider(const struct yaml_value *value, char *(*environment)(const char *name),
                            struct provider *out)
 {
-    static const char *const KEYS[] = {"name",     "kind",    "url",      "allow_clear_text", "key_env",
-                                       "key_file", "headers", "timeouts", "models",           NULL};
+    static const char *const KEYS[] = {"name",     "kind",    "url",      "allow_clear_text",
+                                       "ca_file",  "key_env", "key_file", "headers",
+                                       "timeouts", "models",  NULL};
     TRY(yaml_required(value));
     TRY(yaml_map(value, KEYS));
     struct yaml_value name = yaml_at(value, "name"), kind = yaml_at(value, "kind"),
                       headers = yaml_at(value, "headers"), timeouts = yaml_at(value, "timeouts"),
-                      models = yaml_at(value, "models");
+                      models = yaml_at(value, "models"), ca_file = yaml_at(value, "ca_file");
     int which = 0;
+    TRY(yaml_text(&ca_file, &out->ca_file));
+    if (out->ca_file && access(out->ca_file, R_OK) != 0)
+        return yaml_wrong(&ca_file, "%.100s cannot be read", out->ca_file);
     TRY(read_name(&name, &out->name));
     TRY(yaml_required(&kind));
     TRY(yaml_choice(&kind, KINDS, &which));

@@ -121,6 +121,21 @@ static bool is_known_intent(const struct classifier_config *classifier, const ch
     return false;
 }
 
+/* What must stay cannot be known of what has left already. */
+static err_t check_privacy(const struct yaml_value *rule, const struct yaml_value *intents,
+                           const struct route_config *config)
+{
+    bool is_private = false;
+    struct yaml_value local_only = yaml_at(rule, "local_only");
+    TRY(yaml_bool(&local_only, &is_private));
+    if (!is_private || !yaml_is_there(intents) || config->classifier.provider == NULL)
+        return err_ok();
+    return yaml_wrong(intents,
+                      "%.60s, a provider's, would have to read a request to tell that it must stay here: a "
+                      "rule with local_only and intents needs a classifier of local/NAME",
+                      config->classifier.model);
+}
+
 /* A rule whose intent no label names would never hold. */
 static err_t check_intents(const struct yaml_value *root, const struct route_config *config)
 {
@@ -131,6 +146,7 @@ static err_t check_intents(const struct yaml_value *root, const struct route_con
         struct yaml_value rule = yaml_element(&rules, i), when = yaml_at(&rule, "when"),
                           intents = yaml_at(&when, "intents");
         TRY(yaml_list(&intents, &n_intents));
+        TRY(check_privacy(&rule, &intents, config));
         for (size_t j = 0; j < n_intents; j++) {
             struct yaml_value element = yaml_element(&intents, j);
             const char *intent = "";
@@ -145,15 +161,22 @@ static err_t check_intents(const struct yaml_value *root, const struct route_con
 static err_t check_classifier(const struct yaml_value *root, struct route_config *config)
 {
     struct yaml_value classifier = yaml_at(root, "classifier"), model = yaml_at(&classifier, "model");
-    const char *name = config->classifier.model;
-    if (name == NULL)
+    struct classifier_config *own = &config->classifier;
+    if (own->model == NULL)
         return err_ok();
-    if (strncmp(name, LOCAL_PREFIX, strlen(LOCAL_PREFIX)) != 0)
-        return yaml_wrong(
-            &model, "\"%.60s\" must be local/NAME: it sees every request, also those that must stay", name);
-    return route_config_find_local(config, name, &config->classifier.local)
-               ? err_ok()
-               : check_model(&model, config, name);
+    TRY(check_model(&model, config, own->model));
+    own->provider_model = provider_config_find(&config->providers, own->model, &own->provider);
+    if (own->provider == NULL) {
+        ASSERT(route_config_find_local(config, own->model, &own->local));
+        return own->labels[0].token_id < 0
+                   ? err_ok()
+                   : yaml_wrong(&classifier, "token_id is of a provider's labels: an engine tells its own");
+    }
+    if (own->provider->kind == PROVIDER_ANTHROPIC)
+        return yaml_wrong(&model, "\"%.60s\" is Anthropic's, whose answers tell no probabilities",
+                          own->model);
+    warn_of_price(&model, config, own->model);
+    return err_ok();
 }
 
 static err_t check_gate(const struct yaml_value *root, const struct route_config *config)

@@ -62,23 +62,28 @@ struct cascade_config {
     size_t calibration_bytes;
 };
 
-/* hedge: {tier: small, after: 800ms, to: frontier, max_share: 0.05}   # without `after`: the local p95 */
+/* hedge: {tier: small, after: 800ms, to: frontier, max_share: 0.05, max_cost: 0.01, per_day: 2}
+ *                                                                      # without `after`: the local p95 */
 struct hedge_config {
     bool is_set;
-    size_t tier, to;  /* tier is local, and before `to` */
-    int64_t after_ms; /* 0 = the p95 of the tier's time to the first token */
-    double max_share; /* of requests */
+    size_t tier, to;               /* tier is local, and before `to` */
+    int64_t after_ms;              /* 0 = the p95 of the tier's time to the first token */
+    double max_share;              /* of requests */
+    nanodollars max_cost, per_day; /* that one may cost at most, and all of a day together; 0 = no bound */
 };
 
 /* classifier: {model: local/demo, prompt: "...", labels: [{text: easy, difficulty: 0.1, intent: chat}],
- * timeout: 300ms} */
+ * timeout: 300ms}   # model: openai/NAME asks a provider; labels may then have a token_id: 1234 there */
 struct classifier_label {
     const char *text, *intent; /* intent: NULL = it says nothing of it */
     double difficulty;         /* negative = it says nothing of it */
+    int64_t token_id;          /* of the provider's vocabulary; -1 = not told. All labels have one, or none */
 };
 struct classifier_config {
-    const char *model; /* NULL = there is no classifier */
-    size_t local;      /* that model's index among the local ones */
+    const char *model;               /* NULL = there is no classifier */
+    size_t local;                    /* that model's index among the local ones */
+    const struct provider *provider; /* NULL = it is a local one */
+    const struct provider_model *provider_model;
     const char *prompt;
     struct classifier_label labels[CLASSIFIER_LABELS_MAX];
     size_t n_labels;

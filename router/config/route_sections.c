@@ -199,13 +199,19 @@ err_t cascade_config_read(const struct yaml_value *value, const struct policy *p
 
 err_t hedge_config_read(const struct yaml_value *value, const struct policy *policy, struct hedge_config *out)
 {
-    static const char *const KEYS[] = {"tier", "after", "to", "max_share", NULL};
+    static const char *const KEYS[] = {"tier", "after", "to", "max_share", "max_cost", "per_day", NULL};
     *out = (struct hedge_config){.max_share = 0.05};
     if (!yaml_is_there(value))
         return err_ok();
     TRY(yaml_map(value, KEYS));
-    struct yaml_value share = yaml_at(value, "max_share");
+    struct yaml_value share = yaml_at(value, "max_share"), most = yaml_at(value, "max_cost"),
+                      day = yaml_at(value, "per_day");
     out->is_set = true;
+    TRY(yaml_money(&most, &out->max_cost));
+    TRY(yaml_money(&day, &out->per_day));
+    if ((yaml_is_there(&most) && out->max_cost == 0) || (yaml_is_there(&day) && out->per_day == 0))
+        return yaml_wrong(yaml_is_there(&most) && out->max_cost == 0 ? &most : &day,
+                          "it must be more than 0; without a hedge nothing is spent on it");
     TRY(read_step_up(value, policy, &out->tier, &out->to));
     TRY(read_wait(value, "after", 0, &out->after_ms));
     return yaml_number(&share, 0, 1, &out->max_share);
@@ -213,17 +219,18 @@ err_t hedge_config_read(const struct yaml_value *value, const struct policy *pol
 
 static err_t read_label(const struct yaml_value *value, struct classifier_label *out)
 {
-    static const char *const KEYS[] = {"text", "difficulty", "intent", NULL};
-    *out = (struct classifier_label){.difficulty = -1};
+    static const char *const KEYS[] = {"text", "difficulty", "intent", "token_id", NULL};
+    *out = (struct classifier_label){.difficulty = -1, .token_id = -1};
     TRY(yaml_required(value));
     TRY(yaml_map(value, KEYS));
     struct yaml_value text = yaml_at(value, "text"), difficulty = yaml_at(value, "difficulty"),
-                      intent = yaml_at(value, "intent");
+                      intent = yaml_at(value, "intent"), token_id = yaml_at(value, "token_id");
     TRY(read_required_text(value, "text", &out->text));
     if (strlen(out->text) > CLASSIFIER_LABEL_BYTES_MAX)
         return yaml_wrong(&text, "it has more than %d bytes", CLASSIFIER_LABEL_BYTES_MAX);
     TRY(yaml_number(&difficulty, 0, 1, &out->difficulty));
     TRY(yaml_text(&intent, &out->intent));
+    TRY(yaml_integer(&token_id, 0, UINT32_MAX, &out->token_id));
     return out->intent || out->difficulty >= 0
                ? err_ok()
                : yaml_wrong(value, "a label says something of difficulty, intent or both");
@@ -242,6 +249,8 @@ static err_t read_labels(const struct yaml_value *value, struct classifier_confi
             if (strcmp(out->labels[j].text, out->labels[i].text) == 0)
                 return yaml_wrong(&element, "the label \"%.60s\" is there twice", out->labels[i].text);
         }
+        if ((out->labels[i].token_id < 0) != (out->labels[0].token_id < 0))
+            return yaml_wrong(&element, "every label has a token_id, or none has");
     }
     return err_ok();
 }

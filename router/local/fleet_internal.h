@@ -51,6 +51,7 @@ struct replica {
     uint32_t n_calls; /* whose handlers name it */
     uint64_t n_reports;
     bool is_reachable, has_fresh_info, is_asking_info, is_up;
+    bool told_wrong_key; /* a warning was written; until it is heard again */
     bool told_wrong_model;
     int64_t ask_info_ns, shunned_until_ns;
     const struct info_record *info; /* NULL = not known yet */

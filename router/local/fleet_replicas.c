@@ -268,15 +268,38 @@ static void take_report(struct replica *replica, const struct bantam_loads_view 
     replica->state.sent_tokens = 0;
 }
 
+/* An engine with tenants tells its load to an admin's key alone, and takes salts from none else: with another
+ * one it will refuse whatever the router's tenants ask. */
+static void tell_of_key(struct replica *replica, const struct bantam_loads_view *view)
+{
+    bool is_refused =
+        !view->connected && (view->failure == ERR_PERMISSION_DENIED || view->failure == ERR_UNAUTHENTICATED);
+    const struct local_model_options *options = replica->model->options;
+    if (is_refused && !replica->told_wrong_key)
+        log_warn("local",
+                 "%s: replica %s tells its load to an admin's key alone, and %s: requests of this router's "
+                 "tenants "
+                 "will be refused there; give local[].key_env or key_file an admin's key",
+                 options->name, replica->address, options->api_key ? "ours is none" : "we have no key");
+    replica->told_wrong_key = is_refused || (replica->told_wrong_key && !view->connected);
+}
+
 static void look(struct replica *replica, int64_t now_ns)
 {
     struct local_fleet *fleet = replica->fleet;
     struct bantam_loads_view view;
     bantam_watch_read(replica->watch, &view);
+    tell_of_key(replica, &view);
     pthread_mutex_lock(&fleet->mutex);
     if (view.n_messages != replica->n_reports)
         take_report(replica, &view);
+    bool was_reachable = replica->is_reachable;
     replica->is_reachable = view.connected || is_refusal(view.failure);
+    if (replica->is_reachable &&
+        !was_reachable) { /* what failed was the last connection, or another process */
+        breaker_forget(&replica->breaker);
+        replica->shunned_until_ns = 0;
+    }
     if (!replica->is_reachable) {
         replica->has_fresh_info = false;
         replica->ask_info_ns = 0;

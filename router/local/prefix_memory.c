@@ -67,6 +67,7 @@ void prefix_chain_make(const struct request *request, struct prefix_chain *out)
             add_bytes(&chunker, message->content, message->content_bytes);
             add_bytes(&chunker, "", 1);
         }
+        add_bytes(&chunker, request->template_json, request->template_json_bytes); /* last: it grows */
         break;
     case PROMPT_NONE:
         break;

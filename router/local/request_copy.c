@@ -77,6 +77,9 @@ static void place_request(struct packer *packer, const struct request *request)
     copy.text = place(packer, request->text, copy.text_bytes);
     copy.n_token_ids = has_ids ? request->n_token_ids : 0;
     copy.token_ids = place(packer, request->token_ids, copy.n_token_ids * sizeof *request->token_ids);
+    copy.template_json = place(packer, request->template_json, request->template_json_bytes);
+    if (!request->template_json)
+        copy.template_json = NULL;
     copy.output_prefix_ids = place(packer, request->output_prefix_ids,
                                    request->n_output_prefix_ids * sizeof *request->output_prefix_ids);
     place_messages(packer, request, &copy);

@@ -194,7 +194,8 @@ static void put_counts(struct line *line, const struct decision_entry *entry)
     put_known(line, "output_tokens", entry->usage.output_tokens);
     put_known(line, "reasoning_tokens", entry->usage.reasoning_tokens);
     close_object(line);
-    put_number(line, "cost_nanodollars", entry->cost);
+    put_known(line, "cost_nanodollars", entry->cost);
+    put_flag(line, "cost_is_estimate", entry->cost_is_estimate);
     put_known(line, "frontier_cost_nanodollars", entry->frontier_cost);
 }
 
@@ -210,6 +211,7 @@ static void put_signals(struct line *line, const struct request_signals *signals
     put_flag(line, "code", signals->has_code);
     put_flag(line, "tool_calls", signals->calls_tools);
     put_text(line, "script", SCRIPT_NAMES[signals->script]);
+    put_text(line, "language", LANGUAGE_NAMES[signals->language]);
     put_number(line, "text_bytes", (int64_t)signals->text_bytes);
     put_number(line, "max_tokens", (int64_t)signals->max_tokens);
     close_object(line);
@@ -245,6 +247,7 @@ static void put_input(struct line *line, const struct policy_input *input, size_
     put_known(line, "max_cost_nanodollars", input->hints->max_cost);
     put_text(line, "task", input->hints->task);
     close_object(line);
+    put_text(line, "verdict", input->verdict == VERDICT_NONE ? "" : POLICY_VERDICT_NAMES[input->verdict]);
     put_text(line, "intent", input->intent);
     put_share(line, "difficulty", input->difficulty);
     put_number(line, "prompt_tokens", (int64_t)input->prompt_tokens);

@@ -33,14 +33,14 @@ struct decision_entry {
     const char *error; /* name of its code; "" = it was answered */
     const char *finish_reason;
     uint64_t seed;
-    bool local_only, escalated, hedged;
+    bool local_only, escalated, hedged, cost_is_estimate; /* the last: a call did not tell what it used */
     uint32_t attempts;
     double difficulty, confidence;              /* negative = not known */
     uint64_t prompt_tokens;                     /* estimated when decided */
     int64_t predicted_ttft_ms;                  /* -1 = not known */
     int64_t queue_us, first_token_us, total_us; /* -1 = did not happen */
     struct answer_usage usage;
-    nanodollars cost, frontier_cost;  /* frontier_cost: what it would have cost there, -1 = not known */
+    nanodollars cost, frontier_cost;  /* frontier_cost: what it would have cost there; -1 = not known */
     const struct policy_input *input; /* all that the decision rested on, so that policy_decide decides it
                                          again; NULL = not told */
     size_t n_tiers;                   /* of input */

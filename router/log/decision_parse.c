@@ -125,6 +125,7 @@ static struct request_signals read_signals(const struct fields *input)
         .has_code = read_flag(&fields, "code"),
         .calls_tools = read_flag(&fields, "tool_calls"),
         .script = (enum script)read_name(&fields, "script", SCRIPT_NAMES),
+        .language = (enum language)read_name(&fields, "language", LANGUAGE_NAMES),
         .text_bytes = (uint64_t)read_count(&fields, "text_bytes", 0),
         .max_tokens = (uint64_t)read_count(&fields, "max_tokens", 0),
     };
@@ -178,6 +179,7 @@ static void read_input(const struct fields *line, struct decision_line *out)
         .hints = &out->hints,
         .tenant = out->entry.tenant,
         .model = out->entry.model,
+        .verdict = (enum policy_verdict)read_name(&fields, "verdict", POLICY_VERDICT_NAMES),
         .intent = read_text(&fields, "intent"),
         .difficulty = read_share(&fields, "difficulty"),
         .prompt_tokens = (uint64_t)read_count(&fields, "prompt_tokens", 0),
@@ -233,7 +235,8 @@ static struct decision_entry read_entry(const struct fields *fields)
         .first_token_us = read_count(fields, "first_token_us", -1),
         .total_us = read_count(fields, "total_us", -1),
         .usage = read_usage(fields),
-        .cost = read_money(fields, "cost_nanodollars", 0),
+        .cost = read_money(fields, "cost_nanodollars", -1),
+        .cost_is_estimate = read_flag(fields, "cost_is_estimate"),
         .frontier_cost = read_money(fields, "frontier_cost_nanodollars", -1),
     };
 }

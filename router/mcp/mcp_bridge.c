@@ -179,8 +179,10 @@ static err_t send(struct line *line, const char *bytes, size_t size)
         add_header(head, "MCP-Protocol-Version", MCP_VERSION_STATELESS);
         add_header(head, "Mcp-Method", line->message.method);
         const char *name = mcp_message_name(&line->message);
-        if (name)
-            add_header(head, "Mcp-Name", name);
+        struct buffer written = {.limit_bytes = HEADER_BYTES_MAX - 16};
+        if (name && mcp_write_name(name, &written))
+            add_header(head, "Mcp-Name", written.data);
+        buffer_free(&written);
     }
     if (options->key) {
         char bearer[HEADER_BYTES_MAX - 32];

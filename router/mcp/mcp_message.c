@@ -1,5 +1,6 @@
 #include "router/mcp/mcp_message.h"
 #include <stdarg.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include "proto/openai_fields.h"
@@ -90,6 +91,45 @@ const char *mcp_message_name(const struct mcp_message *message)
     return key ? json_string_value(json_object_get(message->params, key)) : NULL;
 }
 
+#define NAME_STARTS "=?base64?"
+#define NAME_ENDS   "?="
+
+static bool is_plain_name(const char *name)
+{
+    size_t size = strlen(name), ends = strlen(NAME_ENDS);
+    bool looks_encoded = strncmp(name, NAME_STARTS, strlen(NAME_STARTS)) == 0 && size >= ends &&
+                         strcmp(name + size - ends, NAME_ENDS) == 0;
+    if (looks_encoded || size == 0 || name[0] == ' ' || name[size - 1] == ' ')
+        return false;
+    for (const char *c = name; *c; c++)
+        if (*c < ' ' || *c > '~')
+            return false;
+    return true;
+}
+
+bool mcp_write_name(const char *name, struct buffer *out)
+{
+    if (is_plain_name(name))
+        return buffer_append_text(out, name);
+    size_t size = strlen(name);
+    if (size > MCP_NAME_BYTES_MAX)
+        return false;
+    unsigned char encoded[MCP_NAME_BYTES_MAX / 3 * 4 + 8];
+    int length = EVP_EncodeBlock(encoded, (const unsigned char *)name, (int)size);
+    return buffer_append_text(out, NAME_STARTS) && buffer_append(out, encoded, (size_t)length) &&
+           buffer_append_text(out, NAME_ENDS);
+}
+
+/* There is one way to write a name, so that what was sent is compared with that. */
+static bool is_name(struct http_text header, const char *name)
+{
+    struct buffer written = {.limit_bytes = 2 * MCP_NAME_BYTES_MAX};
+    bool same = mcp_write_name(name, &written) && header.data && header.size == written.size &&
+                memcmp(header.data, written.data ? written.data : "", written.size) == 0;
+    buffer_free(&written);
+    return same;
+}
+
 static bool check_headers(const struct mcp_message *message, const struct mcp_headers *headers,
                           const char *version, struct mcp_fault *fault)
 {
@@ -103,7 +143,7 @@ static bool check_headers(const struct mcp_message *message, const struct mcp_he
         return mcp_fault_set(fault, MCP_HEADER_MISMATCH, "the header Mcp-Method must be the body's \"%.64s\"",
                              message->method);
     const char *name = mcp_message_name(message);
-    if (name && !text_equals(headers->name, name))
+    if (name && !is_name(headers->name, name))
         return mcp_fault_set(fault, MCP_HEADER_MISMATCH, "the header Mcp-Name must be the body's \"%.64s\"",
                              name);
     return true;

@@ -29,6 +29,7 @@ enum {
 enum {
     MCP_FAULT_BYTES_MAX = 512,  /* of an error's words */
     MCP_METHOD_BYTES_MAX = 128, /* of a method's name */
+    MCP_NAME_BYTES_MAX = 2048,  /* of a name that a header repeats */
 };
 
 /* What an HTTP request says beside its body. */
@@ -66,6 +67,10 @@ void mcp_fault_free(struct mcp_fault *fault);
 int mcp_status_of(int code);
 /* The name that the header Mcp-Name repeats: of a tool, a resource. NULL = this method has none. */
 const char *mcp_message_name(const struct mcp_message *message);
+/* The name as the header has it, appended: as it is where it is printable ASCII without blanks at its ends,
+ * else
+ * "=?base64?...?=", as is what looks like that. False at the buffer's limit. */
+bool mcp_write_name(const char *name, struct buffer *out);
 
 /* Answers, appended. False at the buffer's limit or without memory. result is given away. */
 bool mcp_write_result(const struct mcp_message *message, json_t *result, struct buffer *out);

@@ -131,42 +131,18 @@ static const struct token_logprob *find_token(const struct position_logprobs *po
 
 bool classifier_score(const struct position_logprobs *position, const uint32_t *ids, size_t n, double *scores)
 {
-    size_t n_told = 0;
-    double sum = 0, told = 0, least = 1;
+    double probabilities[CLASSIFIER_LABELS_MAX], told = 0, least = 1;
+    ASSERT(n <= CLASSIFIER_LABELS_MAX);
     for (uint32_t i = 0; i < position->n_top; i++) {
         double p = exp((double)position->top[i].logprob);
         told += p;
         least = p < least ? p : least;
     }
-    for (size_t i = 0; i < n; i++)
-        n_told += find_token(position, ids[i]) != NULL;
-    if (n_told == 0)
-        return false;
-    double rest = told < 1 ? (1 - told) / (double)(n - n_told + 1) : 0, unknown = rest < least ? rest : least;
     for (size_t i = 0; i < n; i++) {
         const struct token_logprob *token = find_token(position, ids[i]);
-        scores[i] = token ? exp((double)token->logprob) : unknown;
-        sum += scores[i];
+        probabilities[i] = token ? exp((double)token->logprob) : -1;
     }
-    for (size_t i = 0; i < n; i++)
-        scores[i] = sum > 0 ? scores[i] / sum : 1 / (double)n;
-    return true;
-}
-
-static void judge(const struct classifier_config *config, struct classifier_verdict *verdict)
-{
-    double sum = 0, weight = 0;
-    for (size_t i = 0; i < config->n_labels; i++) {
-        if (verdict->scores[i] > verdict->scores[verdict->label])
-            verdict->label = i;
-        if (config->labels[i].difficulty < 0)
-            continue;
-        sum += verdict->scores[i] * config->labels[i].difficulty;
-        weight += verdict->scores[i];
-    }
-    verdict->difficulty = weight > 1e-9 ? sum / weight : -1;
-    const char *intent = config->labels[verdict->label].intent;
-    verdict->intent = intent ? intent : "";
+    return classifier_share(probabilities, n, told, least, scores);
 }
 
 /* --- what is asked */
@@ -190,24 +166,6 @@ static err_t find_text(const struct request *request, struct piece *out)
         at--;
     *out = (struct piece){request->messages[at].content, request->messages[at].content_bytes};
     return err_ok();
-}
-
-static bool is_within(const char *text, size_t at) /* a character */
-{
-    return ((unsigned char)text[at] & 0xc0) == 0x80;
-}
-
-static bool append_text(struct buffer *out, const struct piece *piece)
-{
-    if (piece->bytes <= CLASSIFIER_TEXT_BYTES_MAX)
-        return buffer_append(out, piece->text, piece->bytes);
-    size_t first = CLASSIFIER_TEXT_BYTES_MAX / 2, last = piece->bytes - CLASSIFIER_TEXT_BYTES_MAX / 2;
-    while (first > 0 && is_within(piece->text, first))
-        first--;
-    while (last < piece->bytes && is_within(piece->text, last))
-        last++;
-    return buffer_append(out, piece->text, first) && buffer_append_text(out, "\n...\n") &&
-           buffer_append(out, piece->text + last, piece->bytes - last);
 }
 
 struct classifying {
@@ -240,7 +198,7 @@ static void on_end(void *context, const struct local_result *result)
     if (verdict->error.code == ERR_OK && !classifying->is_scored)
         verdict->error = err_new(ERR_INTERNAL, "the classifier's model answered with none of its labels");
     if (verdict->error.code == ERR_OK)
-        judge(classifying->classifier->config, verdict);
+        classifier_judge(classifying->classifier->config, verdict);
     classifying->done(classifying->context, verdict);
     mem_free(classifying);
 }
@@ -249,8 +207,8 @@ static bool write_prompt(const struct classifier_config *config, const struct pi
                          struct buffer *out)
 {
     out->limit_bytes = strlen(config->prompt) + CLASSIFIER_TEXT_BYTES_MAX + 64;
-    return buffer_append_text(out, config->prompt) && buffer_append_text(out, "\n\n") &&
-           append_text(out, piece) && (is_chat || buffer_append_text(out, "\n\nAnswer:"));
+    return classifier_write_prompt(config, piece->text, piece->bytes, out) &&
+           (is_chat || buffer_append_text(out, "\n\nAnswer:"));
 }
 
 static err_t start(struct classifying *classifying, const struct request *about, const struct piece *piece,

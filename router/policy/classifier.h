@@ -1,12 +1,7 @@
-/* How hard a request is and what it wants, asked of a local model in one token: the prompt that says which
- * labels there are comes first and is always the same, so that the engine has it in its prefix cache; the
- * token is one of the labels' first ones; and the probabilities of these are the scores.
- *
- *   classifier: {model: local/demo, prompt: "Is this easy or hard? ...", timeout: 300ms,
- *                labels: [{text: easy, difficulty: 0.1, intent: chat}, {text: hard, difficulty: 0.9}]}
- *
- * A model with a chat template gets prompt and request as one message of a user, any other as a text that
- * ends in "Answer:". Of long requests their beginning and end are read. */
+/* How hard a request is and what it wants, asked of a local model in one token (classifier_verdict.h): the
+ * token is one of the labels' first ones, and the probabilities of these are the scores. A model with a chat
+ * template gets prompt and request as one message of a user, any other as a text that ends in "Answer:".
+ * remote_classifier.h asks a provider. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,10 +11,8 @@
 #include "api/request.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "router/config/route_config.h"
 #include "router/local/local_fleet.h"
-
-enum { CLASSIFIER_TEXT_BYTES_MAX = 4096 }; /* of a request */
+#include "router/policy/classifier_verdict.h"
 
 struct classifier;
 
@@ -34,15 +27,6 @@ void classifier_close(struct classifier *classifier);
  * labels that begin with the same token; UNAVAILABLE: no engine is up yet. */
 err_t classifier_prepare(struct classifier *classifier, int64_t timeout_ns) ERR_MUST_CHECK;
 bool classifier_is_ready(struct classifier *classifier); /* any thread */
-
-struct classifier_verdict {
-    err_t error; /* else nothing below means anything */
-    size_t label;
-    double scores[CLASSIFIER_LABELS_MAX]; /* [n_labels], of 1 together */
-    double difficulty;  /* mean over the labels that say one, by their scores; negative = none does */
-    const char *intent; /* of the best label; "" = it says none. The configuration's */
-    int64_t took_ns;
-};
 
 /* Any thread. done is called once, on the fleet's thread, within the configuration's timeout or when the
  * request's deadline is over. out: NULL, or the call, to be cancelled and released by the caller.

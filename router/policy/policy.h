@@ -20,9 +20,12 @@
  *   overflow: {ttft_over: 500ms, to: frontier}     # only where the other is expected to begin sooner
  *   when_down: {to: frontier}                      # every engine of the tier is down
  *   when_broke: local                              # or refuse: a budget is spent, or every provider is down
+ *   unclassified: {privacy: closed, to: frontier}  # a classifier was to be asked and said nothing
  *
- * What decides, first to last: privacy, the caller's wish, rules, the context's length, difficulty, overflow,
- * the default. Then what stands against it: an engine that is down, a parameter that cannot cross, a budget.
+ * What decides, first to last: privacy, the caller's wish, rules, the context's length, difficulty (or that
+ * no classifier told it), overflow, the default. A rule that keeps something here by its intent keeps
+ * whatever may have that intent, as long as nobody has said which it has, unless `privacy: open` says
+ * otherwise. Then what stands against it: an engine that is down, a parameter that cannot cross, a budget.
  * Pure: the same input gives the same decision. A policy does not change; any thread reads it. */
 #pragma once
 
@@ -50,6 +53,15 @@ struct policy_tier {
 
 struct policy;
 
+/* What a classifier said of a request. */
+enum policy_verdict {
+    VERDICT_NONE, /* it was not asked, or not yet */
+    VERDICT_GIVEN,
+    VERDICT_MISSING, /* it was to be asked, and said nothing */
+    POLICY_VERDICTS,
+};
+extern const char *const POLICY_VERDICT_NAMES[POLICY_VERDICTS + 1]; /* "none", "given", "missing", NULL */
+
 /* The keys of the file that are a policy's; the file must outlive it. INVALID_ARGUMENT names line and field.
  */
 extern const char *const POLICY_KEYS[]; /* NULL ends them */
@@ -58,13 +70,17 @@ void policy_free(struct policy *policy); /* NULL is fine */
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n);
 bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier);
 
+/* What a first token may take before requests overflow; -1 = the policy does not say. */
+int64_t policy_ttft_over_ms(const struct policy *policy);
+
 /* Everything a decision rests on. */
 struct policy_input {
     const struct request_signals *signals;
     const struct route_hints *hints;
     const char *tenant; /* "" = none */
     const char *model;  /* that the client asked for; "" = none */
-    const char *intent; /* a classifier's; "" = not known */
+    enum policy_verdict verdict;
+    const char *intent; /* a classifier's; "" = not known, or none of those that rules know */
     double
         difficulty; /* 0..1, that the small model gets it wrong; negative = not known: then complexity / 10 */
     uint64_t prompt_tokens;                     /* or an estimate */
@@ -82,6 +98,7 @@ enum policy_reason {
     REASON_RULE,
     REASON_CONTEXT,
     REASON_DIFFICULTY,
+    REASON_UNCLASSIFIED,
     REASON_OVERFLOW,
     REASON_DOWN,
     REASON_CANNOT_CROSS,

@@ -5,9 +5,10 @@
 #include "base/assert.h"
 #include "router/policy/policy_internal.h"
 
-const char *const POLICY_REASON_NAMES[POLICY_REASONS + 1] = {"default",      "privacy",    "wish",     "rule",
-                                                             "context",      "difficulty", "overflow", "down",
-                                                             "cannot_cross", "budget",     NULL};
+const char *const POLICY_REASON_NAMES[POLICY_REASONS + 1] = {
+    "default",      "privacy",  "wish", "rule",         "context", "difficulty",
+    "unclassified", "overflow", "down", "cannot_cross", "budget",  NULL};
+const char *const POLICY_VERDICT_NAMES[POLICY_VERDICTS + 1] = {"none", "given", "missing", NULL};
 
 enum { COMPLEXITY_MAX = 10 };
 
@@ -60,6 +61,7 @@ static const char *unmet(const struct condition *when, const struct policy_input
         {"intents", has_name(&when->intents, input->intent)},
         {"tasks", has_name(&when->tasks, input->hints->task)},
         {"scripts", has_name(&when->scripts, SCRIPT_NAMES[signals->script])},
+        {"languages", has_name(&when->languages, LANGUAGE_NAMES[signals->language])},
         {"tokens", is_in(&when->tokens, input->prompt_tokens + signals->max_tokens)},
         {"tools", is_in(&when->tools, signals->n_tools)},
         {"images", is_in(&when->images, signals->n_images)},
@@ -98,6 +100,23 @@ static bool try_rules(const struct policy *policy, const struct policy_input *in
     return false;
 }
 
+/* Without a word on its intent a request may have any. */
+static bool may_have_an_intent(const struct policy *policy, const struct policy_input *input)
+{
+    return !policy->opens_unclassified && input->verdict != VERDICT_GIVEN && input->intent[0] == '\0';
+}
+
+/* Does the rule keep the request here, or may it, as far as anybody knows? */
+static bool keeps(const struct policy *policy, const struct rule *rule, const struct policy_input *input,
+                  bool *is_guess)
+{
+    struct condition when = rule->when;
+    *is_guess = when.intents.n > 0 && may_have_an_intent(policy, input);
+    if (*is_guess)
+        when.intents.n = 0;
+    return rule->local_only && unmet(&when, input) == NULL;
+}
+
 /* Privacy by a rule counts before any wish: a client cannot take its company's data out. */
 static bool try_privacy(const struct policy *policy, const struct policy_input *input, struct buffer *trace,
                         struct policy_decision *out)
@@ -109,8 +128,10 @@ static bool try_privacy(const struct policy *policy, const struct policy_input *
     }
     for (size_t i = 0; i < policy->n_rules; i++) {
         const struct rule *rule = &policy->rules[i];
-        if (rule->local_only && unmet(&rule->when, input) == NULL) {
-            note(trace, "privacy: rule \"%s\" keeps it here", rule->name);
+        bool is_guess;
+        if (keeps(policy, rule, input, &is_guess)) {
+            note(trace, "privacy: rule \"%s\" keeps it here%s", rule->name,
+                 is_guess ? ", while its intent is not known" : "");
             out->tier = rule->tier;
             out->rule = rule->name;
             return true;
@@ -159,6 +180,19 @@ static bool try_difficulty(const struct policy *policy, const struct policy_inpu
     return is_hard;
 }
 
+/* Nobody could tell how hard it is. */
+static bool try_unclassified(const struct policy *policy, const struct policy_input *input,
+                             struct buffer *trace, struct policy_decision *out)
+{
+    bool is_known = input->difficulty >= 0 || input->hints->complexity > 0;
+    if (!policy->has_unclassified || input->verdict != VERDICT_MISSING || is_known)
+        return false;
+    note(trace, "unclassified: to %s", policy->tiers[policy->unclassified_tier].name);
+    *out = (struct policy_decision){
+        .tier = policy->unclassified_tier, .reason = REASON_UNCLASSIFIED, .rule = ""};
+    return true;
+}
+
 /* Spills only where that is expected to help. */
 static bool try_overflow(const struct policy *policy, const struct policy_input *input, struct buffer *trace,
                          struct policy_decision *out)
@@ -194,7 +228,8 @@ static struct policy_decision wanted(const struct policy *policy, const struct p
     }
     if (try_rules(policy, input, trace, &out) ||
         try_context(policy, input, policy->default_tier, trace, &out) ||
-        try_difficulty(policy, input, trace, &out) || try_overflow(policy, input, trace, &out))
+        try_difficulty(policy, input, trace, &out) || try_unclassified(policy, input, trace, &out) ||
+        try_overflow(policy, input, trace, &out))
         return out;
     note(trace, "default: %s", policy->tiers[policy->default_tier].name);
     return (struct policy_decision){.tier = policy->default_tier, .reason = REASON_DEFAULT, .rule = ""};

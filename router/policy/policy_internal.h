@@ -17,7 +17,7 @@ struct span {
 enum want { WANT_ANY, WANT_NO, WANT_YES };
 
 struct condition {
-    struct names tenants, models, intents, tasks, scripts;
+    struct names tenants, models, intents, tasks, scripts, languages;
     struct span tokens, tools, images, audio, files, turns, complexity;
     enum want code, schema, tool_calls;
 };
@@ -41,4 +41,7 @@ struct policy {
     size_t difficulty_tier, overflow_tier, down_tier;
     int64_t ttft_over_ms;
     bool refuses_when_broke;
+    bool opens_unclassified; /* a rule's intent that nobody has told keeps nothing here */
+    bool has_unclassified;
+    size_t unclassified_tier;
 };

@@ -3,8 +3,8 @@
 #include "base/alloc.h"
 #include "router/policy/policy_internal.h"
 
-const char *const POLICY_KEYS[] = {"tiers",    "rules",     "default",    "difficulty",
-                                   "overflow", "when_down", "when_broke", NULL};
+const char *const POLICY_KEYS[] = {"tiers",     "rules",      "default",      "difficulty", "overflow",
+                                   "when_down", "when_broke", "unclassified", NULL};
 
 bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier)
 {
@@ -97,14 +97,15 @@ static err_t read_names(const struct yaml_value *map, const char *key, struct na
     return err_ok();
 }
 
-static err_t read_scripts(const struct yaml_value *map, struct names *out)
+static err_t read_known_names(const struct yaml_value *map, const char *key, const char *const *known,
+                              struct names *out)
 {
-    TRY(read_names(map, "scripts", out));
-    struct yaml_value list = yaml_at(map, "scripts");
+    TRY(read_names(map, key, out));
+    struct yaml_value list = yaml_at(map, key);
     for (size_t i = 0; i < out->n; i++) {
         struct yaml_value element = yaml_element(&list, i);
         int ignored;
-        TRY(yaml_choice(&element, SCRIPT_NAMES, &ignored));
+        TRY(yaml_choice(&element, known, &ignored));
     }
     return err_ok();
 }
@@ -137,15 +138,16 @@ static err_t read_want(const struct yaml_value *map, const char *key, enum want 
 
 static err_t read_condition(const struct yaml_value *value, struct condition *out)
 {
-    static const char *const KEYS[] = {"tenants", "models", "intents",    "tasks", "scripts", "tokens",
-                                       "tools",   "images", "audio",      "files", "turns",   "complexity",
-                                       "code",    "schema", "tool_calls", NULL};
+    static const char *const KEYS[] = {
+        "tenants", "models", "intents", "tasks",      "scripts", "languages", "tokens",     "tools", "images",
+        "audio",   "files",  "turns",   "complexity", "code",    "schema",    "tool_calls", NULL};
     TRY(yaml_map(value, KEYS));
     TRY(read_names(value, "tenants", &out->tenants));
     TRY(read_names(value, "models", &out->models));
     TRY(read_names(value, "intents", &out->intents));
     TRY(read_names(value, "tasks", &out->tasks));
-    TRY(read_scripts(value, &out->scripts));
+    TRY(read_known_names(value, "scripts", SCRIPT_NAMES, &out->scripts));
+    TRY(read_known_names(value, "languages", LANGUAGE_NAMES, &out->languages));
     TRY(read_span(value, "tokens", &out->tokens));
     TRY(read_span(value, "tools", &out->tools));
     TRY(read_span(value, "images", &out->images));
@@ -228,6 +230,21 @@ static err_t read_turns(const struct yaml_value *root, struct policy *policy)
     return policy->has_down ? find_tier(&to, policy, &policy->down_tier) : err_ok();
 }
 
+static err_t read_unclassified(const struct yaml_value *root, struct policy *policy)
+{
+    static const char *const KEYS[] = {"privacy", "to", NULL}, *const PRIVACY[] = {"closed", "open", NULL};
+    struct yaml_value value = yaml_at(root, "unclassified");
+    if (!yaml_is_there(&value))
+        return err_ok();
+    TRY(yaml_map(&value, KEYS));
+    struct yaml_value privacy = yaml_at(&value, "privacy"), to = yaml_at(&value, "to");
+    int is_open = 0;
+    TRY(yaml_choice(&privacy, PRIVACY, &is_open));
+    policy->opens_unclassified = is_open == 1;
+    policy->has_unclassified = yaml_is_there(&to);
+    return policy->has_unclassified ? find_tier(&to, policy, &policy->unclassified_tier) : err_ok();
+}
+
 static err_t read_policy(const struct yaml_value *root, struct policy *policy)
 {
     static const char *const BROKE[] = {"local", "refuse", NULL};
@@ -240,6 +257,7 @@ static err_t read_policy(const struct yaml_value *root, struct policy *policy)
         TRY(find_tier(&standard, policy, &policy->default_tier));
     TRY(yaml_choice(&broke, BROKE, &when_broke));
     policy->refuses_when_broke = when_broke == 1;
+    TRY(read_unclassified(root, policy));
     return read_turns(root, policy);
 }
 
@@ -262,6 +280,11 @@ void policy_free(struct policy *policy)
         return;
     mem_free(policy->rules);
     mem_free(policy);
+}
+
+int64_t policy_ttft_over_ms(const struct policy *policy)
+{
+    return policy->has_overflow ? policy->ttft_over_ms : -1;
 }
 
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n)

@@ -15,6 +15,11 @@ const json_t *shareable_request(const struct shareable *shareable)
     return shareable->request_;
 }
 
+void shareable_derive(const struct shareable *from, const json_t *request, struct shareable *out)
+{
+    out->request_ = from->request_ ? json_incref((json_t *)request) : NULL;
+}
+
 void shareable_free(struct shareable *shareable)
 {
     json_decref(shareable->request_);

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include "router/policy/policy.h"
 
-/* Made by privacy_release alone; zero = empty. */
+/* Made by privacy_release alone, or from one that it made; zero = empty. */
 struct shareable {
     json_t *request_; /* OpenAI's form; a reference of its own. Read it through shareable_request */
 };
@@ -17,4 +17,7 @@ struct shareable {
 bool privacy_release(const struct policy_decision *decision, bool is_offline, const json_t *request,
                      struct shareable *out);
 const json_t *shareable_request(const struct shareable *shareable); /* NULL = empty */
+/* Another request, made of nothing but what `from` has (a question about it): it may leave if that may, and
+ * is empty if that is. */
+void shareable_derive(const struct shareable *from, const json_t *request, struct shareable *out);
 void shareable_free(struct shareable *shareable);

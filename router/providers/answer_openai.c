@@ -1,5 +1,6 @@
 /* OpenAI's chat completions: chunks of a stream, and whole bodies. */
 #include <string.h>
+#include "router/money/money.h"
 #include "router/providers/provider_answer_internal.h"
 #include "router/providers/provider_error.h"
 
@@ -93,6 +94,7 @@ static err_t take_choice(struct answer_reader *reader, const json_t *object, siz
     if (provider_error_of_json(object, &failure)) /* OpenRouter's, inside the choice */
         return failure;
     reader->choices[choice].has_begun = true;
+    TRY(answer_give_logprobs(reader, choice, json_object_get(object, "logprobs")));
     TRY(take_message(reader, choice, json_object_get(object, message)));
     const char *reason = json_string_value(json_object_get(object, "finish_reason"));
     if (reason == NULL || reason[0] == '\0')
@@ -112,12 +114,22 @@ static void take_usage(struct answer_reader *reader, const json_t *usage)
                       "reasoning_tokens");
 }
 
+static void take_cost(struct answer_reader *reader, const json_t *told)
+{
+    const char *text = json_string_value(json_object_get(told, "cost_usd"));
+    nanodollars cost;
+    if (text && money_parse(text, &cost).code == ERR_OK)
+        reader->cost = cost;
+}
+
 static err_t take_root(struct answer_reader *reader, const json_t *root, const char *message)
 {
     answer_take_name(reader->model, json_object_get(root, "model"));
     answer_take_name(reader->id, json_object_get(root, "id"));
     answer_take_name(reader->fingerprint, json_object_get(root, "system_fingerprint"));
     take_usage(reader, json_object_get(root, "usage"));
+    take_cost(reader, json_object_get(root, "bantam"));
+    take_cost(reader, json_object_get(json_object_get(root, "usage"), "bantam"));
     size_t i;
     json_t *choice;
     json_array_foreach(json_object_get(root, "choices"), i, choice)

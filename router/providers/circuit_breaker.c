@@ -72,3 +72,8 @@ void breaker_gave_up(struct circuit_breaker *breaker, uint64_t ticket)
     if (ticket == ticket_now(breaker))
         breaker->is_trying = false;
 }
+
+void breaker_forget(struct circuit_breaker *breaker)
+{
+    *breaker = (struct circuit_breaker){.n_opened = breaker->n_opened + 1};
+}

@@ -22,8 +22,8 @@ struct circuit_breaker {
     enum breaker_state state;
     uint32_t n_failures, n_successes;
     bool is_trying;        /* half open: a call is under way */
-    int64_t open_until_ns; /* never moves back */
-    uint64_t n_opened;     /* times */
+    int64_t open_until_ns; /* never moves back while it is the same upstream */
+    uint64_t n_opened;     /* times, those when it was forgotten included */
 };
 
 enum breaker_state breaker_state_at(const struct circuit_breaker *breaker, int64_t now_ns);
@@ -38,3 +38,5 @@ void breaker_failed(struct circuit_breaker *breaker, uint64_t ticket, const stru
                     int64_t now_ns, int64_t retry_after_ns);
 /* The call ended without saying anything about the upstream: the client left. */
 void breaker_gave_up(struct circuit_breaker *breaker, uint64_t ticket);
+/* Another one is there in its place, or a way to it that has not failed yet: closed. */
+void breaker_forget(struct circuit_breaker *breaker);

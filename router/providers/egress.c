@@ -120,14 +120,24 @@ static struct flight *next_told(struct egress *egress, unsigned *commands)
     return flight;
 }
 
-static struct flight *any_flight(struct egress *egress)
+struct flight *egress_find(struct egress *egress,
+                           bool (*is_so)(const struct flight *flight, const void *context),
+                           const void *context)
 {
     struct flight *flight = NULL;
     pthread_mutex_lock(&egress->lock);
-    for (size_t i = 0; i < FLIGHT_TABLE_SIZE && flight == NULL; i++)
+    for (size_t i = 0; i < FLIGHT_TABLE_SIZE && flight == NULL; i++) {
         flight = egress->table[i];
+        while (flight && !is_so(flight, context))
+            flight = flight->next_in_table;
+    }
     pthread_mutex_unlock(&egress->lock);
     return flight;
+}
+
+static bool is_any(const struct flight *flight, const void *context)
+{
+    return flight && context == NULL;
 }
 
 static void on_wake(evutil_socket_t fd, short events, void *context)
@@ -141,7 +151,7 @@ static void on_wake(evutil_socket_t fd, short events, void *context)
     struct flight *flight;
     while ((flight = next_told(egress, &commands)) != NULL) {
         if (commands & FLIGHT_CANCEL) {
-            flight_end(flight, err_new(ERR_CANCELLED, "the call to the provider was cancelled"));
+            flight_cut(flight, err_new(ERR_CANCELLED, "the call to the provider was cancelled"));
             continue;
         }
         if (commands & FLIGHT_START)
@@ -222,7 +232,7 @@ static void *run(void *context)
     struct egress *egress = context;
     (void)event_base_loop(egress->base, EVLOOP_NO_EXIT_ON_EMPTY);
     struct flight *flight;
-    while ((flight = any_flight(egress)) != NULL)
+    while ((flight = egress_find(egress, is_any, NULL)) != NULL)
         flight_end(flight, err_new(ERR_CANCELLED, "the router is closing"));
     return NULL;
 }

@@ -13,6 +13,8 @@
 
 struct egress;
 
+enum { EGRESS_NAME_BYTES_MAX = 127 };
+
 struct egress_options {
     uint32_t max_calls;                /* at once; more are refused at once */
     uint32_t max_connections_per_host; /* calls wait for one; HTTP/2 carries many on each */
@@ -26,14 +28,29 @@ err_t egress_open(const struct egress_options *options, struct egress **out) ERR
 /* Every call still under way ends with CANCELLED before it returns. NULL is fine. */
 void egress_close(struct egress *egress);
 
+/* A limit of which a provider tells what is left. */
+struct egress_rate {
+    int64_t remaining; /* -1 = not told */
+    int64_t reset_ms;  /* until it is new again; -1 = not told */
+};
+enum egress_rate_kind {
+    EGRESS_REQUESTS,
+    EGRESS_TOKENS,
+    EGRESS_INPUT_TOKENS,
+    EGRESS_OUTPUT_TOKENS,
+    EGRESS_RATES,
+};
+extern const char *const EGRESS_RATE_NAMES[EGRESS_RATES]; /* "requests", "tokens", ... */
+
 /* What the head of an answer says to the router; Unix time is asked of the system. */
 struct egress_head {
     int status;             /* of HTTP */
     int64_t retry_after_ms; /* 0 = not told */
     bool is_event_stream;   /* Content-Type: text/event-stream */
     bool should_not_retry;  /* X-Should-Retry: false */
-    /* Its rate limits: what is left, and when they are new again; -1 = not told. */
-    int64_t requests_remaining, requests_reset_ms, tokens_remaining, tokens_reset_ms;
+    /* A router's X-Bantam-Provider and X-Bantam-Answered-By, cut where they are longer; "" = it is none. */
+    char answered_provider[EGRESS_NAME_BYTES_MAX + 1], answered_by[EGRESS_NAME_BYTES_MAX + 1];
+    struct egress_rate rates[EGRESS_RATES];
 };
 
 /* When, on the monotonic clock in ns; 0 = it did not come to that. */
@@ -57,6 +74,7 @@ struct egress_handler {
 /* Everything is copied but the handler, which must live until its end. 0 = without limit. */
 struct egress_call {
     const char *url;            /* http: or https: */
+    const char *ca_file;        /* certificates to trust, PEM; NULL = those of the options */
     const char *const *headers; /* [n_headers], "name: value"; Content-Type is JSON without saying */
     size_t n_headers;
     const char *body; /* POST */

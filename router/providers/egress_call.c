@@ -12,13 +12,24 @@
 enum {
     ANSWER_HEAD_BYTES_MAX = 256 << 10, /* of all headers of an answer */
     RECEIVE_BUFFER_BYTES = 16 << 10,
-    HEADER_VALUE_BYTES_MAX = 127, /* of those that are read */
+    HEADER_VALUE_BYTES_MAX = EGRESS_NAME_BYTES_MAX, /* of those that are read */
 };
 #define NS_PER_MS INT64_C(1000000)
+
+const char *const EGRESS_RATE_NAMES[EGRESS_RATES] = {"requests", "tokens", "input_tokens", "output_tokens"};
 
 static int64_t now_ns(void)
 {
     return clock_now_ns(clock_monotonic());
+}
+
+/* The answer is not read to its end. curl (7.88) resets an HTTP/2 stream, and does not send that before
+ * somebody else writes on the connection: so that the provider hears of it, it is closed unless others have
+ * streams on it.
+ */
+static void leave_connection(struct flight *flight)
+{
+    curl_easy_setopt(flight->easy, CURLOPT_FORBID_REUSE, 1L);
 }
 
 /* A header's value without its blanks, where the line is that header. */
@@ -47,7 +58,32 @@ static int64_t read_count(const char *text)
     return end != text && *end == '\0' && count >= 0 ? count : -1;
 }
 
-/* OpenAI's names of rate limits, and Anthropic's, whose resets are dates that nobody needs here. */
+/* The names of rate limits: OpenAI's, OpenRouter's and Anthropic's. */
+static void take_rate(struct egress_head *head, const char *line, size_t size, int64_t now_s)
+{
+    static const struct {
+        const char *remaining, *reset;
+        enum egress_rate_kind kind;
+    } RATES[] = {
+        {"x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", EGRESS_REQUESTS},
+        {"x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", EGRESS_TOKENS},
+        {"x-ratelimit-remaining", "x-ratelimit-reset", EGRESS_REQUESTS},
+        {"anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset", EGRESS_REQUESTS},
+        {"anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset", EGRESS_TOKENS},
+        {"anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset",
+         EGRESS_INPUT_TOKENS},
+        {"anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset",
+         EGRESS_OUTPUT_TOKENS},
+    };
+    char value[HEADER_VALUE_BYTES_MAX + 1];
+    for (size_t i = 0; i < sizeof RATES / sizeof *RATES; i++) {
+        if (header_is(line, size, RATES[i].remaining, value))
+            head->rates[RATES[i].kind].remaining = read_count(value);
+        else if (header_is(line, size, RATES[i].reset, value))
+            head->rates[RATES[i].kind].reset_ms = provider_rate_reset_ms(value, now_s);
+    }
+}
+
 static void take_header(struct egress_head *head, const char *line, size_t size)
 {
     char value[HEADER_VALUE_BYTES_MAX + 1];
@@ -59,24 +95,21 @@ static void take_header(struct egress_head *head, const char *line, size_t size)
     else if (header_is(line, size, "retry-after", value) && head->retry_after_ms == 0 &&
              provider_retry_after_ms(value, now_s) >= 0)
         head->retry_after_ms = provider_retry_after_ms(value, now_s);
+    else if (header_is(line, size, "x-bantam-provider", value))
+        memcpy(head->answered_provider, value, sizeof value);
+    else if (header_is(line, size, "x-bantam-answered-by", value))
+        memcpy(head->answered_by, value, sizeof value);
     else if (header_is(line, size, "x-should-retry", value))
         head->should_not_retry = strcasecmp(value, "false") == 0;
-    else if (header_is(line, size, "x-ratelimit-remaining-requests", value) ||
-             header_is(line, size, "anthropic-ratelimit-requests-remaining", value))
-        head->requests_remaining = read_count(value);
-    else if (header_is(line, size, "x-ratelimit-remaining-tokens", value) ||
-             header_is(line, size, "anthropic-ratelimit-tokens-remaining", value))
-        head->tokens_remaining = read_count(value);
-    else if (header_is(line, size, "x-ratelimit-reset-requests", value))
-        head->requests_reset_ms = provider_rate_reset_ms(value, now_s);
-    else if (header_is(line, size, "x-ratelimit-reset-tokens", value))
-        head->tokens_reset_ms = provider_rate_reset_ms(value, now_s);
+    else
+        take_rate(head, line, size, now_s);
 }
 
 static void forget_head(struct egress_head *head)
 {
-    *head = (struct egress_head){
-        .requests_remaining = -1, .requests_reset_ms = -1, .tokens_remaining = -1, .tokens_reset_ms = -1};
+    *head = (struct egress_head){0};
+    for (int i = 0; i < EGRESS_RATES; i++)
+        head->rates[i] = (struct egress_rate){-1, -1};
 }
 
 /* Each line of the head; its blank line ends it. An interim answer (100, 103) comes before the real one. */
@@ -105,7 +138,10 @@ static size_t on_header(char *line, size_t one, size_t size, void *context)
     flight->head.status = (int)status;
     flight->has_head = true;
     flight->stop = flight->handler->head(flight->context, &flight->head);
-    return flight->stop.code == ERR_OK ? size : 0;
+    if (flight->stop.code == ERR_OK)
+        return size;
+    leave_connection(flight);
+    return 0;
 }
 
 static size_t on_bytes(char *bytes, size_t one, size_t size, void *context)
@@ -117,8 +153,10 @@ static size_t on_bytes(char *bytes, size_t one, size_t size, void *context)
         flight->times.first_byte_ns = flight->last_byte_ns;
     bool pause = false;
     flight->stop = flight->handler->bytes(flight->context, bytes, size, &pause);
-    if (flight->stop.code != ERR_OK)
+    if (flight->stop.code != ERR_OK) {
+        leave_connection(flight);
         return size + 1; /* another number than size: curl gives up */
+    }
     if (pause) {
         flight->is_paused = true;
         curl_easy_pause(flight->easy, CURLPAUSE_RECV);
@@ -182,7 +220,7 @@ static void on_timer(evutil_socket_t fd, short events, void *context)
     struct flight *flight = context;
     int64_t deadline = deadline_of(flight);
     if (deadline != 0 && now_ns() >= deadline)
-        flight_end(flight, overdue(flight));
+        flight_cut(flight, overdue(flight));
     else
         set_timer(flight);
 }
@@ -237,10 +275,13 @@ static bool set_options(struct flight *flight, const struct egress_call *call)
         curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) == CURLE_OK;
-    if (options->ca_file)
-        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, options->ca_file) == CURLE_OK;
+    const char *ca_file = call->ca_file ? call->ca_file : options->ca_file;
+    if (ca_file)
+        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) == CURLE_OK;
     if (options->user_agent)
         is_set = is_set && curl_easy_setopt(easy, CURLOPT_USERAGENT, options->user_agent) == CURLE_OK;
+    /* Until the first connection has told whether it carries many streams, no other one is made. */
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, flight->is_tls ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER_BYTES);
@@ -265,6 +306,7 @@ err_t flight_make(struct egress *egress, const struct egress_call *call, const s
     flight->egress = egress;
     flight->handler = handler;
     flight->context = context;
+    flight->is_tls = strncmp(call->url, "https:", 6) == 0;
     flight->first_byte_timeout_ms = call->first_byte_timeout_ms;
     flight->chunk_timeout_ms = call->chunk_timeout_ms;
     flight->total_timeout_ms = call->total_timeout_ms;
@@ -327,6 +369,42 @@ void flight_end(struct flight *flight, err_t error)
     flight_free(flight);
 }
 
+/* The local port tells connections apart. */
+static bool shares_connection(const struct flight *flight, const void *context)
+{
+    const long *port = context;
+    long own = 0;
+    return flight->is_added && curl_easy_getinfo(flight->easy, CURLINFO_LOCAL_PORT, &own) == CURLE_OK &&
+           own == *port;
+}
+
+/* The port of a connection that others may have streams on; 0 = it is none of these. */
+static long shared_port(const struct flight *flight)
+{
+    long version = 0, port = 0;
+    if (!flight->is_added || !flight->is_tls)
+        return 0;
+    curl_easy_getinfo(flight->easy, CURLINFO_HTTP_VERSION, &version); /* 0: no answer yet */
+    if (version == 0 || version == CURL_HTTP_VERSION_2_0)
+        curl_easy_getinfo(flight->easy, CURLINFO_LOCAL_PORT, &port);
+    return port;
+}
+
+void flight_cut(struct flight *flight, err_t error)
+{
+    struct egress *egress = flight->egress;
+    long port = shared_port(flight);
+    leave_connection(flight);
+    flight_end(flight, error);
+    struct flight *other = port > 0 ? egress_find(egress, shares_connection, &port) : NULL;
+    if (other && !other->is_paused) {
+        curl_easy_pause(other->easy, CURLPAUSE_RECV); /* its window changes, which is sent with the reset */
+        curl_easy_pause(other->easy, CURLPAUSE_CONT);
+    } else if (other) {
+        flight_resume(other); /* likewise; what comes pauses it again */
+    }
+}
+
 static err_t error_of(const struct flight *flight, CURLcode code)
 {
     const char *fault = flight->fault[0] != '\0' ? flight->fault : curl_easy_strerror(code);
@@ -346,5 +424,8 @@ void flight_done(struct flight *flight, CURLcode code)
         e = error_of(flight, code);
     else if (e.code == ERR_OK && !flight->has_head)
         e = err_new(ERR_UNAVAILABLE, "the provider closed the connection without an answer");
-    flight_end(flight, e);
+    if (flight->stop.code != ERR_OK)
+        flight_cut(flight, e);
+    else
+        flight_end(flight, e);
 }

@@ -27,7 +27,7 @@ struct flight {
     struct egress_times times;
     size_t head_bytes;
     int64_t last_byte_ns;
-    bool has_head, is_paused, is_added;
+    bool has_head, is_paused, is_added, is_tls;
     err_t stop; /* why we end it; OK while we do not */
     char fault[CURL_ERROR_SIZE];
 };
@@ -56,10 +56,17 @@ void flight_start(struct flight *flight);
 void flight_resume(struct flight *flight);
 /* Takes it off curl, tells its handler and frees it. */
 void flight_end(struct flight *flight, err_t error);
+/* The same of one whose answer was not read to its end: the provider hears of it at once. Not from a callback
+ * of curl's. */
+void flight_cut(struct flight *flight, err_t error);
 /* curl is done with it. */
 void flight_done(struct flight *flight, CURLcode code);
 
-/* egress.c: forgets the number and whatever it was told meanwhile. */
+/* egress.c: a flight that is so; NULL = none. */
+struct flight *egress_find(struct egress *egress,
+                           bool (*is_so)(const struct flight *flight, const void *context),
+                           const void *context);
+/* Forgets the number and whatever it was told meanwhile. */
 void egress_forget(struct egress *egress, struct flight *flight);
 /* Lets curl look at its sockets and timers, and ends what is done. */
 void egress_turn(struct egress *egress, curl_socket_t socket, int events);

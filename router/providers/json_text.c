@@ -1,6 +1,13 @@
 #include "router/providers/json_text.h"
 
-enum { DECIMAL_DIGITS = 15 }; /* a double keeps any so many (DBL_DIG) */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    DECIMAL_DIGITS = 15, /* a double keeps any so many (DBL_DIG) */
+    DIGITS_MOST = 17,    /* tell any two doubles apart */
+};
 
 static int append(const char *bytes, size_t size, void *buffer)
 {
@@ -15,9 +22,75 @@ static err_t append_with(struct buffer *text, const json_t *value, size_t flags)
                    text->limit_bytes);
 }
 
+static bool write_real(struct buffer *text, double value)
+{
+    char digits[40];
+    for (int precision = 1; precision <= DIGITS_MOST; precision++) {
+        (void)snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value)
+            break;
+    }
+    const char *end = strpbrk(digits, ".e") ? "" : ".0"; /* it stays no integer */
+    return buffer_append_text(text, digits) && buffer_append_text(text, end);
+}
+
+static bool write_value(struct buffer *text, const json_t *value, int depth);
+
+static bool write_array(struct buffer *text, const json_t *value, int depth)
+{
+    bool fits = buffer_append(text, "[", 1);
+    for (size_t i = 0; fits && i < json_array_size(value); i++)
+        fits =
+            (i == 0 || buffer_append(text, ",", 1)) && write_value(text, json_array_get(value, i), depth + 1);
+    return fits && buffer_append(text, "]", 1);
+}
+
+static bool write_object(struct buffer *text, const json_t *value, int depth)
+{
+    const char *name;
+    json_t *member;
+    bool fits = buffer_append(text, "{", 1), is_first = true;
+    json_object_foreach((json_t *)value, name, member)
+    {
+        fits = fits && (is_first || buffer_append(text, ",", 1)) &&
+               buffer_append_json_string(text, name, strlen(name)) && buffer_append(text, ":", 1) &&
+               write_value(text, member, depth + 1);
+        is_first = false;
+    }
+    return fits && buffer_append(text, "}", 1);
+}
+
+static bool write_value(struct buffer *text, const json_t *value, int depth)
+{
+    if (value == NULL || depth > JSON_TEXT_DEPTH_MAX)
+        return false;
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return write_object(text, value, depth);
+    case JSON_ARRAY:
+        return write_array(text, value, depth);
+    case JSON_STRING:
+        return buffer_append_json_string(text, json_string_value(value), json_string_length(value));
+    case JSON_INTEGER:
+        return buffer_append_format(text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    case JSON_REAL:
+        return write_real(text, json_real_value(value));
+    case JSON_TRUE:
+        return buffer_append_text(text, "true");
+    case JSON_FALSE:
+        return buffer_append_text(text, "false");
+    case JSON_NULL:
+        return buffer_append_text(text, "null");
+    }
+    return false;
+}
+
 err_t json_text_append(struct buffer *text, const json_t *value)
 {
-    return append_with(text, value, 0);
+    return write_value(text, value, 0)
+               ? err_ok()
+               : err_new(ERR_RESOURCE_EXHAUSTED, "JSON text of more than %zu bytes, or no memory for it",
+                         text->limit_bytes);
 }
 
 err_t json_text_append_decimal(struct buffer *text, const json_t *value)

@@ -17,6 +17,11 @@ struct provider_model {
     parameter_set refuses;      /* that this model answers with 400: dropped and reported */
     bool max_completion_tokens; /* it wants this name for max_tokens: OpenAI's reasoning models */
     bool takes_images, takes_audio, takes_files, takes_tools, takes_schemas;
+    bool takes_unchecked_schemas;   /* also those of which its answers are not checked against all */
+    const uint32_t *only_token_ids; /* [n_only_token_ids]: what it may answer with, of its own vocabulary;
+                                       NULL = anything */
+    size_t n_only_token_ids;
+    uint32_t top_logprobs; /* that it is to tell of each token; 0 = none */
     struct price price;
     int64_t priced_s; /* Unix time of the day that the prices are of; 0 = not told */
 };
@@ -25,6 +30,7 @@ struct provider {
     const char *name; /* ours: in logs, metrics and the ledger */
     enum provider_kind kind;
     const char *url;            /* "https://api.openai.com/v1", without the slash at the end */
+    const char *ca_file;        /* whose certificates are trusted instead of the system's; NULL = those */
     const char *key;            /* a secret: in no message and no log; NULL = none */
     const char *const *headers; /* [n_headers] more, "name: value" */
     size_t n_headers;

@@ -28,6 +28,7 @@ err_t answer_reader_open(enum provider_kind kind, const struct answer_sink *sink
     reader->kind = kind;
     reader->sink = *sink;
     reader->usage = (struct answer_usage){-1, -1, -1, -1, -1};
+    reader->cost = -1;
     *out = reader;
     return err_ok();
 }
@@ -127,6 +128,11 @@ const char *answer_reader_fingerprint(const struct answer_reader *reader)
     return reader->fingerprint;
 }
 
+int64_t answer_reader_cost(const struct answer_reader *reader)
+{
+    return reader->cost;
+}
+
 static err_t give(struct answer_reader *reader, const struct answer_piece *piece)
 {
     ASSERT(piece->choice_index < ANSWER_CHOICES_MAX);
@@ -145,6 +151,15 @@ err_t answer_give_text(struct answer_reader *reader, uint32_t choice, enum answe
                             .text = json_string_value(text),
                             .text_bytes = json_string_length(text),
                         });
+}
+
+err_t answer_give_logprobs(struct answer_reader *reader, uint32_t choice, const json_t *logprobs)
+{
+    if (!json_is_object(logprobs))
+        return err_ok();
+    return give(reader,
+                &(struct answer_piece){
+                    .kind = ANSWER_LOGPROBS, .choice_index = choice, .text = "", .logprobs = logprobs});
 }
 
 err_t answer_give_tool(struct answer_reader *reader, uint32_t choice, uint32_t tool_index, const char *id,

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <jansson.h>
 #include "base/error.h"
 #include "router/providers/provider_kind.h"
 
@@ -35,6 +36,7 @@ enum answer_piece_kind {
     ANSWER_REASONING,
     ANSWER_TOOL_CALL, /* text: more of its arguments, which are JSON */
     ANSWER_FINISH,
+    ANSWER_LOGPROBS,
 };
 
 /* Pointers live until the sink returns. */
@@ -46,6 +48,7 @@ struct answer_piece {
     uint32_t tool_index;             /* ANSWER_TOOL_CALL: counts from 0 in each choice */
     const char *tool_id, *tool_name; /* NULL = told before */
     enum answer_finish finish;       /* ANSWER_FINISH */
+    const json_t *logprobs;          /* ANSWER_LOGPROBS: an object in OpenAI's form, of text that follows */
 };
 
 /* Tokens as the provider counts them; -1 = it did not say. */
@@ -83,3 +86,6 @@ struct answer_usage answer_reader_usage(const struct answer_reader *reader);
 const char *answer_reader_model(const struct answer_reader *reader);       /* "" = not told */
 const char *answer_reader_id(const struct answer_reader *reader);          /* likewise */
 const char *answer_reader_fingerprint(const struct answer_reader *reader); /* OpenAI's system_fingerprint */
+/* What a router says that it cost, in nano-dollars: cost_usd of usage.bantam, or of bantam beside a usage
+ * that is null; -1 = not told. */
+int64_t answer_reader_cost(const struct answer_reader *reader);

@@ -24,6 +24,7 @@ struct answer_reader {
     struct answer_sink sink;
     bool is_done;
     struct answer_usage usage;
+    int64_t cost; /* nano-dollars; -1 = not told */
     struct answer_choice choices[ANSWER_CHOICES_MAX];
     struct answer_block *blocks; /* [n_blocks]; Anthropic's */
     size_t n_blocks;
@@ -39,6 +40,9 @@ err_t answer_anthropic_body(struct answer_reader *reader, const json_t *root) ER
 /* Pieces of one kind; an empty text is no piece. */
 err_t answer_give_text(struct answer_reader *reader, uint32_t choice, enum answer_piece_kind kind,
                        const json_t *text) ERR_MUST_CHECK;
+/* Of what follows; no object is no piece. */
+err_t answer_give_logprobs(struct answer_reader *reader, uint32_t choice,
+                           const json_t *logprobs) ERR_MUST_CHECK;
 /* id and name may be NULL; arguments: a string, or an object that is written out; NULL = none. */
 err_t answer_give_tool(struct answer_reader *reader, uint32_t choice, uint32_t tool_index, const char *id,
                        const char *name, const json_t *arguments) ERR_MUST_CHECK;

@@ -45,6 +45,8 @@ static err_t on_head(void *context, const struct egress_head *head)
     call->reached = true;
     call->is_event_stream = is_success(call) && head->is_event_stream;
     call->body.limit_bytes = is_success(call) ? PROVIDER_BODY_BYTES_MAX : PROVIDER_FAULT_BYTES_MAX;
+    if (call->handler->head)
+        call->handler->head(call->context, head);
     return err_ok();
 }
 
@@ -117,6 +119,7 @@ static void on_end(void *context, err_t error, const struct egress_times *times)
         .reached = call->reached,
         .is_its_fault = is_its_fault,
         .usage = answer_reader_usage(call->answer),
+        .told_cost = answer_reader_cost(call->answer),
         .model = answer_reader_model(call->answer),
         .id = answer_reader_id(call->answer),
         .fingerprint = answer_reader_fingerprint(call->answer),
@@ -166,6 +169,7 @@ static err_t send_call(struct egress *egress, const struct provider *provider, b
     char url[URL_BYTES_MAX], key[KEY_HEADER_BYTES_MAX];
     const char *headers[HEADERS_MAX];
     struct egress_call out = {
+        .ca_file = provider->ca_file,
         .body = body->data,
         .body_bytes = body->size,
         .connect_timeout_ms = provider->connect_timeout_ms,

@@ -64,16 +64,19 @@ static bool is_text_alone(const json_t *modalities)
     return json_array_size(modalities) == 1 && only && strcmp(only, "text") == 0;
 }
 
+static bool is_true_by_itself(enum provider_parameter parameter)
+{
+    return parameter == PARAMETER_parallel_tool_calls || parameter == PARAMETER_skip_special_tokens ||
+           parameter == PARAMETER_spaces_between_special_tokens ||
+           parameter == PARAMETER_add_generation_prompt;
+}
+
 bool provider_parameter_asks(enum provider_parameter parameter, const json_t *value)
 {
     if (value == NULL || json_is_null(value))
         return false;
-    if (json_is_false(value)) /* of a boolean that is true by itself, false is the wish */
-        return parameter == PARAMETER_parallel_tool_calls || parameter == PARAMETER_skip_special_tokens ||
-               parameter == PARAMETER_add_generation_prompt;
-    if (json_is_true(value))
-        return parameter != PARAMETER_parallel_tool_calls && parameter != PARAMETER_skip_special_tokens &&
-               parameter != PARAMETER_add_generation_prompt;
+    if (json_is_boolean(value))
+        return json_is_true(value) != is_true_by_itself(parameter);
     if (json_is_string(value))
         return json_string_length(value) > 0;
     if (json_is_array(value))

@@ -35,8 +35,8 @@ crossing_name(enum crossing crossing); /* "as it is", "mapped", "dropped", "stay
     X(seed, CROSSES, CROSSES, IS_DROPPED)                                                                    \
     X(presence_penalty, CROSSES, CROSSES, IS_DROPPED)                                                        \
     X(frequency_penalty, CROSSES, CROSSES, IS_DROPPED)                                                       \
-    X(logprobs, CROSSES, CROSSES, KEEPS_LOCAL)                                                               \
-    X(top_logprobs, CROSSES, CROSSES, KEEPS_LOCAL)                                                           \
+    X(logprobs, KEEPS_LOCAL, KEEPS_LOCAL, KEEPS_LOCAL)                                                       \
+    X(top_logprobs, KEEPS_LOCAL, KEEPS_LOCAL, KEEPS_LOCAL)                                                   \
     X(tools, CROSSES, CROSSES, IS_MAPPED)                                                                    \
     X(tool_choice, CROSSES, CROSSES, IS_MAPPED)                                                              \
     X(parallel_tool_calls, CROSSES, CROSSES, IS_MAPPED)                                                      \
@@ -65,6 +65,10 @@ crossing_name(enum crossing crossing); /* "as it is", "mapped", "dropped", "stay
     X(add_generation_prompt, IS_OURS, CROSSES, IS_OURS)                                                      \
     X(skip_special_tokens, IS_OURS, CROSSES, IS_OURS)                                                        \
     X(include_stop_str_in_output, KEEPS_LOCAL, CROSSES, KEEPS_LOCAL)                                         \
+    X(spaces_between_special_tokens, IS_OURS, CROSSES, IS_OURS)                                              \
+    X(truncate_prompt_tokens, KEEPS_LOCAL, KEEPS_LOCAL, KEEPS_LOCAL)                                         \
+    X(chat_template_kwargs, KEEPS_LOCAL, CROSSES, KEEPS_LOCAL)                                               \
+    X(documents, KEEPS_LOCAL, CROSSES, KEEPS_LOCAL)                                                          \
     X(priority, IS_OURS, IS_OURS, IS_OURS)                                                                   \
     X(request_id, IS_OURS, IS_OURS, IS_OURS)                                                                 \
     X(cache_salt, IS_OURS, IS_OURS, IS_OURS)                                                                 \

@@ -1,8 +1,11 @@
 #include "router/providers/provider_request.h"
 
+#include <stdio.h>
 #include <string.h>
 #include "router/providers/json_text.h"
 #include "router/providers/provider_request_internal.h"
+
+enum { LOGIT_BIAS_MOST = 100 }; /* that OpenAI takes */
 
 err_t request_set(json_t *object, const char *name, json_t *value)
 {
@@ -75,6 +78,21 @@ err_t provider_request_check(const struct provider_model *model, const json_t *r
     return check_messages(model, json_object_get(request, "messages"));
 }
 
+/* OpenAI has no list of what is allowed, but a bias that leaves nothing else. */
+static err_t hold_to_tokens(const struct provider_model *model, json_t *body)
+{
+    bool has_list = model->kind == PROVIDER_COMPATIBLE;
+    json_t *held = has_list ? json_array() : json_object();
+    err_t e = request_set(body, has_list ? "allowed_token_ids" : "logit_bias", held);
+    for (size_t i = 0; i < model->n_only_token_ids && e.code == ERR_OK; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "%u", model->only_token_ids[i]);
+        e = has_list ? request_append(held, json_integer(model->only_token_ids[i]))
+                     : request_set(held, name, json_integer(LOGIT_BIAS_MOST));
+    }
+    return e;
+}
+
 /* Of OpenAI's format: what has another name or value there. */
 static err_t map_openai(const struct provider_model *model, const json_t *request, json_t *body)
 {
@@ -84,6 +102,12 @@ static err_t map_openai(const struct provider_model *model, const json_t *reques
     if (json_is_integer(most))
         TRY(request_set(body, model->max_completion_tokens ? "max_completion_tokens" : "max_tokens",
                         json_incref(most)));
+    if (model->top_logprobs > 0) {
+        TRY(request_set(body, "logprobs", json_true()));
+        TRY(request_set(body, "top_logprobs", json_integer(model->top_logprobs)));
+    }
+    if (model->n_only_token_ids > 0)
+        TRY(hold_to_tokens(model, body));
     if (json_is_true(json_object_get(body, "stream")))
         TRY(request_set(body, "stream_options", json_pack("{s:b}", "include_usage", 1)));
     return err_ok();

@@ -77,7 +77,7 @@ static void replay(struct stream *stream, const char *bytes, size_t size, const 
     }
     stream->usage = facts.usage;
     stream->first_event_ns = clock_now_ns(stream->service->clock);
-    stream->cost = 0;
+    stream->cost = route_cost_locked(stream); /* a classifier may have cost something */
     stream_finish_locked(stream);
 }
 

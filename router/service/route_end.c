@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
+#include "base/assert.h"
 #include "router/service/route_internal.h"
 #include "router/service/route_shadow.h"
 
@@ -24,7 +25,8 @@ static struct decision_entry entry_of(const struct stream *stream)
     const struct route_snapshot *snapshot = stream->snapshot;
     const struct route_question *question = &stream->question;
     const struct sampling_params *sampling = &stream->request->sampling;
-    bool is_answered = stream->end_error.code == ERR_OK;
+    bool is_answered = stream->end_error.code == ERR_OK, is_estimate;
+    nanodollars booked = route_booked_locked(stream, &is_estimate);
     return (struct decision_entry){
         .unix_ms = stream->unix_ms,
         .id = stream->decision_id,
@@ -55,7 +57,8 @@ static struct decision_entry entry_of(const struct stream *stream)
         .first_token_us = span_us(stream->submitted_ns, stream->first_event_ns),
         .total_us = span_us(stream->submitted_ns, stream->ended_ns),
         .usage = stream->usage,
-        .cost = stream->cost,
+        .cost = booked,
+        .cost_is_estimate = is_estimate,
         .frontier_cost = route_frontier_cost(stream),
         .input = &question->input,
         .n_tiers = snapshot->n_tiers,
@@ -71,18 +74,37 @@ static void count_saved(const struct stream *stream)
                    (uint64_t)(there - stream->cost));
 }
 
+/* All that it cost is known, as far as anybody tells. */
+static void write_line_locked(struct stream *stream)
+{
+    struct decision_log *log = snapshot_log(stream->snapshot);
+    stream->line_is_due = false;
+    stream->cost = route_cost_locked(stream);
+    count_saved(stream);
+    if (log) {
+        struct decision_entry entry = entry_of(stream);
+        decision_log_write(log, &entry);
+    }
+}
+
+void route_settled(struct stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    ASSERT(stream->n_unsettled > 0);
+    if (--stream->n_unsettled == 0 && stream->line_is_due)
+        write_line_locked(stream);
+    pthread_mutex_unlock(&stream->lock);
+}
+
 static void write_end(struct worker_job *job)
 {
     struct stream *stream = (struct stream *)((char *)job - offsetof(struct stream, end_job));
     route_cache_done(stream);
-    count_saved(stream);
-    struct decision_log *log = snapshot_log(stream->snapshot);
-    if (log) {
-        pthread_mutex_lock(&stream->lock);
-        struct decision_entry entry = entry_of(stream);
-        decision_log_write(log, &entry);
-        pthread_mutex_unlock(&stream->lock);
-    }
+    pthread_mutex_lock(&stream->lock);
+    stream->line_is_due = true;
+    if (stream->n_unsettled == 0)
+        write_line_locked(stream);
+    pthread_mutex_unlock(&stream->lock);
     route_shadow_begin(stream);
     stream_unref(stream);
 }

@@ -52,13 +52,29 @@ static json_t *signals_of(const struct route_question *question)
     set(out, "code", json_boolean(signals->has_code));
     set(out, "tool_calls", json_boolean(signals->calls_tools));
     set_text(out, "script", SCRIPT_NAMES[signals->script]);
+    set_text(out, "language", LANGUAGE_NAMES[signals->language]);
     set_text(out, "wish", ROUTE_WISH_NAMES[question->hints.route]);
     set_count(out, "complexity", question->hints.complexity);
     set_text(out, "task", question->hints.task);
     return out;
 }
 
-static json_t *tiers_of(const struct route_snapshot *snapshot, const struct route_question *question)
+/* What a provider said of its limits last, and how long it is not asked. */
+static void set_limits(json_t *object, struct route_service *service, struct upstream_state *state)
+{
+    struct rate_limits limits = upstream_limits(&service->upstreams, state);
+    json_t *remaining = json_object();
+    for (int i = 0; i < EGRESS_RATES; i++) {
+        if (limits.remaining[i] >= 0)
+            set(remaining, EGRESS_RATE_NAMES[i], json_integer(limits.remaining[i]));
+    }
+    set(object, "remaining", remaining);
+    set(object, "rests_ms",
+        json_integer(rate_limits_wait_ns(&limits, clock_now_ns(service->clock)) / ROUTE_NS_PER_MS));
+}
+
+static json_t *tiers_of(struct route_service *service, const struct route_snapshot *snapshot,
+                        const struct route_question *question)
 {
     const struct policy_input *input = &question->input;
     json_t *list = json_array();
@@ -74,6 +90,8 @@ static json_t *tiers_of(const struct route_snapshot *snapshot, const struct rout
             set_text(model, "name", tier->tier->models[i]);
             set(model, "takes", json_boolean(question->can_take[t] & 1u << i));
             set_money(model, "most", route_question_estimate(question, &tier->upstreams[i]));
+            if (!tier->upstreams[i].is_local)
+                set_limits(model, service, tier->upstreams[i].state);
             (void)json_array_append_new(models, model);
         }
         set(one, "models", models);
@@ -93,17 +111,23 @@ static json_t *decision_of(const struct route_snapshot *snapshot, const struct p
     return out;
 }
 
-/* Would it be asked, and does it know its labels' tokens by now? */
-static json_t *classifier_of(const struct route_snapshot *snapshot, const struct request *request,
-                             const struct route_question *question)
+/* Would it be asked, and can it be: does an engine know its labels' tokens by now, is a provider up? */
+static json_t *classifier_of(struct route_service *service, const struct route_snapshot *snapshot,
+                             const struct request *request, const struct route_question *question)
 {
-    if (snapshot->classifier == NULL)
+    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
+    if (config->model == NULL)
         return json_null();
+    bool is_ready = config->provider ? !service->is_offline &&
+                                           upstream_breaker(&service->upstreams, snapshot->classifies.state,
+                                                            clock_now_ns(service->clock)) != BREAKER_OPEN
+                                     : classifier_is_ready(snapshot->classifier);
     json_t *out = json_object();
-    set_text(out, "model", snapshot_config(snapshot)->classifier.model);
-    set(out, "ready", json_boolean(classifier_is_ready(snapshot->classifier)));
-    set(out, "asked",
-        json_boolean(request->prompt_kind != PROMPT_TOKEN_IDS && route_classify_matters(snapshot, question)));
+    bool may_be = config->provider ? question->json && !question->decision.local_only && !service->is_offline
+                                   : request->prompt_kind != PROMPT_TOKEN_IDS;
+    set_text(out, "model", config->model);
+    set(out, "ready", json_boolean(is_ready));
+    set(out, "asked", json_boolean(may_be && route_classify_matters(snapshot, question)));
     return out;
 }
 
@@ -123,8 +147,8 @@ static err_t explain(struct route_service *service, struct route_snapshot *snaps
         json_t *root = json_object();
         set(root, "decision", decision_of(snapshot, &question.decision));
         set(root, "signals", signals_of(&question));
-        set(root, "classifier", classifier_of(snapshot, request, &question));
-        set(root, "tiers", tiers_of(snapshot, &question));
+        set(root, "classifier", classifier_of(service, snapshot, request, &question));
+        set(root, "tiers", tiers_of(service, snapshot, &question));
         set(root, "trace", json_stringn(trace.data ? trace.data : "", trace.size));
         set_text(root, "policy", snapshot_config(snapshot)->policy_id);
         e = write_json(root, out);
@@ -210,6 +234,7 @@ static json_t *provider_of(struct route_service *service, const struct route_ups
     set(out, "first_token_ms", milliseconds(upstream_first_token_ns(table, state, 0.5)));
     set(out, "first_token_ms_p95", milliseconds(upstream_first_token_ns(table, state, 0.95)));
     set_money(out, "spent_dollars", (nanodollars)metric_read(&state->counts->spent[0]));
+    set_limits(out, service, state);
     return out;
 }
 
@@ -278,10 +303,20 @@ static json_t *rollout_of(const struct route_snapshot *snapshot)
     return out;
 }
 
+/* How soon streams are to begin, and how many did. */
+static json_t *slo_of(const struct route_counts *counts, const struct route_snapshot *snapshot)
+{
+    static const char *const OUTCOMES[] = {"within", "over"};
+    int64_t ttft_ms = policy_ttft_over_ms(snapshot_config(snapshot)->policy);
+    json_t *out = counts_of(counts->slo, OUTCOMES, ROUTE_SLO_COUNTS);
+    set(out, "ttft_ms", ttft_ms < 0 ? json_null() : json_integer(ttft_ms));
+    return out;
+}
+
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
-                             *const HEDGE[] = {"won", "lost"},
+                             *const HEDGE[] = {"won", "lost", "too_dear"},
                              *const SHADOW[] = {"scored", "same", "failed", "refused"};
     const struct route_counts *counts = route_metrics_counts(service->route_metrics);
     struct route_snapshot *snapshot = route_snapshot_of(service);
@@ -303,6 +338,7 @@ err_t route_service_state(struct route_service *service, struct buffer *out)
     set_upstreams(root, service, snapshot);
     set(root, "shadows", counts_of(counts->shadows, SHADOW, ROUTE_SHADOW_COUNTS));
     set(root, "rollout", rollout_of(snapshot));
+    set(root, "slo", slo_of(counts, snapshot));
     err_t e = write_json(root, out);
     route_snapshot_unref(snapshot);
     return e;

@@ -17,8 +17,11 @@
 #include "router/money/ledger.h"
 #include "router/policy/cascade.h"
 #include "router/providers/egress.h"
+#include "router/providers/provider_call.h"
 #include "router/providers/provider_request.h"
+#include "router/service/answer_watch.h"
 #include "router/service/event_copy.h"
+#include "router/service/hedge_purse.h"
 #include "router/service/route_metrics.h"
 #include "router/service/route_question.h"
 #include "router/service/route_service.h"
@@ -51,6 +54,7 @@ struct route_service {
     uint64_t id_salt;
     _Atomic uint64_t last_number, n_submitted, n_hedged;
     _Atomic int64_t reserved; /* nano-dollars, for calls under way */
+    struct hedge_purse hedges;
     int64_t opened_ns;
     struct event_count classify_wake;
     _Atomic bool classify_ends;
@@ -86,7 +90,7 @@ struct route_attempt {
     struct stream *stream;
     const struct route_upstream *upstream;
     size_t tier;
-    uint32_t number;                    /* of the request, from 1 */
+    uint32_t number; /* of the request, from 1; 0 = the classifier's, which answers nobody */
     bool is_live, is_hedge, is_dropped; /* is_dropped: another one answers, or nobody wants it any more */
     bool is_paused, is_held;            /* is_held: for the cascade */
     uint64_t ticket;
@@ -102,6 +106,7 @@ struct route_attempt {
     int64_t entry;
     enum ledger_outcome outcome;
     nanodollars estimate, cost; /* cost: -1 = not known */
+    nanodollars hedge_estimate; /* that it set aside of what second calls may cost */
     struct answer_usage usage;
 };
 
@@ -139,6 +144,8 @@ struct stream {
     struct local_call *classify_call; /* NULL = none is under way */
     struct route_attempt *attempts, *winner;
     uint32_t n_attempts, n_live, tier_tries;
+    uint32_t n_unsettled;  /* calls that are not in the ledger yet */
+    bool line_is_due;      /* written by the last of them */
     size_t tier, position; /* position: of the next model in the tier */
     uint32_t failed_tiers; /* bits */
     const char *reason;    /* static */
@@ -152,12 +159,17 @@ struct stream {
     struct event_node *finals, *last_final; /* ends of choices, kept until the call's own end */
     struct event_node *spare;               /* an end for when there is no memory */
     struct stream_timer deadline, step, hedge;
+    struct answer_watch watch; /* of an answer that is checked at its end, since its reader has it by then */
     struct cascade_margins margins;
     double estimate; /* of the cascade; negative = not known */
     int64_t first_event_ns, ended_ns;
 
+    /* Readers look at these strings without the lock: none changes once an event that points to it is
+     * visible. The first event tells first_fingerprint, what was known then; ends tell fingerprint, which may
+     * come with the call's end. */
     struct answer_source source;
-    char provider_name[128], model_name[ANSWER_NAME_BYTES_MAX + 1], fingerprint[ANSWER_NAME_BYTES_MAX + 1];
+    char provider_name[128], model_name[ANSWER_NAME_BYTES_MAX + 1], fingerprint[ANSWER_NAME_BYTES_MAX + 1],
+        first_fingerprint[ANSWER_NAME_BYTES_MAX + 1];
     char *dropped;
 
     struct response_cache *cache; /* NULL: not asked */
@@ -190,6 +202,8 @@ bool stream_is_full_locked(const struct stream *stream);
 void stream_show_locked(struct stream *stream);
 /* What was held is thrown away. */
 void stream_forget_held_locked(struct stream *stream);
+/* Ends that were kept are thrown away: the answer is none. */
+void stream_forget_finals_locked(struct stream *stream);
 /* Keeps the end of a choice until the whole call has ended. */
 bool stream_keep_final_locked(struct stream *stream, const struct event *event);
 /* Gives out the ends of all choices; error: why, when it is one. */
@@ -213,7 +227,7 @@ void route_decide_locked(struct stream *stream);
 err_t route_make_stream(struct route_service *service, const struct request *request,
                         const struct stream *original, struct stream **out) ERR_MUST_CHECK;
 /* Decides whether the answer is held: for the cascade, or to be checked. */
-void route_prepare_holding(struct stream *stream);
+err_t route_prepare_holding(struct stream *stream) ERR_MUST_CHECK;
 
 /* route_classify.c */
 /* Could a verdict change where the decided question goes? False without a classifier. */
@@ -227,6 +241,8 @@ void route_classify_watch(struct route_service *service);
 void route_classify_stop(struct route_service *service);
 
 /* route_attempts.c: who is asked next. */
+/* Why there was no ticket to ask it. */
+err_t route_left_alone(struct route_service *service, const struct route_upstream *upstream);
 void route_begin_locked(struct stream *stream);
 /* An event of the answer. False: no more for now. */
 bool route_take_locked(struct route_attempt *attempt, const struct event *event);
@@ -244,12 +260,15 @@ void route_resume_locked(struct stream *stream);
 err_t route_local_start(struct route_attempt *attempt) ERR_MUST_CHECK;
 err_t route_provider_start(struct route_attempt *attempt) ERR_MUST_CHECK;
 void attempt_cancel(struct route_attempt *attempt);
+/* What a provider's call used and costs. */
+void route_take_result(struct route_attempt *attempt, const struct provider_result *result);
 /* One piece as an event; an end of a choice is none. False for that. */
 bool event_of_piece(const struct answer_piece *piece, struct tool_call *call, struct event *out);
 enum finish_reason finish_of_answer(enum answer_finish finish);
 struct usage usage_of_answer(const struct answer_usage *usage);
 
 /* route_money.c */
+/* Sets the attempt's estimate aside. */
 err_t route_reserve(struct route_attempt *attempt) ERR_MUST_CHECK;
 /* Nobody was asked after all. */
 void route_unreserve(struct route_attempt *attempt);
@@ -258,6 +277,10 @@ void route_settle(struct route_attempt *attempt);
 nanodollars route_local_cost(const struct route_attempt *attempt, int64_t whole_ns);
 /* What the request cost as far as it is known; -1. */
 nanodollars route_cost_locked(const struct stream *stream);
+/* The same as the ledger has it once every call is settled. */
+nanodollars route_booked_locked(const struct stream *stream, bool *is_estimate);
+/* A call is over: what it cost is counted. */
+void route_count_spent(const struct route_attempt *attempt);
 /* What it would have cost at the last tier's first model; -1 = not known. */
 nanodollars route_frontier_cost(const struct stream *stream);
 
@@ -274,6 +297,9 @@ void route_cache_done(struct stream *stream);
 
 /* route_end.c: what is written of a request that has ended, on the worker. */
 void route_post_end_locked(struct stream *stream);
+/* On the worker: one of its calls is in the ledger. The last one writes the line, if the request has ended.
+ */
+void route_settled(struct stream *stream);
 void route_log_refusal(struct stream *stream, const err_t *error);
 
 /* route_models.c */

@@ -5,6 +5,12 @@
 
 #define NS_PER_HOUR INT64_C(3600000000000)
 
+/* As the ledger has it. */
+static nanodollars booked(const struct route_attempt *attempt)
+{
+    return attempt->outcome == LEDGER_UNKNOWN ? attempt->estimate : attempt->cost;
+}
+
 static struct ledger_call call_of(const struct route_attempt *attempt)
 {
     const struct stream *stream = attempt->stream;
@@ -22,7 +28,6 @@ err_t route_reserve(struct route_attempt *attempt)
 {
     struct stream *stream = attempt->stream;
     struct ledger_call call = call_of(attempt);
-    attempt->estimate = route_question_estimate(&stream->question, attempt->upstream);
     TRY(ledger_reserve(stream->service->ledger, &call, attempt->estimate,
                        route_config_budget(snapshot_config(stream->snapshot), call.tenant), &attempt->entry));
     attempt->has_entry = true;
@@ -64,6 +69,7 @@ static void settle(struct worker_job *job)
     if (e.code != ERR_OK)
         log_warn("route", "call %s/%u is not in the ledger as it should be: %s", stream->decision_id,
                  attempt->number, e.message);
+    route_settled(stream);
     stream_unref(stream);
 }
 
@@ -85,16 +91,39 @@ nanodollars route_local_cost(const struct route_attempt *attempt, int64_t whole_
     return (nanodollars)((double)upstream->nanodollars_per_hour * hours / (shared_by < 1 ? 1 : shared_by));
 }
 
+/* Nothing is known of one that is still under way, but that an engine without a price costs nothing. */
 nanodollars route_cost_locked(const struct stream *stream)
 {
     nanodollars sum = 0;
     for (const struct route_attempt *attempt = stream->attempts; attempt; attempt = attempt->next) {
-        if (attempt->cost < 0)
+        const struct route_upstream *upstream = attempt->upstream;
+        bool is_open = attempt->is_live && (!upstream->is_local || upstream->nanodollars_per_hour > 0);
+        if (is_open || attempt->cost < 0)
             return -1;
-        if (!attempt->is_live)
-            sum = money_add(sum, attempt->cost);
+        sum = money_add(sum, attempt->cost);
     }
     return sum;
+}
+
+nanodollars route_booked_locked(const struct stream *stream, bool *is_estimate)
+{
+    nanodollars sum = 0;
+    *is_estimate = false;
+    for (const struct route_attempt *attempt = stream->attempts; attempt; attempt = attempt->next) {
+        sum = money_add(sum, booked(attempt));
+        *is_estimate = *is_estimate || attempt->outcome == LEDGER_UNKNOWN;
+    }
+    return sum;
+}
+
+void route_count_spent(const struct route_attempt *attempt)
+{
+    nanodollars cost = booked(attempt);
+    if (attempt->is_hedge)
+        hedge_purse_settle(&attempt->stream->service->hedges, attempt->hedge_estimate, cost > 0 ? cost : 0,
+                           route_unix_ms(NULL));
+    if (cost > 0)
+        metric_add(&attempt->upstream->state->counts->spent[0], (uint64_t)cost);
 }
 
 nanodollars route_frontier_cost(const struct stream *stream)

@@ -61,6 +61,8 @@ bool event_of_piece(const struct answer_piece *piece, struct tool_call *call, st
         out->tool_calls = call;
         out->n_tool_calls = 1;
         return true;
+    case ANSWER_LOGPROBS:
+        return false;
     case ANSWER_FINISH:
         out->kind = EVENT_FINISHED;
         out->finish_reason = finish_of_answer(piece->finish);
@@ -97,7 +99,7 @@ static void tell_usage(struct stream *stream, const struct answer_usage *usage)
     }
 }
 
-static void take_result(struct route_attempt *attempt, const struct provider_result *result)
+void route_take_result(struct route_attempt *attempt, const struct provider_result *result)
 {
     bool is_success = result->head.status >= 200 && result->head.status < 300;
     attempt->usage = result->usage;
@@ -130,7 +132,7 @@ static void on_end(void *context, const struct provider_result *result)
     pthread_mutex_lock(&stream->lock);
     /* A whole answer comes all at once: that says nothing of how soon another would begin. */
     end.first_token_ns = stream->wants_whole ? -1 : span(attempt->started_ns, attempt->first_event_ns);
-    take_result(attempt, result);
+    route_take_result(attempt, result);
     if (stream->winner == attempt && stream->phase != STREAM_ENDED) {
         tell_usage(stream, &result->usage);
         snprintf(stream->fingerprint, sizeof stream->fingerprint, "%s", result->fingerprint);
@@ -141,7 +143,15 @@ static void on_end(void *context, const struct provider_result *result)
     route_settle(attempt);
 }
 
-static const struct provider_handler HANDLER = {on_piece, on_end};
+/* What is left of its limits is known before the answer is. */
+static void on_head(void *context, const struct egress_head *head)
+{
+    const struct route_attempt *attempt = context;
+    struct route_service *service = attempt->stream->service;
+    upstream_told(&service->upstreams, attempt->upstream->state, head, clock_now_ns(service->clock));
+}
+
+static const struct provider_handler HANDLER = {on_head, on_piece, on_end};
 
 err_t route_provider_start(struct route_attempt *attempt)
 {
@@ -150,6 +160,7 @@ err_t route_provider_start(struct route_attempt *attempt)
     struct shareable shareable;
     if (!privacy_release(&stream->question.decision, service->is_offline, stream->question.json, &shareable))
         return err_new(ERR_PERMISSION_DENIED, "this request must not leave the machine");
+    attempt->estimate = route_question_estimate(&stream->question, attempt->upstream);
     err_t e = route_reserve(attempt);
     if (e.code == ERR_OK) {
         e = provider_call_start(service->egress, attempt->upstream->provider, attempt->upstream->model,

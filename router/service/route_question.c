@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "router/providers/provider_request.h"
+#include "router/service/answer_check.h"
 
 enum {
     BYTES_PER_TOKEN = 4,           /* a guess, for decisions */
@@ -117,6 +118,9 @@ static bool set_scalars(json_t *object, const struct sampling_params *s)
          s->prompt_logprobs >= 0 ? json_integer(s->prompt_logprobs) : json_null()},
         {SAMPLING_SKIP_SPECIAL_TOKENS, "skip_special_tokens", json_boolean(s->skip_special_tokens)},
         {SAMPLING_INCLUDE_STOP, "include_stop_str_in_output", json_boolean(s->include_stop_str_in_output)},
+        {SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, "spaces_between_special_tokens",
+         json_boolean(s->spaces_between_special_tokens)},
+        {SAMPLING_TRUNCATE_PROMPT_TOKENS, "truncate_prompt_tokens", json_integer(s->truncate_prompt_tokens)},
     };
     bool fits = true;
     for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++) {
@@ -129,7 +133,7 @@ static bool set_scalars(json_t *object, const struct sampling_params *s)
 }
 
 /* What came as OpenAI's JSON is what it is; other doors' requests are written in that form. NULL in *out for
- * a request that has no messages: its text means something to our models alone. */
+ * a request that has no messages, or more for their template: that means something to our models alone. */
 static err_t write_json(const struct request *request, json_t **out)
 {
     *out = NULL;
@@ -139,6 +143,8 @@ static err_t write_json(const struct request *request, json_t **out)
         *out = json_incref(request->original);
         return err_ok();
     }
+    if (request->template_json)
+        return err_ok();
     json_t *object = json_object();
     bool fits = object && set_new(object, "messages", messages_of(request)) &&
                 set_scalars(object, &request->sampling) && set_lists(object, &request->sampling) &&
@@ -241,7 +247,15 @@ static err_t check_provider(const struct question_context *context, const struct
     if (question->hints.max_cost >= 0 &&
         route_question_estimate(question, upstream) > question->hints.max_cost)
         return err_new(ERR_QUOTA_EXCEEDED, "it may cost more than max_cost");
-    return provider_request_check(upstream->model, question->json);
+    TRY(provider_request_check(upstream->model, question->json));
+    const char *gap = upstream->model->takes_unchecked_schemas
+                          ? NULL
+                          : answer_check_gap(json_object_get(question->json, "response_format"));
+    return gap == NULL
+               ? err_ok()
+               : err_new(ERR_UNIMPLEMENTED,
+                         "the schema of response_format has %s, against which an answer cannot be checked",
+                         gap);
 }
 
 static uint64_t least_context(uint64_t a, uint64_t b)
@@ -298,7 +312,8 @@ static void look_at_providers(const struct question_context *context, const stru
             continue;
         }
         question->can_take[at] |= (uint8_t)(1u << i);
-        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN)
+        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN ||
+            upstream_wait_ns(context->upstreams, upstream->state, context->now_ns) > 0)
             continue;
         int64_t ttft_ns = upstream_first_token_ns(context->upstreams, upstream->state, 0.5);
         if (input->is_down[at])

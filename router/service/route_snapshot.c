@@ -221,14 +221,6 @@ static err_t open_rollout(struct route_snapshot *snapshot)
     return wrap(e, rollout, close_rollout, NULL, &snapshot->rollout);
 }
 
-static err_t open_classifier(const struct snapshot_options *options, struct route_snapshot *snapshot)
-{
-    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
-    return config->model == NULL
-               ? err_ok()
-               : classifier_open(config, snapshot_fleet(snapshot), options->clock, &snapshot->classifier);
-}
-
 static err_t read_calibration(struct route_snapshot *snapshot)
 {
     const struct cascade_config *cascade = &snapshot_config(snapshot)->cascade;
@@ -250,6 +242,7 @@ static struct upstream_state *state_of(struct upstream_table *table, const struc
         state = state->next;
     if (state == NULL && (state = mem_alloc(sizeof *state)) != NULL) {
         state->name = mem_strdup(name);
+        rate_limits_open(&state->limits);
         if (state->name) {
             state->counts =
                 route_metrics_upstream(table->metrics, upstream->provider_name, upstream->model_name);
@@ -282,6 +275,17 @@ static err_t fill_upstream(const struct route_config *config, struct upstream_ta
     }
     out->state = state_of(table, out, name);
     return out->state ? err_ok() : no_memory();
+}
+
+static err_t open_classifier(const struct snapshot_options *options, struct route_snapshot *snapshot)
+{
+    const struct classifier_config *config = &snapshot_config(snapshot)->classifier;
+    if (config->model == NULL)
+        return err_ok();
+    return config->provider
+               ? fill_upstream(snapshot_config(snapshot), options->upstreams, config->model,
+                               &snapshot->classifies)
+               : classifier_open(config, snapshot_fleet(snapshot), options->clock, &snapshot->classifier);
 }
 
 static err_t fill_tiers(struct route_snapshot *snapshot, struct upstream_table *table)

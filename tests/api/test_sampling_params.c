@@ -8,7 +8,7 @@
 #include "api/event.h"
 #include "api/sampling_params.h"
 
-enum { N_FIELDS = 16, ALL_FIELDS = (1 << N_FIELDS) - 1 };
+enum { N_FIELDS = 18, ALL_FIELDS = (1 << N_FIELDS) - 1 };
 
 /* Each field's value as a number, in the order of enum sampling_field. */
 static void read_fields(const struct sampling_params *p, double out[N_FIELDS])
@@ -30,6 +30,8 @@ static void read_fields(const struct sampling_params *p, double out[N_FIELDS])
         p->prompt_logprobs,
         p->skip_special_tokens,
         p->include_stop_str_in_output,
+        p->spaces_between_special_tokens,
+        p->truncate_prompt_tokens,
     };
     memcpy(out, values, sizeof values);
 }
@@ -55,6 +57,8 @@ static struct sampling_params odd_params(uint32_t set, int salt)
         .ignore_eos = true,
         .skip_special_tokens = false,
         .include_stop_str_in_output = true,
+        .spaces_between_special_tokens = false,
+        .truncate_prompt_tokens = 6 + salt,
     };
 }
 
@@ -62,7 +66,7 @@ static void test_builtin(void **state)
 {
     (void)state;
     struct sampling_params p = sampling_params_builtin();
-    const double right[N_FIELDS] = {1, 1, 0, 0, 1, 0, 0, 0, 16, 0, 1, 0, -1, -1, 1, 0};
+    const double right[N_FIELDS] = {1, 1, 0, 0, 1, 0, 0, 0, 16, 0, 1, 0, -1, -1, 1, 0, 1, 0};
     double got[N_FIELDS];
     read_fields(&p, got);
     for (int i = 0; i < N_FIELDS; i++)

@@ -249,6 +249,45 @@ static void test_prompts(void **state)
     refuse(&request, "output_prefix_ids|129");
 }
 
+/* Only the end of a prompt counts, however long it is; how much of it, the resolved parameters say. */
+static void test_truncation(void **state)
+{
+    (void)state;
+    static uint32_t ids[MODEL_LEN + 50];
+    struct request request = good();
+    struct sampling_params *p = &request.sampling;
+    request.token_ids = ids;
+    request.n_token_ids = MODEL_LEN + 50;
+    refuse(&request, "the model's length");
+    p->set = SAMPLING_TRUNCATE_PROMPT_TOKENS;
+    for (int32_t last = -2; last <= MODEL_LEN + 1; last++) {
+        p->truncate_prompt_tokens = last;
+        request.n_token_ids = last == 0 ? 3 : MODEL_LEN + 50;
+        if (last == -1 || (last >= 1 && last <= MODEL_LEN))
+            accept(&request);
+        else
+            refuse(&request, "truncate_prompt_tokens|-1 for what fits");
+    }
+    static const struct {
+        int32_t last;
+        uint32_t max_tokens;
+        size_t n, kept;
+    } CASES[] = {
+        {SAMPLING_TRUNCATE_NOTHING, 5, 500, 500},
+        {7, 5, 500, 7},
+        {7, 5, 6, 6},
+        {SAMPLING_TRUNCATE_TO_FIT, 5, 500, MODEL_LEN - 5},
+        {SAMPLING_TRUNCATE_TO_FIT, 5, 3, 3},
+        {SAMPLING_TRUNCATE_TO_FIT, 0, 500, MODEL_LEN - 1},
+        {SAMPLING_TRUNCATE_TO_FIT, MODEL_LEN, 500, 1},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct sampling_params resolved = {
+            .set = UINT32_MAX, .truncate_prompt_tokens = CASES[i].last, .max_tokens = CASES[i].max_tokens};
+        assert_int_equal(validate_truncated(&resolved, CASES[i].n, &LIMITS), CASES[i].kept);
+    }
+}
+
 static void test_messages(void **state)
 {
     (void)state;
@@ -282,6 +321,12 @@ static void test_messages(void **state)
     refuse(&request, "messages[1].role");
     messages[1].role = "tool";
     accept(&request);
+    request.template_json = "{}";
+    request.template_json_bytes = 2;
+    accept(&request);
+    request = good();
+    request.template_json = "{}";
+    refuse(&request, "template_json|messages");
 }
 
 /* ---- Lists ---- */
@@ -415,8 +460,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_floats),   cmocka_unit_test(test_integers),   cmocka_unit_test(test_names),
-        cmocka_unit_test(test_prompts),  cmocka_unit_test(test_messages),   cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_id_lists), cmocka_unit_test(test_logit_bias), cmocka_unit_test(test_resolved),
+        cmocka_unit_test(test_prompts),  cmocka_unit_test(test_truncation), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_texts),    cmocka_unit_test(test_id_lists),   cmocka_unit_test(test_logit_bias),
+        cmocka_unit_test(test_resolved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

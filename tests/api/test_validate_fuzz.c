@@ -70,6 +70,7 @@ static void fill_sampling(struct rng *rng, struct sample *sample)
     p->n = (uint32_t)pick_int(rng);
     p->logprobs = pick_int(rng);
     p->prompt_logprobs = pick_int(rng);
+    p->truncate_prompt_tokens = pick_int(rng);
     p->max_tokens = (uint32_t)pick_int(rng);
     p->min_tokens = (uint32_t)pick_int(rng);
     p->stop = sample->stops;
@@ -142,6 +143,8 @@ static bool scalars_fit(const struct sampling_params *p)
            (!(set & SAMPLING_PRESENCE_PENALTY) || within(p->presence_penalty, -2, 2)) &&
            (!(set & SAMPLING_FREQUENCY_PENALTY) || within(p->frequency_penalty, -2, 2)) &&
            (!(set & SAMPLING_N) || (p->n >= 1 && p->n <= 4)) &&
+           (!(set & SAMPLING_TRUNCATE_PROMPT_TOKENS) || p->truncate_prompt_tokens == -1 ||
+            (p->truncate_prompt_tokens >= 1 && p->truncate_prompt_tokens <= MODEL_LEN)) &&
            (!(set & SAMPLING_LOGPROBS) || (p->logprobs >= -1 && p->logprobs <= SAMPLING_LOGPROBS_MAX)) &&
            (!(set & SAMPLING_PROMPT_LOGPROBS) ||
             (p->prompt_logprobs >= -1 && p->prompt_logprobs <= SAMPLING_LOGPROBS_MAX));
@@ -150,8 +153,9 @@ static bool scalars_fit(const struct sampling_params *p)
 static bool is_right(const struct request *r)
 {
     const struct sampling_params *p = &r->sampling;
-    bool fit = r->n_token_ids >= 1 && r->n_token_ids < MODEL_LEN &&
-               ids_fit(r->token_ids, r->n_token_ids, MODEL_LEN) &&
+    bool cut = p->set & SAMPLING_TRUNCATE_PROMPT_TOKENS; /* then a prompt may have any length */
+    bool fit = r->n_token_ids >= 1 && (cut || r->n_token_ids < MODEL_LEN) &&
+               ids_fit(r->token_ids, r->n_token_ids, IDS) &&
                ids_fit(r->output_prefix_ids, r->n_output_prefix_ids, MODEL_LEN) && name_fits(r->request_id) &&
                name_fits(r->tenant) &&
                abs(r->priority == INT32_MIN ? INT32_MAX : r->priority) <= REQUEST_PRIORITY_LIMIT;

@@ -1,10 +1,15 @@
-/* mapped_file and progress. */
+/* mapped_file, new_file and progress. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/mapped_file.h"
+#include "base/new_file.h"
 #include "base/progress.h"
 #include "tests/base/cmocka_base.h"
 
@@ -208,6 +213,85 @@ static void test_progress_on_a_terminal(void **state)
     close(master);
 }
 
+static void expect_content(const char *path, const char *content)
+{
+    char *data;
+    size_t size_bytes;
+    assert_error(ERR_OK, file_read(path, 1 << 20, &data, &size_bytes));
+    assert_string_equal(data, content);
+    mem_free(data);
+}
+
+/* Under its name it is there whole or not at all; what was there before stays until then. */
+static void test_new_file(void **state)
+{
+    (void)state;
+    char path[PATH_BYTES], beside[PATH_BYTES + 16];
+    struct new_file file, second;
+    write_file("new", "before", 6, path);
+    snprintf(beside, sizeof beside, "%s.partial", path);
+    assert_error(ERR_OK, new_file_open(path, &file));
+    assert_error(ERR_OK, new_file_reserve(&file, 11));
+    assert_error(ERR_OK, new_file_write(&file, 6, "world", 5));
+    expect_content(path, "before");
+    assert_error(ERR_FAILED_PRECONDITION, new_file_open(path, &second)); /* one writer at a time */
+    new_file_close(&second);
+    assert_int_equal(access(beside, F_OK), 0); /* and the one that was refused removes nothing */
+    assert_error(ERR_OK, new_file_write(&file, 0, "hello ", 6));
+    assert_error(ERR_OK, new_file_finish(&file));
+    new_file_close(&file);
+    expect_content(path, "hello world");
+    assert_int_not_equal(access(beside, F_OK), 0);
+
+    /* Not finished: nothing is left of it. */
+    assert_error(ERR_OK, new_file_open(path, &file));
+    assert_error(ERR_OK, new_file_write(&file, 0, "other", 5));
+    new_file_close(&file);
+    new_file_close(&file);
+    expect_content(path, "hello world");
+    assert_int_not_equal(access(beside, F_OK), 0);
+
+    /* What a writer that was killed left does not show through. */
+    write_file("new.partial", "a long rest of another file", 27, beside);
+    assert_error(ERR_OK, new_file_open(path, &file));
+    assert_error(ERR_OK, new_file_write(&file, 0, "new", 3));
+    assert_error(ERR_OK, new_file_finish(&file));
+    expect_content(path, "new");
+    unlink(path);
+}
+
+static void test_new_file_refusals(void **state)
+{
+    (void)state;
+    char path[PATH_BYTES];
+    static char long_path[NEW_FILE_PATH_MAX + 1];
+    struct new_file file;
+    assert_error(ERR_IO, new_file_open("/nonexistent/folder/file", &file));
+    new_file_close(&file);
+    memset(long_path, 'a', sizeof long_path - 1);
+    assert_error(ERR_INVALID_ARGUMENT, new_file_open(long_path, &file));
+    new_file_close(&file);
+    assert_error(ERR_OK, path_join(directory, "full", path, sizeof path));
+    pid_t child = fork(); /* the limit is the process's */
+    if (child == 0) {
+        const struct rlimit limit = {4096, 4096};
+        (void)signal(SIGXFSZ, SIG_IGN);
+        (void)setrlimit(RLIMIT_FSIZE, &limit);
+        static const char data[8192];
+        err_t opened = new_file_open(path, &file), reserved = new_file_reserve(&file, sizeof data);
+        err_t written = new_file_write(&file, 0, data, sizeof data);
+        new_file_close(&file);
+        _exit(opened.code == ERR_OK && reserved.code == ERR_RESOURCE_EXHAUSTED &&
+                      written.code == ERR_RESOURCE_EXHAUSTED && strstr(written.message, path) != NULL
+                  ? 0
+                  : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +302,8 @@ int main(void)
         cmocka_unit_test(test_read_of_a_file_without_size),
         cmocka_unit_test(test_read_refusals),
         cmocka_unit_test(test_path_join),
+        cmocka_unit_test(test_new_file),
+        cmocka_unit_test(test_new_file_refusals),
         cmocka_unit_test(test_progress_is_silent_without_a_terminal),
         cmocka_unit_test(test_progress_on_a_terminal),
     };

@@ -281,12 +281,123 @@ static void paths(void **state)
     (void)fclose(fdopen(descriptor, "r"));
 }
 
+/* ---- Heads ---- */
+
+static struct buffer head_of(const struct gguf *gguf, const char *kept)
+{
+    struct buffer head = {.limit_bytes = 1 << 20};
+    expect_ok(gguf_head_write(gguf, kept, &head));
+    return head;
+}
+
+static void expect_same_keys(const struct gguf *a, const struct gguf *b)
+{
+    for (size_t i = 0; i < a->n_keys; i++) {
+        char name[64] = "";
+        memcpy(name, a->keys[i].name.data, a->keys[i].name.size_bytes);
+        const struct gguf_value *x = &a->keys[i].value, *y = gguf_find(b, name);
+        assert_non_null(y);
+        assert_true(x->type == y->type && x->item_type == y->item_type && x->n_items == y->n_items);
+        assert_int_equal(x->size_bytes, y->size_bytes);
+        assert_memory_equal(x->data, y->data, x->size_bytes);
+    }
+}
+
+/* Keys and shapes are those of the file, data there are of the kept tensor alone. */
+static void heads(void **state)
+{
+    (void)state;
+    struct gguf_builder b = {.alignment = 64};
+    static const uint8_t values[20] = {1, 2, 3, [19] = 9};
+    fill(&b);
+    builder_tensor(&b, "kept", TYPE_F32, VECTOR, 1, values, 20);
+    struct buffer file = builder_finish(&b);
+    struct gguf gguf, again;
+    expect_ok(gguf_parse("m.gguf", (const uint8_t *)file.data, file.size, &gguf));
+    assert_false(gguf.is_head);
+    struct buffer head = head_of(&gguf, "kept");
+    expect_ok(gguf_parse("h.gguf", (const uint8_t *)head.data, head.size, &again));
+    assert_true(again.is_head);
+    assert_int_equal(again.n_keys, gguf.n_keys + 1);
+    assert_int_equal(again.n_tensors, 3);
+    expect_same_keys(&gguf, &again);
+    const struct gguf_tensor *w = gguf_find_tensor(&again, "w"), *kept = gguf_find_tensor(&again, "kept");
+    assert_true(w->n_dims == 2 && w->dims[0] == 64 && w->dims[1] == 2 && w->type == TYPE_Q4_0);
+    assert_null(gguf_tensor_data(&again, w));
+    assert_memory_equal(gguf_tensor_data(&again, kept), values, 20);
+    assert_memory_equal(gguf_tensor_data(&gguf, gguf_find_tensor(&gguf, "kept")), values, 20);
+
+    /* A head of a head is the same. */
+    struct buffer second = head_of(&again, "kept");
+    assert_int_equal(second.size, head.size);
+    buffer_free(&second);
+    second = head_of(&again, "w"); /* whose data are not there */
+    assert_true(second.size < head.size);
+    buffer_free(&second);
+    struct buffer tight = {.limit_bytes = 100};
+    assert_int_equal(gguf_head_write(&gguf, "kept", &tight).code, ERR_RESOURCE_EXHAUSTED);
+    buffer_free(&tight);
+    gguf_close(&again);
+    gguf_close(&gguf);
+
+    /* Every length of it is an error or a head that tells what it lacks. */
+    for (size_t size = 0; size < head.size; size++) {
+        uint8_t *copy;
+        err_t e = parse(&head, size, &again, &copy);
+        if (e.code == ERR_OK) {
+            assert_null(gguf_tensor_data(&again, gguf_find_tensor(&again, "kept")));
+            gguf_close(&again);
+        }
+        mem_free(copy);
+    }
+    buffer_free(&head);
+    buffer_free(&file);
+}
+
+/* A file's data must be there where it does not say that it is a head. */
+static void a_head_says_so(void **state)
+{
+    (void)state;
+    struct gguf_builder b = {0};
+    builder_bool(&b, GGUF_HEAD_KEY, 0);
+    builder_tensor(&b, "w", TYPE_Q4_0, MATRIX, 2, ZEROS, 72);
+    struct buffer file = builder_finish(&b);
+    file.size -= 72;
+    expect(file, ERR_DATA_LOSS, "ends past the file");
+    b = (struct gguf_builder){0};
+    builder_u32(&b, GGUF_HEAD_KEY, 1);
+    expect(builder_finish(&b), ERR_INVALID_ARGUMENT, GGUF_HEAD_KEY);
+}
+
+static void files_of_models(void **state)
+{
+    (void)state;
+    char found[GGUF_PATH_MAX], folder[] = "/tmp/bantam-test-head-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    assert_true(gguf_of_model("/nonexistent/m.gguf", found));
+    assert_string_equal(found, "/nonexistent/m.gguf");
+    assert_false(gguf_of_model(folder, found));
+    snprintf(path, sizeof path, "%s/" GGUF_HEAD_FILE, folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fclose(file), 0);
+    assert_true(gguf_of_model(folder, found));
+    assert_string_equal(found, path);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(remove(folder), 0);
+    static char longest[GGUF_PATH_MAX + 8];
+    memset(longest, 'a', sizeof longest - 6);
+    memcpy(longest + sizeof longest - 6, ".gguf", 6);
+    assert_false(gguf_of_model(longest, found));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(read_all),     cmocka_unit_test(wrong_values), cmocka_unit_test(truncated),
-        cmocka_unit_test(wrong_heads),  cmocka_unit_test(wrong_keys),   cmocka_unit_test(wrong_tensors),
-        cmocka_unit_test(wrong_places), cmocka_unit_test(paths),
+        cmocka_unit_test(read_all),       cmocka_unit_test(wrong_values),    cmocka_unit_test(truncated),
+        cmocka_unit_test(wrong_heads),    cmocka_unit_test(wrong_keys),      cmocka_unit_test(wrong_tensors),
+        cmocka_unit_test(wrong_places),   cmocka_unit_test(paths),           cmocka_unit_test(heads),
+        cmocka_unit_test(a_head_says_so), cmocka_unit_test(files_of_models),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
 }

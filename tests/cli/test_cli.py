@@ -369,6 +369,69 @@ def test_chat_refuses():
     assert_refused(run("chat", LLAMA, *IDS_ONLY, stdin=""), 1, "chat template")
 
 
+# ---- bantam quantize
+
+
+ASK = ("--token-ids", "1,5,9", "--max-tokens", 12, "--temperature", 0, "--json", "--logprobs", 2, "--ignore-eos")
+
+
+def answer_of(model, *flags):
+    (answer,) = run_json("run", model, *IDS_ONLY, *flags, *ASK)
+    del answer["timings"]
+    return answer
+
+
+def test_quantize_and_run(tmp_path):
+    packed = tmp_path / "packed"
+    done = run("quantize", LLAMA, packed, "--quantization", "int8", "--quantization-group", 64)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.fullmatch(rf"{packed}: 15 weights, \d+\.\d MiB, in \d+\.\d s\n", done.stdout)
+    assert sorted(path.name for path in packed.iterdir()) == ["config.json", "generation_config.json", "model.bantam"] or \
+        sorted(path.name for path in packed.iterdir()) == ["config.json", "model.bantam"]
+    eight_bits = answer_of(LLAMA, "--quantization", "int8", "--quantization-group", 64)
+    assert answer_of(packed) == eight_bits
+    assert answer_of(packed, "--quantization", "int8", "--quantization-group", 64) == eight_bits
+    assert_refused(run("run", packed, *IDS_ONLY, "--quantization", "int4", *ASK), 2, "packed with --quantization int8")
+    assert_refused(run("run", packed, *IDS_ONLY, "--device", "cuda", *ASK), 1, "packed for the CPU")
+    # Again, in its place: another model.
+    assert run("quantize", LLAMA, packed).returncode == 0
+    assert answer_of(packed) == answer_of(LLAMA) != eight_bits
+
+
+def test_quantize_refuses(tmp_path):
+    assert_refused(run("quantize", LLAMA), 2, "OUT is missing")
+    assert_refused(run("quantize", LLAMA, tmp_path / "out", "--device", "cuda:1"), 1, "--device cuda:1")
+    assert_refused(run("quantize", tmp_path / "none", tmp_path / "out"), 1, "config.json")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("mine")
+    assert_refused(run("quantize", LLAMA, tmp_path / "full"), 2, "neither empty nor a packed model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+def test_a_broken_packed_model_is_refused(tmp_path):
+    packed = tmp_path / "packed"
+    assert run("quantize", LLAMA, packed, "--quantization", "int4").returncode == 0
+    whole = (packed / "model.bantam").read_bytes()
+    for content, words in ((whole[:-1], "truncated"), (whole[:100], "truncated"), (whole + b"x", "too long"),
+                           (whole[:-1] + bytes([whole[-1] ^ 1]), "the hash differs"), (b"", "truncated")):
+        (packed / "model.bantam").write_bytes(content)
+        assert_refused(run("run", packed, *IDS_ONLY, *ASK), 1, "model.bantam", words)
+
+
+def test_quantize_without_room_on_the_disk(tmp_path):
+    """A limit of the size of files stands for it: what was there stays, and nothing else is left."""
+    packed = tmp_path / "packed"
+    assert run("quantize", LLAMA, packed, "--quantization", "int4").returncode == 0
+    before = answer_of(packed)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
+    done = subprocess.run(["bash", "-c", 'ulimit -f 40; trap "" XFSZ; exec "$@"', "bash", BIN, "quantize", LLAMA, packed], timeout=LIMIT_S,
+                          capture_output=True, text=True, env=clean, check=False)
+    assert_refused(done, 1, "model.bantam.partial", "room on the disk")
+    assert not (packed / "model.bantam.partial").exists()
+    assert answer_of(packed) == before
+
+
 # ---- bantam bench
 
 
@@ -523,10 +586,10 @@ def commands():
 
 
 def test_help_of_every_command():
-    assert [["run"], ["chat"], ["tokenize"], ["bench", "throughput"], ["bench", "decode"],
+    assert [["run"], ["chat"], ["tokenize"], ["quantize"], ["bench", "throughput"], ["bench", "decode"],
             ["bench", "latency"], ["bench", "ops"], ["bench", "products"], ["bench", "loop"]] == \
         [c for c in commands() if c[-1] not in ("serve", "doors", "provider", "router", "keys", "route", "eval", "replay", "mcp", "cost", "forget",
-                                                "quantize", "doctor")]
+                                                "doctor")]
     for command in commands():
         done = run(*command, "--help")
         assert done.returncode == 0 and done.stderr == ""

@@ -13,7 +13,7 @@ struct scripted_server {
     const struct scripted_answer *answers;
     size_t n_answers;
     _Atomic uint32_t n_calls;
-    char target[32], header[SCRIPT_HEADER_BYTES];
+    char target[32], header[SCRIPT_HEADER_BYTES], routes[2 * SCRIPT_HEADER_BYTES];
     const struct scripted_answer *current; /* one queue thread: handlers do not overlap */
     struct metrics metrics;
 };
@@ -33,6 +33,11 @@ static void generate(void *context, struct rpc_call *call)
         bytes = codec_encode_event(&common, &event, 0);
     if (!rpc_call_header(call, "x-test", server->header, sizeof server->header))
         server->header[0] = '\0';
+    char model_name[SCRIPT_HEADER_BYTES], priority[SCRIPT_HEADER_BYTES];
+    bool has_model = rpc_call_header(call, "x-bantam-model", model_name, sizeof model_name),
+         has_priority = rpc_call_header(call, "x-bantam-priority", priority, sizeof priority);
+    (void)snprintf(server->routes, sizeof server->routes, "%s %s", has_model ? model_name : "-",
+                   has_priority ? priority : "-");
     server->current = answer;
     atomic_fetch_add(&server->n_calls, 1);
     rpc_call_finish(call, bytes.data, bytes.size, answer->code, answer->code ? "as the script says" : NULL,
@@ -116,4 +121,9 @@ uint32_t scripted_server_calls(const struct scripted_server *server)
 const char *scripted_server_header(const struct scripted_server *server)
 {
     return server->header;
+}
+
+const char *scripted_server_routes(const struct scripted_server *server)
+{
+    return server->routes;
 }

@@ -25,3 +25,5 @@ const char *scripted_server_target(const struct scripted_server *server);
 uint32_t scripted_server_calls(const struct scripted_server *server);
 /* The header x-test of the latest call, once it is counted; "" when it had none. */
 const char *scripted_server_header(const struct scripted_server *server);
+/* Likewise x-bantam-model and x-bantam-priority, "model priority", with "-" for one that it had not. */
+const char *scripted_server_routes(const struct scripted_server *server);

@@ -576,6 +576,39 @@ static void limits_are_refused(void **state)
     world_close(&world);
 }
 
+static const struct bantam_header full_headers[] = {{"x-1", "b", 1}, {"x-2", "b", 1}, {"x-3", "b", 1},
+                                                    {"x-4", "b", 1}, {"x-5", "b", 1}, {"x-6", "b", 1},
+                                                    {"x-7", "b", 1}, {"x-8", "b", 1}};
+
+static void with_a_key_and_headers(struct bantam_client_options *options)
+{
+    options->api_key = "sk-test";
+    options->headers = full_headers;
+    options->n_headers = BANTAM_HEADERS_MAX;
+}
+
+/* As many headers as a client and a call may have, a key and what is mirrored besides. */
+static void all_headers_fit(void **state)
+{
+    (void)state;
+    _Static_assert(sizeof full_headers / sizeof full_headers[0] == BANTAM_HEADERS_MAX, "as many as may be");
+    struct world world;
+    struct seen seen = {0};
+    world_open(&world, with_a_key_and_headers);
+    struct request request = words("x", 5);
+    request.model = "fake";
+    request.priority = 1;
+    struct bantam_query query = {.method = BANTAM_GENERATE, .request = &request};
+    struct bantam_call_options options = {
+        .timeout_ns = -1, .headers = full_headers, .n_headers = BANTAM_HEADERS_MAX};
+    err_t e = bantam_client_start(world.client, &query, &options, &seen_handler, &seen, &seen.call);
+    assert_int_equal(e.code, ERR_OK);
+    until_done(world.client, &seen);
+    assert_int_equal(seen.code, ERR_OK);
+    bantam_call_release(seen.call);
+    world_close(&world);
+}
+
 /* Every allocation of opening, starting and watching fails once: an error, and nothing is left. */
 static void failing_allocations_are_errors(void **state)
 {
@@ -596,6 +629,8 @@ static void failing_allocations_are_errors(void **state)
         assert_true(e.code == ERR_OK || e.code == ERR_RESOURCE_EXHAUSTED);
     }
     struct request request = words("x", 1);
+    request.model = "m";
+    request.priority = 1;
     struct bantam_query query = {.method = BANTAM_GENERATE, .request = &request};
     struct bantam_call_options call = {.timeout_ns = -1, .headers = &header, .n_headers = 1};
     struct seen seen = {0};
@@ -635,6 +670,7 @@ int main(void)
         cmocka_unit_test(a_server_that_comes_back),
         cmocka_unit_test(addresses_take_turns),
         cmocka_unit_test(limits_are_refused),
+        cmocka_unit_test(all_headers_fit),
         cmocka_unit_test(failing_allocations_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,6 +181,44 @@ static void a_call_without_retries(void **state)
     stage_close(&stage, &seen);
 }
 
+static void ask_with(struct stage *stage, const struct request *request,
+                     const struct bantam_call_options *options, const char *expected)
+{
+    struct seen seen = {0};
+    struct bantam_query query = {.method = BANTAM_GENERATE, .request = request};
+    assert_int_equal(
+        bantam_client_start(stage->client, &query, options, &seen_handler, &seen, &seen.call).code, ERR_OK);
+    until_done(stage->client, &seen);
+    assert_int_equal(seen.code, ERR_OK);
+    assert_string_equal(scripted_server_routes(stage->server), expected);
+    bantam_call_release(seen.call);
+}
+
+/* Proxies read no messages: what a request says of its model and priority stands in headers, unless its
+ * caller says something else there. */
+static void routes_are_mirrored_in_headers(void **state)
+{
+    (void)state;
+    static const struct scripted_answer script[] = {{true, GRPC_STATUS_OK, NULL}};
+    struct stage stage;
+    struct seen seen = {0};
+    stage_open(&stage, script, 1);
+    struct request request = words("x", 1);
+    struct bantam_header own = {"x-bantam-model", "another", 7};
+    struct bantam_call_options options = {.timeout_ns = BANTAM_NO_TIMEOUT, .headers = &own, .n_headers = 1};
+    ask_with(&stage, &request, NULL, "- -");
+    request.model = "large";
+    ask_with(&stage, &request, NULL, "large -");
+    request.priority = -3;
+    ask_with(&stage, &request, NULL, "large -3");
+    ask_with(&stage, &request, &options, "another -3");
+    request.model = "gro\xc3\x9f"; /* no header can say that */
+    ask_with(&stage, &request, NULL, "- -3");
+    start_stream(stage.client, &request, BANTAM_NO_TIMEOUT, &seen);
+    until_done(stage.client, &seen);
+    stage_close(&stage, &seen);
+}
+
 /* A call that waits is cancelled at once, and its deadline is looked at again when its time has come. */
 static void waiting_calls_end_too(void **state)
 {
@@ -273,9 +311,10 @@ static void a_full_door_is_asked_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_matrix_of_refusals), cmocka_unit_test(an_answer_cut_short),
-        cmocka_unit_test(a_call_without_retries), cmocka_unit_test(waiting_calls_end_too),
-        cmocka_unit_test(a_storm_is_bounded),     cmocka_unit_test(a_full_door_is_asked_again),
+        cmocka_unit_test(the_matrix_of_refusals),     cmocka_unit_test(an_answer_cut_short),
+        cmocka_unit_test(a_call_without_retries),     cmocka_unit_test(routes_are_mirrored_in_headers),
+        cmocka_unit_test(waiting_calls_end_too),      cmocka_unit_test(a_storm_is_bounded),
+        cmocka_unit_test(a_full_door_is_asked_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import grpc
 import pytest
@@ -79,6 +80,11 @@ def test_nothing_is_left(server):
         assert resident_kib(server) - server.resident_before < GROWTH_KIB
 
 
+def lines_since(began):
+    """How often a line that comes once in ten seconds may have come."""
+    return 1 + int((time.monotonic() - began) / 10)
+
+
 def test_resets_take_nobodys_place(start, dummy_model):
     """What was cancelled before it was looked at is no call under way."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-calls", "512")
@@ -103,6 +109,7 @@ def test_resets_take_nobodys_place(start, dummy_model):
 def test_floods_are_cut(start, dummy_model, name):
     """A connection at a time, and nobody else's; one line in the log in ten seconds."""
     server = start(dummy_model, *DUMMY_FLAGS)
+    began = time.monotonic()
     flood = next(abuse for abuse in abuse_grpc.FLOODS if abuse.name == name)
     with Http2(server.port) as neighbour:
         for n_cut in range(4):
@@ -110,7 +117,7 @@ def test_floods_are_cut(start, dummy_model, name):
             assert flood.run(server.port, flood.short) in abuse_grpc.ENDED
             assert server.client.generate_whole(**STEADY)
         assert neighbour.alive()
-    assert server.output().count("closing a connection at port") == 1
+    assert 1 <= server.output().count("closing a connection at port") <= lines_since(began)
     assert server.client.loads().requests_total <= 4 * (CALLS_TO_CUT + 1)
 
 
@@ -212,6 +219,7 @@ def test_connections_are_limited(start, dummy_model):
     """Who is in stays in, who comes past the limit is cut and counted, and there is room again when others go."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-grpc-connections", "20")
     server.client.health()
+    began = time.monotonic()
     crowd = [Http2(server.port) for _ in range(100)]
     n_alive = sum(connection.alive() for connection in crowd)
     assert n_alive == 19
@@ -221,7 +229,7 @@ def test_connections_are_limited(start, dummy_model):
         connection.__exit__()
     with server.connect() as other:
         wait_until(lambda: tries_to_ask(other))
-    assert server.output().count("--max-grpc-connections") == 1, "once in ten seconds"
+    assert 1 <= server.output().count("--max-grpc-connections") <= lines_since(began), "once in ten seconds"
 
 
 def test_silent_connections_give_way(start, dummy_model):

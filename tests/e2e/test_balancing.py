@@ -16,6 +16,7 @@ PROMPT = [5, 6, 7, 8]
 TOKENS = 40
 REQUEST = generate_bytes(input_ids=PROMPT, max_tokens=TOKENS, ignore_eos=True, temperature=0)
 WORKERS = 3
+DRAIN_DELAY = "2"  # long enough for a client on a busy machine to hear of it
 SERVED_BETWEEN = 10 if SANITIZED else 40  # requests by each replica between two restarts
 
 # What wire.md tells gRPC clients to set: a replica that says NOT_SERVING gets nothing new, and what it could not take is
@@ -36,7 +37,7 @@ CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_back
 
 @pytest.fixture
 def replicas(directory, dummy_model):
-    both = [Replica(directory, dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "8", "--drain-delay", "0.3") for _ in range(2)]
+    both = [Replica(directory, dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "8", "--drain-delay", DRAIN_DELAY) for _ in range(2)]
     yield both
     for replica in both:
         replica.server.stop()

@@ -146,6 +146,7 @@ SAME_ANSWERS = [
     dict(temperature=0, max_tokens=12, logit_bias={17: 100.0}, ignore_eos=True),
     dict(temperature=0, max_tokens=500, stop_token_ids=[0, 17], logit_bias={17: 100.0}, min_tokens=3),
     dict(temperature=0, max_tokens=5, stop_token_ids=[0], logit_bias={0: 100.0}),
+    dict(temperature=0, max_tokens=9, truncate_prompt_tokens=2, prompt_logprobs=0, ignore_eos=True),
 ]
 
 
@@ -222,6 +223,7 @@ SAME_MISTAKES = [
     dict(stop_token_ids=list(range(65))), dict(logit_bias={512: 1.0}), dict(logit_bias={1: 1000.0}), dict(stop=["x"]),
     dict(input_ids=[512]), dict(input_ids=[]), dict(input_ids=[1] * 100_000), dict(input_ids=[2**32 - 1]),
     dict(input_ids=None, text="no tokenizer"), dict(input_ids=None), dict(request_id="x" * 129), dict(request_id="a\nb"),
+    dict(truncate_prompt_tokens=0), dict(truncate_prompt_tokens=8193), dict(truncate_prompt_tokens=-2),
 ]
 
 
@@ -243,7 +245,6 @@ LACKING = [
     ("grammar", dict(sampling=dict(grammar="g"))), ("structural_tag", dict(sampling=dict(structural_tag="t"))),
     ("json_object", dict(sampling=dict(json_object=True))),
     ("choice", dict(sampling=dict(choice=vllm_engine_pb2.ChoiceConstraint(choices=["a"])))),
-    ("truncate_prompt_tokens", dict(sampling=dict(truncate_prompt_tokens=-1))),
     ("kv_transfer_params", dict(kv_transfer_params=vllm_engine_pb2.KvTransferParams(remote_host="h"))),
     ("kv_transfer_params_json", dict(kv_transfer_params_json="{}")), ("mm_inputs", dict(mm_inputs=media())),
     ("extra_mm_inputs", dict(extra_mm_inputs=[media()])), ("media_refs", dict(media_refs=vllm_engine_pb2.MediaRefs())),

@@ -197,7 +197,7 @@ def test_stalled_stream_is_cut_off(start, dummy_model):
 
 def test_large_answer_that_nobody_takes_is_cut_off(start, dummy_model):
     """A message of more than a MiB does not lie in the server for as long as its client likes."""
-    server = start(dummy_model, *DUMMY_FLAGS, "--stream-stall-timeout", "1")
+    server = start(dummy_model, *DUMMY_FLAGS, "--stream-stall-timeout", "5")  # the quick one is to take its answer in time
     request = long_request(**{**SLOW, "n": 2})
     with server.connect(*SMALL_WINDOW) as slow, server.connect() as quick:
         call = slow.stream(SERVICE + "GenerateWhole", request, timeout=CALL_LIMIT_S)  # a reader that has not begun

@@ -173,7 +173,7 @@ def test_a_million_prompts_cost_little(start, dummy_model):
     for body in (million, b'{"prompt":[' + b"[]," * (limit // 4) + b"[]]}", b'{"prompt":' + b"[" * 10**6, b'{"x":' * 10**5,
                  b'{"prompt":[' + b"1," * 500000 + b"1]}"):
         assert status_of(server, body)[0] == 400
-    assert resident_kib(server) - before <= 2 * limit / 1024 + 48 * 2**9  # 48 bytes for each of OPENAI_VALUES_MAX values
+    assert resident_kib(server) - before <= 2 * limit / 1024 + 48 * 2**9  # 48 bytes for each of JSON_VALUES_MAX values
 
 
 def test_stopped_reader_does_not_slow_others(start, dummy_model):

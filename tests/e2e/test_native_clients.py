@@ -176,7 +176,7 @@ def test_bench_over_tls_with_a_key(server, authority, key_file):
 def test_bench_tries_refused_requests_again(start, dummy_model):
     """One place in the queue, twelve at the door: without retries most fail, with them nobody does."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "1", "--max-waiting", "1")
-    load = ["--max-concurrency", 12]
+    load = ["--max-concurrency", 12, "--random-output-len", 300]  # long enough for the others to come meanwhile
     report = json.loads(bench(server, *load).stdout)
     assert report["failed"] > 0 and "retries" not in report
     done = bench(server, *load, "--retries", 99)

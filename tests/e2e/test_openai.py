@@ -101,6 +101,8 @@ PARAMETERS = [
     dict(temperature=0, stop=["a"]), dict(temperature=0, stop="e", include_stop_str_in_output=True),
     dict(temperature=0, stop_token_ids=[225]), dict(temperature=0, bad_words=["the"]),
     dict(temperature=0, skip_special_tokens=False), dict(seed=4, priority=-3),
+    dict(temperature=0, skip_special_tokens=False, spaces_between_special_tokens=False), dict(seed=5, truncate_prompt_tokens=2),
+    dict(temperature=0, truncate_prompt_tokens=-1),
 ]
 OURS = {"logit_bias": lambda value: {int(key): bias for key, bias in value.items()},
         "stop": lambda value: [value] if isinstance(value, str) else value, "seed": lambda value: value % 2**64}
@@ -120,6 +122,81 @@ def test_every_parameter_means_the_same(web, demo, model, parameters):
     assert {choice.index: choice.token_ids for choice in answer.choices} == {o.index: o.token_ids for o in outputs}
     stream = web.completions.create(model=model, prompt="The weather today", max_tokens=40, **given, extra_body=extra, stream=True)
     assert gather(stream)[0] == expected
+
+
+def test_only_the_end_of_a_prompt_may_count(web, demo, model):
+    """As text, as ids, through the template; a prompt that does not fit is then cut to what does."""
+    text = "The weather today is what everybody talks about."
+    ids = demo.client.tokenize(text)
+    length = demo.client.model_info().max_context_length
+    parameters = dict(model=model, max_tokens=9, temperature=0)
+
+    def ask(prompt, last):
+        answer = web.completions.create(prompt=prompt, **parameters, extra_body={"truncate_prompt_tokens": last, "return_token_ids": True})
+        return answer.choices[0].prompt_token_ids, answer.choices[0].token_ids, answer.usage.prompt_tokens
+
+    expected = demo.client.generate_whole(input_ids=ids[-4:], max_tokens=9, temperature=0)[0]
+    assert ask(text, 4) == ask(ids, 4) == (ids[-4:], expected.token_ids, 4)
+    assert ask(ids, len(ids)) == ask(ids, length) == ask(ids, -1) == ask(text, -1) and ask(text, -1)[0] == ids
+    long = [ids[1]] * length + ids
+    with pytest.raises(openai.BadRequestError):
+        web.completions.create(prompt=long, **parameters)
+    assert ask(long, -1)[0] == long[-(length - 9):]
+    messages = [{"role": "user", "content": text}]
+    chat = demo.client.tokenize(messages=[("user", text)])
+    answer = web.chat.completions.create(messages=messages, **parameters, extra_body={"truncate_prompt_tokens": 5})
+    assert answer.usage.prompt_tokens == 5
+    assert answer.choices[0].message.content == demo.client.generate_whole(input_ids=chat[-5:], max_tokens=9, temperature=0)[0].text
+
+
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks <|at|> a place", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"place": "Oslo", "n": [1, 2.5]}'}}
+SHOWS = """{% if tools %}TOOLS {{ tools | tojson }}
+{% endif %}{% for message in messages %}{{ message.role }}: {% if message.tool_calls %}CALL {{ message.tool_calls[0].function.name }} \
+{{ message.tool_calls[0].function.arguments | tojson }}{% else %}{{ message.content }}{% endif %}{% if message.tool_call_id %} \
+({{ message.tool_call_id }}){% endif %}
+
+{% endfor %}{% if brief is defined %}{{ brief }} {{ documents | length }}{% endif %}"""
+SHOWN = """TOOLS [{"type": "function", "function": {"name": "look", "description": "Looks <|at|> a place", \
+"parameters": {"type": "object"}}}]
+user: Where?
+assistant: CALL look {"place": "Oslo", "n": [1, 2.5]}
+tool: It rains. (c1)
+true 2"""
+
+
+def test_what_a_template_alone_can_do(start, demo_model, tmp_path):
+    """Tools that are not to be called, calls that were made, and names of the template's own are shown to the model, by every
+    door in the same words; a call by the model is refused."""
+    (tmp_path / "template.jinja").write_text(SHOWS)
+    server = start(demo_model, "--chat-template", str(tmp_path / "template.jinja"))
+    messages = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "It rains."}]
+    more = {"documents": [{"text": "a"}, {"text": "b"}], "chat_template_kwargs": {"brief": "true"}}
+    with client_of(server) as web:
+        given = dict(model=web.models.list().data[0].id, messages=messages, tools=[TOOL], max_tokens=8, temperature=0)
+        answer = web.chat.completions.create(**given, tool_choice="none", extra_body={**more, "return_token_ids": True})
+        assert server.client.detokenize(answer.prompt_token_ids, skip_special_tokens=False) == SHOWN
+        assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
+        for choice in (openai.omit, "auto", "required", {"type": "function", "function": {"name": "look"}}):
+            with pytest.raises(openai.BadRequestError) as refused:
+                web.chat.completions.create(**given, tool_choice=choice)
+            assert refused.value.param == "tools" and refused.value.code == "unsupported_parameter"
+    tokens = post(server, "/tokenize", {"messages": messages, "tools": [TOOL], "tool_choice": "none", **more})["tokens"]
+    assert tokens == answer.prompt_token_ids
+    arguments = json.loads(CALL["function"]["arguments"])
+    template_json = {"tools": [TOOL], "documents": more["documents"], "brief": "true", "messages": [
+        {}, {"tool_calls": [{**CALL, "function": {"name": "look", "arguments": arguments}}]}, {"tool_call_id": "c1"}]}
+    turns = [("user", "Where?"), ("assistant", ""), ("tool", "It rains.")]
+    native = server.client.generate_whole(messages=turns, template_json=template_json, max_tokens=8, temperature=0,
+                                          return_prompt_token_ids=True)[0]
+    assert (native.prompt_token_ids, native.text) == (tokens, answer.choices[0].message.content)
+    assert server.client.tokenize(messages=turns, template_json=json.dumps(template_json)) == tokens
+    form = {"messages": messages, "tools": [TOOL], "tool_choice": "none", "max_tokens": 8, "temperature": 0, **more}
+    assert server.client.generate_whole(openai_json=form)[0].text == native.text
+    with pytest.raises(grpc.RpcError) as error:
+        server.client.generate_whole(messages=turns, template_json={"messages": []})
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "a list of 3 objects" in error.value.details()
 
 
 def test_prompts_in_every_shape(web, demo, model):

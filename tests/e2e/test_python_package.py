@@ -40,7 +40,7 @@ def fields_of(table):
 def test_every_field_of_the_schema_can_be_set():
     sampling, request = fields_of("SamplingParams"), fields_of("GenerateRequest") - {"sampling_params", "text"}
     assert set(bantam.SamplingParams.__annotations__) == sampling
-    assert set(bantam.GenerateParams.__annotations__) == sampling | request | {"session", "timeout", "metadata"}
+    assert set(bantam.GenerateParams.__annotations__) == sampling | request | {"session", "tenant", "timeout", "metadata"}
 
 
 @pytest.mark.parametrize("table,kind", [("ModelInfoResponse", answers.ModelInfo), ("ServerInfoResponse", answers.ServerInfo),

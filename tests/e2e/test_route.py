@@ -20,6 +20,8 @@ from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc
 from bantam import user
 from conftest import BIN, CALL_LIMIT_S, ROOT
 from route_tools import Provider, Reply, Router, route_config
+from test_identity import Tenants
+from test_openai import CALL, SHOWS, TOOL
 
 MESSAGES = [{"role": "user", "content": "Classify this support ticket. Answer with its category and urgency.\n\n"
                                         "Ticket: I was charged twice this month."}]
@@ -127,6 +129,27 @@ def test_native_clients_get_the_engines_tokens(router, demo):
     assert streamed == own.token_ids
 
 
+def test_what_a_template_shows_goes_along(start_router, start, demo_model, provider, tmp_path):
+    """Tools that are not to be called, and calls that were made, reach the engine's template through the router."""
+    provider.forget()
+    (tmp_path / "template.jinja").write_text(SHOWS)
+    engine = start(demo_model, "--chat-template", str(tmp_path / "template.jinja"))
+    router = start_router(route_config([engine.target], {"mock": provider.url}))
+    given = dict(messages=[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}], tools=[TOOL],
+                 tool_choice="none", max_tokens=8, temperature=0)
+    with client_of(engine) as direct, client_of(router) as routed:
+        own = direct.chat.completions.create(model="", **given)
+        answer = routed.chat.completions.create(model="", **given)
+        plain = routed.chat.completions.create(model="", **given | {"tools": []})
+    assert answer.usage.prompt_tokens == own.usage.prompt_tokens > plain.usage.prompt_tokens + 20
+    assert answer.choices[0].message.content == own.choices[0].message.content
+    template_json = {"tools": [TOOL], "messages": [{"name": "bo"}]}
+    asked = dict(messages=[user("Where?")], template_json=template_json, max_tokens=8, temperature=0)
+    assert router.client.generate_whole(**asked)[0].token_ids == engine.client.generate_whole(**asked)[0].token_ids
+    ids = [server.client.tokenize(messages=[user("Where?")], template_json=template_json) for server in (engine, router)]
+    assert ids[0] == ids[1] and not provider.asked
+
+
 def test_completions_and_token_ids_stay_local(router, demo, provider):
     ids = demo.client.tokenize("The train to")
     own = demo.client.generate_whole(input_ids=ids, max_tokens=12, seed=3)[0]
@@ -181,6 +204,58 @@ def test_a_stream_comes_piece_by_piece(router, provider):
                 provider.usual.hold.set()  # the first piece was here before the second was sent
     assert "".join(texts) == provider.usual.text and len(texts) == 3
     assert usage.completion_tokens == 7 and usage.bantam["provider"] == "mock"
+
+
+WHO = {"provider": "x-bantam-provider", "model": "x-bantam-answered-by", "reason": "x-bantam-reason", "cache": "x-bantam-cache",
+       "fingerprint": "x-bantam-fingerprint", "cost_usd": "x-bantam-cost-usd", "attempts": "x-bantam-attempts"}
+AT_THE_END = {"mock": {"fingerprint", "cost_usd"}, "local": {"cost_usd"}}  # what a stream's first token may be too early for
+
+
+def who_by_headers(headers):
+    return {name: headers[header] for name, header in WHO.items() if header in headers}
+
+
+def who_by_usage(told):
+    return {name: str(told[name]) for name in WHO if told[name] is not None}
+
+
+@pytest.mark.parametrize("wish", ["local", "frontier"])
+def test_every_door_says_who_answered(start_router, demo, provider, wish):
+    provider.forget()
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"})
+    config["local"][0]["cost"] = {"per_hour": 0.4}
+    router = start_router(config)
+    router.wait_health("SERVING")
+    found = {}
+    asked = {"model": "", "messages": MESSAGES, "max_tokens": 4, "temperature": 0.7, "extra_body": {"bantam": {"route": wish}}}
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(**asked)
+        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(raw.parse().usage.bantam)
+        for options in ({"include_usage": True}, {}):
+            raw = routed.chat.completions.with_raw_response.create(**asked, stream=True, stream_options=options)
+            last = list(raw.parse())[-1]
+            name = f"stream {options}"
+            found[name] = who_by_usage(last.usage.bantam if options else last.bantam)
+            answerer = found[name]["provider"]
+            early = {field: value for field, value in found[name].items() if field not in AT_THE_END[answerer]}
+            assert early.items() <= who_by_headers(raw.headers).items() <= found[name].items()
+    metadata = (("x-bantam-route", wish),)
+    drawn = {"messages": [user(MESSAGES[0]["content"])], "max_tokens": 4, "temperature": 0.7, "metadata": metadata}
+    for name, source in (("native", router.client.generate_whole(**drawn)[0].source),
+                         ("native stream", list(router.client.generate(**drawn))[-1].source)):
+        dollars = f"{source.cost_nanodollars / 1e9:.9f}".rstrip("0")
+        found[name] = {field: str(getattr(source, field, dollars)) for field in WHO}
+    assert len(found) == 6
+    for name, told in found.items():
+        assert set(told) == set(WHO), name
+        assert float(told.pop("cost_usd")) > 0, name  # an engine's is of its time, each time another
+    who = found["usage"]
+    assert all(told == who for told in found.values()), found
+    if wish == "local":
+        assert (who["provider"], who["model"], who["fingerprint"]) == ("local", "demo", demo.client.model_info().fingerprint)
+    else:
+        assert (who["provider"], who["model"], who["fingerprint"]) == ("mock", "large", "fp_mock")
+    assert (who["reason"], who["attempts"]) == ("wish", "1") and who["cache"] in ("miss", "off")
 
 
 def test_native_clients_get_text_without_ids(router, provider):
@@ -308,6 +383,21 @@ def test_tenants_do_not_share_the_engines_prefixes(start_router, demo, provider,
     assert cached(routers[0], "one") == 0 and cached(routers[0], "two") == 0
     assert cached(routers[0], "one") > 0 and cached(routers[1], "two") > 0
     assert cached(routers[0], "three") == 0 and cached(routers[0], "four") > 0
+
+
+def test_an_engines_key_that_is_no_admins_is_warned_of(start_router, start, demo_model, provider, tmp_path):
+    tenants = Tenants(tmp_path / "engine.txt", ops="admin=yes", guest="")
+    engine = start(demo_model, "--api-keys-file", str(tenants.path))
+    config = route_config([engine.target], {"mock": provider.url})
+    warning = "tells its load to an admin's key alone"
+    for name in ("guest", "ops"):
+        (tmp_path / "engine.key").write_text(tenants.keys[name])
+        config["local"][0]["key_file"] = str(tmp_path / "engine.key")
+        router = start_router(config)
+        if name == "guest":
+            router.wait_log(warning)
+        router.wait_log("is up")
+        assert (warning in router.output()) == (name == "guest")
 
 
 # --- the router itself

@@ -106,7 +106,7 @@ def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start):
 
 
 def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path):
-    router = start(mock.url, ledger={"path": str(tmp_path / "ledger.db")})
+    router = start(mock.url, ledger={"path": str(tmp_path / "ledger.db")}, log={"path": str(tmp_path / "decisions.jsonl")})
     body = json.dumps({"model": "", "stream": True, "max_tokens": 5000, "bantam": {"route": "frontier"},
                        "messages": [{"role": "user", "content": "mock:tokens=5000 mock:per-chunk-ms=10"}]}).encode()
     with socket.create_connection(("127.0.0.1", router.http_port)) as client:
@@ -119,9 +119,15 @@ def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path):
     assert state["answered"] == 0
     # It is settled, at its estimate since nobody counted its tokens, and nothing is reserved any more.
     wait_for("the call is settled", lambda: models_of(router)["mock/large"]["under_way"] == 0 and state_of(router)["money"]["reserved_dollars"] == 0)
+    shown = state_of(router)["money"]["spent_dollars"]
     router.stop()
     done = subprocess.run([BIN, "cost", tmp_path / "ledger.db", "--json"], capture_output=True, text=True, timeout=CALL_LIMIT_S, check=True)
-    assert "large" in done.stdout
+    (booked,) = json.loads(done.stdout)["lines"]
+    (logged,) = map(json.loads, (tmp_path / "decisions.jsonl").read_text().splitlines())
+    # Page, ledger and log say the same, and that it is an estimate.
+    cost = booked["cost_nanodollars"]
+    assert booked["model"] == "large" and booked["calls_with_estimated_cost"] == 1 and cost > 0
+    assert round(shown * 1e9) == cost and logged["cost_nanodollars"] == cost and logged["cost_is_estimate"]
 
 
 def test_a_refusal_with_retry_after_is_tried_again(start, mock):
@@ -186,7 +192,13 @@ def test_how_a_stream_is_written_does_not_show(start, mock):
 
 
 def test_nothing_local_only_leaves(start, mock):
-    router = start(mock.url, rules=[{"name": "all", "when": {"turns": {"min": 1}}, "to": "frontier"}])
+    # All that sends requests out, at once: rule, difficulty, classifier, cascade, hedge, overflow.
+    labels = [{"text": "easy", "difficulty": 0}, {"text": "hard", "difficulty": 1}]
+    router = start(mock.url, rules=[{"name": "all", "when": {"turns": {"min": 1}}, "to": "frontier"}], when_down={"to": "frontier"},
+                   difficulty={"at_least": 0.1, "to": "frontier"}, overflow={"ttft_over": "1ms", "to": "frontier"},
+                   classifier={"model": "mock/large", "prompt": "Easy or hard?", "labels": labels},
+                   cascade={"tier": "small", "tokens": 1, "escalate_over": 0, "to": "frontier"},
+                   hedge={"tier": "small", "after": "1ms", "to": "frontier", "max_share": 1})
     for stream in (False, True):
         request = urllib.request.Request(f"{router.web}/v1/chat/completions", json.dumps({
             "model": "", "stream": stream, "max_tokens": 8, "messages": [{"role": "user", "content": "a secret"}],
@@ -197,6 +209,7 @@ def test_nothing_local_only_leaves(start, mock):
     # Not a connection was made: whoever asks for the state makes the first.
     state = mock.state()
     assert (state["connections"], state["requests"]) == (1, 0)
+    assert ask(router, "no secret")[1]["x-bantam-provider"] == "mock"  # which all others do
 
 
 def test_what_must_stay_is_refused_when_the_engine_is_gone(start, mock):

@@ -28,9 +28,12 @@ static void check_directory(const struct gguf *gguf, size_t size)
     for (size_t i = 0; i < gguf->n_tensors; i++) {
         const struct gguf_tensor *tensor = &gguf->tensors[i];
         ASSERT(tensor->begin >= end && tensor->end > tensor->begin);
+        const uint8_t *bytes = gguf_tensor_data(gguf, tensor);
+        ASSERT(bytes != NULL || gguf->is_head);
+        ASSERT(bytes == NULL || (size_t)(bytes - gguf->data) + (tensor->end - tensor->begin) <= size);
         end = tensor->end;
     }
-    ASSERT(gguf->n_tensors == 0 || gguf->data_offset + end <= size);
+    ASSERT(gguf->n_tensors == 0 || gguf->is_head || gguf->data_offset + end <= size);
 }
 
 static void use_tokenizer(const struct gguf *gguf)

@@ -14,8 +14,12 @@ static void read_one(const char *bytes, size_t size, const struct mcp_headers *h
     bool good = mcp_message_read(bytes, size, headers, &message, &fault);
     ASSERT(good == (fault.code == 0));
     ASSERT(!good || (message.method && (!message.params || json_is_object(message.params))));
-    if (good)
-        (void)mcp_message_name(&message);
+    const char *name = good ? mcp_message_name(&message) : NULL;
+    if (name && mcp_write_name(name, &out)) { /* a header's value */
+        for (size_t i = 0; i < out.size; i++)
+            ASSERT(out.data[i] >= ' ' && out.data[i] <= '~');
+        buffer_clear(&out);
+    }
     bool written =
         good ? mcp_write_result(&message, json_object(), &out) : mcp_write_fault(&message, &fault, &out);
     ASSERT(written || size > out.limit_bytes / 8);

@@ -5,9 +5,28 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "router/policy/remote_classifier.h"
 #include "tests/router/answer_script.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The same bytes as probabilities of a classifier's answer. */
+static void check_verdict(const char *bytes, size_t size)
+{
+    static const struct classifier_config CONFIG = {
+        .labels = {{"easy", "chat", 0.1, -1}, {"hard", NULL, 0.9, -1}, {"harder", "x", -1, -1}},
+        .n_labels = 3};
+    struct classifier_verdict verdict = {.error = err_ok()};
+    json_t *root = json_loadb(bytes, size, 0, NULL);
+    if (root && remote_classifier_score(&CONFIG, root, verdict.scores)) {
+        classifier_judge(&CONFIG, &verdict);
+        ASSERT(verdict.label < 3 && verdict.difficulty <= 0.9 + 1e-9);
+        double sum = verdict.scores[0] + verdict.scores[1] + verdict.scores[2];
+        ASSERT(sum > 1 - 1e-9 && sum < 1 + 1e-9);
+    }
+    json_decref(root);
+    ASSERT(remote_classifier_label(&CONFIG, bytes, size) <= 3);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -21,6 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *whole = answer_script(kind, bytes, n, SIZE_MAX, is_stream),
          *cut = answer_script(kind, bytes, n, piece, is_stream);
     ASSERT(strcmp(whole, cut) == 0);
+    check_verdict(bytes, n);
     mem_free(whole);
     mem_free(cut);
     mem_free(bytes);

@@ -8,11 +8,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_render(const struct chat_template *chat_template, const struct chat_message *messages,
-                         size_t n_messages)
+                         size_t n_messages, const char *json)
 {
     struct template_input input = {.messages = messages,
                                    .n_messages = n_messages,
                                    .add_generation_prompt = true,
+                                   .json = json,
+                                   .json_bytes = json ? strlen(json) : 0,
                                    .bos_token = "<s>",
                                    .eos_token = "</s>",
                                    .now_unix_s = 1718000000};
@@ -36,15 +38,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                    {"user", "Hi <|eot_id|> \xc3\xa9 1", 18},
                                                    {"assistant", "<think>a</think> b", 18},
                                                    {"odd", "", 0}};
+    static const char MORE[] =
+        "{\"tools\":[{\"function\":{\"name\":\"f <|eot_id|>\",\"n\":[1,-2.5,null,true]}}],\"documents\":[{}],"
+        "\"messages\":[{\"tool_calls\":[{\"function\":{\"arguments\":{\"a\":\"b\"}}}],\"name\":\"n\"}],\"x\":"
+        "1}";
     struct chat_template *chat_template;
     err_t e = chat_template_compile((const char *)data, size, "fuzz", &chat_template);
     if (e.code != ERR_OK) {
         ASSERT(chat_template == NULL && e.message[0] != '\0');
         return 0;
     }
-    check_render(chat_template, MESSAGES, sizeof MESSAGES / sizeof MESSAGES[0]);
-    check_render(chat_template, MESSAGES + 1, 1);
-    check_render(chat_template, NULL, 0);
+    check_render(chat_template, MESSAGES, sizeof MESSAGES / sizeof MESSAGES[0], NULL);
+    check_render(chat_template, MESSAGES + 1, 1, NULL);
+    check_render(chat_template, MESSAGES + 1, 1, MORE);
+    check_render(chat_template, NULL, 0, NULL);
     chat_template_destroy(chat_template);
     return 0;
 }

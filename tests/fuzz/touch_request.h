@@ -33,6 +33,7 @@ static inline uint64_t touch_request(const struct request *request)
     for (size_t i = 0; i < request->n_messages; i++)
         sum += strlen(request->messages[i].role) +
                touch(request->messages[i].content, request->messages[i].content_bytes);
+    sum += touch(request->template_json, request->template_json_bytes);
     for (size_t i = 0; i < request->n_hints; i++)
         sum += strlen(request->hints[i].name) + strlen(request->hints[i].value);
     sum += request->beyond ? strlen(request->beyond) : 0;

@@ -12,8 +12,6 @@ struct ceilings {
     double f32_gflop_s;                        /* fused multiply-adds (2 operations each); 0 = not measured */
 };
 
-/* Of the backend's threads with the instructions of a level that the CPU has; some seconds. */
+/* Of the backend's threads with the instructions of a level that the CPU has; some seconds. On a shared
+ * machine they change within minutes: measured anew beside what is held against them. */
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa);
-
-/* The first of them alone, 1e9 bytes a second: on a shared machine it changes within minutes. */
-double ceiling_read_gb_s(struct backend *backend, enum isa_level isa);

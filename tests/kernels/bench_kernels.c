@@ -167,11 +167,11 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     err_t e = bench->ops->weight_pack(bench->backend, &desc, &first);
     ASSERT(e.code == ERR_OK);
     double pack_seconds = seconds_now() - start;
-    bench->ceilings.read_gb_s = ceiling_read_gb_s(bench->backend, bench->isa);
-    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight; reads %.1f GB/s\n", name, n_out, n_in,
-           pack_seconds, (double)(weight_panels_bytes(first)) * 8 / (double)(n_out * n_in),
-           bench->ceilings.read_gb_s);
     copy_weights(&b, first);
+    bench->ceilings = ceilings_measure(bench->backend, bench->isa);
+    printf("%s %zux%zu packed in %.2f s, %.2f bits a weight; reads %.1f GB/s, its products %.0f GOP/s\n",
+           name, n_out, n_in, pack_seconds, (double)(weight_panels_bytes(first)) * 8 / (double)(n_out * n_in),
+           bench->ceilings.read_gb_s, peak_of(bench, first));
     e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_in, &b.in);
     ASSERT(e.code == ERR_OK);
     e = bench->ops->act_create(bench->backend, ACT_HIDDEN, BENCH_ROWS_MAX, n_out, &b.out);

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/float16.h"
 #include "base/philox.h"
+#include "engine/packed_model.h"
 #include "model/block_formats.h"
 #include "tests/base/gguf_builder.h"
 #include "tests/model/model_driver.h"
@@ -230,6 +231,35 @@ static void what_cannot_be_computed_is_refused(void **state)
     expect_refused(&options, ERR_DATA_LOSS, "\"blk.0.attn_v.weight\": a scale of row 64 is NaN or infinity");
 }
 
+/* Every type of blocks, and stacks of several: packed, written and mapped they are the same bits. */
+static void packed_blocks_are_the_same(void **state)
+{
+    (void)state;
+    write_model(&as_it_should_be);
+    double first[PROMPT] = {0}, again[PROMPT] = {0};
+    struct model_packed packed;
+    struct model_options options = options_of(MODEL_DTYPE_AUTO, 1);
+    char folder[] = "/tmp/bantam-test-packed-XXXXXX", file[64];
+    assert_non_null(mkdtemp(folder));
+    err_t e = packed_model_write(&options, folder, &packed);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    prompt_logprobs(&options, first);
+    assert_int_equal(unlink(path), 0);
+    options.directory = folder;
+    struct driver driver = driver_open(&options);
+    assert_string_equal(model_describe(driver.model)->quantization, "gguf");
+    driver_close(&driver);
+    prompt_logprobs(&options, again);
+    assert_memory_equal(first, again, sizeof first);
+    static const char *const names[] = {"model.bantam", "head.gguf"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%s/%s", folder, names[i]);
+        assert_int_equal(unlink(file), 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +267,7 @@ int main(void)
         cmocka_unit_test(a_model_says_what_it_is_computed_from),
         cmocka_unit_test(memory_is_that_of_the_file),
         cmocka_unit_test(what_cannot_be_computed_is_refused),
+        cmocka_unit_test(packed_blocks_are_the_same),
     };
     return cmocka_run_group_tests_name("gguf_blocks", tests, NULL, NULL);
 }

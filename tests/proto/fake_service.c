@@ -96,6 +96,7 @@ static bool step(struct fake_service *fake)
             any = true;
         }
         fake->counts.paused += paused;
+        fake->counts.pauses += paused;
     }
     fake->counts.steps++;
     return any;

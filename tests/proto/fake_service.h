@@ -65,6 +65,7 @@ struct fake_counts {
     uint32_t live;                           /* submitted and not released */
     uint32_t submitted, released, cancelled; /* since start */
     uint32_t paused;                         /* with a full ring now */
+    uint64_t pauses;                         /* streams that were found so, summed over all steps */
     uint64_t steps;
 };
 struct fake_counts fake_service_counts(struct fake_service *fake);

@@ -27,7 +27,9 @@ static struct request full_request(void)
     request.no_generation_prompt = true;
     request.output_prefix_ids = some_ids;
     request.n_output_prefix_ids = 2;
-    request.sampling = (struct sampling_params){.set = (1u << 16) - 1,
+    request.template_json = "{\"tools\":[]}";
+    request.template_json_bytes = 12;
+    request.sampling = (struct sampling_params){.set = (1u << 18) - 1,
                                                 .temperature = 0.0f,
                                                 .top_p = 1.0f,
                                                 .min_p = 0.25f,
@@ -44,6 +46,8 @@ static struct request full_request(void)
                                                 .ignore_eos = true,
                                                 .skip_special_tokens = false,
                                                 .include_stop_str_in_output = true,
+                                                .spaces_between_special_tokens = false,
+                                                .truncate_prompt_tokens = -1,
                                                 .stop = stops,
                                                 .n_stop = 2,
                                                 .stop_token_ids = some_ids,
@@ -73,6 +77,8 @@ static void assert_same_sampling(const struct sampling_params *a, const struct s
     assert_int_equal(a->ignore_eos, b->ignore_eos);
     assert_int_equal(a->skip_special_tokens, b->skip_special_tokens);
     assert_int_equal(a->include_stop_str_in_output, b->include_stop_str_in_output);
+    assert_int_equal(a->spaces_between_special_tokens, b->spaces_between_special_tokens);
+    assert_int_equal(a->truncate_prompt_tokens, b->truncate_prompt_tokens);
     assert_int_equal(a->n_stop, b->n_stop);
     for (size_t i = 0; i < a->n_stop; i++)
         assert_string_equal(a->stop[i], b->stop[i]);
@@ -117,6 +123,8 @@ static void request_round_trip(void **state)
         assert_string_equal(out.messages[0].role, "system");
         assert_int_equal(out.messages[1].content_bytes, 8);
         assert_memory_equal(out.messages[1].content, "hi\0there", 8);
+        assert_int_equal(out.template_json_bytes, 12);
+        assert_memory_equal(out.template_json, "{\"tools\":[]}", 12);
         assert_same_sampling(&out.sampling, &request.sampling);
         codec_scratch_free(&scratch);
         codec_scratch_free(&scratch);

@@ -27,6 +27,7 @@ static void every_parameter_arrives(void **state)
         "\"repetition_penalty\":1.1,\"presence_penalty\":-1,\"frequency_penalty\":1.5,\"seed\":-1,"
         "\"max_tokens\":12,\"min_tokens\":3,\"n\":2,\"best_of\":2,\"logprobs\":4,\"prompt_logprobs\":1,"
         "\"ignore_eos\":true,\"skip_special_tokens\":false,\"include_stop_str_in_output\":true,"
+        "\"spaces_between_special_tokens\":false,\"truncate_prompt_tokens\":-1,"
         "\"stop\":[\"a\",\"b\"],\"stop_token_ids\":[1,2],\"logit_bias\":{\"5\":-100,\"6\":1.5},"
         "\"allowed_token_ids\":[9],\"bad_words\":[\"w\"],\"priority\":-4,\"request_id\":\"r\","
         "\"output_prefix_ids\":[8,8],\"add_special_tokens\":false,\"return_token_ids\":true,"
@@ -38,7 +39,7 @@ static void every_parameter_arrives(void **state)
         print_error("%s\n", e.message);
     assert_int_equal(e.code, ERR_OK);
     const struct sampling_params *p = &request.request.sampling;
-    assert_int_equal(p->set, (SAMPLING_INCLUDE_STOP << 1) - 1); /* all of them */
+    assert_int_equal(p->set, (SAMPLING_TRUNCATE_PROMPT_TOKENS << 1) - 1); /* all of them */
     assert_true(p->temperature == 0.5f && p->top_p == 0.9f && p->min_p == 0.1f &&
                 p->repetition_penalty == 1.1f);
     assert_true(p->presence_penalty == -1 && p->frequency_penalty == 1.5f);
@@ -50,6 +51,7 @@ static void every_parameter_arrives(void **state)
     assert_int_equal(p->logprobs, 4);
     assert_int_equal(p->prompt_logprobs, 1);
     assert_true(p->ignore_eos && !p->skip_special_tokens && p->include_stop_str_in_output);
+    assert_true(!p->spaces_between_special_tokens && p->truncate_prompt_tokens == SAMPLING_TRUNCATE_TO_FIT);
     assert_int_equal(p->n_stop, 2);
     assert_string_equal(p->stop[1], "b");
     assert_int_equal(p->n_stop_token_ids, 2);
@@ -133,6 +135,47 @@ static void messages_are_text(void **state)
     assert_int_equal(request.request.sampling.logprobs, 0);
     assert_true(request.request.no_generation_prompt);
     openai_scratch_free(&scratch);
+}
+
+static void expect_template(const char *json, const char *expected)
+{
+    struct openai_scratch scratch = {0};
+    struct openai_request request;
+    err_t e = decode(OPENAI_CHAT, json, &scratch, &request);
+    if (e.code != ERR_OK)
+        print_error("%s\n", e.message);
+    assert_int_equal(e.code, ERR_OK);
+    size_t size = request.request.template_json_bytes;
+    assert_int_equal(size, expected ? strlen(expected) : 0);
+    if (expected)
+        assert_memory_equal(request.request.template_json, expected, size);
+    else
+        assert_null(request.request.template_json);
+    openai_scratch_free(&scratch);
+}
+
+#define CHAT_OF(messages) "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}" messages "]"
+
+/* Tools, calls with their arguments opened, and names of the template's own; nothing when there is none of
+ * it. */
+static void templates_get_what_messages_do_not_have(void **state)
+{
+    (void)state;
+    expect_template(CHAT_OF("") "}", NULL);
+    expect_template(CHAT_OF("") ",\"tools\":[],\"documents\":null,\"chat_template_kwargs\":{}}", NULL);
+    expect_template(CHAT_OF("") ",\"tools\":[{\"type\":\"function\"}],\"tool_choice\":\"none\","
+                                "\"documents\":[{\"text\":\"d\"}],\"reasoning_effort\":\"low\","
+                                "\"chat_template_kwargs\":{\"thinks\":false}}",
+                    "{\"tools\":[{\"type\":\"function\"}],\"documents\":[{\"text\":\"d\"}],"
+                    "\"thinks\":false,\"reasoning_effort\":\"low\"}");
+    expect_template(
+        CHAT_OF(
+            ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"function\":{\"name\":"
+            "\"f\",\"arguments\":\"{\\\"b\\\":1,\\\"a\\\":[true]}\"}},{\"function\":{\"arguments\":\"\"}}]},"
+            "{\"role\":\"tool\",\"tool_call_id\":\"c\",\"name\":\"f\",\"content\":\"7\"}") "}",
+        "{\"messages\":[{},{\"tool_calls\":[{\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":{\"b\":"
+        "1,"
+        "\"a\":[true]}}},{\"function\":{\"arguments\":{}}}]},{\"name\":\"f\",\"tool_call_id\":\"c\"}]}");
 }
 
 /* The error of a request, through the decoder or the validator, and the field that the answer names. */
@@ -229,7 +272,11 @@ static void completions_are_refused_by_name(void **state)
         {"{\"prompt\":\"a\",\"guided_json\":{\"type\":\"object\"}}", "guided_json", "constrained"},
         {"{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}", "response_format",
          "constrained"},
-        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":5}", "truncate_prompt_tokens", "whole"},
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":0}", "truncate_prompt_tokens", "-1 for what fits"},
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":513}", "truncate_prompt_tokens", "1 to 512"},
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":5,\"echo\":true}", "echo", "truncate_prompt_tokens"},
+        {"{\"prompt\":\"a\",\"kv_transfer_params\":{\"a\":1}}", "kv_transfer_params", "handed over"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"a\":1}}", "vllm_xargs", "extensions"},
         {"{\"prompt\":\"a\",\"model\":5}", "model", "a string"},
         {"{\"prompt\":\"a\",\"request_id\":\"a\\nb\"}", "request_id", "control"},
     };
@@ -266,8 +313,19 @@ static void chats_are_refused_by_name(void **state)
          "messages[0].content[0]", "audio"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"hologram\"}]}]}",
          "messages[0].content[0]", "hologram"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0].tool_calls",
-         "template"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+         "messages[0].tool_calls[0].function", "no object"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"arguments\":\"{\"}}]}]}",
+         "messages[0].tool_calls[0].function.arguments", "no text of JSON"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"arguments\":7}}]}]}",
+         "messages[0].tool_calls[0].function.arguments", "no text of JSON"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":7}]}", "messages[0].tool_calls", "a list"},
+        {"{\"messages\":[" USER "],\"tools\":{\"a\":1},\"tool_choice\":\"none\"}", "tools", "a list"},
+        {"{\"messages\":[" USER "],\"documents\":\"x\"}", "documents", "a list"},
+        {"{\"messages\":[" USER "],\"chat_template_kwargs\":[1]}", "chat_template_kwargs", "an object"},
+        {"{\"messages\":[" USER "],\"chat_template_kwargs\":{\"messages\":1}}", "chat_template_kwargs",
+         "sets messages"},
+        {"{\"messages\":[" USER "],\"thinking_token_budget\":5}", "thinking_token_budget", "reasoning"},
         {"{\"messages\":[" USER "],\"tools\":[{}]}", "tools", "constrained"},
         {"{\"messages\":[" USER "],\"tool_choice\":\"required\"}", "tool_choice", "constrained"},
         {"{\"messages\":[" USER "],\"response_format\":\"text\"}", "response_format", "object"},
@@ -293,24 +351,24 @@ static void sizes_are_limited_before_parsing(void **state)
     struct openai_scratch scratch = {0};
     struct openai_request request;
     (void)buffer_append_text(&json, "{\"prompt\":[1");
-    for (int i = 0; i < OPENAI_VALUES_MAX; i++)
+    for (int i = 0; i < JSON_VALUES_MAX; i++)
         (void)buffer_append_text(&json, ",1");
     (void)buffer_append_text(&json, "]}");
     check_refused(OPENAI_COMPLETION, json.data, NULL, "values");
     buffer_clear(&json);
     (void)buffer_append_text(&json, "{\"x\":[[]");
-    for (int i = 0; i < OPENAI_CONTAINERS_MAX; i++)
+    for (int i = 0; i < JSON_CONTAINERS_MAX; i++)
         (void)buffer_append_text(&json, ",[]");
     (void)buffer_append_text(&json, "],\"prompt\":\"a\"}");
     check_refused(OPENAI_COMPLETION, json.data, NULL, "lists");
     buffer_clear(&json);
     (void)buffer_append_text(&json, "{\"prompt\":[\"\"");
-    for (int i = 0; i < OPENAI_STRINGS_MAX; i++)
+    for (int i = 0; i < JSON_STRINGS_MAX; i++)
         (void)buffer_append_text(&json, ",\"\"");
     (void)buffer_append_text(&json, "]}");
     check_refused(OPENAI_COMPLETION, json.data, NULL, "strings");
     buffer_clear(&json);
-    for (int i = 0; i <= OPENAI_DEPTH_MAX; i++)
+    for (int i = 0; i <= JSON_DEPTH_MAX; i++)
         (void)buffer_append_text(&json, "{\"x\":");
     check_refused(OPENAI_COMPLETION, json.data, NULL, "deeper");
     buffer_clear(&json);
@@ -376,7 +434,8 @@ static void what_is_beyond_an_engine_is_noted(void **state)
         {HELLO_JSON ",\"add_special_tokens\":true}", "add_special_tokens"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\"}]}]}",
          "messages[0].content[0]"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0].tool_calls"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+         "messages[0].tool_calls[0].function"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct openai_scratch scratch = {0}, passing = {.passes_on = true};
@@ -574,6 +633,7 @@ int main(void)
         cmocka_unit_test(null_is_unset),
         cmocka_unit_test(prompts_come_in_four_shapes),
         cmocka_unit_test(messages_are_text),
+        cmocka_unit_test(templates_get_what_messages_do_not_have),
         cmocka_unit_test(completions_are_refused_by_name),
         cmocka_unit_test(chats_are_refused_by_name),
         cmocka_unit_test(sizes_are_limited_before_parsing),

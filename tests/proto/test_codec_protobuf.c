@@ -100,6 +100,7 @@ static struct buffer full_message(void)
     wire_varint(&sampling, 23, 0);
     wire_varint(&sampling, 24, (uint64_t)-7);
     wire_varint(&sampling, 25, 1);
+    wire_varint(&sampling, 27, (uint64_t)-1);
     wire_varint(&entry, 1, 12);
     wire_fixed32(&entry, 2, &floats[6]);
     wire_message(&sampling, BIAS, &entry);
@@ -125,7 +126,8 @@ static void everything_is_read(void **state)
     assert_int_equal(r->prompt_kind, PROMPT_TOKEN_IDS);
     assert_int_equal(r->n_token_ids, 3);
     assert_memory_equal(r->token_ids, ((const uint32_t[]){1, 300, 4000000000u}), 12);
-    assert_int_equal(p->set, (1u << 16) - 1);
+    assert_int_equal(p->set, ((1u << 16) - 1) | SAMPLING_TRUNCATE_PROMPT_TOKENS);
+    assert_int_equal(p->truncate_prompt_tokens, SAMPLING_TRUNCATE_TO_FIT);
     assert_true(p->temperature == 0.0f && p->top_p == 0.9f && p->min_p == 0.25f &&
                 p->repetition_penalty == 1.1f);
     assert_true(p->frequency_penalty == 2.0f && p->presence_penalty == -2.0f && p->top_k == 40);

@@ -70,6 +70,22 @@ static void stream_brings_every_token_once(void **state)
     assert_string_equal(reply.request_id, "mine");
 }
 
+/* Who hears of the end may come again at once, under the same name and in the same place. */
+static void nothing_is_held_once_the_end_is_heard(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const paths[] = {GENERATE, GENERATE_WHOLE};
+    for (int round = 0; round < 600; round++) {
+        struct reply reply = {0};
+        struct request request = text_request("again", 3, 1);
+        fake_service_fail_at(fixture->fake, round % 3 == 2 ? 1 : UINT32_MAX);
+        start_request(fixture, paths[round % 2], &request, CLIENT_NO_TIMEOUT, &reply);
+        wait_done(fixture, &reply);
+        assert_int_equal(reply.status, round % 3 == 2 ? GRPC_STATUS_INTERNAL : GRPC_STATUS_OK);
+        assert_int_equal(fake_service_counts(fixture->fake).live, 0);
+    }
+}
+
 static void whole_equals_stream(void **state)
 {
     struct fixture *fixture = *state;
@@ -439,6 +455,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(stream_brings_every_token_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_held_once_the_end_is_heard, setup, teardown),
         cmocka_unit_test_setup_teardown(whole_equals_stream, setup, teardown),
         cmocka_unit_test_setup_teardown(many_streams_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(large_prompt_goes_through_a_worker, setup, teardown),

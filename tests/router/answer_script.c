@@ -24,7 +24,7 @@ static void close_piece(struct script *script)
 
 static void open_piece(struct script *script, const struct answer_piece *piece)
 {
-    static const char *const KINDS[] = {"text", "refusal", "reasoning", "tool", "finish"};
+    static const char *const KINDS[] = {"text", "refusal", "reasoning", "tool", "finish", "logprobs"};
     bool goes_on = script->is_open && script->last.kind == piece->kind &&
                    script->last.choice_index == piece->choice_index &&
                    script->last.tool_index == piece->tool_index && piece->tool_id == NULL &&

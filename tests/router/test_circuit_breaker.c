@@ -82,6 +82,27 @@ static void a_try_that_fails_opens_it_again(void **state)
     assert_int_equal(breaker_state_at(&breaker, 101 * SECOND_NS), BREAKER_HALF_OPEN);
 }
 
+static void another_upstream_begins_closed(void **state)
+{
+    (void)state;
+    struct circuit_breaker breaker = {0};
+    uint64_t early = breaker_ask(&breaker, 0);
+    for (int i = 0; i < 3; i++)
+        fail_once(&breaker, 0);
+    assert_int_equal(breaker_ask(&breaker, 1), 0);
+    uint64_t last_one = breaker.n_opened + 1;
+    breaker_forget(&breaker);
+    assert_int_equal(breaker_state_at(&breaker, 1), BREAKER_CLOSED);
+    for (int i = 0; i < 10; i++) { /* what is heard of the last one says nothing of this one */
+        breaker_failed(&breaker, early, &OPTIONS, 1, 0);
+        breaker_failed(&breaker, last_one, &OPTIONS, 1, 0);
+    }
+    assert_int_equal(breaker_state_at(&breaker, 1), BREAKER_CLOSED);
+    for (int i = 0; i < 3; i++)
+        fail_once(&breaker, 1);
+    assert_int_equal(breaker_state_at(&breaker, 1), BREAKER_OPEN);
+}
+
 static void nothing_shortens_the_time_it_is_open(void **state)
 {
     (void)state;
@@ -110,6 +131,7 @@ int main(void)
         cmocka_unit_test(failures_in_a_row_open_it),
         cmocka_unit_test(one_call_at_a_time_tries_again),
         cmocka_unit_test(a_try_that_fails_opens_it_again),
+        cmocka_unit_test(another_upstream_begins_closed),
         cmocka_unit_test(nothing_shortens_the_time_it_is_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -351,6 +351,18 @@ static void refuses_what_disagrees(void **test_state)
         {"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: a\r\n",
          "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"b\"," META "}}", 400,
          MCP_HEADER_MISMATCH},
+        /* "ü" in base64 is w7w=; a name as it is, in other base64, or that only looks like it is another one.
+         */
+        {"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: =?base64?w7w=?=\r\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"\u00fc\"," META "}}",
+         400, MCP_INVALID_PARAMS},
+        {"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: =?base64?w7x=?=\r\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"\u00fc\"," META "}}",
+         400, MCP_HEADER_MISMATCH},
+        {"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: =?base64?YQ==?=\r\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/"
+         "call\",\"params\":{\"name\":\"=?base64?YQ==?=\"," META "}}",
+         400, MCP_HEADER_MISMATCH},
         {"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\n",
          "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{" META "}}", 404,
          MCP_METHOD_NOT_FOUND},

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "router/mcp/mcp_bridge.h"
+#include "router/mcp/mcp_message.h"
 #include "tests/router/script_server.h"
 
 #define ANSWER(body) "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" body
@@ -110,6 +111,33 @@ static void a_message_goes_out_with_its_headers(void **state)
     assert_non_null(strstr(heard, "\r\nMcp-Name: complete\r\n"));
     assert_non_null(strstr(heard, "\r\nAuthorization: Bearer secret\r\n"));
     script_server_close(server);
+}
+
+static void a_name_that_no_header_takes_is_encoded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *header;
+    } CASES[] = {{"complete", "complete"},
+                 {"a b~", "a b~"},
+                 {"Gr\xc3\xbc\xc3\x9f\x65", "=?base64?R3LDvMOfZQ==?="},
+                 {" a", "=?base64?IGE=?="},
+                 {"a ", "=?base64?YSA=?="},
+                 {"a\nb", "=?base64?YQpi?="},
+                 {"", "=?base64?"
+                      "?="},
+                 {"=?base64?YQ==?=", "=?base64?PT9iYXNlNjQ/WVE9PT89?="}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct buffer written = {.limit_bytes = 1 << 12};
+        assert_true(mcp_write_name(CASES[i].name, &written));
+        assert_string_equal(written.data, CASES[i].header);
+        buffer_free(&written);
+    }
+    static char much[MCP_NAME_BYTES_MAX + 2];
+    struct buffer written = {.limit_bytes = 1 << 16};
+    memset(much, '\n', MCP_NAME_BYTES_MAX + 1);
+    assert_false(mcp_write_name(much, &written));
+    buffer_free(&written);
 }
 
 static void a_notification_has_no_answer(void **state)
@@ -247,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_goes_out_with_its_headers),
+        cmocka_unit_test(a_name_that_no_header_takes_is_encoded),
         cmocka_unit_test(a_notification_has_no_answer),
         cmocka_unit_test(what_is_no_message_gets_an_error),
         cmocka_unit_test(a_long_line_spoils_no_other),

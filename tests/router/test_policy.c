@@ -20,6 +20,7 @@ static const char POLICY[] =
     "  - {name: hr, when: {tenants: [hr]}, local_only: yes}\n"
     "  - {name: code, when: {code: yes, turns: {min: 3, max: 9}}, to: middle}\n"
     "  - {name: russian, when: {scripts: [cyrillic], tasks: [letters, notes]}, to: frontier}\n"
+    "  - {name: dutch, when: {languages: [nl, sv]}, to: middle}\n"
     "  - {name: refunds, when: {intents: [refund]}, to: middle}\n"
     "difficulty: {at_least: 0.6, to: frontier}\n"
     "overflow: {ttft_over: 500ms, to: frontier}\n"
@@ -99,8 +100,69 @@ static void rules_decide_from_the_top(void **state)
     snprintf(rig.hints.task, sizeof rig.hints.task, "notes");
     assert_goes(&rig, FRONTIER, REASON_RULE, "russian");
     rig.signals.script = SCRIPT_LATIN;
+    rig.signals.language = LANGUAGE_SV;
+    assert_goes(&rig, MIDDLE, REASON_RULE, "dutch");
+    rig.signals.language = LANGUAGE_UNKNOWN;
+    assert_goes(&rig, SMALL, REASON_DEFAULT, "");
     rig.input.intent = "refund";
     assert_goes(&rig, MIDDLE, REASON_RULE, "refunds");
+    forget(&rig);
+}
+
+/* Without a verdict a request may have any intent. */
+static void an_intent_that_nobody_told_keeps_a_request_here(void **state)
+{
+    (void)state;
+    static const char *const RULES =
+        "tiers: [{name: small, models: [local/demo]}, {name: middle, models: [local/larger]},\n"
+        "  {name: frontier, models: [openai/gpt-5]}]\n"
+        "rules: [{name: ours, when: {tenants: [hr], intents: [salary]}, local_only: yes, to: middle}]\n"
+        "default: frontier\n";
+    struct rig rig;
+    char open[1024];
+    assert_int_equal(read_policy(RULES, &rig).code, ERR_OK);
+    assert_goes(&rig, FRONTIER, REASON_DEFAULT, ""); /* another's is nothing to that rule */
+    rig.input.tenant = "hr";
+    rig.hints.route = WISH_FRONTIER;
+    for (int verdict = 0; verdict < POLICY_VERDICTS; verdict++) {
+        rig.input.verdict = (enum policy_verdict)verdict;
+        rig.input.intent = "salary";
+        assert_goes(&rig, MIDDLE, REASON_PRIVACY, "ours");
+        rig.input.intent = "";
+        if (verdict == VERDICT_GIVEN)
+            assert_goes(&rig, FRONTIER, REASON_WISH, "");
+        else
+            assert_goes(&rig, MIDDLE, REASON_PRIVACY, "ours");
+        assert_int_equal(policy_decide(rig.policy, &rig.input, NULL).local_only, verdict != VERDICT_GIVEN);
+    }
+    forget(&rig);
+    snprintf(open, sizeof open, "%sunclassified: {privacy: open}\n", RULES);
+    assert_int_equal(read_policy(open, &rig).code, ERR_OK);
+    rig.input.tenant = "hr";
+    rig.input.verdict = VERDICT_MISSING;
+    assert_goes(&rig, FRONTIER, REASON_DEFAULT, "");
+    forget(&rig);
+}
+
+static void what_nobody_could_classify_has_a_place(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[2048];
+    snprintf(text, sizeof text, "%sunclassified: {to: frontier}\n", POLICY);
+    assert_int_equal(read_policy(text, &rig).code, ERR_OK);
+    assert_goes(&rig, SMALL, REASON_DEFAULT, ""); /* nobody was to be asked */
+    rig.input.verdict = VERDICT_MISSING;
+    assert_goes(&rig, FRONTIER, REASON_UNCLASSIFIED, "");
+    rig.hints.complexity = 2; /* the caller knows */
+    assert_goes(&rig, SMALL, REASON_DEFAULT, "");
+    rig.hints.complexity = 0;
+    rig.input.verdict = VERDICT_GIVEN;
+    assert_goes(&rig, SMALL, REASON_DEFAULT, "");
+    forget(&rig);
+    set_up(&rig); /* without a word on it */
+    rig.input.verdict = VERDICT_MISSING;
+    assert_goes(&rig, SMALL, REASON_DEFAULT, "");
     forget(&rig);
 }
 
@@ -219,6 +281,7 @@ static void the_trace_tells_what_was_looked_at(void **state)
                                     "rule \"hr\": no, privacy\n"
                                     "rule \"code\": no, turns\n"
                                     "rule \"russian\": no, tasks\n"
+                                    "rule \"dutch\": no, languages\n"
                                     "rule \"refunds\": no, intents\n"
                                     "difficulty: not known\n"
                                     "overflow: a first token in 900 ms here, in 400 ms there: yes\n"
@@ -309,6 +372,8 @@ static void files_that_are_wrong_say_where(void **state)
     assert_wrong(TIERS "rules: [{name: r, when: {images: {min: 5, max: 4}}, to: big}]\n", "this never holds");
     assert_wrong(TIERS "rules: [{name: r, when: {images: {}}, to: big}]\n", "min, max or both");
     assert_wrong(TIERS "rules: [{name: r, when: {images: 5}, to: big}]\n", "it must be a map");
+    assert_wrong(TIERS "rules: [{name: r, when: {languages: [tlh]}, to: big}]\n",
+                 "languages[0]: \"tlh\" must be unknown, ar");
     assert_wrong(TIERS "rules: [{name: r, when: {scripts: [klingon]}, to: big}]\n",
                  "scripts[0]: \"klingon\" must be none, latin");
     assert_wrong(TIERS "rules: [{name: r, when: {tenants: []}, to: big}]\n", "1 to 64 names");
@@ -323,6 +388,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules_decide_from_the_top),
+        cmocka_unit_test(an_intent_that_nobody_told_keeps_a_request_here),
+        cmocka_unit_test(what_nobody_could_classify_has_a_place),
         cmocka_unit_test(a_wish_counts_before_rules_and_privacy_before_a_wish),
         cmocka_unit_test(length_difficulty_and_overflow_move_it_up),
         cmocka_unit_test(what_stands_against_it_sends_it_elsewhere),

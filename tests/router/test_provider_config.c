@@ -181,6 +181,8 @@ static void addresses_and_keys_are_checked(void **state)
     assert_wrong(AT("https://a/v1/"), "it must be http://HOST");
     assert_wrong(AT("https://user@a"), "it must be http://HOST");
     assert_wrong(AT("http://a.example/v1"), "clear text");
+    assert_wrong(AT("http://127.0.0.1/v1\"\n    ca_file: \"/dev/null"), "a ca_file is for https");
+    assert_wrong(AT("https://a.example/v1\"\n    ca_file: \"/nowhere.pem"), "/nowhere.pem cannot be read");
     assert_wrong(AT("http://localhost.example"), "clear text");
     struct config config;
     assert_int_equal(read_config(AT("http://localhost:8000/v1"), &config).code, ERR_OK);
@@ -228,7 +230,7 @@ static void models_and_prices_are_checked(void **state)
     assert_wrong(WITH(PRICE ", context: 0"), "\"0\" must be a whole number from 1 to 100000000");
     assert_wrong(WITH(PRICE ", context: 1.5"), "must be a whole number");
     assert_wrong(WITH(PRICE ", takes: [video]"),
-                 "takes[0]: \"video\" must be images, audio, files, tools or schemas");
+                 "takes[0]: \"video\" must be images, audio, files, tools, schemas or unchecked_schemas");
     assert_wrong(WITH(PRICE ", refuses: [heat]"), "refuses[0]: \"heat\" is not a parameter");
     assert_wrong(WITH(PRICE ", refuses: [top_k]"), "refuses[0]: top_k does not cross");
     assert_wrong(WITH(PRICE ", max_completion_tokens: perhaps"), "\"perhaps\" must be true or false");

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
+#include "router/providers/json_text.h"
 #include "router/providers/provider_request.h"
 
 static const struct provider_model OPENAI = {
@@ -87,6 +88,61 @@ static void assert_refused(const struct provider_model *model, const char *reque
 
 #define MESSAGES "'messages': [{'role': 'user', 'content': 'Hi'}]"
 #define BLOCKS   "'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'Hi'}]}]"
+
+/* Numbers cross as they were written, and as no others. */
+static void numbers_are_as_short_as_they_can_be(void **state)
+{
+    (void)state;
+    static const char TEXT[] =
+        "{\"a\":[0.7,0.1,1.0,-0.0,1e+300,5e-324,0.30000000000000004,3,123456789012345678,"
+        "1.7976931348623157e+308,0.69999999999999996]}";
+    static const char SAME[] =
+        "{\"a\":[0.7,0.1,1.0,-0.0,1e+300,5e-324,0.30000000000000004,3,123456789012345678,"
+        "1.7976931348623157e+308,0.7]}";
+    struct buffer text = {.limit_bytes = 1 << 16};
+    json_t *root = json_loads(TEXT, 0, NULL);
+    assert_int_equal(json_text_append(&text, root).code, ERR_OK);
+    assert_string_equal(text.data, SAME);
+    json_decref(root);
+    uint64_t word = 1;
+    for (int i = 0; i < 20000; i++) {
+        double value;
+        word = word * UINT64_C(6364136223846793005) + 1442695040888963407;
+        memcpy(&value, &word, sizeof value);
+        json_t *real = json_real(value);
+        if (real == NULL) /* not a number, or infinite */
+            continue;
+        buffer_clear(&text);
+        assert_int_equal(json_text_append(&text, real).code, ERR_OK);
+        json_t *again = json_loads(text.data, JSON_DECODE_ANY, NULL);
+        assert_true(json_is_real(again) && json_real_value(again) == value);
+        json_decref(again);
+        json_decref(real);
+    }
+    root = json_pack("{s:s%, s:[], s:{}, s:n, s:b, s:b}", "\"\n", "a\0\x01\xc3\xbc", (size_t)5, "b", "c", "d",
+                     "e", 1, "f", 0);
+    buffer_clear(&text);
+    assert_int_equal(json_text_append(&text, root).code, ERR_OK);
+    json_t *again = json_loadb(text.data, text.size, JSON_ALLOW_NUL, NULL);
+    assert_true(json_equal(root, again));
+    json_decref(again);
+    text.limit_bytes = text.size; /* nothing fits behind it */
+    assert_int_equal(json_text_append(&text, root).code, ERR_RESOURCE_EXHAUSTED);
+    json_decref(root);
+    root = json_array();
+    for (int i = 0; i < JSON_TEXT_DEPTH_MAX; i++) {
+        json_t *outer = json_array();
+        json_array_append_new(outer, root);
+        root = outer;
+    }
+    text.limit_bytes = 1 << 16;
+    buffer_clear(&text);
+    assert_int_equal(json_text_append(&text, root).code, ERR_OK);
+    json_t *deeper = json_pack("[o]", root);
+    assert_int_equal(json_text_append(&text, deeper).code, ERR_RESOURCE_EXHAUSTED);
+    json_decref(deeper);
+    buffer_free(&text);
+}
 
 static void openai_gets_its_own_parameters_alone(void **state)
 {
@@ -333,6 +389,7 @@ static void the_docs_have_the_same_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_are_as_short_as_they_can_be),
         cmocka_unit_test(openai_gets_its_own_parameters_alone),
         cmocka_unit_test(a_stream_asks_for_its_usage),
         cmocka_unit_test(a_model_s_own_wishes_are_met),

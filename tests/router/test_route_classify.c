@@ -104,6 +104,7 @@ static void what_is_hard_goes_out_and_what_is_easy_stays(void **state)
     fake_fleet_script("here");
     fake_fleet_classify_script("h");
     assert_answer(rig_ask(rig, &(struct rig_question){0}), "big one", "difficulty");
+    rig_wait_idle(rig); /* its line is the first */
     fake_fleet_classify_script("e");
     assert_answer(rig_ask(rig, &(struct rig_question){0}), "here", "default");
     assert_int_equal(fake_fleet_counts().classified, before + 2);
@@ -141,6 +142,52 @@ static void without_a_verdict_it_is_decided_as_without_a_classifier(void **state
     assert_answer(rig_ask(rig, &(struct rig_question){0}), "here", "default");
     assert_int_equal(fake_fleet_counts().classified, before + 3);
     assert_metric(rig, "bantam:router_classified_total{outcome=\"unknown\"} 3\n");
+    rig_close(rig);
+}
+
+static void where_the_policy_says_it_goes_up_without_a_verdict(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig =
+        open_ready(scripts, 1, DIFFICULTY CLASSIFIER("20ms") "unclassified: {to: frontier}\n");
+    fake_fleet_classify_script("#");
+    assert_answer(rig_ask(rig, &(struct rig_question){0}), "big one", "unclassified");
+    rig_close(rig);
+}
+
+/* A rule that keeps an intent here keeps what may have it. */
+static void without_a_verdict_what_may_be_private_stays(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS, ANSWERS};
+#define OURS "rules: [{name: ours, when: {intents: [code]}, local_only: yes}]\n"
+    struct route_rig *rig = open_ready(scripts, 2, DIFFICULTY CLASSIFIER("20ms") OURS);
+    fake_fleet_script("here");
+    static const char *const FAILS[] = {"#", "!", "z"};
+    for (size_t i = 0; i < 3; i++) {
+        fake_fleet_classify_script(FAILS[i]);
+        struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+        assert_string_equal(answer.rule, "ours");
+        assert_answer(answer, "here", "privacy");
+    }
+    assert_int_equal(script_server_connections(rig->server), 0);
+    fake_fleet_classify_script("e"); /* it has another one, as is known now */
+    assert_answer(rig_ask(rig, &(struct rig_question){.route = "frontier"}), "big one", "wish");
+    rig_close(rig);
+    rig = open_ready(scripts, 2, DIFFICULTY CLASSIFIER("20ms") OURS "unclassified: {privacy: open}\n");
+    fake_fleet_classify_script("#");
+    assert_answer(rig_ask(rig, &(struct rig_question){.route = "frontier"}), "big one", "wish");
+    rig_close(rig);
+    /* Nor before the labels are learnt. */
+    rig = rig_open(scripts, 2, OURS SLOW, false);
+    fake_fleet_classify_script("#");
+    fake_fleet_up(0);
+    struct rig_answer refused = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+    assert_int_equal(refused.error.code, ERR_UNAVAILABLE);
+    rig_forget(&refused);
+    assert_int_equal(script_server_connections(rig->server), 0);
+    fake_fleet_up(1);
     rig_close(rig);
 }
 
@@ -300,6 +347,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_hard_goes_out_and_what_is_easy_stays),
         cmocka_unit_test(without_a_verdict_it_is_decided_as_without_a_classifier),
+        cmocka_unit_test(where_the_policy_says_it_goes_up_without_a_verdict),
+        cmocka_unit_test(without_a_verdict_what_may_be_private_stays),
         cmocka_unit_test(who_leaves_is_not_classified_further),
         cmocka_unit_test(a_deadline_covers_it),
         cmocka_unit_test(what_must_stay_is_asked_of_an_engine_alone),

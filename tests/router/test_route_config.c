@@ -45,18 +45,21 @@ static err_t parse(const char *text, struct route_config **out)
     "classifier: {model: local/larger, prompt: \"Easy or hard?\", timeout: 250ms,\n"                         \
     "  labels: [{text: easy, difficulty: 0.1}, {text: hard, difficulty: 0.9, intent: code}, "                \
     "{text: chat, intent: chat}]}\n"
+#define REMOTE(model, more)                                                                                  \
+    "classifier: {model: " model ", prompt: p, labels: [{text: a, intent: i" more                            \
+    "}, {text: b, difficulty: 1" more "}]}\n"
 
-static const char WHOLE[] =
-    BASE CLASSIFIER "rules: [{name: code, when: {intents: [code]}, to: frontier}]\n"
-                    "cascade: {tier: small, tokens: 6, within: 150ms, escalate_over: 0.35, to: frontier}\n"
-                    "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1}\n"
-                    "cache: {kind: sqlite, path: answers.db, max_bytes: 1000, max_entry_bytes: 500, ttl: "
-                    "30m, draws_too: yes}\n"
-                    "ledger: {path: ledger.db, durable: yes}\n"
-                    "budgets: [{tenant: hr, per_day: 5, per_month: 100}, {per_day: 0.5}]\n"
-                    "retries: {max: 2, backoff: 50ms}\n"
-                    "log: {path: decisions.jsonl, content: yes}\n"
-                    "gate: {stage: canary, artefact: eval.json, baseline: frontier}\n";
+static const char WHOLE[] = BASE CLASSIFIER
+    "rules: [{name: code, when: {intents: [code]}, to: frontier}]\n"
+    "cascade: {tier: small, tokens: 6, within: 150ms, escalate_over: 0.35, to: frontier}\n"
+    "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1, max_cost: 0.25, per_day: 2}\n"
+    "cache: {kind: sqlite, path: answers.db, max_bytes: 1000, max_entry_bytes: 500, ttl: "
+    "30m, draws_too: yes}\n"
+    "ledger: {path: ledger.db, durable: yes}\n"
+    "budgets: [{tenant: hr, per_day: 5, per_month: 100}, {per_day: 0.5}]\n"
+    "retries: {max: 2, backoff: 50ms}\n"
+    "log: {path: decisions.jsonl, content: yes}\n"
+    "gate: {stage: canary, artefact: eval.json, baseline: frontier}\n";
 
 static void assert_books(const struct route_config *config)
 {
@@ -103,6 +106,7 @@ static void everything_is_read(void **state)
     assert_int_equal(config->hedge.tier, 1);
     assert_int_equal(config->hedge.after_ms, 800);
     assert_true(config->hedge.max_share == 0.1);
+    assert_true(config->hedge.max_cost == 250000000 && config->hedge.per_day == 2000000000);
     assert_int_equal(config->classifier.local, 1);
     assert_int_equal(config->classifier.n_labels, 3);
     assert_int_equal(config->classifier.timeout_ms, 250);
@@ -128,6 +132,19 @@ static void what_is_not_there_has_defaults(void **state)
     assert_false(config->cascade.is_set || config->hedge.is_set || config->gate.is_set);
     assert_int_equal(config->retries.max, 3);
     assert_int_equal(config->retries.backoff_ms, 100);
+    route_config_free(config);
+}
+
+static void a_provider_may_classify(void **state)
+{
+    (void)state;
+    struct route_config *config;
+    err_t e = parse(BASE REMOTE("openai/gpt-5", ", token_id: 77") "unclassified: {to: frontier}\n", &config);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    assert_string_equal(config->classifier.provider->name, "openai");
+    assert_string_equal(config->classifier.provider_model->name, "gpt-5");
+    assert_int_equal(config->classifier.labels[1].token_id, 77);
     route_config_free(config);
 }
 
@@ -160,11 +177,20 @@ static void what_is_wrong_is_told_with_its_place(void **state)
         {BASE "cascade: {tier: small, to: frontier, escalate_over: 1, within: 61s}\n",
          "cascade.within: it must be a time from 1ms to 60s"},
         {BASE "hedge: {tier: frontier, to: frontier}\n", "hedge.tier: the tier \"frontier\" is of providers"},
+        {BASE "hedge: {tier: small, to: frontier, max_cost: 0}\n", "hedge.max_cost: it must be more than 0"},
+        {BASE "hedge: {tier: small, to: frontier, per_day: 0}\n", "hedge.per_day: it must be more than 0"},
         {BASE "hedge: {tier: small}\n", "hedge.to must be given"},
         {BASE "hedge: {tier: small, to: frontier, max_share: 2}\n", "hedge.max_share"},
-        {BASE "classifier: {model: openai/gpt-5, prompt: p, labels: [{text: a, difficulty: 0}, {text: b, "
-              "difficulty: 1}]}\n",
-         "classifier.model: \"openai/gpt-5\" must be local/NAME"},
+        {BASE REMOTE("claude/opus", ""), "classifier.model: \"claude/opus\" is Anthropic's"},
+        {BASE REMOTE("openai/gpt-7", ""), "classifier.model: no provider has a model \"openai/gpt-7\""},
+        {BASE REMOTE("local/demo", ", token_id: 5"), "classifier: token_id is of a provider's labels"},
+        {BASE "classifier: {model: openai/gpt-5, prompt: p, labels: [{text: a, intent: b, token_id: 1}, "
+              "{text: b, intent: c}]}\n",
+         "classifier.labels[1]: every label has a token_id, or none has"},
+        {BASE REMOTE("openai/gpt-5", "") "rules: [{name: r, when: {intents: [i]}, local_only: yes}]\n",
+         "rules[0].when.intents: openai/gpt-5, a provider's, would have to read a request to tell"},
+        {BASE "unclassified: {to: nowhere}\n", "unclassified.to: there is no tier \"nowhere\""},
+        {BASE "unclassified: {privacy: yes}\n", "unclassified.privacy"},
         {BASE
          "classifier: {model: local/x, prompt: p, labels: [{text: a, difficulty: 0}, {text: b, difficulty: "
          "1}]}\n",
@@ -229,7 +255,7 @@ static void the_fingerprint_is_of_what_decides(void **state)
         "# a remark\nrules:\n  - to: frontier\n    when: {intents: ['code']}\n    name: code\n"
         "    local_only:\n"
         "cascade: {to: frontier, tier: small, tokens: 6, within: 150ms, escalate_over: 0.35}\n"
-        "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1}\n"};
+        "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1, max_cost: 0.25, per_day: 2}\n"};
     for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) {
         id_of(SAME[i], other);
         assert_string_equal(id, other);
@@ -289,7 +315,8 @@ static void what_was_understood_has_no_secret_in_it(void **state)
         "provider  openai at https://api.openai.com/v1, with a key\n",
         "          opus: $5.00 in, $25.00 out a million tokens\n",
         "cascade   from small to frontier over 0.35, on 6 tokens within 150 ms, not calibrated\n",
-        "hedge     from middle to frontier after 800 ms, at most 0.1 of requests\n",
+        "hedge     from middle to frontier after 800 ms, at most 0.1 of requests\n"
+        "          each of at most $0.25\n          all of a day of at most $2.00\n",
         "cache     sqlite at answers.db\n",
         "ledger    ledger.db, 2 budgets\n",
         "log       decisions.jsonl, with content\n",
@@ -399,6 +426,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(what_is_not_there_has_defaults),
+        cmocka_unit_test(a_provider_may_classify),
         cmocka_unit_test(what_is_wrong_is_told_with_its_place),
         cmocka_unit_test(the_fingerprint_is_of_what_decides),
         cmocka_unit_test(a_calibration_is_read_and_part_of_the_fingerprint),

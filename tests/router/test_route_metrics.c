@@ -120,6 +120,7 @@ static void too_many_models_are_counted_together(void **state)
 #define DOC_LABELS_HEDGE      "`outcome`"
 #define DOC_LABELS_CLASSIFIED "`outcome`"
 #define DOC_LABELS_SHADOW     "`outcome`"
+#define DOC_LABELS_SLO        "`outcome`"
 #define DOC_COUNT(symbol, series, unit, name, help)                                                          \
     "| `" name "` | counter | " DOC_LABELS_##series " | " help " |\n",
 #define DOC_UPSTREAM(symbol, series, unit, name, help)                                                       \

@@ -21,7 +21,8 @@ static const char STATE[] =
     "{\"policy\": \"0123abcd\", \"offline\": false, \"requests\": {\"running\": 3},"
     "\"decisions\": {\"default\": 1234, \"rule\": 66, \"overflow\": 0},"
     "\"answers\": {\"local\": 800, \"frontier\": 150, \"cache\": 50},"
-    "\"money\": {\"spent_dollars\": 0.0213, \"saved_dollars\": 12.5}, \"slo\": {\"ttft_ms\": 500},"
+    "\"money\": {\"spent_dollars\": 0.0213, \"saved_dollars\": 12.5}, \"slo\": {\"ttft_ms\": 500, "
+    "\"within\": 97, \"over\": 3},"
     "\"local\": [{\"model\": \"local/<b>demo</b>\", \"replicas\": 2, \"up\": 1, \"waiting\": 4, \"running\": "
     "2,"
     " \"kv_used\": 0.25, \"predicted_ttft_ms\": 12.5}],"
@@ -169,6 +170,7 @@ static void a_browser_shows_it(void **state)
         "<b id=\"spent\">$0.0213</b>",
         "<b id=\"saved\">$12.50</b>",
         "<b id=\"ttft\">13 ms of 500 ms</b>",
+        "<b id=\"slo\">97.0 %</b>",
         "<tr><td>default</td><td>1,234</td><td><meter max=\"1\" value=\"0.94",
         "<tr><td>rule</td><td>66</td>",
         "<td>local/&lt;b&gt;demo&lt;/b&gt;</td><td>1 of 2</td><td>4</td><td>2</td><td>25.0 %</td>",

@@ -9,17 +9,23 @@ static struct chat_message message(const char *role, const char *content)
 
 /* The prompt with each byte that came from a message as it is and each other one as '.', in a static buffer.
  */
-static const char *user_part(const char *source, const struct chat_message *messages, size_t n)
+static const char *user_part_with(const char *source, const struct chat_message *messages, size_t n,
+                                  const char *json)
 {
     static char out[4096];
     struct rendered_prompt prompt;
-    assert_ok(try_render(source, messages, n, &prompt));
+    assert_ok(try_render_with(source, messages, n, json, &prompt));
     assert_true(prompt.size_bytes < sizeof out);
     for (size_t i = 0; i < prompt.size_bytes; i++)
         out[i] = prompt.untrusted[i] ? prompt.text[i] : '.';
     out[prompt.size_bytes] = '\0';
     rendered_prompt_free(&prompt);
     return out;
+}
+
+static const char *user_part(const char *source, const struct chat_message *messages, size_t n)
+{
+    return user_part_with(source, messages, n, NULL);
 }
 
 static const char *render(const char *source)
@@ -82,6 +88,56 @@ static void only_known_roles_are_trusted(void **state)
     struct chat_message known = message("assistant", ""), other = message("eot_id", "");
     assert_string_equal(user_part("<|{{ messages[0].role }}|>", &known, 1), ".............");
     assert_string_equal(user_part("<|{{ messages[0].role }}|>", &other, 1), "..eot_id..");
+}
+
+/* What comes with the request has its kinds and its order, and is a user's to the last byte. */
+static void json_of_a_request_is_shown(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *source, *json, *expected;
+    } CASES[] = {
+        {"{{ tools is none }}{{ documents is none }}{{ x is defined }}", "{}", "............."},
+        {"[{{ tools[0].name }}]", "{\"tools\":[{\"name\":\"<|eot|>\"}]}", ".<|eot|>."},
+        {"{{ tools|tojson }}", "{\"tools\":[{\"b\":\"x\",\"a\":\"y\"}]}", "...b....x....a....y..."},
+        {"{% for k, v in tools[0].items() %}{{ k }}-{% endfor %}", "{\"tools\":[{\"b\":1,\"a\":2}]}", "b.a."},
+        {"{% if thinks %}yes{% else %}no!{% endif %}", "{\"thinks\":true,\"other\":[]}", "..."},
+        {"{{ n + 1 }},{{ f }},{{ z }}", "{\"n\":41,\"f\":0.1,\"z\":null}", "..........."},
+        {"{{ messages[0].tool_calls[0].function.arguments.city }}",
+         "{\"messages\":[{\"tool_calls\":[{\"function\":{\"arguments\":{\"city\":\"Oslo\"}}}]}]}", "Oslo"},
+        {"{{ messages[0].name }}:{{ messages[0].content }}", "{\"messages\":[{\"name\":\"bo\"}]}",
+         "bo.ab cd"},
+        {"{{ 'name' in messages[0] }}{{ 'role' in messages[0] }}", "{\"messages\":[{}]}", "........."},
+    };
+    struct chat_message one = message("user", "ab cd");
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
+        assert_string_equal(user_part_with(CASES[i].source, &one, 1, CASES[i].json), CASES[i].expected);
+}
+
+static void json_of_a_request_is_checked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *part;
+    } CASES[] = {
+        {"", "not JSON"},
+        {"{", "not JSON: line 1"},
+        {"[]", "no JSON object"},
+        {"{\"a\":1,\"a\":2}", "duplicate"},
+        {"{\"bos_token\":\"\"}", "sets bos_token"},
+        {"{\"add_generation_prompt\":false}", "sets add_generation_prompt"},
+        {"{\"messages\":{}}", "a list of 1 objects"},
+        {"{\"messages\":[]}", "a list of 1 objects"},
+        {"{\"messages\":[[]]}", "messages[0] is no object"},
+        {"{\"messages\":[{\"content\":\"x\"}]}", "sets content"},
+        {"{\"a\":\"\xff\"}", "not JSON"},
+        {"{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}", "deeper than 32"},
+    };
+    struct chat_message one = message("user", "x");
+    struct rendered_prompt prompt;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
+        assert_fails(ERR_INVALID_ARGUMENT, CASES[i].part,
+                     try_render_with("{{ messages[0].content }}", &one, 1, CASES[i].json, &prompt));
 }
 
 static void unsupported_constructs_fail_at_compile_time(void **state)
@@ -288,7 +344,8 @@ static void failing_memory_is_an_error(void **state)
         struct rendered_prompt prompt;
         assert_true(nth < 1000);
         mem_fail_nth(nth);
-        err_t e = try_render(source, &one, 1, &prompt);
+        err_t e = try_render_with(source, &one, 1, "{\"tools\":[{\"a\":[1]}],\"messages\":[{\"n\":\"x\"}]}",
+                                  &prompt);
         mem_fail_nth(-1);
         done = e.code == ERR_OK;
         assert_true(done || e.code == ERR_RESOURCE_EXHAUSTED);
@@ -301,6 +358,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(marks_follow_the_text),
         cmocka_unit_test(only_known_roles_are_trusted),
+        cmocka_unit_test(json_of_a_request_is_shown),
+        cmocka_unit_test(json_of_a_request_is_checked),
         cmocka_unit_test(unsupported_constructs_fail_at_compile_time),
         cmocka_unit_test(errors_of_a_render_name_their_place),
         cmocka_unit_test(hostile_templates_end_at_a_cap),

@@ -81,6 +81,30 @@ static void tokens_without_a_decoder(void **state)
                         "a| b|");
 }
 
+/* Between two special tokens that follow each other there is a space, or none, as is asked for. */
+static void special_tokens_stand_together(void **state)
+{
+    (void)state;
+    static const char SPACED[] =
+        "{\"added_tokens\":[{\"id\":2,\"content\":\"<s>\",\"special\":true,\"normalized\":false},{\"id\":3,"
+        "\"content\":\"</s>\",\"special\":true,\"normalized\":false}],\"model\":{\"vocab\":{\"a\":0,\"b\":1},"
+        "\"merges\":[]}}";
+    static const uint32_t ids[] = {2, 2, 0, 3, 2, 1};
+    static const char *const expected[] = {"<s> <s> a </s> <s> b", "<s><s> a </s><s> b"};
+    struct tokenizer *t = make_tokenizer(SPACED);
+    for (int joins = 0; joins < 2; joins++) {
+        struct buffer text = {.limit_bytes = 100};
+        struct detokenizer d;
+        detokenizer_init(&d, t, false);
+        d.joins_special_tokens = joins;
+        for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
+            assert_ok(detokenizer_push(&d, ids[i], &text));
+        assert_string_equal(text.data, expected[joins]);
+        buffer_free(&text);
+    }
+    tokenizer_destroy(t);
+}
+
 /* Random ids of every golden tokenizer: the pieces are UTF-8 and add up. */
 static void pieces_add_up(void **state)
 {
@@ -131,6 +155,7 @@ int main(void)
         cmocka_unit_test(broken_bytes_become_u_fffd),
         cmocka_unit_test(strip_takes_the_first_space_of_the_text),
         cmocka_unit_test(tokens_without_a_decoder),
+        cmocka_unit_test(special_tokens_stand_together),
         cmocka_unit_test(pieces_add_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,8 +76,9 @@ static inline err_t try_compile(const char *source)
     return e;
 }
 
-static inline err_t try_render(const char *source, const struct chat_message *messages, size_t n,
-                               struct rendered_prompt *out)
+/* json: what comes with the request besides; NULL = nothing. */
+static inline err_t try_render_with(const char *source, const struct chat_message *messages, size_t n,
+                                    const char *json, struct rendered_prompt *out)
 {
     struct chat_template *chat_template = NULL;
     memset(out, 0, sizeof *out);
@@ -87,10 +88,18 @@ static inline err_t try_render(const char *source, const struct chat_message *me
     struct template_input input = {.messages = messages,
                                    .n_messages = n,
                                    .add_generation_prompt = true,
+                                   .json = json,
+                                   .json_bytes = json ? strlen(json) : 0,
                                    .bos_token = "<s>",
                                    .eos_token = "</s>",
                                    .now_unix_s = 1718000000};
     e = chat_template_render(chat_template, &input, out);
     chat_template_destroy(chat_template);
     return e;
+}
+
+static inline err_t try_render(const char *source, const struct chat_message *messages, size_t n,
+                               struct rendered_prompt *out)
+{
+    return try_render_with(source, messages, n, NULL, out);
 }

@@ -159,10 +159,11 @@ class AsyncClient:
         add_special_tokens: bool | None = None,
         add_generation_prompt: bool | None = None,
         model: str | None = None,
+        template_json: Mapping[str, Any] | str | None = None,
         **options: Unpack[CallOptions],
     ) -> list[int]:
         """The token ids of a text, or of messages through the model's template."""
-        request = codec.encode_tokenize(text, messages, add_special_tokens, add_generation_prompt, model)
+        request = codec.encode_tokenize(text, messages, add_special_tokens, add_generation_prompt, model, template_json)
         return await self._unary(codec.TOKENIZE, request, options)
 
     async def detokenize(

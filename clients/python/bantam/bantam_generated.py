@@ -257,7 +257,21 @@ class SamplingParams(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
         return o == 0
 
-def SamplingParamsStart(builder): builder.StartObject(21)
+    # SamplingParams
+    def TruncatePromptTokens(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(46))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return None
+
+    # SamplingParams
+    def SpacesBetweenSpecialTokens(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        if o != 0:
+            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
+        return None
+
+def SamplingParamsStart(builder): builder.StartObject(23)
 def SamplingParamsAddTemperature(builder, temperature): builder.PrependFloat32Slot(0, temperature, None)
 def SamplingParamsAddTopP(builder, topP): builder.PrependFloat32Slot(1, topP, None)
 def SamplingParamsAddTopK(builder, topK): builder.PrependInt32Slot(2, topK, None)
@@ -284,6 +298,8 @@ def SamplingParamsAddAllowedTokenIds(builder, allowedTokenIds): builder.PrependU
 def SamplingParamsStartAllowedTokenIdsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def SamplingParamsAddBadWords(builder, badWords): builder.PrependUOffsetTRelativeSlot(20, flatbuffers.number_types.UOffsetTFlags.py_type(badWords), 0)
 def SamplingParamsStartBadWordsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def SamplingParamsAddTruncatePromptTokens(builder, truncatePromptTokens): builder.PrependInt32Slot(21, truncatePromptTokens, None)
+def SamplingParamsAddSpacesBetweenSpecialTokens(builder, spacesBetweenSpecialTokens): builder.PrependBoolSlot(22, spacesBetweenSpecialTokens, None)
 def SamplingParamsEnd(builder): return builder.EndObject()
 
 try:
@@ -316,6 +332,8 @@ class SamplingParamsT(object):
         self.logitBias = None  # type: List[LogitBiasT]
         self.allowedTokenIds = None  # type: List[int]
         self.badWords = None  # type: List[str]
+        self.truncatePromptTokens = None  # type: Optional[int]
+        self.spacesBetweenSpecialTokens = None  # type: Optional[bool]
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -379,6 +397,8 @@ class SamplingParamsT(object):
             self.badWords = []
             for i in range(samplingParams.BadWordsLength()):
                 self.badWords.append(samplingParams.BadWords(i))
+        self.truncatePromptTokens = samplingParams.TruncatePromptTokens()
+        self.spacesBetweenSpecialTokens = samplingParams.SpacesBetweenSpecialTokens()
 
     # SamplingParamsT
     def Pack(self, builder):
@@ -446,6 +466,8 @@ class SamplingParamsT(object):
             SamplingParamsAddAllowedTokenIds(builder, allowedTokenIds)
         if self.badWords is not None:
             SamplingParamsAddBadWords(builder, badWords)
+        SamplingParamsAddTruncatePromptTokens(builder, self.truncatePromptTokens)
+        SamplingParamsAddSpacesBetweenSpecialTokens(builder, self.spacesBetweenSpecialTokens)
         samplingParams = SamplingParamsEnd(builder)
         return samplingParams
 
@@ -753,7 +775,14 @@ class GenerateRequest(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def GenerateRequestStart(builder): builder.StartObject(12)
+    # GenerateRequest
+    def TemplateJson(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def GenerateRequestStart(builder): builder.StartObject(13)
 def GenerateRequestAddRequestId(builder, requestId): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(requestId), 0)
 def GenerateRequestAddText(builder, text): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(text), 0)
 def GenerateRequestAddInputIds(builder, inputIds): builder.PrependUOffsetTRelativeSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(inputIds), 0)
@@ -769,6 +798,7 @@ def GenerateRequestAddAddSpecialTokens(builder, addSpecialTokens): builder.Prepe
 def GenerateRequestAddAddGenerationPrompt(builder, addGenerationPrompt): builder.PrependBoolSlot(9, addGenerationPrompt, None)
 def GenerateRequestAddReturnPromptTokenIds(builder, returnPromptTokenIds): builder.PrependBoolSlot(10, returnPromptTokenIds, None)
 def GenerateRequestAddOpenaiJson(builder, openaiJson): builder.PrependUOffsetTRelativeSlot(11, flatbuffers.number_types.UOffsetTFlags.py_type(openaiJson), 0)
+def GenerateRequestAddTemplateJson(builder, templateJson): builder.PrependUOffsetTRelativeSlot(12, flatbuffers.number_types.UOffsetTFlags.py_type(templateJson), 0)
 def GenerateRequestEnd(builder): return builder.EndObject()
 
 try:
@@ -792,6 +822,7 @@ class GenerateRequestT(object):
         self.addGenerationPrompt = None  # type: Optional[bool]
         self.returnPromptTokenIds = None  # type: Optional[bool]
         self.openaiJson = None  # type: str
+        self.templateJson = None  # type: str
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -841,6 +872,7 @@ class GenerateRequestT(object):
         self.addGenerationPrompt = generateRequest.AddGenerationPrompt()
         self.returnPromptTokenIds = generateRequest.ReturnPromptTokenIds()
         self.openaiJson = generateRequest.OpenaiJson()
+        self.templateJson = generateRequest.TemplateJson()
 
     # GenerateRequestT
     def Pack(self, builder):
@@ -878,6 +910,8 @@ class GenerateRequestT(object):
             model = builder.CreateString(self.model)
         if self.openaiJson is not None:
             openaiJson = builder.CreateString(self.openaiJson)
+        if self.templateJson is not None:
+            templateJson = builder.CreateString(self.templateJson)
         GenerateRequestStart(builder)
         if self.requestId is not None:
             GenerateRequestAddRequestId(builder, requestId)
@@ -899,6 +933,8 @@ class GenerateRequestT(object):
         GenerateRequestAddReturnPromptTokenIds(builder, self.returnPromptTokenIds)
         if self.openaiJson is not None:
             GenerateRequestAddOpenaiJson(builder, openaiJson)
+        if self.templateJson is not None:
+            GenerateRequestAddTemplateJson(builder, templateJson)
         generateRequest = GenerateRequestEnd(builder)
         return generateRequest
 
@@ -2974,13 +3010,21 @@ class TokenizeRequest(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-def TokenizeRequestStart(builder): builder.StartObject(5)
+    # TokenizeRequest
+    def TemplateJson(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+def TokenizeRequestStart(builder): builder.StartObject(6)
 def TokenizeRequestAddText(builder, text): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(text), 0)
 def TokenizeRequestAddMessages(builder, messages): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(messages), 0)
 def TokenizeRequestStartMessagesVector(builder, numElems): return builder.StartVector(4, numElems, 4)
 def TokenizeRequestAddAddSpecialTokens(builder, addSpecialTokens): builder.PrependBoolSlot(2, addSpecialTokens, None)
 def TokenizeRequestAddAddGenerationPrompt(builder, addGenerationPrompt): builder.PrependBoolSlot(3, addGenerationPrompt, None)
 def TokenizeRequestAddModel(builder, model): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(model), 0)
+def TokenizeRequestAddTemplateJson(builder, templateJson): builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(templateJson), 0)
 def TokenizeRequestEnd(builder): return builder.EndObject()
 
 try:
@@ -2997,6 +3041,7 @@ class TokenizeRequestT(object):
         self.addSpecialTokens = None  # type: Optional[bool]
         self.addGenerationPrompt = None  # type: Optional[bool]
         self.model = None  # type: str
+        self.templateJson = None  # type: str
 
     @classmethod
     def InitFromBuf(cls, buf, pos):
@@ -3026,6 +3071,7 @@ class TokenizeRequestT(object):
         self.addSpecialTokens = tokenizeRequest.AddSpecialTokens()
         self.addGenerationPrompt = tokenizeRequest.AddGenerationPrompt()
         self.model = tokenizeRequest.Model()
+        self.templateJson = tokenizeRequest.TemplateJson()
 
     # TokenizeRequestT
     def Pack(self, builder):
@@ -3041,6 +3087,8 @@ class TokenizeRequestT(object):
             messages = builder.EndVector()
         if self.model is not None:
             model = builder.CreateString(self.model)
+        if self.templateJson is not None:
+            templateJson = builder.CreateString(self.templateJson)
         TokenizeRequestStart(builder)
         if self.text is not None:
             TokenizeRequestAddText(builder, text)
@@ -3050,6 +3098,8 @@ class TokenizeRequestT(object):
         TokenizeRequestAddAddGenerationPrompt(builder, self.addGenerationPrompt)
         if self.model is not None:
             TokenizeRequestAddModel(builder, model)
+        if self.templateJson is not None:
+            TokenizeRequestAddTemplateJson(builder, templateJson)
         tokenizeRequest = TokenizeRequestEnd(builder)
         return tokenizeRequest
 

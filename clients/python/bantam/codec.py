@@ -46,9 +46,10 @@ INTEGERS = {
     "seed": UINT64,
     "logprobs": INT32,
     "prompt_logprobs": INT32,
+    "truncate_prompt_tokens": INT32,
 }
 FLOATS = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
-BOOLS = ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output")
+BOOLS = ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "spaces_between_special_tokens")
 
 
 def camel(name: str) -> str:
@@ -150,11 +151,11 @@ def sampling_params(params: Mapping[str, Any]) -> Any:
     return sampling
 
 
-def openai_json(value: Any) -> str | None:
+def json_object(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, Mapping):
-        raise TypeError(f"openai_json is {value!r}: a mapping, or JSON as a string, is meant")
+        raise TypeError(f"{name} is {value!r}: a mapping, or JSON as a string, is meant")
     return json.dumps(value)
 
 
@@ -172,7 +173,8 @@ def encode_generate(text: str | None, params: GenerateParams) -> bytes:
     request.addSpecialTokens = params.get("add_special_tokens")
     request.addGenerationPrompt = params.get("add_generation_prompt")
     request.returnPromptTokenIds = params.get("return_prompt_token_ids")
-    request.openaiJson = openai_json(params.get("openai_json"))
+    request.openaiJson = json_object("openai_json", params.get("openai_json"))
+    request.templateJson = json_object("template_json", params.get("template_json"))
     request.samplingParams = sampling_params(params)
     return pack(request)
 
@@ -183,8 +185,10 @@ def encode_tokenize(
     add_special_tokens: bool | None,
     add_generation_prompt: bool | None,
     model: str | None,
+    template_json: Mapping[str, Any] | str | None,
 ) -> bytes:
     request = wire.TokenizeRequestT()
+    request.templateJson = json_object("template_json", template_json)
     request.text, request.messages, request.model = string("text", text), chat_messages(messages), string("model", model)
     request.addSpecialTokens, request.addGenerationPrompt = add_special_tokens, add_generation_prompt
     return pack(request)

@@ -21,7 +21,7 @@ Metadata = Sequence["tuple[str, str | bytes]"]
 MAX_ANSWER_BYTES = 64 << 20
 MIN_KEEPALIVE_S = 10.0
 KEEPALIVE_TIMEOUT_MS = 20000
-ROUTES = ("model", "priority", "session")
+ROUTES = ("model", "priority", "session", "tenant")
 
 
 @dataclass(frozen=True)

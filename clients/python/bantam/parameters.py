@@ -75,6 +75,10 @@ class SamplingParams(TypedDict, total=False):
     """Only these tokens can be chosen"""
     bad_words: str | Sequence[str] | None
     """Texts that an answer must not contain"""
+    truncate_prompt_tokens: int | None
+    """Only so many of the prompt's last tokens count; -1 = what fits beside max_tokens [all]"""
+    spaces_between_special_tokens: bool | None
+    """In text, where the tokenizer's decoder puts spaces between tokens [True]"""
 
 
 def check_names(given: Iterable[str], kind: type) -> None:
@@ -105,6 +109,9 @@ class GenerateParams(SamplingParams, CallOptions, total=False):
     openai_json: Mapping[str, Any] | str | None
     """The body of an OpenAI chat completion, for what no other argument has: tools, images, schemas. Its parameters take the
     place of SamplingParams. A router passes it on; an engine refuses what it cannot do"""
+    template_json: Mapping[str, Any] | str | None
+    """messages: what else the chat template gets. Under "messages" a list with a mapping for each message, whose fields stand
+    beside role and content (tool_calls, name); under any other name a value of that name (tools, documents)"""
     output_prefix_ids: Sequence[int] | None
     """Tokens of the answer that exist already: it goes on after them as if it had never stopped, given the same seed"""
     request_id: str | None
@@ -115,6 +122,8 @@ class GenerateParams(SamplingParams, CallOptions, total=False):
     """Served name [the served model]. Also sent as the header x-bantam-model"""
     session: str | None
     """The header x-bantam-session, by which proxies send a conversation to the server that has its prefix in cache"""
+    tenant: str | None
+    """The header x-bantam-tenant, for proxies that route by it. The server's tenant is who the key says"""
     add_special_tokens: bool | None
     """text: let the tokenizer add its beginning-of-sequence token and the like [True]"""
     add_generation_prompt: bool | None
