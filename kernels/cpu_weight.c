@@ -262,8 +262,7 @@ static void pack_panels(void *context, int thread_index, int n_threads)
 {
     struct pack_job *job = context;
     size_t begin, end;
-    /* The split of the linear op: memory is first touched by the thread that will read it (cpu_placement.c).
-     */
+    /* The split of the linear op: memory is first touched by the thread that will read it. */
     thread_split(job->panels->n_panels, 1, thread_index, n_threads, &begin, &end);
     for (size_t index = begin * PANEL_OUTPUTS; index < end * PANEL_OUTPUTS; index++) {
         if (pack_row(job, index, job->rows[thread_index], job->codes[thread_index]))
