@@ -1,5 +1,6 @@
 #include "proto/http_door.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -339,8 +340,9 @@ void http_add_load_headers(struct http_door *door, struct http_exchange *exchang
 
 void http_add_source_headers(const struct answer_source *source, struct http_exchange *exchange)
 {
-    char cost[ANSWER_COST_BYTES]; /* known at the end alone: of a whole answer */
+    char cost[ANSWER_COST_BYTES], attempts[16]; /* cost: known at the end alone, of a whole answer */
     answer_cost_format(source->cost_nanodollars, cost);
+    (void)snprintf(attempts, sizeof attempts, "%" PRIu32, source->attempts);
     const struct {
         const char *name, *value;
     } rows[] = {{"x-bantam-provider", source->provider},
@@ -351,7 +353,8 @@ void http_add_source_headers(const struct answer_source *source, struct http_exc
                 {"x-bantam-dropped", source->dropped},
                 {"x-bantam-decision", source->decision_id},
                 {"x-bantam-fingerprint", source->fingerprint},
-                {"x-bantam-cost-usd", cost}};
+                {"x-bantam-cost-usd", cost},
+                {"x-bantam-attempts", attempts}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].value[0])
             http_exchange_header(exchange, rows[i].name, rows[i].value);

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "proto/answer_source.h"
 #include "proto/http_door_internal.h"
+#include "proto/openai_pieces.h"
 #include "proto/route_headers.h"
 #include "proto/whole_answer.h"
 
@@ -279,27 +280,6 @@ static void add_source(struct generation *generation, struct http_exchange *exch
         http_add_source_headers(generation->first_told->source, exchange);
 }
 
-/* An error before the answer has begun is one of HTTP, later it is an event of the stream. */
-static void fail(struct generation *generation, struct http_exchange *exchange, const err_t *error)
-{
-    for (size_t i = 0; i < generation->n_parts; i++)
-        release_part(generation, &generation->parts[i]);
-    if (!http_exchange_begun(exchange)) {
-        add_source(generation, exchange);
-        http_refuse(generation->door, exchange, error, generation->request.kind, NULL);
-        return;
-    }
-    struct buffer body = {.limit_bytes = CHUNK_BYTES_ENOUGH};
-    bool good = buffer_append_text(&body, "data: ") &&
-                openai_encode_error(error, generation->request.kind, NULL, &body) &&
-                buffer_append_text(&body, "\n\n");
-    if (good)
-        http_exchange_send(exchange, body.data, body.size);
-    buffer_free(&body);
-    http_exchange_close_after(exchange);
-    http_exchange_end(exchange);
-}
-
 /* Before anything of the event is encoded: messages begin with who answers. */
 static err_t note_source(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
@@ -398,6 +378,40 @@ static struct openai_usage usage_of(struct generation *generation)
         all.source = &generation->source;
     }
     return all;
+}
+
+/* {"error": {...}, "bantam": {...}}: who answered so far, and what that cost as far as it is known. */
+static bool encode_failure(struct generation *generation, const err_t *error, struct buffer *out)
+{
+    struct openai_usage usage = usage_of(generation);
+    if (!openai_encode_error(error, generation->request.kind, NULL, out))
+        return false;
+    if (!usage.source)
+        return true;
+    ASSERT(out->data[out->size - 1] == '}');
+    out->size--;
+    return buffer_append_text(out, ",") && openai_encode_source(usage.source, out) &&
+           buffer_append_text(out, "}");
+}
+
+/* An error before the answer has begun is one of HTTP, later it is an event of the stream. */
+static void fail(struct generation *generation, struct http_exchange *exchange, const err_t *error)
+{
+    for (size_t i = 0; i < generation->n_parts; i++)
+        release_part(generation, &generation->parts[i]);
+    if (!http_exchange_begun(exchange)) {
+        add_source(generation, exchange);
+        http_refuse(generation->door, exchange, error, generation->request.kind, NULL);
+        return;
+    }
+    struct buffer body = {.limit_bytes = CHUNK_BYTES_ENOUGH};
+    bool good = buffer_append_text(&body, "data: ") && encode_failure(generation, error, &body) &&
+                buffer_append_text(&body, "\n\n");
+    if (good)
+        http_exchange_send(exchange, body.data, body.size);
+    buffer_free(&body);
+    http_exchange_close_after(exchange);
+    http_exchange_end(exchange);
 }
 
 /* Takes one event of any part; false when there is none now. */

@@ -87,9 +87,10 @@ static err_t read_refuses(const struct yaml_value *value, struct provider_model 
 
 static err_t read_takes(const struct yaml_value *value, struct provider_model *model)
 {
-    static const char *const NAMES[] = {"images", "audio", "files", "tools", "schemas", NULL};
-    bool *const FLAGS[] = {&model->takes_images, &model->takes_audio, &model->takes_files,
-                           &model->takes_tools, &model->takes_schemas};
+    static const char *const NAMES[] = {"images", "audio", "files", "tools", "schemas", "unchecked_schemas",
+                                        NULL};
+    bool *const FLAGS[] = {&model->takes_images, &model->takes_audio,   &model->takes_files,
+                           &model->takes_tools,  &model->takes_schemas, &model->takes_unchecked_schemas};
     if (!yaml_is_there(value)) {
         model->takes_tools = true;
         model->takes_images = model->takes_schemas = model->kind != PROVIDER_COMPATIBLE;
@@ -104,6 +105,7 @@ static err_t read_takes(const struct yaml_value *value, struct provider_model *m
         TRY(yaml_choice(&element, NAMES, &which));
         *FLAGS[which] = true;
     }
+    model->takes_schemas = model->takes_schemas || model->takes_unchecked_schemas;
     return err_ok();
 }
 

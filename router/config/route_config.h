@@ -62,12 +62,14 @@ struct cascade_config {
     size_t calibration_bytes;
 };
 
-/* hedge: {tier: small, after: 800ms, to: frontier, max_share: 0.05}   # without `after`: the local p95 */
+/* hedge: {tier: small, after: 800ms, to: frontier, max_share: 0.05, max_cost: 0.01, per_day: 2}
+ *                                                                      # without `after`: the local p95 */
 struct hedge_config {
     bool is_set;
-    size_t tier, to;  /* tier is local, and before `to` */
-    int64_t after_ms; /* 0 = the p95 of the tier's time to the first token */
-    double max_share; /* of requests */
+    size_t tier, to;               /* tier is local, and before `to` */
+    int64_t after_ms;              /* 0 = the p95 of the tier's time to the first token */
+    double max_share;              /* of requests */
+    nanodollars max_cost, per_day; /* that one may cost at most, and all of a day together; 0 = no bound */
 };
 
 /* classifier: {model: local/demo, prompt: "...", labels: [{text: easy, difficulty: 0.1, intent: chat}],

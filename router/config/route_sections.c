@@ -199,13 +199,19 @@ err_t cascade_config_read(const struct yaml_value *value, const struct policy *p
 
 err_t hedge_config_read(const struct yaml_value *value, const struct policy *policy, struct hedge_config *out)
 {
-    static const char *const KEYS[] = {"tier", "after", "to", "max_share", NULL};
+    static const char *const KEYS[] = {"tier", "after", "to", "max_share", "max_cost", "per_day", NULL};
     *out = (struct hedge_config){.max_share = 0.05};
     if (!yaml_is_there(value))
         return err_ok();
     TRY(yaml_map(value, KEYS));
-    struct yaml_value share = yaml_at(value, "max_share");
+    struct yaml_value share = yaml_at(value, "max_share"), most = yaml_at(value, "max_cost"),
+                      day = yaml_at(value, "per_day");
     out->is_set = true;
+    TRY(yaml_money(&most, &out->max_cost));
+    TRY(yaml_money(&day, &out->per_day));
+    if ((yaml_is_there(&most) && out->max_cost == 0) || (yaml_is_there(&day) && out->per_day == 0))
+        return yaml_wrong(yaml_is_there(&most) && out->max_cost == 0 ? &most : &day,
+                          "it must be more than 0; without a hedge nothing is spent on it");
     TRY(read_step_up(value, policy, &out->tier, &out->to));
     TRY(read_wait(value, "after", 0, &out->after_ms));
     return yaml_number(&share, 0, 1, &out->max_share);

@@ -56,6 +56,15 @@ static bool describe_tiers(const struct route_config *config, struct buffer *out
     return fits;
 }
 
+static bool describe_hedge_money(const struct hedge_config *hedge, struct buffer *out)
+{
+    char most[MONEY_TEXT_BYTES], day[MONEY_TEXT_BYTES];
+    money_format(hedge->max_cost, most);
+    money_format(hedge->per_day, day);
+    return (hedge->max_cost == 0 || buffer_append_format(out, "          each of at most %s\n", most)) &&
+           (hedge->per_day == 0 || buffer_append_format(out, "          all of a day of at most %s\n", day));
+}
+
 static bool describe_steps(const struct route_config *config, struct buffer *out)
 {
     size_t n;
@@ -81,7 +90,7 @@ static bool describe_steps(const struct route_config *config, struct buffer *out
         fits = fits &&
                buffer_append_format(out, "hedge     from %s to %s after the p95, at most %g of requests\n",
                                     tiers[hedge->tier].name, tiers[hedge->to].name, hedge->max_share);
-    return fits;
+    return fits && describe_hedge_money(hedge, out);
 }
 
 static bool describe_books(const struct route_config *config, struct buffer *out)

@@ -32,11 +32,12 @@ static void take_end(void *context, const struct provider_result *result)
     bool is_router = head->answered_provider[0] != '\0';
     (void)snprintf(slot->answer->model, sizeof slot->answer->model, "%.63s",
                    is_router ? head->answered_by : result->model);
+    slot->answer->cost = result->told_cost;
     slot->answer->is_from_strong = is_router && strcmp(head->answered_provider, "local") != 0;
     eval_slot_end(slot, result->error);
 }
 
-static const struct provider_handler HANDLER = {take_piece, take_end};
+static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
 
 /* Whoever evaluates an endpoint has named it for these requests, so that there is no policy to ask; but what
  * says of itself that it must stay on this machine is not asked elsewhere. */

@@ -211,6 +211,7 @@ static void put_signals(struct line *line, const struct request_signals *signals
     put_flag(line, "code", signals->has_code);
     put_flag(line, "tool_calls", signals->calls_tools);
     put_text(line, "script", SCRIPT_NAMES[signals->script]);
+    put_text(line, "language", LANGUAGE_NAMES[signals->language]);
     put_number(line, "text_bytes", (int64_t)signals->text_bytes);
     put_number(line, "max_tokens", (int64_t)signals->max_tokens);
     close_object(line);

@@ -125,6 +125,7 @@ static struct request_signals read_signals(const struct fields *input)
         .has_code = read_flag(&fields, "code"),
         .calls_tools = read_flag(&fields, "tool_calls"),
         .script = (enum script)read_name(&fields, "script", SCRIPT_NAMES),
+        .language = (enum language)read_name(&fields, "language", LANGUAGE_NAMES),
         .text_bytes = (uint64_t)read_count(&fields, "text_bytes", 0),
         .max_tokens = (uint64_t)read_count(&fields, "max_tokens", 0),
     };

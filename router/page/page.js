@@ -80,7 +80,8 @@ function showTables(state) {
   fill("reasons", reasons.map(([name, n]) => [name, number(n), meter(n / all)]));
   fill("local", (state.local || []).map(e => [e.model, { text: `${number(e.up)} of ${number(e.replicas)}`, bad: !e.up },
     number(e.waiting), number(e.running), percent(e.kv_used), milliseconds(e.predicted_ttft_ms)]));
-  fill("providers", (state.providers || []).map(p => [p.model, { text: String(p.breaker || "–"), bad: p.breaker === "open" },
+  fill("providers", (state.providers || []).map(p => [p.model, p.rests_ms > 0 ?
+    { text: `rests ${milliseconds(p.rests_ms)}`, bad: true } : { text: String(p.breaker || "–"), bad: p.breaker === "open" },
     number(p.calls), number(p.answers), milliseconds(p.first_token_ms), dollars(p.spent_dollars)]));
   const asked = (cache.hit || 0) + (cache.shared || 0) + (cache.miss || 0);
   fill("cache", [["given again", number(cache.hit)], ["shared with one under way", number(cache.shared)],

@@ -61,6 +61,7 @@ static const char *unmet(const struct condition *when, const struct policy_input
         {"intents", has_name(&when->intents, input->intent)},
         {"tasks", has_name(&when->tasks, input->hints->task)},
         {"scripts", has_name(&when->scripts, SCRIPT_NAMES[signals->script])},
+        {"languages", has_name(&when->languages, LANGUAGE_NAMES[signals->language])},
         {"tokens", is_in(&when->tokens, input->prompt_tokens + signals->max_tokens)},
         {"tools", is_in(&when->tools, signals->n_tools)},
         {"images", is_in(&when->images, signals->n_images)},

@@ -17,7 +17,7 @@ struct span {
 enum want { WANT_ANY, WANT_NO, WANT_YES };
 
 struct condition {
-    struct names tenants, models, intents, tasks, scripts;
+    struct names tenants, models, intents, tasks, scripts, languages;
     struct span tokens, tools, images, audio, files, turns, complexity;
     enum want code, schema, tool_calls;
 };

@@ -97,14 +97,15 @@ static err_t read_names(const struct yaml_value *map, const char *key, struct na
     return err_ok();
 }
 
-static err_t read_scripts(const struct yaml_value *map, struct names *out)
+static err_t read_known_names(const struct yaml_value *map, const char *key, const char *const *known,
+                              struct names *out)
 {
-    TRY(read_names(map, "scripts", out));
-    struct yaml_value list = yaml_at(map, "scripts");
+    TRY(read_names(map, key, out));
+    struct yaml_value list = yaml_at(map, key);
     for (size_t i = 0; i < out->n; i++) {
         struct yaml_value element = yaml_element(&list, i);
         int ignored;
-        TRY(yaml_choice(&element, SCRIPT_NAMES, &ignored));
+        TRY(yaml_choice(&element, known, &ignored));
     }
     return err_ok();
 }
@@ -137,15 +138,16 @@ static err_t read_want(const struct yaml_value *map, const char *key, enum want 
 
 static err_t read_condition(const struct yaml_value *value, struct condition *out)
 {
-    static const char *const KEYS[] = {"tenants", "models", "intents",    "tasks", "scripts", "tokens",
-                                       "tools",   "images", "audio",      "files", "turns",   "complexity",
-                                       "code",    "schema", "tool_calls", NULL};
+    static const char *const KEYS[] = {
+        "tenants", "models", "intents", "tasks",      "scripts", "languages", "tokens",     "tools", "images",
+        "audio",   "files",  "turns",   "complexity", "code",    "schema",    "tool_calls", NULL};
     TRY(yaml_map(value, KEYS));
     TRY(read_names(value, "tenants", &out->tenants));
     TRY(read_names(value, "models", &out->models));
     TRY(read_names(value, "intents", &out->intents));
     TRY(read_names(value, "tasks", &out->tasks));
-    TRY(read_scripts(value, &out->scripts));
+    TRY(read_known_names(value, "scripts", SCRIPT_NAMES, &out->scripts));
+    TRY(read_known_names(value, "languages", LANGUAGE_NAMES, &out->languages));
     TRY(read_span(value, "tokens", &out->tokens));
     TRY(read_span(value, "tools", &out->tools));
     TRY(read_span(value, "images", &out->images));

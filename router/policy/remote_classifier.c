@@ -128,7 +128,7 @@ static void on_end(void *context, const struct provider_result *result)
     mem_free(asking);
 }
 
-static const struct provider_handler HANDLER = {on_piece, on_end};
+static const struct provider_handler HANDLER = {.piece = on_piece, .end = on_end};
 
 /* What the user says last: texts, and those of parts. */
 static bool append_user_text(const json_t *request, struct buffer *out)

@@ -11,40 +11,7 @@
 
 enum { SCAN_BYTES_MAX = 64 << 10, COMPLEXITY_MAX = 10 }; /* scanned: of all texts, for script and code */
 
-const char *const SCRIPT_NAMES[SCRIPTS + 1] = {"none",   "latin", "greek", "cyrillic", "hebrew",
-                                               "arabic", "indic", "thai",  "hangul",   "kana",
-                                               "han",    "other", NULL};
 const char *const ROUTE_WISH_NAMES[4] = {"auto", "local", "frontier", NULL};
-
-/* Ranges of letters, ascending. Source: Unicode's Blocks.txt. */
-static const struct {
-    uint32_t first, last;
-    enum script script;
-} RANGES[] = {
-    {0x0041, 0x005a, SCRIPT_LATIN},   {0x0061, 0x007a, SCRIPT_LATIN},    {0x00c0, 0x024f, SCRIPT_LATIN},
-    {0x0370, 0x03ff, SCRIPT_GREEK},   {0x0400, 0x052f, SCRIPT_CYRILLIC}, {0x0530, 0x058f, SCRIPT_OTHER},
-    {0x0590, 0x05ff, SCRIPT_HEBREW},  {0x0600, 0x077f, SCRIPT_ARABIC},   {0x0900, 0x0dff, SCRIPT_INDIC},
-    {0x0e00, 0x0eff, SCRIPT_THAI},    {0x0f00, 0x10ff, SCRIPT_OTHER},    {0x1100, 0x11ff, SCRIPT_HANGUL},
-    {0x1200, 0x1dff, SCRIPT_OTHER},   {0x1e00, 0x1eff, SCRIPT_LATIN},    {0x1f00, 0x1fff, SCRIPT_GREEK},
-    {0x3040, 0x30ff, SCRIPT_KANA},    {0x3130, 0x318f, SCRIPT_HANGUL},   {0x31f0, 0x31ff, SCRIPT_KANA},
-    {0x3400, 0x4dbf, SCRIPT_HAN},     {0x4e00, 0x9fff, SCRIPT_HAN},      {0xac00, 0xd7af, SCRIPT_HANGUL},
-    {0xf900, 0xfaff, SCRIPT_HAN},     {0xfb50, 0xfdff, SCRIPT_ARABIC},   {0xfe70, 0xfefc, SCRIPT_ARABIC},
-    {0x10000, 0x1cfff, SCRIPT_OTHER}, {0x20000, 0x3ffff, SCRIPT_HAN},
-};
-
-static enum script script_of(uint32_t code_point)
-{
-    size_t low = 0, high = sizeof RANGES / sizeof *RANGES;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (code_point > RANGES[middle].last)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    bool is_in = low < sizeof RANGES / sizeof *RANGES && code_point >= RANGES[low].first;
-    return is_in ? RANGES[low].script : SCRIPT_NONE;
-}
 
 /* What is counted while the texts are walked. */
 struct scan {
@@ -52,6 +19,7 @@ struct scan {
     size_t left; /* bytes that may still be looked at */
     uint32_t n_code_lines;
     bool has_fence;
+    enum language language; /* of the last message in which it was told */
 };
 
 static bool begins(const char *line, size_t size, const char *word)
@@ -104,7 +72,7 @@ static void scan_letters(struct scan *scan, const char *text, size_t size)
         uint32_t code_point;
         size_t bytes = utf8_decode(text + at, size - at, &code_point);
         if (bytes > 0)
-            scan->letters[script_of(code_point)]++;
+            scan->letters[script_of_letter(code_point)]++;
         at += bytes > 0 ? bytes : 1;
     }
 }
@@ -118,8 +86,12 @@ static void scan_text(struct scan *scan, const json_t *text, bool is_user)
     if (size == 0)
         return;
     scan_lines(scan, json_string_value(text), size);
-    if (is_user)
-        scan_letters(scan, json_string_value(text), size);
+    if (!is_user)
+        return;
+    scan_letters(scan, json_string_value(text), size);
+    enum language language = language_guess(json_string_value(text), size);
+    if (language != LANGUAGE_UNKNOWN)
+        scan->language = language;
 }
 
 static bool is_text(const json_t *value, const char *text)
@@ -144,20 +116,6 @@ static void take_content(struct request_signals *signals, struct scan *scan, con
         signals->text_bytes += json_string_length(text);
         scan_text(scan, text, is_user);
     }
-}
-
-static enum script main_script(const struct scan *scan)
-{
-    enum script best = SCRIPT_NONE;
-    uint64_t most = 0;
-    for (int script = SCRIPT_NONE + 1; script < SCRIPTS; script++) {
-        if (scan->letters[script] > most) {
-            most = scan->letters[script];
-            best = (enum script)script;
-        }
-    }
-    /* Japanese is written with both; Chinese never with Kana. */
-    return best == SCRIPT_HAN && scan->letters[SCRIPT_KANA] * 10 > most ? SCRIPT_KANA : best;
 }
 
 struct request_signals request_signals_of(const json_t *request)
@@ -187,7 +145,8 @@ struct request_signals request_signals_of(const json_t *request)
     signals.n_tools = (uint32_t)json_array_size(json_object_get(request, "tools"));
     signals.has_schema = is_text(format, "json_schema") || is_text(format, "json_object");
     signals.has_code = scan.has_fence || scan.n_code_lines >= 2;
-    signals.script = main_script(&scan);
+    signals.script = script_of_counts(scan.letters);
+    signals.language = scan.language;
     return signals;
 }
 

@@ -6,24 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/error.h"
-
-/* Whose letters most of the text has. */
-enum script {
-    SCRIPT_NONE, /* no letters at all */
-    SCRIPT_LATIN,
-    SCRIPT_GREEK,
-    SCRIPT_CYRILLIC,
-    SCRIPT_HEBREW,
-    SCRIPT_ARABIC,
-    SCRIPT_INDIC, /* Devanagari and its neighbours up to Sinhala */
-    SCRIPT_THAI,
-    SCRIPT_HANGUL,
-    SCRIPT_KANA, /* Japanese: Kana, however much Han stands beside it */
-    SCRIPT_HAN,
-    SCRIPT_OTHER,
-    SCRIPTS,
-};
-extern const char *const SCRIPT_NAMES[SCRIPTS + 1]; /* "none", "latin", ...; NULL at the end */
+#include "router/policy/language_guess.h"
+#include "router/policy/text_script.h"
 
 /* What the caller wishes: metadata, headers or the field `bantam` of the body. */
 enum route_wish { WISH_AUTO, WISH_LOCAL, WISH_FRONTIER };
@@ -42,12 +26,13 @@ struct request_signals {
     uint32_t n_turns; /* messages of role user */
     uint32_t n_tools; /* offered */
     uint32_t n_images, n_audio, n_files;
-    bool has_schema;     /* response_format with a schema or object */
-    bool has_code;       /* a fenced block, or lines that look like a program's */
-    bool calls_tools;    /* a call or result of a tool is among the messages */
-    enum script script;  /* of what users say */
-    uint64_t text_bytes; /* of all messages */
-    uint64_t max_tokens; /* that may be answered; 0 = not told */
+    bool has_schema;        /* response_format with a schema or object */
+    bool has_code;          /* a fenced block, or lines that look like a program's */
+    bool calls_tools;       /* a call or result of a tool is among the messages */
+    enum script script;     /* of what users say */
+    enum language language; /* of the last message of a user in which it can be told */
+    uint64_t text_bytes;    /* of all messages */
+    uint64_t max_tokens;    /* that may be answered; 0 = not told */
 };
 
 /* Of a chat request in OpenAI's form, or a completion with `prompt`. Never fails: what is malformed counts as

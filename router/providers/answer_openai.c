@@ -1,5 +1,6 @@
 /* OpenAI's chat completions: chunks of a stream, and whole bodies. */
 #include <string.h>
+#include "router/money/money.h"
 #include "router/providers/provider_answer_internal.h"
 #include "router/providers/provider_error.h"
 
@@ -113,12 +114,22 @@ static void take_usage(struct answer_reader *reader, const json_t *usage)
                       "reasoning_tokens");
 }
 
+static void take_cost(struct answer_reader *reader, const json_t *told)
+{
+    const char *text = json_string_value(json_object_get(told, "cost_usd"));
+    nanodollars cost;
+    if (text && money_parse(text, &cost).code == ERR_OK)
+        reader->cost = cost;
+}
+
 static err_t take_root(struct answer_reader *reader, const json_t *root, const char *message)
 {
     answer_take_name(reader->model, json_object_get(root, "model"));
     answer_take_name(reader->id, json_object_get(root, "id"));
     answer_take_name(reader->fingerprint, json_object_get(root, "system_fingerprint"));
     take_usage(reader, json_object_get(root, "usage"));
+    take_cost(reader, json_object_get(root, "bantam"));
+    take_cost(reader, json_object_get(json_object_get(root, "usage"), "bantam"));
     size_t i;
     json_t *choice;
     json_array_foreach(json_object_get(root, "choices"), i, choice)

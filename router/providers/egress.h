@@ -39,6 +39,20 @@ void egress_close(struct egress *egress);
 bool egress_join(struct egress *egress, struct event_base *base);
 void egress_leave(struct egress *egress); /* nothing where it has not joined */
 
+/* A limit of which a provider tells what is left. */
+struct egress_rate {
+    int64_t remaining; /* -1 = not told */
+    int64_t reset_ms;  /* until it is new again; -1 = not told */
+};
+enum egress_rate_kind {
+    EGRESS_REQUESTS,
+    EGRESS_TOKENS,
+    EGRESS_INPUT_TOKENS,
+    EGRESS_OUTPUT_TOKENS,
+    EGRESS_RATES,
+};
+extern const char *const EGRESS_RATE_NAMES[EGRESS_RATES]; /* "requests", "tokens", ... */
+
 /* What the head of an answer says to the router; Unix time is asked of the system. */
 struct egress_head {
     int status;             /* of HTTP */
@@ -47,8 +61,7 @@ struct egress_head {
     bool should_not_retry;  /* X-Should-Retry: false */
     /* A router's X-Bantam-Provider and X-Bantam-Answered-By, cut where they are longer; "" = it is none. */
     char answered_provider[EGRESS_NAME_BYTES_MAX + 1], answered_by[EGRESS_NAME_BYTES_MAX + 1];
-    /* Its rate limits: what is left, and when they are new again; -1 = not told. */
-    int64_t requests_remaining, requests_reset_ms, tokens_remaining, tokens_reset_ms;
+    struct egress_rate rates[EGRESS_RATES];
 };
 
 /* When, on the monotonic clock in ns; 0 = it did not come to that. */

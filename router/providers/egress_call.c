@@ -16,6 +16,8 @@ enum {
 };
 #define NS_PER_MS INT64_C(1000000)
 
+const char *const EGRESS_RATE_NAMES[EGRESS_RATES] = {"requests", "tokens", "input_tokens", "output_tokens"};
+
 static int64_t now_ns(void)
 {
     return clock_now_ns(clock_monotonic());
@@ -56,7 +58,32 @@ static int64_t read_count(const char *text)
     return end != text && *end == '\0' && count >= 0 ? count : -1;
 }
 
-/* OpenAI's names of rate limits, and Anthropic's, whose resets are dates that nobody needs here. */
+/* The names of rate limits: OpenAI's, OpenRouter's and Anthropic's. */
+static void take_rate(struct egress_head *head, const char *line, size_t size, int64_t now_s)
+{
+    static const struct {
+        const char *remaining, *reset;
+        enum egress_rate_kind kind;
+    } RATES[] = {
+        {"x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", EGRESS_REQUESTS},
+        {"x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", EGRESS_TOKENS},
+        {"x-ratelimit-remaining", "x-ratelimit-reset", EGRESS_REQUESTS},
+        {"anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset", EGRESS_REQUESTS},
+        {"anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset", EGRESS_TOKENS},
+        {"anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset",
+         EGRESS_INPUT_TOKENS},
+        {"anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset",
+         EGRESS_OUTPUT_TOKENS},
+    };
+    char value[HEADER_VALUE_BYTES_MAX + 1];
+    for (size_t i = 0; i < sizeof RATES / sizeof *RATES; i++) {
+        if (header_is(line, size, RATES[i].remaining, value))
+            head->rates[RATES[i].kind].remaining = read_count(value);
+        else if (header_is(line, size, RATES[i].reset, value))
+            head->rates[RATES[i].kind].reset_ms = provider_rate_reset_ms(value, now_s);
+    }
+}
+
 static void take_header(struct egress_head *head, const char *line, size_t size)
 {
     char value[HEADER_VALUE_BYTES_MAX + 1];
@@ -74,22 +101,15 @@ static void take_header(struct egress_head *head, const char *line, size_t size)
         memcpy(head->answered_by, value, sizeof value);
     else if (header_is(line, size, "x-should-retry", value))
         head->should_not_retry = strcasecmp(value, "false") == 0;
-    else if (header_is(line, size, "x-ratelimit-remaining-requests", value) ||
-             header_is(line, size, "anthropic-ratelimit-requests-remaining", value))
-        head->requests_remaining = read_count(value);
-    else if (header_is(line, size, "x-ratelimit-remaining-tokens", value) ||
-             header_is(line, size, "anthropic-ratelimit-tokens-remaining", value))
-        head->tokens_remaining = read_count(value);
-    else if (header_is(line, size, "x-ratelimit-reset-requests", value))
-        head->requests_reset_ms = provider_rate_reset_ms(value, now_s);
-    else if (header_is(line, size, "x-ratelimit-reset-tokens", value))
-        head->tokens_reset_ms = provider_rate_reset_ms(value, now_s);
+    else
+        take_rate(head, line, size, now_s);
 }
 
 static void forget_head(struct egress_head *head)
 {
-    *head = (struct egress_head){
-        .requests_remaining = -1, .requests_reset_ms = -1, .tokens_remaining = -1, .tokens_reset_ms = -1};
+    *head = (struct egress_head){0};
+    for (int i = 0; i < EGRESS_RATES; i++)
+        head->rates[i] = (struct egress_rate){-1, -1};
 }
 
 /* Each line of the head; its blank line ends it. An interim answer (100, 103) comes before the real one. */

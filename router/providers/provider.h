@@ -17,6 +17,7 @@ struct provider_model {
     parameter_set refuses;      /* that this model answers with 400: dropped and reported */
     bool max_completion_tokens; /* it wants this name for max_tokens: OpenAI's reasoning models */
     bool takes_images, takes_audio, takes_files, takes_tools, takes_schemas;
+    bool takes_unchecked_schemas;   /* also those of which its answers are not checked against all */
     const uint32_t *only_token_ids; /* [n_only_token_ids]: what it may answer with, of its own vocabulary;
                                        NULL = anything */
     size_t n_only_token_ids;

@@ -28,6 +28,7 @@ err_t answer_reader_open(enum provider_kind kind, const struct answer_sink *sink
     reader->kind = kind;
     reader->sink = *sink;
     reader->usage = (struct answer_usage){-1, -1, -1, -1, -1};
+    reader->cost = -1;
     *out = reader;
     return err_ok();
 }
@@ -125,6 +126,11 @@ const char *answer_reader_id(const struct answer_reader *reader)
 const char *answer_reader_fingerprint(const struct answer_reader *reader)
 {
     return reader->fingerprint;
+}
+
+int64_t answer_reader_cost(const struct answer_reader *reader)
+{
+    return reader->cost;
 }
 
 static err_t give(struct answer_reader *reader, const struct answer_piece *piece)

@@ -86,3 +86,6 @@ struct answer_usage answer_reader_usage(const struct answer_reader *reader);
 const char *answer_reader_model(const struct answer_reader *reader);       /* "" = not told */
 const char *answer_reader_id(const struct answer_reader *reader);          /* likewise */
 const char *answer_reader_fingerprint(const struct answer_reader *reader); /* OpenAI's system_fingerprint */
+/* What a router says that it cost, in nano-dollars: cost_usd of usage.bantam, or of bantam beside a usage
+ * that is null; -1 = not told. */
+int64_t answer_reader_cost(const struct answer_reader *reader);

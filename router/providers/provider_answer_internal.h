@@ -24,6 +24,7 @@ struct answer_reader {
     struct answer_sink sink;
     bool is_done;
     struct answer_usage usage;
+    int64_t cost; /* nano-dollars; -1 = not told */
     struct answer_choice choices[ANSWER_CHOICES_MAX];
     struct answer_block *blocks; /* [n_blocks]; Anthropic's */
     size_t n_blocks;

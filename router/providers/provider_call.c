@@ -45,6 +45,8 @@ static err_t on_head(void *context, const struct egress_head *head)
     call->reached = true;
     call->is_event_stream = is_success(call) && head->is_event_stream;
     call->body.limit_bytes = is_success(call) ? PROVIDER_BODY_BYTES_MAX : PROVIDER_FAULT_BYTES_MAX;
+    if (call->handler->head)
+        call->handler->head(call->context, head);
     return err_ok();
 }
 
@@ -117,6 +119,7 @@ static void on_end(void *context, err_t error, const struct egress_times *times)
         .reached = call->reached,
         .is_its_fault = is_its_fault,
         .usage = answer_reader_usage(call->answer),
+        .told_cost = answer_reader_cost(call->answer),
         .model = answer_reader_model(call->answer),
         .id = answer_reader_id(call->answer),
         .fingerprint = answer_reader_fingerprint(call->answer),

@@ -28,6 +28,7 @@ struct provider_result {
     bool reached;      /* bytes of an answer came: the provider may bill the call, whatever became of it */
     bool is_its_fault; /* the provider's or the network's, not the request's and not ours: for breakers */
     struct answer_usage usage;
+    int64_t told_cost;                    /* nano-dollars, where it is a router that says so; -1 = not told */
     const char *model, *id, *fingerprint; /* as it calls them; "" = not told */
     struct egress_head head;              /* status 0: there was none */
     struct egress_times times;
@@ -35,6 +36,8 @@ struct provider_result {
 
 /* On the egress thread. */
 struct provider_handler {
+    /* The head of an answer or of a refusal, once; NULL = of no interest. */
+    void (*head)(void *context, const struct egress_head *head);
     /* *pause: no more until egress_resume. An error ends the call with it. */
     err_t (*piece)(void *context, const struct answer_piece *piece, bool *pause);
     void (*end)(void *context, const struct provider_result *result); /* the last call, exactly once */

@@ -1,6 +1,7 @@
 #include "router/providers/provider_error.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -223,8 +224,36 @@ static double unit_ms(const char **at)
 /* Beyond this a number is no duration but a point of time: Unix time in seconds, or in milliseconds. */
 static const double EPOCH_SECONDS_MIN = 1e9, EPOCH_MS_MIN = 1e12;
 
+/* RFC 3339, "2026-11-27T20:00:00Z", with a fraction that is left out or an offset of hours; false: it is
+ * none. */
+static bool read_date(const char *value, int64_t *out_s)
+{
+    struct tm date = {0};
+    const char *at = strptime(value, "%Y-%m-%dT%H:%M:%S", &date);
+    if (at == NULL)
+        return false;
+    if (*at == '.')
+        at += 1 + strspn(at + 1, "0123456789");
+    int64_t offset_s = 0;
+    if (*at == '+' || *at == '-') {
+        int hours, minutes, bytes = 0;
+        if (sscanf(at + 1, "%2d:%2d%n", &hours, &minutes, &bytes) != 2 || bytes != 5 || hours < 0 ||
+            minutes < 0)
+            return false;
+        offset_s = (hours * 60 + minutes) * (*at == '-' ? -60 : 60);
+        at += 6;
+    } else if (*at++ != 'Z') {
+        return false;
+    }
+    *out_s = (int64_t)timegm(&date) - offset_s;
+    return is_blank(at);
+}
+
 int64_t provider_rate_reset_ms(const char *value, int64_t now_s)
 {
+    int64_t date_s;
+    if (read_date(value, &date_s))
+        return bounded_ms((double)(date_s - now_s) * 1000);
     double total_ms = 0, number;
     const char *at = value;
     if (!read_number(&at, &number))

@@ -35,5 +35,6 @@ bool provider_error_may_retry(err_t error);
 int64_t provider_retry_after_ms(const char *value, int64_t now_s);
 int64_t provider_retry_after_ms_exact(const char *value);
 /* The value of a rate limit's reset: a duration ("20ms", "6m0s", "1h2m3.5s"), seconds, or a point of time as
- * Unix seconds or milliseconds; -1 when it says nothing ("-1", ""). Milliseconds from now. */
+ * Unix seconds or milliseconds or as RFC 3339 has it; -1 when it says nothing ("-1", ""). Milliseconds from
+ * now. */
 int64_t provider_rate_reset_ms(const char *value, int64_t now_s);

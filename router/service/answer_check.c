@@ -9,6 +9,7 @@ enum { PLACE_BYTES_MAX = 128 };
 struct checker {
     const json_t *root; /* schema */
     uint32_t n_steps;
+    bool is_blind; /* something was too deep or too much to be looked at */
 };
 
 struct place {
@@ -62,7 +63,9 @@ static err_t check_type(const json_t *schema, const json_t *value, const struct 
 
 static bool is_tired(struct checker *checker)
 {
-    return checker->n_steps++ >= ANSWER_CHECK_STEPS_MAX;
+    bool is_tired = checker->n_steps++ >= ANSWER_CHECK_STEPS_MAX;
+    checker->is_blind = checker->is_blind || is_tired;
+    return is_tired;
 }
 
 /* json_equal, a step for each value. */
@@ -150,6 +153,115 @@ static const json_t *referred(const struct checker *checker, const char *referen
     return NULL;
 }
 
+static bool bound(const json_t *schema, const char *name, double *out)
+{
+    const json_t *value = json_object_get(schema, name);
+    *out = json_number_value(value);
+    return json_is_number(value);
+}
+
+static err_t check_number(const json_t *schema, const json_t *value, const struct place *place)
+{
+    double number = json_number_value(value), limit;
+    if (bound(schema, "minimum", &limit) && number < limit)
+        return UNFIT(place, "it must be at least %g", limit);
+    if (bound(schema, "maximum", &limit) && number > limit)
+        return UNFIT(place, "it must be at most %g", limit);
+    if (bound(schema, "exclusiveMinimum", &limit) && number <= limit)
+        return UNFIT(place, "it must be more than %g", limit);
+    if (bound(schema, "exclusiveMaximum", &limit) && number >= limit)
+        return UNFIT(place, "it must be less than %g", limit);
+    return err_ok();
+}
+
+static err_t check_count(const json_t *schema, const char *least, const char *most, size_t n,
+                         const struct place *place)
+{
+    double limit;
+    if (bound(schema, least, &limit) && (double)n < limit)
+        return UNFIT(place, "it has %zu, which is less than %s", n, least);
+    if (bound(schema, most, &limit) && (double)n > limit)
+        return UNFIT(place, "it has %zu, which is more than %s", n, most);
+    return err_ok();
+}
+
+/* Characters, as JSON Schema counts. */
+static size_t length_of(const json_t *text)
+{
+    const char *bytes = json_string_value(text);
+    size_t n = 0;
+    for (size_t i = 0; i < json_string_length(text); i++)
+        n += ((unsigned char)bytes[i] & 0xc0) != 0x80;
+    return n;
+}
+
+static err_t check_unique(struct checker *checker, const json_t *schema, const json_t *list,
+                          const struct place *place)
+{
+    if (!json_is_true(json_object_get(schema, "uniqueItems")))
+        return err_ok();
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        for (size_t j = 0; j < i && !checker->is_blind; j++) {
+            bool same = is_equal(checker, json_array_get(list, j), json_array_get(list, i));
+            if (same && !checker->is_blind)
+                return UNFIT(place, "its elements %zu and %zu are the same", j, i);
+        }
+    }
+    return err_ok();
+}
+
+static err_t check_sizes(struct checker *checker, const json_t *schema, const json_t *value,
+                         const struct place *place)
+{
+    if (json_is_number(value))
+        return check_number(schema, value, place);
+    if (json_is_string(value))
+        return check_count(schema, "minLength", "maxLength", length_of(value), place);
+    if (json_is_object(value))
+        return check_count(schema, "minProperties", "maxProperties", json_object_size(value), place);
+    if (!json_is_array(value))
+        return err_ok();
+    TRY(check_count(schema, "minItems", "maxItems", json_array_size(value), place));
+    return check_unique(checker, schema, value, place);
+}
+
+static err_t check_all(struct checker *checker, const json_t *schemas, const json_t *value,
+                       const struct place *place, int depth)
+{
+    for (size_t i = 0; i < json_array_size(schemas); i++)
+        TRY(check(checker, json_array_get(schemas, i), value, place, depth));
+    return err_ok();
+}
+
+/* Where something was not looked at, nobody can say that it does not fit. */
+static err_t check_one_and_not(struct checker *checker, const json_t *schema, const json_t *value,
+                               const struct place *place, int depth)
+{
+    const json_t *one = json_object_get(schema, "oneOf"), *never = json_object_get(schema, "not");
+    size_t n = 0;
+    for (size_t i = 0; i < json_array_size(one); i++)
+        n += check(checker, json_array_get(one, i), value, place, depth).code == ERR_OK;
+    if (json_array_size(one) > 0 && n != 1 && !checker->is_blind)
+        return UNFIT(place, "it fits %zu of the schemas of which it must fit one", n);
+    if (never && check(checker, never, value, place, depth).code == ERR_OK && !checker->is_blind)
+        return UNFIT(place, "it fits a schema that it must not fit");
+    return err_ok();
+}
+
+static err_t check_items(struct checker *checker, const json_t *schema, const json_t *list,
+                         const struct place *place, int depth)
+{
+    const json_t *first = json_object_get(schema, "prefixItems"), *items = json_object_get(schema, "items");
+    size_t n_first = json_array_size(first);
+    for (size_t i = 0; (first || items) && i < json_array_size(list); i++) {
+        struct place at = inside(place, NULL, i);
+        const json_t *own = i < n_first ? json_array_get(first, i) : items;
+        if (own)
+            TRY(check(checker, own, json_array_get(list, i), &at, depth));
+    }
+    return err_ok();
+}
+
 static err_t check_any(struct checker *checker, const json_t *schemas, const json_t *value,
                        const struct place *place, int depth)
 {
@@ -166,22 +278,78 @@ static err_t check(struct checker *checker, const json_t *schema, const json_t *
 {
     if (json_is_false(schema))
         return UNFIT(place, "nothing may be here");
-    if (!json_is_object(schema) || depth >= ANSWER_CHECK_DEPTH_MAX || is_tired(checker))
+    if (!json_is_object(schema) || is_tired(checker))
         return err_ok();
+    if (depth >= ANSWER_CHECK_DEPTH_MAX) {
+        checker->is_blind = true;
+        return err_ok();
+    }
     const char *reference = json_string_value(json_object_get(schema, "$ref"));
     if (reference)
         TRY(check(checker, referred(checker, reference), value, place, depth + 1));
     TRY(check_type(schema, value, place));
     TRY(check_values(checker, schema, value, place));
+    TRY(check_sizes(checker, schema, value, place));
+    TRY(check_all(checker, json_object_get(schema, "allOf"), value, place, depth + 1));
     TRY(check_any(checker, json_object_get(schema, "anyOf"), value, place, depth + 1));
+    TRY(check_one_and_not(checker, schema, value, place, depth + 1));
     if (json_is_object(value))
         return check_object(checker, schema, value, place, depth + 1);
-    const json_t *items = json_object_get(schema, "items");
-    for (size_t i = 0; items && i < json_array_size(value); i++) {
-        struct place at = inside(place, NULL, i);
-        TRY(check(checker, items, json_array_get(value, i), &at, depth + 1));
+    return json_is_array(value) ? check_items(checker, schema, value, place, depth + 1) : err_ok();
+}
+
+/* --- what is not checked */
+
+static const char *gap_of(struct checker *checker, const json_t *schema, int depth);
+
+static const char *gap_of_each(struct checker *checker, const json_t *schemas, int depth)
+{
+    const char *gap = NULL, *name;
+    json_t *member;
+    for (size_t i = 0; gap == NULL && i < json_array_size(schemas); i++)
+        gap = gap_of(checker, json_array_get(schemas, i), depth);
+    json_object_foreach((json_t *)schemas, name, member) gap = gap ? gap : gap_of(checker, member, depth);
+    return gap;
+}
+
+static const char *gap_of(struct checker *checker, const json_t *schema, int depth)
+{
+    static const char *const UNCHECKED[] = {"pattern",
+                                            "patternProperties",
+                                            "multipleOf",
+                                            "if",
+                                            "contains",
+                                            "propertyNames",
+                                            "dependentRequired",
+                                            "dependentSchemas",
+                                            "dependencies",
+                                            "additionalItems",
+                                            "unevaluatedProperties",
+                                            "unevaluatedItems",
+                                            "$dynamicRef",
+                                            "$recursiveRef"};
+    static const char *const LISTS[] = {"properties", "$defs", "definitions", "prefixItems",
+                                        "anyOf",      "oneOf", "allOf"},
+                             *const SINGLES[] = {"items", "additionalProperties", "not"};
+    const char *gap = NULL;
+    if (!json_is_object(schema))
+        return NULL;
+    if (is_tired(checker) || depth >= ANSWER_CHECK_DEPTH_MAX)
+        return "its depth";
+    for (size_t i = 0; i < sizeof UNCHECKED / sizeof *UNCHECKED; i++) {
+        if (json_object_get(schema, UNCHECKED[i]))
+            return UNCHECKED[i];
     }
-    return err_ok();
+    const char *reference = json_string_value(json_object_get(schema, "$ref"));
+    if (reference && referred(checker, reference) == NULL)
+        return "$ref";
+    if (json_is_array(json_object_get(schema, "items")))
+        return "items";
+    for (size_t i = 0; gap == NULL && i < sizeof LISTS / sizeof *LISTS; i++)
+        gap = gap_of_each(checker, json_object_get(schema, LISTS[i]), depth + 1);
+    for (size_t i = 0; gap == NULL && i < sizeof SINGLES / sizeof *SINGLES; i++)
+        gap = gap_of(checker, json_object_get(schema, SINGLES[i]), depth + 1);
+    return gap;
 }
 
 static bool has_type(const json_t *format, const char *type)
@@ -193,6 +361,13 @@ static bool has_type(const json_t *format, const char *type)
 bool answer_check_is_due(const json_t *response_format)
 {
     return has_type(response_format, "json_object") || has_type(response_format, "json_schema");
+}
+
+const char *answer_check_gap(const json_t *response_format)
+{
+    const json_t *schema = json_object_get(json_object_get(response_format, "json_schema"), "schema");
+    struct checker checker = {.root = schema};
+    return has_type(response_format, "json_schema") ? gap_of(&checker, schema, 0) : NULL;
 }
 
 err_t answer_check(const json_t *response_format, const char *text, size_t text_bytes)

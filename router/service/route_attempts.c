@@ -40,6 +40,19 @@ static void take_back(struct route_attempt *attempt, err_t e)
     atomic_fetch_sub(&stream->n_refs, 1); /* never the last: the caller has one */
 }
 
+err_t route_left_alone(struct route_service *service, const struct route_upstream *upstream)
+{
+    const char *name = upstream->state->name;
+    int64_t wait_ns = upstream_wait_ns(&service->upstreams, upstream->state, clock_now_ns(service->clock));
+    if (wait_ns == 0)
+        return err_new(ERR_UNAVAILABLE, "%s failed several times and is left alone for a while", name);
+    err_t e = err_new(
+        ERR_RESOURCE_EXHAUSTED,
+        "%s has nothing left of a limit, or asked to be left alone: it is not asked before then", name);
+    e.retry_after_ms = wait_ns / ROUTE_NS_PER_MS + 1;
+    return e;
+}
+
 static err_t start_attempt(struct stream *stream, size_t tier, size_t index, bool is_hedge)
 {
     struct upstream_table *table = &stream->service->upstreams;
@@ -50,8 +63,7 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
     uint64_t ticket = upstream_ask(table, upstream->state, now_of(stream));
     if (ticket == 0) {
         mem_free(attempt);
-        return err_new(ERR_UNAVAILABLE, "%s failed several times and is left alone for a while",
-                       upstream->state->name);
+        return route_left_alone(stream->service, upstream);
     }
     *attempt = (struct route_attempt){.next = stream->attempts,
                                       .stream = stream,
@@ -104,25 +116,47 @@ void route_resume_locked(struct stream *stream)
 
 /* --- a second one beside a slow one */
 
+/* May a second call go to that model? Then its estimate is set aside. */
+static bool may_afford(struct stream *stream, size_t index, nanodollars *estimate)
+{
+    const struct hedge_config *hedge = &config_of(stream)->hedge;
+    *estimate =
+        route_question_estimate(&stream->question, &stream->snapshot->tiers[hedge->to].upstreams[index]);
+    return (hedge->max_cost == 0 || *estimate <= hedge->max_cost) &&
+           hedge_purse_take(&stream->service->hedges, *estimate, hedge->per_day, route_unix_ms(NULL));
+}
+
 static void hedge_due(struct stream *stream)
 {
     const struct hedge_config *hedge = &config_of(stream)->hedge;
     struct route_service *service = stream->service;
+    struct route_counts *counts = route_metrics_counts(service->route_metrics);
     if (stream->phase != STREAM_CALLING || stream->winner || stream->n_live != 1)
         return;
     double most = hedge->max_share * (double)atomic_load(&service->n_submitted);
     if ((double)atomic_load(&service->n_hedged) + 1 > most)
         return;
     const struct policy_tier *tier = stream->snapshot->tiers[hedge->to].tier;
+    bool is_too_dear = false;
     for (size_t i = 0; i < tier->n_models; i++) {
         if (!(stream->question.can_take[hedge->to] & 1u << i))
             continue;
-        if (start_attempt(stream, hedge->to, i, true).code != ERR_OK)
+        nanodollars estimate = 0;
+        if (!may_afford(stream, i, &estimate)) {
+            is_too_dear = true;
             continue;
+        }
+        if (start_attempt(stream, hedge->to, i, true).code != ERR_OK) {
+            hedge_purse_settle(&service->hedges, estimate, 0, route_unix_ms(NULL));
+            continue;
+        }
+        stream->attempts->hedge_estimate = estimate;
         atomic_fetch_add(&service->n_hedged, 1);
         stream->was_hedged = true;
         return;
     }
+    if (is_too_dear)
+        metric_add(&counts->hedges[ROUTE_HEDGE_TOO_DEAR], 1);
 }
 
 /* May it leave the tier that it is in for that one, for a reason that is not in the policy? */
@@ -167,6 +201,10 @@ static bool try_tier(struct stream *stream)
             return true;
         }
         stream->last_error = e;
+        if (e.code == ERR_RESOURCE_EXHAUSTED && e.retry_after_ms > 0) {
+            stream->tier_tries++; /* so that it does not wait for ever */
+            stream->may_rest = true;
+        }
         if (e.code == ERR_QUOTA_EXCEEDED) {
             stream->question.input.is_broke = true;
             return false;
@@ -423,12 +461,15 @@ bool route_take_locked(struct route_attempt *attempt, const struct event *event)
     if (!fits)
         return true;
     route_cache_record_locked(stream, &own);
+    answer_watch_take(&stream->watch, &own);
     if (!route_shadow_take_locked(stream, &own))
         return true;
     if (attempt->is_held && !take_held(attempt, event))
         return true;
     if (stream->is_hidden && stream->is_checked && stream_is_full_locked(stream)) {
-        stream->is_checked = false; /* too much to be held: it goes on as it is */
+        stream->is_checked = false; /* too much to be held: it goes on, and ends with an error */
+        if (stream->watch.texts || answer_watch_open(&stream->watch, stream->n_choices).code == ERR_OK)
+            stream->watch.is_too_much = true;
         if (!attempt->is_held)
             commit(stream);
     }
@@ -462,6 +503,20 @@ static err_t check_held(const struct stream *stream)
     }
     buffer_free(&text);
     return e;
+}
+
+/* Its reader has it all, and is told at the end. */
+static bool check_watched(struct route_attempt *attempt)
+{
+    struct stream *stream = attempt->stream;
+    err_t e = answer_watch_check(&stream->watch, json_object_get(stream->question.json, "response_format"));
+    if (e.code == ERR_OK)
+        return true;
+    ASSERT(stream->phase == STREAM_COMMITTED);
+    stream_forget_finals_locked(stream);
+    stream_fail_locked(stream, public_error(err_prefix(e, "%s", attempt->upstream->state->name)),
+                       FINISH_ERROR);
+    return false;
 }
 
 static void complete(struct stream *stream)
@@ -548,6 +603,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
             failed(attempt, &unfit);
             return;
         }
+    } else if (!check_watched(attempt)) {
+        return;
     }
     complete(stream);
 }

@@ -136,6 +136,9 @@ static void on_remote_verdict(void *context, const struct classifier_verdict *ve
     pthread_mutex_lock(&stream->lock);
     attempt->egress_number = 0;
     route_take_result(attempt, result);
+    if (result->head.status != 0)
+        upstream_told(&stream->service->upstreams, attempt->upstream->state, &result->head,
+                      clock_now_ns(stream->service->clock));
     tell_upstream(attempt, &result->error, result->is_its_fault);
     route_count_spent(attempt);
     if (stream->phase == STREAM_CLASSIFYING)
@@ -181,8 +184,7 @@ static err_t start_remote(struct stream *stream, const struct shareable *shareab
                                       .outcome = LEDGER_RELEASED};
     if (attempt->ticket == 0) {
         mem_free(attempt);
-        return err_new(ERR_UNAVAILABLE, "%s failed several times and is left alone for a while",
-                       upstream->state->name);
+        return route_left_alone(service, upstream);
     }
     stream->attempts = attempt;
     atomic_fetch_add(&stream->n_refs, 2); /* the settling's and the deciding's */

@@ -52,13 +52,29 @@ static json_t *signals_of(const struct route_question *question)
     set(out, "code", json_boolean(signals->has_code));
     set(out, "tool_calls", json_boolean(signals->calls_tools));
     set_text(out, "script", SCRIPT_NAMES[signals->script]);
+    set_text(out, "language", LANGUAGE_NAMES[signals->language]);
     set_text(out, "wish", ROUTE_WISH_NAMES[question->hints.route]);
     set_count(out, "complexity", question->hints.complexity);
     set_text(out, "task", question->hints.task);
     return out;
 }
 
-static json_t *tiers_of(const struct route_snapshot *snapshot, const struct route_question *question)
+/* What a provider said of its limits last, and how long it is not asked. */
+static void set_limits(json_t *object, struct route_service *service, struct upstream_state *state)
+{
+    struct rate_limits limits = upstream_limits(&service->upstreams, state);
+    json_t *remaining = json_object();
+    for (int i = 0; i < EGRESS_RATES; i++) {
+        if (limits.remaining[i] >= 0)
+            set(remaining, EGRESS_RATE_NAMES[i], json_integer(limits.remaining[i]));
+    }
+    set(object, "remaining", remaining);
+    set(object, "rests_ms",
+        json_integer(rate_limits_wait_ns(&limits, clock_now_ns(service->clock)) / ROUTE_NS_PER_MS));
+}
+
+static json_t *tiers_of(struct route_service *service, const struct route_snapshot *snapshot,
+                        const struct route_question *question)
 {
     const struct policy_input *input = &question->input;
     json_t *list = json_array();
@@ -74,6 +90,8 @@ static json_t *tiers_of(const struct route_snapshot *snapshot, const struct rout
             set_text(model, "name", tier->tier->models[i]);
             set(model, "takes", json_boolean(question->can_take[t] & 1u << i));
             set_money(model, "most", route_question_estimate(question, &tier->upstreams[i]));
+            if (!tier->upstreams[i].is_local)
+                set_limits(model, service, tier->upstreams[i].state);
             (void)json_array_append_new(models, model);
         }
         set(one, "models", models);
@@ -130,7 +148,7 @@ static err_t explain(struct route_service *service, struct route_snapshot *snaps
         set(root, "decision", decision_of(snapshot, &question.decision));
         set(root, "signals", signals_of(&question));
         set(root, "classifier", classifier_of(service, snapshot, request, &question));
-        set(root, "tiers", tiers_of(snapshot, &question));
+        set(root, "tiers", tiers_of(service, snapshot, &question));
         set(root, "trace", json_stringn(trace.data ? trace.data : "", trace.size));
         set_text(root, "policy", snapshot_config(snapshot)->policy_id);
         e = write_json(root, out);
@@ -216,6 +234,7 @@ static json_t *provider_of(struct route_service *service, const struct route_ups
     set(out, "first_token_ms", milliseconds(upstream_first_token_ns(table, state, 0.5)));
     set(out, "first_token_ms_p95", milliseconds(upstream_first_token_ns(table, state, 0.95)));
     set_money(out, "spent_dollars", (nanodollars)metric_read(&state->counts->spent[0]));
+    set_limits(out, service, state);
     return out;
 }
 
@@ -297,7 +316,7 @@ static json_t *slo_of(const struct route_counts *counts, const struct route_snap
 err_t route_service_state(struct route_service *service, struct buffer *out)
 {
     static const char *const CACHE[] = {"hit", "shared", "miss"}, *const CASCADE[] = {"kept", "escalated"},
-                             *const HEDGE[] = {"won", "lost"},
+                             *const HEDGE[] = {"won", "lost", "too_dear"},
                              *const SHADOW[] = {"scored", "same", "failed", "refused"};
     const struct route_counts *counts = route_metrics_counts(service->route_metrics);
     struct route_snapshot *snapshot = route_snapshot_of(service);

@@ -19,7 +19,9 @@
 #include "router/providers/egress.h"
 #include "router/providers/provider_call.h"
 #include "router/providers/provider_request.h"
+#include "router/service/answer_watch.h"
 #include "router/service/event_copy.h"
+#include "router/service/hedge_purse.h"
 #include "router/service/route_metrics.h"
 #include "router/service/route_question.h"
 #include "router/service/route_service.h"
@@ -53,6 +55,7 @@ struct route_service {
     uint64_t id_salt;
     _Atomic uint64_t last_number, n_submitted, n_hedged;
     _Atomic int64_t reserved; /* nano-dollars, for calls under way */
+    struct hedge_purse hedges;
     int64_t opened_ns;
     struct event_count classify_wake;
     _Atomic bool classify_ends;
@@ -104,6 +107,7 @@ struct route_attempt {
     int64_t entry;
     enum ledger_outcome outcome;
     nanodollars estimate, cost; /* cost: -1 = not known */
+    nanodollars hedge_estimate; /* that it set aside of what second calls may cost */
     struct answer_usage usage;
 };
 
@@ -159,6 +163,7 @@ struct stream {
     struct event_node *finals, *last_final; /* ends of choices, kept until the call's own end */
     struct event_node *spare;               /* an end for when there is no memory */
     struct stream_timer deadline, step, hedge;
+    struct answer_watch watch; /* of an answer that is checked at its end, since its reader has it by then */
     struct cascade_margins margins;
     double estimate; /* of the cascade; negative = not known */
     int64_t first_event_ns, ended_ns;
@@ -201,6 +206,8 @@ bool stream_is_full_locked(const struct stream *stream);
 void stream_show_locked(struct stream *stream);
 /* What was held is thrown away. */
 void stream_forget_held_locked(struct stream *stream);
+/* Ends that were kept are thrown away: the answer is none. */
+void stream_forget_finals_locked(struct stream *stream);
 /* Keeps the end of a choice until the whole call has ended. */
 bool stream_keep_final_locked(struct stream *stream, const struct event *event);
 /* Gives out the ends of all choices; error: why, when it is one. */
@@ -225,7 +232,7 @@ void route_decide_locked(struct stream *stream);
 err_t route_make_stream(struct route_service *service, const struct request *request,
                         const struct stream *original, struct stream **out) ERR_MUST_CHECK;
 /* Decides whether the answer is held: for the cascade, or to be checked. */
-void route_prepare_holding(struct stream *stream);
+err_t route_prepare_holding(struct stream *stream) ERR_MUST_CHECK;
 
 /* route_classify.c */
 /* Could a verdict change where the decided question goes? False without a classifier. */
@@ -239,6 +246,8 @@ void route_classify_watch(struct route_service *service);
 void route_classify_stop(struct route_service *service);
 
 /* route_attempts.c: who is asked next. */
+/* Why there was no ticket to ask it. */
+err_t route_left_alone(struct route_service *service, const struct route_upstream *upstream);
 void route_begin_locked(struct stream *stream);
 /* An event of the answer. False: no more for now. */
 bool route_take_locked(struct route_attempt *attempt, const struct event *event);

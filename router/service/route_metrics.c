@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/metrics_text.h"
@@ -110,15 +111,26 @@ void upstream_counts_breaker(struct upstream_counts *counts, enum breaker_state 
     atomic_store_explicit(&counts->breaker, LEVELS[state], memory_order_relaxed);
 }
 
+void upstream_counts_limits(struct upstream_counts *counts, const struct rate_limits *limits, int64_t wait_ns)
+{
+    for (int i = 0; i < EGRESS_RATES; i++)
+        atomic_store_explicit(&counts->remaining[i], (uint64_t)(limits->remaining[i] + 1),
+                              memory_order_relaxed);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    atomic_store_explicit(&counts->reset, wait_ns > 0 ? now_ns + (uint64_t)wait_ns : 0, memory_order_relaxed);
+}
+
 /* --- the text */
 
 static const char *const CACHE_NAMES[] = {"hit", "shared", "miss"};
 static const char *const CASCADE_NAMES[] = {"kept", "escalated"};
 static const char *const CLASSIFIED_NAMES[] = {"known", "unknown"};
-static const char *const HEDGE_NAMES[] = {"won", "lost"};
+static const char *const HEDGE_NAMES[] = {"won", "lost", "too_dear"};
 static const char *const SLO_NAMES[] = {"within", "over"};
 static const char *const SHADOW_NAMES[] = {"scored", "same", "failed", "refused"};
-_Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HEDGE_COUNTS == 2 &&
+_Static_assert(ROUTE_CACHE_COUNTS == 3 && ROUTE_CASCADE_COUNTS == 2 && ROUTE_HEDGE_COUNTS == 3 &&
                    ROUTE_CLASSIFIED_COUNTS == 2 && ROUTE_SHADOW_COUNTS == 4 && ROUTE_SLO_COUNTS == 2,
                "a name for each");
 
@@ -230,6 +242,22 @@ static bool write_errors(const struct upstreams *upstreams, const char *name, co
     return fits;
 }
 
+static bool write_remaining(const struct upstreams *upstreams, const char *name, const char *help,
+                            struct buffer *out)
+{
+    bool fits = metric_head_write(out, name, "gauge", help);
+    for (size_t i = 0; i < upstreams->n && fits; i++) {
+        for (int rate = 0; rate < EGRESS_RATES && fits; rate++) {
+            char labels[METRICS_INFO_BYTES_MAX];
+            uint64_t told = metric_read(&upstreams->list[i]->remaining[rate]);
+            memcpy(labels, upstreams->labels[i], sizeof labels);
+            metric_label_add(labels, "of", EGRESS_RATE_NAMES[rate]);
+            fits = told == 0 || metric_cell_write(out, name, labels, told - 1, METRIC_UNIT_ONE);
+        }
+    }
+    return fits;
+}
+
 static bool write_stage(enum rollout_stage stage, const char *name, const char *help, struct buffer *out)
 {
     bool fits = metric_head_write(out, name, "gauge", help);
@@ -266,6 +294,10 @@ static bool write_upstreams(const struct upstreams *upstreams, struct buffer *ou
 #define WRITE_BREAKER(name, type, help)                                                                      \
     write_cell_of_each(upstreams, offsetof(struct upstream_counts, breaker), name, type, help,               \
                        METRIC_UNIT_ONE, out)
+#define WRITE_REMAINING(name, type, help) write_remaining(upstreams, name, help, out)
+#define WRITE_RESET(name, type, help)                                                                        \
+    write_cell_of_each(upstreams, offsetof(struct upstream_counts, reset), name, type, help,                 \
+                       METRIC_UNIT_NANO, out)
 #define WRITE_RESERVED(name, type, help)                                                                     \
     write_value((uint64_t)readings->reserved, METRIC_UNIT_NANO, name, type, help, out)
 #define WRITE_STAGE(name, type, help) write_stage(readings->stage, name, help, out)

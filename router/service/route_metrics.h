@@ -15,12 +15,13 @@
 #include "router/money/money.h"
 #include "router/policy/policy.h"
 #include "router/providers/circuit_breaker.h"
+#include "router/providers/rate_limits.h"
 
 enum route_cache_count { ROUTE_CACHE_HIT, ROUTE_CACHE_SHARED, ROUTE_CACHE_MISS, ROUTE_CACHE_COUNTS };
 enum route_cascade_count { ROUTE_CASCADE_KEPT, ROUTE_CASCADE_ESCALATED, ROUTE_CASCADE_COUNTS };
 enum route_classified_count { ROUTE_CLASSIFIED_KNOWN, ROUTE_CLASSIFIED_UNKNOWN, ROUTE_CLASSIFIED_COUNTS };
 enum route_slo_count { ROUTE_SLO_WITHIN, ROUTE_SLO_OVER, ROUTE_SLO_COUNTS };
-enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_COUNTS };
+enum route_hedge_count { ROUTE_HEDGE_WON, ROUTE_HEDGE_LOST, ROUTE_HEDGE_TOO_DEAR, ROUTE_HEDGE_COUNTS };
 enum route_shadow_count {
     ROUTE_SHADOW_SCORED,  /* both sides answered */
     ROUTE_SHADOW_SAME,    /* both are the baseline: a whole score, and nobody was asked */
@@ -54,7 +55,7 @@ enum {
     X(cascades, CASCADE, ONE, "bantam:router_cascades_total",                                                \
       "Answers whose first tokens were held: kept, or escalated before a byte was out.")                     \
     X(hedges, HEDGE, ONE, "bantam:router_hedges_total",                                                      \
-      "Second calls beside a slow one: won when they answered first, else lost.")                            \
+      "Second calls beside a slow one: won when they answered first, else lost; not made: too dear.")        \
     X(fallbacks, ONE, ONE, "bantam:router_fallbacks_total",                                                  \
       "Calls that failed before the first byte and were followed by another model or tier.")                 \
     X(handovers, ONE, ONE, "bantam:router_handovers_total",                                                  \
@@ -71,6 +72,8 @@ enum {
 #define ROUTE_UPSTREAM_ROWS(X)                                                                               \
     X(calls, ONE, ONE, "bantam:router_calls_total", "Calls that were begun, retries and hedges included.")   \
     X(answers, ONE, ONE, "bantam:router_answers_total", "Requests that this model answered.")                \
+    X(rested, ONE, ONE, "bantam:router_rests_total",                                                         \
+      "Calls that were not begun, since it has nothing left of a limit or asked to be left alone.")          \
     X(spent, ONE, NANO, "bantam:router_spent_dollars_total",                                                 \
       "What its calls cost, failed and cancelled ones included; an estimate where nobody told.")
 
@@ -86,6 +89,10 @@ enum {
       "Calls that failed, by code; codes that did not occur are left out.")                                  \
     X(BREAKER, "bantam:router_breaker_state", "gauge", "`provider`, `model`",                                \
       "0: closed, calls go out; 1: half open, one tries; 2: open.")                                          \
+    X(REMAINING, "bantam:router_rate_remaining", "gauge", "`provider`, `model`, `of`",                       \
+      "What a provider said last that is left of its limit; left out where it did not say.")                 \
+    X(RESET, "bantam:router_rate_reset_timestamp_seconds", "gauge", "`provider`, `model`",                   \
+      "Unix time before which it is not asked; 0 or past: it may be.")                                       \
     X(RESERVED, "bantam:router_reserved_dollars", "gauge", "", "Set aside for calls under way.")             \
     X(STAGE, "bantam:router_rollout_stage", "gauge", "`stage`", "1 where the policy stands.")                \
     X(LOG_LOST, "bantam:router_log_lines_lost_total", "counter", "",                                         \
@@ -107,6 +114,8 @@ struct upstream_counts {
     ROUTE_UPSTREAM_ROWS(ROUTE_METRIC_CELLS)
     metric_cell errors[METRIC_ERROR_CODES_COUNT + 1]; /* by err_code */
     metric_cell breaker;                              /* 0 closed, 1 half open, 2 open */
+    metric_cell remaining[EGRESS_RATES];              /* one more than is left; 0 = not told */
+    metric_cell reset;                                /* Unix time in ns */
     ROUTE_LATENCY_ROWS(ROUTE_METRIC_HISTOGRAMS)
 };
 
@@ -127,6 +136,10 @@ void upstream_counts_call(struct upstream_counts *counts, enum err_code code, in
 
 /* Its breaker is now in this state. */
 void upstream_counts_breaker(struct upstream_counts *counts, enum breaker_state state);
+
+/* What it said of its limits, and for how long it is not asked. */
+void upstream_counts_limits(struct upstream_counts *counts, const struct rate_limits *limits,
+                            int64_t wait_ns);
 
 /* What is read when somebody asks. */
 struct route_readings {

@@ -119,6 +119,9 @@ nanodollars route_booked_locked(const struct stream *stream, bool *is_estimate)
 void route_count_spent(const struct route_attempt *attempt)
 {
     nanodollars cost = booked(attempt);
+    if (attempt->is_hedge)
+        hedge_purse_settle(&attempt->stream->service->hedges, attempt->hedge_estimate, cost > 0 ? cost : 0,
+                           route_unix_ms(NULL));
     if (cost > 0)
         metric_add(&attempt->upstream->state->counts->spent[0], (uint64_t)cost);
 }

@@ -143,7 +143,15 @@ static void on_end(void *context, const struct provider_result *result)
     route_settle(attempt);
 }
 
-static const struct provider_handler HANDLER = {on_piece, on_end};
+/* What is left of its limits is known before the answer is. */
+static void on_head(void *context, const struct egress_head *head)
+{
+    const struct route_attempt *attempt = context;
+    struct route_service *service = attempt->stream->service;
+    upstream_told(&service->upstreams, attempt->upstream->state, head, clock_now_ns(service->clock));
+}
+
+static const struct provider_handler HANDLER = {on_head, on_piece, on_end};
 
 err_t route_provider_start(struct route_attempt *attempt)
 {

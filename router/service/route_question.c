@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "router/providers/provider_request.h"
+#include "router/service/answer_check.h"
 
 enum {
     BYTES_PER_TOKEN = 4,           /* a guess, for decisions */
@@ -241,7 +242,15 @@ static err_t check_provider(const struct question_context *context, const struct
     if (question->hints.max_cost >= 0 &&
         route_question_estimate(question, upstream) > question->hints.max_cost)
         return err_new(ERR_QUOTA_EXCEEDED, "it may cost more than max_cost");
-    return provider_request_check(upstream->model, question->json);
+    TRY(provider_request_check(upstream->model, question->json));
+    const char *gap = upstream->model->takes_unchecked_schemas
+                          ? NULL
+                          : answer_check_gap(json_object_get(question->json, "response_format"));
+    return gap == NULL
+               ? err_ok()
+               : err_new(ERR_UNIMPLEMENTED,
+                         "the schema of response_format has %s, against which an answer cannot be checked",
+                         gap);
 }
 
 static uint64_t least_context(uint64_t a, uint64_t b)
@@ -298,7 +307,8 @@ static void look_at_providers(const struct question_context *context, const stru
             continue;
         }
         question->can_take[at] |= (uint8_t)(1u << i);
-        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN)
+        if (upstream_breaker(context->upstreams, upstream->state, context->now_ns) == BREAKER_OPEN ||
+            upstream_wait_ns(context->upstreams, upstream->state, context->now_ns) > 0)
             continue;
         int64_t ttft_ns = upstream_first_token_ns(context->upstreams, upstream->state, 0.5);
         if (input->is_down[at])

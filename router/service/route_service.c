@@ -114,6 +114,7 @@ static err_t open_parts(struct route_service *service, struct route_config *conf
 {
     struct egress_options egress = egress_options_default();
     struct snapshot_options options = snapshot_options_of(service);
+    hedge_purse_open(&service->hedges);
     err_t e = route_metrics_open(&service->route_metrics);
     if (e.code == ERR_OK)
         upstream_table_open(&service->upstreams, service->route_metrics);
@@ -185,6 +186,7 @@ void route_service_close(struct route_service *service)
         upstream_table_close(&service->upstreams);
     route_metrics_close(service->route_metrics);
     route_models_free(service);
+    hedge_purse_close(&service->hedges);
     pthread_mutex_destroy(&service->lock);
     mem_free(service);
 }

@@ -171,7 +171,8 @@ static void begin(struct stream *original, size_t tier)
     }
     pthread_mutex_lock(&stream->lock);
     if (stream->phase != STREAM_ENDED) {
-        route_prepare_holding(stream);
+        e = route_prepare_holding(stream);
+        ASSERT(e.code == ERR_OK); /* a shadow is not watched */
         stream->is_hidden = true;
         stream_set_timer(stream, &stream->deadline, stream->request->deadline_ns, time_is_up);
         route_begin_locked(stream);

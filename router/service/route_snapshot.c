@@ -242,6 +242,7 @@ static struct upstream_state *state_of(struct upstream_table *table, const struc
         state = state->next;
     if (state == NULL && (state = mem_alloc(sizeof *state)) != NULL) {
         state->name = mem_strdup(name);
+        rate_limits_open(&state->limits);
         if (state->name) {
             state->counts =
                 route_metrics_upstream(table->metrics, upstream->provider_name, upstream->model_name);

@@ -13,6 +13,7 @@
 #include "router/log/decision_log.h"
 #include "router/policy/classifier.h"
 #include "router/providers/circuit_breaker.h"
+#include "router/providers/rate_limits.h"
 #include "router/service/route_metrics.h"
 #include "router/service/time_sketch.h"
 
@@ -22,6 +23,7 @@ struct upstream_state {
     const char *name; /* "openai/gpt-5" */
     struct upstream_counts *counts;
     struct circuit_breaker breaker; /* from here on: under the table's lock */
+    struct rate_limits limits;
     struct time_sketch first_token;
     uint32_t n_live; /* calls under way */
 };
@@ -36,8 +38,16 @@ struct upstream_table {
 void upstream_table_open(struct upstream_table *table, struct route_metrics *metrics);
 void upstream_table_close(struct upstream_table *table);
 
-/* Any thread. A ticket to call it, which upstream_called takes back; 0 = its breaker is open. */
+/* Any thread. A ticket to call it, which upstream_called takes back; 0 = its breaker is open, or it has said
+ * not to ask now. */
 uint64_t upstream_ask(struct upstream_table *table, struct upstream_state *state, int64_t now_ns);
+/* The head of its answer. */
+void upstream_told(struct upstream_table *table, struct upstream_state *state, const struct egress_head *head,
+                   int64_t now_ns);
+/* A copy of what it said of its limits. */
+struct rate_limits upstream_limits(struct upstream_table *table, struct upstream_state *state);
+/* How long it said not to ask it; 0 = it may be asked, as far as that goes. */
+int64_t upstream_wait_ns(struct upstream_table *table, struct upstream_state *state, int64_t now_ns);
 /* How a call went. first_token_ns, whole_ns: durations, -1 = did not come to that. is_its_fault as in
  * provider_call.h. */
 struct upstream_report {

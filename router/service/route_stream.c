@@ -34,6 +34,7 @@ static void free_stream(struct worker_job *job)
     mem_free(stream->spare);
     mem_free(stream->dropped);
     answer_record_free(&stream->record);
+    answer_watch_close(&stream->watch);
     route_shadow_free(stream->shadow);
     route_question_free(&stream->question);
     mem_free(stream->request);
@@ -197,6 +198,7 @@ void stream_forget_held_locked(struct stream *stream)
     stream->queued_bytes = 0;
     stream->finished_choices = 0;
     stream->has_source = false;
+    answer_watch_forget(&stream->watch);
     route_cache_restart_record_locked(stream);
     route_shadow_forget_locked(stream);
 }
@@ -227,6 +229,13 @@ bool stream_keep_final_locked(struct stream *stream, const struct event *event)
     }
     keep_node(stream, node);
     return true;
+}
+
+void stream_forget_finals_locked(struct stream *stream)
+{
+    free_nodes(stream->finals);
+    stream->finals = stream->last_final = NULL;
+    stream->finished_choices = 0;
 }
 
 static void count_end(struct stream *stream, const struct event *event)

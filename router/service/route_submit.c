@@ -159,20 +159,22 @@ static void follow_rollout(struct stream *stream)
     stream->reason = "baseline";
 }
 
-void route_prepare_holding(struct stream *stream)
+err_t route_prepare_holding(struct stream *stream)
 {
     const struct route_config *config = snapshot_config(stream->snapshot);
     const struct route_question *question = &stream->question;
     const struct cascade_config *cascade = &config->cascade;
     const struct policy_input *input = &question->input;
     const json_t *json = question->json;
-    stream->is_checked = json && answer_check_is_due(json_object_get(json, "response_format")) &&
-                         !json_is_true(json_object_get(json, "stream"));
+    bool is_due = json && answer_check_is_due(json_object_get(json, "response_format"));
+    stream->is_checked = is_due && !json_is_true(json_object_get(json, "stream"));
     stream->is_cascaded = cascade->is_set && stream->tier == cascade->tier && stream->n_choices == 1 &&
                           !question->decision.local_only && question->hints.route == WISH_AUTO &&
                           input->cannot_cross[cascade->to] == NULL && !input->is_broke &&
                           !input->is_down[cascade->to];
     stream->is_hidden = stream->is_checked || stream->is_cascaded;
+    bool is_watched = is_due && !stream->is_checked && !stream->is_shadow && stream->watch.texts == NULL;
+    return is_watched ? answer_watch_open(&stream->watch, stream->n_choices) : err_ok();
 }
 
 static err_t read_question(struct stream *stream, const struct request *request)
@@ -199,8 +201,7 @@ static err_t follow_decision(struct stream *stream)
     metric_add(&counts->decisions[question->decision.reason], 1);
     if (!question->decision.is_refused) {
         follow_rollout(stream);
-        route_prepare_holding(stream);
-        return err_ok();
+        return route_prepare_holding(stream);
     }
     metric_add(&counts->refused[0], 1);
     return route_question_refusal(question);

@@ -26,13 +26,45 @@ void upstream_table_close(struct upstream_table *table)
 uint64_t upstream_ask(struct upstream_table *table, struct upstream_state *state, int64_t now_ns)
 {
     pthread_mutex_lock(&table->lock);
-    uint64_t ticket = breaker_ask(&state->breaker, now_ns);
+    bool is_resting = rate_limits_wait_ns(&state->limits, now_ns) > 0;
+    uint64_t ticket = is_resting ? 0 : breaker_ask(&state->breaker, now_ns);
     if (ticket)
         state->n_live++;
     pthread_mutex_unlock(&table->lock);
     if (ticket)
         metric_add(&state->counts->calls[0], 1);
+    if (is_resting)
+        metric_add(&state->counts->rested[0], 1);
     return ticket;
+}
+
+/* Under the table's lock, so that the counts are of the latest word. */
+static void count_limits(struct upstream_state *state, int64_t now_ns)
+{
+    upstream_counts_limits(state->counts, &state->limits, rate_limits_wait_ns(&state->limits, now_ns));
+}
+
+void upstream_told(struct upstream_table *table, struct upstream_state *state, const struct egress_head *head,
+                   int64_t now_ns)
+{
+    pthread_mutex_lock(&table->lock);
+    rate_limits_take(&state->limits, head, now_ns);
+    count_limits(state, now_ns);
+    pthread_mutex_unlock(&table->lock);
+}
+
+struct rate_limits upstream_limits(struct upstream_table *table, struct upstream_state *state)
+{
+    pthread_mutex_lock(&table->lock);
+    struct rate_limits limits = state->limits;
+    pthread_mutex_unlock(&table->lock);
+    return limits;
+}
+
+int64_t upstream_wait_ns(struct upstream_table *table, struct upstream_state *state, int64_t now_ns)
+{
+    struct rate_limits limits = upstream_limits(table, state);
+    return rate_limits_wait_ns(&limits, now_ns);
 }
 
 void upstream_called(struct upstream_table *table, struct upstream_state *state,
@@ -45,6 +77,10 @@ void upstream_called(struct upstream_table *table, struct upstream_state *state,
         breaker_failed(&state->breaker, report->ticket, &table->breaker, now_ns, report->retry_after_ns);
     else
         breaker_gave_up(&state->breaker, report->ticket);
+    if (report->is_its_fault && report->retry_after_ns > 0) {
+        rate_limits_leave_alone(&state->limits, report->retry_after_ns, now_ns);
+        count_limits(state, now_ns);
+    }
     if (report->first_token_ns >= 0)
         time_sketch_add(&state->first_token, report->first_token_ns);
     ASSERT(state->n_live > 0);

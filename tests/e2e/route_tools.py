@@ -27,6 +27,7 @@ class Reply:
     message: str = ""  # of an error
     prompt_tokens: int = 11
     completion_tokens: int = 7
+    fingerprint: str = "fp_mock"
     hold: threading.Event | None = None  # after the first piece it waits for this
 
     @property
@@ -122,12 +123,12 @@ def make_handler(provider: Provider) -> type[http.server.BaseHTTPRequestHandler]
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for i, delta in enumerate(deltas(reply)):
-                self.send_event(chunk(body, [{"index": 0, "delta": delta, "finish_reason": None}]))
+                self.send_event(chunk(body, [{"index": 0, "delta": delta, "finish_reason": None}], reply))
                 if i == 1 and reply.hold:
                     self.wait(reply.hold)
-            self.send_event(chunk(body, [{"index": 0, "delta": {}, "finish_reason": finish(reply)}]))
+            self.send_event(chunk(body, [{"index": 0, "delta": {}, "finish_reason": finish(reply)}], reply))
             if (body.get("stream_options") or {}).get("include_usage"):
-                self.send_event({**chunk(body, []), "usage": reply.usage})
+                self.send_event({**chunk(body, [], reply), "usage": reply.usage})
             self.send_event("[DONE]")
             self.wfile.write(b"0\r\n\r\n")
 
@@ -158,9 +159,9 @@ def deltas(reply: Reply) -> list[dict[str, Any]]:
     return found
 
 
-def chunk(body: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
+def chunk(body: dict[str, Any], choices: list[dict[str, Any]], reply: Reply) -> dict[str, Any]:
     return {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": body["model"] + "-2026",
-            "choices": choices}
+            "system_fingerprint": reply.fingerprint, "choices": choices}
 
 
 def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
@@ -168,7 +169,8 @@ def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     if reply.tool_calls:
         message["tool_calls"] = list(reply.tool_calls)
     return {"id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": body["model"] + "-2026",
-            "choices": [{"index": 0, "message": message, "finish_reason": finish(reply)}], "usage": reply.usage}
+            "system_fingerprint": reply.fingerprint, "usage": reply.usage,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish(reply)}]}
 
 
 def route_config(engines: list[str], providers: dict[str, str], **more: Any) -> dict[str, Any]:

@@ -184,6 +184,58 @@ def test_a_stream_comes_piece_by_piece(router, provider):
     assert usage.completion_tokens == 7 and usage.bantam["provider"] == "mock"
 
 
+WHO = {"provider": "x-bantam-provider", "model": "x-bantam-answered-by", "reason": "x-bantam-reason", "cache": "x-bantam-cache",
+       "fingerprint": "x-bantam-fingerprint", "cost_usd": "x-bantam-cost-usd", "attempts": "x-bantam-attempts"}
+AT_THE_END = {"mock": {"fingerprint", "cost_usd"}, "local": {"cost_usd"}}  # what a stream's first token may be too early for
+
+
+def who_by_headers(headers):
+    return {name: headers[header] for name, header in WHO.items() if header in headers}
+
+
+def who_by_usage(told):
+    return {name: str(told[name]) for name in WHO if told[name] is not None}
+
+
+@pytest.mark.parametrize("wish", ["local", "frontier"])
+def test_every_door_says_who_answered(start_router, demo, provider, wish):
+    provider.forget()
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"})
+    config["local"][0]["cost"] = {"per_hour": 0.4}
+    router = start_router(config)
+    router.wait_health("SERVING")
+    found = {}
+    asked = {"model": "", "messages": MESSAGES, "max_tokens": 4, "temperature": 0.7, "extra_body": {"bantam": {"route": wish}}}
+    with client_of(router) as routed:
+        raw = routed.chat.completions.with_raw_response.create(**asked)
+        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(raw.parse().usage.bantam)
+        for options in ({"include_usage": True}, {}):
+            raw = routed.chat.completions.with_raw_response.create(**asked, stream=True, stream_options=options)
+            last = list(raw.parse())[-1]
+            name = f"stream {options}"
+            found[name] = who_by_usage(last.usage.bantam if options else last.bantam)
+            answerer = found[name]["provider"]
+            early = {field: value for field, value in found[name].items() if field not in AT_THE_END[answerer]}
+            assert early.items() <= who_by_headers(raw.headers).items() <= found[name].items()
+    metadata = (("x-bantam-route", wish),)
+    drawn = {"messages": [user(MESSAGES[0]["content"])], "max_tokens": 4, "temperature": 0.7, "metadata": metadata}
+    for name, source in (("native", router.client.generate_whole(**drawn)[0].source),
+                         ("native stream", list(router.client.generate(**drawn))[-1].source)):
+        dollars = f"{source.cost_nanodollars / 1e9:.9f}".rstrip("0")
+        found[name] = {field: str(getattr(source, field, dollars)) for field in WHO}
+    assert len(found) == 6
+    for name, told in found.items():
+        assert set(told) == set(WHO), name
+        assert float(told.pop("cost_usd")) > 0, name  # an engine's is of its time, each time another
+    who = found["usage"]
+    assert all(told == who for told in found.values()), found
+    if wish == "local":
+        assert (who["provider"], who["model"], who["fingerprint"]) == ("local", "demo", demo.client.model_info().fingerprint)
+    else:
+        assert (who["provider"], who["model"], who["fingerprint"]) == ("mock", "large", "fp_mock")
+    assert (who["reason"], who["attempts"]) == ("wish", "1") and who["cache"] in ("miss", "off")
+
+
 def test_native_clients_get_text_without_ids(router, provider):
     answer = router.client.generate_whole(messages=[user("Hello")], max_tokens=8, metadata=(("x-bantam-route", "frontier"),))[0]
     assert answer.text == provider.usual.text and list(answer.token_ids) == []

@@ -12,6 +12,7 @@ static err_t check(json_t *schema, const char *answer, size_t size)
     json_t *format = json_pack("{s:s, s:{s:O}}", "type", "json_schema", "json_schema", "schema", schema);
     ASSERT(format && answer_check_is_due(format));
     err_t e = answer_check(format, answer, size);
+    (void)answer_check_gap(format);
     ASSERT(e.code == ERR_OK || (e.code == ERR_DATA_LOSS && e.message[0]));
     json_decref(format);
     return e;

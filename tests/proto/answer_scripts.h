@@ -99,6 +99,18 @@ static const struct event script_two_choices[] = {
      .source = &script_paid_source},
 };
 
+/* It breaks in its middle, and was paid for. */
+static const struct event script_break[] = {
+    {.kind = EVENT_TOKENS, .text = "Let me ", .text_bytes = 7, .stop_token_id = -1, .source = &script_source},
+    {.kind = EVENT_FINISHED,
+     .last = true,
+     .text = "",
+     .stop_token_id = -1,
+     .finish_reason = FINISH_ERROR,
+     .source = &script_paid_source,
+     .error = {.code = ERR_UNAVAILABLE, .message = "mock broke off"}},
+};
+
 /* Nobody could be asked. */
 static const struct event script_failure[] = {
     {.kind = EVENT_FINISHED,

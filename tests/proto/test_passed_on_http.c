@@ -156,6 +156,8 @@ static void wholes_have_tool_calls_and_their_source(void **state)
     assert_header(&answer, "x-bantam-cache", "miss");
     assert_header(&answer, "x-bantam-dropped", "top_k,min_p");
     assert_header(&answer, "x-bantam-decision", "d-1");
+    assert_header(&answer, "x-bantam-fingerprint", "fp_7");
+    assert_header(&answer, "x-bantam-attempts", "2");
     json_t *body = json_loadb(answer.body.data, answer.body.size, 0, NULL);
     assert_string_equal(text_at(body, "model"), "strong-1");
     assert_string_equal(text_at(body, "system_fingerprint"), "fp_7");
@@ -320,6 +322,30 @@ static void failures_before_the_first_byte_have_a_status(void **state)
     web_close(&web);
 }
 
+/* A stream that breaks later says in its last event who it was and what it cost. */
+static void a_break_says_who_and_what_it_cost(void **state)
+{
+    (void)state;
+    struct web web;
+    struct web_answer answer;
+    bool done;
+    open_script(&web, script_break, COUNT(script_break));
+    struct web_connection connection = web_connect(&web);
+    web_post(&connection, CHAT, "", HELLO ",\"stream\":true}");
+    web_read(&connection, &answer);
+    assert_int_equal(answer.status, 200);
+    json_t *events = web_events(&answer, &done);
+    assert_false(done);
+    assert_int_equal(json_array_size(events), 2);
+    const json_t *last = json_array_get(events, 1);
+    assert_non_null(strstr(text_at(json_object_get(last, "error"), "message"), "mock broke off"));
+    assert_source(json_object_get(last, "bantam"), "0.0015", 2);
+    json_decref(events);
+    web_answer_free(&answer);
+    web_disconnect(&connection);
+    web_close(&web);
+}
+
 static bool one_submitted(const struct fake_counts *counts)
 {
     return counts->submitted == 1;
@@ -409,6 +435,7 @@ int main(void)
         cmocka_unit_test(refusals_are_told_and_unknown_usage_is_null),
         cmocka_unit_test(choices_and_prompts_add_up),
         cmocka_unit_test(failures_before_the_first_byte_have_a_status),
+        cmocka_unit_test(a_break_says_who_and_what_it_cost),
         cmocka_unit_test(heads_wait_for_the_first_event),
         cmocka_unit_test(models_are_those_that_may_be_asked_for),
         cmocka_unit_test(engines_hear_nothing_of_it),

@@ -42,6 +42,27 @@ static void formats_and_answers(void **state)
         {SCHEMA("{\"$ref\": \"#\"}"), "6", NULL}, /* of itself alone: it says nothing, and ends */
         {SCHEMA("{\"properties\": {\"a\": false}}"), "{\"a\": 1}", "nothing may be here"},
         {SCHEMA("{\"additionalProperties\": {\"type\": \"null\"}}"), "{\"a\": 1}", "of type null"},
+        {SCHEMA("{\"minimum\": 1, \"maximum\": 5}"), "5", NULL},
+        {SCHEMA("{\"minimum\": 1}"), "0.5", "at least 1"},
+        {SCHEMA("{\"maximum\": 5}"), "6", "at most 5"},
+        {SCHEMA("{\"exclusiveMinimum\": 1}"), "1", "more than 1"},
+        {SCHEMA("{\"exclusiveMaximum\": 5}"), "5", "less than 5"},
+        {SCHEMA("{\"minLength\": 3}"), "\"\u00fc\u00fc\"", "less than minLength"}, /* characters, not bytes */
+        {SCHEMA("{\"maxLength\": 2}"), "\"\u00fc\u00fc\"", NULL},
+        {SCHEMA("{\"minItems\": 1}"), "[]", "less than minItems"},
+        {SCHEMA("{\"maxItems\": 1}"), "[1, 2]", "more than maxItems"},
+        {SCHEMA("{\"maxProperties\": 0}"), "{\"a\": 1}", "more than maxProperties"},
+        {SCHEMA("{\"uniqueItems\": true}"), "[1, [2], 3, [2]]", "1 and 3 are the same"},
+        {SCHEMA("{\"uniqueItems\": true}"), "[1, \"1\", [1]]", NULL},
+        {SCHEMA("{\"prefixItems\": [{\"type\": \"string\"}], \"items\": {\"type\": \"number\"}}"),
+         "[\"a\", 1]", NULL},
+        {SCHEMA("{\"prefixItems\": [{\"type\": \"string\"}], \"items\": false}"), "[\"a\", 1]",
+         "answer[1]: nothing may be here"},
+        {SCHEMA("{\"allOf\": [{\"minimum\": 1}, {\"maximum\": 3}]}"), "4", "at most 3"},
+        {SCHEMA("{\"oneOf\": [{\"minimum\": 1}, {\"maximum\": 3}]}"), "2", "it fits 2 of the schemas"},
+        {SCHEMA("{\"oneOf\": [{\"minimum\": 1}, {\"maximum\": 3}]}"), "0", NULL},
+        {SCHEMA("{\"not\": {\"type\": \"null\"}}"), "null", "must not fit"},
+        {SCHEMA("{\"not\": {\"$ref\": \"#\"}}"), "null", NULL}, /* without end: nobody can say */
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         json_t *format = json_loads(CASES[i].format, 0, NULL);
@@ -53,6 +74,36 @@ static void formats_and_answers(void **state)
         json_decref(format);
     }
     assert_int_equal(answer_check(NULL, "x", 1).code, ERR_OK);
+}
+
+static void what_is_not_checked_is_named(void **state)
+{
+    (void)state;
+    const struct {
+        const char *format, *gap;
+    } CASES[] = {
+        {"{\"type\": \"json_object\"}", NULL},
+        {"{\"type\": \"text\"}", NULL},
+        {PERSON, NULL},
+        {TREE, NULL},
+        {SCHEMA("{\"title\": \"t\", \"format\": \"date\", \"default\": 1, \"x-own\": {\"pattern\": 1}}"),
+         NULL},
+        {SCHEMA("{\"properties\": {\"pattern\": {\"type\": \"string\"}}}"), NULL}, /* a name, no keyword */
+        {SCHEMA("{\"properties\": {\"a\": {\"items\": {\"anyOf\": [{}, {\"pattern\": \"^a\"}]}}}}"),
+         "pattern"},
+        {SCHEMA("{\"$defs\": {\"a\": {\"not\": {\"multipleOf\": 2}}}}"), "multipleOf"},
+        {SCHEMA("{\"$ref\": \"https://example.org/s\"}"), "$ref"},
+        {SCHEMA("{\"items\": [{}]}"), "items"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        json_t *format = json_loads(CASES[i].format, 0, NULL);
+        assert_non_null(format);
+        const char *gap = answer_check_gap(format);
+        if (CASES[i].gap == NULL ? gap != NULL : gap == NULL || strcmp(gap, CASES[i].gap) != 0)
+            fail_msg("case %zu: %s", i, gap ? gap : "none");
+        json_decref(format);
+    }
+    assert_null(answer_check_gap(NULL));
 }
 
 /* A schema that doubles its work at each level ends within its steps. */
@@ -73,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_and_answers),
+        cmocka_unit_test(what_is_not_checked_is_named),
         cmocka_unit_test(a_schema_has_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,8 +96,12 @@ static bool has(const struct buffer *text, const char *part)
 static void a_line_is_read_as_it_was_written(void **state)
 {
     (void)state;
-    struct request_signals signals = {
-        .n_turns = 3, .n_images = 1, .has_code = true, .script = SCRIPT_HAN, .text_bytes = 99};
+    struct request_signals signals = {.n_turns = 3,
+                                      .n_images = 1,
+                                      .has_code = true,
+                                      .script = SCRIPT_HAN,
+                                      .language = LANGUAGE_ZH,
+                                      .text_bytes = 99};
     struct route_hints hints = {.route = WISH_LOCAL, .complexity = 4, .max_cost = 5, .task = "mail"};
     struct policy_input input = {.signals = &signals,
                                  .hints = &hints,

@@ -118,7 +118,8 @@ static void assert_ended(struct hearer *hearer, enum err_code code, const char *
 #define SSE_HEAD                                                                                             \
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"    \
     "x-ratelimit-remaining-requests: 59\r\nx-ratelimit-reset-tokens: 6m0s\r\nx-ratelimit-remaining-tokens: " \
-    "-1\r\n\r\n"
+    "-1\r\nAnthropic-RateLimit-Output-Tokens-Remaining: 0\r\n"                                               \
+    "anthropic-ratelimit-output-tokens-reset: 2000-01-01T00:00:00Z\r\n\r\n"
 
 static void a_stream_comes_as_it_is_sent(void **state)
 {
@@ -141,10 +142,13 @@ static void a_stream_comes_as_it_is_sent(void **state)
     assert_int_equal(hearer.n_heads, 1);
     assert_int_equal(hearer.head.status, 200);
     assert_true(hearer.head.is_event_stream);
-    assert_int_equal(hearer.head.requests_remaining, 59);
-    assert_int_equal(hearer.head.tokens_remaining, -1);
-    assert_int_equal(hearer.head.requests_reset_ms, -1);
-    assert_int_equal(hearer.head.tokens_reset_ms, 360000);
+    assert_int_equal(hearer.head.rates[EGRESS_REQUESTS].remaining, 59);
+    assert_int_equal(hearer.head.rates[EGRESS_TOKENS].remaining, -1);
+    assert_int_equal(hearer.head.rates[EGRESS_REQUESTS].reset_ms, -1);
+    assert_int_equal(hearer.head.rates[EGRESS_TOKENS].reset_ms, 360000);
+    assert_int_equal(hearer.head.rates[EGRESS_OUTPUT_TOKENS].remaining, 0);
+    assert_int_equal(hearer.head.rates[EGRESS_OUTPUT_TOKENS].reset_ms, 0); /* long ago */
+    assert_int_equal(hearer.head.rates[EGRESS_INPUT_TOKENS].remaining, -1);
     assert_true(hearer.times.started_ns <= hearer.times.first_byte_ns &&
                 hearer.times.first_byte_ns <= hearer.times.ended_ns);
     script_server_wait_ended(server, 1);

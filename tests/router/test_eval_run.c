@@ -296,34 +296,44 @@ static void endpoints_are_asked_again(void **state)
     script_server_close(server);
 }
 
-/* A router over HTTP says in its headers who answered, as one over gRPC does. */
+/* A router over HTTP says in its headers who answered, and at the end what it cost, as one over gRPC does. */
 static void routers_tell_who_answered(void **state)
 {
     (void)state;
-#define ROUTER(provider, model)                                                                              \
+#define ROUTER(provider, model, usage)                                                                       \
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: "                                     \
-    "close\r\nX-Bantam-Provider: " provider "\r\nx-bantam-answered-by: " model "\r\n\r\n" ANSWER("right")
+    "close\r\nX-Bantam-Provider: " provider "\r\nx-bantam-answered-by: " model "\r\n\r\n"                    \
+    "data: {\"choices\": [{\"index\": 0, \"delta\": {\"content\": \"right\"}, \"finish_reason\": "           \
+    "\"stop\"}]}\n\ndata: {\"choices\": [], " usage "}\n\ndata: [DONE]\n\n"
+#define USAGE(cost)                                                                                          \
+    "\"usage\": {\"prompt_tokens\": 9, \"completion_tokens\": 1, \"bantam\": {\"cost_usd\": " cost "}}"
     const struct script_step strong[] = {
-        {STEP_READ, NULL}, {STEP_SEND, ROUTER("openai", "gpt-5")}, {STEP_END, NULL}};
+        {STEP_READ, NULL}, {STEP_SEND, ROUTER("openai", "gpt-5", USAGE("\"0.0123\""))}, {STEP_END, NULL}};
     const struct script_step weak[] = {
-        {STEP_READ, NULL}, {STEP_SEND, ROUTER("local", "demo")}, {STEP_END, NULL}};
+        {STEP_READ, NULL},
+        {STEP_SEND, ROUTER("local", "demo", "\"usage\": null, \"bantam\": {\"cost_usd\": \"0.0\"}")},
+        {STEP_END, NULL}};
+    const struct script_step unsure[] = {
+        {STEP_READ, NULL}, {STEP_SEND, ROUTER("openai", "gpt-5", USAGE("null"))}, {STEP_END, NULL}};
     const struct script_step none[] = {
         {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("right")}, {STEP_END, NULL}};
-    const struct script_step *scripts[] = {strong, weak, none};
-    static const char *const MODELS[] = {"gpt-5", "demo", "m-1"};
-    struct script_server *server = script_server_open(scripts, 3);
+    const struct script_step *scripts[] = {strong, weak, unsure, none};
+    static const char *const MODELS[] = {"gpt-5", "demo", "gpt-5", "m-1"};
+    static const nanodollars COSTS[] = {12300000, 0, -1, -1};
+    struct script_server *server = script_server_open(scripts, 4);
     char target[64];
     snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(server));
     const struct eval_endpoint_options options = {.name = "m", .target = target, .timeout_ms = 60000};
     struct eval_endpoint *endpoint;
     assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
     json_t *request = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "Hi");
-    json_t *requests[] = {request, request, request};
-    struct eval_answer answers[3];
-    assert_int_equal(eval_ask(endpoint, requests, 3, 1, NULL, NULL, answers).code, ERR_OK);
-    for (size_t i = 0; i < 3; i++) {
+    json_t *requests[] = {request, request, request, request};
+    struct eval_answer answers[4];
+    assert_int_equal(eval_ask(endpoint, requests, 4, 1, NULL, NULL, answers).code, ERR_OK);
+    for (size_t i = 0; i < 4; i++) {
         assert_string_equal(answers[i].model, MODELS[i]);
-        assert_int_equal(answers[i].is_from_strong, i == 0);
+        assert_int_equal(answers[i].is_from_strong, i == 0 || i == 2);
+        assert_int_equal(answers[i].cost, COSTS[i]);
         eval_answer_free(&answers[i]);
     }
     json_decref(request);

@@ -20,6 +20,7 @@ static const char POLICY[] =
     "  - {name: hr, when: {tenants: [hr]}, local_only: yes}\n"
     "  - {name: code, when: {code: yes, turns: {min: 3, max: 9}}, to: middle}\n"
     "  - {name: russian, when: {scripts: [cyrillic], tasks: [letters, notes]}, to: frontier}\n"
+    "  - {name: dutch, when: {languages: [nl, sv]}, to: middle}\n"
     "  - {name: refunds, when: {intents: [refund]}, to: middle}\n"
     "difficulty: {at_least: 0.6, to: frontier}\n"
     "overflow: {ttft_over: 500ms, to: frontier}\n"
@@ -99,6 +100,10 @@ static void rules_decide_from_the_top(void **state)
     snprintf(rig.hints.task, sizeof rig.hints.task, "notes");
     assert_goes(&rig, FRONTIER, REASON_RULE, "russian");
     rig.signals.script = SCRIPT_LATIN;
+    rig.signals.language = LANGUAGE_SV;
+    assert_goes(&rig, MIDDLE, REASON_RULE, "dutch");
+    rig.signals.language = LANGUAGE_UNKNOWN;
+    assert_goes(&rig, SMALL, REASON_DEFAULT, "");
     rig.input.intent = "refund";
     assert_goes(&rig, MIDDLE, REASON_RULE, "refunds");
     forget(&rig);
@@ -276,6 +281,7 @@ static void the_trace_tells_what_was_looked_at(void **state)
                                     "rule \"hr\": no, privacy\n"
                                     "rule \"code\": no, turns\n"
                                     "rule \"russian\": no, tasks\n"
+                                    "rule \"dutch\": no, languages\n"
                                     "rule \"refunds\": no, intents\n"
                                     "difficulty: not known\n"
                                     "overflow: a first token in 900 ms here, in 400 ms there: yes\n"
@@ -366,6 +372,8 @@ static void files_that_are_wrong_say_where(void **state)
     assert_wrong(TIERS "rules: [{name: r, when: {images: {min: 5, max: 4}}, to: big}]\n", "this never holds");
     assert_wrong(TIERS "rules: [{name: r, when: {images: {}}, to: big}]\n", "min, max or both");
     assert_wrong(TIERS "rules: [{name: r, when: {images: 5}, to: big}]\n", "it must be a map");
+    assert_wrong(TIERS "rules: [{name: r, when: {languages: [tlh]}, to: big}]\n",
+                 "languages[0]: \"tlh\" must be unknown, ar");
     assert_wrong(TIERS "rules: [{name: r, when: {scripts: [klingon]}, to: big}]\n",
                  "scripts[0]: \"klingon\" must be none, latin");
     assert_wrong(TIERS "rules: [{name: r, when: {tenants: []}, to: big}]\n", "1 to 64 names");

@@ -38,7 +38,7 @@ static void take_end(void *context, const struct provider_result *result)
     event_count_bump(&hearer->ended);
 }
 
-static const struct provider_handler HANDLER = {take_piece, take_end};
+static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
 
 /* One call to a server that follows the script; what it heard, too. */
 struct outcome {

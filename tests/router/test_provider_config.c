@@ -230,7 +230,7 @@ static void models_and_prices_are_checked(void **state)
     assert_wrong(WITH(PRICE ", context: 0"), "\"0\" must be a whole number from 1 to 100000000");
     assert_wrong(WITH(PRICE ", context: 1.5"), "must be a whole number");
     assert_wrong(WITH(PRICE ", takes: [video]"),
-                 "takes[0]: \"video\" must be images, audio, files, tools or schemas");
+                 "takes[0]: \"video\" must be images, audio, files, tools, schemas or unchecked_schemas");
     assert_wrong(WITH(PRICE ", refuses: [heat]"), "refuses[0]: \"heat\" is not a parameter");
     assert_wrong(WITH(PRICE ", refuses: [top_k]"), "refuses[0]: top_k does not cross");
     assert_wrong(WITH(PRICE ", max_completion_tokens: perhaps"), "\"perhaps\" must be true or false");

@@ -184,6 +184,13 @@ static void resets_of_rate_limits_come_in_many_forms(void **state)
         {"6 minutes", -1},
         {"5x", -1},
         {"1m2", -1},
+        {"2026-01-01T00:00:10Z", 10000},
+        {"2026-01-01T01:00:10.5+01:00", 10000},
+        {"2025-12-31T22:30:10-01:30", 10000},
+        {"2025-12-31T23:59:50Z", 0},
+        {"2026-01-01T00:00:10", -1},
+        {"2026-01-01T00:00:10+1:00", -1},
+        {"2026-01-01T00:00:10Zulu", -1},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
         assert_int_equal(provider_rate_reset_ms(CASES[i].value, now_s), CASES[i].ms);

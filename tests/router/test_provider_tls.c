@@ -84,7 +84,7 @@ static void take_end(void *context, const struct provider_result *result)
     event_count_bump(&hearer->ended);
 }
 
-static const struct provider_handler HANDLER = {take_piece, take_end};
+static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
 
 static void run_call(const struct world *world, const char *ca_file, bool is_stream, struct hearer *hearer)
 {

@@ -90,6 +90,23 @@ static void scripts_are_told_apart(void **state)
     assert_string_equal(SCRIPT_NAMES[SCRIPTS - 1], "other");
 }
 
+/* An answer in another language, a thanks or a system prompt do not change it. */
+static void the_last_message_with_a_language_tells_it(void **state)
+{
+    (void)state;
+    struct request_signals signals = signals_of(
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"You are a helper for all of us, with the "
+        "patience of a saint.\"},"
+        " {\"role\": \"user\", \"content\": \"What is the best way to do this?\"},"
+        " {\"role\": \"assistant\", \"content\": \"Je ne sais pas, mais vous pouvez le faire avec elle.\"},"
+        " {\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"Und wie mache ich das auf "
+        "Deutsch?\"}]},"
+        " {\"role\": \"user\", \"content\": \"Danke!\"}]}");
+    assert_string_equal(LANGUAGE_NAMES[signals.language], "de");
+    assert_int_equal(signals_of_text("Hello").language, LANGUAGE_UNKNOWN);
+    assert_int_equal(signals_of("{\"prompt\": \"Why is it so that the sun is red?\"}").language, LANGUAGE_EN);
+}
+
 static void code_is_seen_and_prose_is_not(void **state)
 {
     (void)state;
@@ -181,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_and_turns_are_counted),
         cmocka_unit_test(scripts_are_told_apart),
+        cmocka_unit_test(the_last_message_with_a_language_tells_it),
         cmocka_unit_test(code_is_seen_and_prose_is_not),
         cmocka_unit_test(only_the_first_part_of_a_long_text_is_looked_at),
         cmocka_unit_test(hints_are_read_and_checked),

@@ -49,17 +49,17 @@ static err_t parse(const char *text, struct route_config **out)
     "classifier: {model: " model ", prompt: p, labels: [{text: a, intent: i" more                            \
     "}, {text: b, difficulty: 1" more "}]}\n"
 
-static const char WHOLE[] =
-    BASE CLASSIFIER "rules: [{name: code, when: {intents: [code]}, to: frontier}]\n"
-                    "cascade: {tier: small, tokens: 6, within: 150ms, escalate_over: 0.35, to: frontier}\n"
-                    "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1}\n"
-                    "cache: {kind: sqlite, path: answers.db, max_bytes: 1000, max_entry_bytes: 500, ttl: "
-                    "30m, draws_too: yes}\n"
-                    "ledger: {path: ledger.db, durable: yes}\n"
-                    "budgets: [{tenant: hr, per_day: 5, per_month: 100}, {per_day: 0.5}]\n"
-                    "retries: {max: 2, backoff: 50ms}\n"
-                    "log: {path: decisions.jsonl, content: yes}\n"
-                    "gate: {stage: canary, artefact: eval.json, baseline: frontier}\n";
+static const char WHOLE[] = BASE CLASSIFIER
+    "rules: [{name: code, when: {intents: [code]}, to: frontier}]\n"
+    "cascade: {tier: small, tokens: 6, within: 150ms, escalate_over: 0.35, to: frontier}\n"
+    "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1, max_cost: 0.25, per_day: 2}\n"
+    "cache: {kind: sqlite, path: answers.db, max_bytes: 1000, max_entry_bytes: 500, ttl: "
+    "30m, draws_too: yes}\n"
+    "ledger: {path: ledger.db, durable: yes}\n"
+    "budgets: [{tenant: hr, per_day: 5, per_month: 100}, {per_day: 0.5}]\n"
+    "retries: {max: 2, backoff: 50ms}\n"
+    "log: {path: decisions.jsonl, content: yes}\n"
+    "gate: {stage: canary, artefact: eval.json, baseline: frontier}\n";
 
 static void assert_books(const struct route_config *config)
 {
@@ -106,6 +106,7 @@ static void everything_is_read(void **state)
     assert_int_equal(config->hedge.tier, 1);
     assert_int_equal(config->hedge.after_ms, 800);
     assert_true(config->hedge.max_share == 0.1);
+    assert_true(config->hedge.max_cost == 250000000 && config->hedge.per_day == 2000000000);
     assert_int_equal(config->classifier.local, 1);
     assert_int_equal(config->classifier.n_labels, 3);
     assert_int_equal(config->classifier.timeout_ms, 250);
@@ -176,6 +177,8 @@ static void what_is_wrong_is_told_with_its_place(void **state)
         {BASE "cascade: {tier: small, to: frontier, escalate_over: 1, within: 61s}\n",
          "cascade.within: it must be a time from 1ms to 60s"},
         {BASE "hedge: {tier: frontier, to: frontier}\n", "hedge.tier: the tier \"frontier\" is of providers"},
+        {BASE "hedge: {tier: small, to: frontier, max_cost: 0}\n", "hedge.max_cost: it must be more than 0"},
+        {BASE "hedge: {tier: small, to: frontier, per_day: 0}\n", "hedge.per_day: it must be more than 0"},
         {BASE "hedge: {tier: small}\n", "hedge.to must be given"},
         {BASE "hedge: {tier: small, to: frontier, max_share: 2}\n", "hedge.max_share"},
         {BASE REMOTE("claude/opus", ""), "classifier.model: \"claude/opus\" is Anthropic's"},
@@ -252,7 +255,7 @@ static void the_fingerprint_is_of_what_decides(void **state)
         "# a remark\nrules:\n  - to: frontier\n    when: {intents: ['code']}\n    name: code\n"
         "    local_only:\n"
         "cascade: {to: frontier, tier: small, tokens: 6, within: 150ms, escalate_over: 0.35}\n"
-        "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1}\n"};
+        "hedge: {tier: middle, after: 800ms, to: frontier, max_share: 0.1, max_cost: 0.25, per_day: 2}\n"};
     for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) {
         id_of(SAME[i], other);
         assert_string_equal(id, other);
@@ -312,7 +315,8 @@ static void what_was_understood_has_no_secret_in_it(void **state)
         "provider  openai at https://api.openai.com/v1, with a key\n",
         "          opus: $5.00 in, $25.00 out a million tokens\n",
         "cascade   from small to frontier over 0.35, on 6 tokens within 150 ms, not calibrated\n",
-        "hedge     from middle to frontier after 800 ms, at most 0.1 of requests\n",
+        "hedge     from middle to frontier after 800 ms, at most 0.1 of requests\n"
+        "          each of at most $0.25\n          all of a day of at most $2.00\n",
         "cache     sqlite at answers.db\n",
         "ledger    ledger.db, 2 budgets\n",
         "log       decisions.jsonl, with content\n",

@@ -29,6 +29,25 @@ static const struct script_step NAMES_LATE[] = {
     {STEP_SEND, "data: {\"system_fingerprint\": \"fp_that_is_told_late\", \"choices\": []}\n\n" RIG_END},
     {STEP_END, NULL}};
 
+#define HEAD_WITH(headers)                                                                                   \
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n" headers "\r\n"
+static const struct script_step LAST_ONE[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND,
+     HEAD_WITH("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1h\r\n") RIG_TEXT("last")},
+    {STEP_WAIT, NULL},
+    {STEP_SEND, RIG_END},
+    {STEP_END, NULL}};
+static const struct script_step SOON_AGAIN[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, HEAD_WITH("x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 20ms\r\n")
+                    RIG_TEXT("soon") RIG_END},
+    {STEP_END, NULL}};
+static const struct script_step LEAVE_ME[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, "HTTP/1.1 429 Slow\r\nRetry-After: 3600\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
+    {STEP_END, NULL}};
+
 #define QUICK "retries: {max: 3, backoff: 1ms}\n"
 
 static void assert_answer(const struct rig_answer *answer, const char *text, const char *provider)
@@ -76,19 +95,24 @@ static void a_provider_answers(void **state)
     rig_close(rig);
 }
 
-static void wait_answered_by_provider(struct route_rig *rig)
+static bool metrics_say(struct route_rig *rig, const char *line)
+{
+    struct buffer text = {.limit_bytes = 1 << 20};
+    assert_true(rig->service->vtable->metrics_text(rig->service, &text));
+    assert_true(buffer_append(&text, "", 1));
+    bool found = strstr(text.data, line) != NULL;
+    buffer_free(&text);
+    return found;
+}
+
+static void wait_metric(struct route_rig *rig, const char *line)
 {
     struct event_count *progress = rig->service->vtable->progress(rig->service);
-    for (bool is_answered = false; !is_answered;) {
+    for (;;) {
         uint32_t seen = event_count_read(progress);
-        struct buffer text = {.limit_bytes = 1 << 20};
-        assert_true(rig->service->vtable->metrics_text(rig->service, &text));
-        assert_true(buffer_append(&text, "", 1));
-        is_answered =
-            strstr(text.data, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n") != NULL;
-        buffer_free(&text);
-        if (!is_answered)
-            event_count_wait(progress, seen, -1);
+        if (metrics_say(rig, line))
+            return;
+        event_count_wait(progress, seen, 20000000); /* not everything that is counted is told */
     }
 }
 
@@ -116,12 +140,99 @@ static void what_was_told_does_not_change_under_its_reader(void **state)
     wait_event(rig, stream, &event);
     assert_string_equal(event.source->fingerprint, "");
     script_server_go(rig->server);
-    wait_answered_by_provider(rig);
+    wait_metric(rig, "bantam:router_answers_total{provider=\"p\",model=\"big\"} 1\n");
     assert_string_equal(event.source->fingerprint, "");
     while (event.kind != EVENT_FINISHED)
         wait_event(rig, stream, &event);
     assert_string_equal(event.source->fingerprint, "fp_that_is_told_late");
     vtable->stream_release(stream);
+    rig_close(rig);
+}
+
+/* Of p/big, as route_explain has it. */
+static json_int_t explained(struct route_rig *rig, const char *name, const char *of)
+{
+    struct chat_message message = {.role = "user", .content = "Hi", .content_bytes = 2};
+    struct request request = {.prompt_kind = PROMPT_MESSAGES,
+                              .messages = &message,
+                              .n_messages = 1,
+                              .deadline_ns = REQUEST_NO_DEADLINE};
+    struct buffer out = {.limit_bytes = 1 << 20};
+    assert_int_equal(route_service_explain(rig->router, &request, &out).code, ERR_OK);
+    json_t *root = json_loadb(out.data, out.size, 0, NULL);
+    const json_t *tier = json_array_get(json_object_get(root, "tiers"), 1),
+                 *model = json_array_get(json_object_get(tier, "models"), 0),
+                 *value = json_object_get(model, name);
+    value = of ? json_object_get(value, of) : value;
+    json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
+    json_decref(root);
+    buffer_free(&out);
+    return number;
+}
+
+/* The last request of an hour has been used: that is known with the head of its answer, before its end. */
+static void who_has_nothing_left_is_not_asked(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {LAST_ONE, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 2, QUICK, false);
+    struct stream *stream;
+    struct rig_answer last = {.text = {.limit_bytes = 1 << 16}, .error = err_ok()};
+    fake_fleet_script("here");
+    assert_int_equal(explained(rig, "remaining", "requests"), -1);
+    assert_int_equal(rig_submit(rig, &(struct rig_question){.route = "frontier"}, &stream).code, ERR_OK);
+    rig_read(rig, stream, &last, 1);
+    struct rig_answer next = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+    assert_answer(&next, "here", "local");
+    assert_string_equal(next.reason, "down");
+    rig_forget(&next);
+    script_server_go(rig->server);
+    rig_read(rig, stream, &last, 0);
+    assert_answer(&last, "last", "p");
+    rig->service->vtable->stream_release(stream);
+    rig_forget(&last);
+    assert_int_equal(script_server_connections(rig->server), 1);
+    assert_int_equal(explained(rig, "remaining", "requests"), 0);
+    assert_int_equal(explained(rig, "remaining", "tokens"), -1);
+    assert_true(explained(rig, "rests_ms", NULL) > 3000000);
+#define BIG "{provider=\"p\",model=\"big\""
+    assert_true(metrics_say(rig, "bantam:router_rate_remaining" BIG ",of=\"requests\"} 0\n"));
+    assert_false(metrics_say(rig, "bantam:router_rate_remaining" BIG ",of=\"tokens\"}"));
+    assert_false(metrics_say(rig, "bantam:router_rate_reset_timestamp_seconds" BIG "} 0\n"));
+    rig_close(rig);
+}
+
+static void what_is_new_again_is_asked_again(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {SOON_AGAIN, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 2, QUICK, false);
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+    assert_answer(&answer, "soon", "p");
+    rig_forget(&answer);
+    while (explained(rig, "rests_ms", NULL) > 0)
+        continue;
+    fake_fleet_script("here");
+    do {
+        answer = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+        rig_forget(&answer);
+    } while (strcmp(answer.provider, "p") != 0); /* the rest of a millisecond */
+    rig_close(rig);
+}
+
+static void who_asks_to_be_left_alone_is(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {LEAVE_ME, ANSWERS, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 3, QUICK "when_broke: refuse\n", false);
+    fake_fleet_script("here");
+    for (int i = 0; i < 2; i++) {
+        struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+        assert_int_not_equal(answer.error.code, ERR_OK);
+        rig_forget(&answer);
+    }
+    assert_int_equal(script_server_connections(rig->server), 1);
+    assert_true(explained(rig, "rests_ms", NULL) > 3000000);
     rig_close(rig);
 }
 
@@ -444,6 +555,37 @@ static void a_slow_engine_is_hedged(void **state)
     rig_close(rig);
 }
 
+/* A call may cost 0.041 $ at most and came to 0.002: the day's money is enough for one at a time. */
+static void hedges_are_bounded_in_dollars(void **state)
+{
+    (void)state;
+#define HEDGE(more) QUICK "hedge: {tier: small, after: 1ms, to: frontier, max_share: 1, " more "}\n"
+    const struct script_step *scripts[] = {ANSWERS, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 2, HEDGE("per_day: 0.042"), false);
+    uint32_t before = fake_fleet_counts().cancelled;
+    fake_fleet_script("#");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
+    assert_answer(&answer, "big one", "p");
+    rig_forget(&answer);
+    fake_fleet_wait_cancelled(before + 1);
+    rig_wait_idle(rig);
+    struct stream *stream;
+    assert_int_equal(rig_submit(rig, &(struct rig_question){0}, &stream).code, ERR_OK);
+    wait_metric(rig, "bantam:router_hedges_total{outcome=\"too_dear\"} 1\n");
+    rig->service->vtable->stream_release(stream);
+    assert_int_equal(script_server_connections(rig->server), 1);
+    answer = rig_ask(rig, &(struct rig_question){.body = ", \"max_tokens\": 10"}); /* a short one is cheap */
+    assert_answer(&answer, "big one", "p");
+    rig_forget(&answer);
+    rig_close(rig);
+    rig = rig_open(scripts, 2, HEDGE("max_cost: 0.04"), false);
+    assert_int_equal(rig_submit(rig, &(struct rig_question){0}, &stream).code, ERR_OK);
+    wait_metric(rig, "bantam:router_hedges_total{outcome=\"too_dear\"} 1\n");
+    rig->service->vtable->stream_release(stream);
+    assert_int_equal(script_server_connections(rig->server), 0);
+    rig_close(rig);
+}
+
 static void json_that_was_asked_for_is_checked(void **state)
 {
     (void)state;
@@ -456,6 +598,51 @@ static void json_that_was_asked_for_is_checked(void **state)
     assert_answer(&answer, "{}", "local");
     assert_int_equal(answer.attempts, 4);
     rig_forget(&answer);
+    rig_close(rig);
+}
+
+#define JSON_STREAM ", \"stream\": true, \"response_format\": {\"type\": \"json_object\"}"
+static const struct script_step SAYS_JSON[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, RIG_STREAM RIG_TEXT("{\\\"a\\\": ") RIG_TEXT("1}") RIG_END},
+    {STEP_END, NULL}};
+
+/* The reader has it all by then: it ends with an error, and is paid for. */
+static void a_stream_is_checked_at_its_end(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS, SAYS_JSON, ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 3, QUICK "cache: {kind: memory}\n", false);
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM});
+    assert_int_equal(answer.error.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(answer.error.message, "p/big: the answer is not the JSON that was asked for"));
+    assert_int_equal(answer.finish, FINISH_ERROR);
+    assert_string_equal(answer.text.data, "big one");
+    assert_int_equal(answer.n_ends, 1);
+    assert_true(answer.cost > 0);
+    rig_forget(&answer);
+    answer =
+        rig_ask(rig, &(struct rig_question){.route = "frontier", .body = JSON_STREAM}); /* was not kept */
+    assert_answer(&answer, "{\"a\": 1}", "p");
+    assert_int_equal(answer.finish, FINISH_STOP);
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
+static void what_cannot_be_checked_stays(void **state)
+{
+    (void)state;
+#define PATTERN                                                                                              \
+    ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"s\", \"schema\":"      \
+    " {\"properties\": {\"a\": {\"pattern\": \"^1\"}}}}}"
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
+    fake_fleet_script("{}");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier", .body = PATTERN});
+    assert_answer(&answer, "{}", "local");
+    assert_string_equal(answer.reason, "cannot_cross");
+    rig_forget(&answer);
+    assert_int_equal(script_server_connections(rig->server), 0);
     rig_close(rig);
 }
 
@@ -619,6 +806,9 @@ int main(void)
         cmocka_unit_test(an_engine_answers),
         cmocka_unit_test(a_provider_answers),
         cmocka_unit_test(what_was_told_does_not_change_under_its_reader),
+        cmocka_unit_test(who_has_nothing_left_is_not_asked),
+        cmocka_unit_test(what_is_new_again_is_asked_again),
+        cmocka_unit_test(who_asks_to_be_left_alone_is),
         cmocka_unit_test(what_fails_before_the_first_byte_is_followed),
         cmocka_unit_test(nothing_follows_the_first_byte),
         cmocka_unit_test(a_wrong_request_is_wrong_everywhere),
@@ -632,7 +822,10 @@ int main(void)
         cmocka_unit_test(doubt_goes_up_before_a_byte_is_out),
         cmocka_unit_test(what_was_held_is_not_kept),
         cmocka_unit_test(a_slow_engine_is_hedged),
+        cmocka_unit_test(hedges_are_bounded_in_dollars),
         cmocka_unit_test(json_that_was_asked_for_is_checked),
+        cmocka_unit_test(a_stream_is_checked_at_its_end),
+        cmocka_unit_test(what_cannot_be_checked_stays),
         cmocka_unit_test(another_configuration_takes_over),
         cmocka_unit_test(choices_end_one_by_one),
         cmocka_unit_test(an_untrusted_policy_only_observes),
