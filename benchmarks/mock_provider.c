@@ -86,6 +86,7 @@ struct mock_options mock_options_default(void)
 
 void mock_provider_counts(const struct mock_provider *provider, struct mock_counts *out)
 {
+    uint64_t n_open = atomic_load(&provider->n_open); /* first: who is not open is counted */
     *out = (struct mock_counts){
         .connections = atomic_load(&provider->n_connections),
         .received_bytes = atomic_load(&provider->received_bytes),
@@ -93,7 +94,7 @@ void mock_provider_counts(const struct mock_provider *provider, struct mock_coun
         .answered = atomic_load(&provider->n_answered),
         .cancelled = atomic_load(&provider->n_cancelled),
         .faults = atomic_load(&provider->n_faults),
-        .open = atomic_load(&provider->n_open),
+        .open = n_open,
     };
 }
 
