@@ -23,13 +23,12 @@ static err_t apply_priority(const char *text, struct request *request)
 }
 
 static const char *const HINT_NAMES[] = {"route", "privacy", "complexity", "max-cost", "task"};
-#define HINT_PREFIX "x-bantam-"
 
 /* NULL: the header is none. */
 static const char *hint_of_header(const char *name, size_t name_bytes)
 {
-    size_t skip = sizeof HINT_PREFIX - 1;
-    if (name_bytes <= skip || strncasecmp(name, HINT_PREFIX, skip) != 0)
+    size_t skip = sizeof ROUTE_HINT_PREFIX - 1;
+    if (name_bytes <= skip || strncasecmp(name, ROUTE_HINT_PREFIX, skip) != 0)
         return NULL;
     for (size_t i = 0; i < sizeof HINT_NAMES / sizeof HINT_NAMES[0]; i++)
         if (strlen(HINT_NAMES[i]) == name_bytes - skip &&
@@ -54,14 +53,15 @@ err_t route_headers_take_hint(struct route_headers *headers, const char *name, s
         return too_many_hints(headers->n_hints + 1);
     if (value_bytes > REQUEST_HINT_BYTES_MAX)
         return err_new(ERR_INVALID_ARGUMENT,
-                       "the header " HINT_PREFIX "%s has %zu bytes; at most %d are allowed", hint,
+                       "the header " ROUTE_HINT_PREFIX "%s has %zu bytes; at most %d are allowed", hint,
                        value_bytes, REQUEST_HINT_BYTES_MAX);
     char *copy = headers->hint_values[headers->n_hints];
     if (value_bytes > 0)
         memcpy(copy, value, value_bytes);
     copy[value_bytes] = '\0';
     if (strlen(copy) != value_bytes)
-        return err_new(ERR_INVALID_ARGUMENT, "the header " HINT_PREFIX "%s contains a NUL character", hint);
+        return err_new(ERR_INVALID_ARGUMENT, "the header " ROUTE_HINT_PREFIX "%s contains a NUL character",
+                       hint);
     headers->hints[headers->n_hints++] = (struct request_hint){hint, copy};
     return err_ok();
 }

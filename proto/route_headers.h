@@ -15,6 +15,8 @@
 #define ROUTE_CACHE_SALT "x-bantam-cache-salt"
 enum { ROUTE_CACHE_SALT_BYTES_MAX = 64 }; /* printable ASCII without blanks */
 
+#define ROUTE_HINT_PREFIX "x-bantam-"
+
 /* Hints for a service that passes requests on: x-bantam-route, x-bantam-privacy, x-bantam-complexity,
  * x-bantam-max-cost, x-bantam-task. All of them count, those of the body first. */
 struct route_headers {

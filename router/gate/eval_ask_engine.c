@@ -2,8 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 #include "proto/codec_openai.h"
+#include "proto/route_headers.h"
 #include "router/gate/eval_ask_internal.h"
 #include "router/policy/cascade.h"
+#include "router/policy/request_signals.h"
 #include "router/providers/json_text.h"
 
 enum { TOP_LOGPROBS = 2 };
@@ -75,13 +77,47 @@ static void take_done(void *context, const struct bantam_outcome *outcome)
 
 static const struct bantam_handler HANDLER = {.on_event = take_event, .on_done = take_done};
 
+/* The hints of request["bantam"] as metadata: a router reads them there, an engine passes them over. */
+struct hint_headers {
+    struct bantam_header headers[BANTAM_HEADERS_MAX];
+    char keys[BANTAM_HEADERS_MAX][48], numbers[BANTAM_HEADERS_MAX][24];
+    size_t n;
+};
+
+static err_t take_hints(const json_t *request, struct hint_headers *out)
+{
+    struct route_hints hints = ROUTE_HINTS_NONE;
+    const char *name;
+    json_t *value;
+    out->n = 0;
+    TRY(route_hints_of_body(request, &hints)); /* what nobody understands, a mark of privacy perhaps, is not
+                                                  sent at all */
+    json_object_foreach(json_object_get(request, "bantam"), name, value)
+    {
+        if (out->n == BANTAM_HEADERS_MAX)
+            return err_new(ERR_INVALID_ARGUMENT, "bantam has more than %d hints", BANTAM_HEADERS_MAX);
+        char *key = out->keys[out->n], *number = out->numbers[out->n];
+        (void)snprintf(key, sizeof out->keys[0], ROUTE_HINT_PREFIX "%s", name);
+        for (char *c = key; *c; c++)
+            *c = *c == '_' ? '-' : *c;
+        (void)snprintf(number, sizeof out->numbers[0], "%lld", (long long)json_integer_value(value));
+        const char *text = json_is_string(value) ? json_string_value(value) : number;
+        out->headers[out->n++] =
+            (struct bantam_header){.key = key, .value = text, .value_bytes = strlen(text)};
+    }
+    return err_ok();
+}
+
 err_t eval_engine_start(struct eval_slot *slot, const json_t *request)
 {
     struct buffer body = {.limit_bytes = PROVIDER_REQUEST_BYTES_MAX};
     struct openai_scratch scratch = {0};
     struct openai_request decoded;
+    struct hint_headers hints;
     slot->error = err_ok();
-    err_t e = json_text_append(&body, request);
+    err_t e = take_hints(request, &hints);
+    if (e.code == ERR_OK)
+        e = json_text_append(&body, request);
     if (e.code == ERR_OK)
         e = openai_decode_request(OPENAI_CHAT, body.data, body.size, &scratch, &decoded);
     if (e.code == ERR_OK) {
@@ -92,7 +128,8 @@ err_t eval_engine_start(struct eval_slot *slot, const json_t *request)
             asked.sampling.logprobs = TOP_LOGPROBS;
         }
         struct bantam_query query = {.method = BANTAM_GENERATE, .request = &asked};
-        struct bantam_call_options options = {.timeout_ns = slot->endpoint->timeout_ns};
+        struct bantam_call_options options = {
+            .timeout_ns = slot->endpoint->timeout_ns, .headers = hints.headers, .n_headers = hints.n};
         e = bantam_client_start(slot->endpoint->client, &query, &options, &HANDLER, slot, NULL);
     }
     openai_scratch_free(&scratch);

@@ -157,8 +157,15 @@ static json_t *classifier_request(const json_t *request, const char *prompt)
     const json_t *text = last_user_text(request);
     if (text == NULL)
         return NULL;
-    return json_pack("{s:[{s:s, s:s++}], s:i, s:i}", "messages", "role", "user", "content", prompt, "\n\n",
-                     json_string_value(text), "max_tokens", CLASSIFIER_TOKENS, "temperature", 0);
+    json_t *asked =
+        json_pack("{s:[{s:s, s:s++}], s:i, s:i}", "messages", "role", "user", "content", prompt, "\n\n",
+                  json_string_value(text), "max_tokens", CLASSIFIER_TOKENS, "temperature", 0);
+    json_t *ours = json_object_get(request, "bantam"); /* what must stay stays in a question about it too */
+    if (asked != NULL && ours != NULL && json_object_set(asked, "bantam", ours) != 0) {
+        json_decref(asked);
+        return NULL;
+    }
+    return asked;
 }
 
 static err_t classify(struct eval_run *run, const struct eval_run_options *options)

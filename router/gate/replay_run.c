@@ -39,10 +39,11 @@ static struct policy_decision decide(const struct policy *policy, const struct r
     struct route_hints hints = ROUTE_HINTS_NONE;
     if (route_hints_of_body(item->request, &hints).code != ERR_OK)
         hints = ROUTE_HINTS_NONE;
+    const char *model = json_string_value(json_object_get(item->request, "model"));
     struct policy_input input = {.signals = &signals,
                                  .hints = &hints,
                                  .tenant = item->tenant,
-                                 .model = "",
+                                 .model = model ? model : "",
                                  .intent = "",
                                  .difficulty = -1,
                                  .prompt_tokens = item->input_tokens >= 0 ? (uint64_t)item->input_tokens

@@ -7,6 +7,7 @@
 #include "proto/answer_source.h"
 #include "proto/openai_fields.h"
 #include "proto/whole_answer.h"
+#include "router/policy/policy.h"
 #include "router/providers/json_text.h"
 
 enum { BODY_BYTES_MAX = 64 << 20 };
@@ -351,9 +352,12 @@ static json_t *finish_compare(struct mcp_run *run)
     return structured_result(json_pack("{s:o}", "answers", list));
 }
 
-static bool is_private(const json_t *arguments)
+/* By the caller's word or by a rule. A rule may go by the model's name, which an escalated chat has no more.
+ */
+static bool is_private(const json_t *arguments, const struct answer_source *source)
 {
-    return openai_text_is(json_object_get(arguments, "privacy"), "local_only");
+    return openai_text_is(json_object_get(arguments, "privacy"), "local_only") ||
+           (source && strcmp(source->reason, POLICY_REASON_NAMES[REASON_PRIVACY]) == 0);
 }
 
 static json_t *finish_complete(struct mcp_run *run)
@@ -372,7 +376,7 @@ static json_t *finish_complete(struct mcp_run *run)
     json_t *source = json_object_get(answer, "answered_by");
     json_t *decision = source ? json_incref(source) : json_object();
     mcp_handles_put(run->ground.handles, handle, run->tenant,
-                    is_private(run->arguments) ? NULL : run->arguments, decision);
+                    is_private(run->arguments, ask->source) ? NULL : run->arguments, decision);
     json_decref(decision);
     const json_t *text = json_object_get(answer, "text");
     return tool_result(false, json_string_value(text), json_string_length(text), answer);

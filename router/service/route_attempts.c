@@ -462,6 +462,7 @@ bool route_take_locked(struct route_attempt *attempt, const struct event *event)
         return true;
     route_cache_record_locked(stream, &own);
     answer_watch_take(&stream->watch, &own);
+    answer_keep_take(&stream->keep, &own);
     if (!route_shadow_take_locked(stream, &own))
         return true;
     if (attempt->is_held && !take_held(attempt, event))

@@ -31,6 +31,7 @@ static err_t give_piece(void *context, const struct answer_piece *piece)
         return err_ok();
     bool fits = event.kind == EVENT_FINISHED ? stream_keep_final_locked(stream, &event)
                                              : stream_push_locked(stream, &event);
+    answer_keep_take(&stream->keep, &event);
     return fits ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
 }
 

@@ -74,6 +74,20 @@ static void count_saved(const struct stream *stream)
                    (uint64_t)(there - stream->cost));
 }
 
+/* With what was answered; an answer that broke off is none. */
+static void write_answered_locked(struct stream *stream, struct decision_log *log)
+{
+    struct decision_entry entry = entry_of(stream);
+    struct buffer answer = {.limit_bytes = 2 * ANSWER_KEEP_BYTES_MAX};
+    if (stream->end_error.code == ERR_OK && answer_keep_write(&stream->keep, &answer)) {
+        entry.answer = answer.data ? answer.data : "";
+        entry.answer_bytes = answer.size;
+    }
+    decision_log_write(log, &entry);
+    buffer_free(&answer);
+    answer_keep_forget(&stream->keep);
+}
+
 /* All that it cost is known, as far as anybody tells. */
 static void write_line_locked(struct stream *stream)
 {
@@ -81,10 +95,8 @@ static void write_line_locked(struct stream *stream)
     stream->line_is_due = false;
     stream->cost = route_cost_locked(stream);
     count_saved(stream);
-    if (log) {
-        struct decision_entry entry = entry_of(stream);
-        decision_log_write(log, &entry);
-    }
+    if (log)
+        write_answered_locked(stream, log);
 }
 
 void route_settled(struct stream *stream)

@@ -19,6 +19,7 @@
 #include "router/providers/egress.h"
 #include "router/providers/provider_call.h"
 #include "router/providers/provider_request.h"
+#include "router/service/answer_keep.h"
 #include "router/service/answer_watch.h"
 #include "router/service/event_copy.h"
 #include "router/service/hedge_purse.h"
@@ -164,6 +165,7 @@ struct stream {
     struct event_node *spare;               /* an end for when there is no memory */
     struct stream_timer deadline, step, hedge;
     struct answer_watch watch; /* of an answer that is checked at its end, since its reader has it by then */
+    struct answer_keep keep;   /* of the answer, for the decision log */
     struct cascade_margins margins;
     double estimate; /* of the cascade; negative = not known */
     int64_t first_event_ns, ended_ns;

@@ -35,6 +35,7 @@ static void free_stream(struct worker_job *job)
     mem_free(stream->dropped);
     answer_record_free(&stream->record);
     answer_watch_close(&stream->watch);
+    answer_keep_forget(&stream->keep);
     route_shadow_free(stream->shadow);
     route_question_free(&stream->question);
     mem_free(stream->request);
@@ -199,6 +200,7 @@ void stream_forget_held_locked(struct stream *stream)
     stream->finished_choices = 0;
     stream->has_source = false;
     answer_watch_forget(&stream->watch);
+    answer_keep_forget(&stream->keep);
     route_cache_restart_record_locked(stream);
     route_shadow_forget_locked(stream);
 }

@@ -81,6 +81,8 @@ static err_t fill_stream(struct stream *stream, const struct request *request)
     stream->n_choices = choices_of(request);
     stream->wants_whole = request->wants_whole;
     stream->takes_ids_only = request->takes_ids_only;
+    stream->keep.is_on =
+        !stream->is_shadow && !stream->takes_ids_only && snapshot_log(stream->snapshot) != NULL;
     stream->source = (struct answer_source){.provider = stream->provider_name,
                                             .model = stream->model_name,
                                             .reason = "",

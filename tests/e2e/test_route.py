@@ -120,6 +120,51 @@ def test_a_real_engine_classifies(start_router, demo, provider, directory, at_le
     assert 0 < json.loads(log.read_text())["difficulty"] < 1
 
 
+def test_the_log_has_answers_and_is_replayed(start_router, demo, provider, directory):
+    provider.forget()
+    log, figures = directory / "answers.jsonl", directory / "figures.json"
+    router = start_router(route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"},
+                                       log={"path": str(log), "content": True}))
+    fixed = {"model": "", "messages": MESSAGES, "temperature": 0}
+    provider.next.append(Reply(tool_calls=(CALL,)))
+    with client_of(router) as routed:
+        ask = routed.chat.completions.create
+        text_of(ask(model="", messages=MESSAGES, tools=[TOOL], stream=True, extra_body=FRONTIER))
+        ask(**fixed, max_tokens=9, extra_body={"bantam": {"privacy": "local_only"}})
+        short = ask(**fixed, max_tokens=8).choices[0].message.content
+        assert text_of(ask(**fixed, max_tokens=8, stream=True)) == short
+        long = ask(**fixed, max_tokens=12).choices[0].message.content
+    router.stop()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(lines) == 5
+    [kept] = [line for line in lines if line.get("local_only")]
+    assert "answer" not in kept and "request" not in kept and kept["answer_bytes"] > 0 and len(kept["answer_hmac"]) == 64
+    [called] = [line for line in lines if line["provider"] == "mock"]
+    assert called["answer"] == '{"tool_calls":[{"arguments":{"n":[1,2.5],"place":"Oslo"},"name":"look"}]}'
+    assert called["finish_reason"] == "tool_calls"
+    local = sorted((line for line in lines if line not in (kept, called)), key=lambda line: line["cache"])
+    assert [line["cache"] for line in local] == ["hit", "miss", "miss"]
+    assert local[0]["answer"] == short and sorted(line["answer"] for line in local[1:]) == sorted([short, long])
+    done = subprocess.run([BIN, "replay", log, "--model", f"small={demo.target}", "--json", figures], capture_output=True,
+                          text=True, timeout=CALL_LIMIT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    replayed = json.loads(figures.read_text())["all"]
+    assert replayed["n"] == 4 and replayed["same"] == 3, done.stdout  # all but the frontier's call of a tool
+
+
+def test_a_log_without_content_has_the_answers_hash(start_router, demo, directory):
+    log = directory / "hashes.jsonl"
+    router = start_router(route_config([demo.target], {}, log={"path": str(log)}))
+    with client_of(router) as routed:
+        ask = routed.chat.completions.create
+        said = [ask(model="", messages=MESSAGES, temperature=0, max_tokens=n).choices[0].message.content for n in (8, 8, 12)]
+    router.stop()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert not any("answer" in line or "request" in line for line in lines)
+    assert sorted(line["answer_bytes"] for line in lines) == sorted(len(text.encode()) for text in said)
+    assert len({line["answer_hmac"] for line in lines}) == len(set(said)) == 2
+
+
 def test_native_clients_get_the_engines_tokens(router, demo):
     messages = [user(MESSAGES[0]["content"])]
     own = demo.client.generate_whole(messages=messages, **DRAWN)[0]

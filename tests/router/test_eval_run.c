@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "proto/grpc_door.h"
 #include "router/gate/confidence_map.h"
 #include "router/gate/eval_report.h"
+#include "tests/proto/fake_service.h"
 #include "tests/router/script_server.h"
 
 enum { N = 40 };
@@ -296,6 +298,92 @@ static void endpoints_are_asked_again(void **state)
     script_server_close(server);
 }
 
+/* The classifier's question has the case's words, and so the case's mark. */
+static void a_private_case_is_not_classified_elsewhere(void **state)
+{
+    (void)state;
+    static const char FILE[] =
+        "{\"prompt\": \"My salary\", \"strong\": \"a\", \"bantam\": {\"privacy\": \"local_only\"}}\n"
+        "{\"prompt\": \"Hi\", \"strong\": \"b\"}\n";
+    const struct script_step answered[] = {
+        {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("right")}, {STEP_END, NULL}};
+    const struct script_step classified[] = {
+        {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("hard")}, {STEP_END, NULL}};
+    const struct script_step *scripts[] = {answered, classified, classified};
+    struct script_server *server = script_server_open(scripts, 3);
+    char target[64];
+    snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(server));
+    const struct eval_case_defaults defaults = {.temperature = -1};
+    struct eval_cases cases;
+    assert_int_equal(eval_cases_parse("f", FILE, strlen(FILE), &defaults, &cases).code, ERR_OK);
+    struct eval_run run = {.cases = &cases, .n_models = 2, .strong = 1};
+    const struct eval_endpoint_options endpoint = {.name = "m", .target = target, .timeout_ms = 60000};
+    assert_int_equal(eval_endpoint_open(&endpoint, &run.models[0].endpoint).code, ERR_OK);
+    const struct eval_run_options options = {
+        .concurrency = 1, .classifier_prompt = "How hard?", .easy_label = "easy", .hard_label = "hard"};
+    err_t e = eval_run(&run, &options);
+    assert_string_equal(e.code == ERR_OK ? "" : e.message, "");
+    assert_non_null(strstr(script_server_heard(server), "How hard?"));
+    assert_null(strstr(script_server_heard(server), "salary"));
+    assert_true(run.difficulty[0] == 0.5 && run.difficulty[1] == 1);
+    eval_run_free(&run);
+    eval_cases_free(&cases);
+    script_server_close(server);
+}
+
+/* A router over gRPC is asked as the case says: it may be one that passes requests on. */
+static void hints_cross_over_grpc(void **state)
+{
+    (void)state;
+    static const struct event SAID[] = {{.kind = EVENT_FINISHED,
+                                         .last = true,
+                                         .text = "right",
+                                         .text_bytes = 5,
+                                         .finish_reason = FINISH_STOP,
+                                         .stop_token_id = -1}};
+    const struct fake_options fakes = {0};
+    struct fake_service *fake;
+    assert_int_equal(fake_service_open(&fakes, &fake).code, ERR_OK);
+    fake_service_pass_on(fake, SAID, 1);
+    struct grpc_door_options doors = grpc_door_options_default();
+    doors.version = "test";
+    struct grpc_door *door;
+    assert_int_equal(grpc_door_open(fake_service_of(fake), &doors, &door).code, ERR_OK);
+    char target[64];
+    snprintf(target, sizeof target, "127.0.0.1:%u", grpc_door_port(door));
+    const struct eval_endpoint_options options = {.name = "m", .target = target, .timeout_ms = 60000};
+    struct eval_endpoint *endpoint;
+    assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
+    static const struct {
+        const char *bantam, *hints; /* hints: NULL = it is not sent */
+    } CASES[] = {
+        {"{\"privacy\": \"local_only\"}", "privacy=local_only "},
+        {"{\"route\": \"local\", \"complexity\": 7, \"max_cost\": \"0.01\", \"task\": \"sum\"}",
+         "route=local complexity=7 max-cost=0.01 task=sum "},
+        {"{}", ""},
+        {"{\"privacy\": \"local\"}", NULL},
+        {"{\"private\": \"yes\"}", NULL},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        json_t *request = json_pack("{s:[{s:s, s:s}], s:o}", "messages", "role", "user", "content", "Hi",
+                                    "bantam", json_loads(CASES[i].bantam, 0, NULL));
+        uint32_t before = fake_service_counts(fake).submitted;
+        struct eval_answer answer;
+        assert_int_equal(eval_ask(endpoint, &request, 1, 1, NULL, NULL, &answer).code, ERR_OK);
+        assert_int_equal(answer.error[0] == '\0', CASES[i].hints != NULL);
+        assert_int_equal(fake_service_counts(fake).submitted, before + (CASES[i].hints != NULL));
+        if (CASES[i].hints) {
+            assert_string_equal(answer.text, "right");
+            assert_string_equal(fake_service_asked(fake).hints, CASES[i].hints);
+        }
+        eval_answer_free(&answer);
+        json_decref(request);
+    }
+    eval_endpoint_close(endpoint);
+    grpc_door_close(door);
+    fake_service_close(fake);
+}
+
 /* A router over HTTP says in its headers who answered, and at the end what it cost, as one over gRPC does. */
 static void routers_tell_who_answered(void **state)
 {
@@ -429,6 +517,8 @@ int main(void)
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),
         cmocka_unit_test(endpoints_are_asked_again),
+        cmocka_unit_test(a_private_case_is_not_classified_elsewhere),
+        cmocka_unit_test(hints_cross_over_grpc),
         cmocka_unit_test(routers_tell_who_answered),
         cmocka_unit_test(nobody_there_ends_it),
         cmocka_unit_test(difficulty_of_words),

@@ -240,6 +240,33 @@ static void private_chats_are_not_escalated(void **test_state)
     json_decref(again);
 }
 
+/* The rule may go by the model's name, which an escalation takes away. */
+static void what_a_rule_keeps_is_not_escalated(void **test_state)
+{
+    (void)test_state;
+    struct answer_source kept_by_rule = source;
+    kept_by_rule.provider = "local";
+    kept_by_rule.model = "payroll";
+    kept_by_rule.reason = "privacy";
+    kept_by_rule.rule = "payroll_stays";
+    struct event kept[] = {answered[0], answered[1]};
+    kept[0].source = kept[1].source = &kept_by_rule;
+    fake_service_pass_on(bench.web.fake, kept, 2);
+    json_t *result = ask_tool("complete", "{\"prompt\":\"my salary\",\"model\":\"payroll\"}");
+    uint32_t before = fake_service_counts(bench.web.fake).submitted;
+    char arguments[128];
+    (void)snprintf(
+        arguments, sizeof arguments, "{\"handle\":\"%s\"}",
+        json_string_value(json_object_get(json_object_get(result, "structuredContent"), "handle")));
+    json_t *again = ask_tool("escalate", arguments);
+    assert_true(json_is_true(json_object_get(again, "isError")));
+    assert_non_null(strstr(text_of(again), "local_only"));
+    assert_int_equal(fake_service_counts(bench.web.fake).submitted, before);
+    fake_service_pass_on(bench.web.fake, answered, 2);
+    json_decref(again);
+    json_decref(result);
+}
+
 static void compares(void **test_state)
 {
     (void)test_state;
@@ -531,6 +558,7 @@ int main(void)
         cmocka_unit_test(shakes_hands),
         cmocka_unit_test(completes_and_escalates),
         cmocka_unit_test(private_chats_are_not_escalated),
+        cmocka_unit_test(what_a_rule_keeps_is_not_escalated),
         cmocka_unit_test(compares),
         cmocka_unit_test(explains_and_tells_budgets),
         cmocka_unit_test(a_refusal_is_the_tools_error),

@@ -313,13 +313,16 @@ static void policies_are_replayed(void **state)
         "    models: [{name: big, price: {input: 1, output: 2, as_of: 2026-11-01}}]\n"
         "tiers:\n  - {name: small, models: [local/demo]}\n  - {name: frontier, models: [p/big]}\n"
         "rules:\n  - {name: greek, when: {scripts: [greek]}, local_only: yes}\n"
+        "  - {name: payroll, when: {models: [payroll]}, local_only: yes}\n"
         "  - {name: long, when: {turns: {min: 2}}, to: frontier}\n";
     static const char LOG[] =
         "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": "
         "\"b\"}], "
         "\"response\": \"x\", \"response_cost\": 0.5}\n"
         "{\"messages\": [{\"role\": \"user\", \"content\": \"\\u03b1\\u03b2\\u03b3\"}], \"response\": \"y\", "
-        "\"response_cost\": 0.5}\n";
+        "\"response_cost\": 0.5}\n"
+        "{\"request\": {\"model\": \"payroll\", " ASKED
+        "}, \"response\": {\"choices\": [{\"message\": {\"content\": \"z\"}}]}}\n";
     struct script_server *server = script_server_open(NULL, 0);
     char target[64];
     snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(server));
@@ -335,7 +338,7 @@ static void policies_are_replayed(void **state)
     static struct replay_result result;
     assert_int_equal(replay_log_parse(LOG, strlen(LOG), &log).code, ERR_OK);
     assert_int_equal(replay_run(&log, &replay, &result).code, ERR_OK);
-    assert_true(result.all.n_stays == 1 && result.all.n_failed == 1 && result.all.agree.value == 0.5);
+    assert_true(result.all.n == 3 && result.all.n_stays == 1 && result.all.n_failed == 2);
     assert_int_equal(script_server_connections(server), 0);
     replay_result_free(&result);
     replay_log_free(&log);

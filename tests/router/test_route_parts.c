@@ -10,6 +10,7 @@
 #include "base/event_count.h"
 #include "router/policy/cascade.h"
 #include "router/policy/privacy.h"
+#include "router/service/answer_keep.h"
 #include "router/service/event_copy.h"
 #include "router/service/route_worker.h"
 #include "router/service/time_sketch.h"
@@ -147,12 +148,74 @@ static void a_worker_does_what_is_due(void **state)
     assert_int_equal(event_count_read(&soon.done), 2);
 }
 
+static void say(struct answer_keep *keep, uint32_t choice, const char *text, size_t text_bytes)
+{
+    answer_keep_take(keep, &(struct event){.choice_index = choice, .text = text, .text_bytes = text_bytes});
+}
+
+static void call_tool(struct answer_keep *keep, uint32_t index, const char *name, const char *arguments)
+{
+    const struct tool_call call = {
+        .index = index, .name = name, .arguments = arguments, .arguments_bytes = strlen(arguments)};
+    answer_keep_take(keep, &(struct event){.text = "", .tool_calls = &call, .n_tool_calls = 1});
+}
+
+static bool is_kept(const struct answer_keep *keep, const char *expected)
+{
+    struct buffer text = {.limit_bytes = 2 * ANSWER_KEEP_BYTES_MAX};
+    bool is_written = answer_keep_write(keep, &text);
+    bool is_so = is_written && text.size == strlen(expected) && memcmp(text.data, expected, text.size) == 0;
+    buffer_free(&text);
+    return is_so;
+}
+
+static void answers_are_kept_up_to_a_limit(void **state)
+{
+    (void)state;
+    struct answer_keep off = {0}, keep = {.is_on = true};
+    struct buffer text = {.limit_bytes = 2 * ANSWER_KEEP_BYTES_MAX};
+    say(&off, 0, "Yes", 3);
+    assert_false(answer_keep_write(&off, &text));
+    assert_true(is_kept(&keep, ""));
+    say(&keep, 0, "Ye", 2);
+    say(&keep, 1, "No", 2); /* the first choice alone */
+    say(&keep, 0, "s", 1);
+    assert_true(is_kept(&keep, "Yes"));
+    call_tool(&keep, 1, "g", "{}");
+    call_tool(&keep, 0, "f", "{\"b\": 1, ");
+    call_tool(&keep, 0, NULL, "\"a\": 2}");
+    assert_true(is_kept(&keep, "Yes\n{\"tool_calls\":[{\"arguments\":{\"a\":2,\"b\":1},\"name\":\"f\"},"
+                               "{\"arguments\":{},\"name\":\"g\"}]}"));
+    call_tool(&keep, ANSWER_KEEP_CALLS_MAX, "h", "{}");
+    assert_false(answer_keep_write(&keep, &text));
+    answer_keep_forget(&keep);
+    assert_true(is_kept(&keep, "") && keep.is_on);
+
+    static char long_text[ANSWER_KEEP_BYTES_MAX];
+    memset(long_text, 'x', sizeof long_text);
+    say(&keep, 0, long_text, sizeof long_text);
+    assert_true(answer_keep_write(&keep, &text));
+    assert_int_equal(text.size, ANSWER_KEEP_BYTES_MAX);
+    call_tool(&keep, 0, "f", "1"); /* all of it together counts */
+    assert_false(answer_keep_write(&keep, &text));
+    assert_null(keep.text.data);
+    say(&keep, 0, "more", 4);
+    assert_false(answer_keep_write(&keep, &text));
+    answer_keep_forget(&keep);
+    mem_fail_nth(0);
+    say(&keep, 0, "Yes", 3);
+    mem_fail_nth(-1);
+    assert_true(keep.is_too_much);
+    answer_keep_forget(&keep);
+    buffer_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(times_have_quantiles),      cmocka_unit_test(doubt_is_what_two_candidates_leave),
         cmocka_unit_test(only_a_decision_releases),  cmocka_unit_test(events_are_copied_whole),
-        cmocka_unit_test(a_worker_does_what_is_due),
+        cmocka_unit_test(a_worker_does_what_is_due), cmocka_unit_test(answers_are_kept_up_to_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
