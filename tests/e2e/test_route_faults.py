@@ -105,6 +105,22 @@ def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start):
     assert ask(router, "Hello")[0] == 200
 
 
+def test_what_nobody_answered_was_decided_as_the_log_says(start, tmp_path):
+    """Refusals, and requests that all who could be asked have failed: the same policy decides them so again."""
+    log = tmp_path / "decisions.jsonl"
+    router = start(f"http://127.0.0.1:{free_port()}/v1", engines=[f"127.0.0.1:{free_port()}"], when_broke="refuse", log={"path": str(log)})
+    assert ask(router, "Hello")[0] == 503
+    assert ask(router, "Hello", {"privacy": "local_only"})[0] == 503
+    assert ask(router, "Hello", {"route": "frontier"})[0] == 503
+    assert ask(router, "Hello", {"route": "frontier"}, logprobs=True)[0] >= 400
+    router.stop()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["reason"] for line in lines] == ["down", "down", "wish", "cannot_cross"]
+    assert [line["attempts"] > 0 for line in lines] == [False, False, True, False]
+    done = subprocess.run([BIN, "replay", log, "--decisions", "--policy", router.path], capture_output=True, text=True, timeout=CALL_LIMIT_S)
+    assert done.returncode == 0 and "4 decisions are the same, 0 differ" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path, kind):
     router = start(mock.url, kind=kind, ledger={"path": str(tmp_path / "ledger.db")}, log={"path": str(tmp_path / "decisions.jsonl")})
