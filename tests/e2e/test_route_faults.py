@@ -115,8 +115,8 @@ def test_what_nobody_answered_was_decided_as_the_log_says(start, tmp_path):
     assert ask(router, "Hello", {"route": "frontier"}, logprobs=True)[0] >= 400
     router.stop()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["reason"] for line in lines] == ["down", "down", "wish", "cannot_cross"]
-    assert [line["attempts"] > 0 for line in lines] == [False, False, True, False]
+    assert sorted((line["reason"], line["attempts"] > 0) for line in lines) == [  # a line waits for its request's settlement
+        ("cannot_cross", False), ("down", False), ("down", False), ("wish", True)]
     done = subprocess.run([BIN, "replay", log, "--decisions", "--policy", router.path], capture_output=True, text=True, timeout=CALL_LIMIT_S)
     assert done.returncode == 0 and "4 decisions are the same, 0 differ" in done.stdout, done.stdout + done.stderr
 
