@@ -200,17 +200,23 @@ static err_t add_config(struct board *board, struct eval_policies *out)
     bool *went = mem_alloc_array(board->n, sizeof *went);
     if (went == NULL)
         return no_memory();
+    size_t n_tiers, n_between = 0;
+    (void)policy_tiers(board->options->config->policy, &n_tiers);
     for (size_t i = 0; i < board->n; i++) {
         struct policy_decision decision = decide(board, i);
         bool stays = decision.is_refused || decision.local_only;
-        went[i] = !stays && decision.tier > 0;
+        size_t tier = stays ? 0 : decision.tier;
         const struct eval_answer *answer = &board->weak->answers[i];
         if (cascade->is_set && !stays && decision.tier == cascade->tier && answer->n_margins > 0) {
             double doubt = eval_answer_doubt(answer, cascade->hold_tokens);
-            went[i] |= confidence_map_wrong(&map, doubt) > cascade->escalate_over;
+            if (confidence_map_wrong(&map, doubt) > cascade->escalate_over)
+                tier = cascade->to;
         }
+        went[i] = tier > 0;
+        n_between += tier > 0 && tier + 1 < n_tiers;
     }
     err_t e = add_choices(board, "policy", went, NULL, cascade->is_set, out);
+    out->policies[out->n - 1].n_between = n_between;
     mem_free(went);
     return e;
 }

@@ -31,6 +31,7 @@ struct eval_policy {
     struct eval_point point;
     bool *went_strong; /* [n of the cases], owned; NULL for curves */
     double *scores;    /* [n], owned; NULL for curves */
+    size_t n_between;  /* that went to a tier of which nobody was asked: measured as the strong model's */
 };
 
 struct eval_policies_options {

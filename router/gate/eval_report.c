@@ -188,6 +188,13 @@ static bool put_points(const struct eval_report *report, struct buffer *out)
             percent(point->share, share), percent(point->quality, quality), share_text(point->pgr, pgr),
             dollars(point->cost, cost), point->n_cheap ? cheap : "-", difference,
             STAT_VERDICT_NAMES[stat_non_inferiority(&point->difference, report->margin)]);
+        if (policy->n_between > 0)
+            fits =
+                fits && buffer_append_format(
+                            out,
+                            "  %zu of these cases went to a tier that is neither first nor last. Nobody of "
+                            "it was asked: they are counted as the strong model's.\n",
+                            policy->n_between);
     }
     return fits &&
            buffer_append_format(

@@ -73,6 +73,8 @@ static json_t *policies_json(const struct eval_report *report)
             (void)json_object_set_new(one, "curve", curve_json(&policy->curve));
         if (policy->has_point)
             (void)json_object_set_new(one, "point", point_json(&policy->point, report->margin));
+        if (policy->n_between > 0)
+            (void)json_object_set_new(one, "unmeasured", json_integer((json_int_t)policy->n_between));
         (void)json_array_append_new(list, one);
     }
     return list;

@@ -124,6 +124,12 @@ static bool is_policys(const char *reason)
     return false;
 }
 
+/* The line of a request that nobody was asked has the tier that it would have gone to, and an error. */
+static bool was_refused(const struct decision_entry *entry)
+{
+    return entry->error[0] && entry->attempts == 0;
+}
+
 static bool is_same_decision(const struct policy *policy, const struct decision_entry *entry,
                              struct buffer *out, size_t n_listed, bool *fits)
 {
@@ -132,14 +138,15 @@ static bool is_same_decision(const struct policy *policy, const struct decision_
     struct policy_decision decision = policy_decide(policy, entry->input, NULL);
     const char *tier = decision.is_refused ? "" : tiers[decision.tier].name,
                *reason = POLICY_REASON_NAMES[decision.reason];
-    if (strcmp(tier, entry->tier) == 0 && strcmp(reason, entry->reason) == 0 &&
+    const char *was = decision.is_refused && was_refused(entry) ? "" : entry->tier;
+    if (strcmp(tier, was) == 0 && strcmp(reason, entry->reason) == 0 &&
         strcmp(decision.rule, entry->rule) == 0)
         return true;
     if (n_listed < REPLAY_DIFFERENCES_MAX)
         *fits &= buffer_append_format(out, "%s: %s (%s%s%s) became %s (%s%s%s)\n", entry->id,
-                                      entry->tier[0] ? entry->tier : "refused", entry->reason,
-                                      entry->rule[0] ? " " : "", entry->rule, tier[0] ? tier : "refused",
-                                      reason, decision.rule[0] ? " " : "", decision.rule);
+                                      was[0] ? was : "refused", entry->reason, entry->rule[0] ? " " : "",
+                                      entry->rule, tier[0] ? tier : "refused", reason,
+                                      decision.rule[0] ? " " : "", decision.rule);
     return false;
 }
 

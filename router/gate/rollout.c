@@ -28,6 +28,7 @@ struct rollout {
     char policy_id[EVAL_ID_BYTES];
     bool has_artefact;
     struct eval_artefact artefact;
+    uint64_t artefact_hash; /* of what it says; 0 = has none */
     _Atomic int stage;
     _Atomic uint64_t fingerprint_hash; /* that was looked at last; 0 = none */
 
@@ -115,8 +116,13 @@ static void load_artefact(struct rollout *rollout, const char *path)
                        "there is no artefact: `bantam eval --artefact FILE` writes one");
         return;
     }
+    struct buffer text = {.limit_bytes = EVAL_ARTEFACT_BYTES_MAX};
     err_t e = eval_artefact_read(path, &rollout->artefact);
+    if (e.code == ERR_OK)
+        e = eval_artefact_write(&rollout->artefact, &text);
     rollout->has_artefact = e.code == ERR_OK;
+    rollout->artefact_hash = rollout->has_artefact ? hash64(text.data, text.size, 0) | 1 : 0;
+    buffer_free(&text);
     if (!rollout->has_artefact)
         (void)snprintf(rollout->why_not, sizeof rollout->why_not, "%s", e.message);
 }
@@ -163,6 +169,17 @@ void rollout_close(struct rollout *rollout)
     (void)pthread_mutex_destroy(&rollout->lock);
     mem_free(rollout->scores);
     mem_free(rollout);
+}
+
+bool rollout_is_same(const struct rollout *a, const struct rollout *b)
+{
+    const struct rollout_options *left = &a->options, *right = &b->options;
+    const double of_left[] = {left->share, left->shadow_share, left->margin, left->false_cheap},
+                 of_right[] = {right->share, right->shadow_share, right->margin, right->false_cheap};
+    return left->is_set == right->is_set && left->is_default == right->is_default &&
+           left->stage == right->stage && left->window == right->window &&
+           memcmp(of_left, of_right, sizeof of_left) == 0 && strcmp(a->policy_id, b->policy_id) == 0 &&
+           a->artefact_hash == b->artefact_hash;
 }
 
 void rollout_local_changed(struct rollout *rollout, const char *local_fingerprint)

@@ -21,8 +21,8 @@
  * Scores: the mean of the last `window` must reach 1 - margin. As soon as it cannot, whatever the rest of a
  * window brings, the stage goes back by one and a new window begins. It comes forward again, never beyond the
  * configured stage, after a whole window whose mean reaches 1 - margin / 2, ROLLOUT_FALLS_MAX times; then it
- * stays until the configuration is loaded anew. From SHADOW it goes back to OBSERVE, which scores nothing: so
- * that is for people to look at. Both are logged. */
+ * stays until the gate, the policy or its artefact is another one, or the router starts anew. From SHADOW it
+ * goes back to OBSERVE, which scores nothing: so that is for people to look at. Both are logged. */
 #pragma once
 
 #include <stdbool.h>
@@ -69,5 +69,8 @@ struct rollout_choice rollout_choose(struct rollout *rollout, uint64_t key);
 /* How good the policy's answer was beside the baseline's: 0..1, 1 = as good. Any thread. */
 void rollout_score(struct rollout *rollout, double score);
 enum rollout_stage rollout_stage_now(const struct rollout *rollout);
+/* Are both of the same gate, policy and artefact, so that what one has learned holds for the other? The
+ * baseline is not looked at. */
+bool rollout_is_same(const struct rollout *a, const struct rollout *b);
 /* For people: why it stands where it does. */
 void rollout_why(struct rollout *rollout, struct buffer *out);

@@ -460,11 +460,13 @@ static void forget_all(struct ledger *ledger)
     ledger->changed = (struct entry_list){0};
 }
 
-/* What a process that is gone has promised and not folded. */
-static err_t replay(struct ledger *ledger)
+/* What a process that is gone has promised and not folded. *good_bytes: of the journal, entries that are
+ * whole. */
+static err_t replay(struct ledger *ledger, size_t *good_bytes)
 {
     struct journal_view view;
     struct journal_record record;
+    *good_bytes = 0;
     TRY(database_folded(ledger->database, &ledger->last_number));
     uint64_t folded = ledger->last_number;
     err_t e = journal_view_open(ledger->options.path, &view);
@@ -480,6 +482,7 @@ static err_t replay(struct ledger *ledger)
         log_warn("money", "the last %zu bytes of the ledger's journal are no entry: they were not promised",
                  view.size - at);
     journal_view_close(&view);
+    *good_bytes = at;
     if (e.code == ERR_OK)
         e = fold_all(ledger);
     forget_all(ledger);
@@ -520,8 +523,9 @@ static err_t open_for_writing(struct ledger *ledger, uint64_t *n_lost)
     uint64_t n = 0;
     atomic_store(&ledger->first_day, LAST_DAY);
     if (database_is_file(ledger->database)) {
-        TRY(replay(ledger));
-        TRY(journal_open(options->path, options->durable, &ledger->journal));
+        size_t good_bytes;
+        TRY(replay(ledger, &good_bytes));
+        TRY(journal_open(options->path, options->durable, good_bytes, &ledger->journal));
         journal_clear(ledger->journal);
     }
     TRY(database_charge_lost(ledger->database, now_ms(ledger), &n));

@@ -45,7 +45,19 @@ static err_t failed(const struct ledger_journal *journal, const char *what)
     return err_new(ERR_IO, "the ledger's journal %s cannot be %s: %s", journal->path, what, strerror(errno));
 }
 
-err_t journal_open(const char *ledger_path, bool durable, struct ledger_journal **out)
+/* A piece of an entry at the end would hide what is written behind it from the next start. Who reads does not
+ * take it for an entry, so that it can go under a reader's eyes. */
+static err_t cut_to(struct ledger_journal *journal, size_t size)
+{
+    if (journal->size > size) {
+        if (ftruncate(journal->file, (off_t)size) != 0)
+            return failed(journal, "cut to its last entry");
+        journal->size = size;
+    }
+    return err_ok();
+}
+
+err_t journal_open(const char *ledger_path, bool durable, size_t good_bytes, struct ledger_journal **out)
 {
     struct ledger_journal *journal = mem_alloc(sizeof *journal);
     if (journal == NULL)
@@ -61,6 +73,8 @@ err_t journal_open(const char *ledger_path, bool durable, struct ledger_journal 
         else
             journal->size = (size_t)status.st_size;
     }
+    if (e.code == ERR_OK)
+        e = cut_to(journal, good_bytes);
     if (e.code != ERR_OK)
         journal_close(journal, false);
     else

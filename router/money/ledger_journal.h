@@ -34,8 +34,10 @@ struct journal_record {
 
 struct ledger_journal;
 
-/* Of the ledger at path; makes the file. durable: each append is on the disk itself. */
-err_t journal_open(const char *ledger_path, bool durable, struct ledger_journal **out) ERR_MUST_CHECK;
+/* Of the ledger at path; makes the file. durable: each append is on the disk itself. good_bytes: where its
+ * last whole entry ends; what is behind that is cut off. */
+err_t journal_open(const char *ledger_path, bool durable, size_t good_bytes,
+                   struct ledger_journal **out) ERR_MUST_CHECK;
 /* Removes the file when that is wanted: nothing in it is needed any more. NULL is fine. */
 void journal_close(struct ledger_journal *journal, bool removes);
 /* All of them or none. IO: the disk is full, or fails. */

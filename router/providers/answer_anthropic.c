@@ -73,6 +73,14 @@ static void take_message_head(struct answer_reader *reader, const json_t *messag
     take_usage(reader, json_object_get(message, "usage"));
 }
 
+/* What a message that begins has of output is a beginning too: one token of however many come. Of a stream
+ * that ends before its message_delta nobody knows how many there were. */
+static void take_message_start(struct answer_reader *reader, const json_t *message)
+{
+    take_message_head(reader, message);
+    reader->usage.output_tokens = -1;
+}
+
 /* Arguments that are there from the start; the empty object may be the place of those that come. */
 static bool has_fields(const json_t *input)
 {
@@ -133,7 +141,7 @@ err_t answer_anthropic_event(struct answer_reader *reader, const json_t *root)
 {
     struct answer_block *block;
     if (is_type(root, "message_start")) {
-        take_message_head(reader, json_object_get(root, "message"));
+        take_message_start(reader, json_object_get(root, "message"));
         return err_ok();
     }
     if (is_type(root, "content_block_start")) {

@@ -14,6 +14,7 @@ struct provider_model {
     const char *name;           /* as the provider calls it */
     uint32_t context_tokens;    /* prompt and answer together; 0 = not known */
     uint32_t max_output_tokens; /* what Anthropic's max_tokens is when the request has none; > 0 for it */
+    uint32_t output_limit;      /* what OpenAI's is then; 0 = none is sent */
     parameter_set refuses;      /* that this model answers with 400: dropped and reported */
     bool max_completion_tokens; /* it wants this name for max_tokens: OpenAI's reasoning models */
     bool takes_images, takes_audio, takes_files, takes_tools, takes_schemas;

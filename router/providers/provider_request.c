@@ -99,9 +99,11 @@ static err_t map_openai(const struct provider_model *model, const json_t *reques
     json_t *most = json_object_get(request, "max_completion_tokens");
     if (!json_is_integer(most))
         most = json_object_get(request, "max_tokens");
+    const char *name = model->max_completion_tokens ? "max_completion_tokens" : "max_tokens";
     if (json_is_integer(most))
-        TRY(request_set(body, model->max_completion_tokens ? "max_completion_tokens" : "max_tokens",
-                        json_incref(most)));
+        TRY(request_set(body, name, json_incref(most)));
+    else if (model->output_limit > 0)
+        TRY(request_set(body, name, json_integer(model->output_limit)));
     if (model->top_logprobs > 0) {
         TRY(request_set(body, "logprobs", json_true()));
         TRY(request_set(body, "top_logprobs", json_integer(model->top_logprobs)));

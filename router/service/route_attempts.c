@@ -213,20 +213,30 @@ static bool try_tier(struct stream *stream)
     return false;
 }
 
-/* Where the policy sends what this tier has failed to answer; false: nowhere that was not tried. */
+/* Where the policy sends what this tier has failed to answer; false: nowhere that was not tried, and the
+ * decision stays the one by which it went here, with what was known then: the log has both. */
 static bool next_tier(struct stream *stream)
 {
     struct question_context context = stream_context(stream);
     struct route_question *question = &stream->question;
+    struct policy_input *input = &question->input;
     if (stream->is_shadow)
         return false;
+    const struct policy_decision before = question->decision;
+    bool was_down[POLICY_TIERS_MAX];
+    memcpy(was_down, input->is_down, sizeof was_down);
     stream->failed_tiers |= 1u << stream->tier;
     for (size_t i = 0; i < stream->snapshot->n_tiers; i++)
-        question->input.is_down[i] = question->input.is_down[i] || (stream->failed_tiers & 1u << i);
+        input->is_down[i] = input->is_down[i] || (stream->failed_tiers & 1u << i);
     route_question_decide(question, &context, NULL);
     const struct policy_decision *decision = &question->decision;
-    if (decision->is_refused || (stream->failed_tiers & 1u << decision->tier))
+    if (decision->is_refused || (stream->failed_tiers & 1u << decision->tier)) {
+        if (stream->last_error.code == ERR_OK)
+            stream->last_error = route_question_refusal(question);
+        question->decision = before;
+        memcpy(input->is_down, was_down, sizeof was_down);
         return false;
+    }
     metric_add(&route_metrics_counts(stream->service->route_metrics)->fallbacks[0], 1);
     stream->tier = decision->tier;
     stream->position = stream->tier_tries = 0;

@@ -91,6 +91,7 @@ struct route_attempt {
     struct route_attempt *next;
     struct stream *stream;
     const struct route_upstream *upstream;
+    struct provider_model model; /* the upstream's, with the limit that was reserved for */
     size_t tier;
     uint32_t number; /* of the request, from 1; 0 = the classifier's, which answers nobody */
     bool is_live, is_hedge, is_dropped; /* is_dropped: another one answers, or nobody wants it any more */

@@ -161,10 +161,12 @@ err_t route_provider_start(struct route_attempt *attempt)
     if (!privacy_release(&stream->question.decision, service->is_offline, stream->question.json, &shareable))
         return err_new(ERR_PERMISSION_DENIED, "this request must not leave the machine");
     attempt->estimate = route_question_estimate(&stream->question, attempt->upstream);
+    attempt->model = *attempt->upstream->model;
+    attempt->model.output_limit = route_question_output_limit(&stream->question, &attempt->model);
     err_t e = route_reserve(attempt);
     if (e.code == ERR_OK) {
-        e = provider_call_start(service->egress, attempt->upstream->provider, attempt->upstream->model,
-                                &shareable, !stream->wants_whole, &HANDLER, attempt, &attempt->dropped,
+        e = provider_call_start(service->egress, attempt->upstream->provider, &attempt->model, &shareable,
+                                !stream->wants_whole, &HANDLER, attempt, &attempt->dropped,
                                 &attempt->egress_number);
         if (e.code != ERR_OK)
             route_unreserve(attempt);

@@ -12,7 +12,7 @@ enum {
     BYTES_PER_TOKEN_LEAST = 2,     /* for money */
     TOKENS_PER_TURN = 8,           /* what a template adds */
     TOKENS_PER_PART = 2000,        /* of an image, audio or file */
-    OUTPUT_TOKENS_GUESS = 4096,    /* where nobody says how long an answer may be */
+    OUTPUT_TOKENS_LIMIT = 4096,    /* where nobody says how long an answer may be */
     PROVIDER_TTFT_GUESS_MS = 1000, /* of a provider that was never asked */
 };
 #define NS_PER_MS INT64_C(1000000)
@@ -159,6 +159,59 @@ static err_t write_json(const struct request *request, json_t **out)
 
 /* --- what it shows */
 
+static uint64_t bytes_as_json(const json_t *value)
+{
+    return json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
+}
+
+/* Parts of a message that are neither text nor one of those that are counted. */
+static uint64_t bytes_of_parts(const json_t *content)
+{
+    static const char *const COUNTED[] = {"text", "image_url", "input_audio", "file"};
+    uint64_t bytes = 0;
+    size_t i;
+    json_t *part;
+    json_array_foreach(content, i, part)
+    {
+        const char *type = json_string_value(json_object_get(part, "type"));
+        bool is_counted = false;
+        for (size_t j = 0; type && j < sizeof COUNTED / sizeof *COUNTED; j++)
+            is_counted = is_counted || strcmp(type, COUNTED[j]) == 0;
+        if (!is_counted)
+            bytes += bytes_as_json(part);
+    }
+    return bytes;
+}
+
+/* What a provider reads besides the texts of messages: tools, schemas, calls of tools, and whatever else has
+ * a length. */
+static uint64_t bytes_beside(const json_t *request)
+{
+    uint64_t bytes = 0;
+    size_t i;
+    const char *name;
+    json_t *value, *message;
+    if (request == NULL)
+        return 0;
+    json_object_foreach((json_t *)request, name, value)
+    {
+        bool has_length = json_is_object(value) || json_is_array(value);
+        if (has_length && strcmp(name, "messages") != 0 && strcmp(name, "bantam") != 0)
+            bytes += bytes_as_json(value);
+    }
+    json_array_foreach(json_object_get(request, "messages"), i, message)
+    {
+        json_object_foreach(message, name, value)
+        {
+            if (strcmp(name, "content") == 0)
+                bytes += bytes_of_parts(value);
+            else if (strcmp(name, "role") != 0)
+                bytes += bytes_as_json(value);
+        }
+    }
+    return bytes;
+}
+
 static void estimate(struct route_question *question, const struct request *request)
 {
     uint64_t bytes = question->signals.text_bytes, n_tokens;
@@ -170,9 +223,10 @@ static void estimate(struct route_question *question, const struct request *requ
         n_tokens = (request->prompt_kind == PROMPT_TEXT ? request->text_bytes : bytes) / BYTES_PER_TOKEN + 1;
     n_tokens += request->n_messages * TOKENS_PER_TURN;
     question->prompt_tokens = n_tokens;
-    question->input_bound =
-        bytes / BYTES_PER_TOKEN_LEAST + request->n_messages * TOKENS_PER_TURN + parts * TOKENS_PER_PART + 1;
-    question->output_bound = question->signals.max_tokens;
+    question->input_bound = (bytes + bytes_beside(question->json)) / BYTES_PER_TOKEN_LEAST +
+                            request->n_messages * TOKENS_PER_TURN + parts * TOKENS_PER_PART + 1;
+    json_int_t n = json_integer_value(json_object_get(question->json, "n"));
+    question->n_choices = n > 1 ? (uint64_t)n : 1;
 }
 
 static err_t read_hints(const struct request *request, struct route_question *question)
@@ -221,17 +275,31 @@ static void read_wish(const struct route_snapshot *snapshot, struct route_questi
 
 /* --- where it may go */
 
+/* Anthropic's form always has one (request_anthropic.c). Where what is left of the context may be less, some
+ * refuse the request for the limit; the context is one itself. */
+uint32_t route_question_output_limit(const struct route_question *question,
+                                     const struct provider_model *model)
+{
+    uint32_t limit = model->max_output_tokens > 0 ? model->max_output_tokens : OUTPUT_TOKENS_LIMIT;
+    bool is_long = model->context_tokens > 0 && question->input_bound + limit > model->context_tokens;
+    if (question->signals.max_tokens > 0 || (is_long && model->kind != PROVIDER_ANTHROPIC))
+        return 0;
+    return limit;
+}
+
 nanodollars route_question_estimate(const struct route_question *question,
                                     const struct route_upstream *upstream)
 {
     if (upstream->is_local)
         return 0;
-    uint64_t output = question->output_bound;
+    uint64_t output = question->signals.max_tokens, all;
     if (output == 0)
-        output = upstream->model->max_output_tokens;
+        output = route_question_output_limit(question, upstream->model);
     if (output == 0)
-        output = OUTPUT_TOKENS_GUESS;
-    return price_estimate(&upstream->model->price, question->input_bound, output);
+        output = upstream->model->context_tokens;
+    if (__builtin_mul_overflow(output, question->n_choices, &all))
+        all = UINT64_MAX;
+    return price_estimate(&upstream->model->price, question->input_bound, all);
 }
 
 static err_t check_provider(const struct question_context *context, const struct request *request,

@@ -21,7 +21,8 @@ struct route_question {
     struct request_signals signals;
     struct route_hints hints;
     uint64_t prompt_tokens;             /* estimated */
-    uint64_t input_bound, output_bound; /* tokens, at most, for what may have to be paid */
+    uint64_t input_bound;               /* tokens, at most, for what may have to be paid */
+    uint64_t n_choices;                 /* that are asked for, each of them paid */
     uint8_t can_take[POLICY_TIERS_MAX]; /* bit i: the i-th model of the tier can be asked */
     char *why_not[POLICY_TIERS_MAX];    /* owned; where input.cannot_cross is */
     struct policy_input input;
@@ -38,6 +39,9 @@ void route_question_decide(struct route_question *question, const struct questio
                            struct buffer *trace);
 /* Why it is refused, as the error that the client gets. */
 err_t route_question_refusal(const struct route_question *question);
-/* The most that a call of this model can cost. */
+/* The most that a call of this model can cost, if route_question_output_limit is sent with it. */
 nanodollars route_question_estimate(const struct route_question *question,
                                     const struct route_upstream *upstream);
+/* Tokens of a choice, to be sent where the request has no limit of its own; 0 = none is needed. */
+uint32_t route_question_output_limit(const struct route_question *question,
+                                     const struct provider_model *model);

@@ -210,7 +210,9 @@ static err_t open_log(struct route_snapshot *snapshot, struct route_snapshot *be
     return wrap(e, log, close_log, NULL, &snapshot->log);
 }
 
-static err_t open_rollout(struct route_snapshot *snapshot)
+/* What live scores have said of a policy holds while it is the same one: a new key or price brings no policy
+ * forward that they took back. */
+static err_t open_rollout(struct route_snapshot *snapshot, struct route_snapshot *before)
 {
     const struct route_config *config = snapshot_config(snapshot);
     struct rollout *rollout = NULL;
@@ -218,6 +220,12 @@ static err_t open_rollout(struct route_snapshot *snapshot)
     snapshot->baseline = snapshot->n_tiers - 1;
     if (config->gate.is_set && config->gate.baseline)
         (void)policy_find_tier(config->policy, config->gate.baseline, &snapshot->baseline);
+    if (e.code == ERR_OK && before && snapshot->baseline == before->baseline &&
+        rollout_is_same(rollout, snapshot_rollout(before))) {
+        rollout_close(rollout);
+        snapshot->rollout = shared_ref(before->rollout);
+        return e;
+    }
     return wrap(e, rollout, close_rollout, NULL, &snapshot->rollout);
 }
 
@@ -321,7 +329,7 @@ err_t route_snapshot_open(const struct snapshot_options *options, struct route_c
     if (e.code == ERR_OK)
         e = open_log(snapshot, before);
     if (e.code == ERR_OK)
-        e = open_rollout(snapshot);
+        e = open_rollout(snapshot, before);
     if (e.code == ERR_OK)
         e = open_fleet(options, snapshot, before);
     if (e.code == ERR_OK)

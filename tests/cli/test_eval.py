@@ -207,6 +207,18 @@ def test_eval_of_an_engine_and_a_policy(tmp_path, engine):
     assert points == sorted(points) and points[-1][1] > points[0][1]
 
 
+def test_a_tier_that_nobody_measured_gets_no_artefact(tmp_path, engine):
+    cases = write_lines(tmp_path / "cases.jsonl", [{"prompt": f"{i} + 1", "strong": str(i + 1), "task": "sum"} for i in range(2)])
+    config, artefact = tmp_path / "route.yaml", tmp_path / "eval.json"
+    middle = "  - {name: middle, models: [p/middle]}\n  - {name: frontier"
+    text = CONFIG.format(port=engine).replace("  - {name: frontier", middle).replace("to: frontier", "to: middle")
+    price = "price: {input: 1, output: 2, as_of: 2026-11-01}"
+    config.write_text(text.replace("models: [{name: big", f"models: [{{name: middle, {price}}}, {{name: big"), encoding="utf-8")
+    done = run("eval", cases, "--model", "small=config:local/demo", "--model", "big=recorded", "--max-tokens", 4, "--policy",
+               config, "--artefact", artefact, status=1)
+    assert "sends 2 of the cases to a tier that is neither its first nor its last" in done.stderr and not artefact.exists()
+
+
 def test_replay(tmp_path, engine):
     wording = "What is the sentiment of this review?"
     reviews = [json.loads(line) for line in (ROOT / "demo/heldout/review.jsonl").read_text(encoding="utf-8").splitlines()

@@ -173,15 +173,16 @@ def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
             "choices": [{"index": 0, "message": message, "finish_reason": finish(reply)}]}
 
 
-def route_config(engines: list[str], providers: dict[str, str], **more: Any) -> dict[str, Any]:
+def route_config(engines: list[str], providers: dict[str, str], kind: str = "openai", **more: Any) -> dict[str, Any]:
     """A configuration with one local model and one of each provider (name -> URL)."""
     today = datetime.date.today().isoformat()
-    models = [{"name": "large", "price": {"input": 2, "output": 10, "as_of": today}}]
+    large = {"name": "large", "price": {"input": 2, "output": 10, "as_of": today}}
+    models = [{**large, "max_output": 8192} if kind == "anthropic" else large]  # which Anthropic's have to have
     tiers = [{"name": "small", "models": ["local/demo"]}]
     if providers:
         tiers.append({"name": "frontier", "models": [f"{name}/large" for name in providers]})
     return {"local": [{"name": "demo", "targets": engines}],
-            "providers": [{"name": name, "kind": "openai", "url": url, "models": models} for name, url in providers.items()],
+            "providers": [{"name": name, "kind": kind, "url": url, "models": models} for name, url in providers.items()],
             "tiers": tiers, "gate": "off", **more}
 
 

@@ -105,8 +105,25 @@ def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start):
     assert ask(router, "Hello")[0] == 200
 
 
-def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path):
-    router = start(mock.url, ledger={"path": str(tmp_path / "ledger.db")}, log={"path": str(tmp_path / "decisions.jsonl")})
+def test_what_nobody_answered_was_decided_as_the_log_says(start, tmp_path):
+    """Refusals, and requests that all who could be asked have failed: the same policy decides them so again."""
+    log = tmp_path / "decisions.jsonl"
+    router = start(f"http://127.0.0.1:{free_port()}/v1", engines=[f"127.0.0.1:{free_port()}"], when_broke="refuse", log={"path": str(log)})
+    assert ask(router, "Hello")[0] == 503
+    assert ask(router, "Hello", {"privacy": "local_only"})[0] == 503
+    assert ask(router, "Hello", {"route": "frontier"})[0] == 503
+    assert ask(router, "Hello", {"route": "frontier"}, logprobs=True)[0] >= 400
+    router.stop()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((line["reason"], line["attempts"] > 0) for line in lines) == [  # a line waits for its request's settlement
+        ("cannot_cross", False), ("down", False), ("down", False), ("wish", True)]
+    done = subprocess.run([BIN, "replay", log, "--decisions", "--policy", router.path], capture_output=True, text=True, timeout=CALL_LIMIT_S)
+    assert done.returncode == 0 and "4 decisions are the same, 0 differ" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path, kind):
+    router = start(mock.url, kind=kind, ledger={"path": str(tmp_path / "ledger.db")}, log={"path": str(tmp_path / "decisions.jsonl")})
     body = json.dumps({"model": "", "stream": True, "max_tokens": 5000, "bantam": {"route": "frontier"},
                        "messages": [{"role": "user", "content": "mock:tokens=5000 mock:per-chunk-ms=10"}]}).encode()
     with socket.create_connection(("127.0.0.1", router.http_port)) as client:
@@ -126,6 +143,7 @@ def test_a_client_that_leaves_takes_the_call_along(start, mock, tmp_path):
     (logged,) = map(json.loads, (tmp_path / "decisions.jsonl").read_text().splitlines())
     # Page, ledger and log say the same, and that it is an estimate.
     cost = booked["cost_nanodollars"]
+    assert booked["output_tokens"] == 0  # of an Anthropic stream that has begun one is told, which says nothing
     assert booked["model"] == "large" and booked["calls_with_estimated_cost"] == 1 and cost > 0
     assert round(shown * 1e9) == cost and logged["cost_nanodollars"] == cost and logged["cost_is_estimate"]
 

@@ -39,6 +39,21 @@ static const char CONFIG[] =
     "rules:\n  - {name: fourth, when: {tasks: [fourth]}, to: frontier}\n"
     "  - {name: stay, when: {tasks: [stay]}, local_only: yes}\n";
 
+/* With a tier between the two that were asked, by a rule or by the cascade. */
+#define BETWEEN(more)                                                                                        \
+    "local:\n  - {name: demo, targets: [\"127.0.0.1:1\"]}\n"                                                 \
+    "providers:\n  - name: p\n    kind: compatible\n    url: http://127.0.0.1:1/v1\n"                        \
+    "    models: [{name: mid, price: {input: 1, output: 2, as_of: 2026-11-01}},\n"                           \
+    "             {name: big, price: {input: 1, output: 2, as_of: 2026-11-01}}]\n"                           \
+    "tiers:\n  - {name: small, models: [local/demo]}\n  - {name: middle, models: [p/mid]}\n"                 \
+    "  - {name: frontier, models: [p/big]}\n" more
+static const char RULE_BETWEEN[] =
+    BETWEEN("rules:\n  - {name: fourth, when: {tasks: [fourth]}, to: middle}\n");
+static const char CASCADE_BETWEEN[] =
+    BETWEEN("cascade: {tier: small, tokens: 2, within: 200ms, escalate_over: 0.3, to: middle}\n");
+static const char AROUND_IT[] =
+    BETWEEN("rules:\n  - {name: fourth, when: {tasks: [fourth]}, to: frontier}\n");
+
 static void make_weak(struct rig *rig)
 {
     struct eval_model *weak = &rig->run.models[0];
@@ -57,7 +72,7 @@ static void make_weak(struct rig *rig)
     weak->n_failed = 0;
 }
 
-static void set_up(struct rig *rig, bool with_config)
+static void set_up_with(struct rig *rig, const char *config)
 {
     struct buffer text = {.limit_bytes = 1 << 20};
     for (size_t i = 0; i < N; i++)
@@ -80,14 +95,19 @@ static void set_up(struct rig *rig, bool with_config)
     const struct eval_run_options options = {.concurrency = 4};
     assert_int_equal(eval_run(&rig->run, &options).code, ERR_OK);
     make_weak(rig);
-    if (with_config) {
-        err_t e = route_config_parse("r", CONFIG, strlen(CONFIG), no_variable, &rig->config);
+    if (config) {
+        err_t e = route_config_parse("r", config, strlen(config), no_variable, &rig->config);
         if (e.code != ERR_OK)
             fail_msg("%s", e.message);
     }
     const struct eval_policies_options policy = {
         .hold_tokens = 2, .quality = 0.95, .seed = 1, .config = rig->config};
     assert_int_equal(eval_policies_make(&rig->run, &policy, &rig->policies).code, ERR_OK);
+}
+
+static void set_up(struct rig *rig, bool with_config)
+{
+    set_up_with(rig, with_config ? CONFIG : NULL);
 }
 
 static void tear_down(struct rig *rig)
@@ -150,6 +170,27 @@ static struct eval_report report_of(const struct rig *rig)
 {
     return (struct eval_report){
         .file = "f", .run = &rig->run, .policies = &rig->policies, .margin = 0.03, .quality = 0.95};
+}
+
+/* Nobody asked the middle tier: what it would have answered is not known, and that is told. */
+static void a_tier_between_is_not_measured(void **state)
+{
+    (void)state;
+    const struct {
+        const char *config;
+        size_t n;
+    } CASES[] = {{RULE_BETWEEN, 5}, {CASCADE_BETWEEN, 10}, {AROUND_IT, 0}, {CONFIG, 0}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct rig rig;
+        set_up_with(&rig, CASES[i].config);
+        assert_int_equal(find(&rig, "policy")->n_between, CASES[i].n);
+        struct eval_report report = report_of(&rig);
+        struct buffer table = {.limit_bytes = 1 << 20};
+        assert_int_equal(eval_report_table(&report, &table).code, ERR_OK);
+        assert_int_equal(strstr(table.data, "neither first nor last") != NULL, CASES[i].n > 0);
+        buffer_free(&table);
+        tear_down(&rig);
+    }
 }
 
 static void reports(void **state)
@@ -513,6 +554,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curves_of_one_run),
         cmocka_unit_test(a_configuration_decides),
+        cmocka_unit_test(a_tier_between_is_not_measured),
         cmocka_unit_test(reports),
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),

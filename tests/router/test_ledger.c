@@ -486,6 +486,21 @@ static void write_three(struct ledger *ledger)
 static const char THREE[] = "2026-11-27 a openai big 2/1 10+20 $1.50\n"
                             "2026-11-27 b local demo 1/0 10+20 $0.000000007\n";
 
+/* In a child, which is killed. */
+static void write_and_die(const char *path, void (*write_some)(struct ledger *ledger))
+{
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        write_some(open_ledger(path, NULL));
+        raise(SIGKILL);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+}
+
 /* A child writes and is killed: what it promised is there for a reader, and after the next start, once. Then
  * the journal comes back as it was, as if the machine had stopped before it was emptied, and the like with a
  * piece of a record at its end. */
@@ -497,16 +512,7 @@ static void a_journal_is_read_as_often_as_it_is_there(void **state)
     char journal[128], kept[128];
     snprintf(journal, sizeof journal, "%s-promises", place.path);
     snprintf(kept, sizeof kept, "%s/kept", place.folder);
-    fflush(NULL);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        write_three(open_ledger(place.path, NULL));
-        raise(SIGKILL);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status));
+    write_and_die(place.path, write_three);
     assert_report(place.path, THREE);
     copy_file(journal, kept);
     for (int round = 0; round < 3; round++) {
@@ -524,6 +530,42 @@ static void a_journal_is_read_as_often_as_it_is_there(void **state)
         assert_report(place.path, THREE);
     }
     unlink(kept);
+    forget_place(&place);
+}
+
+static void write_two_more(struct ledger *ledger)
+{
+    const struct answer_usage usage = {10, -1, -1, 20, -1};
+    struct ledger_call local = {"4", 1, "c", "local", "demo", "easy"};
+    assert_int_equal(ledger_record(ledger, &local, 9, &usage).code, ERR_OK);
+    reserve(ledger, "d", "5", DOLLAR);
+}
+
+/* A journal that ends in a piece of an entry cannot be emptied while somebody reads it: what the next process
+ * promises stands behind the last whole entry all the same, and is there after the next kill. */
+static void nothing_is_lost_behind_a_piece_of_an_entry(void **state)
+{
+    (void)state;
+    clock_ms = NOON_MS;
+    struct place place = new_place();
+    char journal[128];
+    snprintf(journal, sizeof journal, "%s-promises", place.path);
+    write_and_die(place.path, write_three);
+    FILE *file = fopen(journal, "a");
+    assert_int_equal(fwrite("\x40\0\0\0torn", 1, 8, file), 8);
+    assert_int_equal(fclose(file), 0);
+    struct journal_view reader;
+    assert_int_equal(journal_view_open(place.path, &reader).code, ERR_OK);
+    write_and_die(place.path, write_two_more);
+    journal_view_close(&reader);
+    uint64_t n_lost;
+    struct ledger *ledger = open_ledger(place.path, &n_lost);
+    assert_int_equal(n_lost, 1);
+    assert_balance(ledger, "a", DOLLAR + DOLLAR / 2, 0, DOLLAR + DOLLAR / 2);
+    assert_balance(ledger, "b", 7, 0, 7);
+    assert_balance(ledger, "c", 9, 0, 9);
+    assert_balance(ledger, "d", DOLLAR, 0, DOLLAR);
+    ledger_close(ledger);
     forget_place(&place);
 }
 
@@ -592,6 +634,7 @@ int main(void)
         cmocka_unit_test(a_report_has_a_line_a_day_tenant_and_model),
         cmocka_unit_test(one_process_writes_a_ledger_and_others_read),
         cmocka_unit_test(a_journal_is_read_as_often_as_it_is_there),
+        cmocka_unit_test(nothing_is_lost_behind_a_piece_of_an_entry),
         cmocka_unit_test(a_damaged_journal_ends_where_it_is_damaged),
         cmocka_unit_test(a_name_that_comes_again_is_charged_all_the_same),
         cmocka_unit_test(a_long_log_is_copied_into_the_file),

@@ -247,9 +247,9 @@ static void anthropic_failures(void **state)
                   START
                   "event: error\ndata: {\"type\": \"error\", \"error\": {\"type\": \"overloaded_error\","
                   " \"message\": \"m\"}}\n\n",
-                  " usage(17,5,2,1,-1) error(UNAVAILABLE)");
+                  " usage(17,5,2,-1,-1) error(UNAVAILABLE)");
     assert_stream(PROVIDER_ANTHROPIC, START BLOCK("\"type\": \"text\", \"text\": \"a\""),
-                  "0:text(a) usage(17,5,2,1,-1) error(UNAVAILABLE)");
+                  "0:text(a) usage(17,5,2,-1,-1) error(UNAVAILABLE)");
     assert_stream(PROVIDER_ANTHROPIC, EVENT("message_stop", ""), " error(UNAVAILABLE)");
     assert_stream(PROVIDER_ANTHROPIC, EVENT("content_block_delta", ", \"index\": 1024, \"delta\": {}"),
                   " error(DATA_LOSS)");

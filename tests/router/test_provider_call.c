@@ -150,7 +150,8 @@ static void anthropic_streams(void **state)
         " {\"input_tokens\": 3, \"output_tokens\": 1}}}\n\n"
         "data: {\"type\": \"content_block_start\", \"index\": 0, \"content_block\": {\"type\": \"text\","
         " \"text\": \"Hi\"}}\n\ndata: {\"type\": \"content_block_stop\", \"index\": 0}\n\n"
-        "data: {\"type\": \"message_delta\", \"delta\": {\"stop_reason\": \"end_turn\"}, \"usage\": {}}\n\n"
+        "data: {\"type\": \"message_delta\", \"delta\": {\"stop_reason\": \"end_turn\"}, \"usage\":"
+        " {\"output_tokens\": 1}}\n\n"
         "data: {\"type\": \"message_stop\"}\n\n",
         true);
     assert_success(&outcome);

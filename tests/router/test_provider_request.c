@@ -180,6 +180,12 @@ static void a_model_s_own_wishes_are_met(void **state)
     assert_becomes(&model, "{" MESSAGES ", 'max_tokens': 9, 'temperature': 0.5}", false,
                    "{" MESSAGES ", 'model': 'big', 'max_completion_tokens': 9}",
                    parameter_bit(PARAMETER_temperature), 0);
+    model.output_limit = 77; /* where the request has none */
+    model.max_completion_tokens = true;
+    assert_becomes(&model, "{" MESSAGES "}", false,
+                   "{" MESSAGES ", 'model': 'big', 'max_completion_tokens': 77}", 0, 0);
+    assert_becomes(&model, "{" MESSAGES ", 'max_tokens': 9}", false,
+                   "{" MESSAGES ", 'model': 'big', 'max_completion_tokens': 9}", 0, 0);
     assert_becomes(&OPENAI, "{" MESSAGES ", 'max_tokens': 9, 'max_completion_tokens': 8}", false,
                    "{" MESSAGES ", 'model': 'big', 'max_tokens': 8}", 0, 0);
 }

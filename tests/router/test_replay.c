@@ -168,6 +168,20 @@ static void decisions_are_held_against_a_policy(void **state)
     assert_true(sums.n_same == 1 && sums.n_different == 1 && sums.n_later == 1 && sums.n_without == 1 &&
                 sums.n_bad == 1);
     assert_string_equal(lines.data, "d-1: frontier (rule pictures) became small (default)\n");
+    /* The log has the tier of what was refused, and that nobody was asked. */
+    text.size = 0;
+    signals.n_images = 2;
+    input.cannot_cross[0] = input.cannot_cross[1] = "because";
+    entry.input = &input;
+    entry.reason = "cannot_cross";
+    entry.error = "UNIMPLEMENTED";
+    for (uint32_t attempts = 0; attempts < 2; attempts++) {
+        entry.attempts = attempts;
+        assert_int_equal(decision_entry_encode(&entry, false, &KEY, &text).code, ERR_OK);
+        assert_true(buffer_append_text(&text, "\n"));
+    }
+    assert_int_equal(replay_decisions(text.data, text.size, policy, &lines, &sums).code, ERR_OK);
+    assert_true(sums.n_same == 1 && sums.n_different == 1);
     buffer_free(&text);
     buffer_free(&lines);
     policy_free(policy);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "router/service/route_internal.h"
 #include "tests/router/fake_fleet.h"
 #include "tests/router/route_rig.h"
 
@@ -51,6 +52,63 @@ static void an_artefact_opens_it(void **state)
     rig_close(rig);
 }
 
+/* Live scores come in, as of shadows. */
+static void assert_stage(struct route_rig *rig, enum rollout_stage stage, size_t n_scores, double score)
+{
+    struct route_snapshot *snapshot = route_snapshot_of(rig->router);
+    for (size_t i = 0; i < n_scores; i++)
+        rollout_score(snapshot_rollout(snapshot), score);
+    assert_int_equal(rollout_stage_now(snapshot_rollout(snapshot)), stage);
+    route_snapshot_unref(snapshot);
+}
+
+static void reload(struct route_rig *rig, const char *gated, const char *more)
+{
+    char text[512];
+    (void)snprintf(text, sizeof text, "%s%s", gated, more);
+    assert_int_equal(route_service_reload(rig->router, rig_config(rig, text)).code, ERR_OK);
+}
+
+static void live_scores_outlive_a_reload(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS};
+    struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
+    char path[64] = "/tmp/test_route_gate.XXXXXX", gated[256], wider[256];
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    fake_fleet_script("small one");
+    const char *GATE = QUICK "gate: {stage: promoted, artefact: \"%s\", shadow_share: 0, window: %d}\n";
+    (void)snprintf(gated, sizeof gated, GATE, path, 10);
+    (void)snprintf(wider, sizeof wider, GATE, path, 11);
+    rig_write_artefact(path, rig_config(rig, QUICK), "0123456789abcdef");
+    reload(rig, gated, "");
+    assert_answered(rig, "local", "default"); /* and so the engine is known */
+    assert_stage(rig, ROLLOUT_PROMOTED, 0, 0);
+    assert_stage(rig, ROLLOUT_CANARY, 1, 0);
+    reload(rig, gated, "");
+    assert_stage(rig, ROLLOUT_CANARY, 9, 1);
+    reload(rig, gated, "cache: {kind: memory}\nbudgets: [{tenant: t, per_day: 5}]\n");
+    assert_stage(rig, ROLLOUT_PROMOTED, 1, 1); /* with the nine from before */
+    assert_stage(rig, ROLLOUT_CANARY, 1, 0);
+    /* People have another word to say. */
+    reload(rig, wider, "");
+    assert_answered(rig, "local", "default");
+    assert_stage(rig, ROLLOUT_PROMOTED, 0, 0);
+    assert_stage(rig, ROLLOUT_CANARY, 1, 0);
+    file = truncate(path, 0); /* nor does it hold for another artefact */
+    assert_int_equal(file, 0);
+    reload(rig, wider, "");
+    assert_stage(rig, ROLLOUT_OBSERVE, 0, 0);
+    rig_write_artefact(path, rig_config(rig, QUICK), "0123456789abcdef");
+    reload(rig, wider, "");
+    assert_answered(rig, "local", "default");
+    assert_stage(rig, ROLLOUT_PROMOTED, 0, 0);
+    unlink(path);
+    rig_close(rig);
+}
+
 /* Whoever forgets the gate has not opened it. */
 static void without_a_gate_it_only_observes(void **state)
 {
@@ -72,6 +130,7 @@ static void without_a_gate_it_only_observes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(an_artefact_opens_it),
+                                       cmocka_unit_test(live_scores_outlive_a_reload),
                                        cmocka_unit_test(without_a_gate_it_only_observes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
