@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,8 +193,9 @@ static err_t forget_in_open(const char *path, int file, struct forgetting *forge
  * another is followed, since the lines are there. */
 static err_t forget_in(const char *path, const char *tenant, uint64_t *n_deleted, bool *is_settled)
 {
-    char *real = realpath(path, NULL);
-    const char *name = real && strlen(real) < LOG_PATH_BYTES ? real : path;
+    char real[PATH_MAX];
+    bool is_there = realpath(path, real) != NULL;
+    const char *name = is_there && strlen(real) < LOG_PATH_BYTES ? real : path;
     int file = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     struct forgetting forgetting = {.tenant = tenant};
     bool is_one = true;
@@ -201,10 +203,9 @@ static err_t forget_in(const char *path, const char *tenant, uint64_t *n_deleted
                                           : forget_in_open(name, file, &forgetting, &is_one);
     if (e.code == ERR_OK && is_one)
         *n_deleted += forgetting.n_deleted;
-    *is_settled = *is_settled && is_one && (file >= 0 || real == NULL);
+    *is_settled = *is_settled && is_one && (file >= 0 || !is_there);
     if (file >= 0)
         close(file);
-    free(real); /* of the C library */
     return e;
 }
 
