@@ -25,6 +25,7 @@ struct redis_store {
     int port;   /* 0: host is a path */
     char *password;
     size_t max_entry_bytes;
+    int timeout_ms;
     pthread_t connector;
     struct event_count wake; /* a connection was lost, or the store closes */
     _Atomic bool is_closing;
@@ -61,7 +62,7 @@ static err_t connect_and_ask(const struct redis_store *store, redisContext **out
     redisContext *connection = store->port == 0 ? redisConnectUnixWithTimeout(store->host, timeout)
                                                 : redisConnectWithTimeout(store->host, store->port, timeout);
     err_t e = connection && connection->err == 0 &&
-                      redisSetTimeout(connection, timeout_of(REDIS_TIMEOUT_MS)) == REDIS_OK
+                      redisSetTimeout(connection, timeout_of(store->timeout_ms)) == REDIS_OK
                   ? err_ok()
                   : failed(store, connection, NULL);
     if (e.code == ERR_OK && store->password)
@@ -326,6 +327,7 @@ err_t redis_store_open(const struct redis_store_options *options, struct respons
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a cache in Redis");
     store->base.vtable = &VTABLE;
     store->max_entry_bytes = options->max_entry_bytes;
+    store->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : REDIS_TIMEOUT_MS;
     store->password = options->password ? mem_strdup(options->password) : NULL;
     ASSERT(pthread_mutex_init(&store->lock, NULL) == 0);
     err_t e = options->password && store->password == NULL

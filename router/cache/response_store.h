@@ -71,6 +71,7 @@ struct redis_store_options {
     const char *address;    /* "HOST:PORT", "[ADDRESS]:PORT" or "/PATH" of a Unix socket; copied */
     const char *password;   /* copied; NULL = none */
     size_t max_entry_bytes; /* of one; all of them: Redis's own maxmemory */
+    int timeout_ms;         /* of a command; 0 = REDIS_TIMEOUT_MS */
 };
 enum {
     REDIS_CONNECT_TIMEOUT_MS = 500,

@@ -1,8 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/alloc.h"
@@ -10,7 +11,10 @@
 #include "router/log/decision_log.h"
 #include "router/log/log_files.h"
 
-enum { READ_BYTES = 1 << 16 };
+enum {
+    READ_BYTES = 1 << 16,
+    PASSES_MAX = 10 /* over files that are renamed meanwhile */
+};
 
 /* Gets each line with its line break; `is_long`: not all of it, since it is too long. False
  * ends the reading. */
@@ -58,11 +62,8 @@ static bool take_chunk(const struct line_reader *reader, struct line_state *stat
     return true;
 }
 
-static err_t read_lines(const char *path, const struct line_reader *reader)
+static err_t read_lines(const char *path, int file, const struct line_reader *reader)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (file < 0)
-        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
     struct line_state state = {.line = {.limit_bytes = DECISION_LINE_BYTES_MAX + 1}};
     char *chunk = mem_alloc(READ_BYTES);
     err_t e = chunk ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no memory to read %s", path);
@@ -76,7 +77,6 @@ static err_t read_lines(const char *path, const struct line_reader *reader)
         end_line(reader, &state);
     mem_free(chunk);
     buffer_free(&state.line);
-    close(file);
     return e;
 }
 
@@ -107,8 +107,12 @@ static bool take_entry(void *context, const char *text, size_t size, bool is_lon
 err_t decision_log_read(const char *path, const struct decision_log_reader *reader)
 {
     struct entry_reading reading = {.reader = reader, .e = err_ok()};
-    TRY(read_lines(path, &(struct line_reader){take_entry, &reading}));
-    return reading.e;
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (file < 0)
+        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    err_t e = read_lines(path, file, &(struct line_reader){take_entry, &reading});
+    close(file);
+    return e.code == ERR_OK ? reading.e : e;
 }
 
 /* ---- Forgetting ---- */
@@ -133,7 +137,7 @@ static bool keep_others(void *context, const char *text, size_t size, bool is_lo
     return true;
 }
 
-static err_t write_kept(const char *path, const char *beside, struct forgetting *forgetting)
+static err_t write_kept(const char *path, int from, const char *beside, struct forgetting *forgetting)
 {
     int file = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     forgetting->kept = file >= 0 ? fdopen(file, "w") : NULL;
@@ -142,8 +146,9 @@ static err_t write_kept(const char *path, const char *beside, struct forgetting 
             close(file);
         return err_new(ERR_IO, "%s: %s", beside, strerror(errno));
     }
-    err_t e = read_lines(path, &(struct line_reader){keep_others, forgetting});
-    bool is_written = fflush(forgetting->kept) == 0 && !ferror(forgetting->kept) && fsync(file) == 0;
+    err_t e = read_lines(path, from, &(struct line_reader){keep_others, forgetting});
+    bool is_written = fflush(forgetting->kept) == 0 && !ferror(forgetting->kept) &&
+                      (forgetting->n_deleted == 0 || fsync(file) == 0);
     if (e.code == ERR_OK && !is_written)
         e = err_new(ERR_IO, "%s: %s", beside, strerror(errno));
     fclose(forgetting->kept);
@@ -162,45 +167,119 @@ static err_t put_in_place(const char *path, const char *beside, int file)
     return err_ok();
 }
 
-static err_t forget_in(const char *path, const char *tenant, uint64_t *n_deleted)
+/* *is_settled: the file was there, and still has its name; else others rename files, and it is somewhere
+ * else. */
+static err_t forget_in_open(const char *path, int file, struct forgetting *forgetting, bool *is_settled)
 {
     char beside[LOG_PATH_BYTES + 8];
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return errno == ENOENT ? err_ok() : err_new(ERR_IO, "%s: %s", path, strerror(errno));
+    struct stat status;
     snprintf(beside, sizeof beside, "%s.forget", path);
-    struct forgetting forgetting = {.tenant = tenant};
-    err_t e = write_kept(path, beside, &forgetting);
-    if (e.code == ERR_OK && forgetting.n_deleted > 0)
+    if (unlink(beside) != 0 && errno != ENOENT) /* of one that was killed; it holds lines of others */
+        return err_new(ERR_IO, "%s: %s", beside, strerror(errno));
+    *is_settled = true;
+    if (file < 0 || (fstat(file, &status) == 0 && !S_ISREG(status.st_mode)))
+        return err_ok();
+    err_t e = write_kept(path, file, beside, forgetting);
+    *is_settled = log_path_is(path, file);
+    bool replaces = e.code == ERR_OK && forgetting->n_deleted > 0 && *is_settled;
+    if (replaces)
         e = put_in_place(path, beside, file);
-    if (e.code != ERR_OK || forgetting.n_deleted == 0)
+    if (e.code != ERR_OK || !replaces)
         unlink(beside);
-    if (e.code == ERR_OK)
-        *n_deleted += forgetting.n_deleted;
-    close(file);
     return e;
+}
+
+/* *n_deleted grows; *is_settled becomes false when the file was renamed meanwhile. A name that leads to
+ * another is followed, since the lines are there. */
+static err_t forget_in(const char *path, const char *tenant, uint64_t *n_deleted, bool *is_settled)
+{
+    char real[PATH_MAX];
+    bool is_there = realpath(path, real) != NULL;
+    const char *name = is_there && strlen(real) < LOG_PATH_BYTES ? real : path;
+    int file = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    struct forgetting forgetting = {.tenant = tenant};
+    bool is_one = true;
+    err_t e = file < 0 && errno != ENOENT ? err_new(ERR_IO, "%s: %s", path, strerror(errno))
+                                          : forget_in_open(name, file, &forgetting, &is_one);
+    if (e.code == ERR_OK && is_one)
+        *n_deleted += forgetting.n_deleted;
+    *is_settled = *is_settled && is_one && (file >= 0 || !is_there);
+    if (file >= 0)
+        close(file);
+    return e;
+}
+
+/* Until none has lines of the tenant: what something else renames meanwhile may be passed by. */
+static err_t forget_in_renamed(const char *path, const char *tenant, uint64_t *n_deleted)
+{
+    for (int pass = 0; pass < PASSES_MAX; pass++) {
+        uint64_t n_before = *n_deleted;
+        bool is_settled = true;
+        for (uint32_t number = DECISION_KEEP_MAX; number > 0; number--) {
+            char name[LOG_PATH_BYTES];
+            TRY(log_file_name(path, number, name));
+            TRY(forget_in(name, tenant, n_deleted, &is_settled));
+        }
+        if (is_settled && *n_deleted == n_before)
+            return err_ok();
+    }
+    return err_new(ERR_FAILED_PRECONDITION, "the files of %s are being renamed: stop what renames them",
+                   path);
 }
 
 /* The log itself comes last: until then its lock keeps writers away, who would rename files meanwhile. */
 static err_t forget_in_all(const char *path, const char *tenant, uint64_t *n_deleted)
 {
-    for (uint32_t number = DECISION_KEEP_MAX + 1; number-- > 0;) {
-        char name[LOG_PATH_BYTES];
-        TRY(log_file_name(path, number, name));
-        TRY(forget_in(name, tenant, n_deleted));
-    }
+    bool is_settled = true;
+    TRY(forget_in_renamed(path, tenant, n_deleted));
+    TRY(forget_in(path, tenant, n_deleted, &is_settled));
+    if (!is_settled)
+        return err_new(ERR_FAILED_PRECONDITION, "%s is being renamed: stop what renames it", path);
     return err_ok();
+}
+
+static bool has_renamed(const char *path)
+{
+    bool has = false;
+    for (uint32_t number = 1; number <= DECISION_KEEP_MAX && !has; number++) {
+        char name[LOG_PATH_BYTES];
+        struct stat status;
+        has = log_file_name(path, number, name).code == ERR_OK && lstat(name, &status) == 0;
+    }
+    return has;
+}
+
+/* Where a file has one name only, a writer that turns its log over leaves none for a moment; it has the fresh
+ * one locked then. The rest of a log whose newest file is gone is forgotten too, under the lock of an empty
+ * one. */
+static err_t lock_log(const char *path, int *file)
+{
+    char fresh_name[LOG_PATH_BYTES];
+    TRY(log_file_fresh_name(path, fresh_name));
+    err_t e = err_ok();
+    for (int look = 0; look < 3; look++) {
+        e = log_path_lock(path, O_RDONLY, file);
+        if (e.code != ERR_NOT_FOUND)
+            return e;
+        err_t fresh = log_path_lock(fresh_name, O_RDONLY, file);
+        if (fresh.code == ERR_OK)
+            close(*file);
+        else if (fresh.code != ERR_NOT_FOUND)
+            return fresh;
+    }
+    return has_renamed(path) ? log_path_lock(path, O_RDONLY | O_CREAT, file) : e;
 }
 
 err_t decision_log_forget(const char *path, const char *tenant, uint64_t *n_deleted)
 {
+    int file;
     *n_deleted = 0;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return err_new(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    err_t e = flock(file, LOCK_EX | LOCK_NB) == 0
-                  ? forget_in_all(path, tenant, n_deleted)
-                  : err_new(ERR_FAILED_PRECONDITION, "%s is being written: stop the router first", path);
+    err_t e = lock_log(path, &file);
+    if (e.code == ERR_FAILED_PRECONDITION)
+        return err_new(e.code, "%s is being written: stop the router first", path);
+    if (e.code != ERR_OK)
+        return e;
+    e = forget_in_all(path, tenant, n_deleted);
     close(file);
     return e;
 }

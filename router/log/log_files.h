@@ -30,3 +30,12 @@ err_t log_files_expire(struct log_files *files, int64_t now_ms) ERR_MUST_CHECK;
 /* "PATH.number" in out; number 0 = PATH itself. RESOURCE_EXHAUSTED: it is too long. */
 enum { LOG_PATH_BYTES = 4096 };
 err_t log_file_name(const char *path, uint32_t number, char out[LOG_PATH_BYTES]) ERR_MUST_CHECK;
+/* The name of an empty file that is about to become PATH; its writer has it locked. */
+err_t log_file_fresh_name(const char *path, char out[LOG_PATH_BYTES]) ERR_MUST_CHECK;
+
+/* Opens PATH with open's flags, and locks it if it is a regular file. A file that is renamed or replaced
+ * before the lock is on it is let go, and PATH looked for again. NOT_FOUND; FAILED_PRECONDITION: another
+ * process has it; IO. *file is -1 then. */
+err_t log_path_lock(const char *path, int flags, int *file) ERR_MUST_CHECK;
+/* Whether the open file is what PATH names now. */
+bool log_path_is(const char *path, int file);

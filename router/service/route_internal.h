@@ -82,6 +82,7 @@ struct stream_timer {
     struct worker_timer timer; /* first */
     struct stream *stream;
     bool is_wanted; /* under the request's lock: when false, it fires for nothing */
+    int64_t due_ns; /* likewise */
     void (*due)(struct stream *stream);
 };
 

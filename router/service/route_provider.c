@@ -83,7 +83,8 @@ static err_t on_piece(void *context, const struct answer_piece *piece, bool *pau
         return err_ok();
     pthread_mutex_lock(&stream->lock);
     bool goes_on = route_take_locked(attempt, &event);
-    attempt->is_paused = !goes_on;
+    /* More pieces come with the one that was too many: that they have room makes nobody go on. */
+    attempt->is_paused = attempt->is_paused || !goes_on;
     *pause = *pause || !goes_on;
     pthread_mutex_unlock(&stream->lock);
     return err_ok();

@@ -85,7 +85,8 @@ static void fire(struct worker_timer *timer)
     struct stream_timer *own = (struct stream_timer *)timer;
     struct stream *stream = own->stream;
     pthread_mutex_lock(&stream->lock);
-    if (own->is_wanted) {
+    /* One that had begun to fire when it was set anew is too early for what it is set for now. */
+    if (own->is_wanted && clock_now_ns(stream->service->clock) >= own->due_ns) {
         own->is_wanted = false;
         own->due(stream);
     }
@@ -101,6 +102,7 @@ void stream_set_timer(struct stream *stream, struct stream_timer *timer, int64_t
     timer->timer.fire = fire;
     timer->due = due;
     timer->is_wanted = true;
+    timer->due_ns = due_ns;
     stream_ref(stream);
     route_worker_set(stream->service->worker, &timer->timer, due_ns);
 }

@@ -50,14 +50,21 @@ class Front:
     """nginx before the mock, with HTTP/2 or without."""
 
     def __init__(self, directory, mock, has_http2):
-        self.port, self.directory = free_port(), directory
+        self.directory = directory
+        for _ in range(5):  # somebody else may get the port before
+            self.start(mock, has_http2)
+            if self.process.poll() is None:
+                return
+        raise AssertionError((directory / "error.log").read_text())
+
+    def start(self, mock, has_http2):
+        directory, self.port = self.directory, free_port()
         config = directory / f"nginx-{self.port}.conf"
         config.write_text(NGINX.format(directory=directory, port=self.port, mock=mock.address, http2=" http2" if has_http2 else ""))
         self.process = subprocess.Popen([TOOLS / "usr/sbin/nginx", "-p", directory, "-e", directory / "error.log", "-c", config])
-        wait_until(self.listens)
+        wait_until(lambda: self.process.poll() is not None or self.listens())
 
     def listens(self):
-        assert self.process.poll() is None, (self.directory / "error.log").read_text()
         try:
             socket.create_connection(("127.0.0.1", self.port)).close()
             return True

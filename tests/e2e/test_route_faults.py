@@ -83,14 +83,16 @@ def wait_for(what, condition):
         time.sleep(0.01)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture
+def dead_port():
+    """A port that refuses, and that nobody else can get meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
-def test_local_answers_go_on_while_the_provider_is_down(start):
-    router = start(f"http://127.0.0.1:{free_port()}/v1", when_broke="local")
+def test_local_answers_go_on_while_the_provider_is_down(start, dead_port):
+    router = start(f"http://127.0.0.1:{dead_port}/v1", when_broke="local")
     for _ in range(3):
         status, headers, _ = ask(router, "Hello")
         assert status == 200 and headers["x-bantam-provider"] == "local"
@@ -98,8 +100,8 @@ def test_local_answers_go_on_while_the_provider_is_down(start):
     assert status == 200 and headers["x-bantam-provider"] == "local" and answer["choices"][0]["message"]["content"]
 
 
-def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start):
-    router = start(f"http://127.0.0.1:{free_port()}/v1", when_broke="refuse")
+def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start, dead_port):
+    router = start(f"http://127.0.0.1:{dead_port}/v1", when_broke="refuse")
     status, _, answer = ask(router, "Hello", {"route": "frontier"})
     assert status == 503 and answer["error"]["message"]
     assert ask(router, "Hello")[0] == 200
@@ -230,8 +232,8 @@ def test_nothing_local_only_leaves(start, mock):
     assert ask(router, "no secret")[1]["x-bantam-provider"] == "mock"  # which all others do
 
 
-def test_what_must_stay_is_refused_when_the_engine_is_gone(start, mock):
-    router = start(mock.url, engines=[f"127.0.0.1:{free_port()}"], when_down={"to": "frontier"})
+def test_what_must_stay_is_refused_when_the_engine_is_gone(start, mock, dead_port):
+    router = start(mock.url, engines=[f"127.0.0.1:{dead_port}"], when_down={"to": "frontier"})
     assert ask(router, "Hello")[1]["x-bantam-provider"] == "mock"
     before = mock.state()
     status, _, _ = ask(router, "a secret", {"privacy": "local_only"})

@@ -125,7 +125,7 @@ class Chat(threading.Thread):
         super().__init__()
         self.prompt = f"Ticket {number}: the parcel is late."
         self.text, self.by, self.is_whole, self.error = "", "", False, ""
-        self.body = json.dumps({"model": "", "stream": True, "max_tokens": 250, "temperature": 0, "ignore_eos": True,
+        self.body = json.dumps({"model": "", "stream": True, "max_tokens": 1000, "temperature": 0, "ignore_eos": True,
                                 "messages": [{"role": "user", "content": self.prompt}]}).encode()
         self.port = router.http_port
         self.start()

@@ -19,6 +19,7 @@ static const char CONFIG[] =
     "  - name: p\n"
     "    kind: compatible\n"
     "    url: http://127.0.0.1:%u/v1\n"
+    "    timeouts: {connect: 5m, first_byte: 10m, chunk: 10m, total: 20m}\n" /* no test's subject */
     "    models:\n"
     "      - {name: big, price: {input: 1, output: 10, as_of: 2026-11-01}, context: 100000}\n"
     "tiers:\n"

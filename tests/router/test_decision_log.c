@@ -2,6 +2,7 @@
  * renamed, expire and forget, and reading it all again. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -423,6 +424,159 @@ static void a_tenant_is_forgotten(void **state)
     forget_place(&place);
 }
 
+enum { TURNS = 60 };
+
+static void *write_turns(void *context)
+{
+    for (int i = 0; i < TURNS; i++)
+        write_numbered(context, i, i % 2 ? "hr" : "it", "x");
+    return NULL;
+}
+
+/* However often it is renamed: the log is there, and its writer's. */
+static void a_log_that_is_written_is_never_without_its_lock(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    struct decision_log *log = open_log(place.path, 1, TURNS, 0), *second; /* a line a file */
+    struct decision_log_options options = {.path = place.path, .max_bytes = 1, .keep = TURNS};
+    char last[128];
+    pthread_t thread;
+    snprintf(last, sizeof last, "%s", numbered(&place, TURNS - 1));
+    assert_int_equal(pthread_create(&thread, NULL, write_turns, log), 0);
+    while (access(last, F_OK) != 0) {
+        uint64_t n;
+        assert_int_equal(decision_log_forget(place.path, "hr", &n).code, ERR_FAILED_PRECONDITION);
+        assert_int_equal(decision_log_open(&options, &second).code, ERR_FAILED_PRECONDITION);
+        assert_int_equal(access(place.path, F_OK), 0);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(decision_log_lost(log), 0);
+    decision_log_close(log);
+    uint64_t n;
+    assert_int_equal(decision_log_forget(place.path, "hr", &n).code, ERR_OK);
+    assert_int_equal(n, TURNS / 2);
+    for (int i = 0; i < TURNS; i++) {
+        char id[16];
+        snprintf(id, sizeof id, i % 2 ? "" : "%d ", i);
+        assert_file(numbered(&place, TURNS - 1 - i), id, "");
+        unlink(numbered(&place, TURNS - 1 - i));
+    }
+    forget_place(&place);
+}
+
+struct forgetter {
+    const char *path;
+    _Atomic bool is_over;
+    int n_done;
+};
+
+static void *forget_again(void *context)
+{
+    struct forgetter *forgetter = context;
+    while (!forgetter->is_over || forgetter->n_done == 0) {
+        uint64_t n;
+        err_t e = decision_log_forget(forgetter->path, "hr", &n);
+        if (e.code != ERR_OK && e.code != ERR_FAILED_PRECONDITION)
+            fail_msg("%s", e.message);
+        forgetter->n_done += e.code == ERR_OK;
+    }
+    return NULL;
+}
+
+/* Each opens the log while the other may replace it under its hands: neither goes on with a file that has
+ * lost its name. */
+static void who_forgets_takes_no_line_of_others(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    append_bytes(place.path, "", 0);
+    struct forgetter forgetter = {.path = place.path};
+    struct decision_log_options options = {
+        .path = place.path, .content = true, .max_bytes = 1 << 20, .keep = 2};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, forget_again, &forgetter), 0);
+    struct buffer expected = {.limit_bytes = 1 << 16};
+    for (int i = 0; i < 60; i++) {
+        struct decision_log *log;
+        err_t e;
+        while ((e = decision_log_open(&options, &log)).code == ERR_FAILED_PRECONDITION)
+            sched_yield();
+        assert_int_equal(e.code, ERR_OK);
+        write_numbered(log, i, "it", "x");
+        write_numbered(log, i, "hr", "x");
+        decision_log_close(log);
+        assert_true(buffer_append_format(&expected, "%d ", i));
+    }
+    forgetter.is_over = true;
+    pthread_join(thread, NULL);
+    uint64_t n;
+    assert_int_equal(decision_log_forget(place.path, "hr", &n).code, ERR_OK);
+    assert_file(place.path, expected.data, "");
+    buffer_free(&expected);
+    forget_place(&place);
+}
+
+static const char HR_LINE[] = "{\"version\":1,\"id\":\"1\",\"tenant\":\"hr\"}\n",
+                  IT_LINE[] = "{\"version\":1,\"id\":\"2\",\"tenant\":\"it\"}\n";
+
+/* A crash, or who tidies up by hand, leaves these. */
+static void what_is_left_of_a_log_is_forgotten_too(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    char name[128];
+    uint64_t n;
+    append_bytes(numbered(&place, 1), HR_LINE, sizeof HR_LINE - 1); /* and no PATH */
+    append_bytes(numbered(&place, 3), IT_LINE, sizeof IT_LINE - 1); /* and no PATH.2 */
+    append_bytes(numbered(&place, 3), HR_LINE, sizeof HR_LINE - 1);
+    snprintf(name, sizeof name, "%s.3.forget", place.path); /* an earlier one was killed */
+    append_bytes(name, HR_LINE, sizeof HR_LINE - 1);
+    snprintf(name, sizeof name, "%s.2.forget", place.path);
+    append_bytes(name, HR_LINE, sizeof HR_LINE - 1);
+    assert_int_equal(decision_log_forget(place.path, "hr", &n).code, ERR_OK);
+    assert_int_equal(n, 2);
+    assert_file(numbered(&place, 1), "", "");
+    assert_file(numbered(&place, 3), "2 ", "");
+    forget_place(&place);
+}
+
+static void a_log_that_is_a_link_is_forgotten_where_it_lies(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    uint64_t n;
+    char target[128];
+    snprintf(target, sizeof target, "%s/elsewhere", place.folder);
+    append_bytes(target, HR_LINE, sizeof HR_LINE - 1);
+    append_bytes(target, IT_LINE, sizeof IT_LINE - 1);
+    assert_int_equal(symlink(target, place.path), 0);
+    assert_int_equal(decision_log_forget(place.path, "hr", &n).code, ERR_OK);
+    assert_int_equal(n, 1);
+    assert_file(target, "2 ", "");
+    assert_int_equal(unlink(target), 0);
+    forget_place(&place);
+}
+
+/* Killed between giving PATH its second name and putting the fresh file in its place. */
+static void a_turn_that_was_cut_doubles_no_line(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    char name[128];
+    append_bytes(place.path, HR_LINE, sizeof HR_LINE - 1);
+    snprintf(name, sizeof name, "%s.new", place.path);
+    append_bytes(name, "", 0);
+    assert_int_equal(link(place.path, numbered(&place, 1)), 0);
+    struct decision_log *log = open_log(place.path, 1, 3, 0);
+    assert_int_equal(access(numbered(&place, 1), F_OK), -1);
+    write_numbered(log, 7, "it", "x");
+    decision_log_close(log);
+    assert_file(numbered(&place, 1), "1 ", "");
+    assert_file(place.path, "7 ", "");
+    forget_place(&place);
+}
+
 /* ---- Disks and pipes that take nothing ---- */
 
 static void a_full_disk_loses_lines_and_nothing_else(void **state)
@@ -564,6 +718,11 @@ int main(void)
         cmocka_unit_test(full_files_are_renamed_and_the_oldest_goes),
         cmocka_unit_test(lines_get_no_older_than_they_may),
         cmocka_unit_test(a_tenant_is_forgotten),
+        cmocka_unit_test(a_log_that_is_written_is_never_without_its_lock),
+        cmocka_unit_test(who_forgets_takes_no_line_of_others),
+        cmocka_unit_test(what_is_left_of_a_log_is_forgotten_too),
+        cmocka_unit_test(a_log_that_is_a_link_is_forgotten_where_it_lies),
+        cmocka_unit_test(a_turn_that_was_cut_doubles_no_line),
         cmocka_unit_test(a_full_disk_loses_lines_and_nothing_else),
         cmocka_unit_test(a_blocked_pipe_holds_nobody_up),
         cmocka_unit_test(a_pipe_is_written_as_it_is_read),

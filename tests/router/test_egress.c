@@ -330,6 +330,7 @@ static void a_slow_reader_holds_the_provider_back(void **state)
     struct hearer hearer = new_hearer(egress);
     hearer.pauses = true;
     start(&hearer, script_server_port(server), NULL);
+    wait_heard(&hearer);
     /* The server ends by itself once its buffers and ours are full: it has been held back. */
     script_server_wait_ended(server, 1);
     assert_int_equal(event_count_read(&hearer.heard), 1);

@@ -18,6 +18,7 @@
 #include "tests/router/answer_script.h"
 
 enum { IN_FLIGHT = 32, FUZZED_CALLS = 2000, FUZZED_STREAMS = 10000, HUGE_BYTES = (16 << 20) + 1 };
+enum { PATIENT_MS = 600000, IMPATIENT_MS = 300 };
 
 struct hearer {
     struct buffer text; /* pieces of text, "[name arguments]" of tools, "|stop" */
@@ -75,8 +76,8 @@ static void open_fixture(struct fixture *f, enum provider_kind kind)
     f->provider = (struct provider){.name = "mock",
                                     .kind = kind,
                                     .url = f->url,
-                                    .first_byte_timeout_ms = 300,
-                                    .chunk_timeout_ms = 300,
+                                    .first_byte_timeout_ms = PATIENT_MS,
+                                    .chunk_timeout_ms = PATIENT_MS,
                                     .models = &f->model,
                                     .n_models = 1};
 }
@@ -85,6 +86,17 @@ static void close_fixture(struct fixture *f)
 {
     egress_close(f->egress);
     mock_provider_close(f->mock);
+}
+
+/* Only what never comes is waited for a short time: all else may take as long as a busy machine needs. */
+static struct provider provider_for(const struct fixture *f, const char *prompt)
+{
+    struct provider provider = f->provider;
+    if (strstr(prompt, "mock:hang"))
+        provider.first_byte_timeout_ms = IMPATIENT_MS;
+    if (strstr(prompt, "mock:stall"))
+        provider.chunk_timeout_ms = IMPATIENT_MS;
+    return provider;
 }
 
 static void start(struct fixture *f, const char *prompt, const char *more, bool is_stream, struct hearer *out)
@@ -101,7 +113,8 @@ static void start(struct fixture *f, const char *prompt, const char *more, bool 
     assert_true(buffer_append_text(&out->text, ""));
     struct shareable shareable;
     assert_true(privacy_release(&(struct policy_decision){0}, false, request, &shareable));
-    err_t e = provider_call_start(f->egress, &f->provider, &f->model, &shareable, is_stream, &HANDLER, out,
+    struct provider provider = provider_for(f, prompt);
+    err_t e = provider_call_start(f->egress, &provider, &f->model, &shareable, is_stream, &HANDLER, out,
                                   &dropped, &number);
     assert_int_equal(e.code, ERR_OK);
     shareable_free(&shareable);

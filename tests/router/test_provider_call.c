@@ -40,6 +40,8 @@ static void take_end(void *context, const struct provider_result *result)
 
 static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
 
+enum { PATIENT_MS = 600000 }; /* not what a test is about */
+
 /* One call to a server that follows the script; what it heard, too. */
 struct outcome {
     struct hearer hearer;
@@ -47,7 +49,7 @@ struct outcome {
 };
 
 static struct outcome run_call(enum provider_kind kind, const struct script_step *script, bool is_stream,
-                               err_t refusal)
+                               int64_t chunk_timeout_ms, err_t refusal)
 {
     const struct script_step *scripts[] = {script};
     struct script_server *server = script_server_open(scripts, 1);
@@ -64,7 +66,7 @@ static struct outcome run_call(enum provider_kind kind, const struct script_step
                                 .key = "k-1",
                                 .headers = headers,
                                 .n_headers = 1,
-                                .chunk_timeout_ms = 100,
+                                .chunk_timeout_ms = chunk_timeout_ms,
                                 .models = &model,
                                 .n_models = 1};
     json_t *request =
@@ -100,7 +102,7 @@ static void forget(struct outcome *outcome)
 static struct outcome answer_with(enum provider_kind kind, const char *bytes, bool is_stream)
 {
     const struct script_step script[] = {{STEP_READ, NULL}, {STEP_SEND, bytes}, {STEP_END, NULL}};
-    return run_call(kind, script, is_stream, err_ok());
+    return run_call(kind, script, is_stream, PATIENT_MS, err_ok());
 }
 
 #define STREAM_HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -187,7 +189,7 @@ static void what_is_whole_needs_no_good_end(void **state)
                                        {STEP_UNTIL_GONE, NULL}};
     const struct script_step *ENDINGS[] = {reset, open};
     for (int i = 0; i < 2; i++) {
-        struct outcome outcome = run_call(PROVIDER_OPENAI, ENDINGS[i], true, err_ok());
+        struct outcome outcome = run_call(PROVIDER_OPENAI, ENDINGS[i], true, 100, err_ok());
         /* A reset may overtake the bytes before it: then it is cut, and says so. */
         if (i > 0 || outcome.hearer.result.error.code == ERR_OK)
             assert_success(&outcome);
@@ -239,7 +241,7 @@ static void an_endless_error_is_cut(void **state)
                                          {STEP_SEND, "HTTP/1.1 500 No\r\n\r\n"},
                                          {STEP_FLOOD, "all work and no play makes jack a dull boy\n"},
                                          {STEP_END, NULL}};
-    struct outcome outcome = run_call(PROVIDER_OPENAI, script, true, err_ok());
+    struct outcome outcome = run_call(PROVIDER_OPENAI, script, true, PATIENT_MS, err_ok());
     assert_int_equal(outcome.hearer.result.error.code, ERR_UNAVAILABLE);
     assert_non_null(strstr(outcome.hearer.result.error.message, "500"));
     forget(&outcome);
@@ -250,7 +252,7 @@ static void our_own_refusal_is_not_its_fault(void **state)
     (void)state;
     const struct script_step script[] = {
         {STEP_READ, NULL}, {STEP_SEND, STREAM_HEAD TEXT END DONE}, {STEP_UNTIL_GONE, NULL}};
-    struct outcome outcome = run_call(PROVIDER_OPENAI, script, true,
+    struct outcome outcome = run_call(PROVIDER_OPENAI, script, true, PATIENT_MS,
                                       err_new(ERR_RESOURCE_EXHAUSTED, "the client reads too slowly"));
     const struct provider_result *result = &outcome.hearer.result;
     assert_int_equal(result->error.code, ERR_RESOURCE_EXHAUSTED);

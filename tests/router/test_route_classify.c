@@ -172,6 +172,8 @@ static void without_a_verdict_what_may_be_private_stays(void **state)
         assert_answer(answer, "here", "privacy");
     }
     assert_int_equal(script_server_connections(rig->server), 0);
+    rig_close(rig);
+    rig = open_ready(scripts, 2, DIFFICULTY CLASSIFIER("60s") OURS);
     fake_fleet_classify_script("e"); /* it has another one, as is known now */
     assert_answer(rig_ask(rig, &(struct rig_question){.route = "frontier"}), "big one", "wish");
     rig_close(rig);

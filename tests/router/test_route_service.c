@@ -406,6 +406,31 @@ static void a_slow_reader_holds_the_engine_back(void **state)
     rig_close(rig);
 }
 
+/* A provider sends many pieces at once: the reader makes room while those behind the one too many come. */
+static void a_slow_reader_holds_a_provider_back_and_gets_it_all(void **state)
+{
+    (void)state;
+    enum { PIECES = 20000, ROUNDS = 20 };
+    struct buffer bytes = {.limit_bytes = 16 << 20}, expected = {.limit_bytes = 1 << 20};
+    assert_true(buffer_append_text(&bytes, RIG_STREAM));
+    for (int i = 0; i < PIECES; i++)
+        assert_true(buffer_append_text(&bytes, RIG_TEXT("a")) && buffer_append_text(&expected, "a"));
+    assert_true(buffer_append_text(&bytes, RIG_END));
+    const struct script_step script[] = {{STEP_READ, NULL}, {STEP_SEND, bytes.data}, {STEP_END, NULL}};
+    const struct script_step *scripts[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++)
+        scripts[i] = script;
+    struct route_rig *rig = rig_open(scripts, ROUNDS, QUICK, false);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct rig_answer answer = rig_ask(rig, &(struct rig_question){.route = "frontier"});
+        assert_answer(&answer, expected.data, "p");
+        rig_forget(&answer);
+    }
+    rig_close(rig);
+    buffer_free(&bytes);
+    buffer_free(&expected);
+}
+
 static void money_that_is_spent_keeps_it_here(void **state)
 {
     (void)state;
@@ -816,6 +841,7 @@ int main(void)
         cmocka_unit_test(offline_nothing_leaves),
         cmocka_unit_test(a_cancelled_request_is_cancelled_upstream),
         cmocka_unit_test(a_slow_reader_holds_the_engine_back),
+        cmocka_unit_test(a_slow_reader_holds_a_provider_back_and_gets_it_all),
         cmocka_unit_test(money_that_is_spent_keeps_it_here),
         cmocka_unit_test(the_same_question_is_answered_once),
         cmocka_unit_test(equal_questions_share_a_call),
