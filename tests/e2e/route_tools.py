@@ -8,8 +8,10 @@ import datetime
 import http.server
 import json
 import pathlib
+import re
 import threading
 import time
+import urllib.request
 from typing import Any
 
 from bantam.health import SERVICE as HEALTH
@@ -215,6 +217,17 @@ class Router(Server):
             assert self.process.poll() is None and time.monotonic() < limit, self.output()
             time.sleep(0.01)
         return self.output().index(text, after) + len(text)
+
+    def wait_settled(self) -> None:
+        """Until no money is set aside: an answer may be read before its call is booked."""
+        limit = time.monotonic() + CALL_LIMIT_S
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
+                reserved = re.search(r"^bantam:router_reserved_dollars (\S+)$", answer.read().decode(), re.M)
+            if float(reserved[1]) == 0:
+                return
+            assert time.monotonic() < limit, f"{reserved[1]} dollars stay reserved"
+            time.sleep(0.01)
 
     @property
     def web(self) -> str:

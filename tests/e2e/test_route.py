@@ -405,6 +405,7 @@ def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider
     def ask(tenant, content):
         raw = clients[tenant].chat.completions.with_raw_response.create(
             model="", messages=[{"role": "user", "content": content}], max_tokens=100, temperature=0)
+        router.wait_settled()  # what the next one may spend
         return tuple(raw.headers.get(f"x-bantam-{name}") for name in ("provider", "reason", "cache"))
 
     assert ask("rich", "A question")[::2] == ("mock", "miss")

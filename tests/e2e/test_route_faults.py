@@ -107,10 +107,11 @@ def test_an_unreachable_provider_is_told_where_nothing_else_may_answer(start, de
     assert ask(router, "Hello")[0] == 200
 
 
-def test_what_nobody_answered_was_decided_as_the_log_says(start, tmp_path):
+def test_what_nobody_answered_was_decided_as_the_log_says(start, dead_port, tmp_path):
     """Refusals, and requests that all who could be asked have failed: the same policy decides them so again."""
     log = tmp_path / "decisions.jsonl"
-    router = start(f"http://127.0.0.1:{free_port()}/v1", engines=[f"127.0.0.1:{free_port()}"], when_broke="refuse", log={"path": str(log)})
+    router = start(f"http://127.0.0.1:{dead_port}/v1", engines=[f"127.0.0.1:{dead_port}"], when_broke="refuse",
+                   log={"path": str(log)})
     assert ask(router, "Hello")[0] == 503
     assert ask(router, "Hello", {"privacy": "local_only"})[0] == 503
     assert ask(router, "Hello", {"route": "frontier"})[0] == 503
