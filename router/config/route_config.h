@@ -23,7 +23,7 @@ enum {
     CLASSIFIER_LABEL_BYTES_MAX = 64,
     CASCADE_TOKENS_MAX = 64,
     CALIBRATION_BYTES_MAX = 1 << 20,
-    RETRIES_MAX = 5,           /* attempts of one request, the first included */
+    RETRIES_MAX = 5,           /* calls for one tier, the first included */
     ROUTE_WAIT_MS_MAX = 60000, /* of a cascade's, a hedge's, a classifier's and a backoff's times */
 };
 #define CACHE_TTL_MS_MAX (366 * INT64_C(86400000))
@@ -92,7 +92,7 @@ struct classifier_config {
 
 /* retries: {max: 3, backoff: 100ms} */
 struct retry_config {
-    uint32_t max; /* attempts of one request, the first included: 1..RETRIES_MAX */
+    uint32_t max; /* calls for one tier, the first included: 1..RETRIES_MAX */
     int64_t backoff_ms;
 };
 
