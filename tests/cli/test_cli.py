@@ -588,7 +588,7 @@ def test_bench_loop():
 WITHOUT_DEFAULT = {"--help", "--prompts", "--system", "--dataset-path", "--port-file", "--http-port-file", "--metrics-port-file",
                    "--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--api-keys-file", "--api-key", "--api-key-file", "--answers",
                    "--artefact", "--ca-file", "--calibration", "--classifier-prompt", "--config", "--fault", "--from", "--frontier-price",
-                   "--golden", "--json", "--judge", "--log", "--policy", "--svg", "--tenant", "--to"}
+                   "--golden", "--json", "--judge", "--log", "--openai-url", "--policy", "--svg", "--tenant", "--to"}
 
 
 def commands():

@@ -121,7 +121,8 @@ def ask(router, prompt, stream=False):
 
 def open_stream(router, prompt, until):
     """A client that has read that far of a stream."""
-    body = json.dumps({"model": "", "stream": True, "messages": [{"role": "user", "content": prompt}]}).encode()
+    body = json.dumps({"model": "", "stream": True, "max_tokens": 1000000,  # without, the router sends 4,096
+                       "messages": [{"role": "user", "content": prompt}]}).encode()
     client = socket.create_connection(("127.0.0.1", router.http_port))
     client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
                    % (len(body), body))
