@@ -1,5 +1,6 @@
 #include "proto/answer_source.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -49,4 +50,18 @@ void answer_cost_format(int64_t cost_nanodollars, char out[ANSWER_COST_BYTES])
                      (long long)(cost_nanodollars % NANODOLLARS));
     while (out[n - 1] == '0' && out[n - 2] != '.')
         out[--n] = '\0';
+}
+
+void answer_source_list(const struct answer_source *source, struct answer_source_rows *out)
+{
+    answer_cost_format(source->cost_nanodollars, out->cost);
+    (void)snprintf(out->attempts, sizeof out->attempts, "%" PRIu32, source->attempts);
+    const struct answer_source_row rows[] = {
+        {"x-bantam-provider", source->provider},    {"x-bantam-answered-by", source->model},
+        {"x-bantam-reason", source->reason},        {"x-bantam-rule", source->rule},
+        {"x-bantam-cache", source->cache},          {"x-bantam-dropped", source->dropped},
+        {"x-bantam-decision", source->decision_id}, {"x-bantam-fingerprint", source->fingerprint},
+        {"x-bantam-cost-usd", out->cost},           {"x-bantam-attempts", out->attempts}};
+    _Static_assert(sizeof rows == sizeof out->rows, "one row each");
+    memcpy(out->rows, rows, sizeof rows);
 }

@@ -59,22 +59,9 @@ void answer_trailers_add(const struct answer_trailers *trailers, const struct co
 
 void answer_trailers_add_source(const struct answer_source *source, struct rpc_call *call)
 {
-    char cost[ANSWER_COST_BYTES], attempts[NUMBER_BYTES_MAX];
-    answer_cost_format(source->cost_nanodollars, cost);
-    (void)snprintf(attempts, sizeof attempts, "%" PRIu32, source->attempts);
-    const struct {
-        const char *key, *text;
-    } rows[] = {{"x-bantam-provider", source->provider},
-                {"x-bantam-answered-by", source->model},
-                {"x-bantam-reason", source->reason},
-                {"x-bantam-rule", source->rule},
-                {"x-bantam-cache", source->cache},
-                {"x-bantam-dropped", source->dropped},
-                {"x-bantam-decision", source->decision_id},
-                {"x-bantam-fingerprint", source->fingerprint},
-                {"x-bantam-cost-usd", cost},
-                {"x-bantam-attempts", attempts}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (rows[i].text[0])
-            add_text(call, rows[i].key, rows[i].text);
+    struct answer_source_rows said;
+    answer_source_list(source, &said);
+    for (size_t i = 0; i < ANSWER_SOURCE_ROWS; i++)
+        if (said.rows[i].text[0])
+            add_text(call, said.rows[i].name, said.rows[i].text);
 }

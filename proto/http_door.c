@@ -1,6 +1,5 @@
 #include "proto/http_door.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -338,26 +337,14 @@ void http_add_load_headers(struct http_door *door, struct http_exchange *exchang
     http_exchange_header(exchange, "endpoint-load-metrics", value);
 }
 
+/* The cost is known at the end alone, of a whole answer. */
 void http_add_source_headers(const struct answer_source *source, struct http_exchange *exchange)
 {
-    char cost[ANSWER_COST_BYTES], attempts[16]; /* cost: known at the end alone, of a whole answer */
-    answer_cost_format(source->cost_nanodollars, cost);
-    (void)snprintf(attempts, sizeof attempts, "%" PRIu32, source->attempts);
-    const struct {
-        const char *name, *value;
-    } rows[] = {{"x-bantam-provider", source->provider},
-                {"x-bantam-answered-by", source->model},
-                {"x-bantam-reason", source->reason},
-                {"x-bantam-rule", source->rule},
-                {"x-bantam-cache", source->cache},
-                {"x-bantam-dropped", source->dropped},
-                {"x-bantam-decision", source->decision_id},
-                {"x-bantam-fingerprint", source->fingerprint},
-                {"x-bantam-cost-usd", cost},
-                {"x-bantam-attempts", attempts}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (rows[i].value[0])
-            http_exchange_header(exchange, rows[i].name, rows[i].value);
+    struct answer_source_rows said;
+    answer_source_list(source, &said);
+    for (size_t i = 0; i < ANSWER_SOURCE_ROWS; i++)
+        if (said.rows[i].text[0])
+            http_exchange_header(exchange, said.rows[i].name, said.rows[i].text);
 }
 
 static void handle(void *context, struct http_exchange *exchange)

@@ -60,6 +60,14 @@ def free_port() -> int:
             continue
 
 
+def listens(port) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    except OSError:
+        return False
+
+
 def wait_until(condition) -> None:
     limit = time.monotonic() + CALL_LIMIT_S
     while not condition():
@@ -102,11 +110,7 @@ class Nginx:
 
     def listens(self):
         assert self.process.poll() is None, self.log()
-        try:
-            socket.create_connection(("127.0.0.1", self.grpc_port)).close()
-            return True
-        except OSError:
-            return False
+        return listens(self.grpc_port)
 
     def log(self):
         return (self.directory / "error.log").read_text()

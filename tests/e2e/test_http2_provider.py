@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from balancing_tools import TOOLS, free_port, wait_until
+from balancing_tools import TOOLS, free_port, listens, wait_until
 from certificates import Authority
 from conftest import CALL_LIMIT_S
 from mock_tools import Mock
@@ -62,14 +62,7 @@ class Front:
         config = directory / f"nginx-{self.port}.conf"
         config.write_text(NGINX.format(directory=directory, port=self.port, mock=mock.address, http2=" http2" if has_http2 else ""))
         self.process = subprocess.Popen([TOOLS / "usr/sbin/nginx", "-p", directory, "-e", directory / "error.log", "-c", config])
-        wait_until(lambda: self.process.poll() is not None or self.listens())
-
-    def listens(self):
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            return True
-        except OSError:
-            return False
+        wait_until(lambda: self.process.poll() is not None or listens(self.port))
 
     def lines(self):
         return [Line(*line.split()) for line in (self.directory / f"{self.port}.log").read_text().splitlines() if "HTTP/" in line]

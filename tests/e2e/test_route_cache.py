@@ -3,14 +3,13 @@ server that keeps them goes."""
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
 
 import pytest
 
-from balancing_tools import free_port, wait_until
+from balancing_tools import free_port, listens, wait_until
 from conftest import CALL_LIMIT_S
 from route_tools import Provider, Router, route_config
 
@@ -56,14 +55,7 @@ class Redis:
     def start(self):
         arguments = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", self.directory]
         self.process = subprocess.Popen(arguments, executable=SERVER, stdout=subprocess.DEVNULL)
-        wait_until(lambda: self.process.poll() is not None or self.listens())
-
-    def listens(self):
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            return True
-        except OSError:
-            return False
+        wait_until(lambda: self.process.poll() is not None or listens(self.port))
 
     def end(self, how=signal.SIGKILL):
         self.process.send_signal(how)
