@@ -217,6 +217,9 @@ def test_a_tier_that_nobody_measured_gets_no_artefact(tmp_path, engine):
     done = run("eval", cases, "--model", "small=config:local/demo", "--model", "big=recorded", "--max-tokens", 4, "--policy",
                config, "--artefact", artefact, status=1)
     assert "sends 2 of the cases to a tier that is neither its first nor its last" in done.stderr and not artefact.exists()
+    run("eval", cases, "--model", "small=config:local/demo", "--model", "big=recorded", "--model", "middle=recorded", "--max-tokens", 4,
+        "--policy", config, "--artefact", artefact)
+    assert json.loads(artefact.read_text(encoding="utf-8"))["strong_share"] == 0
 
 
 def test_replay(tmp_path, engine):
