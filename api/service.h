@@ -18,6 +18,9 @@ struct metrics;     /* api/metrics.h, likewise */
 struct service;
 struct stream; /* one submitted request, seen by its reader */
 
+/* The architecture of a service that has others answer: api/event.h's source says who did. */
+#define MODEL_ARCHITECTURE_ROUTER "router"
+
 /* What answers. Strings live as long as the service. Fingerprints: 16 hexadecimal digits. */
 struct model_info {
     const char *model;        /* served name */
