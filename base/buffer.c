@@ -71,6 +71,19 @@ bool buffer_append_format(struct buffer *buffer, const char *format, ...)
     return true;
 }
 
+bool buffer_append_integer(struct buffer *buffer, int64_t number)
+{
+    char digits[20], *at = digits + sizeof digits;
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do {
+        *--at = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (number < 0)
+        *--at = '-';
+    return buffer_append(buffer, at, (size_t)(digits + sizeof digits - at));
+}
+
 /* How many bytes from the start on stand for themselves. */
 static size_t plain_bytes(const char *text, size_t size_bytes)
 {

@@ -1,21 +1,82 @@
 /* The router's bench over gRPC: bantam.Bantam with messages, all requests on one connection. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include "base/alloc.h"
+#include "base/assert.h"
 #include "base/clock.h"
+#include "base/event_count.h"
 #include "benchmarks/router_load.h"
 #include "proto/codec_flatbuffers.h"
 #include "proto/grpc_client.h"
 
+#define NEVER_NS INT64_MAX
+enum { ALARM_LATE_NS = 5000, ALARM_SLACK_NS = 1000 };
+
+/* gRPC waits for whole milliseconds: the next request would start up to one too late, and its time would tell
+ * of that. So it waits without end, and a thread wakes it in time. */
+struct alarm {
+    struct grpc_client *client;
+    struct event_count changed;
+    _Atomic int64_t due_ns;
+    _Atomic bool ends;
+    pthread_t thread;
+};
+
 struct grpc_driver {
     const struct router_bench_options *options;
     struct grpc_client *client;
+    struct alarm alarm;
     bool is_closing;
 };
 
 static int64_t now(void)
 {
     return clock_now_ns(clock_monotonic());
+}
+
+static void *alarm_main(void *context)
+{
+    struct alarm *alarm = context;
+    (void)prctl(PR_SET_TIMERSLACK, ALARM_SLACK_NS);
+    for (;;) {
+        uint32_t seen = event_count_read(&alarm->changed);
+        int64_t due_ns = atomic_load(&alarm->due_ns), left_ns = due_ns - now();
+        if (atomic_load(&alarm->ends))
+            return NULL;
+        if (due_ns == NEVER_NS || left_ns > 0)
+            event_count_wait(&alarm->changed, seen, due_ns == NEVER_NS ? -1 : left_ns);
+        else if (atomic_compare_exchange_strong(&alarm->due_ns, &due_ns, NEVER_NS))
+            grpc_client_wake(alarm->client);
+    }
+}
+
+/* An alarm that is set to go off a moment later is left as it is. */
+static void set_alarm(struct alarm *alarm, int64_t due_ns)
+{
+    int64_t before_ns = atomic_load(&alarm->due_ns);
+    if (before_ns - ALARM_LATE_NS <= due_ns && before_ns + ALARM_LATE_NS >= due_ns && before_ns != NEVER_NS)
+        return;
+    atomic_store(&alarm->due_ns, due_ns);
+    event_count_bump(&alarm->changed);
+}
+
+static err_t open_alarm(struct alarm *alarm, struct grpc_client *client)
+{
+    alarm->client = client;
+    atomic_store(&alarm->due_ns, NEVER_NS);
+    return pthread_create(&alarm->thread, NULL, alarm_main, alarm) == 0
+               ? err_ok()
+               : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the bench's gRPC client");
+}
+
+static void close_alarm(struct alarm *alarm)
+{
+    atomic_store(&alarm->ends, true);
+    event_count_bump(&alarm->changed);
+    ASSERT(pthread_join(alarm->thread, NULL) == 0);
 }
 
 static err_t open_grpc(const struct router_bench_options *options, const struct router_target *target,
@@ -30,9 +91,13 @@ static err_t open_grpc(const struct router_bench_options *options, const struct 
     const struct grpc_client_options client = {.own_connection = true};
     err_t e = grpc_client_open(address, &client, &driver->client);
     if (e.code == ERR_OK)
+        e = open_alarm(&driver->alarm, driver->client);
+    if (e.code == ERR_OK) {
         *out = driver;
-    else
-        mem_free(driver);
+        return e;
+    }
+    grpc_client_close(driver->client);
+    mem_free(driver);
     return e;
 }
 
@@ -92,8 +157,10 @@ static err_t start_grpc(void *context, struct router_request *request)
 static err_t poll_grpc(void *context, int64_t timeout_ns)
 {
     struct grpc_driver *driver = context;
-    while (grpc_client_poll(driver->client, timeout_ns))
-        timeout_ns = 0;
+    if (timeout_ns > 0)
+        set_alarm(&driver->alarm, now() + timeout_ns);
+    for (bool waits = timeout_ns > 0; grpc_client_poll(driver->client, waits ? -1 : 0);)
+        waits = false;
     return err_ok();
 }
 
@@ -101,6 +168,7 @@ static void close_grpc(void *context)
 {
     struct grpc_driver *driver = context;
     driver->is_closing = true;
+    close_alarm(&driver->alarm);
     grpc_client_close(driver->client);
     mem_free(driver);
 }

@@ -226,7 +226,7 @@ static enum pump_result pump_generation(struct flush_item *flush)
 static void wake_generation(void *context)
 {
     struct generate_call *generate = context;
-    flush_item_wake(generate->item.door->flusher, &generate->item.flush);
+    flush_item_wake(&generate->item.flush);
 }
 
 static void destroy_generation(struct door_item *item)
@@ -372,12 +372,12 @@ static void handle_generate(struct grpc_door *door, struct rpc_call *call, bool 
     }
     generate->answer.request_id = door->service->vtable->stream_request_id(generate->stream);
     generate->answer.model = door->service->vtable->model_info(door->service);
+    door_item_fill(&generate->item, door, call, pump_generation, destroy_generation);
     if (door->service->vtable->stream_watch) {
-        generate->item.door = door;
-        generate->item.flush.is_watched = true;
+        flush_item_watch(door->flusher, &generate->item.flush, door_item_hold);
         door->service->vtable->stream_watch(generate->stream, wake_generation, generate);
     }
-    door_item_start(&generate->item, door, call, pump_generation, 0, destroy_generation);
+    door_item_add(&generate->item, 0);
 }
 
 void door_generate(void *context, struct rpc_call *call)

@@ -88,6 +88,8 @@ static gpr_timespec deadline_from(int64_t timeout_ns)
 {
     if (timeout_ns < 0 || timeout_ns > INT64_MAX / 2)
         return NEVER;
+    if (timeout_ns == 0)
+        return gpr_inf_past(GPR_CLOCK_MONOTONIC); /* now would be rounded up: core waits whole milliseconds */
     return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(timeout_ns, GPR_TIMESPAN));
 }
 

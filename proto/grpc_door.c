@@ -107,19 +107,36 @@ static void let_go_of_item(struct flush_item *flush)
     rpc_call_unref(((struct door_item *)flush)->call);
 }
 
-void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
-                     enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
-                     void (*destroy)(struct door_item *item))
+void door_item_hold(struct flush_item *flush)
+{
+    rpc_call_ref(((struct door_item *)flush)->call);
+}
+
+void door_item_fill(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
+                    enum pump_result (*pump)(struct flush_item *item),
+                    void (*destroy)(struct door_item *item))
 {
     item->door = door;
     item->call = call;
     item->destroy = destroy;
     item->flush.pump = pump;
     item->flush.let_go = let_go_of_item;
+}
+
+void door_item_add(struct door_item *item, int64_t interval_ns)
+{
     item->flush.interval_ns = interval_ns;
-    rpc_call_ref(call); /* the flusher's */
-    rpc_call_set_user(call, item);
-    flusher_add(door->flusher, &item->flush);
+    rpc_call_ref(item->call); /* the flusher's */
+    rpc_call_set_user(item->call, item);
+    flusher_add(item->door->flusher, &item->flush);
+}
+
+void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
+                     enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
+                     void (*destroy)(struct door_item *item))
+{
+    door_item_fill(item, door, call, pump, destroy);
+    door_item_add(item, interval_ns);
 }
 
 static void on_sent(void *context, struct rpc_call *call)

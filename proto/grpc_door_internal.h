@@ -45,7 +45,15 @@ struct door_item {
     void (*destroy)(struct door_item *item);
 };
 
-/* Fills the head of a zeroed item, gives it to the call, pumps it and leaves it to the flusher. */
+/* Fills the head of a zeroed item. */
+void door_item_fill(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
+                    enum pump_result (*pump)(struct flush_item *item),
+                    void (*destroy)(struct door_item *item));
+/* For flush_item_watch. */
+void door_item_hold(struct flush_item *flush);
+/* Gives it to its call, pumps it and leaves it to the flusher. */
+void door_item_add(struct door_item *item, int64_t interval_ns);
+/* Fills and adds. */
 void door_item_start(struct door_item *item, struct grpc_door *door, struct rpc_call *call,
                      enum pump_result (*pump)(struct flush_item *item), int64_t interval_ns,
                      void (*destroy)(struct door_item *item));

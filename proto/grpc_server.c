@@ -168,6 +168,7 @@ static err_t start_threads(struct rpc_server *server)
     for (int i = 0; i < server->options.n_queue_threads; i++) {
         if (pthread_create(&server->queue_threads[i], NULL, queue_main, server) != 0)
             return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start a gRPC queue thread");
+        (void)pthread_setname_np(server->queue_threads[i], "bantam-grpc");
         server->n_queue_threads++;
     }
     return err_ok();

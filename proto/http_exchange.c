@@ -114,7 +114,9 @@ void http_exchange_header(struct http_exchange *exchange, const char *name, cons
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             return;
     exchange->headers.limit_bytes = HTTP_HEADER_LINES_MAX;
-    if (!buffer_append_format(&exchange->headers, "%s: %s\r\n", name, value))
+    struct buffer *headers = &exchange->headers;
+    if (!buffer_append_text(headers, name) || !buffer_append(headers, ": ", 2) ||
+        !buffer_append_text(headers, value) || !buffer_append(headers, "\r\n", 2))
         exchange->failed = true;
 }
 
@@ -124,16 +126,29 @@ static void add(struct http_exchange *exchange, const void *data, size_t size_by
         exchange->failed = true;
 }
 
+/* The time as HTTP writes it: the same text for a second. */
+static const char *date_now(void)
+{
+    static _Thread_local struct {
+        time_t second;
+        char text[64];
+    } last;
+    time_t now = time(NULL);
+    if (now != last.second || last.text[0] == '\0') {
+        struct tm parts;
+        size_t date_bytes =
+            strftime(last.text, sizeof last.text, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &parts));
+        ASSERT(date_bytes > 0);
+        last.second = now;
+    }
+    return last.text;
+}
+
 /* Everything up to the line about the length. */
 static void add_head(struct http_exchange *exchange, int status, const char *content_type)
 {
     ASSERT(!exchange->begun);
     exchange->begun = true;
-    char date[64];
-    time_t now = time(NULL);
-    struct tm parts;
-    size_t date_bytes = strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &parts));
-    ASSERT(date_bytes > 0);
     if (exchange->server->options.metrics)
         metric_add(&exchange->server->options.metrics->answers[metric_answer_http(status)], 1);
     bool is_old = exchange->old_at_ns != INT64_MAX && clock_now_ns(clock_monotonic()) >= exchange->old_at_ns;
@@ -144,7 +159,7 @@ static void add_head(struct http_exchange *exchange, int status, const char *con
                              : exchange->head.minor_version == 0 ? "connection: keep-alive\r\n"
                                                                  : "";
     if (evbuffer_add_printf(exchange->out, "HTTP/1.1 %d %s\r\ndate: %s\r\n%s", status, reason_of(status),
-                            date, connection) < 0)
+                            date_now(), connection) < 0)
         exchange->failed = true;
     if (content_type && evbuffer_add_printf(exchange->out, "content-type: %s\r\n", content_type) < 0)
         exchange->failed = true;

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/json_bounds.h"
+#include "proto/json_read.h"
 
 #define INVALID(...) err_new(ERR_INVALID_ARGUMENT, __VA_ARGS__)
 
@@ -68,7 +69,7 @@ err_t openai_parse(const char *body, size_t body_bytes, struct openai_scratch *s
         return INVALID("the request has no body; it must be a JSON object");
     TRY(json_bounds_add(&scratch->bounds, "the request's JSON", body, body_bytes));
     json_error_t failure;
-    json_t *document = json_loadb(body, body_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &failure);
+    json_t *document = json_read(body, body_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &failure);
     if (!document && json_error_code(&failure) == json_error_out_of_memory)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request of %zu bytes", body_bytes);
     if (!document)

@@ -1,14 +1,14 @@
 #include "router/log/decision_entry.h"
 
 #include <math.h>
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA256_Init and its like */
+#include <openssl/sha.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/assert.h"
 #include "router/providers/json_text.h"
 
-enum { HASH_BYTES = 32 };
+enum { HASH_BYTES = SHA256_DIGEST_LENGTH, REQUEST_BYTES_MAX = 64 << 20 };
 
 /* A line being written: what does not fit once makes it broken. */
 struct line {
@@ -24,7 +24,10 @@ static void put(struct line *line, const char *text, size_t size)
 
 static void put_key(struct line *line, const char *name)
 {
-    line->fits = line->fits && buffer_append_format(line->out, "%c\"%s\":", line->before, name);
+    char before[2] = {line->before, '"'};
+    put(line, before, 2);
+    put(line, name, strlen(name));
+    put(line, "\":", 2);
     line->before = ',';
 }
 
@@ -39,7 +42,7 @@ static void put_text(struct line *line, const char *name, const char *text)
 static void put_number(struct line *line, const char *name, int64_t number)
 {
     put_key(line, name);
-    line->fits = line->fits && buffer_append_format(line->out, "%lld", (long long)number);
+    line->fits = line->fits && buffer_append_integer(line->out, number);
 }
 
 /* A count that is not known is not written. */
@@ -81,73 +84,58 @@ static void close_object(struct line *line)
 
 /* ---- Hashes ---- */
 
-struct keyed_hash {
-    EVP_MAC *kind;
-    EVP_MAC_CTX *context;
-    uint64_t n_bytes;
-};
-
-static bool hash_begin(struct keyed_hash *hash, const struct decision_key *key)
+/* HMAC (RFC 2104) with SHA-256. Two a line are worth OpenSSL's own functions: its general way to the same
+ * hash looks the algorithm up by name each time. */
+static void keyed_hash(const struct decision_key *key, const char *bytes, size_t size,
+                       uint8_t out[HASH_BYTES])
 {
-    *hash = (struct keyed_hash){.kind = EVP_MAC_fetch(NULL, "HMAC", NULL)};
-    hash->context = hash->kind ? EVP_MAC_CTX_new(hash->kind) : NULL;
-    char digest[] = "SHA256";
-    OSSL_PARAM how[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                        OSSL_PARAM_construct_end()};
-    return hash->context && EVP_MAC_init(hash->context, key->bytes, sizeof key->bytes, how) == 1;
+    enum { INNER = 0x36, OUTER = 0x5c };
+    uint8_t inner[SHA256_CBLOCK], outer[SHA256_CBLOCK];
+    SHA256_CTX context;
+    memset(inner, INNER, sizeof inner);
+    memset(outer, OUTER, sizeof outer);
+    for (size_t i = 0; i < DECISION_KEY_BYTES; i++) {
+        inner[i] ^= key->bytes[i];
+        outer[i] ^= key->bytes[i];
+    }
+    SHA256_Init(&context);
+    SHA256_Update(&context, inner, sizeof inner);
+    SHA256_Update(&context, bytes, size);
+    SHA256_Final(out, &context);
+    SHA256_Init(&context);
+    SHA256_Update(&context, outer, sizeof outer);
+    SHA256_Update(&context, out, HASH_BYTES);
+    SHA256_Final(out, &context);
 }
 
-static int hash_add(const char *bytes, size_t size, void *context)
+static void put_hash(struct line *line, const char *what, const struct decision_key *key, const char *bytes,
+                     size_t size)
 {
-    struct keyed_hash *hash = context;
-    hash->n_bytes += size;
-    return EVP_MAC_update(hash->context, (const uint8_t *)bytes, size) == 1 ? 0 : -1;
-}
-
-static bool hash_end(struct keyed_hash *hash, bool is_good, uint8_t out[HASH_BYTES])
-{
-    size_t size = 0;
-    is_good = is_good && EVP_MAC_final(hash->context, out, &size, HASH_BYTES) == 1 && size == HASH_BYTES;
-    EVP_MAC_CTX_free(hash->context);
-    EVP_MAC_free(hash->kind);
-    return is_good;
-}
-
-static void put_hash(struct line *line, const char *name, const uint8_t hash[HASH_BYTES])
-{
+    static const char DIGITS[] = "0123456789abcdef";
+    uint8_t hash[HASH_BYTES];
+    char name[32], text[2 * HASH_BYTES];
+    keyed_hash(key, bytes, size, hash);
+    for (size_t i = 0; i < HASH_BYTES; i++) {
+        text[2 * i] = DIGITS[hash[i] >> 4];
+        text[2 * i + 1] = DIGITS[hash[i] & 15];
+    }
+    (void)snprintf(name, sizeof name, "%s_bytes", what);
+    put_number(line, name, (int64_t)size);
+    (void)snprintf(name, sizeof name, "%s_hmac", what);
     put_key(line, name);
     put(line, "\"", 1);
-    for (size_t i = 0; i < HASH_BYTES; i++)
-        line->fits = line->fits && buffer_append_format(line->out, "%02x", hash[i]);
+    put(line, text, sizeof text);
     put(line, "\"", 1);
 }
 
 static void put_request_hash(struct line *line, const json_t *request, const struct decision_key *key)
 {
-    struct keyed_hash hash;
-    uint8_t bytes[HASH_BYTES];
-    bool is_good = hash_begin(&hash, key) &&
-                   json_dump_callback(request, hash_add, &hash, JSON_COMPACT | JSON_SORT_KEYS) == 0;
-    if (!hash_end(&hash, is_good, bytes)) {
+    struct buffer text = {.limit_bytes = REQUEST_BYTES_MAX};
+    if (json_text_append_sorted(&text, request).code == ERR_OK)
+        put_hash(line, "request", key, text.data ? text.data : "", text.size);
+    else
         line->fits = false;
-        return;
-    }
-    put_number(line, "request_bytes", (int64_t)hash.n_bytes);
-    put_hash(line, "request_hmac", bytes);
-}
-
-static void put_answer_hash(struct line *line, const char *answer, size_t size,
-                            const struct decision_key *key)
-{
-    struct keyed_hash hash;
-    uint8_t bytes[HASH_BYTES];
-    bool is_good = hash_begin(&hash, key) && hash_add(answer, size, &hash) == 0;
-    if (!hash_end(&hash, is_good, bytes)) {
-        line->fits = false;
-        return;
-    }
-    put_number(line, "answer_bytes", (int64_t)size);
-    put_hash(line, "answer_hmac", bytes);
+    buffer_free(&text);
 }
 
 /* ---- Parts ---- */
@@ -280,7 +268,7 @@ err_t decision_entry_encode(const struct decision_entry *entry, bool content, co
         put_key(&line, "answer");
         line.fits = line.fits && buffer_append_json_string(out, entry->answer, entry->answer_bytes);
     } else if (entry->answer) {
-        put_answer_hash(&line, entry->answer, entry->answer_bytes, key);
+        put_hash(&line, "answer", key, entry->answer, entry->answer_bytes);
     }
     put(&line, "}", 1);
     if (!line.fits)

@@ -204,6 +204,8 @@ static int start_writer(struct decision_log *log)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&log->writer, NULL, write_all, log);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0)
+        (void)pthread_setname_np(log->writer, "bantam-log");
     return rc;
 }
 

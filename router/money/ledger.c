@@ -338,6 +338,7 @@ static err_t fold(struct ledger *ledger)
     if (ledger->journal && e.code == ERR_OK && ledger->changed.n == 0 && journal_bytes(ledger->journal) > 0)
         journal_clear(ledger->journal);
     pthread_mutex_unlock(&ledger->lock);
+    database_tidy(ledger->database); /* waits for the disk, and nobody waits for it */
     return e;
 }
 
@@ -437,6 +438,8 @@ static err_t start_folder(struct ledger *ledger)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     ledger->has_folder = pthread_create(&ledger->folder, NULL, fold_for_ever, ledger) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (ledger->has_folder)
+        (void)pthread_setname_np(ledger->folder, "bantam-ledger");
     return ledger->has_folder ? err_ok() : err_new(ERR_RESOURCE_EXHAUSTED, "no thread for the ledger");
 }
 
@@ -630,8 +633,12 @@ void ledger_close(struct ledger *ledger)
         pthread_join(ledger->folder, NULL);
         err_t e = fold_all(ledger);
         is_folded = e.code == ERR_OK;
-        if (!is_folded)
+        if (!is_folded) {
             log_warn("money", "%s; what it lacks is in the journal", e.message);
+            e = ledger_flush(ledger);
+            if (e.code != ERR_OK)
+                log_warn("money", "%s", e.message);
+        }
     }
     forget_all(ledger);
     balances_free(&ledger->balances);
@@ -788,26 +795,57 @@ err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanod
     return enter_now(ledger, call, cost, NULL, true, usage, &id);
 }
 
+/* Under the lock. */
+static err_t promise_end(struct ledger *ledger, struct journal_record *end, bool is_soon)
+{
+    if (!is_soon || ledger->journal == NULL)
+        return promise(ledger, end, 1);
+    end->number = ledger->last_number + 1;
+    TRY(journal_append_later(ledger->journal, end));
+    ledger->last_number++;
+    return err_ok();
+}
+
 static err_t settle(struct ledger *ledger, int64_t id, enum ledger_outcome outcome, nanodollars cost,
-                    const struct answer_usage *usage)
+                    const struct answer_usage *usage, bool is_soon)
 {
     struct entry *entry = *place_by_id(ledger, id);
     if (entry == NULL)
         return err_new(ERR_FAILED_PRECONDITION, "entry %lld of the ledger is not open", (long long)id);
     nanodollars charged = charge_of(&entry->row, outcome, cost);
     struct journal_record end = end_of(ledger, id, outcome, charged, usage);
-    TRY(promise(ledger, &end, 1));
+    TRY(promise_end(ledger, &end, is_soon));
     balances_add(&ledger->balances, entry->row.call.tenant, entry->row.day, charged, -entry->row.estimate);
     end_entry(ledger, entry, &end);
     return err_ok();
 }
 
-err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
-                    const struct answer_usage *usage)
+static err_t settle_now(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+                        const struct answer_usage *usage, bool is_soon)
 {
     ASSERT(outcome < LEDGER_OUTCOMES && cost >= 0 && cost <= MONEY_MAX);
     pthread_mutex_lock(&ledger->lock);
-    err_t e = settle(ledger, entry, outcome, cost, usage);
+    err_t e = settle(ledger, entry, outcome, cost, usage, is_soon);
+    pthread_mutex_unlock(&ledger->lock);
+    return e;
+}
+
+err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+                    const struct answer_usage *usage)
+{
+    return settle_now(ledger, entry, outcome, cost, usage, false);
+}
+
+err_t ledger_settle_soon(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+                         const struct answer_usage *usage)
+{
+    return settle_now(ledger, entry, outcome, cost, usage, true);
+}
+
+err_t ledger_flush(struct ledger *ledger)
+{
+    pthread_mutex_lock(&ledger->lock);
+    err_t e = ledger->journal ? journal_flush(ledger->journal) : err_ok();
     pthread_mutex_unlock(&ledger->lock);
     return e;
 }

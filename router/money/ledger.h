@@ -79,6 +79,11 @@ const char *ledger_outcome_name(enum ledger_outcome outcome);
  * alone and may be more than the estimate; usage may be NULL. */
 err_t ledger_settle(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
                     const struct answer_usage *usage) ERR_MUST_CHECK;
+/* The same for many at a time: the end counts at once, and goes into the journal with the next promise or
+ * ledger_flush. kill -9 before that leaves the entry open, so that the next start charges it in full. */
+err_t ledger_settle_soon(struct ledger *ledger, int64_t entry, enum ledger_outcome outcome, nanodollars cost,
+                         const struct answer_usage *usage) ERR_MUST_CHECK;
+err_t ledger_flush(struct ledger *ledger) ERR_MUST_CHECK; /* IO: it is tried again with the next promise */
 /* An entry that is settled at once: a local answer. */
 err_t ledger_record(struct ledger *ledger, const struct ledger_call *call, nanodollars cost,
                     const struct answer_usage *usage) ERR_MUST_CHECK;

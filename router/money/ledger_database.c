@@ -104,6 +104,7 @@ _Static_assert(LEDGER_UNKNOWN == 1 && LEDGER_RELEASED == 2 && LEDGER_LOST == 3,
 struct ledger_database {
     const char *path; /* the caller's */
     bool is_read_only, has_journal;
+    int log_pages; /* of the write-ahead log */
     sqlite3 *handle;
     sqlite3_stmt *statements[STATEMENTS];
 };
@@ -207,6 +208,23 @@ static err_t make_tables(struct ledger_database *database, int64_t version)
     return e;
 }
 
+static int note_log(void *context, sqlite3 *handle, const char *name, int n_pages)
+{
+    (void)handle;
+    (void)name;
+    struct ledger_database *database = context;
+    database->log_pages = n_pages;
+    return SQLITE_OK;
+}
+
+void database_tidy(struct ledger_database *database)
+{
+    if (database->log_pages < CHECKPOINT_PAGES)
+        return;
+    database->log_pages = 0; /* where a reader is in the way it is tried again behind the next commit */
+    (void)sqlite3_wal_checkpoint_v2(database->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
 /* version: of a file that has tables; 0 = it has none yet. */
 static err_t check_file(struct ledger_database *database, int64_t *version)
 {
@@ -229,15 +247,13 @@ static err_t check_file(struct ledger_database *database, int64_t *version)
 static err_t prepare_file(struct ledger_database *database, bool is_durable)
 {
     int64_t version;
-    char checkpoint[64];
     TRY(check_file(database, &version));
     database->has_journal = version >= SCHEMA_VERSION || !database->is_read_only;
     if (database->is_read_only)
         return run_text(database, SCHEMA_OF_VIEW);
-    snprintf(checkpoint, sizeof checkpoint, "PRAGMA wal_autocheckpoint = %d", CHECKPOINT_PAGES);
     TRY(run_text(database, "PRAGMA journal_mode = WAL"));
     TRY(run_text(database, "PRAGMA secure_delete = FAST"));
-    TRY(run_text(database, checkpoint));
+    sqlite3_wal_hook(database->handle, note_log, database); /* in place of SQLite's own checkpoints */
     TRY(run_text(database, is_durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
     if (version < SCHEMA_VERSION)
         TRY(make_tables(database, version));

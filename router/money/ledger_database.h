@@ -32,6 +32,8 @@ struct database_entry {
  */
 err_t database_begin(struct ledger_database *database) ERR_MUST_CHECK;
 err_t database_finish(struct ledger_database *database, err_t e) ERR_MUST_CHECK;
+/* Copies the write-ahead log into the file where that is long, which no commit does by itself. */
+void database_tidy(struct ledger_database *database);
 /* One whose (request_id, attempt) is there already gets another name: what was promised is charged. */
 err_t database_insert(struct ledger_database *database, const struct database_entry *entry) ERR_MUST_CHECK;
 err_t database_end(struct ledger_database *database, const struct database_entry *entry) ERR_MUST_CHECK;

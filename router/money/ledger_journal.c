@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -17,6 +18,7 @@ enum {
     TEXTS = 5,   /* of an entry */
     RECORD_BYTES_MAX = 16 + NUMBERS * 8 + TEXTS * (LEDGER_NAME_BYTES_MAX + 1),
     RECORDS_AT_ONCE_MAX = 2,
+    WAITING_BYTES_MAX = 32 << 10,
     JOURNAL_BYTES_MAX = 1 << 30, /* of one that is read */
 };
 
@@ -30,6 +32,8 @@ struct ledger_journal {
     int file;
     bool is_durable, is_broken; /* broken: a piece of a record could not be taken away again */
     size_t size;
+    size_t waiting_bytes;
+    char waiting[WAITING_BYTES_MAX];
 };
 
 static err_t journal_path(const char *ledger_path, char out[PATH_BYTES_MAX])
@@ -131,21 +135,22 @@ static size_t write_record(const struct journal_record *record, char out[RECORD_
     return size;
 }
 
-err_t journal_append(struct ledger_journal *journal, const struct journal_record *records, size_t n)
+/* What waits and what is given, by one write: either is there or nothing is. */
+static err_t write_all(struct ledger_journal *journal, const char *more, size_t more_bytes)
 {
-    char bytes[RECORDS_AT_ONCE_MAX * RECORD_BYTES_MAX];
-    size_t size = 0;
-    ASSERT(n <= RECORDS_AT_ONCE_MAX);
-    for (size_t i = 0; i < n; i++)
-        size += write_record(&records[i], bytes + size);
+    const struct iovec parts[] = {{journal->waiting, journal->waiting_bytes}, {(char *)more, more_bytes}};
+    size_t size = journal->waiting_bytes + more_bytes;
+    if (size == 0)
+        return err_ok();
     if (journal->is_broken)
         return err_new(ERR_IO, "the ledger's journal %s ends in a piece of an entry", journal->path);
     ssize_t written;
     do
-        written = write(journal->file, bytes, size);
+        written = writev(journal->file, parts, 2);
     while (written < 0 && errno == EINTR);
     if (written == (ssize_t)size && (!journal->is_durable || fdatasync(journal->file) == 0)) {
         journal->size += size;
+        journal->waiting_bytes = 0;
         return err_ok();
     }
     if (written >= 0 && written < (ssize_t)size)
@@ -155,9 +160,32 @@ err_t journal_append(struct ledger_journal *journal, const struct journal_record
     return e;
 }
 
+err_t journal_append(struct ledger_journal *journal, const struct journal_record *records, size_t n)
+{
+    char bytes[RECORDS_AT_ONCE_MAX * RECORD_BYTES_MAX];
+    size_t size = 0;
+    ASSERT(n <= RECORDS_AT_ONCE_MAX);
+    for (size_t i = 0; i < n; i++)
+        size += write_record(&records[i], bytes + size);
+    return write_all(journal, bytes, size);
+}
+
+err_t journal_append_later(struct ledger_journal *journal, const struct journal_record *record)
+{
+    if (journal->waiting_bytes + RECORD_BYTES_MAX > sizeof journal->waiting)
+        TRY(write_all(journal, NULL, 0));
+    journal->waiting_bytes += write_record(record, journal->waiting + journal->waiting_bytes);
+    return err_ok();
+}
+
+err_t journal_flush(struct ledger_journal *journal)
+{
+    return write_all(journal, NULL, 0);
+}
+
 size_t journal_bytes(const struct ledger_journal *journal)
 {
-    return journal->size;
+    return journal->size + journal->waiting_bytes;
 }
 
 void journal_clear(struct ledger_journal *journal)
@@ -165,7 +193,7 @@ void journal_clear(struct ledger_journal *journal)
     if (flock(journal->file, LOCK_EX | LOCK_NB) != 0)
         return;
     if (ftruncate(journal->file, 0) == 0) {
-        journal->size = 0;
+        journal->size = journal->waiting_bytes = 0;
         journal->is_broken = false;
     }
     (void)flock(journal->file, LOCK_UN);

@@ -40,11 +40,17 @@ err_t journal_open(const char *ledger_path, bool durable, size_t good_bytes,
                    struct ledger_journal **out) ERR_MUST_CHECK;
 /* Removes the file when that is wanted: nothing in it is needed any more. NULL is fine. */
 void journal_close(struct ledger_journal *journal, bool removes);
-/* All of them or none. IO: the disk is full, or fails. */
+/* All of them or none, and what waits before them. IO: the disk is full, or fails. */
 err_t journal_append(struct ledger_journal *journal, const struct journal_record *records,
                      size_t n) ERR_MUST_CHECK;
+/* The record waits for the next append or flush, with which it goes into the file in one write(); until then
+ * nobody who reads the file knows it. Where too much waits it goes at once, and IO says that it cannot. */
+err_t journal_append_later(struct ledger_journal *journal,
+                           const struct journal_record *record) ERR_MUST_CHECK;
+/* IO: what waits goes on waiting. */
+err_t journal_flush(struct ledger_journal *journal) ERR_MUST_CHECK;
 size_t journal_bytes(const struct ledger_journal *journal);
-/* Empties it; not while somebody holds it. */
+/* Empties it, with what waits, since the database has it; not while somebody holds it. */
 void journal_clear(struct ledger_journal *journal);
 
 /* The journal beside a ledger that another process may be writing, held until journal_view_close. NOT_FOUND:

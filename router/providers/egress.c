@@ -1,9 +1,12 @@
 #include "router/providers/egress.h"
 
+#include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/deferred.h"
 #include "router/providers/egress_internal.h"
 
 enum { STREAMS_PER_CONNECTION = 100 }; /* of HTTP/2 */
@@ -34,14 +37,16 @@ static void wake(struct lane *lane)
     (void)written; /* full: it is awake already */
 }
 
-/* Under the lock. */
-static void command(struct lane *lane, struct flight *flight, enum flight_command what)
+/* Under the lock. True: the lane must be woken; where others wait in the inbox it has been. */
+static bool command(struct lane *lane, struct flight *flight, enum flight_command what)
 {
+    bool is_first = lane->inbox == NULL;
     if (flight->commands == 0) {
         flight->next_in_inbox = lane->inbox;
         lane->inbox = flight;
     }
     flight->commands |= what;
+    return is_first;
 }
 
 /* Takes a place among the calls. */
@@ -70,15 +75,16 @@ err_t egress_start(struct egress *egress, const struct egress_call *call,
     TRY(flight_make(lane, call, handler, context, &flight));
     bool has_room = take_place(egress);
     pthread_mutex_lock(&lane->lock);
-    bool is_taken = has_room && !atomic_load(&lane->is_closing);
+    bool is_taken = has_room && !atomic_load(&lane->is_closing), is_first = false;
     if (is_taken) {
         *number = flight->number = ++lane->last_number << LANE_BITS | lane->index;
         *place_of(lane, flight->number) = flight;
-        command(lane, flight, FLIGHT_START);
+        is_first = command(lane, flight, FLIGHT_START);
     }
     pthread_mutex_unlock(&lane->lock);
     if (is_taken) {
-        wake(lane);
+        if (is_first)
+            wake(lane);
         return err_ok();
     }
     if (has_room)
@@ -96,11 +102,9 @@ static void tell(struct egress *egress, uint64_t number, enum flight_command wha
     struct lane *lane = egress->lanes[index];
     pthread_mutex_lock(&lane->lock);
     struct flight *flight = *place_of(lane, number);
-    bool is_told = flight && flight->commands != 0; /* it is on its way to hear of that */
-    if (flight)
-        command(lane, flight, what);
+    bool is_first = flight && command(lane, flight, what);
     pthread_mutex_unlock(&lane->lock);
-    if (flight && !is_told)
+    if (is_first)
         wake(lane);
 }
 
@@ -172,6 +176,7 @@ static void hear(struct lane *lane)
 {
     unsigned commands;
     struct flight *flight;
+    deferred_begin();
     while ((flight = next_told(lane, &commands)) != NULL) {
         if (commands & FLIGHT_CANCEL) {
             flight_cut(flight, err_new(ERR_CANCELLED, "the call to the provider was cancelled"));
@@ -183,6 +188,7 @@ static void hear(struct lane *lane)
             flight_resume(flight);
     }
     lane_turn(lane, CURL_SOCKET_TIMEOUT, 0);
+    deferred_end();
 }
 
 static void on_told(evutil_socket_t fd, short events, void *context)
@@ -207,6 +213,7 @@ static void on_wake(evutil_socket_t fd, short events, void *context)
 void lane_turn(struct lane *lane, curl_socket_t socket, int events)
 {
     int n_running, n_left;
+    deferred_begin();
     ASSERT(curl_multi_socket_action(lane->multi, socket, events, &n_running) == CURLM_OK);
     CURLMsg *message;
     while ((message = curl_multi_info_read(lane->multi, &n_left)) != NULL) {
@@ -217,12 +224,7 @@ void lane_turn(struct lane *lane, curl_socket_t socket, int events)
         ASSERT(curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&flight) == CURLE_OK);
         flight_done(flight, code);
     }
-}
-
-static void on_socket(evutil_socket_t fd, short events, void *context)
-{
-    int what = (events & EV_READ ? CURL_CSELECT_IN : 0) | (events & EV_WRITE ? CURL_CSELECT_OUT : 0);
-    lane_turn(context, fd, what);
+    deferred_end();
 }
 
 static void on_multi_timer(evutil_socket_t fd, short events, void *context)
@@ -232,26 +234,108 @@ static void on_multi_timer(evutil_socket_t fd, short events, void *context)
     lane_turn(context, CURL_SOCKET_TIMEOUT, 0);
 }
 
-/* curl says what it waits for at a socket; the event is kept with the socket. */
+/* --- sockets */
+
+static void stop_watching(struct lane_socket *socket)
+{
+    if (socket->events != 0)
+        event_del(socket->event);
+    socket->events = 0;
+}
+
+static void on_socket(evutil_socket_t fd, short events, void *context)
+{
+    struct lane *lane = context;
+    struct lane_socket *socket = &lane->sockets[fd];
+    int what = (events & EV_READ ? CURL_CSELECT_IN : 0) | (events & EV_WRITE ? CURL_CSELECT_OUT : 0);
+    if (socket->is_wanted)
+        lane_turn(lane, fd, what);
+    else
+        stop_watching(socket); /* an idle connection: curl finds out when it would use it again */
+}
+
+/* NULL without memory. */
+static struct lane_socket *socket_of(struct lane *lane, curl_socket_t fd)
+{
+    size_t n = lane->n_sockets > 0 ? lane->n_sockets : 64;
+    while (n <= (size_t)fd)
+        n *= 2;
+    if (n > lane->n_sockets) {
+        struct lane_socket *grown = mem_realloc(lane->sockets, n * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        memset(grown + lane->n_sockets, 0, (n - lane->n_sockets) * sizeof *grown);
+        lane->sockets = grown;
+        lane->n_sockets = n;
+    }
+    return &lane->sockets[fd];
+}
+
+static bool watch(struct lane *lane, struct lane_socket *socket, curl_socket_t fd, short events)
+{
+    socket->is_wanted = true;
+    if (socket->events == events)
+        return true;
+    stop_watching(socket);
+    if (socket->event == NULL)
+        socket->event = event_new(lane->base, fd, events, on_socket, lane);
+    else
+        (void)event_assign(socket->event, lane->base, fd, events, on_socket, lane);
+    if (socket->event == NULL || event_add(socket->event, NULL) != 0)
+        return false;
+    socket->events = events;
+    return true;
+}
+
+static void forget_socket(struct lane_socket *socket)
+{
+    if (socket->event) {
+        stop_watching(socket);
+        event_free(socket->event);
+    }
+    *socket = (struct lane_socket){0};
+}
+
+/* curl says what it waits for at a socket. A connection that it keeps for the next call goes on being
+ * watched, or each call would ask the system twice. */
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket)
 {
     (void)easy;
+    (void)of_socket;
     struct lane *lane = context;
-    struct event *event = of_socket;
-    if (event)
-        event_free(event);
-    event = NULL;
+    struct lane_socket *socket = socket_of(lane, fd);
+    if (socket == NULL)
+        return -1;
     if (what != CURL_POLL_REMOVE) {
-        int events = (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST;
-        event = event_new(lane->base, fd, (short)events, on_socket, lane);
-        if (event == NULL || event_add(event, NULL) != 0) {
-            if (event)
-                event_free(event);
-            return -1;
-        }
+        int events = (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0);
+        return watch(lane, socket, fd, (short)(events | EV_PERSIST)) ? 0 : -1;
     }
-    curl_multi_assign(lane->multi, fd, event);
+    socket->is_wanted = false;
+    if (!socket->is_connection)
+        forget_socket(socket);
     return 0;
+}
+
+curl_socket_t lane_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    struct lane *lane = context;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    struct lane_socket *place = fd >= 0 ? socket_of(lane, fd) : NULL;
+    if (place) {
+        place->is_connection = true;
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return CURL_SOCKET_BAD;
+}
+
+int lane_close_socket(void *context, curl_socket_t fd)
+{
+    struct lane *lane = context;
+    forget_socket(&lane->sockets[fd]);
+    return close(fd);
 }
 
 static int set_multi_timer(CURLM *multi, long timeout_ms, void *context)
@@ -307,6 +391,7 @@ static bool set_up(struct lane *lane)
 /* All but what other threads may still look at. */
 static void stop_lane(struct lane *lane)
 {
+    lane_free_idle(lane);
     if (lane->multi)
         curl_multi_cleanup(lane->multi); /* closes idle connections, and gives back their events */
     if (lane->multi_timer)
@@ -322,6 +407,9 @@ static void stop_lane(struct lane *lane)
 
 static void free_lane(struct lane *lane)
 {
+    for (size_t i = 0; i < lane->n_sockets; i++)
+        ASSERT(lane->sockets[i].event == NULL); /* curl has closed them all */
+    mem_free(lane->sockets);
     if (lane->wake_fd >= 0)
         close(lane->wake_fd);
     pthread_mutex_destroy(&lane->lock);
@@ -423,6 +511,7 @@ err_t egress_open(const struct egress_options *options, struct egress **out)
         free_egress(egress);
         return err_new(ERR_RESOURCE_EXHAUSTED, "no descriptors, thread or memory for calls to providers");
     }
+    (void)pthread_setname_np(egress->thread, "bantam-egress");
     *out = egress;
     return err_ok();
 }

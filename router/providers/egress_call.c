@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/deferred.h"
 #include "router/providers/egress_internal.h"
 #include "router/providers/provider_error.h"
 
@@ -13,6 +14,7 @@ enum {
     ANSWER_HEAD_BYTES_MAX = 256 << 10, /* of all headers of an answer */
     RECEIVE_BUFFER_BYTES = 16 << 10,
     HEADER_VALUE_BYTES_MAX = EGRESS_NAME_BYTES_MAX, /* of those that are read */
+    OWN_HEADERS = 2,                                /* of ours, before a call's */
 };
 #define NS_PER_MS INT64_C(1000000)
 
@@ -29,7 +31,8 @@ static int64_t now_ns(void)
  */
 static void leave_connection(struct flight *flight)
 {
-    curl_easy_setopt(flight->easy, CURLOPT_FORBID_REUSE, 1L);
+    flight->is_cut = true;
+    curl_easy_setopt(flight->target.easy, CURLOPT_FORBID_REUSE, 1L);
 }
 
 /* A header's value without its blanks, where the line is that header. */
@@ -132,7 +135,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *context)
         return size;
     }
     long status = 0;
-    curl_easy_getinfo(flight->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(flight->target.easy, CURLINFO_RESPONSE_CODE, &status);
     if (status < 200)
         return size;
     flight->head.status = (int)status;
@@ -159,7 +162,7 @@ static size_t on_bytes(char *bytes, size_t one, size_t size, void *context)
     }
     if (pause) {
         flight->is_paused = true;
-        curl_easy_pause(flight->easy, CURLPAUSE_RECV);
+        curl_easy_pause(flight->target.easy, CURLPAUSE_RECV);
     }
     return size;
 }
@@ -210,7 +213,7 @@ static void set_timer(struct flight *flight)
     if (flight->chunk_timeout_ms > 0 && left_ns > flight->chunk_timeout_ms * NS_PER_MS)
         left_ns = flight->chunk_timeout_ms * NS_PER_MS;
     struct timeval wait = {left_ns / (1000 * NS_PER_MS), left_ns % (1000 * NS_PER_MS) / 1000 + 1};
-    event_add(flight->timer, &wait);
+    event_add(&flight->timer, &wait);
 }
 
 static void on_timer(evutil_socket_t fd, short events, void *context)
@@ -219,10 +222,13 @@ static void on_timer(evutil_socket_t fd, short events, void *context)
     (void)events;
     struct flight *flight = context;
     int64_t deadline = deadline_of(flight);
-    if (deadline != 0 && now_ns() >= deadline)
-        flight_cut(flight, overdue(flight));
-    else
+    if (deadline == 0 || now_ns() < deadline) {
         set_timer(flight);
+        return;
+    }
+    deferred_begin();
+    flight_cut(flight, overdue(flight));
+    deferred_end();
 }
 
 bool url_is_tls(const char *url)
@@ -269,58 +275,183 @@ static err_t make_headers(const struct egress_call *call, struct curl_slist **li
     return err_ok();
 }
 
-static bool set_options(struct flight *flight, const struct egress_call *call)
+static const char *ca_file_of(const struct lane *lane, const struct egress_call *call)
 {
-    CURL *easy = flight->easy;
+    return call->ca_file ? call->ca_file : lane->egress->options.ca_file;
+}
+
+static bool set_target(struct flight *flight)
+{
+    const struct flight_target *target = &flight->target;
     const struct egress_options *options = &flight->lane->egress->options;
-    bool is_set =
-        curl_easy_setopt(easy, CURLOPT_URL, call->url) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, flight->headers) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, call->body) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) == CURLE_OK;
-    const char *ca_file = call->ca_file ? call->ca_file : options->ca_file;
-    if (ca_file)
-        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) == CURLE_OK;
+    CURL *easy = target->easy;
+    bool is_set = curl_easy_setopt(easy, CURLOPT_URL, target->url) == CURLE_OK &&
+                  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, target->headers) == CURLE_OK &&
+                  curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK &&
+                  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+                  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) == CURLE_OK;
+    if (target->ca_file)
+        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, target->ca_file) == CURLE_OK;
     if (options->user_agent)
         is_set = is_set && curl_easy_setopt(easy, CURLOPT_USERAGENT, options->user_agent) == CURLE_OK;
     /* Until the first connection has told whether it carries many streams, no other one is made. */
-    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, flight->is_tls ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, target->is_tls ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER_BYTES);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)target->connect_timeout_ms);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, flight->fault);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, flight);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, flight);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, flight);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, lane_open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, flight->lane);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, lane_close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, flight->lane);
     return is_set;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool has_target(const struct flight *flight, const struct egress_call *call)
+{
+    const struct flight_target *target = &flight->target;
+    if (strcmp(target->url, call->url) != 0 || !same_text(target->ca_file, ca_file_of(flight->lane, call)) ||
+        target->connect_timeout_ms != call->connect_timeout_ms)
+        return false;
+    const struct curl_slist *header = target->headers;
+    for (int i = 0; i < OWN_HEADERS; i++)
+        header = header->next;
+    for (size_t i = 0; i < call->n_headers; i++, header = header->next) {
+        if (header == NULL || strcmp(header->data, call->headers[i]) != 0)
+            return false;
+    }
+    return header == NULL;
+}
+
+/* One that went there before; NULL = none. */
+static struct flight *take_idle(struct lane *lane, const struct egress_call *call)
+{
+    pthread_mutex_lock(&lane->lock);
+    struct flight **place = &lane->idle;
+    while (*place && !has_target(*place, call))
+        place = &(*place)->next_in_inbox;
+    struct flight *flight = *place;
+    if (flight) {
+        *place = flight->next_in_inbox;
+        lane->n_idle--;
+    }
+    pthread_mutex_unlock(&lane->lock);
+    return flight;
+}
+
+static void free_all(struct flight *flight)
+{
+    curl_easy_cleanup(flight->target.easy);
+    curl_slist_free_all(flight->target.headers);
+    mem_free(flight->target.url);
+    mem_free(flight->target.ca_file);
+    mem_free(flight);
+}
+
+void lane_free_idle(struct lane *lane)
+{
+    struct flight *flight;
+    pthread_mutex_lock(&lane->lock);
+    while ((flight = lane->idle) != NULL) {
+        lane->idle = flight->next_in_inbox;
+        free_all(flight);
+    }
+    lane->n_idle = 0;
+    pthread_mutex_unlock(&lane->lock);
+}
+
+/* A call that came to its end as it should leaves nothing behind in curl's handle. Of many the one that was
+ * not used for longest gives way. */
+static void keep_idle(struct flight *flight)
+{
+    struct lane *lane = flight->lane;
+    pthread_mutex_lock(&lane->lock);
+    bool is_kept = !atomic_load(&lane->is_closing);
+    struct flight *oldest = is_kept ? NULL : flight;
+    if (is_kept) {
+        flight->next_in_inbox = lane->idle;
+        lane->idle = flight;
+    }
+    if (is_kept && ++lane->n_idle > IDLE_FLIGHTS_MAX) {
+        struct flight **place = &lane->idle;
+        while ((*place)->next_in_inbox)
+            place = &(*place)->next_in_inbox;
+        oldest = *place;
+        *place = NULL;
+        lane->n_idle--;
+    }
+    pthread_mutex_unlock(&lane->lock);
+    if (oldest)
+        free_all(oldest);
+}
+
+static err_t no_memory(void)
+{
+    return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
+}
+
+static err_t new_flight(struct lane *lane, const struct egress_call *call, struct flight **out)
+{
+    const char *ca_file = ca_file_of(lane, call);
+    TRY(check_url(call->url));
+    struct flight *flight = mem_alloc(sizeof *flight);
+    if (flight == NULL)
+        return no_memory();
+    struct flight_target *target = &flight->target;
+    flight->lane = lane;
+    target->is_tls = url_is_tls(call->url);
+    target->connect_timeout_ms = call->connect_timeout_ms;
+    target->url = mem_strdup(call->url);
+    target->ca_file = ca_file ? mem_strdup(ca_file) : NULL;
+    err_t e = make_headers(call, &target->headers);
+    target->easy = curl_easy_init();
+    bool has_all = target->url && target->easy && (target->ca_file || ca_file == NULL);
+    if (e.code == ERR_OK && (!has_all || !set_target(flight)))
+        e = no_memory();
+    if (e.code != ERR_OK)
+        free_all(flight);
+    else
+        *out = flight;
+    return e;
+}
+
+/* What is of this call alone. */
+static err_t set_call(struct flight *flight, const struct egress_call *call)
+{
+    flight->first_byte_timeout_ms = call->first_byte_timeout_ms;
+    flight->chunk_timeout_ms = call->chunk_timeout_ms;
+    flight->total_timeout_ms = call->total_timeout_ms;
+    flight->stop = err_ok();
+    forget_head(&flight->head);
+    flight->body = mem_strndup(call->body, call->body_bytes);
+    bool is_set =
+        flight->body && curl_easy_setopt(flight->target.easy, CURLOPT_POSTFIELDS, flight->body) == CURLE_OK &&
+        curl_easy_setopt(flight->target.easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes) ==
+            CURLE_OK;
+    return is_set ? err_ok() : no_memory();
 }
 
 err_t flight_make(struct lane *lane, const struct egress_call *call, const struct egress_handler *handler,
                   void *context, struct flight **out)
 {
     ASSERT(handler->head && handler->bytes && handler->end && call->body);
-    TRY(check_url(call->url));
-    struct flight *flight = mem_alloc(sizeof *flight);
+    struct flight *flight = take_idle(lane, call);
     if (flight == NULL)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
-    flight->lane = lane;
-    flight->handler = handler;
-    flight->context = context;
-    flight->is_tls = url_is_tls(call->url);
-    flight->first_byte_timeout_ms = call->first_byte_timeout_ms;
-    flight->chunk_timeout_ms = call->chunk_timeout_ms;
-    flight->total_timeout_ms = call->total_timeout_ms;
-    flight->stop = err_ok();
-    forget_head(&flight->head);
-    err_t e = make_headers(call, &flight->headers);
-    flight->easy = curl_easy_init();
-    if (e.code == ERR_OK && (flight->easy == NULL || !set_options(flight, call)))
-        e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider");
+        TRY(new_flight(lane, call, &flight));
+    struct flight_target target = flight->target;
+    *flight = (struct flight){.target = target, .lane = lane, .handler = handler, .context = context};
+    err_t e = set_call(flight, call);
     if (e.code != ERR_OK)
         flight_free(flight);
     else
@@ -330,18 +461,20 @@ err_t flight_make(struct lane *lane, const struct egress_call *call, const struc
 
 void flight_free(struct flight *flight)
 {
-    if (flight->timer)
-        event_free(flight->timer);
-    curl_easy_cleanup(flight->easy);
-    curl_slist_free_all(flight->headers);
-    mem_free(flight);
+    curl_easy_setopt(flight->target.easy, CURLOPT_POSTFIELDS, NULL);
+    mem_free(flight->body);
+    flight->body = NULL;
+    if (flight->is_cut || flight->is_paused)
+        free_all(flight);
+    else
+        keep_idle(flight);
 }
 
 void flight_start(struct flight *flight)
 {
     flight->times.started_ns = now_ns();
-    flight->timer = evtimer_new(flight->lane->base, on_timer, flight);
-    if (flight->timer == NULL || curl_multi_add_handle(flight->lane->multi, flight->easy) != CURLM_OK) {
+    (void)evtimer_assign(&flight->timer, flight->lane->base, on_timer, flight);
+    if (curl_multi_add_handle(flight->lane->multi, flight->target.easy) != CURLM_OK) {
         flight_end(flight, err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call to a provider"));
         return;
     }
@@ -355,20 +488,22 @@ void flight_resume(struct flight *flight)
         return;
     flight->is_paused = false;
     flight->last_byte_ns = now_ns();
-    curl_easy_pause(flight->easy, CURLPAUSE_CONT); /* may hand over bytes at once */
+    curl_easy_pause(flight->target.easy, CURLPAUSE_CONT); /* may hand over bytes at once */
 }
 
 void flight_end(struct flight *flight, err_t error)
 {
     long n_connects = 1, request_bytes = 0;
     if (flight->is_added) {
-        curl_easy_getinfo(flight->easy, CURLINFO_NUM_CONNECTS, &n_connects);
-        curl_easy_getinfo(flight->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-        curl_multi_remove_handle(flight->lane->multi, flight->easy);
+        curl_easy_getinfo(flight->target.easy, CURLINFO_NUM_CONNECTS, &n_connects);
+        curl_easy_getinfo(flight->target.easy, CURLINFO_REQUEST_SIZE, &request_bytes);
+        curl_multi_remove_handle(flight->lane->multi, flight->target.easy);
+        event_del(&flight->timer);
     }
     flight->times.ended_ns = now_ns();
     flight->times.reused_connection = flight->is_added && n_connects == 0;
     flight->times.was_sent = request_bytes > 0;
+    flight->is_cut = flight->is_cut || error.code != ERR_OK;
     lane_forget(flight->lane, flight);
     flight->handler->end(flight->context, error, &flight->times);
     flight_free(flight);
@@ -379,19 +514,19 @@ static bool shares_connection(const struct flight *flight, const void *context)
 {
     const long *port = context;
     long own = 0;
-    return flight->is_added && curl_easy_getinfo(flight->easy, CURLINFO_LOCAL_PORT, &own) == CURLE_OK &&
-           own == *port;
+    return flight->is_added &&
+           curl_easy_getinfo(flight->target.easy, CURLINFO_LOCAL_PORT, &own) == CURLE_OK && own == *port;
 }
 
 /* The port of a connection that others may have streams on; 0 = it is none of these. */
 static long shared_port(const struct flight *flight)
 {
     long version = 0, port = 0;
-    if (!flight->is_added || !flight->is_tls)
+    if (!flight->is_added || !flight->target.is_tls)
         return 0;
-    curl_easy_getinfo(flight->easy, CURLINFO_HTTP_VERSION, &version); /* 0: no answer yet */
+    curl_easy_getinfo(flight->target.easy, CURLINFO_HTTP_VERSION, &version); /* 0: no answer yet */
     if (version == 0 || version == CURL_HTTP_VERSION_2_0)
-        curl_easy_getinfo(flight->easy, CURLINFO_LOCAL_PORT, &port);
+        curl_easy_getinfo(flight->target.easy, CURLINFO_LOCAL_PORT, &port);
     return port;
 }
 
@@ -403,8 +538,9 @@ void flight_cut(struct flight *flight, err_t error)
     flight_end(flight, error);
     struct flight *other = port > 0 ? lane_find(lane, shares_connection, &port) : NULL;
     if (other && !other->is_paused) {
-        curl_easy_pause(other->easy, CURLPAUSE_RECV); /* its window changes, which is sent with the reset */
-        curl_easy_pause(other->easy, CURLPAUSE_CONT);
+        curl_easy_pause(other->target.easy,
+                        CURLPAUSE_RECV); /* its window changes, which is sent with the reset */
+        curl_easy_pause(other->target.easy, CURLPAUSE_CONT);
     } else if (other) {
         flight_resume(other); /* likewise; what comes pauses it again */
     }

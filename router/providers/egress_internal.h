@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include "router/providers/egress.h"
@@ -11,12 +12,24 @@ enum {
     FLIGHT_TABLE_SIZE = 4096, /* a power of 2 */
     LANE_BITS = 5,            /* of a call's number: whose it is */
     LANES_MAX = 1 << LANE_BITS,
+    IDLE_FLIGHTS_MAX = 64, /* of a lane: to be made a call again without telling curl everything anew */
 };
 
 enum flight_command { FLIGHT_START = 1, FLIGHT_CANCEL = 2, FLIGHT_RESUME = 4 };
 
+/* Where a call goes and what goes along with every one that goes there: what curl has been told of it stays.
+ */
+struct flight_target {
+    CURL *easy;
+    struct curl_slist *headers;
+    char *url, *ca_file; /* ca_file: NULL = the system's */
+    int64_t connect_timeout_ms;
+    bool is_tls;
+};
+
 /* One call under way. Made by any thread, then its lane's, but for what the lock guards. */
 struct flight {
+    struct flight_target target;
     struct lane *lane;
     uint64_t number;
     struct flight *next_in_table, *next_in_inbox; /* under the lock */
@@ -25,16 +38,23 @@ struct flight {
     const struct egress_handler *handler;
     void *context;
     int64_t first_byte_timeout_ms, chunk_timeout_ms, total_timeout_ms;
-    CURL *easy;
-    struct curl_slist *headers;
-    struct event *timer;
+    char *body; /* curl reads it until the end */
+    struct event timer;
     struct egress_head head;
     struct egress_times times;
     size_t head_bytes;
     int64_t last_byte_ns;
-    bool has_head, is_paused, is_added, is_tls;
-    err_t stop; /* why we end it; OK while we do not */
+    bool has_head, is_paused, is_added, is_cut; /* is_cut: not read to its end */
+    err_t stop;                                 /* why we end it; OK while we do not */
     char fault[CURL_ERROR_SIZE];
+};
+
+/* What is watched at a descriptor. */
+struct lane_socket {
+    struct event *event; /* owned */
+    short events;        /* that are watched; 0 = none */
+    bool is_wanted;      /* by curl, now */
+    bool is_connection;  /* opened and closed by the lane */
 };
 
 /* A thread that has calls, with its own connections: the first is the egress's own, for whoever has none. */
@@ -45,9 +65,13 @@ struct lane {
     struct event *wake, *told, *multi_timer; /* told: as wake, by the lane's own thread */
     int wake_fd; /* lives as long as the egress: others may be about to write it */
     CURLM *multi;
+    struct lane_socket *sockets; /* [n_sockets] owned; by descriptor */
+    size_t n_sockets;
 
     pthread_mutex_t lock; /* of what follows */
     struct flight *table[FLIGHT_TABLE_SIZE], *inbox;
+    struct flight *idle; /* the last that ended first; by next_in_inbox */
+    uint32_t n_idle;
     uint64_t last_number;
     _Atomic bool is_closing;
 };
@@ -64,8 +88,9 @@ struct egress {
 bool url_is_tls(const char *url);
 err_t flight_make(struct lane *lane, const struct egress_call *call, const struct egress_handler *handler,
                   void *context, struct flight **out) ERR_MUST_CHECK;
-/* Frees what was made; tells nobody. */
+/* Keeps what was made for another call, or frees it; tells nobody. */
 void flight_free(struct flight *flight);
+void lane_free_idle(struct lane *lane);
 /* On the lane's thread. */
 void flight_start(struct flight *flight);
 void flight_resume(struct flight *flight);
@@ -80,6 +105,9 @@ void flight_done(struct flight *flight, CURLcode code);
 /* egress.c: a flight that is so; NULL = none. */
 struct flight *lane_find(struct lane *lane, bool (*is_so)(const struct flight *flight, const void *context),
                          const void *context);
+/* For curl: connections that it may keep. */
+curl_socket_t lane_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address);
+int lane_close_socket(void *context, curl_socket_t fd);
 /* Forgets the number and whatever it was told meanwhile. */
 void lane_forget(struct lane *lane, struct flight *flight);
 /* Lets curl look at its sockets and timers, and ends what is done. */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "proto/json_read.h"
 #include "router/providers/json_text.h"
 #include "router/providers/provider_answer_internal.h"
 #include "router/providers/provider_error.h"
@@ -45,7 +46,7 @@ void answer_reader_close(struct answer_reader *reader)
 static err_t parse(const char *data, size_t data_bytes, json_t **out)
 {
     json_error_t error;
-    json_t *root = json_loadb(data, data_bytes, JSON_ALLOW_NUL, &error);
+    json_t *root = json_read(data, data_bytes, JSON_ALLOW_NUL, &error);
     if (root == NULL)
         return err_new(ERR_DATA_LOSS, "the provider's answer is not JSON at byte %d: %s", error.position,
                        error.text);

@@ -61,7 +61,7 @@ static void settle(struct worker_job *job)
     } else if (attempt->has_entry) {
         nanodollars cost = attempt->cost > 0 ? attempt->cost : 0;
         atomic_fetch_sub(&stream->service->reserved, attempt->estimate);
-        e = ledger_settle(ledger, attempt->entry, attempt->outcome, cost, &attempt->usage);
+        e = ledger_settle_soon(ledger, attempt->entry, attempt->outcome, cost, &attempt->usage);
     }
     if (attempt->outcome == LEDGER_UNKNOWN)
         log_warn("route", "%s did not say what its call %s/%u used: its estimate stands in the ledger",

@@ -1,6 +1,7 @@
 #include "router/service/route_question.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -88,48 +89,60 @@ static json_t *float_of(float value)
 {
     char text[32];
     (void)snprintf(text, sizeof text, "%.7g", (double)value);
-    double number = 0;
-    (void)sscanf(text, "%lf", &number);
-    return json_real(number);
+    return json_real(strtod(text, NULL));
 }
 
-static bool set_scalars(json_t *object, const struct sampling_params *s)
+struct scalar_list {
+    json_t *object;
+    const struct sampling_params *sampling;
+    bool fits;
+};
+
+/* Only what is set is made. */
+#define SET(field, name, value)                                                                              \
+    do {                                                                                                     \
+        if (list->sampling->set & (field))                                                                   \
+            list->fits = set_new(list->object, name, value) && list->fits;                                   \
+    } while (0)
+
+static void set_floats(struct scalar_list *list)
 {
-    const struct {
-        enum sampling_field field;
-        const char *name;
-        json_t *value;
-    } FIELDS[] = {
-        {SAMPLING_TEMPERATURE, "temperature", float_of(s->temperature)},
-        {SAMPLING_TOP_P, "top_p", float_of(s->top_p)},
-        {SAMPLING_TOP_K, "top_k", json_integer(s->top_k)},
-        {SAMPLING_MIN_P, "min_p", float_of(s->min_p)},
-        {SAMPLING_REPETITION_PENALTY, "repetition_penalty", float_of(s->repetition_penalty)},
-        {SAMPLING_PRESENCE_PENALTY, "presence_penalty", float_of(s->presence_penalty)},
-        {SAMPLING_FREQUENCY_PENALTY, "frequency_penalty", float_of(s->frequency_penalty)},
-        {SAMPLING_SEED, "seed", json_integer((json_int_t)(s->seed & INT64_MAX))},
-        {SAMPLING_MAX_TOKENS, "max_tokens", s->max_tokens > 0 ? json_integer(s->max_tokens) : json_null()},
-        {SAMPLING_MIN_TOKENS, "min_tokens", json_integer(s->min_tokens)},
-        {SAMPLING_N, "n", json_integer(s->n)},
-        {SAMPLING_IGNORE_EOS, "ignore_eos", json_boolean(s->ignore_eos)},
-        {SAMPLING_LOGPROBS, "logprobs", json_boolean(s->logprobs >= 0)},
-        {SAMPLING_LOGPROBS, "top_logprobs", s->logprobs > 0 ? json_integer(s->logprobs) : json_null()},
-        {SAMPLING_PROMPT_LOGPROBS, "prompt_logprobs",
-         s->prompt_logprobs >= 0 ? json_integer(s->prompt_logprobs) : json_null()},
-        {SAMPLING_SKIP_SPECIAL_TOKENS, "skip_special_tokens", json_boolean(s->skip_special_tokens)},
-        {SAMPLING_INCLUDE_STOP, "include_stop_str_in_output", json_boolean(s->include_stop_str_in_output)},
-        {SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, "spaces_between_special_tokens",
-         json_boolean(s->spaces_between_special_tokens)},
-        {SAMPLING_TRUNCATE_PROMPT_TOKENS, "truncate_prompt_tokens", json_integer(s->truncate_prompt_tokens)},
-    };
-    bool fits = true;
-    for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++) {
-        if (s->set & FIELDS[i].field)
-            fits = set_new(object, FIELDS[i].name, FIELDS[i].value) && fits;
-        else
-            json_decref(FIELDS[i].value);
-    }
-    return fits;
+    const struct sampling_params *s = list->sampling;
+    SET(SAMPLING_TEMPERATURE, "temperature", float_of(s->temperature));
+    SET(SAMPLING_TOP_P, "top_p", float_of(s->top_p));
+    SET(SAMPLING_TOP_K, "top_k", json_integer(s->top_k));
+    SET(SAMPLING_MIN_P, "min_p", float_of(s->min_p));
+    SET(SAMPLING_REPETITION_PENALTY, "repetition_penalty", float_of(s->repetition_penalty));
+    SET(SAMPLING_PRESENCE_PENALTY, "presence_penalty", float_of(s->presence_penalty));
+    SET(SAMPLING_FREQUENCY_PENALTY, "frequency_penalty", float_of(s->frequency_penalty));
+}
+
+static void set_counts(struct scalar_list *list)
+{
+    const struct sampling_params *s = list->sampling;
+    SET(SAMPLING_SEED, "seed", json_integer((json_int_t)(s->seed & INT64_MAX)));
+    SET(SAMPLING_MAX_TOKENS, "max_tokens", s->max_tokens > 0 ? json_integer(s->max_tokens) : json_null());
+    SET(SAMPLING_MIN_TOKENS, "min_tokens", json_integer(s->min_tokens));
+    SET(SAMPLING_N, "n", json_integer(s->n));
+    SET(SAMPLING_IGNORE_EOS, "ignore_eos", json_boolean(s->ignore_eos));
+    SET(SAMPLING_LOGPROBS, "logprobs", json_boolean(s->logprobs >= 0));
+    SET(SAMPLING_LOGPROBS, "top_logprobs", s->logprobs > 0 ? json_integer(s->logprobs) : json_null());
+    SET(SAMPLING_PROMPT_LOGPROBS, "prompt_logprobs",
+        s->prompt_logprobs >= 0 ? json_integer(s->prompt_logprobs) : json_null());
+    SET(SAMPLING_SKIP_SPECIAL_TOKENS, "skip_special_tokens", json_boolean(s->skip_special_tokens));
+    SET(SAMPLING_INCLUDE_STOP, "include_stop_str_in_output", json_boolean(s->include_stop_str_in_output));
+    SET(SAMPLING_SPACES_BETWEEN_SPECIAL_TOKENS, "spaces_between_special_tokens",
+        json_boolean(s->spaces_between_special_tokens));
+    SET(SAMPLING_TRUNCATE_PROMPT_TOKENS, "truncate_prompt_tokens", json_integer(s->truncate_prompt_tokens));
+}
+#undef SET
+
+static bool set_scalars(json_t *object, const struct sampling_params *sampling)
+{
+    struct scalar_list list = {object, sampling, true};
+    set_floats(&list);
+    set_counts(&list);
+    return list.fits;
 }
 
 /* What came as OpenAI's JSON is what it is; other doors' requests are written in that form. NULL in *out for

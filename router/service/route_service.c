@@ -113,6 +113,15 @@ static err_t open_ledger(struct route_service *service, const struct route_confi
     return err_ok();
 }
 
+/* The ends of many calls go into the journal at once. */
+static void flush_ledger(void *context)
+{
+    struct route_service *service = context;
+    err_t e = ledger_flush(service->ledger);
+    if (e.code != ERR_OK)
+        log_warn("route", "calls that are over are not in the ledger's journal yet: %s", e.message);
+}
+
 /* config is route_snapshot_open's from here on. */
 static err_t open_parts(struct route_service *service, struct route_config *config)
 {
@@ -125,7 +134,8 @@ static err_t open_parts(struct route_service *service, struct route_config *conf
     if (e.code == ERR_OK)
         e = open_ledger(service, config);
     if (e.code == ERR_OK)
-        e = route_worker_open(service->clock, &service->worker);
+        e = route_worker_open(service->clock, &(struct worker_after){flush_ledger, service},
+                              &service->worker);
     if (e.code == ERR_OK && !service->is_offline)
         e = egress_open(&egress, &service->egress);
     if (e.code == ERR_OK)

@@ -9,6 +9,7 @@
 
 struct route_worker {
     const struct clock *clock;
+    struct worker_after after;
     struct event_count wake;
     pthread_t thread;
     pthread_mutex_t lock; /* of what follows */
@@ -69,6 +70,8 @@ static void *worker_main(void *argument)
             next = job->next; /* whose memory may be gone when it has run */
             job->run(job);
         }
+        if (turn.jobs && worker->after.run)
+            worker->after.run(worker->after.context);
         if (turn.timer)
             turn.timer->fire(turn.timer);
         if (turn.jobs == NULL && turn.timer == NULL)
@@ -76,12 +79,14 @@ static void *worker_main(void *argument)
     }
 }
 
-err_t route_worker_open(const struct clock *clock, struct route_worker **out)
+err_t route_worker_open(const struct clock *clock, const struct worker_after *after,
+                        struct route_worker **out)
 {
     struct route_worker *worker = mem_alloc(sizeof *worker);
     if (worker == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the router's thread");
     worker->clock = clock;
+    worker->after = *after;
     int failure = pthread_mutex_init(&worker->lock, NULL);
     ASSERT(failure == 0);
     if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0) {
@@ -89,6 +94,7 @@ err_t route_worker_open(const struct clock *clock, struct route_worker **out)
         mem_free(worker);
         return err_new(ERR_RESOURCE_EXHAUSTED, "cannot start the router's thread");
     }
+    (void)pthread_setname_np(worker->thread, "bantam-worker");
     *out = worker;
     return err_ok();
 }

@@ -23,7 +23,13 @@ struct worker_timer {
     void (*fire)(struct worker_timer *timer);
 };
 
-err_t route_worker_open(const struct clock *clock, struct route_worker **out) ERR_MUST_CHECK;
+/* What several jobs leave to be done once; NULL = nothing. */
+struct worker_after {
+    void (*run)(void *context);
+    void *context;
+};
+err_t route_worker_open(const struct clock *clock, const struct worker_after *after,
+                        struct route_worker **out) ERR_MUST_CHECK;
 /* Runs what was posted; no timer may be set. NULL is fine. */
 void route_worker_close(struct route_worker *worker);
 

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/utf8.h"
 #include "proto/codec_openai.h"
+#include "proto/json_read.h"
 #include "tests/fuzz/touch_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -81,6 +82,15 @@ static void fuzz_texts(uint8_t kind, const char *bytes, size_t size)
     openai_scratch_free(&scratch);
 }
 
+/* What is read without jansson is what jansson reads. */
+static void check_reading(const char *bytes, size_t size, size_t flags)
+{
+    json_t *plain = json_read_plain(bytes, size, flags), *expected = json_loadb(bytes, size, flags, NULL);
+    ASSERT(plain == NULL || (expected && json_equal(plain, expected)));
+    json_decref(plain);
+    json_decref(expected);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
@@ -90,6 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *bytes = mem_alloc(size);
     ASSERT(bytes);
     memcpy(bytes, data + 1, size - 1);
+    check_reading(bytes, size - 1, JSON_ALLOW_NUL);
+    check_reading(bytes, size - 1, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL);
     if (kind < 2) {
         enum openai_kind request = kind == 0 ? OPENAI_COMPLETION : OPENAI_CHAT;
         err_t engine, passing;

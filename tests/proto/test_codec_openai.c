@@ -11,6 +11,7 @@
 #include "api/validate.h"
 #include "base/alloc.h"
 #include "proto/codec_openai.h"
+#include "proto/json_read.h"
 #include "tests/proto/fake_service.h"
 
 static err_t decode(enum openai_kind kind, const char *json, struct openai_scratch *scratch,
@@ -626,6 +627,91 @@ static void errors_have_a_type(void **state)
     }
 }
 
+/* is_plain: jansson is not asked. Whoever reads it, it is what jansson makes of it. */
+static void assert_read(const char *text, size_t text_bytes, size_t flags, bool is_plain)
+{
+    json_error_t error = {.text = ""}, expected_error = {.text = ""};
+    json_t *plain = json_read_plain(text, text_bytes, flags),
+           *value = json_read(text, text_bytes, flags, &error),
+           *expected = json_loadb(text, text_bytes, flags, &expected_error);
+    char *written = value ? json_dumps(value, JSON_COMPACT) : NULL,
+         *expected_text = expected ? json_dumps(expected, JSON_COMPACT) : NULL;
+    assert_int_equal(plain != NULL, is_plain);
+    assert_int_equal(value != NULL, expected != NULL);
+    if (value)
+        assert_string_equal(written, expected_text); /* in one order, too */
+    else
+        assert_string_equal(error.text, expected_error.text);
+    free(written);
+    free(expected_text);
+    json_decref(plain);
+    json_decref(value);
+    json_decref(expected);
+}
+
+static void texts_are_read_as_jansson_reads_them(void **state)
+{
+    (void)state;
+    static const char *const PLAIN[] = {"{}",
+                                        " [ ] ",
+                                        "{\"a\":1,\"b\":[true,false,null],\"c\":{\"d\":\"e\"}}",
+                                        "[0,-0,12,-345,123456789012345678,0.5,-1.25e3,1E2,2e-7]",
+                                        "[\"\",\"plain text, long enough\",\"\"]",
+                                        "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\ud83d\\ude00 and more\"]",
+                                        "[\"\xc3\xa9t\xc3\xa9 \xf0\x9f\x98\x80 behind seven\"]",
+                                        "{\"\\u0061\":\"b\",\"c\":\"\x7f\"}"};
+    static const char *const OTHERS[] = {"",
+                                         "1",
+                                         "\"a\"",
+                                         "{",
+                                         "[1",
+                                         "[1,]",
+                                         "{\"a\"}",
+                                         "{\"a\":}",
+                                         "{\"a\":1,}",
+                                         "[] x",
+                                         "[01]",
+                                         "[1.]",
+                                         "[.5]",
+                                         "[1e]",
+                                         "[+1]",
+                                         "[-]",
+                                         "[truex]",
+                                         "[tru]",
+                                         "[\"a]",
+                                         "[\"\n\"]",
+                                         "[\"\\x\"]",
+                                         "[\"\\u12g4\"]",
+                                         "[\"\\ud800\"]",
+                                         "[\"\\ud800\\u0041\"]",
+                                         "[\"\\udc00\"]",
+                                         "[\"\xff\"]",
+                                         "[\"\xc0\xaf\"]",
+                                         "[\"\xed\xa0\x80\"]",
+                                         "[1234567890123456789]",
+                                         "[99999999999999999999]",
+                                         "[1e999]",
+                                         "[\"a\\u0000b\"]",
+                                         "{\"a\\u0000\":1}",
+                                         "\xef\xbb\xbf[]",
+                                         "[1e-400]"};
+    for (size_t i = 0; i < sizeof PLAIN / sizeof *PLAIN; i++)
+        assert_read(PLAIN[i], strlen(PLAIN[i]), JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, true);
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++)
+        for (int allowed = 0; allowed < 2; allowed++)
+            assert_read(OTHERS[i], strlen(OTHERS[i]), allowed ? JSON_ALLOW_NUL : 0, false);
+    static const char twice[] = "{\"a\":1,\"b\":2,\"a\":3}", nul[] = "[\"a\0b\"]";
+    assert_read(twice, sizeof twice - 1, 0, true);
+    assert_read(twice, sizeof twice - 1, JSON_REJECT_DUPLICATES, false);
+    assert_read(nul, sizeof nul - 1, JSON_ALLOW_NUL, false);
+    char deep[200];
+    memset(deep, '[', 100);
+    memset(deep + 100, ']', 100);
+    assert_read(deep, sizeof deep, 0, false);
+    for (size_t n = 0; n < strlen(PLAIN[2]); n++) /* cut short anywhere */
+        assert_read(PLAIN[2], n, 0, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -642,6 +728,7 @@ int main(void)
         cmocka_unit_test(streams_skip_what_shows_nothing),
         cmocka_unit_test(odd_logprobs_are_json),
         cmocka_unit_test(errors_have_a_type),
+        cmocka_unit_test(texts_are_read_as_jansson_reads_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

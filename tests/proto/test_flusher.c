@@ -22,6 +22,7 @@ struct item {
     _Atomic uint32_t produced; /* by the test's thread */
     uint32_t sent;             /* the owner's: plain, so that a second owner at once is a race */
     _Atomic bool in_pump, let_go;
+    _Atomic int holds;      /* beside the flusher's own */
     bool news_while_pumped; /* each message comes at the worst moment: when pump has found nothing and not yet
                                said so */
 };
@@ -63,9 +64,16 @@ static enum pump_result pump(struct flush_item *flush)
 static void let_go(struct flush_item *flush)
 {
     struct item *item = (struct item *)flush;
+    if (atomic_fetch_sub(&item->holds, 1) > 0)
+        return;
     ASSERT(!atomic_exchange(&item->let_go, true));
     atomic_fetch_add(&item->world->n_let_go, 1);
     event_count_bump(&item->world->finished);
+}
+
+static void hold(struct flush_item *flush)
+{
+    atomic_fetch_add(&((struct item *)flush)->holds, 1);
 }
 
 static void *sender_main(void *argument)
@@ -187,23 +195,62 @@ static void pump_all_reaches_watchers(void **state)
     world_close(&world);
 }
 
+static void add_watched(struct world *world)
+{
+    memset(world, 0, sizeof *world);
+    world_open(world, 0);
+    for (int i = 0; i < N_ITEMS; i++) {
+        flush_item_watch(world->flusher, &world->items[i].flush, hold);
+        if (i % 2 == 0)
+            flush_item_wake(&world->items[i].flush); /* as a service may before the item is added */
+        flusher_add(world->flusher, &world->items[i].flush);
+    }
+}
+
+static void wake_all(struct world *world)
+{
+    for (int i = 0; i < N_ITEMS; i++) {
+        atomic_fetch_add(&world->items[i].produced, 1);
+        flush_item_wake(&world->items[i].flush);
+    }
+}
+
 /* Progress says nothing of them, and each wake alone is enough. */
 static void watched_items_are_woken_one_by_one(void **state)
 {
     (void)state;
     static struct world world;
-    memset(&world, 0, sizeof world);
-    world_open(&world, 0);
-    for (int i = 0; i < N_ITEMS; i++) {
-        world.items[i].flush.is_watched = true;
-        flusher_add(world.flusher, &world.items[i].flush);
-    }
+    add_watched(&world);
     event_count_bump(&world.progress);
     for (int message = 0; message < N_MESSAGES; message++)
-        for (int i = 0; i < N_ITEMS; i++) {
-            atomic_fetch_add(&world.items[i].produced, 1);
-            flush_item_wake(world.flusher, &world.items[i].flush);
-        }
+        wake_all(&world);
+    world_close(&world);
+}
+
+/* The waking thread pumps them itself when its turn ends, and not before. */
+static void watched_items_are_pumped_at_a_turns_end(void **state)
+{
+    (void)state;
+    static struct world world;
+    add_watched(&world);
+    for (int message = 0; message < N_MESSAGES; message++) {
+        deferred_begin();
+        deferred_begin(); /* the outer one counts */
+        wake_all(&world);
+        deferred_end();
+        deferred_end();
+    }
+    world_close(&world);
+}
+
+static void pump_all_reaches_watched_items(void **state)
+{
+    (void)state;
+    static struct world world;
+    add_watched(&world);
+    for (int i = 0; i < N_ITEMS; i++)
+        atomic_store(&world.items[i].produced, N_MESSAGES);
+    flusher_pump_all(world.flusher);
     world_close(&world);
 }
 
@@ -216,6 +263,8 @@ int main(void)
         cmocka_unit_test(watchers_are_pumped_in_time),
         cmocka_unit_test(pump_all_reaches_watchers),
         cmocka_unit_test(watched_items_are_woken_one_by_one),
+        cmocka_unit_test(watched_items_are_pumped_at_a_turns_end),
+        cmocka_unit_test(pump_all_reaches_watched_items),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -390,21 +390,37 @@ static void threads_cannot_overrun_a_budget(void **state)
     ledger_close(ledger);
 }
 
-/* Reserves and settles for ever, and says each time what the ledger has promised. */
+static void tell_promise(int out, char kind)
+{
+    const char line[2] = {kind, '\n'};
+    if (write(out, line, 2) != 2)
+        _exit(1);
+}
+
+/* Reserves and settles for ever, and says each time what the ledger has promised: an end by itself, by a
+ * flush, or by the promise that follows. */
 static void run_until_killed(const char *path, int out, int round)
 {
     struct ledger *ledger = open_ledger(path, NULL);
+    bool waits = false;
     for (int i = 0;; i++) {
-        char id[32], line[64];
+        char id[32];
         snprintf(id, sizeof id, "%d-%d", round, i);
         int64_t entry = reserve(ledger, "a", id, 3);
-        int length = snprintf(line, sizeof line, "R\n");
-        if (write(out, line, (size_t)length) != length)
-            _exit(1);
-        if (i % 3 == 0)
+        tell_promise(out, 'R');
+        if (waits)
+            tell_promise(out, 'S');
+        waits = i % 4 == 3;
+        if (i % 4 == 0)
             continue; /* still under way when the end comes */
-        if (ledger_settle(ledger, entry, LEDGER_SETTLED, 2, NULL).code != ERR_OK || write(out, "S\n", 2) != 2)
+        err_t e = i % 4 == 1 ? ledger_settle(ledger, entry, LEDGER_SETTLED, 2, NULL)
+                             : ledger_settle_soon(ledger, entry, LEDGER_SETTLED, 2, NULL);
+        if (e.code == ERR_OK && i % 4 == 2)
+            e = ledger_flush(ledger);
+        if (e.code != ERR_OK)
             _exit(1);
+        if (!waits)
+            tell_promise(out, 'S');
     }
 }
 

@@ -131,7 +131,8 @@ static void a_worker_does_what_is_due(void **state)
 {
     (void)state;
     struct route_worker *worker;
-    assert_int_equal(route_worker_open(clock_monotonic(), &worker).code, ERR_OK);
+    assert_int_equal(route_worker_open(clock_monotonic(), &(struct worker_after){NULL, NULL}, &worker).code,
+                     ERR_OK);
     int64_t now_ns = clock_now_ns(clock_monotonic());
     struct noted late = {.timer.fire = note_timer, .job.run = note_job}, soon = late;
     route_worker_set(worker, &late.timer, now_ns + 3600000 * MS);
