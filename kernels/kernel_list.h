@@ -55,24 +55,31 @@
     V(linear_f16, ISA_AVX2, avx2)                                                                            \
     V(linear_f16, ISA_AVX512, avx512)                                                                        \
     V(linear_int8, ISA_AVX2, avx2)                                                                           \
+    V(linear_int8, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int8, ISA_AVX512, avx512)                                                                       \
     V(linear_int8, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_int4, ISA_AVX2, avx2)                                                                           \
+    V(linear_int4, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int4, ISA_AVX512, avx512)                                                                       \
     V(linear_int4, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_uint4, ISA_AVX2, avx2)                                                                          \
+    V(linear_uint4, ISA_AVXVNNI, avxvnni)                                                                    \
     V(linear_uint4, ISA_AVX512, avx512)                                                                      \
     V(linear_uint4, ISA_AVX512VNNI, avx512vnni)                                                              \
     V(linear_int5, ISA_AVX2, avx2)                                                                           \
+    V(linear_int5, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int5, ISA_AVX512, avx512)                                                                       \
     V(linear_int5, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_k4, ISA_AVX2, avx2)                                                                             \
+    V(linear_k4, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k4, ISA_AVX512, avx512)                                                                         \
     V(linear_k4, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_k5, ISA_AVX2, avx2)                                                                             \
+    V(linear_k5, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k5, ISA_AVX512, avx512)                                                                         \
     V(linear_k5, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_k6, ISA_AVX2, avx2)                                                                             \
+    V(linear_k6, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k6, ISA_AVX512, avx512)                                                                         \
     V(linear_k6, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_tile_bf16, ISA_AMX, amx)                                                                        \

@@ -392,8 +392,7 @@ int bench_kernels(const struct check_options *options, int n_threads)
         return 1;
     }
     bench.ops = bench.backend->vtable;
-    enum isa_level detected = isa_detect();
-    bench.isa = options->highest < detected ? options->highest : detected;
+    bench.isa = isa_at_most(options->highest);
     bench.ceilings = ceilings_measure(bench.backend, bench.isa);
     printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
            bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,
