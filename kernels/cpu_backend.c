@@ -23,7 +23,7 @@ static const char *cpu_description(const struct backend *backend)
 /* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-2"
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-3"
                                                                                        : "cpu-2";
 }
 

@@ -22,6 +22,10 @@
     K(linear_tile_int8, tile_fn, "panel of int8 weights by bf16 rows")                                       \
     K(linear_tile_int4, tile_fn, "panel of int4 weights by bf16 rows")                                       \
     K(linear_tile_uint4, tile_fn, "panel of int4 weights with zero points by bf16 rows")                     \
+    K(linear_tile_int5, tile_fn, "panel of int5 weights by bf16 rows")                                       \
+    K(linear_tile_k4, tile_fn, "panel of K-quants of 4 bits by bf16 rows")                                   \
+    K(linear_tile_k5, tile_fn, "panel of K-quants of 5 bits by bf16 rows")                                   \
+    K(linear_tile_k6, tile_fn, "panel of K-quants of 6 bits by bf16 rows")                                   \
     K(linear_wide_int8, tile_fn, "panel of int8 weights in wide groups by int8 rows")                        \
     K(linear_wide_int4, tile_fn, "panel of int4 weights in wide groups by int8 rows")                        \
     K(linear_wide_uint4, tile_fn, "the same with zero points")                                               \
@@ -86,6 +90,10 @@
     V(linear_tile_int8, ISA_AMX, amx)                                                                        \
     V(linear_tile_int4, ISA_AMX, amx)                                                                        \
     V(linear_tile_uint4, ISA_AMX, amx)                                                                       \
+    V(linear_tile_int5, ISA_AMX, amx)                                                                        \
+    V(linear_tile_k4, ISA_AMX, amx)                                                                          \
+    V(linear_tile_k5, ISA_AMX, amx)                                                                          \
+    V(linear_tile_k6, ISA_AMX, amx)                                                                          \
     V(linear_wide_int8, ISA_AMX, amx)                                                                        \
     V(linear_wide_int4, ISA_AMX, amx)                                                                        \
     V(linear_wide_uint4, ISA_AMX, amx)                                                                       \
