@@ -23,7 +23,7 @@ static const char *cpu_description(const struct backend *backend)
 /* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-2"
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-3"
                                                                                        : "cpu-2";
 }
 
@@ -241,9 +241,8 @@ err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic 
 err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
 {
     *out = NULL;
-    enum isa_level highest, available = isa_detect();
+    enum isa_level highest;
     TRY(isa_parse(isa, &highest));
-    if (highest > available)
-        highest = available;
+    highest = isa_at_most(highest);
     return cpu_backend_create(n_threads, highest, isa_arithmetic(highest), out);
 }

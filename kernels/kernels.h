@@ -326,8 +326,8 @@ struct backend {
 };
 
 /* The CPU backend on n_threads (0 = one per usable CPU). isa: "auto", or the highest level to use: "scalar",
- * "avx2", "avx512", "avx512vnni", "amx" (lower of it and what the machine has); all levels but "amx" give the
- * same bits. ERR_INVALID_ARGUMENT for an unknown level. */
+ * "avx2", "avxvnni", "avx512", "avx512vnni", "amx" (of at most that, the best that the machine has); all
+ * levels but "amx" give the same bits. ERR_INVALID_ARGUMENT for an unknown level. */
 err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out) ERR_MUST_CHECK;
 
 struct backend_cuda_options {

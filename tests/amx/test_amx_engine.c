@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "kernels/cpu_backend.h"
 #include "model/model_internal.h"
 #include "tests/amx/amx_model.h"
+#include "tests/model/block_model.h"
 #include "tests/model/model_driver.h"
 
 enum { PROMPT_TOKENS = 60, ALONE_MAX = 20, VOCAB_MAX = 2048 };
@@ -111,17 +113,18 @@ static void add_deviation(struct deviation *sums, const float *got, const float 
     }
 }
 
+/* path: in tests/parity, or an absolute one. */
 static void check_model(const char *path, enum model_quantization quantization, uint32_t group,
                         double error_max)
 {
     char directory[4096];
-    snprintf(directory, sizeof directory, "%s/parity/%s", TEST_DATA_DIR, path);
+    snprintf(directory, sizeof directory, "%s%s", path[0] == '/' ? "" : TEST_DATA_DIR "/parity/", path);
     struct model_options options = driver_options(directory, 1, PROMPT_TOKENS);
     options.quantization = quantization;
     options.quantization_group = group;
     struct driver tiles = driver_open(&options), f32 = driver_open(&options);
     const struct backend *backend = tiles.model->ranks[0].backend;
-    assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-2");
+    assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-3");
     widen_model(f32.model);
     static float want[VOCAB_MAX], got[VOCAB_MAX], alone[VOCAB_MAX];
     struct deviation sums = {0};
@@ -177,6 +180,16 @@ static void test_int8_tiles(void **state)
     check_model("quantized/awq-g128", MODEL_QUANT_NONE, 0, INT8_ERROR_MAX);
 }
 
+/* Every type of blocks that a GGUF file may have, embeddings of 0.05 that are tied. */
+static void test_gguf_blocks(void **state)
+{
+    (void)state;
+    char path[BLOCK_MODEL_PATH];
+    (void)block_model_write(NULL, path);
+    check_model(path, MODEL_QUANT_NONE, 0, TIED_ERROR_MAX);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* Real weights. */
 static void test_demo_model(void **state)
 {
@@ -191,6 +204,7 @@ int main(void)
         cmocka_unit_test_setup(test_bf16_tiles, needs_tiles),
         cmocka_unit_test_setup(test_bf16_tiles_beyond_the_target, needs_tiles),
         cmocka_unit_test_setup(test_int8_tiles, needs_tiles),
+        cmocka_unit_test_setup(test_gguf_blocks, needs_tiles),
         cmocka_unit_test_setup(test_demo_model, needs_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

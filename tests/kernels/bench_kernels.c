@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "kernels/cpu_memory.h"
 #include "tests/kernels/bench_ceilings.h"
+#include "tests/kernels/bench_expand.h"
 #include "tests/kernels/checkkernel.h"
 
 enum {
@@ -150,6 +151,29 @@ static double peak_of(const struct bench *bench, const struct weight *weight)
     return bench->ceilings.f32_gflop_s;
 }
 
+/* Panels to tiles of bf16 and no product: what few rows wait for on a machine with AMX. */
+static void expand_panels(void *context, int thread_index, int n_threads)
+{
+    _Alignas(64) uint8_t scratch[PANEL_OUTPUTS * EXPAND_INPUTS_FEW * sizeof(uint16_t)];
+    const struct panels *panels = context;
+    size_t begin, end;
+    thread_split(panels->n_panels, 1, thread_index, n_threads, &begin, &end);
+    for (size_t p = begin; p < end; p++) {
+        struct tile_args args = {.panel = panels->data + p * panels->panel_bytes,
+                                 .n_in = panels->n_in,
+                                 .group = panels->group,
+                                 .scratch = scratch};
+        expand_panel(panels->format, &args);
+    }
+}
+
+static void run_expand(void *context)
+{
+    struct linear_bench *b = context;
+    struct weight *weight = b->weights[b->next++ % b->n_weights];
+    cpu_run(cpu_of(b->bench->backend), true, expand_panels, &weight->sections[0]);
+}
+
 static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
                          size_t n_out, size_t n_in, uint32_t group)
 {
@@ -185,6 +209,9 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
         measure(bench, name, run_linear, &b, (double)weight_panels_bytes(first),
                 2.0 * (double)n_out * (double)n_in * rows[i], peak_of(bench, first));
     }
+    snprintf(name, sizeof name, "linear_%s %zux%zu, to tiles", format_name, n_out, n_in);
+    if (weight_is_quantized(format) && bench->isa >= ISA_AVX512VNNI && expand_is_available())
+        measure(bench, name, run_expand, &b, (double)weight_panels_bytes(first), 0, 0);
     for (size_t i = 0; i < b.n_weights; i++)
         bench->ops->weight_destroy(b.weights[i]);
     mem_free(b.weights);
@@ -392,8 +419,7 @@ int bench_kernels(const struct check_options *options, int n_threads)
         return 1;
     }
     bench.ops = bench.backend->vtable;
-    enum isa_level detected = isa_detect();
-    bench.isa = options->highest < detected ? options->highest : detected;
+    bench.isa = isa_at_most(options->highest);
     bench.ceilings = ceilings_measure(bench.backend, bench.isa);
     printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
            bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,

@@ -162,10 +162,10 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, enum 
 
 typedef uint64_t dispatch_counts[ISA_COUNT][KERNEL_COUNT];
 
-/* An arithmetic is tried by its references and at the levels whose own it is. */
+/* An arithmetic is tried by its references and at the levels whose own it is, as far as the CPU has them. */
 static bool is_tried(enum arithmetic arithmetic, enum isa_level level)
 {
-    return level == ISA_SCALAR || isa_arithmetic(level) == arithmetic;
+    return level == ISA_SCALAR || (isa_arithmetic(level) == arithmetic && isa_at_most(level) == level);
 }
 
 /* All levels and threads of one arithmetic against the references' golden rows. */
@@ -241,7 +241,8 @@ static int check_dispatched(const struct check_options *options, dispatch_counts
 {
     int failures = 0;
     for (size_t i = 0; i < n_variants; i++) {
-        if (variants[i].isa > options->highest || counts[variants[i].isa][variants[i].kernel] > 0)
+        if (variants[i].isa > options->highest || isa_at_most(variants[i].isa) != variants[i].isa ||
+            counts[variants[i].isa][variants[i].kernel] > 0)
             continue;
         struct kernel_table table;
         kernel_table_fill(&table, variants[i].isa);

@@ -211,6 +211,8 @@ static void any_bytes_are_numbers(void **state)
     (void)state;
     struct rng rng = rng_make(11);
     for (int level = 0; level <= (int)isa_detect(); level++) {
+        if (isa_at_most((enum isa_level)level) != (enum isa_level)level)
+            continue;
         static const enum arithmetic arithmetics[] = {ARITHMETIC_PLAIN, ARITHMETIC_TILES};
         for (int a = 0; a < 2; a++) {
             struct products products;
