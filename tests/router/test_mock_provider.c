@@ -1,5 +1,6 @@
 /* Every fault of the mock provider through a provider's call, and streams that are cut and mutated at random:
  * how an answer is written must not show, and what is wrong with it must. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +11,6 @@
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/buffer.h"
-#include "base/event_count.h"
 #include "benchmarks/mock_answer.h"
 #include "benchmarks/mock_orders.h"
 #include "benchmarks/mock_provider.h"
@@ -20,10 +20,15 @@
 enum { IN_FLIGHT = 32, FUZZED_CALLS = 2000, FUZZED_STREAMS = 10000, HUGE_BYTES = (16 << 20) + 1 };
 enum { PATIENT_MS = 600000, IMPATIENT_MS = 300 };
 
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} ends = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
+
 struct hearer {
     struct buffer text; /* pieces of text, "[name arguments]" of tools, "|stop" */
     struct provider_result result;
-    struct event_count ended;
+    bool has_ended; /* under the lock, which outlives a hearer, as whoever ends one may */
     bool is_open;
 };
 
@@ -49,8 +54,11 @@ static void take_end(void *context, const struct provider_result *result)
 {
     struct hearer *hearer = context;
     hearer->result = *result;
-    assert_int_equal(event_count_read(&hearer->ended), 0);
-    event_count_bump(&hearer->ended);
+    pthread_mutex_lock(&ends.lock);
+    assert_false(hearer->has_ended);
+    hearer->has_ended = true;
+    pthread_cond_broadcast(&ends.changed);
+    pthread_mutex_unlock(&ends.lock);
 }
 
 static const struct provider_handler HANDLER = {.piece = take_piece, .end = take_end};
@@ -125,8 +133,10 @@ static void start(struct fixture *f, const char *prompt, const char *more, bool 
 
 static void wait_for(struct hearer *hearer)
 {
-    while (event_count_read(&hearer->ended) == 0)
-        event_count_wait(&hearer->ended, 0, -1);
+    pthread_mutex_lock(&ends.lock);
+    while (!hearer->has_ended)
+        pthread_cond_wait(&ends.changed, &ends.lock);
+    pthread_mutex_unlock(&ends.lock);
 }
 
 /* --- how it is written does not show */
