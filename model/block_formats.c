@@ -1,8 +1,11 @@
 #include "model/block_formats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include "base/assert.h"
 #include "base/float16.h"
+#include "base/gguf.h"
 
 enum {
     SMALL = 32, /* values of a block of the formats without K */
@@ -41,7 +44,7 @@ static void dequantize_q4_1(const uint8_t *block, float *out)
 }
 
 /* The 5-bit codes: nibbles as in Q4_0, the fifth bit of value i is bit i of high. */
-static void codes_of_5_bits(const uint8_t *nibbles, uint32_t high, int *codes)
+static inline void codes_of_5_bits(const uint8_t *nibbles, uint32_t high, int *codes)
 {
     for (int j = 0; j < SMALL / 2; j++) {
         codes[j] = (nibbles[j] & 15) | (int)(high >> j & 1) << 4;
@@ -78,7 +81,7 @@ static void dequantize_q8_0(const uint8_t *block, float *out)
 }
 
 /* The 6-bit scale and minimum of sub-block j, of 12 bytes. */
-static void scale_min(const uint8_t *scales, int j, int *scale, int *min)
+static inline void scale_min(const uint8_t *scales, int j, int *scale, int *min)
 {
     if (j < 4) {
         *scale = scales[j] & 63;
@@ -167,7 +170,7 @@ block_dequantize_fn *block_dequantize(uint32_t type)
 
 /* ---- Codes ---- */
 
-static void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
+static inline void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
 {
     for (int j = 0; j < SMALL / 2; j++) {
         codes[j] = (int8_t)((nibbles[j] & 15) - offset);
@@ -175,7 +178,7 @@ static void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
     }
 }
 
-static void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *out)
+static inline void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *out)
 {
     int codes[SMALL];
     codes_of_5_bits(nibbles, high, codes);
@@ -184,7 +187,7 @@ static void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8
 }
 
 /* Types of 32 values: one scale, and the minimum with its sign turned. */
-static void split_small(uint32_t type, const uint8_t *block, struct block_codes *out)
+static inline void split_small(uint32_t type, const uint8_t *block, struct block_codes *out)
 {
     out->scale = f16_at(block);
     out->scales[0] = out->scales[1] = 1;
@@ -211,8 +214,8 @@ static void split_small(uint32_t type, const uint8_t *block, struct block_codes 
 }
 
 /* Q4_K and Q5_K; see dequantize_pass. high: NULL, or the fifth bits. */
-static void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
-                         struct block_codes *out)
+static inline void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
+                                struct block_codes *out)
 {
     out->scale = f16_at(block);
     out->minimum = f16_at(block + 2);
@@ -231,7 +234,7 @@ static void split_passes(const uint8_t *block, const uint8_t *nibbles, const uin
 }
 
 /* See dequantize_q6_k. */
-static void split_q6_k(const uint8_t *block, struct block_codes *out)
+static inline void split_q6_k(const uint8_t *block, struct block_codes *out)
 {
     out->scale = f16_at(block + 208);
     out->minimum = 0;
@@ -247,7 +250,7 @@ static void split_q6_k(const uint8_t *block, struct block_codes *out)
     }
 }
 
-void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
+static inline void split(uint32_t type, const uint8_t *block, struct block_codes *out)
 {
     switch (type) {
     case BLOCK_Q4_K:
@@ -260,8 +263,68 @@ void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
         split_q6_k(block, out);
         break;
     default:
-        ASSERT(block_dequantize(type));
         split_small(type, block, out);
+        break;
+    }
+}
+
+void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
+{
+    ASSERT(block_dequantize(type));
+    split(type, block, out);
+}
+
+static inline void split_row(const uint32_t type, const uint8_t *blocks, size_t n,
+                             const struct weight_codes *out)
+{
+    const size_t block_bytes = gguf_tensor_format(type)->block_bytes;
+    const size_t values =
+        type == BLOCK_Q4_K || type == BLOCK_Q5_K || type == BLOCK_Q6_K ? BLOCK_VALUES_MAX : SMALL;
+    const bool has_minimums =
+        type == BLOCK_Q4_1 || type == BLOCK_Q5_1 || type == BLOCK_Q4_K || type == BLOCK_Q5_K;
+    const size_t runs = values / SMALL;
+    for (size_t b = 0; b < n; b++) {
+        struct block_codes block;
+        block.codes = out->codes + b * values;
+        split(type, blocks + b * block_bytes, &block);
+        out->scales[b] = block.scale;
+        if (has_minimums) {
+            out->minimums[b] = block.minimum;
+            memcpy(out->block_scales + b * runs, block.scales, runs);
+            memcpy(out->block_minimums + b * runs, block.minimums, runs);
+        }
+        if (type == BLOCK_Q6_K)
+            memcpy(out->block_scales + b * 2 * runs, block.scales, 2 * runs);
+    }
+}
+
+void block_split_row(uint32_t type, const uint8_t *blocks, size_t n, const struct weight_codes *out)
+{
+    switch (type) { /* each compiled for itself */
+    case BLOCK_Q4_0:
+        split_row(BLOCK_Q4_0, blocks, n, out);
+        break;
+    case BLOCK_Q4_1:
+        split_row(BLOCK_Q4_1, blocks, n, out);
+        break;
+    case BLOCK_Q5_0:
+        split_row(BLOCK_Q5_0, blocks, n, out);
+        break;
+    case BLOCK_Q5_1:
+        split_row(BLOCK_Q5_1, blocks, n, out);
+        break;
+    case BLOCK_Q8_0:
+        split_row(BLOCK_Q8_0, blocks, n, out);
+        break;
+    case BLOCK_Q4_K:
+        split_row(BLOCK_Q4_K, blocks, n, out);
+        break;
+    case BLOCK_Q5_K:
+        split_row(BLOCK_Q5_K, blocks, n, out);
+        break;
+    default:
+        ASSERT(type == BLOCK_Q6_K);
+        split_row(BLOCK_Q6_K, blocks, n, out);
         break;
     }
 }
