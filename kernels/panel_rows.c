@@ -5,7 +5,10 @@
 
 /* Codes of four inputs in a word: what is done to one byte of it is done to all, and none of it reaches the
  * next. So the order of the bytes does not matter, and a quad is one load and one store. */
-enum { HALF_QUADS = QUANT_QUADS / 2 };
+enum {
+    HALF_QUADS = QUANT_QUADS / 2,
+    QUAD_BYTES = HALF_OUTPUTS * 4, /* from one quad of an output to its next */
+};
 #define EVERY_BYTE 0x01010101u
 
 static inline uint32_t load_word(const int8_t *at)
@@ -28,12 +31,14 @@ static inline void put_codes(const enum weight_format format, const int8_t *code
     for (uint32_t q = 0; q < QUANT_QUADS; q++)
         quads[q] = load_word(codes + 4 * q) ^ flip;
     if (format == WEIGHT_INT8) {
+        uint8_t *out = block + int8_code_offset(o, 0);
         for (size_t q = 0; q < QUANT_QUADS; q++)
-            store_word(block + int8_code_offset(o, 4 * q), quads[q]);
+            store_word(out + q * QUAD_BYTES, quads[q]);
         return;
     }
+    uint8_t *out = block + int4_code_offset(o, 0);
     for (size_t q = 0; q < HALF_QUADS; q++)
-        store_word(block + int4_code_offset(o, 4 * q),
+        store_word(out + q * QUAD_BYTES,
                    (quads[q] & 15 * EVERY_BYTE) | (quads[q + HALF_QUADS] & 15 * EVERY_BYTE) << 4);
     for (uint32_t q = 0; q < QUANT_QUADS; q++) {
         fifth |= (quads[q] >> 4 & EVERY_BYTE) << q;

@@ -170,20 +170,42 @@ block_dequantize_fn *block_dequantize(uint32_t type)
 
 /* ---- Codes ---- */
 
+/* Bytes are copied in and out: loops over arrays of a function's own become vectors, whatever may overlap. */
 static inline void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
 {
+    uint8_t in[SMALL / 2];
+    int8_t out[SMALL];
+    memcpy(in, nibbles, sizeof in);
     for (int j = 0; j < SMALL / 2; j++) {
-        codes[j] = (int8_t)((nibbles[j] & 15) - offset);
-        codes[j + SMALL / 2] = (int8_t)((nibbles[j] >> 4) - offset);
+        out[j] = (int8_t)((in[j] & 15) - offset);
+        out[j + SMALL / 2] = (int8_t)((in[j] >> 4) - offset);
+    }
+    memcpy(codes, out, sizeof out);
+}
+
+/* Byte j: bit j of high, as 0x10. */
+static inline void spread_bits(uint32_t high, uint8_t *out)
+{
+    const uint64_t every_byte = 0x0101010101010101u;
+    for (int i = 0; i < 4; i++, high >>= 8) {
+        /* Bit j of eight copies of the byte, to 0x80 of byte j, to 0x10. */
+        uint64_t bits = ((high & 255) * every_byte) & 0x8040201008040201u;
+        bits = ((bits + (0x80 * every_byte - 0x8040201008040201u)) & 0x80 * every_byte) >> 3;
+        memcpy(out + 8 * i, &bits, sizeof bits);
     }
 }
 
-static inline void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *out)
+static inline void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *codes)
 {
-    int codes[SMALL];
-    codes_of_5_bits(nibbles, high, codes);
-    for (int j = 0; j < SMALL; j++)
-        out[j] = (int8_t)(codes[j] - offset);
+    uint8_t in[SMALL / 2], fifth[SMALL];
+    int8_t out[SMALL];
+    memcpy(in, nibbles, sizeof in);
+    spread_bits(high, fifth);
+    for (int j = 0; j < SMALL / 2; j++) {
+        out[j] = (int8_t)(((in[j] & 15) | fifth[j]) - offset);
+        out[j + SMALL / 2] = (int8_t)((in[j] >> 4 | fifth[j + SMALL / 2]) - offset);
+    }
+    memcpy(codes, out, sizeof out);
 }
 
 /* Types of 32 values: one scale, and the minimum with its sign turned. */
@@ -207,8 +229,7 @@ static inline void split_small(uint32_t type, const uint8_t *block, struct block
         split_5_bits(block + 8, u32_at(block + 4), 0, out->codes);
         break;
     default:
-        for (int j = 0; j < SMALL; j++)
-            out->codes[j] = (int8_t)block[2 + j];
+        memcpy(out->codes, block + 2, SMALL);
         break;
     }
 }
@@ -217,36 +238,46 @@ static inline void split_small(uint32_t type, const uint8_t *block, struct block
 static inline void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
                                 struct block_codes *out)
 {
+    uint8_t fifth[SMALL] = {0}, in[SMALL];
+    int8_t codes[2 * SMALL];
     out->scale = f16_at(block);
     out->minimum = f16_at(block + 2);
+    if (high)
+        memcpy(fifth, high, sizeof fifth);
     for (int run = 0; run < 8; run++) {
         int scale, min;
         scale_min(block + 4, run, &scale, &min);
         out->scales[run] = (int8_t)scale;
         out->minimums[run] = (uint8_t)min;
-        for (int l = 0; l < 32; l++) {
-            int q = nibbles[32 * (run / 2) + l] >> (4 * (run % 2)) & 15;
-            if (high)
-                q |= (high[l] >> run & 1) << 4;
-            out->codes[32 * run + l] = (int8_t)q;
+    }
+    for (int pass = 0; pass < 4; pass++) {
+        memcpy(in, nibbles + SMALL * pass, sizeof in);
+        for (int l = 0; l < SMALL; l++) {
+            codes[l] = (int8_t)((in[l] & 15) | (fifth[l] >> 2 * pass & 1) << 4);
+            codes[l + SMALL] = (int8_t)(in[l] >> 4 | (fifth[l] >> (2 * pass + 1) & 1) << 4);
         }
+        memcpy(out->codes + 2 * SMALL * pass, codes, sizeof codes);
     }
 }
 
 /* See dequantize_q6_k. */
 static inline void split_q6_k(const uint8_t *block, struct block_codes *out)
 {
+    uint8_t low[2 * SMALL], high[SMALL];
+    int8_t codes[4 * SMALL];
     out->scale = f16_at(block + 208);
     out->minimum = 0;
-    for (int i = 0; i < 16; i++)
-        out->scales[i] = (int8_t)block[192 + i];
-    for (int run = 0; run < 8; run++) {
-        int half = run / 4, in_half = run % 4;
-        const uint8_t *low = block + 64 * half + 32 * (in_half & 1), *high = block + 128 + 32 * half;
-        for (int l = 0; l < 32; l++) {
-            int nibble = low[l] >> (4 * (in_half >> 1)) & 15;
-            out->codes[32 * run + l] = (int8_t)((nibble | (high[l] >> (2 * in_half) & 3) << 4) - 32);
+    memcpy(out->scales, block + 192, 16);
+    for (int half = 0; half < 2; half++) {
+        memcpy(low, block + 2 * SMALL * half, sizeof low);
+        memcpy(high, block + 128 + SMALL * half, sizeof high);
+        for (int l = 0; l < SMALL; l++) {
+            codes[l] = (int8_t)(((low[l] & 15) | (high[l] & 3) << 4) - 32);
+            codes[l + SMALL] = (int8_t)(((low[l + SMALL] & 15) | (high[l] >> 2 & 3) << 4) - 32);
+            codes[l + 2 * SMALL] = (int8_t)((low[l] >> 4 | (high[l] >> 4 & 3) << 4) - 32);
+            codes[l + 3 * SMALL] = (int8_t)((low[l + SMALL] >> 4 | (high[l] >> 6) << 4) - 32);
         }
+        memcpy(out->codes + 4 * SMALL * half, codes, sizeof codes);
     }
 }
 
