@@ -128,6 +128,11 @@ void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *c
 void cpu_place_panels(const struct cpu_backend *cpu, const struct panels *panels);
 void cpu_place_shared(const struct cpu_backend *cpu, void *block, size_t size_bytes);
 
+/* cpu_pack.c */
+/* Fills a section's panels, whose memory nobody has touched. DATA_LOSS for what the format cannot hold. */
+err_t cpu_pack_panels(struct cpu_backend *cpu, const struct weight_desc *desc,
+                      const struct weight_section *section, const struct panels *panels) ERR_MUST_CHECK;
+
 /* cpu_weight.c */
 size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc);
 err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, struct weight **out);

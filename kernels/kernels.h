@@ -66,8 +66,10 @@ struct weight_codes {
     int8_t *block_scales;    /* K4, K5: [n_in / WEIGHT_GROUP]; K6: [n_in / WEIGHT_HALF_GROUP] */
     uint8_t *block_minimums; /* [n_in / WEIGHT_GROUP]; K4, K5 */
 };
-/* Fills out's buffers for row `row`. Called from several threads at once. */
-typedef void weight_codes_fn(const void *context, size_t row, const struct weight_codes *out);
+/* Fills the buffers of out[i], i < n_rows, for row first_row + i; neighbours are read together. Called from
+ * several threads at once. */
+typedef void weight_codes_fn(const void *context, size_t first_row, size_t n_rows,
+                             const struct weight_codes *out);
 
 /* Outputs of one format. A matrix may have several of them, one after the other: a file that has v in
  * another format than q and k. */

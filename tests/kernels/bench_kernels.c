@@ -122,7 +122,7 @@ static void copy_weights(struct linear_bench *b, struct weight *first)
 }
 
 /* Some codes, and zero points or block scales, which are in one place. */
-static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+static void noise_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const size_t *n_in = context;
     for (size_t i = 0; i < *n_in; i++)
@@ -133,6 +133,12 @@ static void noise_codes(const void *context, size_t row, const struct weight_cod
     }
     for (size_t b = 0; b < *n_in / WEIGHT_HALF_GROUP; b++)
         out->block_scales[b] = (int8_t)((row + b) % 16);
+}
+
+static void noise_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        noise_row_codes(context, first_row + i, &out[i]);
 }
 
 /* The ceiling of what multiplies the weight. */
@@ -217,6 +223,72 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
     mem_free(b.weights);
     bench->ops->act_destroy(b.in);
     bench->ops->act_destroy(b.out);
+}
+
+/* ---- Packing ---- */
+
+/* One row again and again: what is measured is the packing. */
+struct pack_bench {
+    struct bench *bench;
+    struct weight_desc desc;
+    int8_t *codes; /* [n_in] */
+    float *values; /* [n_in] */
+};
+
+static void copy_values(const void *context, size_t row, float *out)
+{
+    const struct pack_bench *b = context;
+    (void)row;
+    memcpy(out, b->values, b->desc.n_in * sizeof *out);
+}
+
+static void copy_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    const struct pack_bench *b = context;
+    size_t n_in = b->desc.n_in;
+    (void)first_row;
+    for (size_t i = 0; i < n_rows; i++) {
+        memcpy(out[i].codes, b->codes, n_in);
+        memcpy(out[i].scales, b->values, n_in / b->desc.group * sizeof(float));
+        memcpy(out[i].minimums, b->values, n_in / b->desc.group * sizeof(float));
+        memset(out[i].zeros, 8, n_in / b->desc.group);
+        memset(out[i].block_scales, 3,
+               n_in / (b->desc.format == WEIGHT_K6 ? WEIGHT_HALF_GROUP : WEIGHT_GROUP));
+        memset(out[i].block_minimums, 5, n_in / WEIGHT_GROUP);
+    }
+}
+
+static void run_pack(void *context)
+{
+    struct pack_bench *b = context;
+    struct weight *weight;
+    err_t e = b->bench->ops->weight_pack(b->bench->backend, &b->desc, &weight);
+    ASSERT(e.code == ERR_OK);
+    b->bench->ops->weight_destroy(weight);
+}
+
+/* Ready codes, or values in a float format, to memory that is new each time, as at a start. */
+static void bench_pack(struct bench *bench, enum weight_format format, const char *format_name, size_t n_out,
+                       size_t n_in, uint32_t group)
+{
+    char name[96];
+    snprintf(name, sizeof name, "pack_%s %zux%zu", format_name, n_out, n_in);
+    if (!check_selected(bench->options, name))
+        return;
+    struct pack_bench b = {.bench = bench};
+    b.desc = (struct weight_desc){"bench", n_out, n_in,  format, group, copy_values,
+                                  &b,      NULL,  false, NULL,   NULL,  0};
+    if (weight_is_quantized(format))
+        b.desc.codes = copy_codes;
+    b.codes = mem_alloc(n_in);
+    b.values = mem_alloc_array(n_in, sizeof(float));
+    ASSERT(b.codes != NULL && b.values != NULL);
+    noise_row(&n_in, 1, b.values);
+    for (size_t i = 0; i < n_in; i++)
+        b.codes[i] = (int8_t)(i * 7 % 11);
+    measure(bench, name, run_pack, &b, (double)bench->ops->packed_bytes(bench->backend, &b.desc), 0, 0);
+    mem_free(b.codes);
+    mem_free(b.values);
 }
 
 /* ---- Attention ---- */
@@ -438,6 +510,7 @@ int bench_kernels(const struct check_options *options, int n_threads)
         uint32_t group = formats[i].format >= WEIGHT_K4 ? 8 * WEIGHT_GROUP : WEIGHT_GROUP;
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048, group); /* 1B: gate and up */
         bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, group); /* 8B: down */
+        bench_pack(&bench, formats[i].format, formats[i].name, 4096, 14336, group);
     }
     if (bench.isa >= ISA_AMX) { /* groups that are multiplied in int8 */
         bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);

@@ -28,7 +28,7 @@ static void matrix_row(const void *context, size_t row, float *out)
 }
 
 /* Ready codes, for the formats that nothing is quantised to. */
-static void matrix_codes(const void *context, size_t row, const struct weight_codes *out)
+static void matrix_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct random_matrix *matrix = context;
     const struct shape *shape = matrix->shape;
@@ -53,6 +53,12 @@ static void matrix_codes(const void *context, size_t row, const struct weight_co
         if (is_block && !is_k6)
             out->minimums[g] = 0.01f * rng_normal(&rng);
     }
+}
+
+static void matrix_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        matrix_row_codes(context, first_row + i, &out[i]);
 }
 
 static const char *format_name(enum weight_format format)

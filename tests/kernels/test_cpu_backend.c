@@ -157,7 +157,7 @@ static void test_pack_and_read_back(void **state)
 }
 
 /* Codes of a checkpoint: (row + i) % 16 and the like, less a zero point of (row + group) % 16. */
-static void given_codes(const void *context, size_t row, const struct weight_codes *out)
+static void given_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct weight_desc *desc = context;
     for (size_t i = 0; i < desc->n_in; i++) {
@@ -183,6 +183,12 @@ static void given_codes(const void *context, size_t row, const struct weight_cod
         if (desc->format == WEIGHT_UINT4)
             out->zeros[g] = (uint8_t)((row + g) % 16);
     }
+}
+
+static void given_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        given_row_codes(context, first_row + i, &out[i]);
 }
 
 static float given_value(const struct weight_desc *desc, size_t row, size_t i)
