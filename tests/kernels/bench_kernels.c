@@ -308,19 +308,18 @@ static void run_attention(void *context)
 }
 
 /* n_seqs sequences, each with n_rows new tokens at the end of a context. */
-static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n_seqs, uint32_t n_rows,
-                            uint32_t context)
+static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv_dtype dtype, uint32_t n_seqs,
+                            uint32_t n_rows, uint32_t context)
 {
     char name[96];
-    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens",
+    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens%s",
              dtype == KV_F32    ? "f32"
              : dtype == KV_BF16 ? "bf16"
                                 : "int8",
-             n_seqs, n_rows, context);
+             n_seqs, n_rows, context, shape.n_kv_heads == 1 ? ", one KV head" : "");
     if (!check_selected(bench->options, name))
         return;
     const struct backend_vtable *ops = bench->ops;
-    struct qkv_shape shape = {32, 8, 128};
     uint32_t width = shape.n_heads * shape.head_dim, blocks = context / KV_BLOCK_TOKENS;
     struct attention_bench b = {.bench = bench, .params = {.shape = shape, .scale = 0.088f}};
     struct step_capacity capacity = {n_seqs * n_rows, n_seqs, 1, 1, blocks, 1};
@@ -516,13 +515,20 @@ int bench_kernels(const struct check_options *options, int n_threads)
         bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);
         bench_linear(&bench, WEIGHT_INT8, "int8_wide", 4096, 14336, WIDE_BLOCK);
     }
-    bench_attention(&bench, KV_BF16, 1, 1, 4096);
-    bench_attention(&bench, KV_BF16, 8, 1, 1024);
-    bench_attention(&bench, KV_BF16, 1, 512, 1024);
-    bench_attention(&bench, KV_INT8, 1, 1, 4096);
-    bench_attention(&bench, KV_INT8, 8, 1, 1024);
-    bench_attention(&bench, KV_INT8, 1, 512, 1024);
-    bench_attention(&bench, KV_F32, 1, 1, 4096);
+    const struct qkv_shape many_heads = {32, 8, 128}, one_head = {4, 1, 256}; /* 8B, Gemma 3 270M */
+    struct backend_needs needs = {.step.blocks_per_seq = 4096 / KV_BLOCK_TOKENS, .qkv = one_head};
+    e = bench.ops->reserve(bench.backend, &needs, 0);
+    ASSERT(e.code == ERR_OK);
+    bench_attention(&bench, many_heads, KV_BF16, 1, 1, 4096);
+    bench_attention(&bench, many_heads, KV_BF16, 8, 1, 1024);
+    bench_attention(&bench, many_heads, KV_BF16, 1, 512, 1024);
+    bench_attention(&bench, many_heads, KV_INT8, 1, 1, 4096);
+    bench_attention(&bench, many_heads, KV_INT8, 8, 1, 1024);
+    bench_attention(&bench, many_heads, KV_INT8, 1, 512, 1024);
+    bench_attention(&bench, many_heads, KV_F32, 1, 1, 4096);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 128);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 512);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 4096);
     bench_rows(&bench);
     bench.ops->destroy(bench.backend);
     return 0;
