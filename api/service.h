@@ -18,11 +18,15 @@ struct metrics;     /* api/metrics.h, likewise */
 struct service;
 struct stream; /* one submitted request, seen by its reader */
 
+/* The architecture of a service that has others answer: api/event.h's source says who did. */
+#define MODEL_ARCHITECTURE_ROUTER "router"
+
 /* What answers. Strings live as long as the service. Fingerprints: 16 hexadecimal digits. */
 struct model_info {
     const char *model;        /* served name */
     const char *architecture; /* "LlamaForCausalLM" */
-    const char *dtype;        /* of activations and KV: "bfloat16" | "float32" */
+    const char *dtype;        /* of activations: "bfloat16" | "float16" | "float32" */
+    const char *kv_dtype;     /* of the KV cache: "bfloat16" | "float32" | "fp8" | "int8"; NULL = not known */
     const char *quantization; /* "none", "int8", ...; a checkpoint's own method, or "gguf" */
     uint32_t vocab_size;
     uint32_t max_model_len; /* tokens, prompt and output together */

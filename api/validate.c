@@ -2,11 +2,18 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/checked.h"
 #include "base/utf8.h"
 
 #define INVALID(...) err_new(ERR_INVALID_ARGUMENT, __VA_ARGS__)
+
+/* validate_is_too_long reads it again. */
+#define PROMPT_HAS "the prompt has "
+#define LENGTH_IS  "the model's length is "
+#define TOO_LONG(of)                                                                                         \
+    PROMPT_HAS "%zu tokens" of "; " LENGTH_IS "%u, so at most %u fit with one token of output"
 
 static err_t validate_name(const char *field, const char *text, size_t max_bytes)
 {
@@ -84,9 +91,8 @@ static err_t validate_prompt(const struct request *request, const struct validat
         if (request->n_token_ids == 0)
             return INVALID("token_ids is empty; a prompt has at least one token");
         if (whole && request->n_token_ids >= limits->max_model_len)
-            return INVALID("the prompt has %zu tokens; the model's length is %u, so at most %u fit with one "
-                           "token of output",
-                           request->n_token_ids, limits->max_model_len, limits->max_model_len - 1);
+            return INVALID(TOO_LONG(""), request->n_token_ids, limits->max_model_len,
+                           limits->max_model_len - 1);
         return validate_ids("token_ids", request->token_ids, request->n_token_ids,
                             whole ? limits->max_model_len : SIZE_MAX, limits->vocab_size);
     case PROMPT_MESSAGES:
@@ -223,10 +229,8 @@ err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, 
         return INVALID("the prompt has no tokens");
     size_t used;
     if (!checked_add(n_prompt_tokens, n_output_prefix, &used) || used >= limits->max_model_len)
-        return INVALID("the prompt has %zu tokens%s; the model's length is %u, so at most %u fit with one "
-                       "token of output",
-                       used, n_output_prefix ? " with output_prefix_ids" : "", limits->max_model_len,
-                       limits->max_model_len - 1);
+        return INVALID(TOO_LONG("%s"), used, n_output_prefix ? " with output_prefix_ids" : "",
+                       limits->max_model_len, limits->max_model_len - 1);
     if (params->max_tokens != 0 && n_output_prefix >= params->max_tokens)
         return INVALID("output_prefix_ids has %zu tokens and max_tokens is %u: nothing is left to generate",
                        n_output_prefix, params->max_tokens);
@@ -237,4 +241,15 @@ err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, 
         return INVALID("min_tokens is %u; it must not exceed max_tokens, which is %u here",
                        params->min_tokens, params->max_tokens);
     return err_ok();
+}
+
+bool validate_is_too_long(const err_t *e, uint64_t *n_tokens)
+{
+    const char *count = e->code == ERR_INVALID_ARGUMENT ? strstr(e->message, PROMPT_HAS) : NULL;
+    if (count == NULL || strstr(count, LENGTH_IS) == NULL)
+        return false;
+    char *end;
+    count += strlen(PROMPT_HAS);
+    *n_tokens = strtoull(count, &end, 10);
+    return end > count;
 }

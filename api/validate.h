@@ -29,3 +29,7 @@ size_t validate_truncated(const struct sampling_params *params, size_t n_prompt_
  * on. Lowers params->max_tokens to what the model's length leaves (0 = all of it). */
 err_t validate_resolved(struct sampling_params *params, size_t n_prompt_tokens, size_t n_output_prefix,
                         const struct validate_limits *limits) ERR_MUST_CHECK;
+
+/* Does the error, maybe of another process, say that a prompt is too long for the model? Then *n_tokens is
+ * how many it has. */
+bool validate_is_too_long(const err_t *e, uint64_t *n_tokens);

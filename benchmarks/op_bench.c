@@ -78,7 +78,7 @@ static void noise_row(const void *context, size_t row, float *out)
 }
 
 /* Of WEIGHT_UINT4. */
-static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+static void noise_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct noise_matrix *matrix = context;
     uint32_t state = (uint32_t)row * 2654435761u + 12345;
@@ -90,6 +90,12 @@ static void noise_codes(const void *context, size_t row, const struct weight_cod
         out->scales[g] = 0x1p-8f;
         out->zeros[g] = (uint8_t)(7 + g % 2);
     }
+}
+
+static void noise_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        noise_row_codes(context, first_row + i, &out[i]);
 }
 
 /* The four matrices of a layer; made: what their rows are made of. */

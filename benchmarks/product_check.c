@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/philox.h"
 
-enum { WARMUPS = 2, REPEATS = 5, ROUNDS = 8, PIECE_ROWS = 32, BLOCK_TOKENS = 16 };
+enum { WARMUPS = 2, STEP_PRODUCTS = 8, PIECE_ROWS = 32, BLOCK_TOKENS = 16 };
 
 /* A backend with the weight and its activations. */
 struct side {
@@ -111,7 +112,7 @@ static void side_close(struct side *side)
 }
 
 /* A prompt of so many tokens, of which the layer alone is run. */
-static void run_step(struct side *side, uint32_t n_rows, uint32_t n_rounds)
+static void run_step(struct side *side, uint32_t n_rows, uint32_t n_products)
 {
     struct step *step = side->step;
     step->n_rows = n_rows;
@@ -122,7 +123,7 @@ static void run_step(struct side *side, uint32_t n_rows, uint32_t n_rounds)
     for (uint32_t r = 0; r < n_rows; r++)
         step->rows[r] = (struct step_row){.position = r};
     if (side->ops->forward_begin(side->backend, step)) {
-        for (uint32_t i = 0; i < n_rounds; i++)
+        for (uint32_t i = 0; i < n_products; i++)
             side->ops->linear(side->backend, step, side->in, side->weight, side->out);
         side->ops->forward_end(side->backend, step);
     }
@@ -135,19 +136,27 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Microseconds of one product, the median of several steps of several. */
-static double time_us(struct side *side, uint32_t n_rows)
+/* Of one product, where the step has so many. */
+static double step_us(struct side *side, uint32_t n_rows, uint32_t n_products)
 {
-    double samples[REPEATS];
+    int64_t began_ns = clock_now_ns(clock_monotonic());
+    run_step(side, n_rows, n_products);
+    return (double)(clock_now_ns(clock_monotonic()) - began_ns) / 1e3 / n_products;
+}
+
+/* Microseconds of one product, the median of several steps of several. */
+static double time_us(struct side *side, uint32_t n_rows, uint32_t n_steps)
+{
+    double samples[PRODUCT_CHECK_STEPS_MAX];
+    ASSERT(n_steps <= PRODUCT_CHECK_STEPS_MAX);
+    if (n_steps == 0)
+        return step_us(side, n_rows, 1);
     for (int i = 0; i < WARMUPS; i++)
         run_step(side, n_rows, 1);
-    for (int i = 0; i < REPEATS; i++) {
-        int64_t began_ns = clock_now_ns(clock_monotonic());
-        run_step(side, n_rows, ROUNDS);
-        samples[i] = (double)(clock_now_ns(clock_monotonic()) - began_ns) / 1e3 / ROUNDS;
-    }
-    qsort(samples, REPEATS, sizeof *samples, compare);
-    return samples[REPEATS / 2];
+    for (uint32_t i = 0; i < n_steps; i++)
+        samples[i] = step_us(side, n_rows, STEP_PRODUCTS);
+    qsort(samples, n_steps, sizeof *samples, compare);
+    return samples[n_steps / 2];
 }
 
 /* The greatest difference relative to the greatest magnitude; infinite where one side is not a number. */
@@ -189,8 +198,8 @@ static err_t compare_sides(const struct product_check_options *o, struct side si
     float *const pieces[2] = {buffer, buffer + PIECE_ROWS * o->n_out};
     for (size_t i = 0; i < n_rows; i++) {
         results[i] = (struct product_check_result){0};
-        results[i].ours_us = time_us(&sides[0], rows[i]);
-        results[i].library_us = time_us(&sides[1], rows[i]);
+        results[i].ours_us = time_us(&sides[0], rows[i], o->timed_steps);
+        results[i].library_us = time_us(&sides[1], rows[i], o->timed_steps);
         compare_rows(sides, o->n_out, rows[i], pieces, &results[i]);
     }
     mem_free(buffer);

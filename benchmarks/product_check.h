@@ -8,11 +8,14 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 
+enum { PRODUCT_CHECK_STEPS_MAX = 100 };
+
 struct product_check_options {
     const char *device; /* "cuda", "cuda:N" */
     int n_threads;      /* 0 = one per usable CPU */
     enum weight_format weights;
     size_t n_out, n_in;
+    uint32_t timed_steps; /* 0: each product once, and not warm: the bits count and the times say nothing */
 };
 
 struct product_check_result {

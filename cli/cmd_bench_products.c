@@ -10,7 +10,7 @@
 struct products_values {
     const char *device;
     struct flag_list rows, shapes, weights;
-    int64_t threads;
+    int64_t threads, rounds;
     bool json;
 };
 
@@ -35,6 +35,8 @@ static size_t products_flags(struct products_values *v, struct flag *flags)
          "of a weight; absent: the layers of an 8B Llama", NULL},
         {"rows", FLAG_LIST, &v->rows, NULL, 0, 0, NULL, "N",
          "in ascending order; absent: 14 numbers from 256 to 8192", NULL},
+        {"rounds", FLAG_INT, &v->rounds, "5", 0, PRODUCT_CHECK_STEPS_MAX, NULL, NULL,
+         "timed steps, the median counts; 0 = each product once, for its bits alone", NULL},
         {"json", FLAG_BOOL, &v->json, "false", 0, 0, NULL, NULL, "print a JSON object a line", NULL},
     };
     memcpy(flags, rows, sizeof rows);
@@ -160,7 +162,8 @@ static err_t run_products(struct products_values *v)
     TRY(parse_rows(&v->rows, rows));
     for (size_t w = 0; w < v->weights.count; w++) {
         for (size_t s = 0; s < v->shapes.count; s++) {
-            struct product_check_options options = {.device = v->device, .n_threads = (int)v->threads};
+            struct product_check_options options = {
+                .device = v->device, .n_threads = (int)v->threads, .timed_steps = (uint32_t)v->rounds};
             TRY(parse_weights(v->weights.item[w], &options));
             TRY(parse_shape(v->shapes.item[s], &options));
             TRY(check_shape(v, v->weights.item[w], &options, rows));

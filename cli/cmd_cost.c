@@ -102,6 +102,8 @@ static err_t gather(const char *path, const struct cost_arguments *arguments, st
     struct ledger_options options = {.path = path, .unix_ms = unix_ms, .read_only = true};
     TRY(ledger_open(&options, NULL, &ledger));
     err_t e = ledger_report(ledger, arguments->from, arguments->to, cost_report_line, report);
+    if (e.code == ERR_OK)
+        e = ledger_kept_from(ledger, report->kept_from);
     ledger_close(ledger);
     return e.code == ERR_OK ? report->e : e;
 }

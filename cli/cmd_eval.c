@@ -182,10 +182,12 @@ static err_t write_artefact(const struct eval_values *v, const struct eval_repor
     if (policy == NULL)
         return err_new(ERR_INVALID_ARGUMENT, "--artefact needs --policy CONFIG and two models");
     if (policy->n_between > 0)
-        return err_new(ERR_FAILED_PRECONDITION,
-                       "%s is not written: the policy sends %zu of the cases to a tier that is neither its "
-                       "first nor its last, of which nobody was asked",
-                       v->artefact, policy->n_between);
+        return err_new(
+            ERR_FAILED_PRECONDITION,
+            "%s is not written: the policy sends %zu of the cases to a tier that is neither its "
+            "first nor its last, of which nobody was asked: ask its model, too, by the tier's name "
+            "(--model TIER=TARGET)",
+            v->artefact, policy->n_between);
     const struct eval_point *point = &policy->point;
     struct eval_artefact artefact = {.n_cases = point->n,
                                      .n_cheap = point->n_cheap,

@@ -17,7 +17,7 @@ enum { ROUTE_FLAGS_MAX = DOOR_FLAGS_MAX + 8, DESCRIPTION_BYTES_MAX = 8 * YAML_FI
 
 struct route_values {
     struct door_flag_values doors;
-    int64_t max_requests;
+    int64_t max_requests, max_held_bytes;
     bool is_offline, is_check, mcp;
     struct flag_list mcp_origin;
 };
@@ -66,6 +66,13 @@ static size_t route_flags(struct route_values *v, struct flag *flags)
          .min = 1,
          .max = 1 << 20,
          .help = "requests at once; more are refused at once"},
+        {.name = "max-held-bytes",
+         .kind = FLAG_INT,
+         .target = &v->max_held_bytes,
+         .default_text = "2147483648",
+         .min = 1 << 20,
+         .max = INT64_C(1) << 44,
+         .help = "of memory that requests under way may take together, about; more are refused at once"},
     };
     size_t n = sizeof rows / sizeof *rows;
     for (size_t i = 0; i < n; i++)
@@ -185,6 +192,7 @@ static err_t open_and_run(const struct route_values *values, struct running *run
         .config = config,
         .is_offline = values->is_offline,
         .max_requests = (uint32_t)values->max_requests,
+        .max_held_bytes = (uint64_t)values->max_held_bytes,
         .clock = clock_monotonic(),
     };
     TRY(route_service_open(&options, &running->service));

@@ -57,7 +57,7 @@ size_t weight_flags_fill(struct weight_flag_values *v, struct flag *flags)
          .kind = FLAG_CHOICE,
          .target = &v->isa,
          .default_text = "auto",
-         .choices = "auto|scalar|avx2|avx512|avx512vnni|amx",
+         .choices = "auto|scalar|avx2|avxvnni|avx512|avx512vnni|amx",
          .help = "highest instruction set to use; all but amx give the same bits"},
     };
     size_t n = sizeof rows / sizeof *rows;

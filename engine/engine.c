@@ -181,6 +181,7 @@ static void describe(struct engine *engine)
         .model = engine->served_name,
         .architecture = info->architecture,
         .dtype = info->dtype,
+        .kv_dtype = info->kv_dtype,
         .quantization = info->quantization,
         .vocab_size = info->vocab_size,
         .max_model_len = info->max_model_len,

@@ -8,7 +8,7 @@
 #include "kernels/step.h"
 
 struct executor_info {
-    const char *architecture, *dtype, *quantization;
+    const char *architecture, *dtype, *kv_dtype, *quantization;
     uint32_t vocab_size;
     uint32_t max_model_len;
     uint32_t num_kv_blocks, block_tokens;

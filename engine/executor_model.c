@@ -76,6 +76,7 @@ err_t executor_over_model(struct model *model, struct executor *out)
     context->info = executor_sizes_of_plan(plan);
     context->info.architecture = description->architecture;
     context->info.dtype = description->dtype;
+    context->info.kv_dtype = description->kv_dtype;
     context->info.quantization = description->quantization;
     context->info.vocab_size = description->vocab_size;
     context->info.n_parameters = description->n_parameters;

@@ -23,8 +23,8 @@ static const char *cpu_description(const struct backend *backend)
 /* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-2"
-                                                                                       : "cpu-2";
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-3"
+                                                                                       : "cpu-3";
 }
 
 static const struct backend_library *cpu_library(const struct backend *backend)
@@ -58,16 +58,34 @@ static err_t cpu_fault(const struct backend *backend)
     return err_ok();
 }
 
+/* Of attention by several threads, for as many units as are cut at once. */
+static size_t partials_floats(const struct cpu_backend *cpu, const struct backend_needs *needs)
+{
+    size_t chunks = div_up(needs->step.blocks_per_seq, ATTENTION_CHUNK_BLOCKS);
+    if (cpu->n_threads == 1 || chunks == 1)
+        return 0;
+    size_t units = (size_t)cpu->n_threads * CPU_PIECES_PER_THREAD;
+    size_t n = units * ATTENTION_QUERIES_MAX * chunks * attention_partial_floats(needs->qkv.head_dim);
+    return n < CPU_PARTIALS_FLOATS_MAX ? n : CPU_PARTIALS_FLOATS_MAX;
+}
+
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
 {
     const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
     size_t tiles = cpu->tile_scratch == NULL ? 0 : (size_t)cpu->n_threads * TILE_SCRATCH_BYTES;
-    return step_bytes(&needs->step) + tiles;
+    return step_bytes(&needs->step) + tiles + partials_floats(cpu, needs) * sizeof(float);
 }
 
 static err_t cpu_reserve(struct backend *backend, const struct backend_needs *needs, uint64_t total_bytes)
 {
-    (void)backend, (void)needs, (void)total_bytes;
+    (void)total_bytes;
+    struct cpu_backend *cpu = cpu_of(backend);
+    ASSERT(cpu->partials == NULL);
+    size_t n = partials_floats(cpu, needs);
+    cpu->partials = n == 0 ? NULL : cpu_memory_alloc(n * sizeof(float));
+    if (n > 0 && cpu->partials == NULL)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the partial results of attention");
+    cpu->partials_floats = n;
     return err_ok();
 }
 
@@ -120,6 +138,8 @@ static void cpu_destroy(struct backend *backend)
     for (int i = 0; cpu->tile_scratch != NULL && i < cpu->n_threads; i++)
         cpu_memory_free(cpu->tile_scratch[i]);
     mem_free(cpu->tile_scratch);
+    mem_free(cpu->cuts);
+    cpu_memory_free(cpu->partials);
     thread_pool_destroy(cpu->pool);
     mem_free(cpu);
 }
@@ -204,7 +224,8 @@ static bool create_scratch(struct cpu_backend *cpu)
             enough = cpu->tile_scratch[i] != NULL;
         }
     }
-    return enough;
+    cpu->cuts = mem_alloc_array(n * CPU_PIECES_PER_THREAD, sizeof cpu->cuts[0]);
+    return enough && cpu->cuts != NULL;
 }
 
 err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic arithmetic,
@@ -241,9 +262,8 @@ err_t cpu_backend_create(int n_threads, enum isa_level highest, enum arithmetic 
 err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out)
 {
     *out = NULL;
-    enum isa_level highest, available = isa_detect();
+    enum isa_level highest;
     TRY(isa_parse(isa, &highest));
-    if (highest > available)
-        highest = available;
+    highest = isa_at_most(highest);
     return cpu_backend_create(n_threads, highest, isa_arithmetic(highest), out);
 }

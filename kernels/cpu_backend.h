@@ -1,6 +1,7 @@
 /* Inside of the CPU backend: its handles and what its files share. */
 #pragma once
 
+#include <stdatomic.h>
 #include "base/assert.h"
 #include "base/thread_pool.h"
 #include "kernels/kernel_table.h"
@@ -31,6 +32,22 @@ struct cpu_sharers {
     } teams[CPU_SHARERS_MAX];
 };
 
+/* Attention of some rows by one KV head, which several threads share: each takes chunks, and who is last
+ * merges them. */
+struct cpu_cut {
+    uint32_t first_chunk, n_chunks;
+    uint32_t chunks_per_piece;
+    size_t first_piece, n_pieces;
+    float *partials; /* [n_chunks][queries][attention_partial_floats]; NULL = it is one piece */
+    atomic_size_t pieces_left;
+};
+enum {
+    CPU_PIECES_PER_THREAD = 4, /* of attention, at least, where there is as much to do */
+    /* Of all cuts of an op, at most; what finds no room there is one piece: a sequence with 32 heads of 128
+     * has room for 116,000 tokens. */
+    CPU_PARTIALS_FLOATS_MAX = 1 << 21,
+};
+
 struct cpu_backend {
     struct backend base;
     struct cpu_group *group; /* NULL = the only rank */
@@ -38,7 +55,10 @@ struct cpu_backend {
     struct kernel_table table;
     struct thread_pool *pool;
     int n_threads;
-    float **attention_scratch;  /* [n_threads] */
+    float **attention_scratch; /* [n_threads] */
+    struct cpu_cut *cuts;      /* [n_threads * CPU_PIECES_PER_THREAD] */
+    float *partials; /* [partials_floats]; NULL where contexts have one chunk, and with one thread */
+    size_t partials_floats;
     uint8_t **tile_scratch;     /* [n_threads]; NULL where the table's arithmetic has no tiles */
     const struct step *sharing; /* the step of sharers; NULL = none, nothing is shared */
     struct cpu_sharers sharers[STEP_KV_GROUPS_MAX];
@@ -127,6 +147,11 @@ void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *c
  * op it is; what all threads read, on every node in turn. */
 void cpu_place_panels(const struct cpu_backend *cpu, const struct panels *panels);
 void cpu_place_shared(const struct cpu_backend *cpu, void *block, size_t size_bytes);
+
+/* cpu_pack.c */
+/* Fills a section's panels, whose memory nobody has touched. DATA_LOSS for what the format cannot hold. */
+err_t cpu_pack_panels(struct cpu_backend *cpu, const struct weight_desc *desc,
+                      const struct weight_section *section, const struct panels *panels) ERR_MUST_CHECK;
 
 /* cpu_weight.c */
 size_t cpu_weight_bytes(const struct backend *backend, const struct weight_desc *desc);

@@ -21,6 +21,11 @@ enum act_form cpu_panels_form(const struct cpu_backend *cpu, const struct panels
     case WEIGHT_INT4:
     case WEIGHT_UINT4:
         return panels->group % WIDE_BLOCK == 0 ? ACT_WIDE : ACT_BF16;
+    case WEIGHT_INT5: /* scales of 16 or 32 inputs, whatever the group */
+    case WEIGHT_K4:
+    case WEIGHT_K5:
+    case WEIGHT_K6:
+        return ACT_BF16;
     default:
         return plain;
     }
@@ -43,6 +48,18 @@ static tile_fn *choose_kernel(const struct cpu_backend *cpu, const struct panels
     case WEIGHT_UINT4:
         *id = wide ? KERNEL_linear_wide_uint4 : KERNEL_linear_tile_uint4;
         return wide ? table->linear_wide_uint4 : table->linear_tile_uint4;
+    case WEIGHT_INT5:
+        *id = KERNEL_linear_tile_int5;
+        return table->linear_tile_int5;
+    case WEIGHT_K4:
+        *id = KERNEL_linear_tile_k4;
+        return table->linear_tile_k4;
+    case WEIGHT_K5:
+        *id = KERNEL_linear_tile_k5;
+        return table->linear_tile_k5;
+    case WEIGHT_K6:
+        *id = KERNEL_linear_tile_k6;
+        return table->linear_tile_k6;
     default:
         ASSERT(false && "a format without tiles");
         return NULL;

@@ -22,6 +22,10 @@
     K(linear_tile_int8, tile_fn, "panel of int8 weights by bf16 rows")                                       \
     K(linear_tile_int4, tile_fn, "panel of int4 weights by bf16 rows")                                       \
     K(linear_tile_uint4, tile_fn, "panel of int4 weights with zero points by bf16 rows")                     \
+    K(linear_tile_int5, tile_fn, "panel of int5 weights by bf16 rows")                                       \
+    K(linear_tile_k4, tile_fn, "panel of K-quants of 4 bits by bf16 rows")                                   \
+    K(linear_tile_k5, tile_fn, "panel of K-quants of 5 bits by bf16 rows")                                   \
+    K(linear_tile_k6, tile_fn, "panel of K-quants of 6 bits by bf16 rows")                                   \
     K(linear_wide_int8, tile_fn, "panel of int8 weights in wide groups by int8 rows")                        \
     K(linear_wide_int4, tile_fn, "panel of int4 weights in wide groups by int8 rows")                        \
     K(linear_wide_uint4, tile_fn, "the same with zero points")                                               \
@@ -39,6 +43,7 @@
     K(attention_f32, attention_fn, "paged attention, f32 KV")                                                \
     K(attention_bf16, attention_fn, "paged attention, bf16 KV")                                              \
     K(attention_int8, attention_fn, "paged attention, int8 KV")                                              \
+    K(attention_merge, attention_merge_fn, "chunks of a context together")                                   \
     K(logits_stats, logits_stats_fn, "maximum and finiteness of logits")                                     \
     K(exp_sum, exp_sum_fn, "sum of exponentials of logits")                                                  \
     K(exp_row, exp_row_fn, "probabilities of candidates")                                                    \
@@ -55,30 +60,41 @@
     V(linear_f16, ISA_AVX2, avx2)                                                                            \
     V(linear_f16, ISA_AVX512, avx512)                                                                        \
     V(linear_int8, ISA_AVX2, avx2)                                                                           \
+    V(linear_int8, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int8, ISA_AVX512, avx512)                                                                       \
     V(linear_int8, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_int4, ISA_AVX2, avx2)                                                                           \
+    V(linear_int4, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int4, ISA_AVX512, avx512)                                                                       \
     V(linear_int4, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_uint4, ISA_AVX2, avx2)                                                                          \
+    V(linear_uint4, ISA_AVXVNNI, avxvnni)                                                                    \
     V(linear_uint4, ISA_AVX512, avx512)                                                                      \
     V(linear_uint4, ISA_AVX512VNNI, avx512vnni)                                                              \
     V(linear_int5, ISA_AVX2, avx2)                                                                           \
+    V(linear_int5, ISA_AVXVNNI, avxvnni)                                                                     \
     V(linear_int5, ISA_AVX512, avx512)                                                                       \
     V(linear_int5, ISA_AVX512VNNI, avx512vnni)                                                               \
     V(linear_k4, ISA_AVX2, avx2)                                                                             \
+    V(linear_k4, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k4, ISA_AVX512, avx512)                                                                         \
     V(linear_k4, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_k5, ISA_AVX2, avx2)                                                                             \
+    V(linear_k5, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k5, ISA_AVX512, avx512)                                                                         \
     V(linear_k5, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_k6, ISA_AVX2, avx2)                                                                             \
+    V(linear_k6, ISA_AVXVNNI, avxvnni)                                                                       \
     V(linear_k6, ISA_AVX512, avx512)                                                                         \
     V(linear_k6, ISA_AVX512VNNI, avx512vnni)                                                                 \
     V(linear_tile_bf16, ISA_AMX, amx)                                                                        \
     V(linear_tile_int8, ISA_AMX, amx)                                                                        \
     V(linear_tile_int4, ISA_AMX, amx)                                                                        \
     V(linear_tile_uint4, ISA_AMX, amx)                                                                       \
+    V(linear_tile_int5, ISA_AMX, amx)                                                                        \
+    V(linear_tile_k4, ISA_AMX, amx)                                                                          \
+    V(linear_tile_k5, ISA_AMX, amx)                                                                          \
+    V(linear_tile_k6, ISA_AMX, amx)                                                                          \
     V(linear_wide_int8, ISA_AMX, amx)                                                                        \
     V(linear_wide_int4, ISA_AMX, amx)                                                                        \
     V(linear_wide_uint4, ISA_AMX, amx)                                                                       \
@@ -108,6 +124,8 @@
     V(attention_bf16, ISA_AVX512, avx512)                                                                    \
     V(attention_int8, ISA_AVX2, avx2)                                                                        \
     V(attention_int8, ISA_AVX512, avx512)                                                                    \
+    V(attention_merge, ISA_AVX2, avx2)                                                                       \
+    V(attention_merge, ISA_AVX512, avx512)                                                                   \
     V(logits_stats, ISA_AVX2, avx2)                                                                          \
     V(logits_stats, ISA_AVX512, avx512)                                                                      \
     V(exp_sum, ISA_AVX2, avx2)                                                                               \

@@ -3,6 +3,8 @@
 #include <string.h>
 #include "base/assert.h"
 
+#define LEVEL_BIT(level) (1u << (level))
+
 #if BANTAM_X86
 #include <cpuid.h>
 #include "kernels/x86/amx_request.h"
@@ -15,35 +17,59 @@ static uint64_t read_xcr0(void)
     return (uint64_t)high << 32 | low;
 }
 
-enum isa_level isa_detect(void)
+/* The levels that are there, a bit each. */
+static uint32_t find_levels(void)
 {
     enum { XCR0_YMM = 0x6, XCR0_ZMM = 0xe6 };
-    unsigned eax, ebx, ecx, edx;
+    uint32_t found = LEVEL_BIT(ISA_SCALAR);
+    unsigned eax, ebx, ecx, edx, more, unused;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
-        return ISA_SCALAR;
+        return found;
     const unsigned basics = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
     if ((ecx & basics) != basics)
-        return ISA_SCALAR;
+        return found;
     uint64_t saved = read_xcr0();
     if ((saved & XCR0_YMM) != XCR0_YMM || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) ||
         !(ebx & bit_AVX2))
-        return ISA_SCALAR;
+        return found;
+    found |= LEVEL_BIT(ISA_AVX2);
+    if (!__get_cpuid_count(7, 1, &more, &unused, &unused, &unused))
+        more = 0;
+    if (more & bit_AVXVNNI)
+        found |= LEVEL_BIT(ISA_AVXVNNI);
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     if ((saved & XCR0_ZMM) != XCR0_ZMM || (ebx & avx512) != avx512)
-        return ISA_AVX2;
+        return found;
+    found |= LEVEL_BIT(ISA_AVX512);
     if (!(ecx & bit_AVX512VNNI))
-        return ISA_AVX512;
-    bool bf16 = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & bit_AVX512BF16);
-    return bf16 && amx_request() ? ISA_AMX : ISA_AVX512VNNI;
+        return found;
+    found |= LEVEL_BIT(ISA_AVX512VNNI);
+    if ((more & bit_AVX512BF16) && amx_request())
+        found |= LEVEL_BIT(ISA_AMX);
+    return found;
 }
 #else
-enum isa_level isa_detect(void)
+static uint32_t find_levels(void)
 {
-    return ISA_SCALAR;
+    return LEVEL_BIT(ISA_SCALAR);
 }
 #endif
 
-static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512", "avx512vnni", "amx"};
+enum isa_level isa_at_most(enum isa_level highest)
+{
+    uint32_t found = find_levels();
+    int level = highest;
+    while (!(found & LEVEL_BIT(level)))
+        level--;
+    return (enum isa_level)level;
+}
+
+enum isa_level isa_detect(void)
+{
+    return isa_at_most(ISA_COUNT - 1);
+}
+
+static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
 
 const char *isa_name(enum isa_level level)
 {
@@ -64,7 +90,8 @@ err_t isa_parse(const char *text, enum isa_level *out)
         }
     }
     return err_new(ERR_INVALID_ARGUMENT,
-                   "unknown instruction set \"%s\": expected auto, scalar, avx2, avx512, avx512vnni or amx",
+                   "unknown instruction set \"%s\": expected auto, scalar, avx2, avxvnni, avx512, avx512vnni "
+                   "or amx",
                    text);
 }
 
@@ -99,9 +126,10 @@ void kernel_table_fill(struct kernel_table *table, enum isa_level highest)
 #undef K
     };
 #if BANTAM_X86
-    ASSERT(highest <= isa_detect());
+    const uint32_t found = find_levels();
+    ASSERT(found & LEVEL_BIT(highest));
 #define V(kernel, isa, suffix)                                                                               \
-    if ((isa) <= highest && (isa) >= table->level[KERNEL_##kernel]) {                                        \
+    if ((isa) <= highest && (found & LEVEL_BIT(isa)) && (isa) >= table->level[KERNEL_##kernel]) {            \
         table->kernel = kernel##_##suffix;                                                                   \
         table->level[KERNEL_##kernel] = (isa);                                                               \
     }

@@ -6,7 +6,8 @@
 #include "kernels/kernel_types.h"
 #include "kernels/tiles.h"
 
-enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_AVX512VNNI, ISA_AMX, ISA_COUNT };
+/* Each has what those before it want, but for AVX-VNNI, which a machine with AVX-512 may lack. */
+enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512, ISA_AVX512VNNI, ISA_AMX, ISA_COUNT };
 
 /* What linear layers compute, to the bit. Instruction sets of one arithmetic give the same bits. */
 enum arithmetic {
@@ -28,10 +29,12 @@ struct kernel_table {
     enum arithmetic arithmetic;         /* isa_arithmetic of the level that filled it */
 };
 
-/* What CPU and operating system support (CPUID, XGETBV): "avx2" means AVX2, FMA and F16C; "avx512" also F,
- * BW, DQ, VL; "avx512vnni" also VNNI; "amx" also AVX-512 BF16, AMX's tiles, INT8 and BF16, and that the
- * kernel lets this process use tiles, which is asked for here. */
+/* What CPU and operating system support (CPUID, XGETBV): "avx2" means AVX2, FMA and F16C; "avxvnni" also
+ * AVX-VNNI; "avx512" AVX2's and F, BW, DQ, VL; "avx512vnni" also VNNI; "amx" also AVX-512 BF16, AMX's tiles,
+ * INT8 and BF16, and that the kernel lets this process use tiles, which is asked for here. */
 enum isa_level isa_detect(void);
+/* The highest level that is there, of at most `highest`: isa_detect has no bound. */
+enum isa_level isa_at_most(enum isa_level highest);
 const char *isa_name(enum isa_level level);
 /* "auto" = ISA_COUNT - 1. ERR_INVALID_ARGUMENT names the levels that exist. */
 err_t isa_parse(const char *text, enum isa_level *out) ERR_MUST_CHECK;
@@ -39,7 +42,7 @@ err_t isa_parse(const char *text, enum isa_level *out) ERR_MUST_CHECK;
 const char *kernel_name(enum kernel_id id);
 const char *kernel_summary(enum kernel_id id);
 
-/* Takes for each kernel its best variant of at most `highest`, which the CPU must support. */
+/* Takes for each kernel its best variant of at most `highest`, which must be there. */
 void kernel_table_fill(struct kernel_table *table, enum isa_level highest);
 
 #define K(name, type, what) type name##_ref;

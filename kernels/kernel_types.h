@@ -14,7 +14,10 @@ enum {
     LANES = 16, /* of every sum across a row: lane i adds the elements i, i + 16, ..; then lanes are added
                    pairwise: 0 + 8 .. 7 + 15, then 0 + 4 .., 0 + 2, 0 + 1 */
     KV_BLOCK_TOKENS = 16,
-    ATTENTION_QUERIES_MAX = 16, /* that one call serves */
+    ATTENTION_QUERIES_MAX = 16,  /* that one call serves */
+    ATTENTION_CHUNK_BLOCKS = 16, /* see attention below */
+    ATTENTION_CHUNK_TOKENS = ATTENTION_CHUNK_BLOCKS * KV_BLOCK_TOKENS,
+    ATTENTION_PARTIAL_LEAD = LANES,
     HEAD_DIM_MAX = 512,
     /* exp_sum adds chunks of this many elements in lanes, then the chunks one after the other in f64. */
     EXP_SUM_CHUNK = 1024,
@@ -112,8 +115,11 @@ typedef void soft_cap_row_fn(float *x, size_t n, float cap);
 /* Attention of some queries, all of one KV head. A layer's KV: [block][kv_head] { K
  * [head_dim][16 tokens], V [16 tokens][head_dim rounded up to 16] }. Per block in ascending order: score =
  * chain over d of q[d] * k[d], * scale, soft cap; m' = max(m, visible scores); p = exp(score - m'); a = exp(m
- * - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v over the visible tokens. At
- * the end o / l.
+ * - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v over the visible tokens.
+ *
+ * Each chunk of ATTENTION_CHUNK_BLOCKS blocks, counted from position 0, has an m, l and o of its own; those
+ * of which a query sees something are merged in ascending order, from the first one's M, L, O: M' = max(M,
+ * m); A = exp(M - M'); a = exp(m - M'); L = fma(L, A, l * a); O = fma(O, A, o * a). At the end O / L.
  *
  * int8: before its K a head has the scales of its tokens in a block, K's and then V's, bf16 [2][16]; k and v
  * are the codes. The chain of a score times the token's scale of K is what goes on; in the chain of o, p
@@ -133,12 +139,33 @@ struct attention_args {
     /* Blocks with which all the tables begin: they are read for all sequences at once. 0 for one sequence. */
     uint32_t n_shared;
     float *scratch; /* 64-byte aligned, attention_scratch_floats(head_dim) */
+    /* NULL = everything that the queries see, to their out. Else chunks [first_chunk, end_chunk) alone, each
+     * to a place of its own: [chunk - first_chunk][n_queries][attention_partial_floats(head_dim)], m, l and
+     * from ATTENTION_PARTIAL_LEAD on o. Places of chunks that a query sees nothing of stay as they are. */
+    float *partials;
+    uint32_t first_chunk, end_chunk;
 };
 typedef void attention_fn(const struct attention_args *args);
 
+/* Of one query: the chunks that it sees something of, stride floats apart, merged as above. */
+struct attention_merge_args {
+    const float *partials;
+    size_t stride;
+    uint32_t n_chunks, head_dim;
+    float *total; /* [head_dim rounded up to LANES], scratch */
+    float *out;   /* [head_dim] */
+};
+typedef void attention_merge_fn(const struct attention_merge_args *args);
+
+/* Of each query p and two o. */
 static inline size_t attention_scratch_floats(size_t head_dim)
 {
-    return ATTENTION_QUERIES_MAX * (round_up(head_dim, LANES) + KV_BLOCK_TOKENS);
+    return ATTENTION_QUERIES_MAX * (2 * round_up(head_dim, LANES) + KV_BLOCK_TOKENS);
+}
+
+static inline size_t attention_partial_floats(size_t head_dim)
+{
+    return ATTENTION_PARTIAL_LEAD + round_up(head_dim, LANES);
 }
 
 /* Elements of K and V of one head in one block. */

@@ -66,8 +66,10 @@ struct weight_codes {
     int8_t *block_scales;    /* K4, K5: [n_in / WEIGHT_GROUP]; K6: [n_in / WEIGHT_HALF_GROUP] */
     uint8_t *block_minimums; /* [n_in / WEIGHT_GROUP]; K4, K5 */
 };
-/* Fills out's buffers for row `row`. Called from several threads at once. */
-typedef void weight_codes_fn(const void *context, size_t row, const struct weight_codes *out);
+/* Fills the buffers of out[i], i < n_rows, for row first_row + i; neighbours are read together. Called from
+ * several threads at once. */
+typedef void weight_codes_fn(const void *context, size_t first_row, size_t n_rows,
+                             const struct weight_codes *out);
 
 /* Outputs of one format. A matrix may have several of them, one after the other: a file that has v in
  * another format than q and k. */
@@ -326,8 +328,8 @@ struct backend {
 };
 
 /* The CPU backend on n_threads (0 = one per usable CPU). isa: "auto", or the highest level to use: "scalar",
- * "avx2", "avx512", "avx512vnni", "amx" (lower of it and what the machine has); all levels but "amx" give the
- * same bits. ERR_INVALID_ARGUMENT for an unknown level. */
+ * "avx2", "avxvnni", "avx512", "avx512vnni", "amx" (of at most that, the best that the machine has); all
+ * levels but "amx" give the same bits. ERR_INVALID_ARGUMENT for an unknown level. */
 err_t backend_cpu_create(int n_threads, const char *isa, struct backend **out) ERR_MUST_CHECK;
 
 struct backend_cuda_options {

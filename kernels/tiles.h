@@ -3,15 +3,17 @@
  * backend has is its table's choice (kernel_table.h), for all rows alike. The format of a weight alone says
  * how:
  *
- * In bf16 (bf16 weights; codes whose groups are no multiple of WIDE_BLOCK): weights are (code - zero point) *
- * scale, rounded to bf16, activations are rounded to bf16. Per block of TILE_INPUTS inputs, two chains of
+ * In bf16 (bf16 weights; int8, int4 and uint4 whose groups are no multiple of WIDE_BLOCK; int5, k4, k5, k6):
+ * weights are (code - zero point) * scale, exact in f32, of k4 and k5 code * scale - minimum, rounded once to
+ * f32, scale and minimum being the group's times the block's integers; then rounded to bf16. Activations are
+ * rounded to bf16. Per block of TILE_INPUTS inputs, two chains of
  * fused multiply-adds from zero, over the even and the odd inputs in ascending order; their sum is added to
  * the output's. Past n_in the block is zeros. Each operation rounds to nearest even, takes subnormal operands
  * as zeros and gives zeros for subnormal results: TDPBF16PS of Intel's manual (vol. 2, TDPBF16PS).
  *
- * In int8 (codes in groups of a multiple of WIDE_BLOCK): activations as quantize_row, per WIDE_BLOCK; the
- * exact integer dot product of a block, converted to f32; one chain over blocks of integer * (activation
- * scale * weight scale).
+ * In int8 (int8, int4 and uint4 in groups of a multiple of WIDE_BLOCK): activations as quantize_row, per
+ * WIDE_BLOCK; the exact integer dot product of a block, converted to f32; one chain over blocks of integer *
+ * (activation scale * weight scale).
  *
  * f32 and f16 weights are computed as on other machines. At the end * scale, + bias, each where there is one.
  */

@@ -1,8 +1,11 @@
 #include "model/block_formats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include "base/assert.h"
 #include "base/float16.h"
+#include "base/gguf.h"
 
 enum {
     SMALL = 32, /* values of a block of the formats without K */
@@ -41,7 +44,7 @@ static void dequantize_q4_1(const uint8_t *block, float *out)
 }
 
 /* The 5-bit codes: nibbles as in Q4_0, the fifth bit of value i is bit i of high. */
-static void codes_of_5_bits(const uint8_t *nibbles, uint32_t high, int *codes)
+static inline void codes_of_5_bits(const uint8_t *nibbles, uint32_t high, int *codes)
 {
     for (int j = 0; j < SMALL / 2; j++) {
         codes[j] = (nibbles[j] & 15) | (int)(high >> j & 1) << 4;
@@ -78,7 +81,7 @@ static void dequantize_q8_0(const uint8_t *block, float *out)
 }
 
 /* The 6-bit scale and minimum of sub-block j, of 12 bytes. */
-static void scale_min(const uint8_t *scales, int j, int *scale, int *min)
+static inline void scale_min(const uint8_t *scales, int j, int *scale, int *min)
 {
     if (j < 4) {
         *scale = scales[j] & 63;
@@ -167,24 +170,46 @@ block_dequantize_fn *block_dequantize(uint32_t type)
 
 /* ---- Codes ---- */
 
-static void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
+/* Bytes are copied in and out: loops over arrays of a function's own become vectors, whatever may overlap. */
+static inline void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
 {
+    uint8_t in[SMALL / 2];
+    int8_t out[SMALL];
+    memcpy(in, nibbles, sizeof in);
     for (int j = 0; j < SMALL / 2; j++) {
-        codes[j] = (int8_t)((nibbles[j] & 15) - offset);
-        codes[j + SMALL / 2] = (int8_t)((nibbles[j] >> 4) - offset);
+        out[j] = (int8_t)((in[j] & 15) - offset);
+        out[j + SMALL / 2] = (int8_t)((in[j] >> 4) - offset);
+    }
+    memcpy(codes, out, sizeof out);
+}
+
+/* Byte j: bit j of high, as 0x10. */
+static inline void spread_bits(uint32_t high, uint8_t *out)
+{
+    const uint64_t every_byte = 0x0101010101010101u;
+    for (int i = 0; i < 4; i++, high >>= 8) {
+        /* Bit j of eight copies of the byte, to 0x80 of byte j, to 0x10. */
+        uint64_t bits = ((high & 255) * every_byte) & 0x8040201008040201u;
+        bits = ((bits + (0x80 * every_byte - 0x8040201008040201u)) & 0x80 * every_byte) >> 3;
+        memcpy(out + 8 * i, &bits, sizeof bits);
     }
 }
 
-static void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *out)
+static inline void split_5_bits(const uint8_t *nibbles, uint32_t high, int offset, int8_t *codes)
 {
-    int codes[SMALL];
-    codes_of_5_bits(nibbles, high, codes);
-    for (int j = 0; j < SMALL; j++)
-        out[j] = (int8_t)(codes[j] - offset);
+    uint8_t in[SMALL / 2], fifth[SMALL];
+    int8_t out[SMALL];
+    memcpy(in, nibbles, sizeof in);
+    spread_bits(high, fifth);
+    for (int j = 0; j < SMALL / 2; j++) {
+        out[j] = (int8_t)(((in[j] & 15) | fifth[j]) - offset);
+        out[j + SMALL / 2] = (int8_t)((in[j] >> 4 | fifth[j + SMALL / 2]) - offset);
+    }
+    memcpy(codes, out, sizeof out);
 }
 
 /* Types of 32 values: one scale, and the minimum with its sign turned. */
-static void split_small(uint32_t type, const uint8_t *block, struct block_codes *out)
+static inline void split_small(uint32_t type, const uint8_t *block, struct block_codes *out)
 {
     out->scale = f16_at(block);
     out->scales[0] = out->scales[1] = 1;
@@ -204,50 +229,59 @@ static void split_small(uint32_t type, const uint8_t *block, struct block_codes 
         split_5_bits(block + 8, u32_at(block + 4), 0, out->codes);
         break;
     default:
-        for (int j = 0; j < SMALL; j++)
-            out->codes[j] = (int8_t)block[2 + j];
+        memcpy(out->codes, block + 2, SMALL);
         break;
     }
 }
 
 /* Q4_K and Q5_K; see dequantize_pass. high: NULL, or the fifth bits. */
-static void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
-                         struct block_codes *out)
+static inline void split_passes(const uint8_t *block, const uint8_t *nibbles, const uint8_t *high,
+                                struct block_codes *out)
 {
+    uint8_t fifth[SMALL] = {0}, in[SMALL];
+    int8_t codes[2 * SMALL];
     out->scale = f16_at(block);
     out->minimum = f16_at(block + 2);
+    if (high)
+        memcpy(fifth, high, sizeof fifth);
     for (int run = 0; run < 8; run++) {
         int scale, min;
         scale_min(block + 4, run, &scale, &min);
         out->scales[run] = (int8_t)scale;
         out->minimums[run] = (uint8_t)min;
-        for (int l = 0; l < 32; l++) {
-            int q = nibbles[32 * (run / 2) + l] >> (4 * (run % 2)) & 15;
-            if (high)
-                q |= (high[l] >> run & 1) << 4;
-            out->codes[32 * run + l] = (int8_t)q;
+    }
+    for (int pass = 0; pass < 4; pass++) {
+        memcpy(in, nibbles + SMALL * pass, sizeof in);
+        for (int l = 0; l < SMALL; l++) {
+            codes[l] = (int8_t)((in[l] & 15) | (fifth[l] >> 2 * pass & 1) << 4);
+            codes[l + SMALL] = (int8_t)(in[l] >> 4 | (fifth[l] >> (2 * pass + 1) & 1) << 4);
         }
+        memcpy(out->codes + 2 * SMALL * pass, codes, sizeof codes);
     }
 }
 
 /* See dequantize_q6_k. */
-static void split_q6_k(const uint8_t *block, struct block_codes *out)
+static inline void split_q6_k(const uint8_t *block, struct block_codes *out)
 {
+    uint8_t low[2 * SMALL], high[SMALL];
+    int8_t codes[4 * SMALL];
     out->scale = f16_at(block + 208);
     out->minimum = 0;
-    for (int i = 0; i < 16; i++)
-        out->scales[i] = (int8_t)block[192 + i];
-    for (int run = 0; run < 8; run++) {
-        int half = run / 4, in_half = run % 4;
-        const uint8_t *low = block + 64 * half + 32 * (in_half & 1), *high = block + 128 + 32 * half;
-        for (int l = 0; l < 32; l++) {
-            int nibble = low[l] >> (4 * (in_half >> 1)) & 15;
-            out->codes[32 * run + l] = (int8_t)((nibble | (high[l] >> (2 * in_half) & 3) << 4) - 32);
+    memcpy(out->scales, block + 192, 16);
+    for (int half = 0; half < 2; half++) {
+        memcpy(low, block + 2 * SMALL * half, sizeof low);
+        memcpy(high, block + 128 + SMALL * half, sizeof high);
+        for (int l = 0; l < SMALL; l++) {
+            codes[l] = (int8_t)(((low[l] & 15) | (high[l] & 3) << 4) - 32);
+            codes[l + SMALL] = (int8_t)(((low[l + SMALL] & 15) | (high[l] >> 2 & 3) << 4) - 32);
+            codes[l + 2 * SMALL] = (int8_t)((low[l] >> 4 | (high[l] >> 4 & 3) << 4) - 32);
+            codes[l + 3 * SMALL] = (int8_t)((low[l + SMALL] >> 4 | (high[l] >> 6) << 4) - 32);
         }
+        memcpy(out->codes + 4 * SMALL * half, codes, sizeof codes);
     }
 }
 
-void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
+static inline void split(uint32_t type, const uint8_t *block, struct block_codes *out)
 {
     switch (type) {
     case BLOCK_Q4_K:
@@ -260,8 +294,68 @@ void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
         split_q6_k(block, out);
         break;
     default:
-        ASSERT(block_dequantize(type));
         split_small(type, block, out);
+        break;
+    }
+}
+
+void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
+{
+    ASSERT(block_dequantize(type));
+    split(type, block, out);
+}
+
+static inline void split_row(const uint32_t type, const uint8_t *blocks, size_t n,
+                             const struct weight_codes *out)
+{
+    const size_t block_bytes = gguf_tensor_format(type)->block_bytes;
+    const size_t values =
+        type == BLOCK_Q4_K || type == BLOCK_Q5_K || type == BLOCK_Q6_K ? BLOCK_VALUES_MAX : SMALL;
+    const bool has_minimums =
+        type == BLOCK_Q4_1 || type == BLOCK_Q5_1 || type == BLOCK_Q4_K || type == BLOCK_Q5_K;
+    const size_t runs = values / SMALL;
+    for (size_t b = 0; b < n; b++) {
+        struct block_codes block;
+        block.codes = out->codes + b * values;
+        split(type, blocks + b * block_bytes, &block);
+        out->scales[b] = block.scale;
+        if (has_minimums) {
+            out->minimums[b] = block.minimum;
+            memcpy(out->block_scales + b * runs, block.scales, runs);
+            memcpy(out->block_minimums + b * runs, block.minimums, runs);
+        }
+        if (type == BLOCK_Q6_K)
+            memcpy(out->block_scales + b * 2 * runs, block.scales, 2 * runs);
+    }
+}
+
+void block_split_row(uint32_t type, const uint8_t *blocks, size_t n, const struct weight_codes *out)
+{
+    switch (type) { /* each compiled for itself */
+    case BLOCK_Q4_0:
+        split_row(BLOCK_Q4_0, blocks, n, out);
+        break;
+    case BLOCK_Q4_1:
+        split_row(BLOCK_Q4_1, blocks, n, out);
+        break;
+    case BLOCK_Q5_0:
+        split_row(BLOCK_Q5_0, blocks, n, out);
+        break;
+    case BLOCK_Q5_1:
+        split_row(BLOCK_Q5_1, blocks, n, out);
+        break;
+    case BLOCK_Q8_0:
+        split_row(BLOCK_Q8_0, blocks, n, out);
+        break;
+    case BLOCK_Q4_K:
+        split_row(BLOCK_Q4_K, blocks, n, out);
+        break;
+    case BLOCK_Q5_K:
+        split_row(BLOCK_Q5_K, blocks, n, out);
+        break;
+    default:
+        ASSERT(type == BLOCK_Q6_K);
+        split_row(BLOCK_Q6_K, blocks, n, out);
         break;
     }
 }

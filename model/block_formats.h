@@ -3,7 +3,9 @@
  * written there. Pure functions. */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
+#include "kernels/kernels.h"
 
 enum { BLOCK_VALUES_MAX = 256 };
 
@@ -26,11 +28,13 @@ block_dequantize_fn *block_dequantize(uint32_t type);
 
 /* What a block says: value i is codes[i] * (scale * scales[i / run]) - minimum * minimums[i / run]. */
 struct block_codes {
-    int8_t codes[BLOCK_VALUES_MAX];          /* signed and symmetric, or from 0 where there are minimums */
-    float scale, minimum;                    /* f16 numbers; minimum 0 where the type has none */
+    int8_t *codes;        /* [values]; signed and symmetric, or from 0 where there are minimums */
+    float scale, minimum; /* f16 numbers; minimum 0 where the type has none */
     int8_t scales[BLOCK_VALUES_MAX / 16];    /* Q6_K: runs of 16; Q4_K and Q5_K: of 32, 0..63; others: 1 */
     uint8_t minimums[BLOCK_VALUES_MAX / 32]; /* runs of 32; Q4_K and Q5_K: 0..63; others: 1 */
 };
 
-/* One block to its codes. type: one of the above. */
+/* One block to its codes; out->codes is the caller's. type: one of the above. */
 void block_split(uint32_t type, const uint8_t *block, struct block_codes *out);
+/* The same of n blocks that stand side by side, into what a backend takes: a block is a group. */
+void block_split_row(uint32_t type, const uint8_t *blocks, size_t n, const struct weight_codes *out);

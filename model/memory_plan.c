@@ -40,6 +40,13 @@ enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtyp
     return dtype == MODEL_DTYPE_F32 ? KV_F32 : KV_BF16;
 }
 
+const char *model_kv_dtype_name(enum kv_dtype dtype)
+{
+    static const char *const names[] = {
+        [KV_F32] = "float32", [KV_BF16] = "bfloat16", [KV_FP8] = "fp8", [KV_INT8] = "int8"};
+    return names[dtype];
+}
+
 struct kv_desc model_kv_desc(const struct model_config *config, enum kv_dtype dtype, uint32_t n_blocks)
 {
     return (struct kv_desc){.dtype = dtype,

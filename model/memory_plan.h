@@ -39,6 +39,7 @@ struct act_spec model_act_spec(const struct model_config *config, const struct s
                                const struct memory_plan *plan, enum model_act act);
 
 enum kv_dtype model_kv_dtype(enum model_kv_cache kv_cache, enum model_dtype dtype);
+const char *model_kv_dtype_name(enum kv_dtype dtype); /* as model_description has it */
 struct kv_desc model_kv_desc(const struct model_config *config, enum kv_dtype dtype, uint32_t n_blocks);
 struct step_capacity model_step_capacity(const struct memory_plan *plan);
 struct backend_needs model_backend_needs(const struct model_config *config, const struct shard *shard,

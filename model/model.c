@@ -42,9 +42,11 @@ static void describe(struct model *model, const struct survey *survey, uint64_t 
     const struct model_options *options = &survey->options;
     const struct weight_list *list = &survey->lists[0];
     const struct backend *backend = model->ranks[0].backend;
+    enum kv_dtype kv_dtype = model_kv_dtype(options->kv_cache, list->dtype);
     model->description = (struct model_description){
         .architecture = model->config.family->architecture,
         .dtype = MODEL_DTYPE_NAMES[list->dtype],
+        .kv_dtype = model_kv_dtype_name(kv_dtype),
         .quantization = quantization_of(model, survey),
         .backend = backend->vtable->description(backend),
         .vocab_size = model->config.vocab_size,
@@ -55,8 +57,8 @@ static void describe(struct model *model, const struct survey *survey, uint64_t 
         .n_parameters = list->n_parameters,
         .weights_fingerprint = weights_fingerprint,
         .arithmetic_fingerprint =
-            fingerprint_arithmetic(list->dtype, options->quantization, weight_list_group(options),
-                                   model_kv_dtype(options->kv_cache, list->dtype), model->n_ranks, backend),
+            fingerprint_arithmetic(list->dtype, options->quantization, weight_list_group(options), kv_dtype,
+                                   model->n_ranks, backend),
     };
 }
 

@@ -87,6 +87,7 @@ struct memory_plan {
 struct model_description {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *dtype;        /* "bfloat16" | "float16" | "float32" */
+    const char *kv_dtype;     /* "bfloat16" | "float32" | "fp8" | "int8" */
     const char *quantization; /* "none" | "int8" | "int4" | "w8a8" | "fp8", a checkpoint's "quant_method", or
                                  "gguf": codes of such a file */
     const char *backend;      /* for people: device, instruction set, threads */

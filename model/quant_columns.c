@@ -122,14 +122,27 @@ static uint32_t awq_shift(uint64_t o)
     return 4u * nibbles[o % 8];
 }
 
-static err_t read_codes_awq(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                            int8_t *codes)
+/* A word has eight outputs: it is read once for those of them that are wanted. */
+static err_t read_codes_awq(const struct quant_tensors *tensors, uint64_t row, size_t n_rows, uint64_t first,
+                            size_t n, const struct quant_row *out)
 {
     const struct quant_slab *slab = &tensors->code_slab;
-    const uint8_t *at = slab_column(slab, first, n, row / 8, sizeof(uint32_t));
-    uint32_t shift = awq_shift(row);
-    for (size_t k = 0; k < n; k++, at += slab->row_bytes)
-        codes[k] = (int8_t)(word_at(at) >> shift & 15);
+    for (size_t done = 0, now; done < n_rows; done += now) {
+        uint64_t from = (row + done) % 8;
+        now = n_rows - done < 8 - from ? n_rows - done : (size_t)(8 - from);
+        const uint8_t *at = slab_column(slab, first, n, (row + done) / 8, sizeof(uint32_t));
+        uint32_t shifts[8];
+        int8_t *codes[8];
+        for (size_t i = 0; i < now; i++) {
+            shifts[i] = awq_shift(from + i);
+            codes[i] = out[done + i].codes;
+        }
+        for (size_t k = 0; k < n; k++, at += slab->row_bytes) {
+            uint32_t word = word_at(at);
+            for (size_t i = 0; i < now; i++)
+                codes[i][k] = (int8_t)(word >> shifts[i] & 15);
+        }
+    }
     return err_ok();
 }
 
@@ -150,22 +163,33 @@ static int gptq_bias(const struct quant_format *format)
     return format->bits == 8 || format->offset == QUANT_SYMMETRIC ? 1 << (format->bits - 1) : 0;
 }
 
-static err_t read_codes_gptq(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                             int8_t *codes)
+/* Codes [first, first + n) of word `word` of a row's column to out. */
+static void take_word(uint32_t word, uint32_t bits, int less, size_t first, size_t n, int8_t *out)
 {
-    uint32_t in_word = codes_a_word(tensors), bits = tensors->format.bits, mask = (1u << bits) - 1;
+    uint32_t mask = (1u << bits) - 1;
+    if (bits == 4 && n == 8) {
+        quant_unpack_nibbles(word, less, out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = (int8_t)((int)(word >> (first + i) * bits & mask) - less);
+}
+
+/* Words of neighbouring outputs stand side by side: the rows take them one after the other. */
+static err_t read_codes_gptq(const struct quant_tensors *tensors, uint64_t row, size_t n_rows, uint64_t first,
+                             size_t n, const struct quant_row *out)
+{
+    uint32_t in_word = codes_a_word(tensors), bits = tensors->format.bits;
     const struct quant_slab *slab = &tensors->code_slab;
     uint64_t first_word = first / in_word, n_words = (first + n - 1) / in_word + 1 - first_word;
     const uint8_t *at = slab_column(slab, first_word, n_words, row, sizeof(uint32_t));
-    int bias = gptq_bias(&tensors->format);
-    uint32_t shift = (uint32_t)(first % in_word) * bits;
-    for (size_t k = 0; k < n; k++) {
-        codes[k] = (int8_t)((int)(word_at(at) >> shift & mask) - bias);
-        shift += bits;
-        if (shift == 32) {
-            shift = 0;
-            at += slab->row_bytes;
-        }
+    ASSERT(slab_column(slab, first_word, n_words, row + n_rows - 1, sizeof(uint32_t)) != NULL);
+    int less = gptq_bias(&tensors->format);
+    for (size_t k = 0, now; k < n; k += now, at += slab->row_bytes) {
+        size_t in = (size_t)((first + k) % in_word);
+        now = n - k < in_word - in ? n - k : in_word - in;
+        for (size_t r = 0; r < n_rows; r++)
+            take_word(word_at(at + r * sizeof(uint32_t)), bits, less, in, now, out[r].codes + k);
     }
     return err_ok();
 }

@@ -59,8 +59,8 @@ static int packed_bias(const struct quant_format *format)
     return format->bits == 8 || format->offset == QUANT_SYMMETRIC ? 1 << (format->bits - 1) : 0;
 }
 
-static err_t read_codes_packed(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                               int8_t *codes)
+static err_t read_row_packed(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
+                             int8_t *codes)
 {
     uint32_t in_word = codes_a_word(tensors), bits = tensors->format.bits, mask = (1u << bits) - 1;
     int bias = packed_bias(&tensors->format);
@@ -76,8 +76,21 @@ static err_t read_codes_packed(const struct quant_tensors *tensors, uint64_t row
             TRY(checkpoint_read_bytes(tensors->checkpoint, tensors->codes, (row * row_words + word) * 4,
                                       (size_t)n_words * 4, words));
         }
+        if (bits == 4 && (first + k) % in_word == 0 && n - k >= in_word) {
+            quant_unpack_nibbles(words[word - first_word], bias, codes + k);
+            k += in_word - 1;
+            continue;
+        }
         codes[k] = (int8_t)((int)(words[word - first_word] >> (first + k) % in_word * bits & mask) - bias);
     }
+    return err_ok();
+}
+
+static err_t read_codes_packed(const struct quant_tensors *tensors, uint64_t row, size_t n_rows,
+                               uint64_t first, size_t n, const struct quant_row *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        TRY(read_row_packed(tensors, row + i, first, n, out[i].codes));
     return err_ok();
 }
 
@@ -154,10 +167,13 @@ static err_t bind_bytes(struct quant_tensors *t, const struct quant_binder *bind
     return is_float ? err_ok() : quant_wrong_tensor(t, scales, "must be F32, F16 or BF16");
 }
 
-static err_t read_codes_bytes(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                              int8_t *codes)
+static err_t read_codes_bytes(const struct quant_tensors *tensors, uint64_t row, size_t n_rows,
+                              uint64_t first, size_t n, const struct quant_row *out)
 {
-    return checkpoint_read_bytes(tensors->checkpoint, tensors->codes, row * tensors->n_in + first, n, codes);
+    for (size_t i = 0; i < n_rows; i++)
+        TRY(checkpoint_read_bytes(tensors->checkpoint, tensors->codes, (row + i) * tensors->n_in + first, n,
+                                  out[i].codes));
+    return err_ok();
 }
 
 static err_t read_groups_bytes(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,

@@ -217,16 +217,20 @@ static err_t check_row(const struct quant_tensors *tensors, uint64_t row, const 
     return err_ok();
 }
 
-err_t quant_tensors_read(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                         struct quant_row *out)
+err_t quant_tensors_read(const struct quant_tensors *tensors, uint64_t row, size_t n_rows, uint64_t first,
+                         size_t n, struct quant_row *out)
 {
-    ASSERT(row < tensors->n_out && n > 0 && first + n <= tensors->n_in);
+    ASSERT(n_rows > 0 && row < tensors->n_out && n_rows <= tensors->n_out - row);
+    ASSERT(n > 0 && first + n <= tensors->n_in);
     const struct quant_storage_ops *ops = ops_of(tensors);
-    out->group_of = tensors->group_of;
-    TRY(ops->read_codes(tensors, row, first, n, out->codes));
+    TRY(ops->read_codes(tensors, row, n_rows, first, n, out));
     uint64_t group = tensors->group_of || tensors->format.group == 0 ? 0 : first / tensors->format.group;
     size_t n_groups =
         tensors->group_of ? (size_t)tensors->n_groups : quant_groups(&tensors->format, first, n);
-    TRY(ops->read_groups(tensors, row, group, n_groups, out));
-    return check_row(tensors, row, out, n, n_groups);
+    for (size_t i = 0; i < n_rows; i++) {
+        out[i].group_of = tensors->group_of;
+        TRY(ops->read_groups(tensors, row + i, group, n_groups, &out[i]));
+        TRY(check_row(tensors, row + i, &out[i], n, n_groups));
+    }
+    return err_ok();
 }

@@ -47,8 +47,8 @@ uint64_t quant_tensors_stage_bytes(const struct quant_tensors *tensors, const st
 err_t quant_tensors_stage(struct quant_tensors *tensors, const struct quant_extent *extent) ERR_MUST_CHECK;
 void quant_tensors_unstage(struct quant_tensors *tensors); /* idempotent */
 
-/* Inputs [first, first + n) of output `row`, which have been staged. out's buffers are the caller's, with
- * room for all groups where tensors->group_of is not NULL; group_of is set. Several threads at once.
- * DATA_LOSS also for a scale that is no number. */
-err_t quant_tensors_read(const struct quant_tensors *tensors, uint64_t row, uint64_t first, size_t n,
-                         struct quant_row *out) ERR_MUST_CHECK;
+/* Inputs [first, first + n) of outputs [row, row + n_rows), which have been staged, to out[0], ..; their
+ * buffers are the caller's, with room for all groups where tensors->group_of is not NULL; group_of is set.
+ * Several threads at once. DATA_LOSS also for a scale that is no number. */
+err_t quant_tensors_read(const struct quant_tensors *tensors, uint64_t row, size_t n_rows, uint64_t first,
+                         size_t n, struct quant_row *out) ERR_MUST_CHECK;

@@ -12,9 +12,14 @@
  * blocks. */
 bool blocks_format(const struct checkpoint_tensor *tensor, enum weight_format *format, uint32_t *group);
 
-/* Inputs [first, first + n) of row `row` of a tensor with such blocks and n_columns inputs, in groups of
- * `group` inputs, which divides first, n and the blocks, or is a multiple of WEIGHT_GROUP that does. Several
- * threads at once. DATA_LOSS for a scale that is no number, IO. */
-err_t blocks_read(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor, size_t row,
-                  size_t n_columns, size_t first, size_t n, uint32_t group,
+/* Inputs [first, first + n) of the n_columns that a tensor has, in groups of `group` inputs, which divides
+ * first, n and the blocks, or is a multiple of WEIGHT_GROUP that does. */
+struct blocks_range {
+    size_t n_columns, first, n;
+    uint32_t group;
+};
+/* The range of rows [row, row + n_rows) of a tensor with such blocks; out: one for each. Several threads at
+ * once. DATA_LOSS for a scale that is no number, IO. */
+err_t blocks_read(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                  const struct blocks_range *range, size_t row, size_t n_rows,
                   const struct weight_codes *out) ERR_MUST_CHECK;

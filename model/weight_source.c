@@ -106,57 +106,107 @@ static err_t quantized_values(const struct weight_source *source, const struct w
     read.minimums = read.scales + n_groups;
     read.zeros = (int16_t *)(read.minimums + n_groups);
     read.codes = (int8_t *)(read.zeros + n_groups);
-    err_t e = quant_tensors_read(tensors, row, source->first_column, source->n_in, &read);
+    err_t e = quant_tensors_read(tensors, row, 1, source->first_column, source->n_in, &read);
     if (e.code == ERR_OK)
         quant_row_values(&tensors->format, &read, source->first_column, source->n_in, out);
     mem_free(memory);
     return e.code == ERR_OK ? check_values(source, part, row, out, source->n_in) : e;
 }
 
-static err_t read_codes(const struct weight_source *source, const struct weight_part *part, size_t row,
-                        const struct weight_codes *out)
+enum { ROWS_AT_ONCE = 32 };
+
+/* Of at most ROWS_AT_ONCE rows of the part's tensors. */
+static err_t read_quantized(const struct weight_source *source, const struct weight_part *part, size_t row,
+                            size_t n_rows, const struct weight_codes *out)
 {
-    if (!part->quantized)
-        return blocks_read(source->checkpoint, part->tensor, stored_row(part, row), source->n_columns,
-                           source->first_column, source->n_in, part->group, out);
     const struct quant_tensors *tensors = part->quantized;
     size_t n_groups = count_groups(source, tensors);
-    struct quant_row read = {.codes = out->codes, .scales = out->scales};
-    if (source->format == WEIGHT_UINT4)
-        read.zeros = mem_alloc_array(n_groups, sizeof *read.zeros);
-    if (source->format == WEIGHT_UINT4 && !read.zeros)
-        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a row of %s", part->name);
-    err_t e = quant_tensors_read(tensors, row, source->first_column, source->n_in, &read);
-    for (size_t g = n_groups; e.code == ERR_OK && g-- > 0;) {
-        if (read.zeros)
-            out->zeros[g] = (uint8_t)read.zeros[g];
-        for (uint32_t i = 0; i < source->group_repeats; i++) /* from the end: none is overwritten before */
-            out->scales[g * source->group_repeats + source->group_repeats - 1 - i] = out->scales[g];
+    bool has_zeros = source->format == WEIGHT_UINT4;
+    struct quant_row read[ROWS_AT_ONCE] = {0};
+    int16_t *zeros = has_zeros ? mem_alloc_array(n_rows * n_groups, sizeof *zeros) : NULL;
+    if (has_zeros && !zeros)
+        return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for rows of %s", part->name);
+    for (size_t i = 0; i < n_rows; i++)
+        read[i] = (struct quant_row){
+            .codes = out[i].codes, .scales = out[i].scales, .zeros = has_zeros ? zeros + i * n_groups : NULL};
+    err_t e = quant_tensors_read(tensors, row, n_rows, source->first_column, source->n_in, read);
+    for (size_t i = 0; e.code == ERR_OK && i < n_rows; i++) {
+        for (size_t g = n_groups; g-- > 0;) {
+            if (has_zeros)
+                out[i].zeros[g] = (uint8_t)read[i].zeros[g];
+            for (size_t r = source->group_repeats; r-- > 0;) /* from the end: none is overwritten before */
+                out[i].scales[g * source->group_repeats + r] = out[i].scales[g];
+        }
     }
-    mem_free(read.zeros);
+    mem_free(zeros);
     return e;
 }
 
-static void source_codes(const void *context, size_t row, const struct weight_codes *out)
+/* Of a GGUF file. row: this rank's, of the part. */
+static err_t read_blocks(const struct weight_source *source, const struct weight_part *part, size_t row,
+                         size_t n_rows, const struct weight_codes *out)
 {
-    const struct weight_source *source = context;
-    const struct weight_part *part = find_part(source, &row);
-    if (!source->checkpoint) {
-        dummy_codes(source->dummy_seed, part->name, row, source->first_column, source->n_in, source->format,
-                    out->codes);
-        for (size_t g = 0; g < source->n_in / source->group; g++)
-            out->scales[g] = dummy_codes_scale(source->format);
-        return;
-    }
-    err_t e = read_codes(source, part, row, out);
-    if (e.code == ERR_OK)
-        return;
-    /* Nothing is computed with what stands there. */
-    (void)fault_raise(source->fault, e);
+    const struct blocks_range range = {source->n_columns, source->first_column, source->n_in, part->group};
+    size_t at_once = part->interleaved_dim == 0 ? n_rows : 1;
+    for (size_t i = 0; i < n_rows; i += at_once)
+        TRY(blocks_read(source->checkpoint, part->tensor, &range, stored_row(part, row + i), at_once,
+                        out + i));
+    return err_ok();
+}
+
+static void dummy_codes_of(const struct weight_source *source, const struct weight_part *part, size_t row,
+                           const struct weight_codes *out)
+{
+    dummy_codes(source->dummy_seed, part->name, row, source->first_column, source->n_in, source->format,
+                out->codes);
+    for (size_t g = 0; g < source->n_in / source->group; g++)
+        out->scales[g] = dummy_codes_scale(source->format);
+}
+
+/* Nothing is computed with what stands there. */
+static void clear_codes(const struct weight_source *source, const struct weight_part *part,
+                        const struct weight_codes *out)
+{
+    uint32_t group = part->quantized ? source->group : part->group;
     memset(out->codes, 0, source->n_in);
-    memset(out->scales, 0, source->n_in / (part->quantized ? source->group : part->group) * sizeof(float));
+    memset(out->scales, 0, source->n_in / group * sizeof(float));
+    if (!part->quantized)
+        memset(out->minimums, 0, source->n_in / group * sizeof(float));
     if (source->format == WEIGHT_UINT4)
         memset(out->zeros, 0, source->n_in / source->group);
+}
+
+/* Rows of one part. */
+static err_t read_codes(const struct weight_source *source, const struct weight_part *part, size_t row,
+                        size_t n_rows, const struct weight_codes *out)
+{
+    if (source->checkpoint && !part->quantized)
+        return read_blocks(source, part, row, n_rows, out);
+    for (size_t i = 0, now; i < n_rows; i += now) {
+        now = !part->quantized ? 1 : n_rows - i < ROWS_AT_ONCE ? n_rows - i : ROWS_AT_ONCE;
+        if (source->checkpoint)
+            TRY(read_quantized(source, part, row + i, now, &out[i]));
+        else
+            dummy_codes_of(source, part, row + i, &out[i]);
+    }
+    return err_ok();
+}
+
+static void source_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    const struct weight_source *source = context;
+    for (size_t done = 0, now; done < n_rows; done += now) {
+        size_t row = first_row + done;
+        const struct weight_part *part = find_part(source, &row);
+        size_t left = part->first_row + part->n_rows - row;
+        now = n_rows - done < left ? n_rows - done : left;
+        err_t e = read_codes(source, part, row, now, out + done);
+        if (e.code == ERR_OK)
+            continue;
+        (void)fault_raise(source->fault, e);
+        for (size_t i = 0; i < now; i++)
+            clear_codes(source, part, &out[done + i]);
+    }
 }
 
 static struct quant_extent part_extent(const struct weight_source *source, const struct weight_part *part)

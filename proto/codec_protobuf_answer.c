@@ -350,7 +350,7 @@ struct codec_bytes protobuf_encode_server_info(const struct server_info *info)
         .uptime_seconds = info->uptime_seconds,
         .server_type = string_field("bantam"),
         .data_parallel_size = 1,
-        .kv_cache_dtype = string_field(info->model->dtype),
+        .kv_cache_dtype = string_field(info->model->kv_dtype),
         .block_size = (int32_t)info->loads.kv_block_tokens,
         .model_dtype = string_field(dtype),
         .max_num_seqs = (int32_t)info->loads.max_num_seqs,

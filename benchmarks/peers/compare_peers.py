@@ -4,7 +4,7 @@
     python3 benchmarks/peers/compare_peers.py NAME --llama-cpp BUILD/bin [--ik-llama-cpp BUILD/bin] [--openvino VENV]
         [--parts greedy,prefill,decode,servers,calls,start] [--shapes demo,llama-3.2-1b,llama-3.2-3b,llama-3.1-8b]
         [--gguf FILE,..] [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512,2048]
-        [--decode 1,4,8,16,32] [--context 128,1024] [--output-len 32] [--clients 1,8,32]
+        [--decode 1,4,8,16,32] [--context 128,1024] [--output-len 32] [--clients 1,8,32] [--isa avx2]
 
 BUILD/bin holds llama-bench, llama-batched-bench and llama-server, already built (ik_llama.cpp's take the same flags); VENV is
 a virtual environment with the Python package openvino-genai. The files, with random Q4_0 weights, are made once in FOLDER by
@@ -12,8 +12,9 @@ make_random_gguf.py, the demo model's by make_demo_gguf.py; --gguf names more fi
 the codes of the file, on the same number of threads. Parts, which run alone by name:
 
 greedy   Both servers' greedy answers to the same ids, on a small model of random weights and on --shapes and --gguf: token
-         by token, to the first place where they differ, which must be a tie within 0.25 nats by Bantam's log-probabilities.
-         It comes first: where it fails nothing else is measured.
+         by token, to the first place where they differ, which must be a tie within 0.25 nats by Bantam's log-probabilities,
+         or to the other's end. It comes first: a program that answers otherwise is left out of that file's other parts, and
+         out of everything where it is the small model; so is a file that Bantam fails. Each part left out is told of.
 prefill  Tokens/s of one prompt.
 decode   Tokens/s of all sequences together after their prompts of --context tokens.
 servers  `bantam bench serve` over HTTP, whoever serves: 16 clients in a closed loop, 200 tokens in and 64 out.
@@ -22,7 +23,10 @@ calls    The same with what small models are deployed for: 400 tokens of shared 
 start    From the start of a server to its first answer of one token, the file in the page cache; peaks of resident memory
          (VmHWM, what is mapped of the file included) here and in the two parts above.
 
-OpenVINO has the parts prefill and decode alone.
+OpenVINO has the parts prefill and decode alone, and the peak of memory in start: of a process that answered one token.
+
+--isa keeps Bantam to that level (BANTAM_ISA) and is written down with the machine; the other programs are whatever they were
+built for, so that figures of a machine without AVX-512 take one built without. A results file has figures of one level.
 
 Every figure is the median of --repeat runs, each program's run next to the others', for the machine may slow down in
 between. A ratio above 1 is Bantam ahead, of memory Bantam's by the other's. NAME-peers.json and .md of the results' folder
@@ -48,6 +52,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import figures  # noqa: E402: names the machine
 
+FAILURES = (OSError, RuntimeError, ValueError, KeyError)
+ISA_LEVELS = ("auto", "scalar", "avx2", "avx512", "avx512vnni", "amx")
 PARTS = ("greedy", "prefill", "decode", "servers", "calls", "start")
 # Wide enough for logits that lie apart, as those of a model that has learnt something do.
 CHECK_SHAPE = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
@@ -85,6 +91,9 @@ class Results:
         self.path = arguments.results / f"{arguments.name}-peers.json"
         before = json.loads(self.path.read_text()) if self.path.exists() else {"figures": []}
         self.rows = before["figures"]
+        isa = before.get("machine", {}).get("isa", arguments.isa if not self.rows else "auto")
+        if isa != arguments.isa:
+            raise RuntimeError(f"{self.path.name} has figures of --isa {isa}: those of {arguments.isa} need another name")
 
     def add(self, part, file, what, unit, samples, **more):
         medians = {name: statistics.median(values) for name, values in samples.items()}
@@ -101,11 +110,13 @@ class Results:
     def write(self):
         arguments = self.arguments
         machine = {"cpu": figures.cpu_name(), "cpus": os.cpu_count(), "extensions": figures.cpu_extensions(),
-                   "threads": arguments.threads, "repeat": arguments.repeat}
+                   "threads": arguments.threads, "repeat": arguments.repeat, "isa": arguments.isa}
         self.path.write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
         peers = list(dict.fromkeys(name for row in self.rows for name in row["medians"] if name != "bantam"))
         lines = [f"# Bantam beside others: {machine['cpu']}, {machine['cpus']} CPUs", "",
-                 f"{', '.join(machine['extensions'])}; {machine['threads']} threads, the same file. "
+                 f"{', '.join(machine['extensions'])}; "
+                 + (f"Bantam kept to {machine['isa']} by --isa; " if machine["isa"] != "auto" else "")
+                 + f"{machine['threads']} threads, the same file. "
                  f"Medians of {machine['repeat']} runs in turn "
                  "(JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
                  "`benchmarks/peers/compare_peers.py` says what each part is.", ""]
@@ -130,27 +141,53 @@ class Comparison:
         self.results = Results(arguments)
         self.began = time.monotonic()
         self.n_failed = 0
+        self.left_out = set()  # (file, name of a program) whose answers were wrong; file None: of every file
+
+    def tell(self, what, error):
+        self.n_failed += 1
+        peer_programs.say("")
+        print(f"compare_peers: {what}: {error}", file=sys.stderr)
+
+    def try_peer(self, what, peer, ask):
+        """(true, ask(peer)), or (false, None) where it fails, which costs nobody else's figures; Bantam's own failure is raised"""
+        try:
+            return True, ask(peer)
+        except FAILURES as error:
+            if peer.name == "bantam":
+                raise
+            self.tell(f"{what}, {peer.name}", error)
+            return False, None
+
+    def right_ones(self, file, peers):
+        """Those of the programs whose greedy answers were not wrong."""
+        return [peer for peer in peers if not {(file, peer.name), (None, peer.name)} & self.left_out]
 
     def in_turn(self, what, peers, ask):
-        """{name: [ask(peer) of every run]}; without a peer that fails, which costs nobody else's figures"""
+        """{name: [ask(peer) of every run]}, of those that did not fail"""
         answers = {peer.name: [] for peer in peers}
         for i in range(self.arguments.repeat):
             for peer in [peer for peer in peers if peer.name in answers]:
                 elapsed = time.monotonic() - self.began
                 peer_programs.say(f"[{elapsed:.0f} s] {what}: {peer.name}, run {i + 1} of {self.arguments.repeat}")
-                try:
-                    answers[peer.name].append(ask(peer))
-                except (OSError, RuntimeError, ValueError, KeyError) as error:
-                    if peer.name == "bantam":
-                        raise
+                went_well, answer = self.try_peer(what, peer, ask)
+                if went_well:
+                    answers[peer.name].append(answer)
+                else:
                     del answers[peer.name]
-                    self.n_failed += 1
-                    peer_programs.say("")
-                    print(f"compare_peers: {what}, {peer.name}: {error}", file=sys.stderr)
         return answers
 
     def measure(self, part, file, what, unit, ask):
-        self.results.add(part, file.stem, what, unit, self.in_turn(f"{part}, {file.stem}, {what}", self.peers, ask))
+        peers = self.right_ones(file, self.peers)
+        self.results.add(part, file.stem, what, unit, self.in_turn(f"{part}, {file.stem}, {what}", peers, ask))
+
+    def start_servers(self, stack, what, file, slots, context):
+        """{peer: its server}, of those that start; stack stops them"""
+        started = {}
+        for peer in self.right_ones(file, self.servers):
+            went_well, server = self.try_peer(what, peer, lambda peer: stack.enter_context(peer.ready_server(file, slots, context)))
+            if went_well:
+                started[peer] = server
+        return started
 
     # --- files
 
@@ -178,18 +215,28 @@ class Comparison:
     def part_greedy(self, file):
         n_ids = min(gguf_header.vocab_size(file), 1000) - 8
         prompts = [[5 + (37 * i + 101 * k * k) % n_ids for i in range(12)] for k in range(1, CHECK_PROMPTS + 1)]
-        with contextlib.ExitStack() as stack:
-            servers = {peer: stack.enter_context(peer.ready_server(file, 1, CHECK_CONTEXT)) for peer in self.servers}
-            answers = {peer: [peer.greedy(server, prompt, CHECK_TOKENS) for prompt in prompts]
-                       for peer, server in servers.items()}
-        ours = answers.pop(self.servers[0])
+        what = f"greedy, {file.stem}"
         same = {"bantam": [CHECK_TOKENS * CHECK_PROMPTS]}
         ties = {}
-        for peer, theirs in answers.items():
-            counts, gaps = zip(*(same_tokens(file, peer.name, a, b) for a, b in zip(ours, theirs)))
-            same[peer.name], ties[peer.name] = [sum(counts)], [gap for gap in gaps if gap is not None]
-        what = f"tokens of {CHECK_PROMPTS} answers, the same up to a tie"
-        self.results.add("greedy", file.stem, what, "tokens", same, ties_nats=ties)
+        with contextlib.ExitStack() as stack:
+            servers = self.start_servers(stack, what, file, 1, CHECK_CONTEXT)
+            bantam, *others = servers
+            ours = [bantam.greedy(servers[bantam], prompt, CHECK_TOKENS) for prompt in prompts]
+
+            def compare_with(peer):
+                theirs = [peer.greedy(servers[peer], prompt, CHECK_TOKENS) for prompt in prompts]
+                return zip(*(same_tokens(file, peer.name, a, b) for a, b in zip(ours, theirs)))
+
+            for peer in others:
+                went_well, compared = self.try_peer(what, peer, compare_with)
+                if went_well:
+                    counts, gaps = compared
+                    same[peer.name], ties[peer.name] = [sum(counts)], [gap for gap in gaps if gap is not None]
+        wrong = {(None if file == self.check_file() else file, peer.name) for peer in self.servers if peer.name not in same}
+        self.left_out |= wrong
+        if len(same) > 1:
+            row = f"tokens of {CHECK_PROMPTS} answers, the same up to a tie"
+            self.results.add("greedy", file.stem, row, "tokens", same, ties_nats=ties)
 
     def part_prefill(self, file):
         for tokens in self.arguments.prefill:
@@ -206,17 +253,17 @@ class Comparison:
         vocab = ["--vocab-size", gguf_header.vocab_size(file)]
         bench = lambda server, *flags: peer_programs.bench_serve(  # noqa: E731
             self.arguments.bantam, server, self.arguments.limit_s, *vocab, *flags)
+        name = f"{part}, {file.stem}, {what}"
         with contextlib.ExitStack() as stack:
-            servers = {peer: stack.enter_context(peer.ready_server(file, slots, context)) for peer in self.servers}
-            for i, server in enumerate(servers.values()):
-                bench(server, *warm_up, "--seed", 900 + i)
+            servers = self.start_servers(stack, name, file, slots, context)
+            warm = [peer for i, (peer, server) in enumerate(servers.items())
+                    if self.try_peer(name, peer, lambda _, i=i, server=server: bench(server, *warm_up, "--seed", 900 + i))[0]]
             seeds = {peer: iter(range(1000, 2000)) for peer in servers}  # other prompts each run, the same for everybody
-            reports = self.in_turn(f"{part}, {file.stem}, {what}", self.servers,
-                                   lambda peer: bench(servers[peer], *load, "--seed", next(seeds[peer])))
+            reports = self.in_turn(name, warm, lambda peer: bench(servers[peer], *load, "--seed", next(seeds[peer])))
             peaks = {peer.name: [server.peak_rss_mib()] for peer, server in servers.items() if peer.name in reports}
-        for name, (unit, field) in fields.items():
+        for figure, (unit, field) in fields.items():
             samples = {peer: [report[field] for report in of] for peer, of in reports.items()}
-            self.results.add(part, file.stem, f"{what}: {name}", unit, samples)
+            self.results.add(part, file.stem, f"{what}: {figure}", unit, samples)
         self.results.add(part, file.stem, f"{what}: peak RSS of the server", "MiB", peaks)
 
     def part_servers(self, file):
@@ -243,12 +290,14 @@ class Comparison:
 
     def part_start(self, file):
         peer_programs.read_whole(file)
-        got = self.in_turn(f"start, {file.stem}", self.servers,
+        got = self.in_turn(f"start, {file.stem}", self.right_ones(file, self.servers),
                            lambda peer: peer_programs.start_to_first_token(peer, file, START_CONTEXT))
+        others = [peer for peer in self.right_ones(file, self.peers) if not peer.serves]
+        peaks = self.in_turn(f"start, {file.stem}, peak RSS", others, lambda peer: peer.peak_rss_mib(file))
         self.results.add("start", file.stem, "start to first token, from the page cache", "ms",
                          {name: [1e3 * seconds for seconds, _ in runs] for name, runs in got.items()})
         self.results.add("start", file.stem, f"peak RSS, one sequence of {START_CONTEXT}", "MiB",
-                         {name: [mib for _, mib in runs] for name, runs in got.items()})
+                         {name: [mib for _, mib in runs] for name, runs in got.items()} | peaks)
 
 
 def same_tokens(file, name, ours, theirs):
@@ -301,6 +350,8 @@ def parse_arguments():
     parser.add_argument("--server-prompts", type=int, default=64, help="requests of a run of the part servers")
     parser.add_argument("--calls-min", type=int, default=20, help="requests of a run of the part calls, at least")
     parser.add_argument("--calls-a-client", type=int, default=6, help="and so many a client")
+    parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA", "auto"),
+                        help="highest level that Bantam may use")
     parser.add_argument("--limit-s", type=float, default=3600, help="of any one program's run or start")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
@@ -311,7 +362,7 @@ def parse_arguments():
 
 def open_peers(arguments):
     threads, limit_s, parts = arguments.threads, arguments.limit_s, arguments.parts
-    peers = [peer_programs.Bantam(arguments.bantam, threads, limit_s),
+    peers = [peer_programs.Bantam(arguments.bantam, threads, limit_s, arguments.isa),
              peer_programs.LlamaCpp(arguments.llama_cpp, threads, limit_s, parts=parts)]
     if arguments.ik_llama_cpp:
         peers.append(peer_programs.LlamaCpp(arguments.ik_llama_cpp, threads, limit_s, "ik_llama.cpp", parts))
@@ -326,14 +377,16 @@ def compare(arguments, peers):
     files = [comparison.file(shape) for shape in arguments.shapes] + [pathlib.Path(word) for word in arguments.gguf]
     for part in (part for part in PARTS if part in arguments.parts):
         for file in ([comparison.check_file()] if part == "greedy" else []) + files:
+            right = [peer.name for peer in comparison.right_ones(file, peers)]
+            if right[:1] != ["bantam"] or len(right) < 2:
+                comparison.tell(f"{part}, {file.name}", "left out, since greedy answers failed")
+                continue
             try:
                 getattr(comparison, f"part_{part}")(file)
-            except (OSError, RuntimeError, ValueError, KeyError) as error:
-                peer_programs.say("")
-                print(f"compare_peers: {part}, {file.name}: {error}", file=sys.stderr)
+            except FAILURES as error:
+                comparison.tell(f"{part}, {file.name}", error)
                 if part == "greedy":
-                    return 1
-                comparison.n_failed += 1
+                    comparison.left_out.add((None if file == comparison.check_file() else file, "bantam"))
     return comparison.n_failed
 
 

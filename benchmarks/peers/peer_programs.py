@@ -43,6 +43,11 @@ def is_healthy(port):
         return False
 
 
+def peak_rss_mib(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M).group(1)) / 1024
+
+
 class Server:
     """A process that answers on a port; stopped at the end of a with block."""
 
@@ -79,8 +84,7 @@ class Server:
         return json.loads(text)
 
     def peak_rss_mib(self):
-        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M).group(1)) / 1024
+        return peak_rss_mib(self.pid)
 
     def stop(self):
         if self.process.poll() is None:
@@ -115,14 +119,16 @@ class Program:
 class Bantam(Program):
     name = "bantam"
 
-    def __init__(self, program, threads, limit_s):
+    def __init__(self, program, threads, limit_s, isa="auto"):
         super().__init__(threads, limit_s)
         self.program = program
+        self.env = os.environ | {"BANTAM_ISA": isa}
 
     def throughput(self, file, input_len, output_len, prompts):
         return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads,
                                "--input-len", input_len, "--output-len", output_len, "--num-prompts", prompts,
-                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"], self.limit_s))
+                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"], self.limit_s,
+                              self.env))
 
     def prefill(self, file, tokens):
         return self.throughput(file, tokens, 1, 1)["prefill_tok_s"]
@@ -177,7 +183,8 @@ class LlamaCpp(Program):
                 "--port", port, "--log-disable"]
 
     def greedy(self, server, prompt, n):
-        answer = server.ask("/completion", {"prompt": prompt, "n_predict": n, "temperature": 0, "top_k": 1, "ignore_eos": True,
+        """Up to its end: with ignore_eos it would never say that, and something else in its place."""
+        answer = server.ask("/completion", {"prompt": prompt, "n_predict": n, "temperature": 0, "top_k": 1, "ignore_eos": False,
                                             "repeat_penalty": 1, "return_tokens": True, "cache_prompt": False}, self.limit_s)
         return answer.get("tokens") or None, answer["content"], None
 
@@ -211,13 +218,24 @@ class OpenVino(Program):
         for line in self.worker.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise RuntimeError(f"{self.name} ended with {self.worker.wait()} on {file}")
+        status, self.worker, self.worker_file = self.worker.wait(), None, None
+        raise RuntimeError(f"{self.name} ended with {status} on {file}")
 
     def prefill(self, file, tokens):
         return self.ask(file, sequences=1, context=tokens, output_len=1)["prefill_tok_s"]
 
     def decode(self, file, sequences, context, output_len):
         return self.ask(file, sequences=sequences, context=context, output_len=output_len + 1)["decode_tok_s"]
+
+    def peak_rss_mib(self, file):
+        """Of a process that answers one token, of a model that another one converted."""
+        if not (self.models / f"{file.stem}-openvino/openvino_model.xml").exists():
+            self.prefill(file, START_PROMPT_TOKENS)
+        self.close()
+        self.ask(file, sequences=1, context=START_PROMPT_TOKENS, output_len=1)
+        peak = peak_rss_mib(self.worker.pid)
+        self.close()
+        return peak
 
     def close(self):
         if self.worker:

@@ -168,7 +168,7 @@ static bool take_row(const struct weight_desc *desc, size_t row, float *values,
         desc->row(desc->row_context, row, values);
         return row_fits(desc->format, values, desc->n_in);
     }
-    desc->codes(desc->row_context, row, codes);
+    desc->codes(desc->row_context, row, 1, codes);
     bool by_output = desc->format == WEIGHT_FP8 || (desc->format == WEIGHT_INT8 && desc->group == desc->n_in);
     bool fits = true;
     for (size_t g = 0; !by_output && g < desc->n_in / desc->group; g++)

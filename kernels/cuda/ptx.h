@@ -61,7 +61,7 @@ DEVICE uint32_t ceil_div(uint32_t a, uint32_t b)
     return (a + b - 1) / b;
 }
 
-/* ---- Votes and sums across the warp; the trees are fixed, so all lanes get the same bits ---- */
+/* ---- Votes across the warp ---- */
 
 DEVICE bool any_lane(bool predicate)
 {
@@ -71,20 +71,6 @@ DEVICE bool any_lane(bool predicate)
 DEVICE bool all_lanes(bool predicate)
 {
     return ballot(predicate) == 0xffffffffu;
-}
-
-DEVICE float warp_sum(float x)
-{
-    for (int step = WARP_LANES / 2; step > 0; step /= 2)
-        x += shuffle_xor(x, step);
-    return x;
-}
-
-DEVICE float warp_max(float x)
-{
-    for (int step = WARP_LANES / 2; step > 0; step /= 2)
-        x = fmaxf(x, shuffle_xor(x, step));
-    return x;
 }
 
 /* ---- 16-bit floats ---- */

@@ -207,6 +207,40 @@ DEVICE uint32_t warp_max_u32(uint32_t value)
     return __reduce_max_sync(0xffffffffu, value);
 }
 
+DEVICE uint64_t shuffle_xor_u64(uint64_t value, uint32_t mask)
+{
+    uint32_t low = shuffle_xor((uint32_t)value, mask), high = shuffle_xor((uint32_t)(value >> 32), mask);
+    return (uint64_t)high << 32 | low;
+}
+
+/* Across the warp; the trees are fixed, so all lanes get the same bits. */
+DEVICE float warp_sum(float x)
+{
+    for (int step = 16; step > 0; step /= 2)
+        x += shuffle_xor(x, step);
+    return x;
+}
+DEVICE float warp_max(float x)
+{
+    for (int step = 16; step > 0; step /= 2)
+        x = fmaxf(x, shuffle_xor(x, step));
+    return x;
+}
+DEVICE uint64_t warp_sum_u64(uint64_t x)
+{
+    for (int step = 16; step > 0; step /= 2)
+        x += shuffle_xor_u64(x, step);
+    return x;
+}
+DEVICE uint64_t warp_max_u64(uint64_t x)
+{
+    for (int step = 16; step > 0; step /= 2) {
+        uint64_t other = shuffle_xor_u64(x, step);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
 /* CUDA's headers have a ballot() of old of the same type. */
 DEVICE uint32_t ptx_ballot(bool predicate)
 {

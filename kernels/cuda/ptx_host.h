@@ -38,6 +38,7 @@ void *emu_shared_static(const void *key, size_t size, const char *name);
 uint32_t emu_shared_address(const void *pointer);
 
 enum emu_shuffle { EMU_SHUFFLE_LANE, EMU_SHUFFLE_XOR, EMU_SHUFFLE_UP, EMU_SHUFFLE_DOWN };
+enum emu_reduction { EMU_SUM_F32, EMU_MAX_F32, EMU_SUM_U64, EMU_MAX_U64 };
 enum emu_mma { EMU_MMA_BF16, EMU_MMA_F16, EMU_MMA_S8, EMU_MMA_E4M3 };
 
 void emu_trap(void);
@@ -45,6 +46,7 @@ void emu_misaligned(const void *at, size_t size);
 void emu_barrier(uint32_t id, uint32_t n_threads, bool waits); /* n_threads 0: the whole block */
 void emu_warp_sync(void);
 uint32_t emu_shuffle(enum emu_shuffle how, uint32_t value, uint32_t operand);
+uint64_t emu_warp_reduce(enum emu_reduction how, uint64_t value);
 uint32_t emu_ballot(bool predicate);
 void emu_copy_async_16(void *to, const void *from, uint32_t n_valid);
 void emu_copy_async_commit(void);
@@ -223,13 +225,35 @@ EMU_SHUFFLE_FUNCTIONS(int32_t)
 EMU_SHUFFLE_FUNCTIONS(float)
 #undef EMU_SHUFFLE_FUNCTIONS
 
-DEVICE uint32_t warp_max_u32(uint32_t value)
+/* As trees of shuffle_xor() over 16, 8, 4, 2 and 1 lanes, at which a warp need not come together five times.
+ */
+DEVICE float emu_warp_float(enum emu_reduction how, float x)
 {
-    for (uint32_t step = 16; step > 0; step /= 2) {
-        uint32_t other = shuffle_xor(value, step);
-        value = value > other ? value : other;
-    }
-    return value;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    bits = (uint32_t)emu_warp_reduce(how, bits);
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+DEVICE float warp_sum(float x)
+{
+    return emu_warp_float(EMU_SUM_F32, x);
+}
+DEVICE float warp_max(float x)
+{
+    return emu_warp_float(EMU_MAX_F32, x);
+}
+DEVICE uint32_t warp_max_u32(uint32_t x)
+{
+    return (uint32_t)emu_warp_reduce(EMU_MAX_U64, x);
+}
+DEVICE uint64_t warp_max_u64(uint64_t x)
+{
+    return emu_warp_reduce(EMU_MAX_U64, x);
+}
+DEVICE uint64_t warp_sum_u64(uint64_t x)
+{
+    return emu_warp_reduce(EMU_SUM_U64, x);
 }
 
 DEVICE uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)

@@ -30,12 +30,6 @@ DEVICE uint32_t key_token(uint64_t key)
 
 /* ---- Warp and block, 64 bits wide ---- */
 
-DEVICE uint64_t shuffle_xor_u64(uint64_t value, uint32_t mask)
-{
-    uint32_t low = shuffle_xor((uint32_t)value, mask), high = shuffle_xor((uint32_t)(value >> 32), mask);
-    return (uint64_t)high << 32 | low;
-}
-
 DEVICE uint64_t shuffle_up_u64(uint64_t value, uint32_t n)
 {
     uint32_t low = shuffle_up((uint32_t)value, n), high = shuffle_up((uint32_t)(value >> 32), n);
@@ -45,10 +39,7 @@ DEVICE uint64_t shuffle_up_u64(uint64_t value, uint32_t n)
 /* parts: shared [BLOCK_WARPS_MAX]; free again when it returns. */
 DEVICE uint64_t block_max_u64(uint64_t x, uint64_t *parts)
 {
-    for (uint32_t step = WARP_LANES / 2; step > 0; step /= 2) {
-        uint64_t other = shuffle_xor_u64(x, step);
-        x = other > x ? other : x;
-    }
+    x = warp_max_u64(x);
     if (lane_id() == 0)
         parts[warp_id()] = x;
     barrier();
@@ -60,8 +51,7 @@ DEVICE uint64_t block_max_u64(uint64_t x, uint64_t *parts)
 
 DEVICE uint64_t block_sum_u64(uint64_t x, uint64_t *parts)
 {
-    for (uint32_t step = WARP_LANES / 2; step > 0; step /= 2)
-        x += shuffle_xor_u64(x, step);
+    x = warp_sum_u64(x);
     if (lane_id() == 0)
         parts[warp_id()] = x;
     barrier();

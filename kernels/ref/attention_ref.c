@@ -32,6 +32,24 @@ struct softmax_state {
     float *o; /* [head_dim] */
 };
 
+static void begin_state(struct softmax_state *state, size_t head_dim)
+{
+    state->max = -INFINITY;
+    state->sum = 0;
+    for (size_t d = 0; d < head_dim; d++)
+        state->o[d] = 0;
+}
+
+static void merge(struct softmax_state *total, float max, float sum, const float *o, size_t head_dim)
+{
+    float new_max = max > total->max ? max : total->max;
+    float keep = exp_ref(total->max - new_max), add = exp_ref(max - new_max);
+    total->max = new_max;
+    total->sum = fmaf(total->sum, keep, sum * add);
+    for (size_t d = 0; d < head_dim; d++)
+        total->o[d] = fmaf(total->o[d], keep, o[d] * add);
+}
+
 /* k0, v0: where the head's K and V of the block begin; [t0, t1): its tokens that the query sees. */
 static inline void attend_block(const struct attention_args *a, const struct attention_query *query,
                                 size_t k0, uint32_t t0, uint32_t t1, enum kv_dtype dtype, kv_load_fn *load,
@@ -72,6 +90,27 @@ static inline void attend_block(const struct attention_args *a, const struct att
     }
 }
 
+/* The last block of a query's chunk is done. */
+static void end_chunk(const struct attention_args *a, uint32_t query, uint32_t chunk, bool is_first,
+                      const struct softmax_state *state, struct softmax_state *total)
+{
+    if (a->partials != NULL) {
+        float *partial = a->partials + ((size_t)(chunk - a->first_chunk) * a->n_queries + query) *
+                                           attention_partial_floats(a->head_dim);
+        partial[0] = state->max;
+        partial[1] = state->sum;
+        for (size_t d = 0; d < a->head_dim; d++)
+            partial[ATTENTION_PARTIAL_LEAD + d] = state->o[d];
+    } else if (is_first) {
+        total->max = state->max;
+        total->sum = state->sum;
+        for (size_t d = 0; d < a->head_dim; d++)
+            total->o[d] = state->o[d];
+    } else {
+        merge(total, state->max, state->sum, state->o, a->head_dim);
+    }
+}
+
 static inline void attention(const struct attention_args *a, enum kv_dtype dtype, kv_load_fn *load)
 {
     ASSERT(a->n_queries >= 1 && a->n_queries <= ATTENTION_QUERIES_MAX);
@@ -82,18 +121,23 @@ static inline void attention(const struct attention_args *a, enum kv_dtype dtype
         ASSERT(query->first <= query->last);
         for (uint32_t b = 0; b < a->n_shared; b++)
             ASSERT(query->block_table[b] == a->queries[0].block_table[b]);
-        struct softmax_state state = {.max = -INFINITY, .o = a->scratch};
-        for (size_t d = 0; d < a->head_dim; d++)
-            state.o[d] = 0;
-        for (uint32_t b = query->first / KV_BLOCK_TOKENS; b <= query->last / KV_BLOCK_TOKENS; b++) {
-            uint32_t start = b * KV_BLOCK_TOKENS;
+        uint32_t first_block = query->first / KV_BLOCK_TOKENS, last_block = query->last / KV_BLOCK_TOKENS;
+        struct softmax_state state = {.o = a->scratch}, total = {.o = a->scratch + a->head_dim};
+        for (uint32_t b = first_block; b <= last_block; b++) {
+            uint32_t start = b * KV_BLOCK_TOKENS, chunk = b / ATTENTION_CHUNK_BLOCKS;
+            if (a->partials != NULL && (chunk < a->first_chunk || chunk >= a->end_chunk))
+                continue;
+            if (b == first_block || b % ATTENTION_CHUNK_BLOCKS == 0)
+                begin_state(&state, a->head_dim);
             uint32_t t0 = query->first > start ? query->first - start : 0;
             uint32_t t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
             size_t head = (size_t)query->block_table[b] * a->n_kv_heads + a->kv_head;
             attend_block(a, query, head * head_stride + kv_head_lead(dtype), t0, t1, dtype, load, &state);
+            if (b == last_block || (b + 1) % ATTENTION_CHUNK_BLOCKS == 0)
+                end_chunk(a, i, chunk, chunk == first_block / ATTENTION_CHUNK_BLOCKS, &state, &total);
         }
-        for (size_t d = 0; d < a->head_dim; d++)
-            query->out[d] = state.o[d] / state.sum;
+        for (size_t d = 0; a->partials == NULL && d < a->head_dim; d++)
+            query->out[d] = total.o[d] / total.sum;
     }
 }
 
@@ -110,4 +154,18 @@ void attention_bf16_ref(const struct attention_args *a)
 void attention_int8_ref(const struct attention_args *a)
 {
     attention(a, KV_INT8, load_int8);
+}
+
+void attention_merge_ref(const struct attention_merge_args *a)
+{
+    ASSERT(a->n_chunks >= 1 && a->head_dim >= 1 && a->head_dim <= HEAD_DIM_MAX);
+    struct softmax_state total = {.max = a->partials[0], .sum = a->partials[1], .o = a->total};
+    for (size_t d = 0; d < a->head_dim; d++)
+        total.o[d] = a->partials[ATTENTION_PARTIAL_LEAD + d];
+    for (uint32_t c = 1; c < a->n_chunks; c++) {
+        const float *partial = a->partials + c * a->stride;
+        merge(&total, partial[0], partial[1], partial + ATTENTION_PARTIAL_LEAD, a->head_dim);
+    }
+    for (size_t d = 0; d < a->head_dim; d++)
+        a->out[d] = total.o[d] / total.sum;
 }

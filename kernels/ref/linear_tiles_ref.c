@@ -23,24 +23,35 @@ static const uint16_t *scales_at(const struct tile_args *a, enum weight_format f
 /* The codes of a block, less their zero points: [QUANT_BLOCK][PANEL_OUTPUTS]. */
 static void read_codes(const struct tile_args *a, enum weight_format format, size_t k, int16_t *out)
 {
-    const uint8_t *block = panel_block(a, format, k);
+    const uint8_t *codes = panel_block(a, format, k) + block_header_bytes(format);
     const uint16_t *zeros = scales_at(a, format, k) + PANEL_OUTPUTS;
     for (size_t i = 0; i < QUANT_BLOCK; i++) {
         for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
-            int code;
-            if (format == WEIGHT_INT8) {
-                code = block[int8_code_offset(o, i)] - INT8_OFFSET;
-            } else {
-                int byte = block[int4_code_offset(o, i)];
-                code = i < QUANT_BLOCK / 2 ? byte & 15 : byte >> 4;
-                code -= format == WEIGHT_UINT4 ? zeros[o] : INT4_OFFSET;
-            }
-            out[i * PANEL_OUTPUTS + o] = (int16_t)code;
+            int zero = format == WEIGHT_UINT4 ? zeros[o] : weight_code_offset(format);
+            out[i * PANEL_OUTPUTS + o] = (int16_t)(packed_code(format, codes, o, i) - zero);
         }
     }
 }
 
 /* ---- In bf16 ---- */
+
+/* What the codes of a block are multiplied by, in each half of its inputs, and what is added then. */
+static void read_factors(const struct tile_args *a, enum weight_format format, size_t k,
+                         float scales[2][PANEL_OUTPUTS], float minus[PANEL_OUTPUTS])
+{
+    const uint16_t *header = scales_at(a, format, k);
+    const uint8_t *block = panel_block(a, format, k);
+    for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+        scales[0][o] = scales[1][o] = f16_to_f32(header[o]);
+        minus[o] = 0.0f;
+        for (size_t half = 0; format == WEIGHT_K6 && half < 2; half++)
+            scales[half][o] *= (float)(int8_t)block[half * PANEL_OUTPUTS + o];
+        if (!weight_has_minimums(format))
+            continue;
+        scales[0][o] = scales[1][o] *= (float)block[o];
+        minus[o] = (0.0f - f16_to_f32(header[PANEL_OUTPUTS + o])) * (float)block[PANEL_OUTPUTS + o];
+    }
+}
 
 /* The weights of a block, as floats that are no subnormals: [TILE_INPUTS][PANEL_OUTPUTS]. */
 static void read_weights(const struct tile_args *a, enum weight_format format, size_t k, float *out)
@@ -53,11 +64,14 @@ static void read_weights(const struct tile_args *a, enum weight_format format, s
         return;
     }
     int16_t codes[QUANT_BLOCK * PANEL_OUTPUTS];
+    float scales[2][PANEL_OUTPUTS], minus[PANEL_OUTPUTS];
     read_codes(a, format, k, codes);
-    const uint16_t *scales = scales_at(a, format, k);
+    read_factors(a, format, k, scales, minus);
     for (size_t i = 0; i < QUANT_BLOCK * PANEL_OUTPUTS; i++) {
-        float exact = (float)codes[i] * f16_to_f32(scales[i % PANEL_OUTPUTS]);
-        out[i] = bf16_to_f32(bf16_from_f32(exact));
+        size_t o = i % PANEL_OUTPUTS, half = i / PANEL_OUTPUTS / HALF_BLOCK;
+        float exact =
+            (float)codes[i] * scales[half][o]; /* so that their sum is that of a fused multiply-add */
+        out[i] = bf16_to_f32(bf16_from_f32(exact + minus[o]));
     }
 }
 
@@ -153,6 +167,26 @@ void linear_tile_int4_ref(const struct tile_args *a)
 void linear_tile_uint4_ref(const struct tile_args *a)
 {
     tiles_in_bf16(a, WEIGHT_UINT4);
+}
+
+void linear_tile_int5_ref(const struct tile_args *a)
+{
+    tiles_in_bf16(a, WEIGHT_INT5);
+}
+
+void linear_tile_k4_ref(const struct tile_args *a)
+{
+    tiles_in_bf16(a, WEIGHT_K4);
+}
+
+void linear_tile_k5_ref(const struct tile_args *a)
+{
+    tiles_in_bf16(a, WEIGHT_K5);
+}
+
+void linear_tile_k6_ref(const struct tile_args *a)
+{
+    tiles_in_bf16(a, WEIGHT_K6);
 }
 
 /* ---- In int8 ---- */

@@ -3,8 +3,6 @@
 
 #include <stddef.h>
 
-#define F16_MAX 65504.0f
-
 /* The code that the extreme weight would get before rounding and clamping: past the end of the range it is
  * clipped in favour of the rest. */
 enum { INT4_TARGETS = 5 };

@@ -4,12 +4,18 @@
 #include "kernels/kernel_table.h"
 #include "kernels/x86/math_x86.h"
 
+enum { NO_CHUNK = UINT32_MAX };
+
 /* A query on its way over the blocks. */
 struct query_state {
-    float max, sum;
+    float max, sum;  /* of the chunk, like o */
+    uint32_t chunk;  /* NO_CHUNK: none yet */
+    bool has_total;  /* of the chunks before it */
     uint32_t t0, t1; /* tokens of the block that it sees; t0 == t1: none */
     float *p;        /* [KV_BLOCK_TOKENS] probabilities of the block, not normalised, times scales of V */
     float *o;        /* [d_stride] */
+    float total_max, total_sum;
+    float *total; /* [d_stride] */
 };
 
 static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t index,
@@ -85,7 +91,8 @@ static inline __attribute__((always_inline)) void softmax_block(const struct att
     vf_store(state->p,
              DTYPE == KV_INT8 ? vf_mul(p, vf_load_bf16(kv_scales(a->kv, k0) + KV_BLOCK_TOKENS)) : p);
     float rise = state->max - max;
-    float decay = rise == 0 ? 1.0f : exp_of(rise); /* the same, without the wait */
+    /* The same, without the wait; and of a chunk's first block, before which all is zero. */
+    float decay = rise == 0 || state->max == -INFINITY ? 1.0f : exp_of(rise);
     state->sum = fma_of(state->sum, decay, vf_sum(p));
     if (decay != 1.0f) { /* multiplying by one changes nothing */
         vf decays = vf_set1(decay);
@@ -205,13 +212,64 @@ static inline bool next_run(const struct attention_args *a, struct query_run *ru
         run->end_block = a->n_shared;
     if (!run->is_shared && run->first_block < a->n_shared)
         run->first_block = a->n_shared;
+    if (a->partials != NULL) {
+        uint32_t first = a->first_chunk * ATTENTION_CHUNK_BLOCKS, end = a->end_chunk * ATTENTION_CHUNK_BLOCKS;
+        run->first_block = first > run->first_block ? first : run->first_block;
+        run->end_block = end < run->end_block ? end : run->end_block;
+    }
     return true;
 }
 
-/* Those of a run that see tokens of a block. */
+static inline void merge_chunk(float max, float sum, const float *o, size_t d_stride, float *total_max,
+                               float *total_sum, float *total)
+{
+    bool rises = max > *total_max;
+    float fall = exp_of(rises ? *total_max - max : max - *total_max); /* the other one is exp(0) */
+    float keep = rises ? fall : 1.0f, add = rises ? 1.0f : fall;
+    vf keeps = vf_set1(keep), adds = vf_set1(add);
+    *total_max = rises ? max : *total_max;
+    *total_sum = fma_of(*total_sum, keep, sum * add);
+    for (size_t d = 0; d < d_stride; d += LANES)
+        vf_store(total + d, vf_fma(vf_load(total + d), keeps, vf_mul(vf_load(o + d), adds)));
+}
+
+static inline void store_quotients(const float *o, float sum, size_t n, float *out)
+{
+    vf sums = vf_set1(sum);
+    for (size_t d = 0; d < n; d += LANES)
+        vf_store_first(out + d, vf_div(vf_load(o + d), sums), n - d < LANES ? n - d : LANES);
+}
+
+/* The last block of a query's chunk is done. */
+static inline void end_chunk(const struct attention_args *a, uint32_t query, struct query_state *state)
+{
+    const size_t d_stride = round_up(a->head_dim, LANES);
+    if (state->chunk == NO_CHUNK)
+        return;
+    if (a->partials != NULL) {
+        float *partial = a->partials + ((size_t)(state->chunk - a->first_chunk) * a->n_queries + query) *
+                                           attention_partial_floats(a->head_dim);
+        partial[0] = state->max;
+        partial[1] = state->sum;
+        memcpy(partial + ATTENTION_PARTIAL_LEAD, state->o, d_stride * sizeof(float));
+    } else if (state->has_total) {
+        merge_chunk(state->max, state->sum, state->o, d_stride, &state->total_max, &state->total_sum,
+                    state->total);
+    } else {
+        float *first = state->o;
+        state->o = state->total;
+        state->total = first;
+        state->total_max = state->max;
+        state->total_sum = state->sum;
+        state->has_total = true;
+    }
+}
+
+/* Those of a run that see tokens of a block; the first block of a chunk ends the query's chunk before. */
 static inline uint32_t find_active(const struct attention_args *a, const struct query_run *run,
                                    uint32_t block, struct query_state *states, uint32_t *active)
 {
+    const uint32_t chunk = block / ATTENTION_CHUNK_BLOCKS;
     uint32_t n_active = 0, start = block * KV_BLOCK_TOKENS;
     for (uint32_t i = run->begin; i < run->end; i++) {
         const struct attention_query *query = &a->queries[i];
@@ -219,6 +277,14 @@ static inline uint32_t find_active(const struct attention_args *a, const struct 
             continue;
         states[i].t0 = query->first > start ? query->first - start : 0;
         states[i].t1 = query->last - start < KV_BLOCK_TOKENS ? query->last - start + 1 : KV_BLOCK_TOKENS;
+        if (states[i].chunk != chunk) {
+            end_chunk(a, i, &states[i]);
+            states[i].chunk = chunk;
+            states[i].max = -INFINITY;
+            states[i].sum = 0;
+            for (size_t d = 0; d < a->head_dim; d += LANES)
+                vf_store(states[i].o + d, vf_zero());
+        }
         active[n_active++] = i;
     }
     return n_active;
@@ -230,9 +296,8 @@ static inline __attribute__((always_inline)) void attention(const struct attenti
     const size_t d_stride = round_up(a->head_dim, LANES), head_stride = kv_head_stride(DTYPE, a->head_dim);
     struct query_state states[ATTENTION_QUERIES_MAX];
     for (uint32_t i = 0; i < a->n_queries; i++) {
-        float *p = a->scratch + i * (d_stride + KV_BLOCK_TOKENS);
-        states[i] = (struct query_state){.max = -INFINITY, .p = p, .o = p + KV_BLOCK_TOKENS};
-        memset(states[i].o, 0, d_stride * sizeof(float));
+        float *p = a->scratch + i * (2 * d_stride + KV_BLOCK_TOKENS), *o = p + KV_BLOCK_TOKENS;
+        states[i] = (struct query_state){.chunk = NO_CHUNK, .p = p, .o = o, .total = o + d_stride};
     }
     struct query_run run = {0};
     while (next_run(a, &run)) {
@@ -249,11 +314,9 @@ static inline __attribute__((always_inline)) void attention(const struct attenti
         }
     }
     for (uint32_t i = 0; i < a->n_queries; i++) {
-        vf sum = vf_set1(states[i].sum);
-        for (size_t d = 0; d < a->head_dim; d += LANES) {
-            size_t left = a->head_dim - d < LANES ? a->head_dim - d : LANES;
-            vf_store_first(a->queries[i].out + d, vf_div(vf_load(states[i].o + d), sum), left);
-        }
+        end_chunk(a, i, &states[i]);
+        if (a->partials == NULL)
+            store_quotients(states[i].total, states[i].total_sum, a->head_dim, a->queries[i].out);
     }
 }
 
@@ -270,4 +333,16 @@ void KERNEL(attention_bf16)(const struct attention_args *a)
 void KERNEL(attention_int8)(const struct attention_args *a)
 {
     attention(a, KV_INT8);
+}
+
+void KERNEL(attention_merge)(const struct attention_merge_args *a)
+{
+    const size_t d_stride = round_up(a->head_dim, LANES);
+    float max = a->partials[0], sum = a->partials[1];
+    memcpy(a->total, a->partials + ATTENTION_PARTIAL_LEAD, d_stride * sizeof(float));
+    for (uint32_t c = 1; c < a->n_chunks; c++) {
+        const float *partial = a->partials + c * a->stride;
+        merge_chunk(partial[0], partial[1], partial + ATTENTION_PARTIAL_LEAD, d_stride, &max, &sum, a->total);
+    }
+    store_quotients(a->total, sum, a->head_dim, a->out);
 }

@@ -7,8 +7,9 @@
 #include "kernels/x86/amx.h"
 #include "kernels/x86/simd_avx512.h"
 #include "kernels/x86/linear_store_x86.h"
+#include "kernels/x86/unpack_x86.h"
 
-enum { TILE_BYTES = TILE_ROWS * TILE_ROW_BYTES, QUAD_BYTES = HALF_OUTPUTS * 4, WIDE_INPUTS = 64 };
+enum { TILE_BYTES = TILE_ROWS * TILE_ROW_BYTES, WIDE_INPUTS = 64 };
 
 /* A row of a tile: the weights of sixteen outputs for an even and an odd input. */
 static inline void store_pairs(uint8_t *row, vf even, vf odd)
@@ -69,17 +70,15 @@ struct half_header {
 static inline struct half_header read_header(const uint8_t *header, enum weight_format format, size_t half)
 {
     const uint16_t *scales = (const uint16_t *)header + half * HALF_OUTPUTS;
-    struct half_header read = {vf_load_f16(scales), vi_set1(INT4_OFFSET)};
-    if (format == WEIGHT_INT8)
-        read.zeros = vi_set1(INT8_OFFSET);
-    else if (format == WEIGHT_UINT4)
+    struct half_header read = {vf_load_f16(scales), vi_set1((uint32_t)weight_code_offset(format))};
+    if (format == WEIGHT_UINT4)
         read.zeros = vi_load_u16(scales + PANEL_OUTPUTS);
     return read;
 }
 
-/* Where stored codes become floats by standing in a mantissa, as FLOAT_BASE + code: what turns that into
- * (code - zero point) * scale, by one fused multiply-add that rounds nothing, for nothing in it has more than
- * 20 bits. */
+/* Stored codes become floats by standing in a mantissa, as FLOAT_BASE + code. What turns that into (code -
+ * zero point) * scale is one fused multiply-add that rounds nothing, for nothing in it has more than 24 bits.
+ * Minimums are f32 beside it: there the base goes first, and the multiply-add rounds. */
 #define FLOAT_BASE 256.0f
 #define BASE_BITS  0x43800000u
 enum { CODE_SHIFT = 15 }; /* of the code's lowest bit */
@@ -88,29 +87,43 @@ struct half_factors {
     vf scales, offsets;
 };
 
-static inline struct half_factors read_factors(const uint8_t *header, enum weight_format format, size_t half)
+/* Of one half of the panel, and of the inputs 16 PART .. of a block. */
+static inline struct half_factors read_factors(const struct panel_walk *walk, const enum weight_format FORMAT,
+                                               size_t half, const size_t PART)
 {
-    struct half_header read = read_header(header, format, half);
+    struct half_header read = read_header(walk->header, FORMAT, half);
+    const uint8_t *integers = walk->block + half * HALF_OUTPUTS;
+    if (weight_has_minimums(FORMAT)) {
+        const uint16_t *minimums = (const uint16_t *)walk->header + PANEL_OUTPUTS + half * HALF_OUTPUTS;
+        return (struct half_factors){vf_mul(read.scales, vi_to_float(vi_load_u8(integers))),
+                                     vf_mul(vf_sub(vf_zero(), vf_load_f16(minimums)),
+                                            vi_to_float(vi_load_u8(integers + PANEL_OUTPUTS)))};
+    }
+    if (FORMAT == WEIGHT_K6)
+        read.scales = vf_mul(read.scales, vi_to_float(vi_load_i8(integers + PART * PANEL_OUTPUTS)));
     vf minus = vf_sub(vf_set1(-FLOAT_BASE), vi_to_float(read.zeros));
     return (struct half_factors){read.scales, vf_mul(minus, read.scales)};
 }
 
 /* Weights of sixteen outputs; bits: with the codes moved to CODE_SHIFT, MASK: their bits there. */
-static inline vf weights_of(vi bits, const uint32_t MASK, const struct half_factors *factors)
+static inline vf weights_of(vi bits, const uint32_t MASK, const struct half_factors *factors,
+                            const enum weight_format FORMAT)
 {
-    enum { AND_OR = 0xea };
-    vi based = _mm512_ternarylogic_epi32(bits, vi_set1(MASK), vi_set1(BASE_BITS), AND_OR);
-    return vf_fma(vi_as_float(based), factors->scales, factors->offsets);
+    vf based = vi_as_float(vi_merge(bits, vi_set1(MASK), vi_set1(BASE_BITS)));
+    if (weight_has_minimums(FORMAT))
+        based = vf_sub(based, vf_set1(FLOAT_BASE));
+    return vf_fma(based, factors->scales, factors->offsets);
 }
 
-#define NIBBLES(bits) weights_of(bits, 15u << CODE_SHIFT, factors)
-#define BYTES(bits)   weights_of(bits, 255u << CODE_SHIFT, factors)
+#define NIBBLES(bits) weights_of(bits, 15u << CODE_SHIFT, factors, FORMAT)
+#define BYTES(bits)   weights_of(bits, 255u << CODE_SHIFT, factors, FORMAT)
 
-/* One half of a block of int4 or uint4. */
-static inline void expand_nibbles(const uint8_t *block, const struct half_factors *factors, uint8_t *tile)
+/* One half of a block whose codes are nibbles. */
+static inline void expand_nibbles(const uint8_t *codes, const struct half_factors *factors,
+                                  const enum weight_format FORMAT, uint8_t *tile)
 {
     for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
-        vi bytes = vi_load(block + pair * QUAD_BYTES);
+        vi bytes = vi_load(codes + pair * QUAD_BYTES);
         uint8_t *low = tile + pair * 2 * TILE_ROW_BYTES, *high = low + 8 * TILE_ROW_BYTES;
         store_pairs(low, NIBBLES(vi_shift_left(bytes, 15)), NIBBLES(vi_shift_left(bytes, 7)));
         store_pairs(low + TILE_ROW_BYTES, NIBBLES(vi_shift_right(bytes, 1)),
@@ -121,30 +134,53 @@ static inline void expand_nibbles(const uint8_t *block, const struct half_factor
     }
 }
 
-/* One half of a block of int8. */
-static inline void expand_bytes(const uint8_t *block, const struct half_factors *factors, uint8_t *tile)
+/* A quad of codes, a byte each. */
+static inline void expand_quad(vi bytes, const struct half_factors *factors, const enum weight_format FORMAT,
+                               uint8_t *rows)
 {
-    for (size_t quad = 0; quad < QUANT_QUADS; quad++) {
-        vi bytes = vi_load(block + quad * QUAD_BYTES);
-        uint8_t *rows = tile + quad * 2 * TILE_ROW_BYTES;
-        store_pairs(rows, BYTES(vi_shift_left(bytes, 15)), BYTES(vi_shift_left(bytes, 7)));
-        store_pairs(rows + TILE_ROW_BYTES, BYTES(vi_shift_right(bytes, 1)), BYTES(vi_shift_right(bytes, 9)));
+    store_pairs(rows, BYTES(vi_shift_left(bytes, 15)), BYTES(vi_shift_left(bytes, 7)));
+    store_pairs(rows + TILE_ROW_BYTES, BYTES(vi_shift_right(bytes, 1)), BYTES(vi_shift_right(bytes, 9)));
+}
+
+/* One half of a block of int8. */
+static inline void expand_bytes(const uint8_t *codes, const struct half_factors *factors, uint8_t *tile)
+{
+    for (size_t quad = 0; quad < QUANT_QUADS; quad++)
+        expand_quad(vi_load(codes + quad * QUAD_BYTES), factors, WEIGHT_INT8,
+                    tile + quad * 2 * TILE_ROW_BYTES);
+}
+
+/* One half of the panel in a block of nibbles and planes of bits above them; factors: of both halves of the
+ * inputs. */
+static inline void expand_planes(const uint8_t *codes, size_t half, const struct half_factors factors[2],
+                                 const enum weight_format FORMAT, uint8_t *tile)
+{
+#pragma GCC unroll 4
+    for (int pair = 0; pair < QUANT_QUADS / 2; pair++) {
+        vi low, high;
+        uint8_t *rows = tile + (size_t)pair * 2 * TILE_ROW_BYTES;
+        unpack_pair(codes, half, pair, FORMAT, &low, &high);
+        expand_quad(low, &factors[0], FORMAT, rows);
+        expand_quad(high, &factors[1], FORMAT, rows + 8 * TILE_ROW_BYTES);
     }
 }
 
 static inline void expand_codes_to_bf16(const struct tile_args *a, const enum weight_format FORMAT, size_t k,
                                         size_t n, uint8_t *out)
 {
-    const size_t half_bytes = quant_block_bytes(FORMAT) / 2;
     struct panel_walk walk = walk_from(a, FORMAT, k);
     for (size_t i = 0; i < n; i += QUANT_BLOCK, walk_on(&walk, a, FORMAT)) {
+        const uint8_t *codes = walk.block + block_header_bytes(FORMAT);
         prefetch_weights(walk.block, quant_block_bytes(FORMAT) + group_header_bytes(FORMAT));
         for (size_t half = 0; half < 2; half++, out += TILE_BYTES) {
-            struct half_factors factors = read_factors(walk.header, FORMAT, half);
+            struct half_factors factors[2] = {read_factors(&walk, FORMAT, half, 0)};
+            factors[1] = FORMAT == WEIGHT_K6 ? read_factors(&walk, FORMAT, half, 1) : factors[0];
             if (FORMAT == WEIGHT_INT8)
-                expand_bytes(walk.block + half * half_bytes, &factors, out);
+                expand_bytes(codes + half * (INT8_BLOCK_BYTES / 2), factors, out);
+            else if (FORMAT == WEIGHT_INT4 || FORMAT == WEIGHT_UINT4 || FORMAT == WEIGHT_K4)
+                expand_nibbles(codes + half * (INT4_BLOCK_BYTES / 2), factors, FORMAT, out);
             else
-                expand_nibbles(walk.block + half * half_bytes, &factors, out);
+                expand_planes(codes, half, factors, FORMAT, out);
         }
     }
 }

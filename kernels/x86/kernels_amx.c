@@ -243,6 +243,26 @@ void linear_tile_uint4_amx(const struct tile_args *a)
     multiply(a, WEIGHT_UINT4, false);
 }
 
+void linear_tile_int5_amx(const struct tile_args *a)
+{
+    multiply(a, WEIGHT_INT5, false);
+}
+
+void linear_tile_k4_amx(const struct tile_args *a)
+{
+    multiply(a, WEIGHT_K4, false);
+}
+
+void linear_tile_k5_amx(const struct tile_args *a)
+{
+    multiply(a, WEIGHT_K5, false);
+}
+
+void linear_tile_k6_amx(const struct tile_args *a)
+{
+    multiply(a, WEIGHT_K6, false);
+}
+
 void linear_wide_int8_amx(const struct tile_args *a)
 {
     multiply(a, WEIGHT_INT8, true);

@@ -6,8 +6,7 @@
  * own: dot_start_zeros and dot_finish_zeros. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_walk_x86.h"
-
-enum { QUAD_BYTES = HALF_OUTPUTS * 4 };
+#include "kernels/x86/unpack_x86.h"
 
 /* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their
  * order: one half, then the other. Many rows share what they load between the halves. */

@@ -322,6 +322,40 @@ static inline vi vi_set1_quad(const int8_t *x)
     __m256i eight = _mm256_set1_epi32(bytes);
     return (vi){eight, eight};
 }
+
+#if defined(__AVXVNNI__)
+static inline vi dot_start(int32_t q_sum, int is_int8)
+{
+    __m256i start = _mm256_set1_epi32(-q_sum * (is_int8 ? 128 : 8)); /* times the codes' offset */
+    return (vi){start, start};
+}
+static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
+{
+    (void)is_int8;
+    vi x = vi_set1_quad(from);
+    return (vi){_mm256_dpbusd_avx_epi32(acc.a, w.a, x.a), _mm256_dpbusd_avx_epi32(acc.b, w.b, x.b)};
+}
+static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
+{
+    (void)q_sum, (void)is_int8;
+    return acc;
+}
+static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t *from1)
+{
+    return dot_step(dot_step(acc, w0, from0, 0), w1, from1, 0);
+}
+/* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
+static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
+{
+    const __m256i minus = _mm256_set1_epi32(-q_sum & 0xffff);
+    return (vi){_mm256_madd_epi16(zeros.a, minus), _mm256_madd_epi16(zeros.b, minus)};
+}
+static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
+{
+    (void)q_sum, (void)zeros;
+    return acc;
+}
+#else
 static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_int8)
 {
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
@@ -374,3 +408,4 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return (vi){_mm256_sub_epi32(_mm256_madd_epi16(acc.a, ones), _mm256_madd_epi16(zeros.a, sum)),
                 _mm256_sub_epi32(_mm256_madd_epi16(acc.b, ones), _mm256_madd_epi16(zeros.b, sum))};
 }
+#endif

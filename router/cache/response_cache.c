@@ -16,7 +16,8 @@ enum { FLIGHT_BUCKETS = 1024, KEY_TEXT_BYTES_MAX = 64 << 20 };
 struct question_flight {
     struct question_flight *next;
     struct response_key key;
-    struct response_waiter *waiters;
+    struct response_waiter *waiters; /* the last to come first */
+    bool has_failed;
 };
 
 struct response_cache {
@@ -189,9 +190,34 @@ enum response_turn response_cache_ask(struct response_cache *cache, const struct
     return turn;
 }
 
-void response_cache_done(struct response_cache *cache, const struct response_key *key, const char *bytes,
-                         size_t size)
+/* Under the lock: who has waited longest, taken from those who wait; NULL = none. */
+static struct response_waiter *take_longest(struct question_flight *flight)
 {
+    struct response_waiter **place = &flight->waiters;
+    while (*place && (*place)->next)
+        place = &(*place)->next;
+    struct response_waiter *longest = *place;
+    *place = NULL;
+    return longest;
+}
+
+/* Under the lock: the flight goes on with another leader, or NULL. */
+static struct response_waiter *next_leader(struct response_cache *cache, struct question_flight *flight,
+                                           enum response_end end)
+{
+    if (end != RESPONSE_LEFT && (end != RESPONSE_FAILED || flight->has_failed))
+        return NULL;
+    flight->has_failed = flight->has_failed || end == RESPONSE_FAILED;
+    struct response_waiter *leader = take_longest(flight);
+    if (leader)
+        cache->counts.misses++;
+    return leader;
+}
+
+void response_cache_done(struct response_cache *cache, const struct response_key *key, enum response_end end,
+                         const char *bytes, size_t size)
+{
+    ASSERT((end == RESPONSE_WHOLE) == (bytes != NULL));
     struct response_store *store = cache->options.store;
     if (bytes) {
         err_t e = store->vtable->put(store, key, bytes, size, cache->options.ttl_ns);
@@ -201,15 +227,22 @@ void response_cache_done(struct response_cache *cache, const struct response_key
     pthread_mutex_lock(&cache->lock);
     struct question_flight **place = flight_of(cache, key), *flight = *place;
     ASSERT(flight); /* who leads is done once */
-    *place = flight->next;
-    struct response_waiter *waiters = flight->waiters;
+    struct response_waiter *leader = next_leader(cache, flight, end), *waiters = NULL;
+    if (leader == NULL) {
+        *place = flight->next;
+        waiters = flight->waiters;
+    }
     for (const struct response_waiter *waiter = waiters; bytes && waiter; waiter = waiter->next)
         cache->counts.shared++;
     pthread_mutex_unlock(&cache->lock);
+    if (leader) {
+        leader->ready(leader, NULL, 0, true);
+        return;
+    }
     mem_free(flight);
     for (struct response_waiter *waiter = waiters, *next; waiter; waiter = next) {
         next = waiter->next; /* whose memory is its own again when ready is called */
-        waiter->ready(waiter, bytes, size);
+        waiter->ready(waiter, bytes, size, false);
     }
 }
 

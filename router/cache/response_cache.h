@@ -44,11 +44,19 @@ enum response_turn {
     RESPONSE_LEAD, /* answer it yourself, then response_cache_done, whatever comes of it */
     RESPONSE_WAIT, /* somebody is at it: ready will be called */
 };
-/* ready: on the thread of response_cache_done. bytes: the record, until it returns; NULL = the other one
- * failed, or its answer is not to be kept: ask again, or go on alone. */
+/* ready: on the thread of response_cache_done. bytes: the record, until it returns; NULL = there is none.
+ * Then leads says that the waiter answers the question now, as one that got RESPONSE_LEAD does, while the
+ * others go on waiting for it; else it goes on alone. */
 struct response_waiter {
     struct response_waiter *next; /* the cache's */
-    void (*ready)(struct response_waiter *waiter, const char *bytes, size_t size);
+    void (*ready)(struct response_waiter *waiter, const char *bytes, size_t size, bool leads);
+};
+/* How a leader is done without a record. */
+enum response_end {
+    RESPONSE_WHOLE,   /* there is one */
+    RESPONSE_LEFT,    /* it has left, which says nothing of the question: who has waited longest leads */
+    RESPONSE_FAILED,  /* nobody answered it: likewise, but the second time all go on alone */
+    RESPONSE_NOT_HIS, /* it was answered, but not so that the answer is kept: all go on alone */
 };
 
 /* A store that fails makes a LEAD of what could have been a HIT, and is logged. waiter: the caller's memory,
@@ -57,9 +65,9 @@ struct response_waiter {
 enum response_turn response_cache_ask(struct response_cache *cache, const struct response_key *key,
                                       struct response_waiter *waiter, struct buffer *answer, bool *is_alone);
 /* The leader is done: bytes is the record of a complete answer, which is kept and given to all who wait; NULL
- * = there is none. Exactly once for each LEAD that is not alone. */
-void response_cache_done(struct response_cache *cache, const struct response_key *key, const char *bytes,
-                         size_t size);
+ * = there is none, and end (not RESPONSE_WHOLE) says why. Exactly once for each LEAD that is not alone. */
+void response_cache_done(struct response_cache *cache, const struct response_key *key, enum response_end end,
+                         const char *bytes, size_t size);
 /* One that waits does so no more: its client has left. False: ready has been called or is about to be, and
  * the waiter's memory must live until then. */
 bool response_cache_leave(struct response_cache *cache, const struct response_key *key,

@@ -14,8 +14,9 @@
 #define LOCAL_PREFIX "local/"
 enum { CANONICAL_BYTES_MAX = 8 * YAML_FILE_BYTES_MAX };
 
-static const char *const OWN_KEYS[] = {"local", "providers",  "cache",   "ledger", "budgets", "cascade",
-                                       "hedge", "classifier", "retries", "log",    "gate",    NULL};
+static const char *const OWN_KEYS[] = {
+    "local",      "providers", "cache", "ledger", "budgets",          "cascade", "hedge",
+    "classifier", "retries",   "log",   "gate",   "check_tool_calls", NULL};
 /* Besides the policy's: what has a say in who answers. */
 static const char *const DECIDING_KEYS[] = {"cascade", "hedge", "classifier", NULL};
 
@@ -218,7 +219,7 @@ static err_t read_sections(const struct yaml_value *root, char *(*environment)(c
                       budgets = yaml_at(root, "budgets"), cascade = yaml_at(root, "cascade"),
                       hedge = yaml_at(root, "hedge"), classifier = yaml_at(root, "classifier"),
                       retries = yaml_at(root, "retries"), log = yaml_at(root, "log"),
-                      gate = yaml_at(root, "gate");
+                      gate = yaml_at(root, "gate"), calls = yaml_at(root, "check_tool_calls");
     TRY(local_models_read(&local, environment, &out->local, &out->n_local));
     TRY(provider_config_read(&providers, environment, &out->providers));
     TRY(policy_read(root, &out->policy));
@@ -229,6 +230,7 @@ static err_t read_sections(const struct yaml_value *root, char *(*environment)(c
     TRY(hedge_config_read(&hedge, out->policy, &out->hedge));
     TRY(classifier_config_read(&classifier, &out->classifier));
     TRY(retry_config_read(&retries, &out->retries));
+    TRY(yaml_bool(&calls, &out->checks_all_calls));
     TRY(decision_log_options_read(&log, &out->log));
     return rollout_options_read(&gate, &out->gate);
 }

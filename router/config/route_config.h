@@ -106,12 +106,14 @@ struct route_config {
     struct cache_config cache;
     const char *ledger_path; /* NULL = ":memory:" */
     bool ledger_durable;
+    int32_t ledger_keep_days;      /* 0 = for ever */
     struct budget_config *budgets; /* [n_budgets]; each tenant once */
     size_t n_budgets;
     struct cascade_config cascade;
     struct hedge_config hedge;
     struct classifier_config classifier;
     struct retry_config retries;
+    bool checks_all_calls; /* of tools, whether they are strict or not */
     struct decision_log_options log;
     struct rollout_options gate;
 };

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/mapped_file.h"
+#include "router/gate/confidence_map.h"
 
 static err_t read_wait(const struct yaml_value *map, const char *key, int64_t low_ms, int64_t *out)
 {
@@ -81,13 +82,22 @@ err_t cache_config_read(const struct yaml_value *value, char *(*environment)(con
 
 err_t ledger_config_read(const struct yaml_value *value, struct route_config *out)
 {
-    static const char *const KEYS[] = {"path", "durable", NULL};
+    static const char *const KEYS[] = {"path", "durable", "keep", NULL};
+    const int64_t day_ms = 86400000;
+    int64_t keep_ms = 0;
     if (!yaml_is_there(value))
         return err_ok();
     TRY(yaml_map(value, KEYS));
-    struct yaml_value durable = yaml_at(value, "durable");
+    struct yaml_value durable = yaml_at(value, "durable"), keep = yaml_at(value, "keep");
     TRY(read_required_text(value, "path", &out->ledger_path));
-    return yaml_bool(&durable, &out->ledger_durable);
+    TRY(yaml_bool(&durable, &out->ledger_durable));
+    TRY(yaml_duration_ms(&keep, &keep_ms));
+    if (yaml_is_there(&keep) && (keep_ms % day_ms != 0 || keep_ms / day_ms < LEDGER_KEEP_DAYS_MIN ||
+                                 keep_ms / day_ms > LEDGER_KEEP_DAYS_MAX))
+        return yaml_wrong(&keep, "it must be whole days, %dd to %dd: budgets count a calendar month",
+                          LEDGER_KEEP_DAYS_MIN, LEDGER_KEEP_DAYS_MAX);
+    out->ledger_keep_days = (int32_t)(keep_ms / day_ms);
+    return err_ok();
 }
 
 static err_t read_budget(const struct yaml_value *value, struct budget_config *out)
@@ -172,7 +182,14 @@ static err_t read_calibration(const struct yaml_value *value, struct cascade_con
     if (e.code != ERR_OK)
         return err_prefix(e, "the calibration of the cascade");
     out->calibration_text = text;
-    return err_ok();
+    struct confidence_map map;
+    e = confidence_map_parse(text, out->calibration_bytes, &map);
+    if (e.code != ERR_OK)
+        return yaml_wrong(value, "%.100s: %.200s", out->calibration, e.message);
+    return map.tokens == out->hold_tokens
+               ? err_ok()
+               : yaml_wrong(value, "%.100s is of the first %u tokens, and the cascade's tokens are %u",
+                            out->calibration, map.tokens, out->hold_tokens);
 }
 
 err_t cascade_config_read(const struct yaml_value *value, const struct policy *policy,

@@ -97,10 +97,14 @@ static bool describe_books(const struct route_config *config, struct buffer *out
 {
     const struct cache_config *cache = &config->cache;
     const char *place = cache->path ? cache->path : cache->address ? cache->address : "";
+    char kept[32] = "";
+    if (config->ledger_keep_days > 0)
+        (void)snprintf(kept, sizeof kept, " for %d days", (int)config->ledger_keep_days);
     return buffer_append_format(out, "cache     %s%s%s\n", CACHE_NAMES[cache->kind], place[0] ? " at " : "",
                                 place) &&
-           buffer_append_format(out, "ledger    %s, %zu budgets\n",
-                                config->ledger_path ? config->ledger_path : "in memory", config->n_budgets) &&
+           buffer_append_format(out, "ledger    %s%s, %zu budgets\n",
+                                config->ledger_path ? config->ledger_path : "in memory", kept,
+                                config->n_budgets) &&
            buffer_append_format(out, "log       %s%s\n", config->log.path ? config->log.path : "off",
                                 config->log.path && config->log.content ? ", with content" : "") &&
            buffer_append_format(out, "gate      %s\n",

@@ -40,7 +40,9 @@ static err_t open_client(struct eval_endpoint *endpoint, const struct bantam_cli
     struct bantam_call_options call = {.timeout_ns = CONNECT_TIMEOUT_MS * NS_PER_MS};
     TRY(bantam_client_open(options, &endpoint->client));
     TRY(bantam_client_ask(endpoint->client, &query, &call, &reply));
-    const char *fingerprint = reply->answer.model_info.fingerprint;
+    const char *fingerprint = reply->answer.model_info.fingerprint,
+               *architecture = reply->answer.model_info.architecture;
+    endpoint->is_router = architecture && strcmp(architecture, MODEL_ARCHITECTURE_ROUTER) == 0;
     (void)snprintf(endpoint->fingerprint, sizeof endpoint->fingerprint, "%s", fingerprint ? fingerprint : "");
     bantam_reply_free(reply);
     return err_ok();

@@ -123,7 +123,8 @@ err_t eval_engine_start(struct eval_slot *slot, const json_t *request)
     if (e.code == ERR_OK) {
         struct request asked = openai_request_of_prompt(&decoded, 0);
         asked.model = slot->endpoint->model_name; /* who is asked, whatever a recorded request says */
-        if (!(asked.sampling.set & SAMPLING_LOGPROBS)) {
+        /* A router keeps what asks for probabilities away from providers. */
+        if (!(asked.sampling.set & SAMPLING_LOGPROBS) && !slot->endpoint->is_router) {
             asked.sampling.set |= SAMPLING_LOGPROBS;
             asked.sampling.logprobs = TOP_LOGPROBS;
         }

@@ -33,6 +33,7 @@ struct eval_endpoint {
     nanodollars per_hour; /* > 0: what was asked at once shares the time that it took */
     /* Over gRPC */
     struct bantam_client *client;
+    bool is_router;
     char fingerprint[BANTAM_FINGERPRINT_BYTES_MAX + 1];
     /* Over HTTP */
     struct egress *egress;

@@ -191,33 +191,91 @@ static struct policy_decision decide(const struct board *board, size_t i)
     return policy_decide(board->options->config->policy, &input, NULL);
 }
 
+/* Its answers are its own: what they scored and cost, not what the weak and the strong model's did. */
+static err_t measure_own(struct board *board, const double *scores, nanodollars cost,
+                         struct eval_policy *policy)
+{
+    struct eval_point *point = &policy->point;
+    double weak = 0, strong = 0;
+    point->quality = 0;
+    point->cost = cost;
+    for (size_t i = 0; i < board->n; i++) {
+        point->quality += scores[i];
+        weak += board->weak->scores[i];
+        strong += board->strong->scores[i];
+    }
+    point->pgr = stat_pgr(point->quality, weak, strong);
+    point->quality /= (double)board->n;
+    point->false_cheap =
+        stat_false_cheap(policy->went_strong, scores, board->strong->scores, board->n, &point->n_cheap);
+    return stat_paired_bootstrap(scores, board->strong->scores, board->n, board->options->seed,
+                                 &point->difference);
+}
+
+/* What a policy's tiers answered. A tier between the first and the last is the further model of its name. */
+struct tier_models {
+    const struct eval_model *of[POLICY_TIERS_MAX]; /* [n]; NULL = nobody was asked */
+    size_t n;
+};
+
+static struct tier_models find_tier_models(const struct board *board)
+{
+    struct tier_models models = {.n = 0};
+    const struct eval_run *run = board->run;
+    const struct policy_tier *tiers = policy_tiers(board->options->config->policy, &models.n);
+    for (size_t t = 1; t + 1 < models.n; t++)
+        for (size_t m = 0; m < run->n_models; m++)
+            if (m != run->weak && m != run->strong && strcmp(run->models[m].name, tiers[t].name) == 0)
+                models.of[t] = &run->models[m];
+    models.of[models.n - 1] = board->strong;
+    models.of[0] = board->weak;
+    return models;
+}
+
+/* Where the policy has a case answered. */
+static size_t tier_of(const struct board *board, const struct confidence_map *map, size_t i)
+{
+    const struct cascade_config *cascade = &board->options->config->cascade;
+    const struct eval_answer *answer = &board->weak->answers[i];
+    struct policy_decision decision = decide(board, i);
+    if (decision.is_refused || decision.local_only)
+        return 0;
+    if (!cascade->is_set || decision.tier != cascade->tier || answer->n_margins == 0)
+        return decision.tier;
+    double doubt = eval_answer_doubt(answer, cascade->hold_tokens);
+    return confidence_map_wrong(map, doubt) > cascade->escalate_over ? cascade->to : decision.tier;
+}
+
 static err_t add_config(struct board *board, struct eval_policies *out)
 {
     const struct cascade_config *cascade = &board->options->config->cascade;
+    const struct tier_models models = find_tier_models(board);
     struct confidence_map map = {0};
     if (cascade->is_set && cascade->calibration_text != NULL)
         TRY(confidence_map_parse(cascade->calibration_text, cascade->calibration_bytes, &map));
     bool *went = mem_alloc_array(board->n, sizeof *went);
-    if (went == NULL)
-        return no_memory();
-    size_t n_tiers, n_between = 0;
-    (void)policy_tiers(board->options->config->policy, &n_tiers);
-    for (size_t i = 0; i < board->n; i++) {
-        struct policy_decision decision = decide(board, i);
-        bool stays = decision.is_refused || decision.local_only;
-        size_t tier = stays ? 0 : decision.tier;
-        const struct eval_answer *answer = &board->weak->answers[i];
-        if (cascade->is_set && !stays && decision.tier == cascade->tier && answer->n_margins > 0) {
-            double doubt = eval_answer_doubt(answer, cascade->hold_tokens);
-            if (confidence_map_wrong(&map, doubt) > cascade->escalate_over)
-                tier = cascade->to;
-        }
-        went[i] = tier > 0;
-        n_between += tier > 0 && tier + 1 < n_tiers;
+    double *scores = mem_alloc_array(board->n, sizeof *scores);
+    err_t e = went && scores ? err_ok() : no_memory();
+    size_t n_between = 0;
+    nanodollars cost = 0;
+    for (size_t i = 0; i < board->n && e.code == ERR_OK; i++) {
+        size_t tier = tier_of(board, &map, i);
+        const struct eval_model *model = models.of[tier] ? models.of[tier] : board->strong;
+        n_between += models.of[tier] == NULL;
+        went[i] = model == board->strong;
+        scores[i] = model->scores[i];
+        cost = add_cost(cost, model->answers[i].cost);
+        if (tier > 0 && cascade->is_set)
+            cost = add_cost(cost, board->weak->answers[i].cost);
     }
-    err_t e = add_choices(board, "policy", went, NULL, cascade->is_set, out);
-    out->policies[out->n - 1].n_between = n_between;
+    if (e.code == ERR_OK)
+        e = add_choices(board, "policy", went, scores, cascade->is_set, out);
+    if (e.code == ERR_OK)
+        e = measure_own(board, scores, cost, &out->policies[out->n - 1]);
+    if (e.code == ERR_OK)
+        out->policies[out->n - 1].n_between = n_between;
     mem_free(went);
+    mem_free(scores);
     return e;
 }
 
@@ -234,25 +292,7 @@ static err_t add_router(struct board *board, const struct eval_model *model, str
     }
     err_t e = add_choices(board, model->name, went, model->scores, false, out);
     mem_free(went);
-    struct eval_policy *policy = &out->policies[out->n - 1];
-    if (e.code != ERR_OK)
-        return e;
-    /* Its answers are its own: what it scored and cost, not what the two models did. */
-    struct eval_point *point = &policy->point;
-    double weak = 0, strong = 0;
-    point->quality = 0;
-    point->cost = cost;
-    for (size_t i = 0; i < board->n; i++) {
-        point->quality += model->scores[i];
-        weak += board->weak->scores[i];
-        strong += board->strong->scores[i];
-    }
-    point->pgr = stat_pgr(point->quality, weak, strong);
-    point->quality /= (double)board->n;
-    point->false_cheap = stat_false_cheap(policy->went_strong, model->scores, board->strong->scores, board->n,
-                                          &point->n_cheap);
-    return stat_paired_bootstrap(model->scores, board->strong->scores, board->n, board->options->seed,
-                                 &point->difference);
+    return e.code == ERR_OK ? measure_own(board, model->scores, cost, &out->policies[out->n - 1]) : e;
 }
 
 static err_t make_all(struct board *board, struct eval_policies *out)

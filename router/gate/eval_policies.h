@@ -38,7 +38,9 @@ struct eval_policies_options {
     uint32_t hold_tokens; /* of the cascade */
     double quality;       /* share of the strong model's that a point must reach */
     uint64_t seed;
-    const struct route_config *config; /* a router's; NULL = none. Its first tier is the weak model */
+    /* A router's; NULL = none. Its first tier is the weak model, its last the strong one, and one between
+     * them the further model of the tier's name. */
+    const struct route_config *config;
 };
 
 struct eval_policies {

@@ -115,7 +115,7 @@ static err_t copy_request(struct local_call *call, const struct request *request
 {
     struct request own = *request;
     own.cache_salt = local_salt_owner(request);
-    TRY(request_copy(&own, &call->request));
+    TRY(request_copy(&own, &call->request, NULL));
     if (!copy_own_prefix(call))
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a call");
     const char *key = call->model->options->salt_key;

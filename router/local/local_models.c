@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/log.h"
 #include "router/config/key_field.h"
 #include "router/local/local_fleet.h"
 #include "router/local/local_salt.h"
@@ -56,6 +57,22 @@ static err_t read_targets(const struct yaml_value *value, struct local_model_opt
         }
     }
     return err_ok();
+}
+
+/* Engines are ours wherever they are, and what must stay goes to them, too. */
+static void warn_of_clear_text(const struct yaml_value *targets, const struct local_model_options *model)
+{
+    for (size_t i = 0; !model->tls && i < model->n_targets; i++) {
+        struct replica_target target;
+        if (replica_target_parse(model->targets[i], &target).code != ERR_OK ||
+            replica_target_is_here(&target))
+            continue;
+        log_warn("route",
+                 "%s: \"%.120s\" may be another host, and there is no tls: requests and the key go there in "
+                 "clear text, what must stay (local_only) included",
+                 targets->path, model->targets[i]);
+        return;
+    }
 }
 
 /* Paths are opened when a replica is connected to, so that certificates can be renewed. */
@@ -136,6 +153,7 @@ static err_t read_model(const struct yaml_value *value, char *(*environment)(con
         return yaml_wrong(&model, "a model's name has at most %d bytes", REQUEST_MODEL_BYTES_MAX);
     TRY(read_targets(&targets, out));
     TRY(read_tls(&tls, out));
+    warn_of_clear_text(&targets, out);
     TRY(key_field_read(value, "a local model", environment, &out->api_key));
     TRY(read_salt(&salt, environment, out));
     return read_cost(&cost, out);

@@ -130,3 +130,14 @@ err_t replica_target_resolve(const struct replica_target *target, struct replica
     qsort(out->address, out->n, sizeof out->address[0], compare_addresses);
     return err_ok();
 }
+
+bool replica_target_is_here(const struct replica_target *target)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (target->is_unix || strcmp(target->host, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET, target->host, &v4) == 1)
+        return (ntohl(v4.s_addr) >> 24) == 127;
+    return inet_pton(AF_INET6, target->host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}

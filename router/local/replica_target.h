@@ -23,6 +23,9 @@ struct replica_target {
 /* INVALID_ARGUMENT says what is wrong with it, beginning with a quoted piece of the text. */
 err_t replica_target_parse(const char *text, struct replica_target *out) ERR_MUST_CHECK;
 
+/* A socket or an address of this machine, or "localhost": what goes there passes no network. */
+bool replica_target_is_here(const struct replica_target *target);
+
 struct replica_addresses {
     size_t n;
     char address[TARGET_ADDRESSES_MAX][REPLICA_ADDRESS_BYTES];

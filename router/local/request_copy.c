@@ -92,7 +92,7 @@ static void place_request(struct packer *packer, const struct request *request)
         *at = copy;
 }
 
-err_t request_copy(const struct request *request, struct request **out)
+err_t request_copy(const struct request *request, struct request **out, size_t *size_bytes)
 {
     struct packer packer = {NULL, 0};
     place_request(&packer, request);
@@ -103,5 +103,7 @@ err_t request_copy(const struct request *request, struct request **out)
     place_request(&packer, request);
     ASSERT(packer.used == size);
     *out = (struct request *)packer.base; /* it was placed first */
+    if (size_bytes)
+        *size_bytes = size;
     return err_ok();
 }

@@ -5,5 +5,5 @@
 #include "base/error.h"
 
 /* Without tenant, hints, original and beyond, which are the router's; NULL in the copy. The caller mem_free's
- * *out. */
-err_t request_copy(const struct request *request, struct request **out) ERR_MUST_CHECK;
+ * *out, a block of *size_bytes (may be NULL). */
+err_t request_copy(const struct request *request, struct request **out, size_t *size_bytes) ERR_MUST_CHECK;

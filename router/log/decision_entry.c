@@ -239,6 +239,8 @@ static void put_input(struct line *line, const struct policy_input *input, size_
     put_text(line, "intent", input->intent);
     put_share(line, "difficulty", input->difficulty);
     put_number(line, "prompt_tokens", (int64_t)input->prompt_tokens);
+    if (input->budget_percent > 0)
+        put_number(line, "budget_percent", (int64_t)input->budget_percent);
     put_flag(line, "broke", input->is_broke);
     put_tiers(line, input, n_tiers);
     close_object(line);

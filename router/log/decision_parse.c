@@ -182,6 +182,7 @@ static void read_input(const struct fields *line, struct decision_line *out)
         .verdict = (enum policy_verdict)read_name(&fields, "verdict", POLICY_VERDICT_NAMES),
         .intent = read_text(&fields, "intent"),
         .difficulty = read_share(&fields, "difficulty"),
+        .budget_percent = (uint64_t)read_count(&fields, "budget_percent", 0),
         .prompt_tokens = (uint64_t)read_count(&fields, "prompt_tokens", 0),
         .is_broke = read_flag(&fields, "broke"),
     };

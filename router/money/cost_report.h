@@ -40,7 +40,8 @@ struct cost_report {
     struct cost_line *lines;     /* [n_lines]; owned */
     size_t n_lines, n_room;
     struct cost_sum total;
-    err_t e; /* of gathering: too many lines, no memory */
+    char kept_from[LEDGER_DAY_BYTES]; /* ledger_kept_from */
+    err_t e;                          /* of gathering: too many lines, no memory */
 };
 
 /* For ledger_report: context is a struct cost_report whose options are set and whose rest is zero. */

@@ -112,6 +112,12 @@ static bool append_volumes(const struct cost_report *report, struct buffer *out)
     return fits;
 }
 
+static bool append_kept_from(const struct cost_report *report, struct buffer *out)
+{
+    return report->kept_from[0] == '\0' ||
+           buffer_append_format(out, "Calls before %s are deleted (ledger.keep).\n", report->kept_from);
+}
+
 static bool append_notes(const struct cost_report *report, struct buffer *out)
 {
     const struct cost_sum *total = &report->total;
@@ -135,6 +141,7 @@ static bool append_notes(const struct cost_report *report, struct buffer *out)
                            "day cost %s a day in any case.\n",
                            amount);
     }
+    fits = fits && append_kept_from(report, out);
     if (!report->options.has_frontier)
         fits = fits && buffer_append_text(out, "Nothing is compared: give --config or --frontier-price.\n");
     return fits;
@@ -150,7 +157,8 @@ static err_t conclude(const struct buffer *out, bool fits)
 err_t cost_report_table(const struct cost_report *report, struct buffer *out)
 {
     if (report->n_lines == 0)
-        return conclude(out, buffer_append_text(out, "There is no call in these days.\n"));
+        return conclude(out, buffer_append_text(out, "There is no call in these days.\n") &&
+                                 append_kept_from(report, out));
     return conclude(out,
                     append_lines(report, out) && append_volumes(report, out) && append_notes(report, out));
 }
@@ -207,6 +215,8 @@ err_t cost_report_json(const struct cost_report *report, struct buffer *out)
                             "projection", volumes);
     if (all && report->options.engine_per_day > 0)
         json_object_set_new(all, "engines_nanodollars_per_day", json_integer(report->options.engine_per_day));
+    if (all && report->kept_from[0] != '\0')
+        json_object_set_new(all, "kept_from", json_string(report->kept_from));
     err_t e = all && is_whole ? json_text_append(out, all)
                               : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a report");
     json_decref(all);

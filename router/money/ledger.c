@@ -27,9 +27,12 @@ enum {
     JOURNAL_BYTES_ENOUGH = 4 << 20, /* then it is emptied, though calls wait for that */
     BALANCE_SUMS = 32,              /* that are added up before they are written */
     LAST_DAY = 2932896,             /* 9999-12-31 */
+    DELETED_AT_ONCE = 10000,        /* entries, before the folder goes on with others */
+    BALANCE_DAYS = 62,              /* that are in memory: this month's and those of a clock that goes back */
 };
 #define FOLD_PAUSE_NS INT64_C(100000000) /* entries come together meanwhile */
 #define RETRY_NS      INT64_C(1000000000)
+#define TIDY_NS       INT64_C(3600000000000)
 #define MS_PER_DAY    INT64_C(86400000)
 
 /* One that is open, or that the database does not have as it is. */
@@ -52,6 +55,9 @@ struct ledger {
     int lock_file;           /* the file again, locked: one writer; -1 = none */
     struct event_count wake; /* the folder */
     _Atomic bool is_closing;
+    _Atomic int32_t keep_days;
+    int32_t tidied_keep_days; /* the folder's, as what follows */
+    int64_t tidied_ns;        /* 0 = never */
     bool has_folder;
     pthread_t folder;
 
@@ -356,17 +362,63 @@ static void pause_for(struct ledger *ledger, int64_t ns)
     }
 }
 
+/* Promises wait for one bucket at most; know_balances for them all. */
+static void forget_balances(struct ledger *ledger, int32_t first_day)
+{
+    pthread_mutex_lock(&ledger->database_lock);
+    for (size_t i = 0; i < BALANCE_BUCKETS; i++) {
+        pthread_mutex_lock(&ledger->lock);
+        if (first_day > atomic_load(&ledger->first_day))
+            atomic_store(&ledger->first_day, first_day);
+        balances_forget(&ledger->balances, i, first_day);
+        pthread_mutex_unlock(&ledger->lock);
+    }
+    pthread_mutex_unlock(&ledger->database_lock);
+}
+
+static void delete_entries(struct ledger *ledger, int32_t first_day)
+{
+    bool is_all = false;
+    err_t e = err_ok();
+    do {
+        pthread_mutex_lock(&ledger->database_lock);
+        e = database_delete_before(ledger->database, first_day, DELETED_AT_ONCE, &is_all);
+        pthread_mutex_unlock(&ledger->database_lock);
+        if (e.code == ERR_OK && !is_all)
+            e = fold_all(ledger);
+    } while (e.code == ERR_OK && !is_all && !atomic_load(&ledger->is_closing));
+    if (e.code != ERR_OK)
+        log_warn("money", "%s; entries that are too old stay for now", e.message);
+}
+
+/* At the start, once an hour, and when others are to be kept. */
+static void tidy(struct ledger *ledger)
+{
+    int64_t now_ns = clock_now_ns(clock_monotonic());
+    int32_t keep_days = atomic_load(&ledger->keep_days), today = day_of(now_ms(ledger));
+    if (ledger->tidied_ns != 0 && now_ns - ledger->tidied_ns < TIDY_NS &&
+        keep_days == ledger->tidied_keep_days)
+        return;
+    ledger->tidied_ns = now_ns;
+    ledger->tidied_keep_days = keep_days;
+    forget_balances(ledger, today - BALANCE_DAYS);
+    if (keep_days > 0)
+        delete_entries(ledger, today - keep_days);
+}
+
 static void *fold_for_ever(void *context)
 {
     struct ledger *ledger = context;
+    tidy(ledger);
     while (!atomic_load(&ledger->is_closing)) {
+        tidy(ledger);
         uint32_t seen = event_count_read(&ledger->wake);
         pthread_mutex_lock(&ledger->lock);
         bool is_idle = ledger->changed.n == 0;
         pthread_mutex_unlock(&ledger->lock);
         if (is_idle) {
             if (!atomic_load(&ledger->is_closing))
-                event_count_wait(&ledger->wake, seen, -1);
+                event_count_wait(&ledger->wake, seen, TIDY_NS);
             continue;
         }
         pause_for(ledger, FOLD_PAUSE_NS);
@@ -546,6 +598,7 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
     if (ledger == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a ledger");
     ledger->options = *options;
+    ledger->keep_days = options->keep_days;
     ledger->lock_file = -1;
     ASSERT(pthread_mutex_init(&ledger->lock, NULL) == 0);
     ASSERT(pthread_mutex_init(&ledger->database_lock, NULL) == 0);
@@ -561,6 +614,12 @@ err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct
     else
         *out = ledger;
     return e;
+}
+
+void ledger_keep(struct ledger *ledger, int32_t days)
+{
+    atomic_store(&ledger->keep_days, days);
+    event_count_bump(&ledger->wake);
 }
 
 void ledger_close(struct ledger *ledger)
@@ -816,6 +875,14 @@ err_t ledger_report(struct ledger *ledger, const char *first_day, const char *la
         e = fold(ledger);
     if (e.code == ERR_OK)
         e = database_report(ledger->database, first_day, last_day, line, context);
+    pthread_mutex_unlock(&ledger->database_lock);
+    return e;
+}
+
+err_t ledger_kept_from(struct ledger *ledger, char day[LEDGER_DAY_BYTES])
+{
+    pthread_mutex_lock(&ledger->database_lock);
+    err_t e = database_kept_from(ledger->database, day);
     pthread_mutex_unlock(&ledger->database_lock);
     return e;
 }

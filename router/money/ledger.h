@@ -18,7 +18,12 @@
 #include "router/money/money.h"
 #include "router/providers/provider_answer.h"
 
-enum { LEDGER_NAME_BYTES_MAX = 256 }; /* of each string of a call; a longer one is refused */
+enum {
+    LEDGER_NAME_BYTES_MAX = 256, /* of each string of a call; a longer one is refused */
+    LEDGER_DAY_BYTES = 11,       /* "2026-11-27" and a NUL */
+    LEDGER_KEEP_DAYS_MIN = 32,   /* budgets count a calendar month */
+    LEDGER_KEEP_DAYS_MAX = 36500,
+};
 
 struct ledger;
 
@@ -26,7 +31,8 @@ struct ledger_options {
     const char *path;                /* of the file, made when it is not there; ":memory:" = none */
     int64_t (*unix_ms)(void *clock); /* milliseconds since 1970, UTC */
     void *clock;
-    bool durable;   /* every entry is on the disk itself before it counts: some ms each */
+    int32_t keep_days; /* entries older than that are deleted, at the start and once an hour; 0 = none is */
+    bool durable;      /* every entry is on the disk itself before it counts: some ms each */
     bool read_only; /* for reports, beside a router that writes it: nothing is settled, and nothing can be */
 };
 
@@ -35,6 +41,9 @@ struct ledger_options {
  * says how many those were in *n_lost (may be NULL). */
 err_t ledger_open(const struct ledger_options *options, uint64_t *n_lost, struct ledger **out) ERR_MUST_CHECK;
 void ledger_close(struct ledger *ledger); /* NULL is fine; open reservations stay open */
+
+/* Likewise from now on. Any thread. */
+void ledger_keep(struct ledger *ledger, int32_t days);
 
 /* The strings are copied. */
 struct ledger_call {
@@ -100,3 +109,5 @@ struct ledger_line {
 err_t ledger_report(struct ledger *ledger, const char *first_day, const char *last_day,
                     void (*line)(void *context, const struct ledger_line *line),
                     void *context) ERR_MUST_CHECK;
+/* The day from which on entries are there, since those before it were deleted; "" = all are. */
+err_t ledger_kept_from(struct ledger *ledger, char day[LEDGER_DAY_BYTES]) ERR_MUST_CHECK;

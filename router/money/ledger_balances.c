@@ -2,7 +2,6 @@
 
 #include <string.h>
 #include "base/alloc.h"
-#include "base/assert.h"
 #include "base/hash.h"
 
 struct day_balance {
@@ -40,7 +39,8 @@ void balances_add(struct ledger_balances *balances, const char *tenant, int32_t 
                   nanodollars reserved)
 {
     struct day_balance *own = *place_of(balances, tenant, day);
-    ASSERT(own);
+    if (own == NULL)
+        return;
     own->balance.spent += spent;
     own->balance.reserved += reserved;
 }
@@ -57,6 +57,19 @@ struct ledger_balance balances_sum(const struct ledger_balances *balances, const
         }
     }
     return sum;
+}
+
+void balances_forget(struct ledger_balances *balances, size_t bucket, int32_t day)
+{
+    for (struct day_balance **place = &balances->buckets[bucket]; *place;) {
+        struct day_balance *own = *place;
+        if (own->day >= day) {
+            place = &own->next;
+        } else {
+            *place = own->next;
+            mem_free(own);
+        }
+    }
 }
 
 void balances_free(struct ledger_balances *balances)

@@ -14,7 +14,6 @@ enum {
     SCHEMA_VERSION = 2,          /* 1 had no journal */
     APPLICATION_ID = 0x42414e4c, /* "BANL", in the file's header: this file is ours */
     BUSY_TIMEOUT_MS = 5000,      /* another process reads or writes the same file */
-    DAY_BYTES = 11,              /* "2026-11-27" and a NUL */
     CHECKPOINT_PAGES = 256,      /* of 4 KiB, of the write-ahead log, before it is copied into the file */
     SECONDS_PER_DAY = 86400,
 };
@@ -34,6 +33,8 @@ static const char SCHEMA[] =
     " reserved INTEGER NOT NULL, PRIMARY KEY (tenant, day)) WITHOUT ROWID;";
 static const char SCHEMA_OF_JOURNAL[] = "CREATE TABLE journal (folded INTEGER NOT NULL);"
                                         "INSERT INTO journal VALUES (0);";
+/* One row where entries were deleted: those from that day on are there. */
+static const char SCHEMA_OF_KEPT[] = "CREATE TABLE IF NOT EXISTS kept (first_day TEXT NOT NULL)";
 /* Entries as the journal has them, where that is more than the file: for reports beside a router. */
 static const char SCHEMA_OF_VIEW[] =
     "CREATE TEMP TABLE newer (id INTEGER PRIMARY KEY, day TEXT, tenant TEXT, provider TEXT, model TEXT,"
@@ -167,13 +168,13 @@ static void bind_count(sqlite3_stmt *statement, int at, int64_t count)
         bind_number(statement, at, count);
 }
 
-static void day_text(int32_t day, char out[DAY_BYTES])
+static void day_text(int32_t day, char out[LEDGER_DAY_BYTES])
 {
     time_t seconds = (time_t)day * SECONDS_PER_DAY;
     struct tm date;
     gmtime_r(&seconds, &date);
-    size_t written = strftime(out, DAY_BYTES, "%Y-%m-%d", &date);
-    ASSERT(written == DAY_BYTES - 1);
+    size_t written = strftime(out, LEDGER_DAY_BYTES, "%Y-%m-%d", &date);
+    ASSERT(written == LEDGER_DAY_BYTES - 1);
 }
 
 /* A value of the file's header, and of the pragmas. */
@@ -251,10 +252,12 @@ static err_t prepare_file(struct ledger_database *database, bool is_durable)
     if (database->is_read_only)
         return run_text(database, SCHEMA_OF_VIEW);
     TRY(run_text(database, "PRAGMA journal_mode = WAL"));
+    TRY(run_text(database, "PRAGMA secure_delete = FAST"));
     sqlite3_wal_hook(database->handle, note_log, database); /* in place of SQLite's own checkpoints */
     TRY(run_text(database, is_durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
     if (version < SCHEMA_VERSION)
         TRY(make_tables(database, version));
+    TRY(run_text(database, SCHEMA_OF_KEPT));
     return run_text(database, SCHEMA_OF_VIEW);
 }
 
@@ -332,7 +335,7 @@ static err_t insert_as(struct ledger_database *database, const struct database_e
                        const char *request_id)
 {
     sqlite3_stmt *statement = database->statements[INSERT];
-    char day[DAY_BYTES];
+    char day[LEDGER_DAY_BYTES];
     day_text(entry->day, day);
     bind_number(statement, 1, entry->id);
     bind_text(statement, 2, request_id);
@@ -383,7 +386,7 @@ err_t database_add_balance(struct ledger_database *database, const char *tenant,
                            nanodollars spent, nanodollars reserved)
 {
     sqlite3_stmt *statement = database->statements[BALANCE_ADD];
-    char text[DAY_BYTES];
+    char text[LEDGER_DAY_BYTES];
     day_text(day, text);
     bind_text(statement, 1, tenant);
     bind_text(statement, 2, text);
@@ -412,7 +415,47 @@ err_t database_charge_lost(struct ledger_database *database, int64_t now_ms, uin
     return database_finish(database, e);
 }
 
+err_t database_delete_before(struct ledger_database *database, int32_t day, uint32_t most, bool *is_all)
+{
+    char text[LEDGER_DAY_BYTES], sql[256];
+    day_text(day, text);
+    snprintf(
+        sql, sizeof sql,
+        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE day < '%s' AND outcome IS NOT NULL"
+        " LIMIT %u)",
+        text, most);
+    TRY(run(database, BEGIN));
+    err_t e = run_text(database, sql);
+    int n = e.code == ERR_OK ? sqlite3_changes(database->handle) : 0;
+    *is_all = n < (int)most;
+    snprintf(sql, sizeof sql, "DELETE FROM balances WHERE day < '%s' AND reserved = 0", text);
+    if (e.code == ERR_OK && *is_all)
+        e = run_text(database, sql);
+    snprintf(sql, sizeof sql, "DELETE FROM kept; INSERT INTO kept VALUES ('%s')", text);
+    if (e.code == ERR_OK && n > 0)
+        e = run_text(database, sql);
+    return database_finish(database, e);
+}
+
 /* --- reading */
+
+err_t database_kept_from(struct ledger_database *database, char day[LEDGER_DAY_BYTES])
+{
+    static const char TABLE[] = "SELECT count(*) FROM sqlite_master WHERE name = 'kept'",
+                      FIRST[] = "SELECT first_day FROM kept";
+    sqlite3_stmt *statement;
+    day[0] = '\0';
+    if (pragma_value(database, TABLE) == 0)
+        return err_ok(); /* an older ledger, that is only read */
+    if (sqlite3_prepare_v2(database->handle, FIRST, -1, &statement, NULL) != SQLITE_OK)
+        return failed(database, "be read");
+    int rc = sqlite3_step(statement);
+    if (rc == SQLITE_ROW)
+        snprintf(day, LEDGER_DAY_BYTES, "%s", (const char *)sqlite3_column_text(statement, 0));
+    err_t e = rc == SQLITE_ROW || rc == SQLITE_DONE ? err_ok() : failed(database, "be read");
+    sqlite3_finalize(statement);
+    return e;
+}
 
 err_t database_folded(struct ledger_database *database, uint64_t *number)
 {
@@ -449,7 +492,7 @@ err_t database_balances(struct ledger_database *database, int32_t first_day, int
                         void *context)
 {
     sqlite3_stmt *statement = database->statements[BALANCES];
-    char first[DAY_BYTES], last[DAY_BYTES];
+    char first[LEDGER_DAY_BYTES], last[LEDGER_DAY_BYTES];
     day_text(first_day, first);
     day_text(last_day, last);
     bind_text(statement, 1, first);
@@ -471,7 +514,7 @@ err_t database_balances(struct ledger_database *database, int32_t first_day, int
 /* What a record of the journal says of an entry, over what the file says. */
 static err_t add_newer(struct ledger_database *database, const struct journal_record *record)
 {
-    char day[DAY_BYTES];
+    char day[LEDGER_DAY_BYTES];
     sqlite3_stmt *statement = database->statements[NEWER_ADD];
     if (record->kind == JOURNAL_ENTRY) {
         day_text((int32_t)(record->at_ms / (SECONDS_PER_DAY * INT64_C(1000))), day);

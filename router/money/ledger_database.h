@@ -47,6 +47,11 @@ err_t database_folded(struct ledger_database *database, uint64_t *number) ERR_MU
 err_t database_find_open(struct ledger_database *database, int64_t id, char *tenant, int32_t *day,
                          nanodollars *estimate) ERR_MUST_CHECK;
 err_t database_last_id(struct ledger_database *database, int64_t *id) ERR_MUST_CHECK;
+/* Entries of days before that one that are over, at most so many, and with the last of them their days'
+ * balances. *is_all: there are no more. */
+err_t database_delete_before(struct ledger_database *database, int32_t day, uint32_t most,
+                             bool *is_all) ERR_MUST_CHECK;
+err_t database_kept_from(struct ledger_database *database, char day[LEDGER_DAY_BYTES]) ERR_MUST_CHECK;
 /* Reservations of a process that is gone: their estimates are spent. */
 err_t database_charge_lost(struct ledger_database *database, int64_t now_ms, uint64_t *n) ERR_MUST_CHECK;
 /* The days from first to last, each with what a tenant spent and reserved. */

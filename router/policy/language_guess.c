@@ -15,6 +15,7 @@ enum {
     WORD_BYTES_MAX = 24, /* longer ones are in no list */
     WORD_POINTS = 12,    /* shared out among the languages that have the word */
     LETTER_POINTS = 8,
+    SPELLING_POINTS = 6,     /* of a word that is spelt as one of two neighbours alone does */
     LETTERS_COUNTED_MAX = 3, /* of one word's or one text's telling letters, for each language */
     POINTS_LEAST = 15,       /* a word of its own, and some of others */
     WORDS_PER_HIT_MAX = 8,   /* of so many words one at least must be known */
@@ -122,7 +123,7 @@ struct tally {
     uint32_t points[LANGUAGES], n_hits[LANGUAGES], n_letters[LANGUAGES];
     uint32_t n_words;
     uint64_t scripts[SCRIPTS];
-    uint32_t n_persian, n_urdu;
+    uint32_t n_persian, n_urdu, n_danish, n_norwegian;
     char word[WORD_BYTES_MAX];
     size_t word_bytes; /* more than WORD_BYTES_MAX: too long */
 };
@@ -156,6 +157,36 @@ static void add(struct tally *tally, uint32_t languages, uint32_t points, bool i
     }
 }
 
+static bool has_ending(const struct tally *tally, size_t bytes, const char *const *endings)
+{
+    for (; *endings; endings++) {
+        size_t size = strlen(*endings);
+        if (bytes > size && memcmp(tally->word + bytes - size, *endings, size) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Danish and Norwegian have most words in common and spell many of the others by rules of their own: no
+ * Danish word ends with a consonant twice. Other languages share these rules, so they part these two alone.
+ */
+static void look_at_spelling(struct tally *tally, size_t bytes)
+{
+    static const char *const DANISH[] = {"tion", "tionen", "tioner", "hed",   "heden",  "heder",
+                                         "ej",   "øj",     "øje",    "øjet",  "eje",    "skab",
+                                         "eret", "erede",  "erne",   "ighed", "skabet", NULL},
+                             *const NORWEGIAN[] = {"sjon",  "sjonen", "sjoner", "het",  "heten",
+                                                   "heter", "ei",     "øy",     "skap", "skapet",
+                                                   "iser",  "sert",   "tert",   NULL};
+    const char *word = tally->word;
+    if (bytes < 3)
+        return;
+    bool is_doubled = word[bytes - 1] == word[bytes - 2] && strchr("bdfgklmnprst", word[bytes - 1]),
+         is_soft = (word[0] == 'k' || word[0] == 'g') && word[1] == 'j';
+    tally->n_danish += has_ending(tally, bytes, DANISH);
+    tally->n_norwegian += is_doubled || is_soft || has_ending(tally, bytes, NORWEGIAN);
+}
+
 static void end_word(struct tally *tally)
 {
     size_t bytes = tally->word_bytes, low = 0, high = N_WORDS;
@@ -165,6 +196,7 @@ static void end_word(struct tally *tally)
     tally->n_words++;
     if (bytes > WORD_BYTES_MAX)
         return;
+    look_at_spelling(tally, bytes);
     while (low < high) {
         size_t middle = (low + high) / 2, other_bytes = WORDS[middle].bytes;
         int order = (unsigned char)WORDS[middle].word[0] - (unsigned char)tally->word[0]; /* most end here */
@@ -249,10 +281,26 @@ static bool is_fence(const char *line, size_t size)
     return size >= 3 && (memcmp(line, "```", 3) == 0 || memcmp(line, "~~~", 3) == 0);
 }
 
+/* Where nobody else comes near, their spelling counts. */
+static void part_neighbours(struct tally *tally)
+{
+    uint32_t *points = tally->points, others = 0,
+             less = points[LANGUAGE_DA] < points[LANGUAGE_NB] ? points[LANGUAGE_DA] : points[LANGUAGE_NB];
+    for (uint32_t language = 0; language < LANGUAGES; language++) {
+        if (language != LANGUAGE_DA && language != LANGUAGE_NB && points[language] > others)
+            others = points[language];
+    }
+    if (less < others)
+        return;
+    points[LANGUAGE_DA] += SPELLING_POINTS * tally->n_danish;
+    points[LANGUAGE_NB] += SPELLING_POINTS * tally->n_norwegian;
+}
+
 /* Far enough before the next one, or it is none. */
-static enum language best_of(const struct tally *tally)
+static enum language best_of(struct tally *tally)
 {
     uint32_t best = LANGUAGE_UNKNOWN, second = 0;
+    part_neighbours(tally);
     for (uint32_t language = 1; language < LANGUAGES; language++) {
         if (tally->points[language] > tally->points[best] || best == LANGUAGE_UNKNOWN)
             best = language;
@@ -266,7 +314,7 @@ static enum language best_of(const struct tally *tally)
     return is_sure ? (enum language)best : LANGUAGE_UNKNOWN;
 }
 
-static enum language language_of(const struct tally *tally)
+static enum language language_of(struct tally *tally)
 {
     switch (script_of_counts(tally->scripts)) {
     case SCRIPT_LATIN:

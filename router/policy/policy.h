@@ -5,6 +5,9 @@
  *     - {name: small, models: [local/demo]}
  *     - {name: frontier, models: [openai/gpt-5, claude/opus]}
  *   rules:                               # from the top; the first whose conditions all hold decides
+ *     - name: save
+ *       when: {budget: {min: 80}}        # percent that are used
+ *       to: small
  *     - name: hr stays
  *       when: {tenants: [hr]}
  *       local_only: yes                  # nothing of it leaves this machine; comes before all others, and
@@ -88,7 +91,9 @@ struct policy_input {
     int64_t ttft_ms[POLICY_TIERS_MAX];          /* expected of each tier; -1 = not known */
     bool is_down[POLICY_TIERS_MAX];             /* nobody of the tier answers */
     const char *cannot_cross[POLICY_TIERS_MAX]; /* why the request cannot go there; NULL = it can */
-    bool is_broke;                              /* the tenant's budget has no room for a call to a provider */
+    uint64_t
+        budget_percent; /* that is spent or reserved of the tenant's, of its day or month; 0 = it has none */
+    bool is_broke;      /* the tenant's budget has no room for a call to a provider */
 };
 
 enum policy_reason {

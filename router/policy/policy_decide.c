@@ -71,6 +71,7 @@ static const char *unmet(const struct condition *when, const struct policy_input
         /* A complexity that nobody told is none at all. */
         {"complexity", !when->complexity.is_set || (input->hints->complexity > 0 &&
                                                     is_in(&when->complexity, input->hints->complexity))},
+        {"budget", is_in(&when->budget, input->budget_percent)},
         {"code", is_wanted(when->code, signals->has_code)},
         {"schema", is_wanted(when->schema, signals->has_schema)},
         {"tool_calls", is_wanted(when->tool_calls, signals->calls_tools)},

@@ -18,7 +18,7 @@ enum want { WANT_ANY, WANT_NO, WANT_YES };
 
 struct condition {
     struct names tenants, models, intents, tasks, scripts, languages;
-    struct span tokens, tools, images, audio, files, turns, complexity;
+    struct span tokens, tools, images, audio, files, turns, complexity, budget;
     enum want code, schema, tool_calls;
 };
 

@@ -138,9 +138,9 @@ static err_t read_want(const struct yaml_value *map, const char *key, enum want 
 
 static err_t read_condition(const struct yaml_value *value, struct condition *out)
 {
-    static const char *const KEYS[] = {
-        "tenants", "models", "intents", "tasks",      "scripts", "languages", "tokens",     "tools", "images",
-        "audio",   "files",  "turns",   "complexity", "code",    "schema",    "tool_calls", NULL};
+    static const char *const KEYS[] = {"tenants",    "models", "intents", "tasks",  "scripts",    "languages",
+                                       "tokens",     "tools",  "images",  "audio",  "files",      "turns",
+                                       "complexity", "budget", "code",    "schema", "tool_calls", NULL};
     TRY(yaml_map(value, KEYS));
     TRY(read_names(value, "tenants", &out->tenants));
     TRY(read_names(value, "models", &out->models));
@@ -155,6 +155,7 @@ static err_t read_condition(const struct yaml_value *value, struct condition *ou
     TRY(read_span(value, "files", &out->files));
     TRY(read_span(value, "turns", &out->turns));
     TRY(read_span(value, "complexity", &out->complexity));
+    TRY(read_span(value, "budget", &out->budget));
     TRY(read_want(value, "code", &out->code));
     TRY(read_want(value, "schema", &out->schema));
     return read_want(value, "tool_calls", &out->tool_calls);

@@ -358,9 +358,20 @@ static bool has_type(const json_t *format, const char *type)
     return own && strcmp(own, type) == 0;
 }
 
-bool answer_check_is_due(const json_t *response_format)
+static bool asks_for_json(const json_t *response_format)
 {
     return has_type(response_format, "json_object") || has_type(response_format, "json_schema");
+}
+
+bool answer_check_is_due(const json_t *request, bool all_calls)
+{
+    const json_t *tools = json_object_get(request, "tools");
+    bool has_strict = all_calls && json_array_size(tools) > 0;
+    for (size_t i = 0; !has_strict && i < json_array_size(tools); i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        has_strict = json_is_true(json_object_get(function, "strict"));
+    }
+    return has_strict || asks_for_json(json_object_get(request, "response_format"));
 }
 
 const char *answer_check_gap(const json_t *response_format)
@@ -372,7 +383,7 @@ const char *answer_check_gap(const json_t *response_format)
 
 err_t answer_check(const json_t *response_format, const char *text, size_t text_bytes)
 {
-    if (!answer_check_is_due(response_format))
+    if (!asks_for_json(response_format))
         return err_ok();
     json_error_t why;
     json_t *value = json_loadb(text, text_bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &why);
@@ -386,6 +397,41 @@ err_t answer_check(const json_t *response_format, const char *text, size_t text_
         e = UNFIT(&place, "it must be an object");
     else if (schema)
         e = check(&checker, schema, value, &place, 0);
+    json_decref(value);
+    return e;
+}
+
+static const json_t *function_named(const json_t *tools, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        const char *own = json_string_value(json_object_get(function, "name"));
+        if (own && strcmp(own, name) == 0)
+            return function;
+    }
+    return NULL;
+}
+
+err_t answer_check_call(const json_t *tools, bool all_calls, const char *name, const char *arguments,
+                        size_t arguments_bytes)
+{
+    const json_t *function = function_named(tools, name);
+    if (function == NULL)
+        return err_new(ERR_DATA_LOSS, "the answer calls \"%.60s\", which is none of the request's tools",
+                       name);
+    if (!all_calls && !json_is_true(json_object_get(function, "strict")))
+        return err_ok();
+    json_error_t why;
+    json_t *value = arguments_bytes > 0 ? json_loadb(arguments, arguments_bytes,
+                                                     JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &why)
+                                        : json_object();
+    if (value == NULL)
+        return err_new(ERR_DATA_LOSS, "the arguments for \"%.60s\" are no JSON", name);
+    struct place place;
+    snprintf(place.text, sizeof place.text, "arguments for \"%.60s\"", name);
+    struct checker checker = {.root = json_object_get(function, "parameters")};
+    err_t e = json_is_object(value) ? check(&checker, checker.root, value, &place, 0)
+                                    : UNFIT(&place, "they must be an object");
     json_decref(value);
     return e;
 }

@@ -6,20 +6,17 @@
 #include <stddef.h>
 #include "api/event.h"
 #include "base/buffer.h"
+#include "router/service/call_list.h"
 
-enum {
-    ANSWER_KEEP_BYTES_MAX = 1 << 20, /* a longer answer is not kept at all */
-    ANSWER_KEEP_CALLS_MAX = 128,     /* likewise one with more calls */
-};
-
-struct kept_call;
+/* A longer answer is not kept at all, nor is one with more than CALL_LIST_MAX calls. */
+enum { ANSWER_KEEP_BYTES_MAX = 1 << 20 };
 
 /* Zero-initialised it keeps nothing. */
 struct answer_keep {
     bool is_on, is_too_much; /* is_too_much: too long, or no memory */
     struct buffer text;
-    struct kept_call *calls; /* [n_calls], owned */
-    size_t n_calls, n_bytes;
+    struct call_list calls;
+    size_t n_bytes;
 };
 
 void answer_keep_take(struct answer_keep *keep, const struct event *event);

@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "api/validate.h"
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "router/service/answer_check.h"
 #include "router/service/route_internal.h"
 #include "router/service/route_shadow.h"
 
@@ -479,48 +479,18 @@ bool route_take_locked(struct route_attempt *attempt, const struct event *event)
         return true;
     if (stream->is_hidden && stream->is_checked && stream_is_full_locked(stream)) {
         stream->is_checked = false; /* too much to be held: it goes on, and ends with an error */
-        if (stream->watch.texts || answer_watch_open(&stream->watch, stream->n_choices).code == ERR_OK)
-            stream->watch.is_too_much = true;
+        stream->watch.is_too_much = true;
         if (!attempt->is_held)
             commit(stream);
     }
     return !stream_is_full_locked(stream);
 }
 
-/* Does an answer that was held whole fit what was asked for? */
-static err_t check_held(const struct stream *stream)
-{
-    struct buffer text = {.limit_bytes = STREAM_HELD_BYTES_MAX};
-    err_t e = err_ok();
-    for (uint32_t choice = 0; choice < stream->n_choices && e.code == ERR_OK; choice++) {
-        bool has_calls = false, fits = true;
-        buffer_clear(&text);
-        for (const struct event_node *node = stream->first; node; node = node->next) {
-            if (node->event.choice_index != choice)
-                continue;
-            has_calls = has_calls || node->event.n_tool_calls > 0 || node->event.refusal;
-            fits = fits && buffer_append(&text, node->event.text, node->event.text_bytes);
-        }
-        for (const struct event_node *node = stream->finals; node; node = node->next) {
-            if (node->event.choice_index != choice)
-                continue;
-            has_calls = has_calls || node->event.finish_reason != FINISH_STOP; /* cut short, and says so */
-            fits = fits && buffer_append(&text, node->event.text, node->event.text_bytes);
-        }
-        if (!has_calls)
-            e = fits ? answer_check(json_object_get(stream->question.json, "response_format"),
-                                    text.data ? text.data : "", text.size)
-                     : err_new(ERR_RESOURCE_EXHAUSTED, "no memory for an answer that is to be checked");
-    }
-    buffer_free(&text);
-    return e;
-}
-
 /* Its reader has it all, and is told at the end. */
 static bool check_watched(struct route_attempt *attempt)
 {
     struct stream *stream = attempt->stream;
-    err_t e = answer_watch_check(&stream->watch, json_object_get(stream->question.json, "response_format"));
+    err_t e = answer_watch_check(&stream->watch, stream->question.json);
     if (e.code == ERR_OK)
         return true;
     ASSERT(stream->phase == STREAM_COMMITTED);
@@ -544,6 +514,32 @@ static void complete(struct stream *stream)
     if (!stream->is_shadow)
         metric_add(&stream->winner->upstream->state->counts->answers[0], 1);
     stream_finish_locked(stream);
+}
+
+/* An engine has counted the tokens, and has too little room for them: another tier may have more, if the
+ * policy that knows their number sends the request there. Else all stays as it was decided. */
+static bool goes_where_it_fits(struct stream *stream, const struct route_attempt *attempt, const err_t *e)
+{
+    struct question_context context = stream_context(stream);
+    struct route_question *question = &stream->question;
+    const struct policy_decision before = question->decision, *decision = &question->decision;
+    uint64_t n_tokens, guess = question->prompt_tokens;
+    if (!attempt->upstream->is_local || stream->is_shadow || !validate_is_too_long(e, &n_tokens))
+        return false;
+    question->prompt_tokens = question->input.prompt_tokens = n_tokens;
+    route_question_decide(question, &context, NULL);
+    if (decision->is_refused || decision->tier <= attempt->tier ||
+        stream->failed_tiers & 1u << decision->tier) {
+        question->decision = before;
+        question->prompt_tokens = question->input.prompt_tokens = guess;
+        return false;
+    }
+    stream->failed_tiers |= 1u << attempt->tier;
+    metric_add(&route_metrics_counts(stream->service->route_metrics)->fallbacks[0], 1);
+    stream->tier = decision->tier;
+    stream->reason = POLICY_REASON_NAMES[decision->reason];
+    stream->may_rest = false;
+    return true;
 }
 
 /* A request that is wrong is so everywhere. */
@@ -574,7 +570,9 @@ static void failed(struct route_attempt *attempt, const struct attempt_end *end)
         return; /* the other one may yet do */
     stream_unset_timer(stream, &stream->hedge);
     stream_unset_timer(stream, &stream->step);
-    if (is_hopeless(&end->error))
+    if (goes_where_it_fits(stream, attempt, &end->error))
+        route_begin_locked(stream);
+    else if (is_hopeless(&end->error))
         stream_fail_locked(stream, end->error, FINISH_ERROR);
     else
         advance(stream);
@@ -609,7 +607,8 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     if (attempt->is_held && !judge(stream, attempt))
         return;
     if (stream->is_checked) {
-        struct attempt_end unfit = {.error = check_held(stream), .may_retry = true};
+        struct attempt_end unfit = {.error = answer_watch_check(&stream->watch, stream->question.json),
+                                    .may_retry = true};
         if (unfit.error.code != ERR_OK) {
             failed(attempt, &unfit);
             return;

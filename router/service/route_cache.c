@@ -82,20 +82,32 @@ static void replay(struct stream *stream, const char *bytes, size_t size, const 
     stream_finish_locked(stream);
 }
 
-static void on_ready(struct response_waiter *waiter, const char *bytes, size_t size)
+/* It is answered for itself, and for those who wait for it where it leads. */
+static void miss(struct stream *stream, bool leads)
+{
+    metric_add(&route_metrics_counts(stream->service->route_metrics)->cache[ROUTE_CACHE_MISS], 1);
+    stream->source.cache = "miss";
+    stream->is_leading = leads;
+    stream->is_recording = leads;
+    stream->record.bytes.limit_bytes = RECORD_BYTES_MAX;
+}
+
+static void on_ready(struct response_waiter *waiter, const char *bytes, size_t size, bool leads)
 {
     struct stream *stream = (struct stream *)((char *)waiter - offsetof(struct stream, waiter));
     pthread_mutex_lock(&stream->lock);
     stream->is_waiting = false;
-    if (stream->phase == STREAM_WAITING) {
-        if (bytes) {
-            metric_add(&route_metrics_counts(stream->service->route_metrics)->cache[ROUTE_CACHE_SHARED], 1);
-            replay(stream, bytes, size, "shared");
-        } else {
-            route_begin_locked(stream);
-        }
+    bool waits = stream->phase == STREAM_WAITING;
+    if (waits && bytes) {
+        metric_add(&route_metrics_counts(stream->service->route_metrics)->cache[ROUTE_CACHE_SHARED], 1);
+        replay(stream, bytes, size, "shared");
+    } else if (waits) {
+        miss(stream, leads);
+        route_begin_locked(stream);
     }
     pthread_mutex_unlock(&stream->lock);
+    if (leads && !waits) /* it has left meanwhile: the next one */
+        response_cache_done(stream->cache, &stream->key, RESPONSE_LEFT, NULL, 0);
     stream_unref(stream);
 }
 
@@ -123,7 +135,6 @@ static err_t make_key(struct stream *stream, bool *is_kept)
 enum route_cache_turn route_cache_ask_locked(struct stream *stream)
 {
     struct route_caches *caches = snapshot_caches(stream->snapshot);
-    struct route_counts *counts = route_metrics_counts(stream->service->route_metrics);
     stream->source.cache = "off";
     stream->cache = stream->question.decision.local_only ? caches->private_ones : caches->all;
     bool is_kept = false, is_alone = false;
@@ -145,14 +156,11 @@ enum route_cache_turn route_cache_ask_locked(struct stream *stream)
         return ROUTE_CACHE_WAITS;
     stream->is_waiting = false;
     atomic_fetch_sub(&stream->n_refs, 1); /* never the last: the caller has one */
-    metric_add(&counts->cache[turn == RESPONSE_HIT ? ROUTE_CACHE_HIT : ROUTE_CACHE_MISS], 1);
     if (turn == RESPONSE_HIT) {
+        metric_add(&route_metrics_counts(stream->service->route_metrics)->cache[ROUTE_CACHE_HIT], 1);
         replay(stream, answer.data ? answer.data : "", answer.size, "hit");
     } else {
-        stream->source.cache = "miss";
-        stream->is_leading = !is_alone;
-        stream->is_recording = !is_alone;
-        stream->record.bytes.limit_bytes = RECORD_BYTES_MAX;
+        miss(stream, !is_alone);
     }
     buffer_free(&answer);
     return turn == RESPONSE_HIT ? ROUTE_CACHE_ANSWERED : ROUTE_CACHE_GOES_ON;
@@ -236,12 +244,21 @@ void route_cache_close_record_locked(struct stream *stream)
     stream->is_recording = answer_record_end(&stream->record, &facts);
 }
 
+/* A client that leaves, or whose time is up, has nothing against its question. */
+static enum response_end end_without_record(const struct stream *stream)
+{
+    if (stream->end_error.code == ERR_OK)
+        return RESPONSE_NOT_HIS;
+    bool has_left = stream->end_reason == FINISH_ABORT || stream->ended_ns >= stream->request->deadline_ns;
+    return has_left ? RESPONSE_LEFT : RESPONSE_FAILED;
+}
+
 void route_cache_done(struct stream *stream)
 {
     if (!stream->is_leading)
         return;
     stream->is_leading = false;
     bool is_whole = stream->is_recording && stream->end_error.code == ERR_OK;
-    response_cache_done(stream->cache, &stream->key, is_whole ? stream->record.bytes.data : NULL,
-                        stream->record.bytes.size);
+    response_cache_done(stream->cache, &stream->key, is_whole ? RESPONSE_WHOLE : end_without_record(stream),
+                        is_whole ? stream->record.bytes.data : NULL, stream->record.bytes.size);
 }

@@ -48,6 +48,7 @@ static json_t *signals_of(const struct route_question *question)
     set_count(out, "images", signals->n_images);
     set_count(out, "audio", signals->n_audio);
     set_count(out, "files", signals->n_files);
+    set_count(out, "budget_percent", question->input.budget_percent);
     set(out, "schema", json_boolean(signals->has_schema));
     set(out, "code", json_boolean(signals->has_code));
     set(out, "tool_calls", json_boolean(signals->calls_tools));

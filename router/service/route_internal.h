@@ -45,6 +45,7 @@ struct route_service {
     const struct clock *clock;
     bool is_offline;
     uint32_t max_requests;
+    uint64_t max_held_bytes;
     struct event_count progress; /* of streams that nobody watches */
     struct event_count emptied;  /* no request is left */
     struct metrics metrics;
@@ -65,6 +66,7 @@ struct route_service {
     struct route_snapshot *snapshot;
     struct stream *table[STREAM_TABLE_SIZE];
     uint32_t n_streams, n_shadows;   /* n_shadows: besides n_streams */
+    uint64_t held_bytes;             /* that requests under way weigh, but for shadows */
     struct stream *shadows;          /* that are under way (route_shadow.h) */
     bool is_draining, classify_runs; /* classify_runs: the thread below is there */
     pthread_t classify_thread;
@@ -137,6 +139,8 @@ struct stream {
     char decision_id[DECISION_ID_BYTES];
     uint32_t n_choices;
     int64_t submitted_ns, unix_ms;
+    size_t weight_bytes; /* its own and its request's memory, about */
+    size_t held_bytes;   /* of these, what the service counts */
     bool wants_whole, takes_ids_only, is_cascaded,
         is_checked; /* is_checked: held until it is whole and fits its schema */
 
@@ -166,7 +170,7 @@ struct stream {
     struct event_node *finals, *last_final; /* ends of choices, kept until the call's own end */
     struct event_node *spare;               /* an end for when there is no memory */
     struct stream_timer deadline, step, hedge;
-    struct answer_watch watch; /* of an answer that is checked at its end, since its reader has it by then */
+    struct answer_watch watch; /* of an answer that is checked at its end */
     struct answer_keep keep;   /* of the answer, for the decision log */
     struct cascade_margins margins;
     double estimate; /* of the cascade; negative = not known */
@@ -217,7 +221,8 @@ bool stream_keep_final_locked(struct stream *stream, const struct event *event);
 /* Gives out the ends of all choices; error: why, when it is one. */
 void stream_finish_locked(struct stream *stream);
 void stream_fail_locked(struct stream *stream, err_t error, enum finish_reason reason);
-err_t stream_enter_table(struct stream *stream) ERR_MUST_CHECK; /* by its id */
+/* By its id, and with its weight. RESOURCE_EXHAUSTED: all together weigh too much. */
+err_t stream_enter_table(struct stream *stream) ERR_MUST_CHECK;
 void stream_leave_table(struct stream *stream);
 bool stream_next_event(struct stream *stream, struct event *out);
 void stream_watch_events(struct stream *stream, void (*wake)(void *context), void *context);

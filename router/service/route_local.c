@@ -36,6 +36,15 @@ static void take_usage(struct route_attempt *attempt)
     }
 }
 
+/* What its tokenizer makes of a text's bytes, for the next ones. */
+static void learn_length(const struct route_attempt *attempt)
+{
+    const struct route_question *question = &attempt->stream->question;
+    int64_t tokens = attempt->usage.input_tokens - (int64_t)question->turn_tokens;
+    if (attempt->usage.input_tokens > 0 && question->prompt_bytes > 0)
+        upstream_counted(attempt->upstream->state, question->prompt_bytes, tokens > 0 ? (uint64_t)tokens : 0);
+}
+
 static void on_end(void *context, const struct local_result *result)
 {
     struct route_attempt *attempt = context;
@@ -51,6 +60,7 @@ static void on_end(void *context, const struct local_result *result)
         metric_add(&route_metrics_counts(stream->service->route_metrics)->handovers[0], result->n_handovers);
     pthread_mutex_lock(&stream->lock);
     take_usage(attempt);
+    learn_length(attempt);
     attempt->has_entry = true;
     attempt->outcome = LEDGER_SETTLED;
     attempt->cost = route_local_cost(attempt, end.whole_ns);

@@ -300,6 +300,7 @@ static bool write_upstreams(const struct upstreams *upstreams, struct buffer *ou
                        METRIC_UNIT_NANO, out)
 #define WRITE_RESERVED(name, type, help)                                                                     \
     write_value((uint64_t)readings->reserved, METRIC_UNIT_NANO, name, type, help, out)
+#define WRITE_HELD(name, type, help)  write_value(readings->held_bytes, METRIC_UNIT_ONE, name, type, help, out)
 #define WRITE_STAGE(name, type, help) write_stage(readings->stage, name, help, out)
 #define WRITE_LOG_LOST(name, type, help)                                                                     \
     write_value(readings->log_lines_lost, METRIC_UNIT_ONE, name, type, help, out)

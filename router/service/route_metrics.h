@@ -94,6 +94,8 @@ enum {
     X(RESET, "bantam:router_rate_reset_timestamp_seconds", "gauge", "`provider`, `model`",                   \
       "Unix time before which it is not asked; 0 or past: it may be.")                                       \
     X(RESERVED, "bantam:router_reserved_dollars", "gauge", "", "Set aside for calls under way.")             \
+    X(HELD, "bantam:router_held_bytes", "gauge", "",                                                         \
+      "What requests under way take of memory, about; bounded by --max-held-bytes.")                         \
     X(STAGE, "bantam:router_rollout_stage", "gauge", "`stage`", "1 where the policy stands.")                \
     X(LOG_LOST, "bantam:router_log_lines_lost_total", "counter", "",                                         \
       "Lines of the decision log that were lost.")
@@ -144,6 +146,7 @@ void upstream_counts_limits(struct upstream_counts *counts, const struct rate_li
 /* What is read when somebody asks. */
 struct route_readings {
     nanodollars reserved;
+    uint64_t held_bytes;
     enum rollout_stage stage; /* ROLLOUT_PROMOTED without a gate */
     uint64_t log_lines_lost;
 };

@@ -13,7 +13,7 @@ struct info_node {
 
 static const struct model_info UNKNOWN = {
     .model = "auto",
-    .architecture = "router",
+    .architecture = MODEL_ARCHITECTURE_ROUTER,
     .dtype = "",
     .quantization = "none",
     .vocab_size = UINT32_MAX,

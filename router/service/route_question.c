@@ -9,7 +9,7 @@
 #include "router/service/answer_check.h"
 
 enum {
-    BYTES_PER_TOKEN = 4,           /* a guess, for decisions */
+    BYTES_PER_TOKEN = 4,           /* a guess, for decisions, before an engine has counted any */
     BYTES_PER_TOKEN_LEAST = 2,     /* for money */
     TOKENS_PER_TURN = 8,           /* what a template adds */
     TOKENS_PER_PART = 2000,        /* of an image, audio or file */
@@ -196,48 +196,74 @@ static uint64_t bytes_of_parts(const json_t *content)
     return bytes;
 }
 
-/* What a provider reads besides the texts of messages: tools, schemas, calls of tools, and whatever else has
- * a length. */
-static uint64_t bytes_beside(const json_t *request)
+/* What is sent besides the texts of messages: tools, schemas, calls of tools, and whatever else has a length.
+ * read: the bytes of it that stand before a model with its prompt. */
+struct beside {
+    uint64_t all, read;
+};
+
+static struct beside bytes_beside(const json_t *request)
 {
-    uint64_t bytes = 0;
+    static const char *const READ[] = {"tools", "functions", "response_format", "documents"};
+    struct beside bytes = {0, 0};
     size_t i;
     const char *name;
     json_t *value, *message;
     if (request == NULL)
-        return 0;
+        return bytes;
     json_object_foreach((json_t *)request, name, value)
     {
-        bool has_length = json_is_object(value) || json_is_array(value);
-        if (has_length && strcmp(name, "messages") != 0 && strcmp(name, "bantam") != 0)
-            bytes += bytes_as_json(value);
+        bool has_length = json_is_object(value) || json_is_array(value), is_read = false;
+        if (!has_length || strcmp(name, "messages") == 0 || strcmp(name, "bantam") == 0)
+            continue;
+        for (size_t j = 0; j < sizeof READ / sizeof *READ; j++)
+            is_read = is_read || strcmp(name, READ[j]) == 0;
+        uint64_t size = bytes_as_json(value);
+        bytes.all += size;
+        bytes.read += is_read ? size : 0;
     }
+    uint64_t of_messages = 0;
     json_array_foreach(json_object_get(request, "messages"), i, message)
     {
         json_object_foreach(message, name, value)
         {
             if (strcmp(name, "content") == 0)
-                bytes += bytes_of_parts(value);
+                of_messages += bytes_of_parts(value);
             else if (strcmp(name, "role") != 0)
-                bytes += bytes_as_json(value);
+                of_messages += bytes_as_json(value);
         }
     }
+    bytes.all += of_messages;
+    bytes.read += of_messages;
     return bytes;
 }
 
-static void estimate(struct route_question *question, const struct request *request)
+/* As the engine beside us has lately counted: how many bytes a token has depends on the tokenizer and on what
+ * people write. */
+static uint64_t tokens_of_bytes(const struct route_snapshot *snapshot, uint64_t bytes)
 {
-    uint64_t bytes = question->signals.text_bytes, n_tokens;
+    const struct upstream_state *first = snapshot->tiers[0].upstreams[0].state;
+    uint32_t per_kib = atomic_load_explicit(&first->tokens_per_kib, memory_order_relaxed);
+    return (per_kib > 0 ? bytes * per_kib / 1024 : bytes / BYTES_PER_TOKEN) + 1;
+}
+
+static void estimate(const struct route_snapshot *snapshot, const struct request *request,
+                     struct route_question *question)
+{
+    struct beside beside = bytes_beside(question->json ? question->json : request->original);
+    uint64_t bytes = question->signals.text_bytes;
     uint64_t parts =
         (uint64_t)question->signals.n_images + question->signals.n_audio + question->signals.n_files;
-    if (request->prompt_kind == PROMPT_TOKEN_IDS)
-        n_tokens = request->n_token_ids;
-    else
-        n_tokens = (request->prompt_kind == PROMPT_TEXT ? request->text_bytes : bytes) / BYTES_PER_TOKEN + 1;
-    n_tokens += request->n_messages * TOKENS_PER_TURN;
-    question->prompt_tokens = n_tokens;
-    question->input_bound = (bytes + bytes_beside(question->json)) / BYTES_PER_TOKEN_LEAST +
-                            request->n_messages * TOKENS_PER_TURN + parts * TOKENS_PER_PART + 1;
+    question->turn_tokens = request->n_messages * TOKENS_PER_TURN;
+    if (request->prompt_kind == PROMPT_TOKEN_IDS) {
+        question->prompt_tokens = request->n_token_ids;
+    } else {
+        uint64_t read = request->prompt_kind == PROMPT_TEXT ? request->text_bytes : bytes + beside.read;
+        question->prompt_bytes = parts == 0 ? read : 0;
+        question->prompt_tokens = tokens_of_bytes(snapshot, read) + question->turn_tokens;
+    }
+    question->input_bound = (bytes + (question->json ? beside.all : 0)) / BYTES_PER_TOKEN_LEAST +
+                            question->turn_tokens + parts * TOKENS_PER_PART + 1;
     json_int_t n = json_integer_value(json_object_get(question->json, "n"));
     question->n_choices = n > 1 ? (uint64_t)n : 1;
 }
@@ -418,25 +444,38 @@ static nanodollars cheapest(const struct question_context *context, const struct
     return least;
 }
 
-static bool is_over(const struct ledger_balance *balance, nanodollars more, nanodollars limit)
+static bool is_over(nanodollars used, nanodollars more, nanodollars limit)
 {
-    return limit > 0 && money_add(money_add(balance->spent, balance->reserved), more) > limit;
+    return limit > 0 && money_add(used, more) > limit;
+}
+
+static uint64_t percent_of(nanodollars used, nanodollars limit)
+{
+    enum { PERCENT_MAX = 1000 };
+    double percent = limit > 0 ? 100 * (double)used / (double)limit : 0;
+    return percent < PERCENT_MAX ? (uint64_t)percent : PERCENT_MAX;
 }
 
 /* A ledger that cannot be read lets nobody spend. */
-static bool is_broke(const struct question_context *context, const struct route_question *question)
+static void look_at_budget(const struct question_context *context, struct route_question *question)
 {
+    struct policy_input *input = &question->input;
     const struct ledger_budget *budget =
-        route_config_budget(snapshot_config(context->snapshot), question->input.tenant);
+        route_config_budget(snapshot_config(context->snapshot), input->tenant);
     if (budget == NULL || (budget->per_day == 0 && budget->per_month == 0))
-        return false;
-    nanodollars more = cheapest(context, question);
+        return;
     struct ledger_balance today, this_month;
-    if (more < 0)
-        return false;
-    if (ledger_balance(context->ledger, question->input.tenant, &today, &this_month).code != ERR_OK)
-        return true;
-    return is_over(&today, more, budget->per_day) || is_over(&this_month, more, budget->per_month);
+    if (ledger_balance(context->ledger, input->tenant, &today, &this_month).code != ERR_OK) {
+        input->budget_percent = 100;
+        input->is_broke = true;
+        return;
+    }
+    nanodollars more = cheapest(context, question), of_day = money_add(today.spent, today.reserved),
+                of_month = money_add(this_month.spent, this_month.reserved);
+    uint64_t day = percent_of(of_day, budget->per_day), month = percent_of(of_month, budget->per_month);
+    input->budget_percent = day > month ? day : month;
+    input->is_broke =
+        more >= 0 && (is_over(of_day, more, budget->per_day) || is_over(of_month, more, budget->per_month));
 }
 
 static void fill_input(const struct question_context *context, const struct request *request,
@@ -455,7 +494,7 @@ static void fill_input(const struct question_context *context, const struct requ
         if (question->can_take[i] == 0)
             input->cannot_cross[i] = question->why_not[i] ? question->why_not[i] : "it cannot be sent there";
     }
-    input->is_broke = is_broke(context, question);
+    look_at_budget(context, question);
 }
 
 err_t route_question_read(const struct question_context *context, const struct request *request,
@@ -466,7 +505,7 @@ err_t route_question_read(const struct question_context *context, const struct r
     TRY(read_hints(request, out));
     TRY(write_json(request, &out->json));
     take_signals(out, request);
-    estimate(out, request);
+    estimate(context->snapshot, request, out);
     read_wish(context->snapshot, out);
     fill_input(context, request, out);
     return err_ok();

@@ -20,7 +20,9 @@ struct route_question {
     json_t *json; /* OpenAI's form; NULL = it has none, and stays here. Owned */
     struct request_signals signals;
     struct route_hints hints;
-    uint64_t prompt_tokens;             /* estimated */
+    uint64_t prompt_tokens;             /* estimated, or as an engine has counted them */
+    uint64_t prompt_bytes;              /* that a model reads as text; 0 = there is more than text */
+    uint64_t turn_tokens;               /* of prompt_tokens: those of a template */
     uint64_t input_bound;               /* tokens, at most, for what may have to be paid */
     uint64_t n_choices;                 /* that are asked for, each of them paid */
     uint8_t can_take[POLICY_TIERS_MAX]; /* bit i: the i-th model of the tier can be asked */

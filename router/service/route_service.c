@@ -48,6 +48,9 @@ static bool metrics_text(struct service *service, struct buffer *out)
         .log_lines_lost = log ? decision_log_lost(log) : 0,
     };
     route_snapshot_unref(snapshot);
+    pthread_mutex_lock(&own->lock);
+    readings.held_bytes = own->held_bytes;
+    pthread_mutex_unlock(&own->lock);
     return route_metrics_write(own->route_metrics, &readings, out);
 }
 
@@ -100,6 +103,7 @@ static err_t open_ledger(struct route_service *service, const struct route_confi
     struct ledger_options options = {
         .path = config->ledger_path ? config->ledger_path : ":memory:",
         .unix_ms = route_unix_ms,
+        .keep_days = config->ledger_keep_days,
         .durable = config->ledger_durable,
     };
     TRY(ledger_open(&options, &n_lost, &service->ledger));
@@ -142,7 +146,7 @@ static err_t open_parts(struct route_service *service, struct route_config *conf
 
 err_t route_service_open(const struct route_service_options *options, struct route_service **out)
 {
-    ASSERT(options->config && options->clock && options->max_requests > 0);
+    ASSERT(options->config && options->clock && options->max_requests > 0 && options->max_held_bytes > 0);
     struct route_service *service = mem_alloc(sizeof *service);
     if (service == NULL) {
         route_config_free(options->config);
@@ -152,6 +156,7 @@ err_t route_service_open(const struct route_service_options *options, struct rou
     service->clock = options->clock;
     service->is_offline = options->is_offline;
     service->max_requests = options->max_requests;
+    service->max_held_bytes = options->max_held_bytes;
     service->opened_ns = clock_now_ns(options->clock);
     if (getrandom(&service->id_salt, sizeof service->id_salt, 0) != sizeof service->id_salt)
         service->id_salt = (uint64_t)route_unix_ms(NULL);
@@ -223,6 +228,7 @@ err_t route_service_reload(struct route_service *service, struct route_config *c
     struct route_snapshot *before = route_snapshot_of(service), *after = NULL;
     const struct route_config *old = snapshot_config(before);
     struct snapshot_options options = snapshot_options_of(service);
+    int32_t keep_days = config->ledger_keep_days;
     err_t e = err_ok();
     if (!same_text(old->ledger_path, config->ledger_path) || old->ledger_durable != config->ledger_durable) {
         e = err_new(ERR_INVALID_ARGUMENT, "the ledger cannot change while the router runs: start it anew");
@@ -236,6 +242,7 @@ err_t route_service_reload(struct route_service *service, struct route_config *c
         service->snapshot = after;
         pthread_mutex_unlock(&service->lock);
         route_snapshot_unref(replaced);
+        ledger_keep(service->ledger, keep_days);
         route_classify_watch(service);
     }
     route_snapshot_unref(before);

@@ -23,6 +23,7 @@ struct route_service_options {
     struct route_config *config; /* taken over, on success and on failure alike */
     bool is_offline;             /* nothing leaves this machine, whatever the configuration says */
     uint32_t max_requests;       /* at once */
+    uint64_t max_held_bytes;     /* that they may take together, about: what is asked, not what is answered */
     const struct clock *clock;
 };
 

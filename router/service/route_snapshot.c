@@ -229,6 +229,7 @@ static err_t open_rollout(struct route_snapshot *snapshot, struct route_snapshot
     return wrap(e, rollout, close_rollout, NULL, &snapshot->rollout);
 }
 
+/* Which was checked when the configuration was read. */
 static err_t read_calibration(struct route_snapshot *snapshot)
 {
     const struct cascade_config *cascade = &snapshot_config(snapshot)->cascade;

@@ -22,7 +22,8 @@ struct upstream_state {
     struct upstream_state *next;
     const char *name; /* "openai/gpt-5" */
     struct upstream_counts *counts;
-    struct circuit_breaker breaker; /* from here on: under the table's lock */
+    _Atomic uint32_t tokens_per_kib; /* of prompts, as lately answered; 0 = not known */
+    struct circuit_breaker breaker;  /* from here on: under the table's lock */
     struct rate_limits limits;
     struct time_sketch first_token;
     uint32_t n_live; /* calls under way */
@@ -58,6 +59,8 @@ struct upstream_report {
 };
 void upstream_called(struct upstream_table *table, struct upstream_state *state,
                      const struct upstream_report *report, int64_t now_ns);
+/* A prompt of so many bytes had so many tokens, without what its template adds. */
+void upstream_counted(struct upstream_state *state, uint64_t bytes, uint64_t tokens);
 enum breaker_state upstream_breaker(struct upstream_table *table, struct upstream_state *state,
                                     int64_t now_ns);
 int64_t upstream_first_token_ns(struct upstream_table *table, struct upstream_state *state, double share);

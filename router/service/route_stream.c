@@ -43,9 +43,11 @@ static void free_stream(struct worker_job *job)
     pthread_mutex_destroy(&stream->lock);
     bool is_watched = stream->is_watched;
     uint32_t *n = stream->is_shadow ? &service->n_shadows : &service->n_streams;
+    size_t held_bytes = stream->held_bytes;
     mem_free(stream);
     pthread_mutex_lock(&service->lock);
     --*n;
+    service->held_bytes -= held_bytes;
     if (service->n_streams + service->n_shadows == 0)
         event_count_bump(&service->emptied);
     if (!is_watched)
@@ -414,19 +416,26 @@ err_t stream_enter_table(struct stream *stream)
     struct route_service *service = stream->service;
     const char *tenant = stream->tenant, *id = stream->request->request_id;
     pthread_mutex_lock(&service->lock);
-    bool is_there = find_stream(service, tenant, id) != NULL;
-    if (!is_there) {
+    bool is_there = find_stream(service, tenant, id) != NULL,
+         is_too_much = service->held_bytes + stream->weight_bytes > service->max_held_bytes;
+    if (!is_there && !is_too_much) {
         struct stream **bucket = bucket_of(service, tenant, id);
         stream->next_in_table = *bucket;
         if (*bucket)
             (*bucket)->previous_in_table = stream;
         *bucket = stream;
         stream->is_in_table = true;
+        stream->held_bytes = stream->weight_bytes;
+        service->held_bytes += stream->held_bytes;
     }
     pthread_mutex_unlock(&service->lock);
-    return is_there
-               ? err_new(ERR_INVALID_ARGUMENT, "request_id \"%s\" is one of a request that is running", id)
-               : err_ok();
+    if (is_there)
+        return err_new(ERR_INVALID_ARGUMENT, "request_id \"%s\" is one of a request that is running", id);
+    return is_too_much ? err_new(ERR_RESOURCE_EXHAUSTED,
+                                 "with this one of about %zu bytes the requests under way would take more "
+                                 "than %llu bytes, which is the limit",
+                                 stream->weight_bytes, (unsigned long long)service->max_held_bytes)
+                       : err_ok();
 }
 
 void stream_leave_table(struct stream *stream)

@@ -8,6 +8,7 @@
 #include "router/providers/json_text.h"
 #include "router/service/answer_check.h"
 #include "router/local/request_copy.h"
+#include "router/service/request_weight.h"
 #include "router/service/route_internal.h"
 #include "router/service/route_shadow.h"
 
@@ -73,7 +74,7 @@ static err_t fill_stream(struct stream *stream, const struct request *request)
              (unsigned long long)service->id_salt, (unsigned long long)number);
     if (named.request_id == NULL || named.request_id[0] == '\0')
         named.request_id = stream->decision_id;
-    TRY(request_copy(&named, &stream->request));
+    TRY(request_copy(&named, &stream->request, &stream->weight_bytes));
     stream->spare = event_copy(&end);
     if (stream->spare == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a request");
@@ -168,15 +169,16 @@ err_t route_prepare_holding(struct stream *stream)
     const struct cascade_config *cascade = &config->cascade;
     const struct policy_input *input = &question->input;
     const json_t *json = question->json;
-    bool is_due = json && answer_check_is_due(json_object_get(json, "response_format"));
+    bool is_due = json && answer_check_is_due(json, config->checks_all_calls);
     stream->is_checked = is_due && !json_is_true(json_object_get(json, "stream"));
     stream->is_cascaded = cascade->is_set && stream->tier == cascade->tier && stream->n_choices == 1 &&
                           !question->decision.local_only && question->hints.route == WISH_AUTO &&
                           input->cannot_cross[cascade->to] == NULL && !input->is_broke &&
                           !input->is_down[cascade->to];
     stream->is_hidden = stream->is_checked || stream->is_cascaded;
-    bool is_watched = is_due && !stream->is_checked && !stream->is_shadow && stream->watch.texts == NULL;
-    return is_watched ? answer_watch_open(&stream->watch, stream->n_choices) : err_ok();
+    bool is_watched = is_due && (stream->is_checked || !stream->is_shadow) && stream->watch.choices == NULL;
+    return is_watched ? answer_watch_open(&stream->watch, stream->n_choices, config->checks_all_calls)
+                      : err_ok();
 }
 
 static err_t read_question(struct stream *stream, const struct request *request)
@@ -190,6 +192,7 @@ static err_t read_question(struct stream *stream, const struct request *request)
     own.beyond = request->beyond;
     TRY(route_question_read(&context, &own, &stream->question));
     route_question_decide(&stream->question, &context, NULL);
+    stream->weight_bytes += sizeof *stream + request_weight(stream->question.json);
     return err_ok();
 }
 

@@ -91,6 +91,19 @@ void upstream_called(struct upstream_table *table, struct upstream_state *state,
     upstream_counts_breaker(state->counts, breaker);
 }
 
+/* Calls that count at the same time may lose one of both. */
+void upstream_counted(struct upstream_state *state, uint64_t bytes, uint64_t tokens)
+{
+    enum { BYTES_LEAST = 256, LEAST_PER_KIB = 64, MOST_PER_KIB = 1024, WEIGHT = 8 };
+    if (bytes < BYTES_LEAST || bytes > UINT32_MAX || tokens > UINT32_MAX)
+        return;
+    int64_t told = (int64_t)(tokens * 1024 / bytes),
+            before = atomic_load_explicit(&state->tokens_per_kib, memory_order_relaxed);
+    told = told < LEAST_PER_KIB ? LEAST_PER_KIB : told > MOST_PER_KIB ? MOST_PER_KIB : told;
+    int64_t now = before == 0 ? told : before + (told - before) / WEIGHT;
+    atomic_store_explicit(&state->tokens_per_kib, (uint32_t)now, memory_order_relaxed);
+}
+
 enum breaker_state upstream_breaker(struct upstream_table *table, struct upstream_state *state,
                                     int64_t now_ns)
 {

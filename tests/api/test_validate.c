@@ -456,13 +456,32 @@ static void test_resolved(void **state)
     assert_non_null(strstr(e.message, "50"));
 }
 
+static void test_too_long(void **state)
+{
+    (void)state;
+    struct sampling_params p = sampling_params_builtin();
+    uint64_t n_tokens = 0;
+    err_t e = validate_resolved(&p, MODEL_LEN + 7, 0, &LIMITS);
+    assert_true(validate_is_too_long(&e, &n_tokens));
+    assert_int_equal(n_tokens, MODEL_LEN + 7);
+    e = err_prefix(validate_resolved(&p, MODEL_LEN, 5, &LIMITS), "127.0.0.1:50051");
+    assert_true(validate_is_too_long(&e, &n_tokens));
+    assert_int_equal(n_tokens, MODEL_LEN + 5);
+    e.code = ERR_UNAVAILABLE;
+    assert_false(validate_is_too_long(&e, &n_tokens));
+    e = validate_resolved(&p, 0, 0, &LIMITS);
+    assert_false(validate_is_too_long(&e, &n_tokens));
+    e = err_new(ERR_INVALID_ARGUMENT, "the prompt has words; the model's length is none");
+    assert_false(validate_is_too_long(&e, &n_tokens));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_floats),   cmocka_unit_test(test_integers),   cmocka_unit_test(test_names),
         cmocka_unit_test(test_prompts),  cmocka_unit_test(test_truncation), cmocka_unit_test(test_messages),
         cmocka_unit_test(test_texts),    cmocka_unit_test(test_id_lists),   cmocka_unit_test(test_logit_bias),
-        cmocka_unit_test(test_resolved),
+        cmocka_unit_test(test_resolved), cmocka_unit_test(test_too_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

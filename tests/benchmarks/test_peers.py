@@ -67,6 +67,16 @@ def peer(tmp_path):
     return folder
 
 
+def stub_venv(folder):
+    """OpenVINO's, that says the same each time."""
+    venv = folder / "venv/bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo "{}"\n'
+                                 'while read line; do echo \'{"prefill_tok_s": 10, "decode_tok_s": 5}\'; done\n')
+    (venv / "python").chmod(0o755)
+    return venv.parent
+
+
 def compare(folder, peer, *arguments):
     return subprocess.run([sys.executable, ROOT / "benchmarks/peers/compare_peers.py", "stub", "--bantam", BANTAM,
                            "--llama-cpp", peer, "--files", folder, "--results", folder, "--threads", "2", "--repeat", "2",
@@ -78,11 +88,11 @@ def figures(folder):
     return {(row["file"], row["what"]): row for row in json.loads((folder / "stub-peers.json").read_text())["figures"]}
 
 
-def random_gguf(folder, kind):
-    shape = folder / "tiny"
+def random_gguf(folder, kind, name="tiny", **changes):
+    shape = folder / name
     shape.mkdir()
-    (shape / "config.json").write_text(json.dumps(CONFIG))
-    out = folder / f"tiny-{kind}.gguf"
+    (shape / "config.json").write_text(json.dumps(CONFIG | changes))
+    out = folder / f"{name}-{kind}.gguf"
     command = [sys.executable, ROOT / "benchmarks/peers/make_random_gguf.py", shape, out, "--type", kind]
     subprocess.run(command, check=True, timeout=120)
     return out
@@ -97,13 +107,9 @@ def test_random_files_load_and_answer(tmp_path, kind):
 
 def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
-    venv = tmp_path / "venv/bin"
-    venv.mkdir(parents=True)
-    (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo "{}"\n'
-                                 'while read line; do echo \'{"prefill_tok_s": 10, "decode_tok_s": 5}\'; done\n')
-    (venv / "python").chmod(0o755)
+    venv = stub_venv(tmp_path)
     flags = ["--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2", "--context", "8",
-             "--output-len", "200", "--ik-llama-cpp", peer, "--openvino", venv.parent]
+             "--output-len", "200", "--ik-llama-cpp", peer, "--openvino", venv]
     done = compare(tmp_path, peer, *flags)
     assert done.returncode == 0, done.stderr
     got = figures(tmp_path)
@@ -130,14 +136,19 @@ def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     assert compare(tmp_path, peer, "--parts", "prefil").returncode == 2
 
 
-def greedy_answers(tmp_path, file):
-    """Bantam's own, as the script asks for them: {prompt: ids}"""
+def greedy_prompts(vocab_size):
+    """What the script asks of a model."""
+    n_ids = min(vocab_size, 1000) - 8
+    return [[5 + (37 * i + 101 * k * k) % n_ids for i in range(12)] for k in range(1, 5)]
+
+
+def greedy_answers(file, prompts):
+    """Bantam's own: {prompt: (ids, text, likely)}"""
     sys.path.insert(0, str(ROOT / "benchmarks/peers"))
     import peer_programs
-    asked = [json.loads(line) for line in (tmp_path / "bin/calls.jsonl").read_text().splitlines()]
     bantam = peer_programs.Bantam(BANTAM, 2, 120)
     with bantam.ready_server(file, 1, 256) as server:
-        return {json.dumps(body["prompt"]): bantam.greedy(server, body["prompt"], body["n_predict"]) for _, body in asked}
+        return {json.dumps(prompt): bantam.greedy(server, prompt, 24) for prompt in prompts}
 
 
 def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
@@ -156,13 +167,11 @@ def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
 
 def test_greedy_part_finds_what_differs(tmp_path, peer):
     flags = ["--parts", "greedy", "--shapes", ""]
-    assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now what it is asked is known
-    (peer / "answers.json").write_text(json.dumps(dict.fromkeys(map(str, range(9)), [])))
-    file = tmp_path / "check-q4_0.gguf"
-    prompts = [[5 + (37 * i + 101 * k * k) % 992 for i in range(12)] for k in range(1, 5)]
-    asked = [json.dumps(["", {"prompt": prompt, "n_predict": 24}]) for prompt in prompts]
-    (peer / "calls.jsonl").write_text("\n".join(asked))
-    answers = greedy_answers(tmp_path, file)
+    assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now the file is there
+    asked = json.loads((peer / "calls.jsonl").read_text().splitlines()[0])[1]
+    prompts = greedy_prompts(2048)
+    assert asked["prompt"] == prompts[0] and asked["n_predict"] == 24 and not asked["ignore_eos"]
+    answers = greedy_answers(tmp_path / "check-q4_0.gguf", prompts)
 
     def tell(change=None):
         told = {prompt: list(ids) for prompt, (ids, _, _) in answers.items()}
@@ -184,12 +193,60 @@ def test_greedy_part_finds_what_differs(tmp_path, peer):
     assert far_gap > 0.25 and f"{far_gap:.2f} nats apart" in tell(far).stderr
 
 
+def test_wrong_answers_leave_out_that_file_alone(tmp_path, peer):
+    flags = ["--parts", "greedy,prefill", "--shapes", "", "--prefill", "16"]
+    wrong, right = random_gguf(tmp_path, "q4_0"), random_gguf(tmp_path, "q4_0", "other", vocab_size=300)
+    files = ["--gguf", f"{wrong},{right}"]
+    assert compare(tmp_path, peer, *flags).returncode == 1  # makes the small model
+    answers = {}
+    for file, vocab_size in ((tmp_path / "check-q4_0.gguf", 2048), (wrong, 512), (right, 300)):
+        answers |= {prompt: ids for prompt, (ids, _, _) in greedy_answers(file, greedy_prompts(vocab_size)).items()}
+    last = json.dumps(greedy_prompts(300)[3])
+    answers[last] = answers[last][:9]  # where it ends
+    broken = json.dumps(greedy_prompts(512)[1])
+    answers[broken] = [(id + 7) % 512 for id in answers[broken]]
+    (peer / "answers.json").write_text(json.dumps(answers))
+    done = compare(tmp_path, peer, *flags, *files)
+    assert done.returncode == 1 and "greedy, tiny-q4_0, llama.cpp: tiny-q4_0.gguf: token 0 is" in done.stderr
+    assert "prefill, tiny-q4_0.gguf: left out, since greedy answers failed" in done.stderr
+    greedy = "tokens of 4 answers, the same up to a tie"
+    assert list(figures(tmp_path)) == [("check-q4_0", greedy), ("other-q4_0", greedy), ("other-q4_0", "prefill of 16")]
+    assert figures(tmp_path)["other-q4_0", greedy]["medians"]["llama.cpp"] == 3 * 24 + 9
+    # The small model's answers are wrong: then nothing of that program is measured, and each part says so.
+    (tmp_path / "stub-peers.json").unlink()
+    (peer / "answers.json").write_text(json.dumps(dict.fromkeys(answers, [1] * 24)))
+    done = compare(tmp_path, peer, *flags, *files)
+    assert done.returncode == 1 and done.stderr.count("left out, since greedy answers failed") == 4
+    assert not (tmp_path / "stub-peers.json").exists()
+
+
+def test_isa_is_handed_on_and_written_down(tmp_path, peer):
+    random_gguf(tmp_path, "q4_0")
+    bantam = tmp_path / "bantam"
+    bantam.write_text(f'#!/bin/sh\necho "$BANTAM_ISA" >> {tmp_path}/levels\nexec {BANTAM} "$@"\n')
+    bantam.chmod(0o755)
+    flags = ["--bantam", str(bantam), "--parts", "prefill", "--shapes", "tiny", "--prefill", "16"]
+    assert compare(tmp_path, peer, *flags, "--isa", "avx2").returncode == 0
+    assert (tmp_path / "levels").read_text().split() == ["avx2"] * 2
+    assert json.loads((tmp_path / "stub-peers.json").read_text())["machine"]["isa"] == "avx2"
+    assert "; Bantam kept to avx2 by --isa; 2 threads" in (tmp_path / "stub-peers.md").read_text()
+    mixed = compare(tmp_path, peer, *flags)
+    assert mixed.returncode == 1 and "has figures of --isa avx2: those of auto need another name" in mixed.stderr
+    assert compare(tmp_path, peer, "--isa", "avx3").returncode == 2
+
+
 def test_served_parts(tmp_path, peer):
     random_gguf(tmp_path, "q8_0")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "llama-server").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "llama-server").chmod(0o755)
     file = tmp_path / "tiny-q8_0.gguf"
     done = compare(tmp_path, peer, "--parts", "servers,calls,start", "--shapes", "", "--gguf", str(file), "--clients", "1,3",
-                   "--server-prompts", "17", "--calls-min", "4", "--calls-a-client", "2")
-    assert done.returncode == 0, done.stderr
+                   "--server-prompts", "17", "--calls-min", "4", "--calls-a-client", "2",
+                   "--ik-llama-cpp", broken, "--openvino", stub_venv(tmp_path))
+    # One that does not start costs nobody else's figures.
+    assert done.returncode == 1 and done.stderr.count("ik_llama.cpp: ik_llama.cpp did not start") == 4, done.stderr
     got = figures(tmp_path)
     what = {what for _, what in got}
     assert {"16 clients, 200 in, 64 out: output", "16 clients, 200 in, 64 out: p99 TTFT",
@@ -200,6 +257,8 @@ def test_served_parts(tmp_path, peer):
         ours, theirs = row["medians"]["bantam"], row["medians"]["llama.cpp"]
         assert ours > 0 and theirs > 0
         assert row["ratios"]["llama.cpp"] == (theirs / ours if row["unit"] == "ms" else ours / theirs)
+    peaks = got["tiny-q8_0", "peak RSS, one sequence of 512"]
+    assert set(peaks["medians"]) == {"bantam", "llama.cpp", "openvino genai"} and peaks["medians"]["openvino genai"] > 0.1
     calls = [json.loads(line) for line in (peer / "calls.jsonl").read_text().splitlines()]
     streams = [body for path, body in calls if body.get("stream")]
     short = [body for body in streams if len(body["prompt"]) == 460]

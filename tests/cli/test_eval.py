@@ -217,6 +217,32 @@ def test_a_tier_that_nobody_measured_gets_no_artefact(tmp_path, engine):
     done = run("eval", cases, "--model", "small=config:local/demo", "--model", "big=recorded", "--max-tokens", 4, "--policy",
                config, "--artefact", artefact, status=1)
     assert "sends 2 of the cases to a tier that is neither its first nor its last" in done.stderr and not artefact.exists()
+    run("eval", cases, "--model", "small=config:local/demo", "--model", "big=recorded", "--model", "middle=recorded", "--max-tokens", 4,
+        "--policy", config, "--artefact", artefact)
+    assert json.loads(artefact.read_text(encoding="utf-8"))["strong_share"] == 0
+
+
+def test_a_router_is_asked_as_its_clients_do(tmp_path, engine):
+    """Over gRPC as well: asked for probabilities it would keep everything here."""
+    cases = write_lines(tmp_path / "cases.jsonl", [case | {"strong": str(case["expected"])} for case in sums(12)])
+    config, report = tmp_path / "route.yaml", tmp_path / "report.json"
+    with Endpoint(right) as big:
+        text = CONFIG.format(port=engine).replace("http://127.0.0.1:1/v1", big.target.removesuffix("#m"))
+        config.write_text(re.sub("rules:.*", "difficulty: {at_least: 0.6, to: frontier}\nrules: [{name: two, when: {tasks: [two]}, "
+                                 "to: frontier}]\ngate: off\n", text, flags=re.S), encoding="utf-8")
+        command = [BIN, "route", config, "--port", "0", "--http-port", "0", "--metrics-port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as router:
+            try:
+                port = next(found[1] for line in router.stdout if (found := re.match(r"listening on [\d.]+:(\d+)$", line)))
+                lines = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
+                lines = [line | {"bantam": {"task": "two"}} if line["task"] == "two digits" else line for line in lines]
+                run("eval", write_lines(cases, lines), "--model", f"small=127.0.0.1:{engine}", "--model", "big=recorded", "--model",
+                    f"router=127.0.0.1:{port}", "--max-tokens", 8, "--json", report)
+            finally:
+                router.terminate()
+        assert len(big.requests) == 4
+    policies = {policy["name"]: policy for policy in json.loads(report.read_text(encoding="utf-8"))["policies"]}
+    assert policies["router"]["point"]["strong_share"] == pytest.approx(4 / 12)
 
 
 def test_replay(tmp_path, engine):

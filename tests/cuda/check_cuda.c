@@ -107,6 +107,13 @@ static bool wants_count(const struct cuda_case *c, uint32_t n)
     return n <= 3 || n == 7 || n == 8 || n == 9 || n == 16 || n == 17 || n == 33 || n == 64;
 }
 
+/* Whether row r is looked at alone too. Sanitizers and the finder of races see all there is in the counts of
+ * rows and in a few rows: that all of them are right is what the plain build says. */
+static bool wants_alone(const struct cuda_case *c, uint32_t r)
+{
+    return !c->sparse || r < 2 || r % 16 == 9 || r == c->n_rows - 1;
+}
+
 /* Each row alone, against the reference; then together, against each alone. */
 static void check_case(struct cuda_case *c, const struct cuda_check *check)
 {
@@ -114,6 +121,8 @@ static void check_case(struct cuda_case *c, const struct cuda_check *check)
     uint8_t *alone = mem_alloc(c->n_rows * bytes + 1), *together = mem_alloc(c->n_rows * bytes + 1);
     ASSERT(alone != NULL && together != NULL);
     for (uint32_t r = 0; r < c->n_rows && c->failure[0] == '\0' && !c->refused; r++) {
+        if (!wants_alone(c, r))
+            continue;
         run_rows(c, check, r, 1, alone + r * bytes);
         if (!c->refused)
             compare_with_reference(c, check, r, alone + r * bytes);
@@ -124,7 +133,8 @@ static void check_case(struct cuda_case *c, const struct cuda_check *check)
         uint32_t first = rng_below(&c->rng, c->n_rows - n + 1);
         run_rows(c, check, first, n, together);
         for (uint32_t r = 0; r < n; r++) {
-            if (memcmp(together + r * bytes, alone + (first + r) * bytes, bytes) != 0)
+            if (wants_alone(c, first + r) &&
+                memcmp(together + r * bytes, alone + (first + r) * bytes, bytes) != 0)
                 check_fail(c, "row %u among %u differs from the row alone", first + r, n);
         }
     }
@@ -149,6 +159,7 @@ static enum outcome check_kernel(const struct check_options *options, const stru
         uint64_t seed = options->seed + (uint64_t)i;
         struct cuda_case c = {.rng = rng_make(seed), .kernel = entry->kernel, .variant = entry->variant};
         c.quick = options->quick || i > 0;
+        c.sparse = options->sparse;
         c.n_rows = i == 0 ? CHECK_ROWS_MAX : rng_between(&c.rng, 1, 20);
         entry->check->make(&c);
         check_case(&c, entry->check);

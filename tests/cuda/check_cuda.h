@@ -16,7 +16,7 @@ enum check_type { CHECK_F32, CHECK_BF16, CHECK_BYTES };
 /* One case being checked: its random numbers, its memory on the host and on the device. */
 struct cuda_case {
     struct rng rng;
-    bool quick;
+    bool quick, sparse;
     enum cuda_kernel_id kernel;
     int variant; /* as in CUDA_CHECKS */
     /* Filled by make: */

@@ -394,7 +394,7 @@ def test_server_info_loads_and_health(dummy, facade):
     info = facade.stub.GetServerInfo(vllm_engine_pb2.GetServerInfoRequest(), timeout=CALL_LIMIT_S)
     assert (info.server_type, info.active_requests, info.is_paused, info.data_parallel_size) == ("bantam", 1, False, 1)
     assert info.uptime_seconds > 0 and info.last_receive_timestamp > 1.6e9
-    assert (info.block_size, info.max_num_seqs, info.model_dtype) == (16, 16, "torch.float32")
+    assert (info.block_size, info.max_num_seqs, info.model_dtype, info.kv_cache_dtype) == (16, 16, "torch.float32", "float32")
     loads = facade.stub.GetLoads(vllm_engine_pb2.GetLoadsRequest(dp_rank=0, include=["core"]), timeout=CALL_LIMIT_S)
     assert loads.dp_rank_count == len(loads.loads) == 1
     assert loads.timestamp.endswith("Z") and loads.version
@@ -405,6 +405,12 @@ def test_server_info_loads_and_health(dummy, facade):
     assert load.max_running_requests == 16 and load.utilization > 0
     call.cancel()
     dummy.wait_idle()
+
+
+def test_server_info_of_a_kv_cache_in_int8(start, dummy_model):
+    with Facade(start(dummy_model, *DUMMY_FLAGS, "--kv-cache-dtype", "int8")) as facade:
+        info = facade.stub.GetServerInfo(vllm_engine_pb2.GetServerInfoRequest(), timeout=CALL_LIMIT_S)
+    assert (info.model_dtype, info.kv_cache_dtype) == ("torch.float32", "int8")
 
 
 def test_tokenizer(demo, demo_facade, demo_model):

@@ -648,7 +648,7 @@ def check(path, **env):
 
 def test_the_examples_of_the_docs_are_good(tmp_path):
     text = (ROOT / "docs/routing.md").read_text()
-    (tmp_path / "confidence.json").write_text("{}")
+    (tmp_path / "confidence.json").write_text('{"bantam_calibration": 1, "tokens": 8, "points": [[0, 0], [1, 1]]}')
     blocks = [re.sub("^    ", "", block, flags=re.M) for block in re.findall(r"(?:^    .*\n)+", text, re.M)]
     whole = [block for block in blocks if block.startswith("local:") and "\ntiers:" in block]
     whole += re.findall(r"<<END\n(.*?)^END$", "".join(blocks), re.M | re.S)
@@ -667,3 +667,15 @@ def test_a_check_says_what_is_wrong_and_where(tmp_path):
     assert done.returncode == 2
     assert "route.yaml:3: tiers[0].models[0]: there is no model \"b\" under local" in done.stderr
     assert check(tmp_path / "none.yaml").returncode == 1
+
+
+@pytest.mark.parametrize(("target", "more", "warns"), [
+    ("127.0.0.2:1", "", False), ("unix:/run/engine.sock", "", False), ("10.0.0.1:1", ", tls: {}", False),
+    ("10.0.0.1:1", "", True), ("engines.svc:1", "", True)])
+def test_engines_elsewhere_in_clear_text_are_warned_of(tmp_path, target, more, warns):
+    path = tmp_path / "route.yaml"
+    path.write_text(f"local: [{{name: a, targets: ['localhost:1', '{target}']{more}}}]\n"
+                    "tiers:\n  - {name: small, models: [local/a]}\n")
+    done = check(path)
+    assert done.returncode == 0, done.stderr
+    assert ("may be another host, and there is no tls" in done.stderr) == warns == (target in done.stderr)

@@ -343,6 +343,7 @@ static const struct variant VARIANTS[] = {
 static const struct variant WITHOUT_AMX = {
     .name = "alone, without AMX", .one_by_one = true, .isa = "avx512vnni"};
 static const struct variant MASKED[] = {{.name = "AVX-512 without VNNI", .isa = "avx512"},
+                                        {.name = "AVX-VNNI", .isa = "avxvnni"},
                                         {.name = "AVX2", .isa = "avx2"}};
 static const struct variant SCALAR = {.name = "scalar kernels", .isa = "scalar"};
 static const struct variant EVERYTHING[] = {

@@ -210,7 +210,7 @@ static void random_weights(void **state)
 static void every_level_maps_it(void **state)
 {
     (void)state;
-    static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+    static const char *const levels[] = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni"};
     static struct said first, again;
     char path[PATH_BYTES];
     struct model_packed packed;

@@ -55,9 +55,9 @@ static void import(const struct packed_file *file, const struct packed_entry *en
     ops->weight_destroy(weight);
 }
 
-static void no_codes(const void *context, size_t row, const struct weight_codes *out)
+static void no_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
 {
-    (void)context, (void)row, (void)out;
+    (void)context, (void)first_row, (void)n_rows, (void)out;
 }
 
 static void use_matrix(const struct packed_file *file, const struct packed_entry *entry)

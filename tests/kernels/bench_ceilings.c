@@ -148,6 +148,23 @@ __attribute__((target("avx512f,avx512vnni"))) static uint64_t dots_avx512vnni(co
     return (uint64_t)_mm512_reduce_add_epi32(sums[0]);
 }
 
+/* 32 of them an instruction. */
+__attribute__((target("avx2,avxvnni"))) static uint64_t dots_avxvnni(const uint8_t *data, size_t n)
+{
+    (void)data;
+    __m256i sums[CHAINS], x = _mm256_set1_epi8(3), w = _mm256_set1_epi8(1);
+    for (int c = 0; c < CHAINS; c++)
+        sums[c] = _mm256_set1_epi32(c);
+    for (size_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++)
+            sums[c] = _mm256_dpbusd_avx_epi32(sums[c], x, w);
+    }
+    for (int c = 1; c < CHAINS; c++)
+        sums[0] = _mm256_xor_si256(sums[0], sums[c]);
+    return (uint64_t)_mm256_extract_epi64(sums[0], 0);
+}
+
 __attribute__((target("avx2,fma"))) static uint64_t fmas_avx2(const uint8_t *data, size_t n)
 {
     (void)data;
@@ -267,6 +284,8 @@ struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
 #if BANTAM_X86
     if (isa >= ISA_AVX512VNNI)
         found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, OPS_LOOPS, 64.0 * CHAINS);
+    else if (isa == ISA_AVXVNNI)
+        found.int8_gop_s = measure_macs(cpu, dots_avxvnni, OPS_LOOPS, 32.0 * CHAINS);
     else if (isa >= ISA_AVX2)
         found.int8_gop_s = measure_macs(cpu, dots_avx2, OPS_LOOPS, 32.0 * CHAINS);
     if (isa >= ISA_AMX) {

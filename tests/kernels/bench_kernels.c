@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "kernels/cpu_memory.h"
 #include "tests/kernels/bench_ceilings.h"
+#include "tests/kernels/bench_expand.h"
 #include "tests/kernels/checkkernel.h"
 
 enum {
@@ -121,7 +122,7 @@ static void copy_weights(struct linear_bench *b, struct weight *first)
 }
 
 /* Some codes, and zero points or block scales, which are in one place. */
-static void noise_codes(const void *context, size_t row, const struct weight_codes *out)
+static void noise_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const size_t *n_in = context;
     for (size_t i = 0; i < *n_in; i++)
@@ -132,6 +133,12 @@ static void noise_codes(const void *context, size_t row, const struct weight_cod
     }
     for (size_t b = 0; b < *n_in / WEIGHT_HALF_GROUP; b++)
         out->block_scales[b] = (int8_t)((row + b) % 16);
+}
+
+static void noise_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        noise_row_codes(context, first_row + i, &out[i]);
 }
 
 /* The ceiling of what multiplies the weight. */
@@ -148,6 +155,29 @@ static double peak_of(const struct bench *bench, const struct weight *weight)
         break;
     }
     return bench->ceilings.f32_gflop_s;
+}
+
+/* Panels to tiles of bf16 and no product: what few rows wait for on a machine with AMX. */
+static void expand_panels(void *context, int thread_index, int n_threads)
+{
+    _Alignas(64) uint8_t scratch[PANEL_OUTPUTS * EXPAND_INPUTS_FEW * sizeof(uint16_t)];
+    const struct panels *panels = context;
+    size_t begin, end;
+    thread_split(panels->n_panels, 1, thread_index, n_threads, &begin, &end);
+    for (size_t p = begin; p < end; p++) {
+        struct tile_args args = {.panel = panels->data + p * panels->panel_bytes,
+                                 .n_in = panels->n_in,
+                                 .group = panels->group,
+                                 .scratch = scratch};
+        expand_panel(panels->format, &args);
+    }
+}
+
+static void run_expand(void *context)
+{
+    struct linear_bench *b = context;
+    struct weight *weight = b->weights[b->next++ % b->n_weights];
+    cpu_run(cpu_of(b->bench->backend), true, expand_panels, &weight->sections[0]);
 }
 
 static void bench_linear(struct bench *bench, enum weight_format format, const char *format_name,
@@ -185,11 +215,80 @@ static void bench_linear(struct bench *bench, enum weight_format format, const c
         measure(bench, name, run_linear, &b, (double)weight_panels_bytes(first),
                 2.0 * (double)n_out * (double)n_in * rows[i], peak_of(bench, first));
     }
+    snprintf(name, sizeof name, "linear_%s %zux%zu, to tiles", format_name, n_out, n_in);
+    if (weight_is_quantized(format) && bench->isa >= ISA_AVX512VNNI && expand_is_available())
+        measure(bench, name, run_expand, &b, (double)weight_panels_bytes(first), 0, 0);
     for (size_t i = 0; i < b.n_weights; i++)
         bench->ops->weight_destroy(b.weights[i]);
     mem_free(b.weights);
     bench->ops->act_destroy(b.in);
     bench->ops->act_destroy(b.out);
+}
+
+/* ---- Packing ---- */
+
+/* One row again and again: what is measured is the packing. */
+struct pack_bench {
+    struct bench *bench;
+    struct weight_desc desc;
+    int8_t *codes; /* [n_in] */
+    float *values; /* [n_in] */
+};
+
+static void copy_values(const void *context, size_t row, float *out)
+{
+    const struct pack_bench *b = context;
+    (void)row;
+    memcpy(out, b->values, b->desc.n_in * sizeof *out);
+}
+
+static void copy_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    const struct pack_bench *b = context;
+    size_t n_in = b->desc.n_in;
+    (void)first_row;
+    for (size_t i = 0; i < n_rows; i++) {
+        memcpy(out[i].codes, b->codes, n_in);
+        memcpy(out[i].scales, b->values, n_in / b->desc.group * sizeof(float));
+        memcpy(out[i].minimums, b->values, n_in / b->desc.group * sizeof(float));
+        memset(out[i].zeros, 8, n_in / b->desc.group);
+        memset(out[i].block_scales, 3,
+               n_in / (b->desc.format == WEIGHT_K6 ? WEIGHT_HALF_GROUP : WEIGHT_GROUP));
+        memset(out[i].block_minimums, 5, n_in / WEIGHT_GROUP);
+    }
+}
+
+static void run_pack(void *context)
+{
+    struct pack_bench *b = context;
+    struct weight *weight;
+    err_t e = b->bench->ops->weight_pack(b->bench->backend, &b->desc, &weight);
+    ASSERT(e.code == ERR_OK);
+    b->bench->ops->weight_destroy(weight);
+}
+
+/* Ready codes, or values in a float format, to memory that is new each time, as at a start. */
+static void bench_pack(struct bench *bench, enum weight_format format, const char *format_name, size_t n_out,
+                       size_t n_in, uint32_t group)
+{
+    char name[96];
+    snprintf(name, sizeof name, "pack_%s %zux%zu", format_name, n_out, n_in);
+    if (!check_selected(bench->options, name))
+        return;
+    struct pack_bench b = {.bench = bench};
+    b.desc = (struct weight_desc){"bench", n_out, n_in,  format, group, copy_values,
+                                  &b,      NULL,  false, NULL,   NULL,  0};
+    if (weight_is_quantized(format))
+        b.desc.codes = copy_codes;
+    b.codes = mem_alloc(n_in);
+    b.values = mem_alloc_array(n_in, sizeof(float));
+    ASSERT(b.codes != NULL && b.values != NULL);
+    noise_row(&n_in, 1, b.values);
+    for (size_t i = 0; i < n_in; i++)
+        b.codes[i] = (int8_t)(i * 7 % 11);
+    measure(bench, name, run_pack, &b, (double)bench->ops->packed_bytes(bench->backend, &b.desc), 0, 0);
+    mem_free(b.codes);
+    mem_free(b.values);
 }
 
 /* ---- Attention ---- */
@@ -209,19 +308,18 @@ static void run_attention(void *context)
 }
 
 /* n_seqs sequences, each with n_rows new tokens at the end of a context. */
-static void bench_attention(struct bench *bench, enum kv_dtype dtype, uint32_t n_seqs, uint32_t n_rows,
-                            uint32_t context)
+static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv_dtype dtype, uint32_t n_seqs,
+                            uint32_t n_rows, uint32_t context)
 {
     char name[96];
-    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens",
+    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens%s",
              dtype == KV_F32    ? "f32"
              : dtype == KV_BF16 ? "bf16"
                                 : "int8",
-             n_seqs, n_rows, context);
+             n_seqs, n_rows, context, shape.n_kv_heads == 1 ? ", one KV head" : "");
     if (!check_selected(bench->options, name))
         return;
     const struct backend_vtable *ops = bench->ops;
-    struct qkv_shape shape = {32, 8, 128};
     uint32_t width = shape.n_heads * shape.head_dim, blocks = context / KV_BLOCK_TOKENS;
     struct attention_bench b = {.bench = bench, .params = {.shape = shape, .scale = 0.088f}};
     struct step_capacity capacity = {n_seqs * n_rows, n_seqs, 1, 1, blocks, 1};
@@ -392,8 +490,7 @@ int bench_kernels(const struct check_options *options, int n_threads)
         return 1;
     }
     bench.ops = bench.backend->vtable;
-    enum isa_level detected = isa_detect();
-    bench.isa = options->highest < detected ? options->highest : detected;
+    bench.isa = isa_at_most(options->highest);
     bench.ceilings = ceilings_measure(bench.backend, bench.isa);
     printf("%s; reads %.1f GB/s, 8-bit products %.0f GOP/s, f32 %.0f GFLOP/s\n",
            bench.ops->description(bench.backend), bench.ceilings.read_gb_s, bench.ceilings.int8_gop_s,
@@ -412,18 +509,26 @@ int bench_kernels(const struct check_options *options, int n_threads)
         uint32_t group = formats[i].format >= WEIGHT_K4 ? 8 * WEIGHT_GROUP : WEIGHT_GROUP;
         bench_linear(&bench, formats[i].format, formats[i].name, 16384, 2048, group); /* 1B: gate and up */
         bench_linear(&bench, formats[i].format, formats[i].name, 4096, 14336, group); /* 8B: down */
+        bench_pack(&bench, formats[i].format, formats[i].name, 4096, 14336, group);
     }
     if (bench.isa >= ISA_AMX) { /* groups that are multiplied in int8 */
         bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);
         bench_linear(&bench, WEIGHT_INT8, "int8_wide", 4096, 14336, WIDE_BLOCK);
     }
-    bench_attention(&bench, KV_BF16, 1, 1, 4096);
-    bench_attention(&bench, KV_BF16, 8, 1, 1024);
-    bench_attention(&bench, KV_BF16, 1, 512, 1024);
-    bench_attention(&bench, KV_INT8, 1, 1, 4096);
-    bench_attention(&bench, KV_INT8, 8, 1, 1024);
-    bench_attention(&bench, KV_INT8, 1, 512, 1024);
-    bench_attention(&bench, KV_F32, 1, 1, 4096);
+    const struct qkv_shape many_heads = {32, 8, 128}, one_head = {4, 1, 256}; /* 8B, Gemma 3 270M */
+    struct backend_needs needs = {.step.blocks_per_seq = 4096 / KV_BLOCK_TOKENS, .qkv = one_head};
+    e = bench.ops->reserve(bench.backend, &needs, 0);
+    ASSERT(e.code == ERR_OK);
+    bench_attention(&bench, many_heads, KV_BF16, 1, 1, 4096);
+    bench_attention(&bench, many_heads, KV_BF16, 8, 1, 1024);
+    bench_attention(&bench, many_heads, KV_BF16, 1, 512, 1024);
+    bench_attention(&bench, many_heads, KV_INT8, 1, 1, 4096);
+    bench_attention(&bench, many_heads, KV_INT8, 8, 1, 1024);
+    bench_attention(&bench, many_heads, KV_INT8, 1, 512, 1024);
+    bench_attention(&bench, many_heads, KV_F32, 1, 1, 4096);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 128);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 512);
+    bench_attention(&bench, one_head, KV_BF16, 1, 1, 4096);
     bench_rows(&bench);
     bench.ops->destroy(bench.backend);
     return 0;

@@ -46,20 +46,89 @@ static void fill_kv(struct rng *rng, enum kv_dtype dtype, const struct attention
     }
 }
 
-enum { SEQ_BLOCKS = 12, SEQS_MAX = 4 };
+/* A long context crosses two boundaries of chunks. */
+enum { SEQ_BLOCKS = 12, LONG_SEQ_BLOCKS = 2 * ATTENTION_CHUNK_BLOCKS + 8, SEQS_MAX = 4 };
 
 /* Tables of sequences that begin with the same n_shared blocks; every block in a random place. */
-static void make_tables(struct rng *rng, uint32_t n_shared, uint32_t tables[SEQS_MAX][SEQ_BLOCKS])
+static void make_tables(struct rng *rng, uint32_t seq_blocks, uint32_t n_shared,
+                        uint32_t tables[SEQS_MAX][LONG_SEQ_BLOCKS])
 {
-    uint32_t order[SEQS_MAX * SEQ_BLOCKS];
-    for (uint32_t i = 0; i < SEQS_MAX * SEQ_BLOCKS; i++) {
+    uint32_t order[SEQS_MAX * LONG_SEQ_BLOCKS];
+    for (uint32_t i = 0; i < SEQS_MAX * seq_blocks; i++) {
         uint32_t other = rng_below(rng, i + 1);
         order[i] = order[other];
         order[other] = i;
     }
     for (uint32_t s = 0; s < SEQS_MAX; s++)
-        for (uint32_t i = 0; i < SEQ_BLOCKS; i++)
-            tables[s][i] = order[(i < n_shared ? 0 : s) * SEQ_BLOCKS + i];
+        for (uint32_t i = 0; i < seq_blocks; i++)
+            tables[s][i] = order[(i < n_shared ? 0 : s) * seq_blocks + i];
+}
+
+/* The same in two calls, each for its chunks, which the reference merges: into the queries' out. */
+static void attend_cut(struct attention_args args, attention_fn *fn, struct rng *rng)
+{
+    size_t partial_floats = attention_partial_floats(args.head_dim);
+    uint32_t first = UINT32_MAX, last = 0;
+    for (uint32_t i = 0; i < args.n_queries; i++) {
+        first = args.queries[i].first < first ? args.queries[i].first : first;
+        last = args.queries[i].last > last ? args.queries[i].last : last;
+    }
+    first /= ATTENTION_CHUNK_TOKENS;
+    last /= ATTENTION_CHUNK_TOKENS;
+    uint32_t n_chunks = last - first + 1, cut = first + rng_below(rng, n_chunks + 1);
+    struct guarded partials = guarded_alloc(n_chunks * args.n_queries * partial_floats * sizeof(float));
+    float total[HEAD_DIM_MAX];
+    for (int half = 0; half < 2; half++) {
+        args.first_chunk = half == 0 ? first : cut;
+        args.end_chunk = half == 0 ? cut : last + 1;
+        args.partials = (float *)partials.data + (args.first_chunk - first) * args.n_queries * partial_floats;
+        fn(&args);
+    }
+    for (uint32_t i = 0; i < args.n_queries; i++) {
+        const struct attention_query *query = &args.queries[i];
+        uint32_t begin = query->first / ATTENTION_CHUNK_TOKENS,
+                 end = query->last / ATTENTION_CHUNK_TOKENS + 1;
+        attention_merge_ref(&(struct attention_merge_args){
+            .partials = (float *)partials.data + ((begin - first) * args.n_queries + i) * partial_floats,
+            .stride = args.n_queries * partial_floats,
+            .n_chunks = end - begin,
+            .head_dim = args.head_dim,
+            .total = total,
+            .out = query->out});
+    }
+    guarded_free(&partials);
+}
+
+bool check_attention_merge_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
+                              char failure[FAILURE_MAX])
+{
+    (void)id;
+    uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
+    uint32_t n_chunks = rng_between(rng, 1, 9), n_queries = rng_between(rng, 1, 3);
+    size_t partial_floats = attention_partial_floats(d), n = n_chunks * n_queries * partial_floats;
+    struct guarded partials = guarded_alloc(n * 4), total = guarded_alloc(round_up(d, LANES) * 4), out[2];
+    float *values = (float *)partials.data;
+    for (size_t i = 0; i < n; i++)
+        values[i] = rng_normal(rng);
+    for (size_t i = 0; i < n; i += partial_floats) {
+        values[i] = 8.0f * rng_normal(rng);
+        values[i + 1] = 1.0f + 200.0f * rng_uniform(rng);
+    }
+    for (int i = 0; i < 2; i++) {
+        out[i] = guarded_alloc(d * 4);
+        struct attention_merge_args args = {.partials = values,
+                                            .stride = n_queries * partial_floats,
+                                            .n_chunks = n_chunks,
+                                            .head_dim = d,
+                                            .total = (float *)total.data,
+                                            .out = (float *)out[i].data};
+        ((attention_merge_fn *)(i == 0 ? reference : variant))(&args);
+    }
+    char what[64];
+    snprintf(what, sizeof what, "%u chunks, head_dim %u", n_chunks, d);
+    bool same = compare_outputs(&out[0], &out[1], what, failure);
+    guarded_free(&partials), guarded_free(&total), guarded_free(&out[0]), guarded_free(&out[1]);
+    return same;
 }
 
 bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *variant, struct rng *rng,
@@ -67,18 +136,20 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
 {
     enum kv_dtype dtype = dtype_of(id);
     uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
-    uint32_t n_context = rng_between(rng, 1, SEQ_BLOCKS * KV_BLOCK_TOKENS);
-    uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX), tables[SEQS_MAX][SEQ_BLOCKS];
-    uint32_t n_queries = rng_between(rng, n_seqs, ATTENTION_QUERIES_MAX);
-    struct attention_args args = {.n_kv_heads = rng_between(rng, 1, 3),
+    bool is_long = rng_below(rng, 4) == 0;
+    uint32_t seq_blocks = is_long ? LONG_SEQ_BLOCKS : SEQ_BLOCKS, tables[SEQS_MAX][LONG_SEQ_BLOCKS];
+    uint32_t n_context = rng_between(rng, 1, seq_blocks * KV_BLOCK_TOKENS);
+    uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX);
+    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : ATTENTION_QUERIES_MAX);
+    struct attention_args args = {.n_kv_heads = is_long ? 1 : rng_between(rng, 1, 3),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
                                   .soft_cap = rng_below(rng, 3) == 0 ? 5.0f : 0.0f,
                                   .n_queries = n_queries,
-                                  .n_shared = n_seqs == 1 ? 0 : rng_below(rng, SEQ_BLOCKS + 1)};
-    make_tables(rng, args.n_shared, tables);
+                                  .n_shared = n_seqs == 1 ? 0 : rng_below(rng, seq_blocks + 1)};
+    make_tables(rng, seq_blocks, args.n_shared, tables);
     args.kv_head = rng_below(rng, args.n_kv_heads);
-    size_t n_elements = SEQS_MAX * SEQ_BLOCKS * args.n_kv_heads * kv_head_stride(dtype, d);
+    size_t n_elements = SEQS_MAX * seq_blocks * args.n_kv_heads * kv_head_stride(dtype, d);
     size_t element_bytes = dtype == KV_F32 ? 4 : dtype == KV_BF16 ? 2 : 1;
     struct guarded kv = guarded_alloc(round_up(n_elements * element_bytes, 64));
     fill_with_nan(dtype, n_elements, &kv);
@@ -98,15 +169,19 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
     args.kv = kv.data;
     args.queries = queries;
     args.scratch = (float *)scratch.data;
+    bool is_cut = rng_below(rng, 2) == 0; /* the variant against the reference that is not */
     for (int i = 0; i < 2; i++) {
         out[i] = guarded_alloc((size_t)n_queries * d * 4);
         for (uint32_t j = 0; j < n_queries; j++)
             queries[j].out = (float *)out[i].data + j * d;
-        ((attention_fn *)(i == 0 ? reference : variant))(&args);
+        if (is_cut && i == 1)
+            attend_cut(args, (attention_fn *)variant, rng);
+        else
+            ((attention_fn *)(i == 0 ? reference : variant))(&args);
     }
     char what[128];
-    snprintf(what, sizeof what, "%u queries of %u sequences, %u blocks shared, head_dim %u, context %u",
-             n_queries, n_seqs, args.n_shared, d, n_context);
+    snprintf(what, sizeof what, "%u queries of %u sequences, %u blocks shared, head_dim %u, context %u%s",
+             n_queries, n_seqs, args.n_shared, d, n_context, is_cut ? ", cut" : "");
     bool same = compare_outputs(&out[0], &out[1], what, failure);
     if (!guarded_intact(&scratch)) {
         snprintf(failure, FAILURE_MAX, "%s: wrote before its scratch", what);

@@ -28,7 +28,7 @@ static void matrix_row(const void *context, size_t row, float *out)
 }
 
 /* Ready codes, for the formats that nothing is quantised to. */
-static void matrix_codes(const void *context, size_t row, const struct weight_codes *out)
+static void matrix_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct random_matrix *matrix = context;
     const struct shape *shape = matrix->shape;
@@ -53,6 +53,12 @@ static void matrix_codes(const void *context, size_t row, const struct weight_co
         if (is_block && !is_k6)
             out->minimums[g] = 0.01f * rng_normal(&rng);
     }
+}
+
+static void matrix_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        matrix_row_codes(context, first_row + i, &out[i]);
 }
 
 static const char *format_name(enum weight_format format)
@@ -162,10 +168,10 @@ static bool check_linear_case(struct linear_case *c, enum isa_level level, enum 
 
 typedef uint64_t dispatch_counts[ISA_COUNT][KERNEL_COUNT];
 
-/* An arithmetic is tried by its references and at the levels whose own it is. */
+/* An arithmetic is tried by its references and at the levels whose own it is, as far as the CPU has them. */
 static bool is_tried(enum arithmetic arithmetic, enum isa_level level)
 {
-    return level == ISA_SCALAR || isa_arithmetic(level) == arithmetic;
+    return level == ISA_SCALAR || (isa_arithmetic(level) == arithmetic && isa_at_most(level) == level);
 }
 
 /* All levels and threads of one arithmetic against the references' golden rows. */
@@ -241,7 +247,8 @@ static int check_dispatched(const struct check_options *options, dispatch_counts
 {
     int failures = 0;
     for (size_t i = 0; i < n_variants; i++) {
-        if (variants[i].isa > options->highest || counts[variants[i].isa][variants[i].kernel] > 0)
+        if (variants[i].isa > options->highest || isa_at_most(variants[i].isa) != variants[i].isa ||
+            counts[variants[i].isa][variants[i].kernel] > 0)
             continue;
         struct kernel_table table;
         kernel_table_fill(&table, variants[i].isa);

@@ -17,6 +17,9 @@ enum {
     LAYER_BLOCKS = LAYER_SEQS * LAYER_BLOCKS_PER_SEQ,
     LAYER_VOCAB = 1500,
     LAYER_SLOTS = 9,
+    LONG_TOKENS = 700,
+    LONG_BLOCKS = 44,
+    LONG_ROWS = 3,
 };
 
 static const uint32_t layer_lengths[LAYER_SEQS] = {37, 5, 90};
@@ -54,6 +57,9 @@ static void layer_create(struct layer *layer, uint64_t seed, enum isa_level leve
                                      .copies = 1,
                                      .blocks_per_seq = LAYER_BLOCKS_PER_SEQ,
                                      .kv_groups = 1};
+    struct backend_needs needs = {.step = capacity, .qkv = {LAYER_HEADS, LAYER_KV_HEADS, LAYER_DIM}};
+    needs.step.blocks_per_seq = LONG_BLOCKS;
+    LAYER_TRY(ops->reserve(layer->backend, &needs, 0));
     LAYER_TRY(step_create(&capacity, &layer->step));
     LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_ROWS, LAYER_QKV, &layer->qkv));
     LAYER_TRY(ops->act_create(layer->backend, ACT_HIDDEN, LAYER_ROWS, LAYER_WIDTH, &layer->mixed));
@@ -65,7 +71,7 @@ static void layer_create(struct layer *layer, uint64_t seed, enum isa_level leve
         inv_freq[i] = powf(10000.0f, -2.0f * (float)i / LAYER_DIM);
     LAYER_TRY(ops->vector_create(layer->backend, ones, LAYER_DIM, &layer->q_norm));
     LAYER_TRY(ops->vector_create(layer->backend, ones, LAYER_WIDTH, &layer->wide_norm));
-    LAYER_TRY(ops->rope_create(layer->backend, inv_freq, LAYER_DIM / 2, 1.0f, 128, &layer->rope));
+    LAYER_TRY(ops->rope_create(layer->backend, inv_freq, LAYER_DIM / 2, 1.0f, LONG_TOKENS, &layer->rope));
     for (int i = 0; i < LAYER_KVS; i++) {
         struct kv_desc desc = {layer_kvs[i], LAYER_BLOCKS, KV_BLOCK_TOKENS, LAYER_KV_HEADS, LAYER_DIM, 0};
         LAYER_TRY(ops->kv_create(layer->backend, &desc, &layer->kv[i]));
@@ -144,6 +150,53 @@ static void layer_run(struct layer *layer, const uint32_t begin[LAYER_SEQS], con
             ops->act_read(layer->half, r, 1, to + LAYER_WIDTH);
         }
     }
+}
+
+/* Rows [first, first + n) of a long sequence to KV, after which they stand in layer->qkv as attention takes
+ * them. */
+static void write_long(struct layer *layer, struct step *step, const struct qkv_shape *shape, uint32_t first,
+                       uint32_t n, struct kv *kv)
+{
+    step->n_seqs = 1;
+    step->n_rows = n;
+    step->seqs[0] = (struct step_seq){0, n, first + n, STEP_NO_SLOT, STEP_NO_SLOT};
+    for (uint32_t r = 0; r < n; r++) {
+        step->rows[r] = (struct step_row){.position = first + r};
+        layer->ops->act_write(layer->qkv, r, 1, layer->random + (first + r) % LAYER_ROWS * LAYER_QKV);
+    }
+    layer->ops->rope_kv_write(layer->backend, step, layer->qkv, shape, NULL, NULL, 1e-6f, layer->rope,
+                              ROPE_HALVES, kv);
+}
+
+/* A context of several chunks, which threads share: attention of its last rows, in one step or each alone, to
+ * rows [LONG_ROWS][LAYER_WIDTH]. */
+static void layer_long(struct layer *layer, bool together, float *rows)
+{
+    const struct backend_vtable *ops = layer->ops;
+    struct qkv_shape shape = {LAYER_HEADS, LAYER_KV_HEADS, LAYER_DIM};
+    struct attention_params params = {.shape = shape, .scale = 0.2f};
+    struct step_capacity capacity = {.rows = LAYER_ROWS,
+                                     .seqs = 1,
+                                     .outputs = 1,
+                                     .copies = 1,
+                                     .blocks_per_seq = LONG_BLOCKS,
+                                     .kv_groups = 1};
+    struct kv_desc desc = {KV_BF16, LONG_BLOCKS, KV_BLOCK_TOKENS, LAYER_KV_HEADS, LAYER_DIM, 0};
+    struct step *step;
+    struct kv *kv;
+    LAYER_TRY(step_create(&capacity, &step));
+    LAYER_TRY(ops->kv_create(layer->backend, &desc, &kv));
+    for (uint32_t b = 0; b < LONG_BLOCKS; b++)
+        step_block_table(step, 0, 0)[b] = (b * 7 + 3) % LONG_BLOCKS;
+    for (uint32_t at = 0; at < LONG_TOKENS; at += 100)
+        write_long(layer, step, &shape, at, 100, kv);
+    for (uint32_t i = 0, n = together ? LONG_ROWS : 1; i < LONG_ROWS; i += n) {
+        write_long(layer, step, &shape, LONG_TOKENS - LONG_ROWS + i, n, kv);
+        ops->attention(layer->backend, step, layer->qkv, &params, kv, layer->mixed);
+        ops->act_read(layer->mixed, 0, n, rows + i * LAYER_WIDTH);
+    }
+    ops->kv_destroy(kv);
+    step_destroy(step);
 }
 
 /* Draws for LAYER_SLOTS slots with different parameters, and log-probabilities for as many rows. */
@@ -248,7 +301,9 @@ bool check_layer(uint64_t seed, enum isa_level level, enum arithmetic arithmetic
     static const uint32_t chunks[] = {LAYER_ROWS, 16, 1};
     for (size_t c = 0; ok && c < sizeof chunks / sizeof chunks[0]; c++) {
         size_t body = (size_t)LAYER_KVS * LAYER_ROWS * ROW_FLOATS;
-        struct layer_result result = {.n_rows_floats = body + LOGIT_ROWS * 50, .n_drawn = LAYER_SLOTS};
+        struct layer_result result = {.n_rows_floats =
+                                          body + LOGIT_ROWS * 50 + (size_t)LONG_ROWS * LAYER_WIDTH,
+                                      .n_drawn = LAYER_SLOTS};
         result.rows = mem_alloc_array(result.n_rows_floats, sizeof(float));
         result.drawn = mem_alloc_array(result.n_drawn, sizeof result.drawn[0]);
         ASSERT(result.rows != NULL && result.drawn != NULL);
@@ -263,6 +318,7 @@ bool check_layer(uint64_t seed, enum isa_level level, enum arithmetic arithmetic
         for (uint32_t r = 0; r < LOGIT_ROWS; r++)
             layer.ops->act_write(layer.mixed, r, 1, result.rows + r * ROW_FLOATS);
         layer_logits(&layer, result.rows + body, LOGIT_ROWS);
+        layer_long(&layer, c == 0, result.rows + body + LOGIT_ROWS * 50);
         layer_sample(&layer, seed, c == 0, result.drawn);
         if (golden->rows == NULL) {
             *golden = result;

@@ -16,6 +16,14 @@ static enum weight_format format_of(enum kernel_id id)
     case KERNEL_linear_tile_int4:
     case KERNEL_linear_wide_int4:
         return WEIGHT_INT4;
+    case KERNEL_linear_tile_int5:
+        return WEIGHT_INT5;
+    case KERNEL_linear_tile_k4:
+        return WEIGHT_K4;
+    case KERNEL_linear_tile_k5:
+        return WEIGHT_K5;
+    case KERNEL_linear_tile_k6:
+        return WEIGHT_K6;
     default:
         return WEIGHT_UINT4;
     }

@@ -53,7 +53,6 @@ static bool check_variant(const struct check_options *options, enum kernel_id id
 int check_variants(const struct check_options *options)
 {
     int failures = 0;
-    enum isa_level machine = isa_detect();
     for (int id = 0; id < KERNEL_COUNT; id++) {
         char name[64];
         snprintf(name, sizeof name, "%s_ref", kernel_name(id));
@@ -70,7 +69,7 @@ int check_variants(const struct check_options *options)
         snprintf(name, sizeof name, "%s_%s", kernel_name(variants[i].kernel), variants[i].suffix);
         if (!check_selected(options, name))
             continue;
-        if (variants[i].isa > machine) {
+        if (isa_at_most(variants[i].isa) != variants[i].isa) {
             printf("%-28s --   this CPU cannot run it\n", name);
             continue;
         }

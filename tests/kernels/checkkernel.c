@@ -15,7 +15,7 @@ int main(int argc, char **argv)
         {"seed", FLAG_INT, &seed, "1", 0, 0, NULL, "N", "first seed; run i uses seed + i", NULL},
         {"runs", FLAG_INT, &options.runs, "60", 1, 1e6, NULL, "N",
          "random shapes for each kernel and variant", NULL},
-        {"isa", FLAG_CHOICE, &isa, "auto", 0, 0, "auto|scalar|avx2|avx512|avx512vnni|amx", NULL,
+        {"isa", FLAG_CHOICE, &isa, "auto", 0, 0, "auto|scalar|avx2|avxvnni|avx512|avx512vnni|amx", NULL,
          "highest instruction set to look at", NULL},
         {"device", FLAG_CHOICE, &device, "all", 0, 0, "all|cpu|cuda", NULL,
          "whose kernels; cuda: in the emulator, which needs no GPU", NULL},
@@ -23,6 +23,8 @@ int main(int argc, char **argv)
          "only kernels and checks with this in their name", NULL},
         {"quick", FLAG_BOOL, &options.quick, "false", 0, 0, NULL, NULL,
          "fewer shapes through the dispatcher (what ctest runs)", NULL},
+        {"sparse", FLAG_BOOL, &options.sparse, "false", 0, 0, NULL, NULL,
+         "CUDA: some rows of a case alone, not all: for builds that look at accesses", NULL},
         {"bench", FLAG_BOOL, &bench, "false", 0, 0, NULL, NULL, "measure instead of checking", NULL},
         {"threads", FLAG_INT, &threads, "0", 0, THREAD_POOL_MAX, NULL, "N", "of the bench; 0 = one per CPU",
          NULL},
@@ -48,8 +50,7 @@ int main(int argc, char **argv)
     if (result.help)
         return 0;
     options.seed = (uint64_t)seed;
-    if (options.highest > isa_detect())
-        options.highest = isa_detect();
+    options.highest = isa_at_most(options.highest);
     if (list && strcmp(device, "cuda") == 0) {
         check_cuda_list();
         return 0;

@@ -13,6 +13,7 @@ struct check_options {
     enum isa_level highest; /* of the variants to look at */
     const char *filter;     /* part of a name; "" = everything */
     bool quick;             /* fewer rows and shapes through the dispatcher */
+    bool sparse;            /* CUDA: of a case's rows some alone */
 };
 
 /* Whether --filter lets this name through. */
@@ -61,8 +62,9 @@ typedef bool check_fn(enum kernel_id id, generic_fn *reference, generic_fn *vari
                       char failure[FAILURE_MAX]);
 check_fn check_linear_fn, check_quantize_row_fn, check_quantize_kv_fn, check_quantize_group_fn,
     check_norm_row_fn, check_rope_head_fn, check_activation_row_fn, check_soft_cap_row_fn, check_attention_fn,
-    check_logits_stats_fn, check_exp_sum_fn, check_exp_row_fn, check_count_above_fn, check_select_from_fn,
-    check_temper_fn, check_gumbel_argmax_fn, check_tile_fn, check_round_row_fn, check_quantize_wide_fn;
+    check_attention_merge_fn, check_logits_stats_fn, check_exp_sum_fn, check_exp_row_fn, check_count_above_fn,
+    check_select_from_fn, check_temper_fn, check_gumbel_argmax_fn, check_tile_fn, check_round_row_fn,
+    check_quantize_wide_fn;
 /* Fills a panel of codes; scales and zero points as a checkpoint may have them. */
 void fill_quantized_panel(struct rng *rng, enum weight_format format, struct guarded *panel, size_t group);
 /* Compares outputs and canaries. */

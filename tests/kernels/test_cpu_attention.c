@@ -22,6 +22,10 @@ enum {
     BLOCKS = SEQS * SEQ_BLOCKS,
     TOKENS = BLOCKS * KV_BLOCK_TOKENS,
     DIM = 24,
+    LONG_SEQS = 3, /* of a world of long sequences, as many blocks in all */
+    LONG_SEQ_BLOCKS = BLOCKS / LONG_SEQS,
+    LONG_TOKENS = LONG_SEQ_BLOCKS * KV_BLOCK_TOKENS,
+    LONG_MIN_TOKENS = 3 * ATTENTION_CHUNK_TOKENS,
     CHUNK_ROWS = 21, /* of a sequence that is no decode */
     ROWS = SEQS * CHUNK_ROWS,
 };
@@ -31,6 +35,7 @@ struct world {
     const struct backend_vtable *ops;
     struct qkv_shape shape;
     size_t width; /* of qkv */
+    uint32_t n_seqs, seq_blocks;
     struct step *step;
     struct kv *kv;
     struct act *qkv, *out;
@@ -68,15 +73,23 @@ static void fill_kv(struct world *w, struct rng *rng)
     mem_free(row);
 }
 
-static struct world world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype, const char *isa,
-                               int n_threads)
+static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype,
+                                     const char *isa, int n_threads, uint32_t n_seqs)
 {
-    struct world w = {.shape = shape, .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM};
+    struct world w = {.shape = shape,
+                      .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM,
+                      .n_seqs = n_seqs,
+                      .seq_blocks = BLOCKS / n_seqs};
     OK(backend_cpu_create(n_threads, isa, &w.backend));
     w.ops = w.backend->vtable;
-    struct step_capacity capacity = {
-        .rows = ROWS, .seqs = SEQS, .outputs = 1, .copies = 1, .blocks_per_seq = SEQ_BLOCKS, .kv_groups = 1};
+    struct step_capacity capacity = {.rows = ROWS,
+                                     .seqs = n_seqs,
+                                     .outputs = 1,
+                                     .copies = 1,
+                                     .blocks_per_seq = w.seq_blocks,
+                                     .kv_groups = 1};
     struct kv_desc desc = {dtype, BLOCKS, KV_BLOCK_TOKENS, shape.n_kv_heads, DIM, 0};
+    OK(w.ops->reserve(w.backend, &(struct backend_needs){.step = capacity, .qkv = shape}, 0));
     OK(w.ops->step_create(w.backend, &capacity, &w.step));
     OK(w.ops->kv_create(w.backend, &desc, &w.kv));
     OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, w.width, &w.qkv));
@@ -86,6 +99,18 @@ static struct world world_open(struct rng *rng, struct qkv_shape shape, enum kv_
     assert_true(w.together != NULL && w.alone != NULL);
     fill_kv(&w, rng);
     return w;
+}
+
+static struct world world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype, const char *isa,
+                               int n_threads)
+{
+    return sized_world_open(rng, shape, dtype, isa, n_threads, SEQS);
+}
+
+static struct world long_world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype,
+                                    const char *isa, int n_threads)
+{
+    return sized_world_open(rng, shape, dtype, isa, n_threads, LONG_SEQS);
 }
 
 static void world_close(struct world *w)
@@ -104,9 +129,9 @@ static void add_seq(struct world *w, uint32_t like, uint32_t n_shared, uint32_t 
 {
     struct step *step = w->step;
     uint32_t s = step->n_seqs++, *table = step_block_table(step, 0, s);
-    for (uint32_t b = 0; b < SEQ_BLOCKS; b++)
-        table[b] =
-            b < n_shared ? step_block_table(step, 0, like)[b] : (s * 7 + b * 11) % SEQS * SEQ_BLOCKS + b;
+    for (uint32_t b = 0; b < w->seq_blocks; b++)
+        table[b] = b < n_shared ? step_block_table(step, 0, like)[b]
+                                : (s * 7 + b * 11) % w->n_seqs * w->seq_blocks + b;
     step->seqs[s] = (struct step_seq){step->n_rows, n_rows, n_context, STEP_NO_SLOT, STEP_NO_SLOT};
     for (uint32_t r = 0; r < n_rows; r++)
         step->rows[step->n_rows++] = (struct step_row){.position = n_context - n_rows + r, .seq = s};
@@ -207,8 +232,76 @@ static void test_teams(void **state)
     world_close(&w);
 }
 
+/* Long contexts are cut at their chunks where threads outnumber the units: teams, sequences by themselves,
+ * windows. The bits are those of one thread, which cuts nothing. */
+static void test_cuts(void **state)
+{
+    (void)state;
+    static const struct qkv_shape shapes[] = {{4, 1, DIM}, {6, 2, DIM}, {20, 1, DIM}};
+    static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8, KV_F32};
+    for (uint64_t round = 0; round < 6; round++) {
+        struct rng fill = rng_make(30 + round), again = fill, rng = rng_make(60 + round);
+        const struct qkv_shape *shape = &shapes[round % 3];
+        const char *isa = round == 5 ? "avx2" : "auto";
+        struct world one = long_world_open(&fill, *shape, dtypes[round % 3], isa, 1);
+        struct world many = long_world_open(&again, *shape, dtypes[round % 3], isa, 3 + (int)round % 2);
+        struct attention_params params = {.shape = *shape, .scale = 0.2f};
+        for (int turn = 0; turn < 6; turn++) {
+            params.window = turn % 2 == 0 ? 0 : 300 + rng_below(&rng, 200);
+            uint32_t n_seqs = 1 + rng_below(&rng, 3), n_rows = turn < 4 ? 1 : 5;
+            uint32_t n_context = LONG_MIN_TOKENS + rng_below(&rng, LONG_TOKENS - LONG_MIN_TOKENS);
+            uint32_t n_shared = rng_below(&rng, LONG_MIN_TOKENS / KV_BLOCK_TOKENS);
+            struct rng rows = rng;
+            for (int i = 0; i < 2; i++) {
+                struct world *w = i == 0 ? &one : &many;
+                w->step->n_rows = w->step->n_seqs = 0;
+                for (uint32_t s = 0; s < n_seqs; s++)
+                    add_seq(w, 0, s == 0 ? 0 : n_shared, n_context - 7 * s, n_rows);
+                rng = rows;
+                fill_rows(w, &rng);
+            }
+            run(&one, &params, true, one.together);
+            run(&many, &params, true, many.together);
+            size_t n = (size_t)n_seqs * n_rows * shape->n_heads * DIM;
+            assert_true(isfinite(one.together[n - 1]));
+            assert_memory_equal(one.together, many.together, n * sizeof(float));
+        }
+        assert_int_equal(cpu_of(one.backend)->dispatches[KERNEL_attention_merge], 0);
+        assert_true(cpu_of(many.backend)->dispatches[KERNEL_attention_merge] >= 4);
+        world_close(&one);
+        world_close(&many);
+    }
+}
+
+/* Whose partial results have no room: it is one piece, with the same bits. */
+static void test_cut_without_room(void **state)
+{
+    (void)state;
+    struct rng fill = rng_make(40), again = fill, rng = rng_make(41);
+    struct qkv_shape shape = {8, 1, DIM};
+    struct attention_params params = {.shape = shape, .scale = 0.2f};
+    struct world w[2] = {long_world_open(&fill, shape, KV_BF16, "auto", 1),
+                         long_world_open(&again, shape, KV_BF16, "auto", 2)};
+    cpu_of(w[1].backend)->partials_floats = 8 * attention_partial_floats(DIM) * 3 - 1; /* for three chunks */
+    for (int i = 0; i < 2; i++) {
+        add_seq(&w[i], 0, 0, 2 * ATTENTION_CHUNK_TOKENS + 1, 1);
+        rng = rng_make(42);
+        fill_rows(&w[i], &rng);
+        run(&w[i], &params, true, w[i].together);
+    }
+    assert_memory_equal(w[0].together, w[1].together, (size_t)shape.n_heads * DIM * sizeof(float));
+    assert_int_equal(cpu_of(w[1].backend)->dispatches[KERNEL_attention_merge], 0);
+    cpu_of(w[1].backend)->partials_floats++;
+    run(&w[1], &params, true, w[1].together);
+    assert_memory_equal(w[0].together, w[1].together, (size_t)shape.n_heads * DIM * sizeof(float));
+    assert_int_equal(cpu_of(w[1].backend)->dispatches[KERNEL_attention_merge], 1);
+    world_close(&w[0]);
+    world_close(&w[1]);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams),
+                                       cmocka_unit_test(test_cuts), cmocka_unit_test(test_cut_without_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

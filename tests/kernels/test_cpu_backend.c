@@ -3,6 +3,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
@@ -68,10 +69,50 @@ static void test_backend_create(void **state)
     assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     OK(backend_cpu_create(1, "scalar", &other));
     assert_non_null(strstr(other->vtable->description(other), "scalar"));
-    assert_string_equal(other->vtable->arithmetic(other), "cpu-2");
-    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-2" : "cpu-2");
+    assert_string_equal(other->vtable->arithmetic(other), "cpu-3");
+    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-3" : "cpu-3");
     assert_string_equal(other->vtable->name, "cpu");
     other->vtable->destroy(other);
+}
+
+/* The operating system's own list of what the CPU has: /proc/cpuinfo, " name " each. Skipped without one. */
+static void read_cpu_flags(char *flags, size_t n)
+{
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    bool found = false;
+    while (file != NULL && !found && fgets(flags, (int)n, file) != NULL)
+        found = strncmp(flags, "flags", 5) == 0;
+    if (file != NULL)
+        (void)fclose(file);
+    if (!found)
+        skip();
+    char *end = strchr(flags, '\n');
+    assert_non_null(end);
+    *end = ' ';
+}
+
+/* What is asked for is the best that is there and not above it; AVX-VNNI is no part of AVX-512. */
+static void test_levels_are_those_of_the_machine(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *flag;
+    } levels[] = {{"avx2", " avx2 "},
+                  {"avxvnni", " avx_vnni "},
+                  {"avx512", " avx512bw "},
+                  {"avx512vnni", " avx512_vnni "}};
+    char flags[8192], want[32] = ", scalar,";
+    read_cpu_flags(flags, sizeof flags);
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        struct backend *other;
+        if (strstr(flags, levels[i].flag) != NULL)
+            snprintf(want, sizeof want, ", %s,", levels[i].name);
+        OK(backend_cpu_create(1, levels[i].name, &other));
+        if (strstr(other->vtable->description(other), want) == NULL)
+            fail_msg("%s gives \"%s\", expected \"%s\"", levels[i].name, other->vtable->description(other),
+                     want);
+        other->vtable->destroy(other);
+    }
 }
 
 static void test_pack_and_read_back(void **state)
@@ -116,7 +157,7 @@ static void test_pack_and_read_back(void **state)
 }
 
 /* Codes of a checkpoint: (row + i) % 16 and the like, less a zero point of (row + group) % 16. */
-static void given_codes(const void *context, size_t row, const struct weight_codes *out)
+static void given_row_codes(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct weight_desc *desc = context;
     for (size_t i = 0; i < desc->n_in; i++) {
@@ -142,6 +183,12 @@ static void given_codes(const void *context, size_t row, const struct weight_cod
         if (desc->format == WEIGHT_UINT4)
             out->zeros[g] = (uint8_t)((row + g) % 16);
     }
+}
+
+static void given_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        given_row_codes(context, first_row + i, &out[i]);
 }
 
 static float given_value(const struct weight_desc *desc, size_t row, size_t i)
@@ -540,6 +587,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backend_create),
+        cmocka_unit_test(test_levels_are_those_of_the_machine),
         cmocka_unit_test(test_pack_and_read_back),
         cmocka_unit_test(test_given_codes),
         cmocka_unit_test(test_linear_close_to_double),

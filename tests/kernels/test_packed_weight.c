@@ -1,5 +1,6 @@
 /* Weights that are exported and imported again: every format computes the same bits, bytes that nobody
- * exported do no harm, and the layout that files name is the one it was. */
+ * exported do no harm, and the layout that files name is the one it was: by hashes, and by its definition. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,8 @@
 #include <string.h>
 #include <cmocka.h>
 #include "base/alloc.h"
+#include "base/float16.h"
+#include "base/float8.h"
 #include "base/hash.h"
 #include "base/philox.h"
 #include "kernels/cpu_backend.h"
@@ -64,7 +67,7 @@ static void row_values(const void *context, size_t row, float *out)
         out[i] = (float)((int)((row * 37 + i * 11) % 61) - 30) / 64.0f;
 }
 
-static void row_codes(const void *context, size_t row, const struct weight_codes *out)
+static void codes_of_row(const void *context, size_t row, const struct weight_codes *out)
 {
     const struct weight_desc *desc = context;
     enum weight_format format =
@@ -88,6 +91,12 @@ static void row_codes(const void *context, size_t row, const struct weight_codes
         if (format == WEIGHT_K4 || format == WEIGHT_K5)
             out->minimums[g] = -0.25f * (float)(row % 3);
     }
+}
+
+static void row_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        codes_of_row(context, first_row + i, &out[i]);
 }
 
 static struct weight_desc describe(struct weight_desc *desc, const struct weight_case *of, const float *bias)
@@ -211,6 +220,8 @@ static void any_bytes_are_numbers(void **state)
     (void)state;
     struct rng rng = rng_make(11);
     for (int level = 0; level <= (int)isa_detect(); level++) {
+        if (isa_at_most((enum isa_level)level) != (enum isa_level)level)
+            continue;
         static const enum arithmetic arithmetics[] = {ARITHMETIC_PLAIN, ARITHMETIC_TILES};
         for (int a = 0; a < 2; a++) {
             struct products products;
@@ -232,6 +243,177 @@ static void any_bytes_are_numbers(void **state)
             products_close(&products);
         }
     }
+}
+
+/* ---- Against packed.h, one code after the other ---- */
+
+enum { RANDOM_CASES = 60, RANDOM_OUT_MAX = 100, RANDOM_IN_MAX = 384 };
+
+static struct weight_codes random_codes_of(struct rng *rng, const struct weight_desc *desc)
+{
+    static int8_t codes[RANDOM_IN_MAX], block_scales[RANDOM_IN_MAX / WEIGHT_HALF_GROUP];
+    static uint8_t zeros[RANDOM_IN_MAX / WEIGHT_GROUP], block_minimums[RANDOM_IN_MAX / WEIGHT_GROUP];
+    static float scales[RANDOM_IN_MAX / WEIGHT_GROUP], minimums[RANDOM_IN_MAX / WEIGHT_GROUP];
+    static const int low[WEIGHT_FORMATS] = {
+        [WEIGHT_INT8] = -127, [WEIGHT_INT4] = -8, [WEIGHT_INT5] = -16, [WEIGHT_K6] = -32};
+    static const uint32_t n[WEIGHT_FORMATS] = {
+        [WEIGHT_INT8] = 255, [WEIGHT_INT4] = 16, [WEIGHT_UINT4] = 16, [WEIGHT_FP8] = 0x7f,
+        [WEIGHT_INT5] = 32,  [WEIGHT_K4] = 16,   [WEIGHT_K5] = 32,    [WEIGHT_K6] = 64};
+    for (size_t i = 0; i < desc->n_in; i++)
+        codes[i] = (int8_t)(low[desc->format] + (int)rng_below(rng, n[desc->format]));
+    for (size_t b = 0; b < desc->n_in / WEIGHT_HALF_GROUP; b++)
+        block_scales[b] = (int8_t)((int)rng_below(rng, 256) - 128);
+    for (size_t b = 0; b < desc->n_in / WEIGHT_GROUP; b++)
+        block_minimums[b] = (uint8_t)rng_below(rng, 256);
+    for (size_t g = 0; g < desc->n_in / desc->group; g++) {
+        scales[g] = rng_normal(rng);
+        minimums[g] = rng_normal(rng);
+        zeros[g] = (uint8_t)rng_below(rng, 16);
+    }
+    return (struct weight_codes){codes, scales, zeros, minimums, block_scales, block_minimums};
+}
+
+/* A row's are the same whenever they are asked for. */
+static struct rng rng_of_row(size_t row)
+{
+    return rng_make(1000003 * (row + 1));
+}
+
+static void random_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    const struct weight_desc *desc = context;
+    size_t n_in = desc->n_in, n_groups = n_in / desc->group;
+    bool is_block = desc->format >= WEIGHT_K4;
+    (void)pthread_mutex_lock(&lock);
+    for (size_t r = 0; r < n_rows; r++) {
+        struct rng rng = rng_of_row(first_row + r);
+        struct weight_codes made = random_codes_of(&rng, desc);
+        memcpy(out[r].codes, made.codes, n_in);
+        memcpy(out[r].scales, made.scales, n_groups * sizeof(float));
+        if (desc->format == WEIGHT_UINT4)
+            memcpy(out[r].zeros, made.zeros, n_groups);
+        if (is_block && desc->format != WEIGHT_K6) {
+            memcpy(out[r].minimums, made.minimums, n_groups * sizeof(float));
+            memcpy(out[r].block_minimums, made.block_minimums, n_in / WEIGHT_GROUP);
+        }
+        if (is_block)
+            memcpy(out[r].block_scales, made.block_scales,
+                   n_in / (desc->format == WEIGHT_K6 ? WEIGHT_HALF_GROUP : WEIGHT_GROUP));
+    }
+    (void)pthread_mutex_unlock(&lock);
+}
+
+static void random_values(const void *context, size_t row, float *out)
+{
+    const struct weight_desc *desc = context;
+    struct rng rng = rng_of_row(row);
+    for (size_t i = 0; i < desc->n_in; i++)
+        out[i] = rng_normal(&rng);
+}
+
+/* Output o of a panel of a quantised format; made: NULL for an output past the last, which is zeros. */
+static void define_output(const struct weight_desc *desc, const struct weight_codes *made, size_t o,
+                          uint8_t *panel)
+{
+    enum weight_format format = desc->format;
+    for (size_t k = 0; k < desc->n_in; k++) {
+        size_t g = k / desc->group, b = k / QUANT_BLOCK, in_block = k % QUANT_BLOCK;
+        uint8_t *group = panel + g * panel_bytes(format, desc->group, desc->group);
+        uint8_t *block =
+            group + group_header_bytes(format) + k % desc->group / QUANT_BLOCK * quant_block_bytes(format);
+        packed_code_write(format, block + block_header_bytes(format), o, in_block,
+                          weight_code_offset(format) + (made == NULL ? 0 : made->codes[k]));
+        if (made == NULL)
+            continue;
+        ((uint16_t *)(void *)group)[o] = f16_from_f32(made->scales[g]);
+        if (format == WEIGHT_UINT4)
+            ((uint16_t *)(void *)group)[PANEL_OUTPUTS + o] = made->zeros[g];
+        if (weight_has_minimums(format)) {
+            ((uint16_t *)(void *)group)[PANEL_OUTPUTS + o] = f16_from_f32(made->minimums[g]);
+            block[o] = (uint8_t)made->block_scales[b];
+            block[PANEL_OUTPUTS + o] = made->block_minimums[b];
+        }
+        if (format == WEIGHT_K6)
+            block[in_block / HALF_BLOCK * PANEL_OUTPUTS + o] = (uint8_t)made->block_scales[k / HALF_BLOCK];
+    }
+}
+
+/* Likewise of a float format. */
+static void define_float_output(const struct weight_desc *desc, size_t row, size_t o, uint8_t *panel)
+{
+    static float values[RANDOM_IN_MAX];
+    struct rng rng = rng_of_row(row);
+    struct weight_codes made = {0};
+    if (desc->format == WEIGHT_FP8)
+        made = random_codes_of(&rng, desc);
+    else
+        random_values(desc, row, values);
+    for (size_t k = 0; k < desc->n_in; k++) {
+        size_t at = k * PANEL_OUTPUTS + o;
+        if (desc->format == WEIGHT_F32)
+            ((float *)(void *)panel)[at] = values[k];
+        else if (desc->format == WEIGHT_F16)
+            ((uint16_t *)(void *)panel)[at] = f16_from_f32(values[k]);
+        else
+            ((uint16_t *)(void *)panel)[at] = bf16_from_f32(
+                desc->format == WEIGHT_FP8 ? f8_e4m3_to_f32((uint8_t)made.codes[k]) : values[k]);
+    }
+}
+
+static void define_panels(const struct weight_desc *desc, size_t n_panels, size_t bytes, uint8_t *panels)
+{
+    memset(panels, 0, n_panels * bytes);
+    for (size_t row = 0; row < n_panels * PANEL_OUTPUTS; row++) {
+        uint8_t *panel = panels + row / PANEL_OUTPUTS * bytes;
+        struct rng rng = rng_of_row(row);
+        struct weight_codes made = {0};
+        if (row < desc->n_out && !weight_is_quantized(desc->format))
+            define_float_output(desc, row, row % PANEL_OUTPUTS, panel);
+        if (!weight_is_quantized(desc->format))
+            continue;
+        if (row < desc->n_out)
+            made = random_codes_of(&rng, desc);
+        define_output(desc, row < desc->n_out ? &made : NULL, row % PANEL_OUTPUTS, panel);
+    }
+}
+
+static void panels_are_as_defined(void **state)
+{
+    (void)state;
+    static uint8_t want[BYTES_MAX];
+    struct rng rng = rng_make(17);
+    struct backend *backend;
+    OK(cpu_backend_create(2, isa_detect(), ARITHMETIC_PLAIN, &backend));
+    for (int i = 0; i < RANDOM_CASES; i++) {
+        enum weight_format format = (enum weight_format)(i % WEIGHT_FORMATS);
+        size_t group = WEIGHT_GROUP * (1 + rng_below(&rng, 4)), n_in = group * (1 + rng_below(&rng, 3));
+        struct weight_desc desc = {.name = "w",
+                                   .n_out = 1 + rng_below(&rng, RANDOM_OUT_MAX),
+                                   .n_in = n_in,
+                                   .format = format,
+                                   .group = (uint32_t)(format == WEIGHT_FP8 ? n_in : group),
+                                   .row = random_values,
+                                   .row_context = &desc};
+        bool is_float = !weight_is_quantized(format) && format != WEIGHT_FP8;
+        if (is_float)
+            desc.n_in -= rng_below(&rng, 7);
+        else
+            desc.codes = random_codes;
+        size_t n_panels = div_up(desc.n_out, PANEL_OUTPUTS);
+        size_t bytes = round_up(
+            panel_bytes(format == WEIGHT_FP8 ? WEIGHT_BF16 : format, desc.n_in, desc.group), PACKED_ALIGN);
+        struct weight *weight;
+        struct sink sink = {.fail_after = BYTES_MAX};
+        OK(cpu_weight_pack(backend, &desc, &weight));
+        OK(cpu_weight_export(weight, take, &sink));
+        cpu_weight_destroy(weight);
+        define_panels(&desc, n_panels, bytes, want);
+        if (memcmp(packed, want, n_panels * bytes) != 0)
+            fail_msg("case %d: %zu outputs of %zu inputs, format %d, groups of %u", i, desc.n_out, desc.n_in,
+                     (int)format, desc.group);
+    }
+    backend->vtable->destroy(backend);
 }
 
 static void a_writer_that_fails_ends_the_export(void **state)
@@ -263,6 +445,7 @@ int main(void)
         cmocka_unit_test(imported_weights_compute_the_same),
         cmocka_unit_test(sections_lie_one_behind_the_other),
         cmocka_unit_test(any_bytes_are_numbers),
+        cmocka_unit_test(panels_are_as_defined),
         cmocka_unit_test(a_writer_that_fails_ends_the_export),
     };
     return cmocka_run_group_tests_name("packed_weight", tests, NULL, NULL);

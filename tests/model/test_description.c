@@ -46,6 +46,7 @@ static void a_tiny_llama_describes_itself(void **state)
     const struct model_description *description = model_describe(model);
     assert_string_equal(description->architecture, "LlamaForCausalLM");
     assert_string_equal(description->dtype, "bfloat16");
+    assert_string_equal(description->kv_dtype, "bfloat16");
     assert_string_equal(description->quantization, "none");
     assert_true(strlen(description->backend) > 0);
     assert_int_equal(description->n_layers, 2);
@@ -55,6 +56,17 @@ static void a_tiny_llama_describes_itself(void **state)
     assert_int_equal(description->n_parameters, 123200); /* as Transformers counts them */
     assert_int_equal(model_generation_config(model)->eos_token_ids[0], 2);
     model_destroy(model);
+}
+
+static void kv_has_a_dtype_of_its_own(void **state)
+{
+    (void)state;
+    struct model_options options = broken_model_options(&broken);
+    options.dtype = MODEL_DTYPE_F32;
+    assert_string_equal(describe(&options).kv_dtype, "float32");
+    options.kv_cache = MODEL_KV_INT8;
+    assert_string_equal(describe(&options).kv_dtype, "int8");
+    assert_string_equal(describe(&options).dtype, "float32");
 }
 
 static void weights_fingerprint_follows_the_weights(void **state)
@@ -116,6 +128,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_tiny_llama_describes_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(kv_has_a_dtype_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(weights_fingerprint_follows_the_weights, setup, teardown),
         cmocka_unit_test_setup_teardown(arithmetic_fingerprint_follows_the_arithmetic, setup, teardown),
     };

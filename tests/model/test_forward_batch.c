@@ -19,11 +19,22 @@ struct trace {
     uint32_t drawn[SEQ_TOKENS];
 };
 
-/* On an emulated device, which is slow, sequences are shorter. */
+/* On an emulated device, which is slow, sequences are shorter; with sanitizers there still shorter, beyond a
+ * block, and fewer. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { DEVICE_SLOTS = 3, DEVICE_SEQ_TOKENS = 18, DEVICE_SEEDS = 1 };
+#else
+enum { DEVICE_SLOTS = N_SLOTS, DEVICE_SEQ_TOKENS = 28, DEVICE_SEEDS = 2 };
+#endif
+
 static uint32_t seq_tokens(void)
 {
-    enum { DEVICE_SEQ_TOKENS = 28 };
     return driver_device() ? DEVICE_SEQ_TOKENS : SEQ_TOKENS;
+}
+
+static uint32_t n_slots(void)
+{
+    return driver_device() ? DEVICE_SLOTS : N_SLOTS;
 }
 
 static uint32_t tokens[N_SLOTS][SEQ_TOKENS + 1];
@@ -65,7 +76,7 @@ static void record_share(const struct driver *driver, const struct share *share,
 
 static void run_alone(struct driver *driver)
 {
-    for (uint32_t slot = 0; slot < N_SLOTS; slot++) {
+    for (uint32_t slot = 0; slot < n_slots(); slot++) {
         for (uint32_t i = 0; i < seq_tokens(); i++) {
             struct share share = {.slot = slot, .first = i, .n = 1};
             driver_begin(driver);
@@ -81,11 +92,12 @@ static void run_together(struct driver *driver, uint64_t seed)
 {
     struct rng rng = rng_make(seed);
     uint32_t done[N_SLOTS] = {0}, n_finished = 0;
-    while (n_finished < N_SLOTS) {
+    while (n_finished < n_slots()) {
         struct share shares[N_SLOTS];
         uint32_t n_shares = 0, room = driver->step->capacity.rows;
         driver_begin(driver);
-        for (uint32_t i = 0, slot = rng_below(&rng, N_SLOTS); i < N_SLOTS; i++, slot = (slot + 1) % N_SLOTS) {
+        for (uint32_t i = 0, slot = rng_below(&rng, n_slots()); i < n_slots();
+             i++, slot = (slot + 1) % n_slots()) {
             uint32_t left = seq_tokens() - done[slot];
             uint32_t n = rng_below(&rng, 2) ? 1 : 1 + rng_below(&rng, 40);
             n = n < left ? n : left;
@@ -108,7 +120,7 @@ static void run_together(struct driver *driver, uint64_t seed)
 
 static void compare_traces(const char *what, uint64_t seed)
 {
-    for (uint32_t slot = 0; slot < N_SLOTS; slot++) {
+    for (uint32_t slot = 0; slot < n_slots(); slot++) {
         for (uint32_t i = 0; i < seq_tokens(); i++) {
             bool same =
                 memcmp(&alone[slot].chosen[i], &together[slot].chosen[i], sizeof alone[0].chosen[0]) == 0 &&
@@ -128,7 +140,7 @@ static void compare_alone_and_together(const struct model_options *options, cons
     make_tokens(model_describe(driver.model)->vocab_size);
     memset(alone, 0, sizeof alone);
     run_alone(&driver);
-    for (uint64_t seed = 0; seed < (driver_device() ? 2 : 5); seed++) { /* an emulated device is slow */
+    for (uint64_t seed = 0; seed < (driver_device() ? DEVICE_SEEDS : 5); seed++) {
         memset(together, 0xff, sizeof together);
         run_together(&driver, seed);
         compare_traces(what, seed);

@@ -16,6 +16,7 @@
 #include "model/block_formats.h"
 #include "model/checkpoint.h"
 #include "model/gguf_config.h"
+#include "model/weight_blocks.h"
 #include "tests/base/gguf_builder.h"
 
 enum { BLOCKS_MAX = 8, BLOCK_BYTES_MAX = 256, ROWS = 3 };
@@ -36,7 +37,8 @@ static uint8_t hex_digit(char c)
 /* The codes of a block say its values, to the bit. */
 static void expect_codes_of(uint32_t type, const uint8_t *block, const float *values)
 {
-    struct block_codes codes;
+    int8_t values_of[BLOCK_VALUES_MAX];
+    struct block_codes codes = {.codes = values_of};
     block_split(type, block, &codes);
     size_t run = type == BLOCK_Q6_K ? 16 : 32;
     for (size_t k = 0; k < gguf_tensor_format(type)->block_values; k++) {
@@ -130,6 +132,98 @@ static void ranges_of_blocks(void **state)
             expect_ok(checkpoint_read_f32(checkpoint, tensor, first, count, part));
             assert_memory_equal(part, whole + first, count * sizeof *part);
         }
+        checkpoint_close(checkpoint);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
+enum { ROW_VALUES = 1024 };
+
+/* Room for the codes of every row. */
+struct code_rows {
+    struct weight_codes rows[ROWS];
+    int8_t codes[ROWS][ROW_VALUES], block_scales[ROWS][ROW_VALUES / WEIGHT_HALF_GROUP];
+    float scales[ROWS][ROW_VALUES / WEIGHT_GROUP], minimums[ROWS][ROW_VALUES / WEIGHT_GROUP];
+    uint8_t block_minimums[ROWS][ROW_VALUES / WEIGHT_GROUP];
+};
+
+static void code_rows_clear(struct code_rows *of)
+{
+    memset(of, 0x55, sizeof *of);
+    for (size_t r = 0; r < ROWS; r++)
+        of->rows[r] = (struct weight_codes){.codes = of->codes[r],
+                                            .scales = of->scales[r],
+                                            .minimums = of->minimums[r],
+                                            .block_scales = of->block_scales[r],
+                                            .block_minimums = of->block_minimums[r]};
+}
+
+/* What the codes of input k say (kernels.h). */
+static float code_value(enum weight_format format, uint32_t group, const struct weight_codes *row, size_t k)
+{
+    float scale = row->scales[k / group], below = 0;
+    if (format == WEIGHT_K6)
+        scale *= (float)row->block_scales[k / WEIGHT_HALF_GROUP];
+    if (format == WEIGHT_K4 || format == WEIGHT_K5) {
+        scale *= (float)row->block_scales[k / WEIGHT_GROUP];
+        below = row->minimums[k / group] * (float)row->block_minimums[k / WEIGHT_GROUP];
+    }
+    return (float)row->codes[k] * scale - below;
+}
+
+static void expect_rows(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                        const struct blocks_range *range, size_t row, size_t n_rows)
+{
+    static struct code_rows got;
+    enum weight_format format;
+    uint32_t group;
+    assert_true(blocks_format(tensor, &format, &group));
+    code_rows_clear(&got);
+    expect_ok(blocks_read(checkpoint, tensor, range, row, n_rows, got.rows));
+    for (size_t r = 0; r < n_rows; r++) {
+        float want[ROW_VALUES];
+        expect_ok(
+            checkpoint_read_f32(checkpoint, tensor, (row + r) * ROW_VALUES + range->first, range->n, want));
+        for (size_t k = 0; k < range->n; k++) {
+            if (code_value(format, range->group, &got.rows[r], k) != want[k])
+                fail_msg("type %d, groups of %u, row %zu, value %zu", (int)format, range->group, row + r, k);
+        }
+    }
+}
+
+/* Whole rows, several at once, and ranges of them in groups that are parts of blocks. */
+static void rows_of_codes(void **state)
+{
+    (void)state;
+    static uint8_t bytes[ROWS * ROW_VALUES * 2];
+    static const uint32_t types[] = {BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1,
+                                     BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K};
+    struct rng rng = rng_make(12);
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        const struct gguf_tensor_format *format = gguf_tensor_format(types[t]);
+        const uint64_t dims[] = {ROW_VALUES, ROWS};
+        size_t n = ROW_VALUES * ROWS / format->block_values, scale_at = types[t] == BLOCK_Q6_K ? 208 : 0;
+        for (size_t i = 0; i < n * format->block_bytes; i++)
+            bytes[i] = (uint8_t)rng_below(&rng, 256);
+        for (size_t b = 0; b < n; b++) { /* finite; where there is no minimum, two bytes of codes */
+            bytes[b * format->block_bytes + scale_at + 1] &= 0x3f;
+            bytes[b * format->block_bytes + (scale_at + 3) % format->block_bytes] &= 0x3f;
+        }
+        struct gguf_builder builder = {0};
+        builder_tensor(&builder, "w", types[t], dims, 2, bytes, n * format->block_bytes);
+        struct buffer file = builder_finish(&builder);
+        char path[64];
+        write_temporary(&file, path);
+        struct checkpoint *checkpoint;
+        expect_ok(checkpoint_open(path, &checkpoint));
+        const struct checkpoint_tensor *tensor = checkpoint_find(checkpoint, "w");
+        const struct blocks_range whole = {ROW_VALUES, 0, ROW_VALUES, format->block_values};
+        const struct blocks_range ends = {ROW_VALUES, 96, 704, WEIGHT_GROUP};
+        const struct blocks_range half = {ROW_VALUES, ROW_VALUES / 2, ROW_VALUES / 2, format->block_values};
+        expect_rows(checkpoint, tensor, &whole, 0, ROWS);
+        expect_rows(checkpoint, tensor, &whole, 1, 1);
+        expect_rows(checkpoint, tensor, &ends, 1, ROWS - 1);
+        expect_rows(checkpoint, tensor, &half, 0, ROWS);
         checkpoint_close(checkpoint);
         assert_int_equal(unlink(path), 0);
     }
@@ -335,7 +429,7 @@ int main(void)
         cmocka_unit_test(blocks_equal_goldens),  cmocka_unit_test(ranges_of_blocks),
         cmocka_unit_test(type_that_is_not_read), cmocka_unit_test(requantised_blocks_are_the_same),
         cmocka_unit_test(metadata_of_gemma),     cmocka_unit_test(wrong_metadata),
-        cmocka_unit_test(ends_of_answers),
+        cmocka_unit_test(ends_of_answers),       cmocka_unit_test(rows_of_codes),
     };
     return cmocka_run_group_tests_name("gguf_model", tests, NULL, NULL);
 }

@@ -12,12 +12,17 @@
 #include "model/model_internal.h"
 #include "tests/model/model_driver.h"
 
+/* Sanitizers see in the first steps what they see in all; how near the answers are is the plain build's. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1, GREEDY_STEPS = 12, CASES_RUN = 4, DEVICE_CASES = 1 };
+#else
+enum { SANITIZED = 0, GREEDY_STEPS = 64, CASES_RUN = 16, DEVICE_CASES = 2 };
+#endif
 enum {
     TOKENS_MAX = 256,
-    GREEDY_TOKENS = 64,
+    GREEDY_TOKENS = 64, /* of a golden */
     TOP_MAX = 8,
     CASES_MAX = 16,
-    DEVICE_CASES = 2,
     CASES_AT_ONCE = 2, /* their prompts fit one step */
     VOCAB_MAX = 1024
 };
@@ -108,8 +113,8 @@ static void read_golden(const char *name)
     const json_t *list = json_object_get(root, "cases");
     n_cases = json_array_size(list);
     assert_true(n_cases > 0 && n_cases <= CASES_MAX);
-    if (driver_device() && n_cases > DEVICE_CASES) /* an emulated device is slow */
-        n_cases = DEVICE_CASES;
+    size_t n_run = driver_device() ? DEVICE_CASES : CASES_RUN; /* an emulated device is slow */
+    n_cases = n_cases < n_run ? n_cases : n_run;
     for (size_t i = 0; i < n_cases; i++)
         read_case(json_array_get(list, i), &cases[i]);
     json_decref(root);
@@ -166,7 +171,7 @@ static void check_greedy(struct driver *driver, const struct golden_case *golden
 {
     driver_reset_slot(driver, 0);
     uint32_t first = 0, n = golden->n_prompt;
-    for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
+    for (uint32_t i = 0; i < GREEDY_STEPS; i++) {
         const struct golden_step *expected = &golden->greedy[i];
         driver_begin(driver);
         uint32_t row = driver_add(driver, 0, i % 2 ? NULL : golden->tokens, first, n);
@@ -289,7 +294,7 @@ static void compare_step(const struct golden_case *golden, uint32_t i, const str
 static void compare_steps(struct driver *driver, const struct golden_case *golden, uint32_t n,
                           const struct rounding *rounding, struct errors *errors)
 {
-    for (uint32_t i = 0; i < GREEDY_TOKENS; i++) {
+    for (uint32_t i = 0; i < GREEDY_STEPS; i++) {
         driver_begin(driver);
         for (uint32_t c = 0; c < n; c++) {
             uint32_t n_prompt = golden[c].n_prompt, n_rows = i == 0 ? n_prompt : 1;
@@ -349,7 +354,7 @@ static void check_rounded(const char *name, const struct rounding *rounding, uin
     driver_close(&driver);
     printf("%s, %s, %u ranks: log-probability error mean %.4f, worst %.4f; %u of %u tokens differ\n", name,
            rounding->name, n_ranks, errors.sum / errors.n, errors.worst, errors.n_other, errors.n);
-    assert_true(errors.sum / errors.n < mean_error_max(name, rounding));
+    assert_true(SANITIZED || errors.sum / errors.n < mean_error_max(name, rounding));
 }
 
 static void rounded_is_near_transformers(void **state)

@@ -406,6 +406,7 @@ static const struct model_info *fake_model_info(struct service *service)
     static const struct model_info info = {.model = "fake",
                                            .architecture = "FakeForCausalLM",
                                            .dtype = "float32",
+                                           .kv_dtype = "int8",
                                            .quantization = "none",
                                            .vocab_size = FAKE_VOCAB_SIZE,
                                            .max_model_len = FAKE_MAX_MODEL_LEN,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <string.h>
+#include "api/validate.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/buffer.h"
@@ -210,6 +211,10 @@ static bool step(struct local_call *call)
         send_ends(call);
     } else if (letter == '!') {
         end_call(call, err_new(ERR_UNAVAILABLE, "the fake engine is gone"));
+    } else if (letter == '^') {
+        struct sampling_params sampling = sampling_params_builtin();
+        end_call(call,
+                 validate_resolved(&sampling, 2500, 0, &(struct validate_limits){.max_model_len = 2000}));
     } else if (letter == 'x') {
         end_call(call, err_new(ERR_INVALID_ARGUMENT, "the fake engine does not like this"));
     } else {

@@ -5,6 +5,7 @@
  *   !  fails, the engine's fault     x  fails, the request's fault
  *   ?  a token that was a coin toss  anything else: a token of this text, sure
  *   ~  ends, by a token that was a coin toss
+ *   ^  refuses, as an engine whose model has room for 2000 tokens does for a prompt of 2500
  *   the end: finished, by its stop */
 #pragma once
 

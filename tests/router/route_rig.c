@@ -57,6 +57,7 @@ struct route_rig *rig_open(const struct script_step *const *scripts, size_t n_sc
     struct route_service_options options = {.config = rig_config(rig, more),
                                             .is_offline = is_offline,
                                             .max_requests = 1000,
+                                            .max_held_bytes = RIG_HELD_BYTES,
                                             .clock = clock_monotonic()};
     err_t e = route_service_open(&options, &rig->router);
     if (e.code != ERR_OK)
@@ -203,4 +204,13 @@ void rig_write_artefact(const char *path, struct route_config *config, const cha
     assert_int_equal(fclose(file), 0);
     buffer_free(&text);
     route_config_free(config);
+}
+
+void rig_assert_answer(const struct rig_answer *answer, const char *text, const char *provider)
+{
+    if (answer->error.code != ERR_OK)
+        fail_msg("%s: %s", err_code_name(answer->error.code), answer->error.message);
+    assert_string_equal(answer->text.data, text);
+    assert_string_equal(answer->provider, provider);
+    assert_int_equal(answer->n_last, 1);
 }

@@ -15,6 +15,8 @@
     "data: {\"choices\": [{\"index\": 0, \"delta\": {}, \"finish_reason\": \"stop\"}], \"usage\":"           \
     " {\"prompt_tokens\": 1000, \"completion_tokens\": 100}}\n\ndata: [DONE]\n\n"
 
+enum { RIG_HELD_BYTES = 1 << 18 }; /* that its requests may take together */
+
 struct route_rig {
     struct script_server *server; /* NULL = none: connections are refused */
     struct route_service *router;
@@ -49,6 +51,8 @@ err_t rig_submit(struct route_rig *rig, const struct rig_question *question, str
 void rig_read(struct route_rig *rig, struct stream *stream, struct rig_answer *answer, uint32_t n_events);
 struct rig_answer rig_ask(struct route_rig *rig, const struct rig_question *question);
 void rig_forget(struct rig_answer *answer);
+/* It is whole, with that text, of that provider. */
+void rig_assert_answer(const struct rig_answer *answer, const char *text, const char *provider);
 /* One that passes, of the policy that a configuration has and of an engine; takes the configuration. */
 void rig_write_artefact(const char *path, struct route_config *config, const char *fingerprint);
 /* Until every request is settled and gone; shadows are none of them. */

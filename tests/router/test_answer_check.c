@@ -106,6 +106,55 @@ static void what_is_not_checked_is_named(void **state)
     assert_null(answer_check_gap(NULL));
 }
 
+static void calls_of_strict_tools_fit_their_parameters(void **state)
+{
+    (void)state;
+#define TOOL(name, more)                                                                                     \
+    "{\"type\": \"function\", \"function\": {\"name\": \"" name                                              \
+    "\", \"parameters\": {\"type\": \"object\", \"required\":"                                               \
+    " [\"at\"], \"properties\": {\"at\": {\"type\": \"string\"}}}" more "}}"
+    json_t *tools = json_loads("[" TOOL("free", "") "," TOOL(
+                                   "strict", ", \"strict\": true") ","
+                                                                   "{\"type\": \"function\", \"function\": "
+                                                                   "{\"name\": \"none\", \"strict\": true}}]",
+                               0, NULL);
+    assert_non_null(tools);
+    static const struct {
+        const char *name, *arguments, *why; /* why: all calls are checked; NULL = it fits */
+        bool fits;                          /* where strict ones alone are */
+    } CASES[] = {
+        {"strict", "{\"at\": \"here\"}", NULL, true},
+        {"strict", "{\"at\": 1}", "arguments for \"strict\".at: it must be of type string", false},
+        {"strict", "", "\"at\" is missing", false},
+        {"strict", "{\"at\": \"he", "are no JSON", false},
+        {"strict", "[]", "they must be an object", false},
+        {"free", "{\"at\": 1}", "of type string", true},
+        {"free", "{\"at\"", "are no JSON", true},
+        {"none", "", NULL, true},
+        {"none", "{\"any\": 1}", NULL, true},
+        {"other", "{}", "calls \"other\", which is none", false},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        size_t size = strlen(CASES[i].arguments);
+        err_t all = answer_check_call(tools, true, CASES[i].name, CASES[i].arguments, size),
+              strict = answer_check_call(tools, false, CASES[i].name, CASES[i].arguments, size);
+        if (CASES[i].why == NULL ? all.code != ERR_OK
+                                 : all.code != ERR_DATA_LOSS || strstr(all.message, CASES[i].why) == NULL)
+            fail_msg("case %zu: %s", i, all.code == ERR_OK ? "it fits" : all.message);
+        assert_int_equal(strict.code, CASES[i].fits ? ERR_OK : ERR_DATA_LOSS);
+    }
+    json_t *request = json_pack("{s:O}", "tools", tools);
+    assert_true(answer_check_is_due(request, false));
+    assert_int_equal(json_array_remove(tools, 2), 0);
+    assert_int_equal(json_array_remove(tools, 1), 0);
+    assert_false(answer_check_is_due(request, false));
+    assert_true(answer_check_is_due(request, true));
+    assert_int_equal(json_array_clear(tools), 0);
+    assert_false(answer_check_is_due(request, true));
+    json_decref(request);
+    json_decref(tools);
+}
+
 /* A schema that doubles its work at each level ends within its steps. */
 static void a_schema_has_a_limit(void **state)
 {
@@ -125,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_and_answers),
         cmocka_unit_test(what_is_not_checked_is_named),
+        cmocka_unit_test(calls_of_strict_tools_fit_their_parameters),
         cmocka_unit_test(a_schema_has_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,7 @@ static void a_line_is_read_as_it_was_written(void **state)
                                  .ttft_ms = {20, -1, -1, -1, -1, -1, -1, -1},
                                  .is_down = {true, false},
                                  .cannot_cross = {NULL, "logit_bias"},
+                                 .budget_percent = 83,
                                  .is_broke = true};
     struct decision_entry entry = entry_of("d1", "hr");
     json_t *request = json_pack("{s:s}", "prompt", "Gr\xc3\xbc\xc3\x9f\n\"");
@@ -146,6 +147,7 @@ static void a_line_is_read_as_it_was_written(void **state)
     assert_true(line.input.context_tokens[0] == 4096 && line.input.ttft_ms[1] == -1);
     assert_true(line.input.cannot_cross[0] == NULL && line.entry.n_tiers == 2);
     assert_string_equal(line.input.cannot_cross[1], "logit_bias");
+    assert_int_equal(line.input.budget_percent, 83);
     assert_string_equal(line.input.intent, "chat");
     decision_line_free(&line);
     buffer_free(&text);

@@ -72,7 +72,16 @@ static void make_weak(struct rig *rig)
     weak->n_failed = 0;
 }
 
-static void set_up_with(struct rig *rig, const char *config)
+static void make_middle(struct rig *rig)
+{
+    struct eval_model *middle = &rig->run.models[2];
+    for (size_t i = 0; i < N; i++) {
+        middle->scores[i] = 1;
+        middle->answers[i].cost = 100;
+    }
+}
+
+static void set_up_models(struct rig *rig, const char *config, size_t n_models)
 {
     struct buffer text = {.limit_bytes = 1 << 20};
     for (size_t i = 0; i < N; i++)
@@ -89,12 +98,15 @@ static void set_up_with(struct rig *rig, const char *config)
     const struct eval_case_defaults defaults = {.temperature = -1};
     assert_int_equal(eval_cases_parse("f", text.data, text.size, &defaults, &rig->cases).code, ERR_OK);
     buffer_free(&text);
-    rig->run = (struct eval_run){.cases = &rig->cases, .n_models = 2, .strong = 1};
+    rig->run = (struct eval_run){.cases = &rig->cases, .n_models = n_models, .strong = 1};
     snprintf(rig->run.models[0].name, 64, "weak");
     snprintf(rig->run.models[1].name, 64, "st<r>ong");
+    snprintf(rig->run.models[2].name, 64, "middle");
     const struct eval_run_options options = {.concurrency = 4};
     assert_int_equal(eval_run(&rig->run, &options).code, ERR_OK);
     make_weak(rig);
+    if (n_models > 2)
+        make_middle(rig);
     if (config) {
         err_t e = route_config_parse("r", config, strlen(config), no_variable, &rig->config);
         if (e.code != ERR_OK)
@@ -103,6 +115,11 @@ static void set_up_with(struct rig *rig, const char *config)
     const struct eval_policies_options policy = {
         .hold_tokens = 2, .quality = 0.95, .seed = 1, .config = rig->config};
     assert_int_equal(eval_policies_make(&rig->run, &policy, &rig->policies).code, ERR_OK);
+}
+
+static void set_up_with(struct rig *rig, const char *config)
+{
+    set_up_models(rig, config, 2);
 }
 
 static void set_up(struct rig *rig, bool with_config)
@@ -189,6 +206,32 @@ static void a_tier_between_is_not_measured(void **state)
         assert_int_equal(eval_report_table(&report, &table).code, ERR_OK);
         assert_int_equal(strstr(table.data, "neither first nor last") != NULL, CASES[i].n > 0);
         buffer_free(&table);
+        tear_down(&rig);
+    }
+}
+
+/* The middle tier's model was asked by the tier's name: its answers are the policy's, and cheap as the first
+ * tier's are. */
+static void a_tier_between_is_measured_where_it_was_asked(void **state)
+{
+    (void)state;
+    const struct {
+        const char *config;
+        size_t n_middle;
+        int64_t cost;
+    } CASES[] = {{RULE_BETWEEN, 5, 5 * 100 + 35 * 10}, {CASCADE_BETWEEN, 10, 10 * 100 + 40 * 10}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct rig rig;
+        set_up_models(&rig, CASES[i].config, 3);
+        const struct eval_policy *policy = find(&rig, "policy");
+        const struct eval_point *point = &policy->point;
+        assert_int_equal(policy->n_between, 0);
+        assert_true(point->share == 0);
+        assert_true(fabs(point->quality - (30 + (double)CASES[i].n_middle) / N) < 1e-9);
+        assert_int_equal(point->cost, CASES[i].cost);
+        assert_int_equal(point->n_cheap, N);
+        /* Of 8, 16, 24 and 32; 0 is the strong one's error too. */
+        assert_true(fabs(point->false_cheap.value - (i == 0 ? 4.0 : 0) / N) < 1e-9);
         tear_down(&rig);
     }
 }
@@ -555,6 +598,7 @@ int main(void)
         cmocka_unit_test(curves_of_one_run),
         cmocka_unit_test(a_configuration_decides),
         cmocka_unit_test(a_tier_between_is_not_measured),
+        cmocka_unit_test(a_tier_between_is_measured_where_it_was_asked),
         cmocka_unit_test(reports),
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),

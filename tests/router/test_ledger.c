@@ -22,11 +22,11 @@
 #define DAY_MS  INT64_C(86400000)
 #define DOLLAR  NANODOLLARS_PER_DOLLAR
 
-static int64_t clock_ms;
+static _Atomic int64_t clock_ms; /* a thread of the ledger's looks at it too */
 
 static int64_t read_clock(void *clock)
 {
-    return *(int64_t *)clock;
+    return *(_Atomic int64_t *)clock;
 }
 
 struct place {
@@ -161,6 +161,85 @@ static void calls_under_way_count_against_a_budget(void **state)
     assert_balance(ledger, "a", 0, 0, 0);
     assert_int_equal(ledger_reserve(ledger, &third, 7 * DOLLAR, &budget, &entry).code, ERR_OK);
     ledger_close(ledger);
+}
+
+static void count_line(void *context, const struct ledger_line *line)
+{
+    *(uint64_t *)context += line->n_calls;
+}
+
+static uint64_t calls_of(const char *path, char kept_from[LEDGER_DAY_BYTES])
+{
+    struct ledger *ledger;
+    struct ledger_options options = {
+        .path = path, .unix_ms = read_clock, .clock = &clock_ms, .read_only = true};
+    uint64_t n = 0;
+    assert_int_equal(ledger_open(&options, NULL, &ledger).code, ERR_OK);
+    assert_int_equal(ledger_report(ledger, NULL, NULL, count_line, &n).code, ERR_OK);
+    assert_int_equal(ledger_kept_from(ledger, kept_from).code, ERR_OK);
+    ledger_close(ledger);
+    return n;
+}
+
+static struct ledger *open_that_keeps(const char *path, int32_t days)
+{
+    struct ledger *ledger;
+    struct ledger_options options = {
+        .path = path, .unix_ms = read_clock, .clock = &clock_ms, .keep_days = days};
+    err_t e = ledger_open(&options, NULL, &ledger);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    return ledger;
+}
+
+static void old_entries_are_deleted_and_budgets_stay_right(void **state)
+{
+    (void)state;
+    struct place place = new_place();
+    char kept_from[LEDGER_DAY_BYTES], id[24];
+    int64_t old = 0;
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(place.path, NULL);
+    for (int day = 0; day <= 40; day += 10) { /* 11-27, 12-07, 12-17, 12-27, 01-06 */
+        clock_ms = NOON_MS + day * DAY_MS;
+        for (int i = 0; i < 3; i++) {
+            snprintf(id, sizeof id, "%d-%d", day, i);
+            int64_t entry = reserve(ledger, "a", id, DOLLAR);
+            if (day == 0 && i == 0)
+                old = entry; /* under way all the time */
+            else
+                assert_int_equal(ledger_settle(ledger, entry, LEDGER_SETTLED, DOLLAR, NULL).code, ERR_OK);
+        }
+    }
+    assert_balance(ledger, "a", 3 * DOLLAR, 0, 3 * DOLLAR);
+    clock_ms = NOON_MS + 20 * DAY_MS; /* a clock that goes back finds its month */
+    assert_balance(ledger, "a", 3 * DOLLAR, 0, 6 * DOLLAR);
+    ledger_keep(ledger, 32); /* another configuration: from 2026-11-15 on, by that clock */
+    assert_int_equal(ledger_settle(ledger, old, LEDGER_SETTLED, DOLLAR, NULL).code, ERR_OK);
+    ledger_close(ledger);
+    assert_int_equal(calls_of(place.path, kept_from), 15);
+    assert_string_equal(kept_from, "");
+    clock_ms = NOON_MS + 42 * DAY_MS; /* 01-08 - 32 days: 12-07 stays */
+    ledger_close(open_that_keeps(place.path, 32));
+    assert_int_equal(calls_of(place.path, kept_from), 12);
+    assert_string_equal(kept_from, "2026-12-07");
+    ledger = open_that_keeps(place.path, 0); /* nothing more is deleted, and what is there counts */
+    assert_balance(ledger, "a", 0, 0, 3 * DOLLAR);
+    int64_t open = reserve(ledger, "a", "open", 2 * DOLLAR);
+    clock_ms += 100 * DAY_MS;
+    ledger_keep(ledger, 32);
+    assert_int_equal(ledger_settle(ledger, open, LEDGER_UNKNOWN, 0, NULL).code, ERR_OK);
+    ledger_close(ledger);
+    clock_ms += DAY_MS;
+    ledger_close(open_that_keeps(place.path, 32));
+    assert_int_equal(calls_of(place.path, kept_from), 0);
+    ledger = open_ledger(place.path, NULL);
+    assert_balance(ledger, "a", 0, 0, 0);
+    int64_t again = reserve(ledger, "a", "0-1", DOLLAR);
+    assert_int_equal(ledger_settle(ledger, again, LEDGER_SETTLED, DOLLAR, NULL).code, ERR_OK);
+    assert_balance(ledger, "a", DOLLAR, 0, DOLLAR);
+    ledger_close(ledger);
+    forget_place(&place);
 }
 
 static void a_call_belongs_to_the_day_it_began(void **state)
@@ -644,6 +723,7 @@ int main(void)
         cmocka_unit_test(a_reservation_becomes_what_it_cost),
         cmocka_unit_test(an_attempt_is_entered_once),
         cmocka_unit_test(calls_under_way_count_against_a_budget),
+        cmocka_unit_test(old_entries_are_deleted_and_budgets_stay_right),
         cmocka_unit_test(a_call_belongs_to_the_day_it_began),
         cmocka_unit_test(what_a_crash_leaves_open_is_charged),
         cmocka_unit_test(other_files_are_refused),

@@ -200,6 +200,22 @@ static void targets_are_read(void **state)
     assert_int_equal(replica_target_parse(text, &target).code, ERR_INVALID_ARGUMENT);
 }
 
+static void what_is_here_is_told(void **state)
+{
+    (void)state;
+    static const char *const HERE[] = {"127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/x"},
+                             *const ELSEWHERE[] = {"128.0.0.1:1", "[fe80::1]:1", "localhosts:1", "a.b:1"};
+    struct replica_target target;
+    for (size_t i = 0; i < sizeof HERE / sizeof *HERE; i++) {
+        assert_int_equal(replica_target_parse(HERE[i], &target).code, ERR_OK);
+        assert_true(replica_target_is_here(&target));
+    }
+    for (size_t i = 0; i < sizeof ELSEWHERE / sizeof *ELSEWHERE; i++) {
+        assert_int_equal(replica_target_parse(ELSEWHERE[i], &target).code, ERR_OK);
+        assert_false(replica_target_is_here(&target));
+    }
+}
+
 static void names_have_addresses(void **state)
 {
     (void)state;
@@ -228,9 +244,10 @@ static void names_have_addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_is_read), cmocka_unit_test(errors_say_where),
-        cmocka_unit_test(limits_are_kept),    cmocka_unit_test(a_key_comes_out_of_a_file),
-        cmocka_unit_test(targets_are_read),   cmocka_unit_test(names_have_addresses),
+        cmocka_unit_test(everything_is_read),   cmocka_unit_test(errors_say_where),
+        cmocka_unit_test(limits_are_kept),      cmocka_unit_test(a_key_comes_out_of_a_file),
+        cmocka_unit_test(targets_are_read),     cmocka_unit_test(what_is_here_is_told),
+        cmocka_unit_test(names_have_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -302,10 +302,11 @@ struct waiter {
     int n_calls;
 };
 
-static void get_ready(struct response_waiter *base, const char *bytes, size_t size)
+static void get_ready(struct response_waiter *base, const char *bytes, size_t size, bool leads)
 {
     struct waiter *waiter = (struct waiter *)base;
-    snprintf(waiter->got, sizeof waiter->got, "%s %zu", bytes ? "record" : "nothing", size);
+    assert_false(bytes && leads);
+    snprintf(waiter->got, sizeof waiter->got, "%s %zu", bytes ? "record" : leads ? "lead" : "nothing", size);
     waiter->n_calls++;
 }
 
@@ -335,7 +336,14 @@ static enum response_turn ask(struct response_cache *cache, int number, struct w
 static void done(struct response_cache *cache, int number, const struct answer_record *record)
 {
     struct response_key key = key_of(number);
-    response_cache_done(cache, &key, record ? record->bytes.data : NULL, record ? record->bytes.size : 0);
+    response_cache_done(cache, &key, record ? RESPONSE_WHOLE : RESPONSE_NOT_HIS,
+                        record ? record->bytes.data : NULL, record ? record->bytes.size : 0);
+}
+
+static void end_without(struct response_cache *cache, int number, enum response_end end)
+{
+    struct response_key key = key_of(number);
+    response_cache_done(cache, &key, end, NULL, 0);
 }
 
 static void equal_questions_make_one_call(void **state)
@@ -392,6 +400,45 @@ static void a_failure_is_not_kept(void **state)
     response_cache_close(cache);
 }
 
+static void one_takes_the_lead_after_another(void **state)
+{
+    (void)state;
+    struct virtual_clock clock;
+    struct response_cache *cache = open_cache(false, &clock);
+    struct waiter leader, waiters[5];
+    struct answer_record record;
+    bool is_alone;
+    make_record(&record);
+    assert_int_equal(ask(cache, 1, &leader, &is_alone), RESPONSE_LEAD);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(ask(cache, 1, &waiters[i], &is_alone), RESPONSE_WAIT);
+    for (int i = 0; i < 2; i++) { /* two that lead leave: who has waited longest follows, and nobody else */
+        end_without(cache, 1, RESPONSE_LEFT);
+        for (int j = 0; j < 5; j++)
+            assert_string_equal(waiters[j].got, j <= i ? "lead 0" : "");
+    }
+    struct response_key key = key_of(1);
+    assert_false(response_cache_leave(cache, &key, &waiters[1].base));
+    assert_true(response_cache_leave(cache, &key, &waiters[2].base));
+    end_without(cache, 1, RESPONSE_FAILED);
+    assert_string_equal(waiters[3].got, "lead 0");
+    assert_int_equal(waiters[4].n_calls, 0);
+    done(cache, 1, &record);
+    assert_memory_equal(waiters[4].got, "record ", 7);
+    assert_int_equal(waiters[2].n_calls, 0);
+    assert_int_equal(response_cache_counts(cache).misses, 4);
+    assert_int_equal(ask(cache, 2, &leader, &is_alone), RESPONSE_LEAD);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask(cache, 2, &waiters[i], &is_alone), RESPONSE_WAIT);
+    end_without(cache, 2, RESPONSE_FAILED);
+    assert_int_equal(waiters[1].n_calls + waiters[2].n_calls, 0);
+    end_without(cache, 2, RESPONSE_FAILED); /* nobody waits for one failure after the other */
+    assert_string_equal(waiters[1].got, "nothing 0");
+    assert_string_equal(waiters[2].got, "nothing 0");
+    answer_record_free(&record);
+    response_cache_close(cache);
+}
+
 static void a_damaged_entry_is_asked_for_anew(void **state)
 {
     (void)state;
@@ -425,9 +472,9 @@ struct asker {
     int n_answers;
 };
 
-static void wake(struct response_waiter *base, const char *bytes, size_t size)
+static void wake(struct response_waiter *base, const char *bytes, size_t size, bool leads)
 {
-    assert_true(bytes && size > 0);
+    assert_true(bytes && size > 0 && !leads);
     event_count_bump(&((struct thread_waiter *)base)->called);
 }
 
@@ -442,7 +489,8 @@ static void *ask_many(void *context)
         bool is_alone;
         enum response_turn turn = response_cache_ask(asker->cache, &key, &waiter->base, &answer, &is_alone);
         if (turn == RESPONSE_LEAD)
-            response_cache_done(asker->cache, &key, asker->record->bytes.data, asker->record->bytes.size);
+            response_cache_done(asker->cache, &key, RESPONSE_WHOLE, asker->record->bytes.data,
+                                asker->record->bytes.size);
         while (turn == RESPONSE_WAIT && event_count_read(&waiter->called) == 0)
             event_count_wait(&waiter->called, 0, -1);
         asker->n_answers++;
@@ -486,6 +534,7 @@ int main(void)
         cmocka_unit_test(drawn_answers_are_kept_only_where_that_is_wished),
         cmocka_unit_test(equal_questions_make_one_call),
         cmocka_unit_test(a_failure_is_not_kept),
+        cmocka_unit_test(one_takes_the_lead_after_another),
         cmocka_unit_test(a_damaged_entry_is_asked_for_anew),
         cmocka_unit_test(threads_all_get_their_answers),
     };

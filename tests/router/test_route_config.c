@@ -283,22 +283,35 @@ static void a_calibration_is_read_and_part_of_the_fingerprint(void **state)
 {
     (void)state;
     char path[] = "calibrationXXXXXX", text[2048], first[17], second[17];
+    static const char MAP[] = "{\"bantam_calibration\": 1, \"tokens\": 8, \"points\": [[0.5, 0.5]]}";
     int fd = mkstemp(path);
-    assert_true(fd >= 0 && write(fd, "{\"a\": 1}", 8) == 8);
+    assert_true(fd >= 0 && write(fd, MAP, sizeof MAP - 1) == sizeof MAP - 1);
     (void)snprintf(text, sizeof text,
                    BASE "cascade: {tier: small, to: frontier, escalate_over: 0.5, calibration: %s}\n", path);
     struct route_config *config;
     assert_int_equal(parse(text, &config).code, ERR_OK);
-    assert_int_equal(config->cascade.calibration_bytes, 8);
-    assert_string_equal(config->cascade.calibration_text, "{\"a\": 1}");
+    assert_int_equal(config->cascade.calibration_bytes, sizeof MAP - 1);
+    assert_string_equal(config->cascade.calibration_text, MAP);
     memcpy(first, config->policy_id, sizeof first);
     route_config_free(config);
     assert_true(write(fd, "\n", 1) == 1);
     id_of(text, second);
     assert_string_not_equal(first, second);
+    char others[2048];
+    (void)snprintf(
+        others, sizeof others,
+        BASE "cascade: {tier: small, to: frontier, tokens: 4, escalate_over: 0.5, calibration: %s}\n", path);
+    err_t e = parse(others, &config);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "cascade.calibration"));
+    assert_non_null(strstr(e.message, "is of the first 8 tokens, and the cascade's tokens are 4"));
+    assert_true(write(fd, "x", 1) == 1);
+    e = parse(text, &config);
+    assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.message, "cascade.calibration"));
     close(fd);
     unlink(path);
-    err_t e = parse(text, &config);
+    e = parse(text, &config);
     assert_int_equal(e.code, ERR_NOT_FOUND);
     assert_non_null(strstr(e.message, "the calibration of the cascade"));
 }

@@ -1,4 +1,4 @@
-/* What a call reserves before a provider hears of it. */
+/* What a call reserves before a provider hears of it, and what of a budget rules see. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -90,9 +90,36 @@ static void what_is_reserved_is_the_limit(void **state)
     rig_close(rig);
 }
 
+static void a_rule_looks_at_what_is_left(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {ANSWERS, ANSWERS};
+    struct route_rig *rig =
+        rig_open(scripts, 2,
+                 QUICK "budgets: [{tenant: poor, per_day: 0.05, per_month: 1}]\ndefault: frontier\n"
+                       "rules: [{name: save, when: {budget: {min: 4}}, to: small}]\n",
+                 false);
+    fake_fleet_script("cheap");
+    struct rig_question question = {.tenant = "poor", .body = ", \"max_tokens\": 100"};
+    struct rig_answer answer = rig_ask(rig, &question);
+    rig_assert_answer(&answer, "big one", "p"); /* 0.002 $, 4 % of a day's */
+    rig_forget(&answer);
+    rig_wait_idle(rig);
+    answer = rig_ask(rig, &question);
+    rig_assert_answer(&answer, "cheap", "local");
+    assert_string_equal(answer.rule, "save");
+    rig_forget(&answer);
+    question.tenant = "rich"; /* who has no budget */
+    answer = rig_ask(rig, &question);
+    rig_assert_answer(&answer, "big one", "p");
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(choices_tools_and_documents_are_reserved),
-                                       cmocka_unit_test(what_is_reserved_is_the_limit)};
+                                       cmocka_unit_test(what_is_reserved_is_the_limit),
+                                       cmocka_unit_test(a_rule_looks_at_what_is_left)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

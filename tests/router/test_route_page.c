@@ -36,7 +36,7 @@ struct world {
     struct admin_door *door;
     struct route_page page;
     struct extra_route routes[ROUTE_PAGE_ROUTES];
-    bool is_broken;
+    _Atomic bool is_broken; /* the door's thread reads it */
 };
 
 static err_t give_state(void *context, struct buffer *out)

@@ -187,7 +187,7 @@ static void answers_are_kept_up_to_a_limit(void **state)
     call_tool(&keep, 0, NULL, "\"a\": 2}");
     assert_true(is_kept(&keep, "Yes\n{\"tool_calls\":[{\"arguments\":{\"a\":2,\"b\":1},\"name\":\"f\"},"
                                "{\"arguments\":{},\"name\":\"g\"}]}"));
-    call_tool(&keep, ANSWER_KEEP_CALLS_MAX, "h", "{}");
+    call_tool(&keep, CALL_LIST_MAX, "h", "{}");
     assert_false(answer_keep_write(&keep, &text));
     answer_keep_forget(&keep);
     assert_true(is_kept(&keep, "") && keep.is_on);

@@ -261,8 +261,10 @@ static void every_stream_ends_once(void **state)
         struct mock_options mock = mock_options_default();
         snprintf(storm.ledger, sizeof storm.ledger, "/tmp/bantam-storm-%ld.db", (long)getpid());
         assert_int_equal(mock_provider_open(&mock, &storm.mock).code, ERR_OK);
-        struct route_service_options options = {
-            .config = config_of(&storm), .max_requests = 1000, .clock = clock_monotonic()};
+        struct route_service_options options = {.config = config_of(&storm),
+                                                .max_requests = 1000,
+                                                .max_held_bytes = 1 << 30,
+                                                .clock = clock_monotonic()};
         assert_int_equal(route_service_open(&options, &storm.router).code, ERR_OK);
         storm.service = route_service_of(storm.router);
         run_round(&storm);

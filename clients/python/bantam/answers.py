@@ -139,7 +139,7 @@ class ModelInfo:
     eos_token_ids: list[int]
     bos_token_id: int | None
     dtype: str
-    """Of activations and KV cache"""
+    """Of activations"""
     quantization: str
     n_parameters: int
     has_tokenizer: bool

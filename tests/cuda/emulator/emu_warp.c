@@ -1,6 +1,8 @@
 /* What a warp does together, and barriers. */
+#include <math.h>
 #include <string.h>
 #include "tests/cuda/emulator/emu_internal.h"
+#include "tests/cuda/emulator/emu_numbers.h"
 #include "tests/cuda/emulator/emu_race.h"
 
 _Noreturn void emu_warp_join_fail(enum emu_wait kind, uint32_t detail)
@@ -65,6 +67,51 @@ uint32_t emu_shuffle(enum emu_shuffle how, uint32_t value, uint32_t operand)
             const struct shuffle_post *other = warp->threads[shuffle_source(how, lane, own->operand)].post;
             *own->result = other->value;
         }
+        emu_warp_release(warp);
+    }
+    return result;
+}
+
+struct reduce_post {
+    uint64_t value, *result;
+};
+
+static uint64_t combine(enum emu_reduction how, uint64_t a, uint64_t b)
+{
+    float x = f32_from_bits((uint32_t)a), y = f32_from_bits((uint32_t)b);
+    switch (how) {
+    case EMU_SUM_F32:
+        return f32_to_bits(x + y);
+    case EMU_MAX_F32:
+        return f32_to_bits(fmaxf(x, y));
+    case EMU_SUM_U64:
+        return a + b;
+    case EMU_MAX_U64:
+        return b > a ? b : a;
+    }
+    return a;
+}
+
+/* As five shuffles by every lane, each of which must see the others' values of the step before. */
+uint64_t emu_warp_reduce(enum emu_reduction how, uint64_t value)
+{
+    enum { FORMS = EMU_SHUFFLE_DOWN + 1 };
+    uint64_t result;
+    struct reduce_post post = {value, &result};
+    if (emu_warp_join(EMU_IN_SHUFFLE, FORMS + how, &post)) {
+        struct emu_warp *warp = warp_now();
+        uint64_t values[2][EMU_LANES], *x = values[0], *y = values[1];
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+            x[lane] = ((const struct reduce_post *)warp->threads[lane].post)->value;
+        for (uint32_t step = EMU_LANES / 2; step > 0; step /= 2) {
+            for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+                y[lane] = combine(how, x[lane], x[lane ^ step]);
+            uint64_t *swapped = x;
+            x = y;
+            y = swapped;
+        }
+        for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+            *((const struct reduce_post *)warp->threads[lane].post)->result = x[lane];
         emu_warp_release(warp);
     }
     return result;
