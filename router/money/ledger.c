@@ -383,6 +383,7 @@ static void delete_entries(struct ledger *ledger, int32_t first_day)
     do {
         pthread_mutex_lock(&ledger->database_lock);
         e = database_delete_before(ledger->database, first_day, DELETED_AT_ONCE, &is_all);
+        database_tidy(ledger->database);
         pthread_mutex_unlock(&ledger->database_lock);
         if (e.code == ERR_OK && !is_all)
             e = fold_all(ledger);
