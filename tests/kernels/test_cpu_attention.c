@@ -239,10 +239,10 @@ static void test_cuts(void **state)
     (void)state;
     static const struct qkv_shape shapes[] = {{4, 1, DIM}, {6, 2, DIM}, {20, 1, DIM}};
     static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8, KV_F32};
-    for (uint64_t round = 0; round < 6; round++) {
+    for (uint64_t round = 0; round < 3; round++) {
         struct rng fill = rng_make(30 + round), again = fill, rng = rng_make(60 + round);
         const struct qkv_shape *shape = &shapes[round % 3];
-        const char *isa = round == 5 ? "avx2" : "auto";
+        const char *isa = round == 2 ? "avx2" : "auto";
         struct world one = long_world_open(&fill, *shape, dtypes[round % 3], isa, 1);
         struct world many = long_world_open(&again, *shape, dtypes[round % 3], isa, 3 + (int)round % 2);
         struct attention_params params = {.shape = *shape, .scale = 0.2f};
