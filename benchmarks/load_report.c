@@ -11,6 +11,8 @@ struct summary {
     size_t completed, failed, good;
     uint64_t input_tokens, output_tokens, cached_tokens;
     double duration_s;
+    size_t n_steady; /* answers that ended in the second half of the arrivals, which is steady_s long */
+    double steady_s; /* 0: a load whose requests do not arrive at one rate */
     struct samples ttft_ms, tpot_ms, e2el_ms; /* owned */
     double max_output_tokens_per_s;
 };
@@ -49,9 +51,30 @@ static void summary_free(struct summary *summary)
     samples_free(&summary->e2el_ms);
 }
 
+/* What a service gives while requests come: neither the time in which an idle one fills up nor the one in
+ * which the last answers drain is counted. The lead-in is half of the arrivals: answers should take no
+ * longer. */
+static void count_steady(const struct load_options *options, const struct load_result *result,
+                         struct summary *out)
+{
+    if (options->arrivals.request_rate <= 0 || options->arrivals.ramp != RAMP_NONE)
+        return;
+    int64_t last_ns = 0;
+    for (size_t i = 0; i < result->n; i++)
+        last_ns = result->requests[i].start_ns > last_ns ? result->requests[i].start_ns : last_ns;
+    for (size_t i = 0; i < result->n; i++) {
+        const struct load_request_result *request = &result->requests[i];
+        int64_t end_ns = request->start_ns + request->e2el_ns;
+        out->n_steady +=
+            !request->error && request->ttft_ns >= 0 && end_ns > last_ns / 2 && end_ns <= last_ns;
+    }
+    out->steady_s = (double)(last_ns - last_ns / 2) / 1e9;
+}
+
 static bool summarise(const struct load_options *options, struct load_result *result, struct summary *out)
 {
     *out = (struct summary){.duration_s = (double)result->duration_ns / 1e9};
+    count_steady(options, result, out);
     err_t e = err_ok();
     for (size_t i = 0; i < result->n && e.code == ERR_OK; i++)
         e = add_request(options, &result->requests[i], out);
@@ -68,6 +91,11 @@ static bool summarise(const struct load_options *options, struct load_result *re
 static double per_second(double amount, const struct summary *summary)
 {
     return summary->duration_s > 0 ? amount / summary->duration_s : 0;
+}
+
+static double steady_throughput(const struct summary *summary)
+{
+    return summary->steady_s > 0 ? (double)summary->n_steady / summary->steady_s : 0;
 }
 
 static bool write_metric(const char *name, const struct samples *samples, struct buffer *out)
@@ -128,14 +156,17 @@ static bool write_arrays(const struct load_result *result, struct buffer *out)
 
 /* What vLLM's object has besides the figures, and what it lacks. */
 static bool write_circumstances(const struct load_options *options, const struct load_result *result,
-                                uint64_t cached_tokens, struct buffer *out)
+                                const struct summary *summary, struct buffer *out)
 {
     const struct arrival_options *arrivals = &options->arrivals;
     bool ok = arrivals->request_rate > 0
                   ? buffer_append_format(out, ",\"request_rate\":%.6g", arrivals->request_rate)
                   : buffer_append_text(out, ",\"request_rate\":\"inf\"");
     ok = ok && buffer_append_format(out, ",\"burstiness\":%.6g,\"total_cached_tokens\":%" PRIu64,
-                                    arrivals->burstiness, cached_tokens);
+                                    arrivals->burstiness, summary->cached_tokens);
+    if (summary->steady_s > 0)
+        ok = ok && buffer_append_format(out, ",\"steady_s\":%.6f,\"steady_request_throughput\":%.6g",
+                                        summary->steady_s, steady_throughput(summary));
     if (result->retries >= 0)
         ok = ok && buffer_append_format(out, ",\"retries\":%" PRId64, result->retries);
     if (result->start_to_ready_ns >= 0)
@@ -163,8 +194,8 @@ bool load_report_json(const struct load_options *options, struct load_result *re
                   result->max_concurrent_requests) &&
               write_metric("ttft", &s.ttft_ms, out) && write_metric("tpot", &s.tpot_ms, out) &&
               write_metric("itl", &result->itl_ms, out) && write_metric("e2el", &s.e2el_ms, out) &&
-              write_circumstances(options, result, s.cached_tokens, out) &&
-              (!detailed || write_arrays(result, out)) && buffer_append_text(out, "}\n");
+              write_circumstances(options, result, &s, out) && (!detailed || write_arrays(result, out)) &&
+              buffer_append_text(out, "}\n");
     summary_free(&s);
     return ok;
 }
@@ -193,6 +224,10 @@ bool load_report_text(const struct load_options *options, struct load_result *re
                                    per_second((double)s.good, &s), "", "mean", "median", "p90", "p99") &&
               text_metric("TTFT", &s.ttft_ms, out) && text_metric("TPOT", &s.tpot_ms, out) &&
               text_metric("ITL", &result->itl_ms, out) && text_metric("E2E", &s.e2el_ms, out);
+    if (s.steady_s > 0)
+        ok =
+            ok && buffer_append_format(out, "steady     %.2f requests/s in the last %.1f s of the arrivals\n",
+                                       steady_throughput(&s), s.steady_s);
     if (result->retries >= 0)
         ok = ok && buffer_append_format(out, "retries    %" PRId64 "\n", result->retries);
     for (size_t i = 0; i < result->n && ok; i++)

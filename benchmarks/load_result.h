@@ -4,7 +4,8 @@
  * Definitions, per request with n output tokens: TTFT = first token - start; E2E = last token - start; TPOT =
  * (E2E - TTFT) / (n - 1); ITL: the gaps between arrivals, pooled over all requests, an arrival of k tokens
  * counting as k gaps of a k-th each. In an open loop `start` is the scheduled arrival, so that time spent
- * waiting in the client counts too. One thread. */
+ * waiting in the client counts too. Of such a loop at one rate also the steady throughput: the answers that
+ * ended in the second half of the arrivals, by its length. One thread. */
 #pragma once
 
 #include <stdbool.h>

@@ -5,21 +5,9 @@
 #include <stdlib.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "kernels/cuda/nccl_types.h"
 
-/* Of NCCL's header, which is not needed to build: the types and the functions that are called. Source: nccl.h
- * of version 2; these have kept their form since 2.4. */
-typedef struct ncclComm *nccl_comm;
-enum { NCCL_SUCCESS = 0, NCCL_IN_PROGRESS = 7, NCCL_UINT8 = 1, NCCL_VERSION_MIN = 21000, NCCL_RANKS_MAX = 8 };
-
-struct nccl_functions {
-    int (*get_version)(int *version);
-    const char *(*error_string)(int code);
-    int (*comm_init_all)(nccl_comm *comms, int n_devices, const int *devices);
-    int (*comm_destroy)(nccl_comm comm);
-    int (*comm_abort)(nccl_comm comm);
-    int (*comm_async_error)(nccl_comm comm, int *code);
-    int (*all_gather)(const void *send, void *receive, size_t n, int type, nccl_comm comm, void *stream);
-};
+enum { NCCL_VERSION_MIN = 21000, NCCL_RANKS_MAX = 8 };
 
 struct nccl_group {
     const struct nccl_functions *nccl;
@@ -33,13 +21,9 @@ static err_t load_symbols(void *library, struct nccl_functions *out)
         const char *name;
         void **at;
     } symbols[] = {
-        {"ncclGetVersion", (void **)&out->get_version},
-        {"ncclGetErrorString", (void **)&out->error_string},
-        {"ncclCommInitAll", (void **)&out->comm_init_all},
-        {"ncclCommDestroy", (void **)&out->comm_destroy},
-        {"ncclCommAbort", (void **)&out->comm_abort},
-        {"ncclCommGetAsyncError", (void **)&out->comm_async_error},
-        {"ncclAllGather", (void **)&out->all_gather},
+#define M(member, symbol, type, parameters) {#symbol, (void **)&out->member},
+        NCCL_FUNCTIONS(M)
+#undef M
     };
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         *symbols[i].at = dlsym(library, symbols[i].name);
@@ -126,9 +110,10 @@ err_t nccl_all_gather(struct nccl_group *group, uint32_t rank, void *stream, con
 
 err_t nccl_check(struct nccl_group *group, uint32_t rank)
 {
-    int code = NCCL_SUCCESS;
+    int code = NCCL_SUCCESS, status = NCCL_SUCCESS;
     if (group->comms[rank] != NULL)
-        (void)group->nccl->comm_async_error(group->comms[rank], &code);
+        status = group->nccl->comm_async_error(group->comms[rank], &code);
+    code = status != NCCL_SUCCESS ? status : code;
     if (code == NCCL_SUCCESS || code == NCCL_IN_PROGRESS)
         return err_ok();
     return err_new(ERR_INTERNAL, "NCCL: %s", group->nccl->error_string(code));

@@ -4,11 +4,14 @@ a rented machine, where it must not run for the first time.
 BANTAM_BIN names the program (default build/release/bantam); the rest is taken from beside it. BANTAM_SANITIZED=1 says that it is
 several times slower."""
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
 import signal
 import subprocess
+import types
 
 import pytest
 
@@ -43,7 +46,9 @@ def test_every_part_on_the_cpu(tmp_path):
     assert [(row["input_len"], row["output_len"]) for row in parts["offline"]["figures"]["bf16"]] == [(16, 8), (24, 4)]
     plain, shared = parts["load"]["figures"].values()
     assert plain[0]["total_cached_tokens"] == 0 < shared[0]["total_cached_tokens"]
-    assert parts["start"]["figures"]["bf16"]["start_to_ready_s"] > 0
+    assert plain[0]["steady_s"] > 0 and plain[0]["steady_request_throughput"] >= 0
+    assert all(model["bf16"]["start_to_ready_s"] > 0 for model in parts["start"]["figures"].values())
+    assert set(parts["start"]["figures"]) == {"llama-3.2-1b", "llama-3.1-8b"}
     assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {"layer_linears", "attention_decode"}
     assert "decode bf16, batch 2" in done.stdout and "target" not in done.stdout
 
@@ -58,6 +63,37 @@ def test_parts_by_name_and_a_part_that_fails(tmp_path):
         assert part["status"] == "failed" and "missing.so" in part["error"]
     refused = subprocess.run(["python3", ROOT / "benchmarks/gpu/run", "--only", "everything"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "no such part: everything" in refused.stderr
+
+
+def test_targets_stand_beside_what_they_are_of(capsys):
+    """Of the rates, batches and ops the one that has a target, and no other."""
+    loader = importlib.machinery.SourceFileLoader("gpu_run", str(ROOT / "benchmarks/gpu/run"))
+    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_run", loader))
+    loader.exec_module(script)
+
+    def load(rate, served):
+        return {"request_rate": rate, "steady_request_throughput": served, "request_throughput": served / 2, "p50_ttft_ms": 64}
+
+    def op(name, weights, group, rows):
+        return {"op": name, "weights": weights, "group": group, "rows": rows, "kv": "fp8", "batch_invariant": True,
+                "share_of_copy": 0.5}
+
+    figures = {
+        "decode": {"W8A8": [{"batch": 1, "decode_tok_s": 300}],
+                   "FP8": [{"batch": 1, "decode_tok_s": 358}, {"batch": 32, "decode_tok_s": 8028}]},
+        "load": {"800/200": [load(30, 30.1), load(58, 57.9)], "800/200, 600 shared": [load(58, 58.1), load(120, 119.5)]},
+        "ops": {"rows": [op("layer_linears", "int4", 32, 1), op("layer_linears", "int4", 128, 1), op("layer_linears", "uint4", 128, 1),
+                         op("layer_linears", "int4", 128, 16), op("attention_decode", "", 0, 1), op("attention_decode", "", 0, 32)]},
+        "start": {"llama-3.1-8b": {"checkpoint_bytes": 16e9, "FP8": {"start_to_ready_s": 9.5}}},
+    }
+    parts = {name: {"status": "ok", "figures": value} for name, value in figures.items()}
+    script.print_table(types.SimpleNamespace(small=False, results={"parts": parts}))
+    lines = capsys.readouterr().out.splitlines()
+    targets = {line[:36].strip(): line[73:].strip() for line in lines if line[73:].strip() and not line.startswith(" ")}
+    assert targets == {"decode FP8, batch 1": "400", "800/200 at 58/s": "58 RPS", "800/200, 600 shared at 120/s": "120 RPS, 200 ms",
+                       "layer_linears int4/128, 1 rows": "75 %", "layer_linears int4/128, 16 rows": "85 %",
+                       "attention_decode fp8, 32 rows": "80 %", "start llama-3.1-8b FP8": "2 s and the copy"}
+    assert any("57.9 RPS" in line for line in lines)
 
 
 def test_parts_without_time_say_so(tmp_path):
@@ -85,7 +121,7 @@ def test_the_parts_of_a_card_on_an_emulated_one(tmp_path):
                         "--minutes", "14",
                         environment={"BANTAM_CUDA_LIBRARY": str(FAKE)})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {row["batch"] for row in results["parts"]["decode"]["figures"]["FP8"]} == {1, 2}
+    assert all({row["batch"] for row in results["parts"]["decode"]["figures"][name]} == {1, 2} for name in ("FP8", "W8A8"))
     parts = {name: part["figures"] for name, part in results["parts"].items()}
     assert all(row["equal"] for row in parts["products"]["rows"]) and len(parts["products"]["equal_shapes"]) == 2
     assert {row["rows"] for row in parts["ops"]["rows"] if not row["batch_invariant"]} == {300}

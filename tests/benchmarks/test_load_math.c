@@ -12,7 +12,7 @@
 #include "base/alloc.h"
 #include "benchmarks/arrivals.h"
 #include "benchmarks/bench_data.h"
-#include "benchmarks/latency_stats.h"
+#include "benchmarks/load_result.h"
 
 static void close_to(double got, double expected, double tolerance)
 {
@@ -93,6 +93,53 @@ static void ramps_grow(void **state)
         close_to(2 * WINDOW / seconds / cases[i].middle, 1, 0.06);
     }
     mem_free(starts);
+}
+
+/* n answers of a token that take latency_ms each, the last but one of which fails. */
+static void make_load(struct load_result *result, size_t n, int64_t gap_ms, int64_t latency_ms)
+{
+    assert_int_equal(load_result_init(n, result).code, ERR_OK);
+    for (size_t i = 0; i < n; i++) {
+        int64_t start_ns = (int64_t)i * gap_ms * 1000000;
+        load_result_start(result, i, start_ns);
+        result->duration_ns = start_ns + latency_ms * 1000000;
+        assert_int_equal(load_result_tokens(result, i, 1, result->duration_ns).code, ERR_OK);
+    }
+    load_result_fail(result, n - 2, "lost");
+}
+
+static void report_has(const struct load_options *options, struct load_result *result, const char *has,
+                       const char *lacks)
+{
+    struct buffer json = {.limit_bytes = 1 << 16}, text = {.limit_bytes = 1 << 16};
+    assert_true(load_report_json(options, result, false, &json) && load_report_text(options, result, &text));
+    if (has && !strstr(json.data, has))
+        fail_msg("no %s in %s", has, json.data);
+    if (lacks)
+        assert_null(strstr(json.data, lacks));
+    assert_int_equal(strstr(text.data, "steady ") != NULL, has != NULL);
+    buffer_free(&json);
+    buffer_free(&text);
+}
+
+/* Ten a second for ten seconds, two seconds each: in the second half of the arrivals, (5 s, 10 s], fifty end.
+ * All of them by the time until the last one would be 8.3. */
+static void steady_throughput_has_no_beginning_and_no_end(void **state)
+{
+    (void)state;
+    struct load_options options = {.arrivals = {.request_rate = 10, .burstiness = 1}};
+    struct load_result result;
+    make_load(&result, 101, 100, 2000);
+    report_has(&options, &result, "\"steady_s\":5.000000,\"steady_request_throughput\":10}", NULL);
+    load_result_fail(&result, 40, "lost"); /* ends at 6 s */
+    load_result_fail(&result, 90, "lost"); /* at 11 s */
+    report_has(&options, &result, "\"steady_request_throughput\":9.8}", NULL);
+    options.arrivals = (struct arrival_options){.burstiness = 1}; /* all at once */
+    report_has(&options, &result, NULL, "steady");
+    options.arrivals = (struct arrival_options){
+        .request_rate = 10, .burstiness = 1, .ramp = RAMP_LINEAR, .ramp_start = 1, .ramp_end = 20};
+    report_has(&options, &result, NULL, "steady");
+    load_result_free(&result);
 }
 
 static void random_prompts_share_what_they_should(void **state)
@@ -198,6 +245,7 @@ int main(void)
         cmocka_unit_test(stats_are_those_of_numpy),
         cmocka_unit_test(arrivals_keep_rate_and_shape),
         cmocka_unit_test(ramps_grow),
+        cmocka_unit_test(steady_throughput_has_no_beginning_and_no_end),
         cmocka_unit_test(random_prompts_share_what_they_should),
         cmocka_unit_test(lengths_are_drawn_from_a_range),
         cmocka_unit_test(files_are_read_and_repeated),

@@ -71,9 +71,13 @@ def test_engine_builds_with_a_compiler_and_cmake_alone(tmp_path):
 
 def test_program_runs_with_glibc_alone(tmp_path):
     folder = tmp_path / "root/bantam"
+    has_cuda = any((BIN.parent / "kernels/cuda").glob("*.cu.o"))  # nvcc is here, and ctest has compiled with it
+    if has_cuda:
+        subprocess.run(["cmake", "--build", BIN.parent, "--target", "bantam_cuda"], check=True, capture_output=True, timeout=2400)
     listing = bundle("program", folder, environment={"BANTAM_BIN": str(BIN)})
     assert "needs glibc 2." in listing and "KiB" in listing
     assert listing == (folder / "manifest").read_text()
+    assert ("  libbantam_cuda.so\n" in listing) == has_cuda == (folder / "libbantam_cuda.so").exists()
     root = tmp_path / "root"
     for library in ("libc.so.6", "libm.so.6", "libresolv.so.2", "libpthread.so.0", "libdl.so.2", "librt.so.1"):
         found = run(["cc", f"-print-file-name={library}"]).stdout.strip()
@@ -94,6 +98,7 @@ def test_program_runs_with_glibc_alone(tmp_path):
         in_root() {{ chroot {shlex.quote(str(root))} /bantam/bantam "$@"; }}
         in_root --version
         in_root run /bantam/demo-model --prompt 'The train to' --max-tokens 5 --temperature 0 --json
+        ! in_root run /bantam/demo-model --prompt 'The train to' --device cuda 2>{tmp_path}/cuda.txt
         coproc SERVER {{
             exec chroot {shlex.quote(str(root))} /bantam/bantam serve /bantam/demo-model --port 0 --http-port 0 --metrics-port 0 2>/dev/null
         }}
@@ -106,6 +111,8 @@ def test_program_runs_with_glibc_alone(tmp_path):
     done = run(["unshare", "-rm", "bash", "-c", script])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("bantam ") and "token_ids" in done.stdout and "listening on 127.0.0.1:" in done.stdout
+    # The library beside the program is found and loads with what is in the folder; what it then misses is a driver.
+    assert ("NVIDIA driver" if has_cuda else "libbantam_cuda.so") in (tmp_path / "cuda.txt").read_text()
 
 
 def test_bundle_replaces_only_its_own(tmp_path):

@@ -509,6 +509,8 @@ def test_bench_latency():
         assert result["start_to_ready_s"] > 0
     assert first["start_times"] == sorted(first["start_times"]) and first["duration"] >= 20 / 400
     assert set(second["start_times"]) != set(first["start_times"])
+    assert first["steady_s"] == pytest.approx(20 / 400 / 2, rel=0.01) and "steady_s" not in second  # half of the arrivals
+    assert first["steady_request_throughput"] * first["steady_s"] <= 20
     plain = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2)
     assert plain.returncode == 0 and "TTFT" in plain.stdout
     assert_refused(run("bench", "latency", LLAMA, "--request-rate", "soon"), 2, "--request-rate", "soon")
@@ -552,7 +554,7 @@ def test_bench_products():
     assert_refused(run("bench", "products", "--weights", "int4"), 2, "--weights", "int4")
     if not fake.exists():
         pytest.skip("no emulated card in this build")
-    few = ["bench", "products", "--shape", "80x320", "--rows", 2, "--rows", 300]
+    few = ["bench", "products", "--shape", "80x320", "--rows", 2, "--rows", 300, "--rounds", 0]
     card = {"BANTAM_CUDA_LIBRARY": str(fake)}
     rows = run_json(*few, "--json", environment=card)
     assert [(row["weights"], row["rows"], row["equal"]) for row in rows] == [(w, n, True) for w in ("bf16", "fp8") for n in (2, 300)]
