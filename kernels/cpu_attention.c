@@ -219,11 +219,12 @@ static void set_chunks(struct cpu_cut *cut, const struct unit *unit)
     cut->n_chunks = last / ATTENTION_CHUNK_TOKENS - cut->first_chunk + 1;
 }
 
-/* Cuts units where they are too few for the threads. */
+/* Cuts units where they are too few for the threads. Where not all find room for what waits to be merged, the
+ * others would be the longest pieces and begin last: then only what leaves threads without any is cut. */
 static void make_cuts(struct attention_job *job)
 {
     struct cpu_backend *cpu = job->cpu;
-    size_t n_wanted = (size_t)cpu->n_threads * CPU_PIECES_PER_THREAD, n_chunks = 0, used = 0;
+    size_t n_wanted = (size_t)cpu->n_threads * CPU_PIECES_PER_THREAD, n_chunks = 0, used = 0, wanted = 0;
     if (cpu->partials == NULL || job->n_units >= n_wanted)
         return;
     struct walk walk = {0};
@@ -232,8 +233,10 @@ static void make_cuts(struct attention_job *job)
         struct unit unit = walk_to(job, i, &walk);
         set_chunks(&cpu->cuts[i], &unit);
         n_chunks += cpu->cuts[i].n_chunks;
+        wanted += cpu->cuts[i].n_chunks * unit.n_queries * partial_floats;
     }
-    job->has_cuts = n_chunks > job->n_units;
+    job->has_cuts =
+        n_chunks > job->n_units && (wanted <= cpu->partials_floats || job->n_units < (size_t)cpu->n_threads);
     job->n_pieces = job->has_cuts ? 0 : job->n_units;
     walk = (struct walk){0};
     for (size_t i = 0; job->has_cuts && i < job->n_units; i++) {

@@ -65,8 +65,10 @@ static size_t partials_floats(const struct cpu_backend *cpu, const struct backen
     if (cpu->n_threads == 1 || chunks == 1)
         return 0;
     size_t units = (size_t)cpu->n_threads * CPU_PIECES_PER_THREAD;
-    size_t n = units * ATTENTION_QUERIES_MAX * chunks * attention_partial_floats(needs->qkv.head_dim);
-    return n < CPU_PARTIALS_FLOATS_MAX ? n : CPU_PARTIALS_FLOATS_MAX;
+    size_t query = chunks * attention_partial_floats(needs->qkv.head_dim);
+    size_t n = units * ATTENTION_QUERIES_MAX * query, one_row = needs->qkv.n_heads * query;
+    size_t most = one_row > CPU_PARTIALS_FLOATS_MAX ? one_row : CPU_PARTIALS_FLOATS_MAX;
+    return n < most ? n : most;
 }
 
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)

@@ -43,8 +43,8 @@ struct cpu_cut {
 };
 enum {
     CPU_PIECES_PER_THREAD = 4, /* of attention, at least, where there is as much to do */
-    /* Of all cuts of an op, at most; what finds no room there is one piece: a sequence with 32 heads of 128
-     * has room for 116,000 tokens. */
+    /* Of all cuts of an op, at most, unless one sequence that decodes needs more; what finds no room there is
+     * one piece. */
     CPU_PARTIALS_FLOATS_MAX = 1 << 21,
 };
 

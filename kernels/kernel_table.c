@@ -33,7 +33,7 @@ static uint32_t find_levels(void)
         !(ebx & bit_AVX2))
         return found;
     found |= LEVEL_BIT(ISA_AVX2);
-    if (!__get_cpuid_count(7, 1, &more, &unused, &unused, &unused))
+    if (eax < 1 /* the last subleaf */ || !__get_cpuid_count(7, 1, &more, &unused, &unused, &unused))
         more = 0;
     if (more & bit_AVXVNNI)
         found |= LEVEL_BIT(ISA_AVXVNNI);

@@ -53,7 +53,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import figures  # noqa: E402: names the machine
 
 FAILURES = (OSError, RuntimeError, ValueError, KeyError)
-ISA_LEVELS = ("auto", "scalar", "avx2", "avx512", "avx512vnni", "amx")
+ISA_LEVELS = ("auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx")
 PARTS = ("greedy", "prefill", "decode", "servers", "calls", "start")
 # Wide enough for logits that lie apart, as those of a model that has learnt something do.
 CHECK_SHAPE = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
@@ -305,7 +305,7 @@ def same_tokens(file, name, ours, theirs):
     ids, text, likely = ours
     other_ids, other_text, _ = theirs
     if other_ids is None:  # a server that tells no ids: texts, and no ties
-        if not text.startswith(other_text) and not other_text.startswith(text):
+        if (text and not other_text) or (not text.startswith(other_text) and not other_text.startswith(text)):
             raise RuntimeError(f"{file.name}: {name} answers {other_text[:80]!r}, Bantam {text[:80]!r}")
         return len(ids), None
     for i, (a, b) in enumerate(zip(ids, other_ids)):
@@ -350,7 +350,7 @@ def parse_arguments():
     parser.add_argument("--server-prompts", type=int, default=64, help="requests of a run of the part servers")
     parser.add_argument("--calls-min", type=int, default=20, help="requests of a run of the part calls, at least")
     parser.add_argument("--calls-a-client", type=int, default=6, help="and so many a client")
-    parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA", "auto"),
+    parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA") or "auto",
                         help="highest level that Bantam may use")
     parser.add_argument("--limit-s", type=float, default=3600, help="of any one program's run or start")
     arguments = parser.parse_args()

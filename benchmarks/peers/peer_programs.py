@@ -178,9 +178,11 @@ class LlamaCpp(Program):
         return rows[-1]["speed_tg"]
 
     def server_command(self, file, slots, context, port):
-        # Its prompt cache is on by default: slots keep their last prompt.
+        # Its prompt cache is on by default: slots keep their last prompt. Of a model with sliding windows they can begin with
+        # it again only where all of its KV is kept; ik_llama.cpp, which keeps all, has no such flag.
+        whole = ["--swa-full"] if self.name == "llama.cpp" else []
         return [self.server, "-m", file, "-t", self.threads, "-np", slots, "-c", slots * context, "--cont-batching",
-                "--port", port, "--log-disable"]
+                "--port", port, "--log-disable", *whole]
 
     def greedy(self, server, prompt, n):
         """Up to its end: with ignore_eos it would never say that, and something else in its place."""

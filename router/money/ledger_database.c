@@ -252,7 +252,7 @@ static err_t prepare_file(struct ledger_database *database, bool is_durable)
     if (database->is_read_only)
         return run_text(database, SCHEMA_OF_VIEW);
     TRY(run_text(database, "PRAGMA journal_mode = WAL"));
-    TRY(run_text(database, "PRAGMA secure_delete = FAST"));
+    TRY(run_text(database, "PRAGMA secure_delete = ON"));
     sqlite3_wal_hook(database->handle, note_log, database); /* in place of SQLite's own checkpoints */
     TRY(run_text(database, is_durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
     if (version < SCHEMA_VERSION)

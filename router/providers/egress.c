@@ -213,6 +213,7 @@ static void on_wake(evutil_socket_t fd, short events, void *context)
 void lane_turn(struct lane *lane, curl_socket_t socket, int events)
 {
     int n_running, n_left;
+    lane->n_turns++;
     deferred_begin();
     ASSERT(curl_multi_socket_action(lane->multi, socket, events, &n_running) == CURLM_OK);
     CURLMsg *message;

@@ -479,6 +479,7 @@ void flight_start(struct flight *flight)
         return;
     }
     flight->is_added = true;
+    flight->added_turn = flight->lane->n_turns;
     set_timer(flight);
 }
 
@@ -491,12 +492,20 @@ void flight_resume(struct flight *flight)
     curl_easy_pause(flight->target.easy, CURLPAUSE_CONT); /* may hand over bytes at once */
 }
 
+/* Else what a handle that is used again tells is of its last call. */
+static bool has_begun(const struct flight *flight)
+{
+    return flight->is_added && flight->lane->n_turns != flight->added_turn;
+}
+
 void flight_end(struct flight *flight, err_t error)
 {
     long n_connects = 1, request_bytes = 0;
-    if (flight->is_added) {
+    if (has_begun(flight)) {
         curl_easy_getinfo(flight->target.easy, CURLINFO_NUM_CONNECTS, &n_connects);
         curl_easy_getinfo(flight->target.easy, CURLINFO_REQUEST_SIZE, &request_bytes);
+    }
+    if (flight->is_added) {
         curl_multi_remove_handle(flight->lane->multi, flight->target.easy);
         event_del(&flight->timer);
     }
@@ -514,7 +523,7 @@ static bool shares_connection(const struct flight *flight, const void *context)
 {
     const long *port = context;
     long own = 0;
-    return flight->is_added &&
+    return has_begun(flight) &&
            curl_easy_getinfo(flight->target.easy, CURLINFO_LOCAL_PORT, &own) == CURLE_OK && own == *port;
 }
 
@@ -522,7 +531,7 @@ static bool shares_connection(const struct flight *flight, const void *context)
 static long shared_port(const struct flight *flight)
 {
     long version = 0, port = 0;
-    if (!flight->is_added || !flight->target.is_tls)
+    if (!has_begun(flight) || !flight->target.is_tls)
         return 0;
     curl_easy_getinfo(flight->target.easy, CURLINFO_HTTP_VERSION, &version); /* 0: no answer yet */
     if (version == 0 || version == CURL_HTTP_VERSION_2_0)

@@ -44,6 +44,7 @@ struct flight {
     struct egress_times times;
     size_t head_bytes;
     int64_t last_byte_ns;
+    uint64_t added_turn;                        /* of the lane */
     bool has_head, is_paused, is_added, is_cut; /* is_cut: not read to its end */
     err_t stop;                                 /* why we end it; OK while we do not */
     char fault[CURL_ERROR_SIZE];
@@ -65,6 +66,7 @@ struct lane {
     struct event *wake, *told, *multi_timer; /* told: as wake, by the lane's own thread */
     int wake_fd; /* lives as long as the egress: others may be about to write it */
     CURLM *multi;
+    uint64_t n_turns;            /* of curl, begun */
     struct lane_socket *sockets; /* [n_sockets] owned; by descriptor */
     size_t n_sockets;
 

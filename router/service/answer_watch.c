@@ -54,6 +54,8 @@ static err_t check_calls(const struct answer_watch *watch, const struct call_lis
     const json_t *tools = json_object_get(request, "tools");
     for (size_t i = 0; i < list->n; i++) {
         const struct kept_call *call = &list->calls[i];
+        if (call->name == NULL && call->arguments.size == 0) /* who numbers them otherwise leaves holes */
+            continue;
         TRY(answer_check_call(tools, watch->checks_all_calls, call->name ? call->name : "",
                               call->arguments.data ? call->arguments.data : "", call->arguments.size));
     }

@@ -517,7 +517,8 @@ static void complete(struct stream *stream)
 }
 
 /* An engine has counted the tokens, and has too little room for them: another tier may have more, if the
- * policy that knows their number sends the request there. Else all stays as it was decided. */
+ * policy that knows their number sends the request there. Else all stays as it was decided, as does what had
+ * to stay here by the smaller number. */
 static bool goes_where_it_fits(struct stream *stream, const struct route_attempt *attempt, const err_t *e)
 {
     struct question_context context = stream_context(stream);
@@ -528,7 +529,7 @@ static bool goes_where_it_fits(struct stream *stream, const struct route_attempt
         return false;
     question->prompt_tokens = question->input.prompt_tokens = n_tokens;
     route_question_decide(question, &context, NULL);
-    if (decision->is_refused || decision->tier <= attempt->tier ||
+    if (decision->is_refused || decision->tier <= attempt->tier || before.local_only ||
         stream->failed_tiers & 1u << decision->tier) {
         question->decision = before;
         question->prompt_tokens = question->input.prompt_tokens = guess;

@@ -36,12 +36,14 @@ static void take_usage(struct route_attempt *attempt)
     }
 }
 
-/* What its tokenizer makes of a text's bytes, for the next ones. */
+/* What its tokenizer makes of a text's bytes, for the next ones. An engine that cuts a prompt counts the
+ * rest. */
 static void learn_length(const struct route_attempt *attempt)
 {
     const struct route_question *question = &attempt->stream->question;
     int64_t tokens = attempt->usage.input_tokens - (int64_t)question->turn_tokens;
-    if (attempt->usage.input_tokens > 0 && question->prompt_bytes > 0)
+    bool is_cut = attempt->stream->request->sampling.set & SAMPLING_TRUNCATE_PROMPT_TOKENS;
+    if (attempt->usage.input_tokens > 0 && question->prompt_bytes > 0 && !is_cut)
         upstream_counted(attempt->upstream->state, question->prompt_bytes, tokens > 0 ? (uint64_t)tokens : 0);
 }
 

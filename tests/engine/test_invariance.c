@@ -1,8 +1,10 @@
 /* The same bits: a hundred requests answer the same tokens and logprobs, bit by bit, whoever runs beside
  * them, in whatever order and chunks, preempted or not, with and without cached prefixes, on any number of
  * threads and steps in flight, by any instruction set. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/philox.h"
 #include "kernels/kernel_table.h"
@@ -14,10 +16,11 @@ enum { N_REQUESTS = 24, SANITIZED = 1 };
 enum { N_REQUESTS = 100, SANITIZED = 0 };
 #endif
 enum { PROMPT_MAX = 120, SHARED_PREFIX = 50, OUTPUT_MAX = 40, LISTS_MAX = 24, N_NOISE = 20 };
+enum { LONG_TIMES = 5, LONG_REQUESTS = 10, LONG_KV_TIMES = 5, LONG_OUTPUT_TIMES = 6 };
 
 struct test_request {
     struct request request;
-    uint32_t ids[PROMPT_MAX], allowed[LISTS_MAX], stops[2];
+    uint32_t ids[PROMPT_MAX * LONG_TIMES], allowed[LISTS_MAX], stops[2];
     struct logit_bias bias[4];
     uint32_t n; /* choices */
 };
@@ -44,6 +47,8 @@ struct variant {
 
 static const char *device; /* NULL = the CPU */
 static uint32_t n_requests = N_REQUESTS;
+static uint32_t n_times =
+    1; /* as long as usual are prompts and what they share; more than 1: the rest by LONG_.. */
 static struct test_request requests[N_REQUESTS];
 static struct replies baseline[N_REQUESTS], answers[N_REQUESTS];
 
@@ -55,7 +60,7 @@ static void choose_sampling(struct rng *rng, struct test_request *test, uint32_t
     p->set = SAMPLING_TEMPERATURE | SAMPLING_SEED | SAMPLING_MAX_TOKENS | SAMPLING_IGNORE_EOS;
     p->seed = 1000 + index;
     p->ignore_eos = index % 4 != 0;
-    p->max_tokens = 1 + rng_below(rng, OUTPUT_MAX);
+    p->max_tokens = 1 + rng_below(rng, OUTPUT_MAX * (n_times == 1 ? 1 : LONG_OUTPUT_TIMES));
     uint32_t kind = index % 8;
     p->temperature = kind == 0 || kind == 4 ? 0.0f : 0.6f + 0.2f * (float)kind;
     p->set |= kind == 2 || kind == 5 ? SAMPLING_TOP_P : 0;
@@ -87,16 +92,16 @@ static void choose_sampling(struct rng *rng, struct test_request *test, uint32_t
 
 static void make_requests(uint32_t vocab_size)
 {
-    uint32_t shared[SHARED_PREFIX];
-    fill_prompt(shared, SHARED_PREFIX, 4711, vocab_size);
+    uint32_t shared[SHARED_PREFIX * LONG_TIMES], n_shared = SHARED_PREFIX * n_times;
+    fill_prompt(shared, n_shared, 4711, vocab_size);
     for (uint32_t i = 0; i < n_requests; i++) {
         struct test_request *test = &requests[i];
         struct rng rng = rng_make(i + 1);
-        uint32_t length = i < 3 ? i + 1 : 1 + rng_below(&rng, PROMPT_MAX);
+        uint32_t length = i < 3 ? i + 1 : 1 + rng_below(&rng, PROMPT_MAX * n_times);
         *test = (struct test_request){.n = i % 10 == 9 ? 2 : 1};
         fill_prompt(test->ids, length, i, vocab_size);
         if (i % 3 == 0) /* some begin alike */
-            memcpy(test->ids, shared, (length < SHARED_PREFIX ? length : SHARED_PREFIX) * sizeof *shared);
+            memcpy(test->ids, shared, (length < n_shared ? length : n_shared) * sizeof *shared);
         test->request = request_of(test->ids, length, 1);
         choose_sampling(&rng, test, i, vocab_size);
         struct sampling_params *p = &test->request.sampling;
@@ -121,7 +126,7 @@ static struct engine *open_engine(const struct setup *setup, const struct varian
         options.model.batch_variant = true;
         options.model.library_rows_min = (uint32_t)strtoul(getenv("BANTAM_TEST_LIBRARY_ROWS"), NULL, 10);
     }
-    options.model.num_kv_blocks = variant->num_kv_blocks;
+    options.model.num_kv_blocks = variant->num_kv_blocks * (n_times == 1 ? 1 : LONG_KV_TIMES);
     options.model.n_threads = variant->n_threads ? variant->n_threads : 1;
     if (variant->isa)
         options.model.isa = variant->isa;
@@ -270,7 +275,7 @@ static void check_loads(const struct world *world, const struct variant *variant
     struct loads loads;
     world->vtable->loads(world->service, &loads);
     if (variant->num_kv_blocks)
-        assert_true(loads.preemptions_total > 0);
+        { if (loads.preemptions_total == 0) fail_msg("%s: nothing was preempted", variant->name); }
     else if (!variant->with_noise) /* nobody reads the noise: it pauses and loses its place */
         assert_int_equal(loads.preemptions_total, 0);
     if (variant->caches_prefixes)
@@ -489,6 +494,58 @@ static void test_int8_kv(void **state)
               true);
 }
 
+/* The checkpoint with room for contexts of several chunks of attention. Free with remove_long_checkpoint. */
+static void make_long_checkpoint(char directory[64])
+{
+    char text[4096], path[128];
+    FILE *file = fopen(CHECKPOINT("llama-gqa") "/config.json", "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    (void)fclose(file);
+    static const char key[] = "\"max_position_embeddings\": ";
+    char *place = strstr(text, key);
+    assert_true(place != NULL && memcmp(place + sizeof key - 1, "256", 3) == 0);
+    memcpy(place + sizeof key - 1, "999", 3);
+    snprintf(directory, 64, "/tmp/bantam-long-XXXXXX");
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    file = fopen(path, "w");
+    assert_true(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    assert_int_equal(symlink(CHECKPOINT("llama-gqa") "/model.safetensors", path), 0);
+}
+
+static void remove_long_checkpoint(const char *directory)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+/* Contexts of up to three chunks, which threads share and merge: kernels/kernel_types.h. */
+static void test_long_contexts(void **state)
+{
+    (void)state;
+    uint32_t n_before = n_requests;
+    char directory[64];
+    if (device || n_requests < LONG_REQUESTS)
+        skip();
+    make_long_checkpoint(directory);
+    n_requests = LONG_REQUESTS;
+    n_times = LONG_TIMES;
+    struct setup setup = {.name = "llama, long", .directory = directory, .vocab_size = LLAMA_VOCAB};
+    run_setup(&setup, true);
+    setup.name = "llama, long, int8 KV";
+    setup.kv_cache = MODEL_KV_INT8;
+    run_setup(&setup, false);
+    n_times = 1;
+    n_requests = n_before;
+    remove_long_checkpoint(directory);
+}
+
 static void test_no_allocation(void **state)
 {
     (void)state;
@@ -550,9 +607,11 @@ static int free_replies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama),   cmocka_unit_test(test_qwen2), cmocka_unit_test(test_float32),
-        cmocka_unit_test(test_int8_kv), cmocka_unit_test(test_int8),  cmocka_unit_test(test_int4),
-        cmocka_unit_test(test_fp8),     cmocka_unit_test(test_w8a8),  cmocka_unit_test(test_no_allocation),
+        cmocka_unit_test(test_llama),         cmocka_unit_test(test_qwen2),
+        cmocka_unit_test(test_float32),       cmocka_unit_test(test_int8_kv),
+        cmocka_unit_test(test_int8),          cmocka_unit_test(test_int4),
+        cmocka_unit_test(test_fp8),           cmocka_unit_test(test_w8a8),
+        cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_long_contexts),
     };
     if (getenv("BANTAM_TEST_ONLY"))
         cmocka_set_test_filter(getenv("BANTAM_TEST_ONLY"));
