@@ -274,9 +274,10 @@ static void check_loads(const struct world *world, const struct variant *variant
 {
     struct loads loads;
     world->vtable->loads(world->service, &loads);
-    if (variant->num_kv_blocks)
-        { if (loads.preemptions_total == 0) fail_msg("%s: nothing was preempted", variant->name); }
-    else if (!variant->with_noise) /* nobody reads the noise: it pauses and loses its place */
+    if (variant->num_kv_blocks) {
+        if (loads.preemptions_total == 0)
+            fail_msg("%s: nothing was preempted", variant->name);
+    } else if (!variant->with_noise) /* nobody reads the noise: it pauses and loses its place */
         assert_int_equal(loads.preemptions_total, 0);
     if (variant->caches_prefixes)
         assert_true(loads.prefix_hit_tokens > (variant->twice ? n_requests * 16 : 0));

@@ -61,18 +61,23 @@ static void a_stream_is_checked_at_its_end(void **state)
     rig_close(rig);
 }
 
-#define CALL(arguments)                                                                                      \
+#define CALL(index, arguments)                                                                               \
     RIG_STREAM                                                                                               \
     "data: {\"model\": \"big-1\", \"choices\": [{\"index\": 0, \"delta\": {\"tool_calls\": [{"               \
-    "\"index\": 0, \"id\": \"c\", \"type\": \"function\", \"function\": {\"name\": \"look\","                \
+    "\"index\": " index ", \"id\": \"c\", \"type\": \"function\", \"function\": {\"name\": \"look\","        \
     " \"arguments\": \"{\\\"at\\\": \"}}]}}]}\n\n"                                                           \
-    "data: {\"choices\": [{\"index\": 0, \"delta\": {\"tool_calls\": [{\"index\": 0, \"function\":"          \
+    "data: {\"choices\": [{\"index\": 0, \"delta\": {\"tool_calls\": [{\"index\": " index ", \"function\":"  \
     " {\"arguments\": \"" arguments "}\"}}]}}]}\n\n"                                                         \
     "data: {\"choices\": [{\"index\": 0, \"delta\": {}, \"finish_reason\": \"tool_calls\"}],"                \
     " \"usage\": {\"prompt_tokens\": 10, \"completion_tokens\": 1}}\n\ndata: [DONE]\n\n"
 static const struct script_step CALLS_WELL[] = {
-    {STEP_READ, NULL}, {STEP_SEND, CALL("\\\"here\\\"")}, {STEP_END, NULL}};
-static const struct script_step CALLS_BADLY[] = {{STEP_READ, NULL}, {STEP_SEND, CALL("1")}, {STEP_END, NULL}};
+    {STEP_READ, NULL}, {STEP_SEND, CALL("0", "\\\"here\\\"")}, {STEP_END, NULL}};
+static const struct script_step CALLS_BADLY[] = {
+    {STEP_READ, NULL}, {STEP_SEND, CALL("0", "1")}, {STEP_END, NULL}};
+
+/* From a server that counts from 1. */
+static const struct script_step CALLS_FROM_ONE[] = {
+    {STEP_READ, NULL}, {STEP_SEND, CALL("1", "\\\"here\\\"")}, {STEP_END, NULL}};
 
 /* A whole answer is asked for again, a stream ends with an error. */
 static void calls_of_tools_are_checked(void **state)
@@ -82,8 +87,9 @@ static void calls_of_tools_are_checked(void **state)
     ", \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"look\", \"parameters\": "             \
     "{\"properties\":"                                                                                       \
     " {\"at\": {\"type\": \"string\"}}}" more "}}]"
-    const struct script_step *scripts[] = {CALLS_BADLY, CALLS_WELL, CALLS_BADLY, CALLS_WELL, CALLS_BADLY};
-    struct route_rig *rig = rig_open(scripts, 5, QUICK, false);
+    const struct script_step *scripts[] = {CALLS_BADLY, CALLS_WELL,  CALLS_BADLY,
+                                           CALLS_WELL,  CALLS_BADLY, CALLS_FROM_ONE};
+    struct route_rig *rig = rig_open(scripts, 6, QUICK, false);
     struct rig_question question = {.route = "frontier", .body = LOOK(", \"strict\": true")};
     struct rig_answer answer = rig_ask(rig, &question);
     rig_assert_answer(&answer, "", "p");
@@ -101,6 +107,11 @@ static void calls_of_tools_are_checked(void **state)
     rig_forget(&answer);
     question.body = LOOK("");
     answer = rig_ask(rig, &question); /* no strict one: it is the caller's to look at */
+    rig_assert_answer(&answer, "", "p");
+    assert_int_equal(answer.attempts, 1);
+    rig_forget(&answer);
+    question.body = LOOK(", \"strict\": true");
+    answer = rig_ask(rig, &question);
     rig_assert_answer(&answer, "", "p");
     assert_int_equal(answer.attempts, 1);
     rig_forget(&answer);
@@ -136,14 +147,18 @@ static void what_an_engine_finds_too_long_goes_where_it_fits(void **state)
     (void)state;
     const struct script_step *scripts[] = {ANSWERS};
     struct route_rig *rig =
-        rig_open(scripts, 1, QUICK "rules: [{name: here, when: {tenants: [here]}, to: small}]\n", false);
+        rig_open(scripts, 1,
+                 QUICK "rules: [{name: here, when: {tenants: [here]}, to: small},"
+                       " {name: short, when: {tenants: [short], tokens: {max: 2000}}, local_only: yes}]\n",
+                 false);
     fake_fleet_script("^");
     struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
     rig_assert_answer(&answer, "big one", "p");
     assert_string_equal(answer.reason, "context");
     assert_int_equal(answer.attempts, 2);
     rig_forget(&answer);
-    const struct rig_question KEPT[] = {{.route = "local"}, {.privacy = "local_only"}, {.tenant = "here"}};
+    const struct rig_question KEPT[] = {
+        {.route = "local"}, {.privacy = "local_only"}, {.tenant = "here"}, {.tenant = "short"}};
     for (size_t i = 0; i < sizeof KEPT / sizeof *KEPT; i++) {
         answer = rig_ask(rig, &KEPT[i]);
         assert_int_equal(answer.error.code, ERR_INVALID_ARGUMENT);
