@@ -13,10 +13,14 @@ from native_wire import HEALTH
 from conftest import CALL_LIMIT_S, DUMMY_FLAGS
 
 
+# Long enough that a place which waits for its next client is a small part of the time.
+TOKENS = 80
+
+
 def ask(server, results, prompt):
     """One request: its tokens, or how its refusal says when to come back."""
     try:
-        answer = server.client.generate_whole(input_ids=prompt, max_tokens=20, ignore_eos=True, timeout=CALL_LIMIT_S)
+        answer = server.client.generate_whole(input_ids=prompt, max_tokens=TOKENS, ignore_eos=True, timeout=CALL_LIMIT_S)
         results.append(len(answer[0].token_ids))
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -42,7 +46,7 @@ def serve_some(server, n_clients, n_answers):
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == [] and set(results) == {20}
+    assert failures == [] and set(results) == {TOKENS}
     after = server.wait_idle()
     return (after.generation_tokens_total - before.generation_tokens_total) / (after.steps_total - before.steps_total)
 
@@ -50,8 +54,8 @@ def serve_some(server, n_clients, n_answers):
 def test_overload_costs_no_goodput(start, dummy_model):
     """Ten times as many clients as are served at once: the batch is no emptier, and each refusal says when to come back."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "4", "--max-waiting", "2")
-    peak = serve_some(server, 4, 60)
-    assert serve_some(server, 40, 120) >= 0.9 * peak
+    peak = serve_some(server, 4, 30)
+    assert serve_some(server, 40, 60) >= 0.9 * peak
     assert server.client.loads().kv_blocks_used == 0
 
 
