@@ -1,5 +1,7 @@
 #include "tests/base/gguf_builder.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/assert.h"
 
@@ -122,4 +124,18 @@ struct buffer builder_finish(struct gguf_builder *builder)
     buffer_free(&builder->data);
     *builder = (struct gguf_builder){0};
     return file;
+}
+
+void builder_write_temporary(struct buffer *file, char path[BUILDER_PATH])
+{
+    snprintf(path, BUILDER_PATH, "/tmp/bantam-test-gguf-XXXXXX");
+    int descriptor = mkstemp(path);
+    ASSERT(descriptor >= 0);
+    FILE *stream = fdopen(descriptor, "wb");
+    ASSERT(stream != NULL);
+    size_t written = fwrite(file->data, 1, file->size, stream);
+    ASSERT(written == file->size);
+    int closed = fclose(stream);
+    ASSERT(closed == 0);
+    buffer_free(file);
 }

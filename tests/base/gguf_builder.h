@@ -27,3 +27,6 @@ void builder_tensor(struct gguf_builder *builder, const char *name, uint32_t typ
                     uint32_t n_dims, const void *bytes, size_t size_bytes);
 /* The file, which the caller frees; the builder is empty afterwards. */
 struct buffer builder_finish(struct gguf_builder *builder);
+enum { BUILDER_PATH = 64 };
+/* Writes a file's bytes into a new one in /tmp, whose path the caller unlinks, and frees them. */
+void builder_write_temporary(struct buffer *file, char path[BUILDER_PATH]);

@@ -107,13 +107,6 @@ uint64_t block_model_write(const struct block_model *changed, char path[BLOCK_MO
         put_layer(&b, &rng, layer, variation);
     builder_tensor(&b, "output_norm.weight", F32, (uint64_t[]){HIDDEN}, 1, ones, sizeof ones);
     struct buffer file = builder_finish(&b);
-    snprintf(path, BLOCK_MODEL_PATH, "/tmp/bantam-test-blocks-XXXXXX");
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    FILE *stream = fdopen(descriptor, "wb");
-    assert_non_null(stream);
-    assert_int_equal(fwrite(file.data, 1, file.size, stream), file.size);
-    assert_int_equal(fclose(stream), 0);
-    buffer_free(&file);
+    builder_write_temporary(&file, path);
     return blocks_bytes;
 }

@@ -150,14 +150,7 @@ static void write_demo(uint32_t type, uint32_t layers_max, char path[64])
     put_vector(&b, "output_norm.weight", rank->final_norm);
     driver_close(&driver);
     struct buffer file = builder_finish(&b);
-    snprintf(path, 64, "/tmp/bantam-test-accuracy-XXXXXX");
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    FILE *stream = fdopen(descriptor, "wb");
-    assert_non_null(stream);
-    assert_int_equal(fwrite(file.data, 1, file.size, stream), file.size);
-    assert_int_equal(fclose(stream), 0);
-    buffer_free(&file);
+    builder_write_temporary(&file, path);
 }
 
 /* What is written is near what was there: the encoders are right. */

@@ -88,18 +88,6 @@ static void blocks_equal_goldens(void **state)
     assert_null(block_dequantize(10)); /* Q2_K */
 }
 
-static void write_temporary(struct buffer *file, char path[64])
-{
-    snprintf(path, 64, "/tmp/bantam-test-gguf-XXXXXX");
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    FILE *stream = fdopen(descriptor, "wb");
-    assert_non_null(stream);
-    assert_int_equal(fwrite(file->data, 1, file->size, stream), file->size);
-    assert_int_equal(fclose(stream), 0);
-    buffer_free(file);
-}
-
 /* Any range of values, also one that begins and ends within blocks, is that part of the whole. */
 static void ranges_of_blocks(void **state)
 {
@@ -117,7 +105,7 @@ static void ranges_of_blocks(void **state)
         builder_tensor(&builder, "w", types[t], dims, 2, bytes, size_bytes);
         struct buffer file = builder_finish(&builder);
         char path[64];
-        write_temporary(&file, path);
+        builder_write_temporary(&file, path);
         struct checkpoint *checkpoint;
         expect_ok(checkpoint_open(path, &checkpoint));
         const struct checkpoint_tensor *tensor = checkpoint_find(checkpoint, "w");
@@ -213,7 +201,7 @@ static void rows_of_codes(void **state)
         builder_tensor(&builder, "w", types[t], dims, 2, bytes, n * format->block_bytes);
         struct buffer file = builder_finish(&builder);
         char path[64];
-        write_temporary(&file, path);
+        builder_write_temporary(&file, path);
         struct checkpoint *checkpoint;
         expect_ok(checkpoint_open(path, &checkpoint));
         const struct checkpoint_tensor *tensor = checkpoint_find(checkpoint, "w");
@@ -237,7 +225,7 @@ static void type_that_is_not_read(void **state)
     builder_tensor(&builder, "w", 10, (uint64_t[]){256}, 1, bytes, sizeof bytes);
     struct buffer file = builder_finish(&builder);
     char path[64];
-    write_temporary(&file, path);
+    builder_write_temporary(&file, path);
     struct checkpoint *checkpoint;
     expect_ok(checkpoint_open(path, &checkpoint));
     const struct checkpoint_tensor *tensor = checkpoint_find(checkpoint, "w");
@@ -409,7 +397,7 @@ static void ends_of_answers(void **state)
     builder_u32(&b, "tokenizer.ggml.padding_token_id", 0);
     struct buffer file = builder_finish(&b);
     char path[64];
-    write_temporary(&file, path);
+    builder_write_temporary(&file, path);
     struct generation_config config;
     expect_ok(gguf_generation_load(path, 5, &config));
     assert_int_equal(config.n_eos_token_ids, 2);
