@@ -16,6 +16,7 @@
 enum {
     CEILING_SAMPLES = 5,
     READ_BYTES = 768 << 20, /* more than a cache holds */
+    QUICK_SHARE = 4096,     /* of all that, what a quick look takes */
     OPS_LOOPS = 1 << 20,    /* of a sample of an arithmetic ceiling: some milliseconds */
     TILE_LOOPS = 1 << 18,   /* of four products of tiles */
     CHAINS = 12,            /* independent accumulators: latency times throughput, within 16 registers */
@@ -25,10 +26,13 @@ enum {
 
 /* One thread's part of a sample; returns what keeps the compiler from leaving it out. */
 typedef uint64_t ceiling_fn(const uint8_t *data, size_t n);
+/* Reads n bytes and writes n bytes, to `to` or where it read. */
+typedef void copy_fn(uint8_t *data, uint8_t *to, size_t n);
 
 struct ceiling_job {
-    ceiling_fn *fn;
-    const uint8_t *data; /* NULL: every thread does n loops; else the threads share n bytes */
+    ceiling_fn *fn; /* or copy, of the first half of data to the second */
+    copy_fn *copy;
+    uint8_t *data; /* NULL: every thread does n loops; else the threads share n bytes */
     size_t n;
     volatile uint64_t sink[THREAD_POOL_MAX];
 };
@@ -39,7 +43,10 @@ static void run_part(void *context, int thread_index, int n_threads)
     size_t begin = 0, end = job->n;
     if (job->data != NULL)
         thread_split(job->n, 4096, thread_index, n_threads, &begin, &end);
-    job->sink[thread_index] = job->fn(job->data == NULL ? NULL : job->data + begin, end - begin);
+    if (job->copy != NULL)
+        job->copy(job->data + begin, job->data + job->n + begin, end - begin);
+    else
+        job->sink[thread_index] = job->fn(job->data == NULL ? NULL : job->data + begin, end - begin);
 }
 
 static double best_seconds(struct cpu_backend *cpu, struct ceiling_job *job)
@@ -65,7 +72,32 @@ static uint64_t read_plain(const uint8_t *data, size_t n)
     return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
 }
 
+static void copy_plain(uint8_t *data, uint8_t *to, size_t n)
+{
+    memcpy(to, data, n);
+}
+
 #if BANTAM_X86
+/* Past the caches, so that what is overwritten is not read first. */
+__attribute__((target("avx2"))) static void copy_streaming_avx2(uint8_t *data, uint8_t *to, size_t n)
+{
+    for (size_t i = 0; i + 64 <= n; i += 64) {
+        _mm256_stream_si256((__m256i *)(to + i), _mm256_load_si256((const __m256i *)(data + i)));
+        _mm256_stream_si256((__m256i *)(to + i + 32), _mm256_load_si256((const __m256i *)(data + i + 32)));
+    }
+    _mm_sfence();
+}
+
+__attribute__((target("avx2"))) static void change_avx2(uint8_t *data, uint8_t *to, size_t n)
+{
+    (void)to;
+    const __m256i ones = _mm256_set1_epi8(1);
+    for (size_t i = 0; i + 32 <= n; i += 32) {
+        __m256i *at = (__m256i *)(data + i);
+        _mm256_store_si256(at, _mm256_xor_si256(_mm256_load_si256(at), ones));
+    }
+}
+
 __attribute__((target("avx2"), always_inline)) static inline uint64_t fold_avx2(const __m256i sum[4])
 {
     uint64_t words[4];
@@ -242,32 +274,38 @@ static uint64_t tiles_bf16(const uint8_t *data, size_t n)
 }
 #endif
 
-/* 1e9 bytes a second. Which way of reading is the fastest is the machine's business: the best of them counts.
- */
-static double read_gb_s(struct cpu_backend *cpu, enum isa_level isa)
+/* 1e9 bytes a second. Which way of reading or of copying is the fastest is the machine's business: the best
+ * of them counts. */
+static void measure_memory(struct cpu_backend *cpu, enum isa_level isa, size_t size_bytes,
+                           struct ceilings *found)
 {
-    uint8_t *data = cpu_memory_alloc((size_t)READ_BYTES);
+    uint8_t *data = cpu_memory_alloc(size_bytes);
     ASSERT(data != NULL);
-    memset(data, 1, READ_BYTES);
-    ceiling_fn *ways[3] = {read_plain};
+    memset(data, 1, size_bytes);
+    ceiling_fn *reads[3] = {read_plain};
+    copy_fn *copies[3] = {copy_plain};
     size_t n_ways = 1;
 #if BANTAM_X86
     if (isa >= ISA_AVX2) {
-        ways[0] = read_avx2;
-        ways[n_ways++] = read_ahead_avx2;
-        ways[n_ways++] = read_streams_avx2;
+        reads[0] = read_avx2;
+        reads[1] = read_ahead_avx2;
+        reads[2] = read_streams_avx2;
+        copies[1] = copy_streaming_avx2;
+        copies[2] = change_avx2;
+        n_ways = 3;
     }
 #else
     (void)isa;
 #endif
-    double best = 0;
     for (size_t i = 0; i < n_ways; i++) {
-        struct ceiling_job job = {.fn = ways[i], .data = data, .n = READ_BYTES};
-        double gb_s = READ_BYTES / best_seconds(cpu, &job) * 1e-9;
-        best = gb_s > best ? gb_s : best;
+        struct ceiling_job read = {.fn = reads[i], .data = data, .n = size_bytes};
+        struct ceiling_job copy = {.copy = copies[i], .data = data, .n = size_bytes / 2};
+        double read_gb_s = (double)size_bytes / best_seconds(cpu, &read) * 1e-9;
+        double copy_gb_s = (double)size_bytes / best_seconds(cpu, &copy) * 1e-9;
+        found->read_gb_s = read_gb_s > found->read_gb_s ? read_gb_s : found->read_gb_s;
+        found->copy_gb_s = copy_gb_s > found->copy_gb_s ? copy_gb_s : found->copy_gb_s;
     }
     cpu_memory_free(data);
-    return best;
 }
 
 /* 1e9 operations a second of all threads, of a function that does macs_a_loop multiply-adds a loop. */
@@ -277,26 +315,28 @@ static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, size_t n_loo
     return 2 * macs_a_loop * (double)n_loops * cpu->n_threads / best_seconds(cpu, &job) * 1e-9;
 }
 
-struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa)
+struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa, bool quick)
 {
     struct cpu_backend *cpu = cpu_of(backend);
-    struct ceilings found = {.read_gb_s = read_gb_s(cpu, isa)};
+    struct ceilings found = {0};
+    size_t share = quick ? QUICK_SHARE : 1;
+    measure_memory(cpu, isa, READ_BYTES / share, &found);
 #if BANTAM_X86
     if (isa >= ISA_AVX512VNNI)
-        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, OPS_LOOPS, 64.0 * CHAINS);
+        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, OPS_LOOPS / share, 64.0 * CHAINS);
     else if (isa == ISA_AVXVNNI)
-        found.int8_gop_s = measure_macs(cpu, dots_avxvnni, OPS_LOOPS, 32.0 * CHAINS);
+        found.int8_gop_s = measure_macs(cpu, dots_avxvnni, OPS_LOOPS / share, 32.0 * CHAINS);
     else if (isa >= ISA_AVX2)
-        found.int8_gop_s = measure_macs(cpu, dots_avx2, OPS_LOOPS, 32.0 * CHAINS);
+        found.int8_gop_s = measure_macs(cpu, dots_avx2, OPS_LOOPS / share, 32.0 * CHAINS);
     if (isa >= ISA_AMX) {
         const double macs = 4.0 * TILE_ROWS * TILE_ROWS * TILE_ROW_BYTES; /* of bytes; bf16 half as many */
-        found.tile_int8_gop_s = measure_macs(cpu, tiles_int8, TILE_LOOPS, macs);
-        found.tile_bf16_gflop_s = measure_macs(cpu, tiles_bf16, TILE_LOOPS, macs / 2);
+        found.tile_int8_gop_s = measure_macs(cpu, tiles_int8, TILE_LOOPS / share, macs);
+        found.tile_bf16_gflop_s = measure_macs(cpu, tiles_bf16, TILE_LOOPS / share, macs / 2);
     }
     if (isa >= ISA_AVX512)
-        found.f32_gflop_s = measure_macs(cpu, fmas_avx512, OPS_LOOPS, 16.0 * CHAINS);
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx512, OPS_LOOPS / share, 16.0 * CHAINS);
     else if (isa >= ISA_AVX2)
-        found.f32_gflop_s = measure_macs(cpu, fmas_avx2, OPS_LOOPS, 8.0 * CHAINS);
+        found.f32_gflop_s = measure_macs(cpu, fmas_avx2, OPS_LOOPS / share, 8.0 * CHAINS);
 #endif
     return found;
 }

@@ -22,7 +22,7 @@ int main(int argc, char **argv)
         {"filter", FLAG_STRING, &options.filter, "", 0, 0, NULL, "TEXT",
          "only kernels and checks with this in their name", NULL},
         {"quick", FLAG_BOOL, &options.quick, "false", 0, 0, NULL, NULL,
-         "fewer shapes through the dispatcher (what ctest runs)", NULL},
+         "fewer shapes through the dispatcher; of the bench, small ones, once (what ctest runs)", NULL},
         {"sparse", FLAG_BOOL, &options.sparse, "false", 0, 0, NULL, NULL,
          "CUDA: some rows of a case alone, not all: for builds that look at accesses", NULL},
         {"bench", FLAG_BOOL, &bench, "false", 0, 0, NULL, NULL, "measure instead of checking", NULL},
