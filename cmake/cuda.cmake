@@ -75,13 +75,34 @@ foreach(arch IN LISTS archs)
     list(APPEND arch_names sm_${arch})
   endif()
 endforeach()
-# sm_86 runs what sm_80 does, since no kernel asks for more of it: nvcc's front end goes through that once.
-set(of_80 -gencode=arch=compute_80,code=sm_80)
-set(of_86 -gencode=arch=compute_86,code=sm_86)
-if(of_80 IN_LIST BANTAM_CUDA_GENCODE AND of_86 IN_LIST BANTAM_CUDA_GENCODE)
-  list(REMOVE_ITEM BANTAM_CUDA_GENCODE ${of_80} ${of_86})
-  list(PREPEND BANTAM_CUDA_GENCODE "-gencode=arch=compute_80,code=[sm_80,sm_86]")
-endif()
+
+# bantam_share_front_end(list virtual code...): the gencode options of the codes in `list` become one, so that nvcc's
+# front end, more than half of the time, goes through a file once for all of them.
+function(bantam_share_front_end list virtual)
+  set(options ${${list}})
+  set(codes)
+  foreach(code IN LISTS ARGN)
+    string(REGEX REPLACE "^(sm|compute)_" "" number ${code})
+    set(option -gencode=arch=compute_${number},code=${code})
+    if(option IN_LIST options)
+      list(APPEND codes ${code})
+      list(REMOVE_ITEM options ${option})
+    endif()
+  endforeach()
+  list(LENGTH codes n)
+  if(n GREATER 1)
+    list(JOIN codes "," codes)
+    set(${list} ${options} "-gencode=arch=compute_${virtual},code=[${codes}]" PARENT_SCOPE)
+  endif()
+endfunction()
+
+# The front end makes the same PTX for sm_80 and sm_86; for sm_89 too where nothing is converted to e4m3, and for sm_90 and
+# sm_90a where there is no wgmma: of all files but those in BANTAM_CUDA_E4M3 and BANTAM_CUDA_WGMMA. One that is missing there
+# does not compile: ptx_device.h, ptx_wgmma.h.
+set(BANTAM_CUDA_E4M3 activation.cu attention_e4m3.cu kv.cu linear_e4m3.cu norm.cu quantize_rows.cu
+  number_kernels.cu product_kernels.cu dump_fragments.cu)
+set(BANTAM_CUDA_WGMMA attention_wgmma.cu linear_e4m3.cu linear_wgmma.cu linear_wgmma_wide.cu product_kernels.cu dump_fragments.cu)
+
 set(BANTAM_CUDA_MACHINE_TARGETS ${arch_names})
 list(FILTER BANTAM_CUDA_MACHINE_TARGETS INCLUDE REGEX "^sm_")
 string(JOIN " " arch_names ${arch_names})
@@ -95,11 +116,22 @@ function(bantam_cuda_objects out)
   foreach(source IN LISTS ARGN)
     get_filename_component(path ${source} ABSOLUTE)
     get_filename_component(name ${source} NAME)
+    set(gencode ${BANTAM_CUDA_GENCODE})
+    if(name IN_LIST BANTAM_CUDA_E4M3)
+      bantam_share_front_end(gencode 80 sm_80 sm_86)
+    else()
+      bantam_share_front_end(gencode 80 sm_80 sm_86 sm_89)
+      list(APPEND gencode -DPTX_WITHOUT_E4M3)
+    endif()
+    if(NOT name IN_LIST BANTAM_CUDA_WGMMA)
+      bantam_share_front_end(gencode 90 compute_90 sm_90a)
+      list(APPEND gencode -DPTX_WITHOUT_WGMMA)
+    endif()
     set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
     set(logged ${CMAKE_SOURCE_DIR}/cmake/logged_command.cmake)
     add_custom_command(OUTPUT ${object}
       COMMAND ${CMAKE_COMMAND} -DLOG=${object}.ptxas -P ${logged} --
-        ${BANTAM_NVCC} ${BANTAM_NVCC_FLAGS} ${BANTAM_CUDA_GENCODE} -MD -MF ${object}.d -c ${path} -o ${object}
+        ${BANTAM_NVCC} ${BANTAM_NVCC_FLAGS} ${gencode} -MD -MF ${object}.d -c ${path} -o ${object}
       DEPENDS ${path} ${logged} DEPFILE ${object}.d COMMENT "Compiling ${name} for ${arch_names}" VERBATIM)
     list(APPEND objects ${object})
   endforeach()

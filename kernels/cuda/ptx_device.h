@@ -24,6 +24,16 @@
 #define PTX_HAS_MMA_E4M3 0
 #endif
 
+/* With PTX_WITHOUT_E4M3 the PTX of sm_80 is sm_89's too, as it is where nothing is converted to e4m3; a
+ * kernel that does it all the same calls a function that is nowhere, and whose name says what to do
+ * (cmake/cuda.cmake). */
+#ifdef PTX_WITHOUT_E4M3
+extern "C" __device__ void file_is_missing_in_BANTAM_CUDA_E4M3(void);
+#define PTX_NEEDS_E4M3 file_is_missing_in_BANTAM_CUDA_E4M3()
+#else
+#define PTX_NEEDS_E4M3 ((void)0)
+#endif
+
 #define DEVICE static __device__ __forceinline__
 #define KERNEL(name, args_type)                                                                              \
     extern "C" __global__ void __launch_bounds__(1024) name(const __grid_constant__ args_type args)
@@ -579,6 +589,7 @@ DEVICE void mma_s8_16832(int32_t d[4], const uint32_t a[4], const uint32_t b[2])
 /* sm_89 and sm_120. */
 DEVICE void mma_e4m3_16832(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
+    PTX_NEEDS_E4M3;
 #if PTX_HAS_MMA_E4M3
     asm volatile(
         "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -665,6 +676,7 @@ DEVICE float e4m3_decode(uint8_t code);
 /* Two values to e4m3 codes, the lower in the lower byte: round to nearest even, saturated at +-448. */
 DEVICE uint16_t to_e4m3x2(float low, float high)
 {
+    PTX_NEEDS_E4M3;
 #if PTX_HAS_E4M3
     uint16_t codes;
     asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(high), "f"(low));

@@ -18,6 +18,9 @@
 #include "kernels/cuda/ptx.h"
 
 #ifdef __CUDACC__
+#ifdef PTX_WITHOUT_WGMMA
+#error "a file with wgmma is in BANTAM_CUDA_WGMMA (cmake/cuda.cmake)"
+#endif
 
 DEVICE void wgmma_fence(void)
 {
