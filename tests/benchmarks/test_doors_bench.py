@@ -12,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
+COST_S = 20
 DOORS = [BANTAM, "bench", "doors"]
 CODES = 256  # steps that the bench's tokens tell apart
 # llama-server's arguments, for a server that answers the same requests.
@@ -64,7 +65,7 @@ def test_comparison_with_a_peer_that_is_bantam_too(tmp_path):
     compare = [sys.executable, ROOT / "benchmarks/peers/compare_doors.py", "doors", "--build", BANTAM.parent,
                "--results", tmp_path,
                "--streams", "2", "--door-streams", "4", "--tokens", "120",
-               "--seconds", "0.5", "--repeat", "1", "--llama-cpp"]
+               "--seconds", "0.2", "--repeat", "1", "--llama-cpp"]
     done = subprocess.run([*compare, tmp_path], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "doors.json").read_text())

@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve().parent
 FAKE = BUILD / "libbantam_cuda_fake.so"
 
+COST_S = 50
 pytestmark = pytest.mark.skipif(os.environ.get("BANTAM_SANITIZED", "0") == "1", reason="a script: the release build is enough")
 
 

@@ -11,7 +11,9 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SANITIZED = os.environ.get("BANTAM_SANITIZED", "0") == "1"
 BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
+COST_S = 20
 CONFIG = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
           "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 # What the programs of llama.cpp print, of a machine that does 50 and 25 tokens/s.
@@ -53,6 +55,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer.request_queue_size = 64
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
+
+# What Bantam does for these, other tests have it do under a sanitizer too.
+of_the_script = pytest.mark.skipif(SANITIZED, reason="a script: the release build is enough")
 
 
 @pytest.fixture
@@ -105,6 +110,7 @@ def test_random_files_load_and_answer(tmp_path, kind):
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
+@of_the_script
 def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
     venv = stub_venv(tmp_path)
@@ -151,6 +157,7 @@ def greedy_answers(file, prompts):
         return {json.dumps(prompt): bantam.greedy(server, prompt, 24) for prompt in prompts}
 
 
+@of_the_script
 def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
     broken = tmp_path / "broken"
@@ -165,6 +172,7 @@ def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
     assert len(got) == 2 and all(set(row["medians"]) == {"bantam", "llama.cpp"} for row in got.values())
 
 
+@of_the_script
 def test_greedy_part_finds_what_differs(tmp_path, peer):
     flags = ["--parts", "greedy", "--shapes", ""]
     assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now the file is there
@@ -193,6 +201,7 @@ def test_greedy_part_finds_what_differs(tmp_path, peer):
     assert far_gap > 0.25 and f"{far_gap:.2f} nats apart" in tell(far).stderr
 
 
+@of_the_script
 def test_wrong_answers_leave_out_that_file_alone(tmp_path, peer):
     flags = ["--parts", "greedy,prefill", "--shapes", "", "--prefill", "16"]
     wrong, right = random_gguf(tmp_path, "q4_0"), random_gguf(tmp_path, "q4_0", "other", vocab_size=300)
@@ -220,6 +229,7 @@ def test_wrong_answers_leave_out_that_file_alone(tmp_path, peer):
     assert not (tmp_path / "stub-peers.json").exists()
 
 
+@of_the_script
 def test_isa_is_handed_on_and_written_down(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
     bantam = tmp_path / "bantam"
@@ -235,6 +245,7 @@ def test_isa_is_handed_on_and_written_down(tmp_path, peer):
     assert compare(tmp_path, peer, "--isa", "avx3").returncode == 2
 
 
+@of_the_script
 def test_served_parts(tmp_path, peer):
     random_gguf(tmp_path, "q8_0")
     broken = tmp_path / "broken"
@@ -278,6 +289,7 @@ def test_the_demo_model_as_gguf_says_the_same(tmp_path):
     assert answers[0] == answers[1] and answers[0].strip()
 
 
+@of_the_script
 def test_cpu_time_runs_both_programs(tmp_path):
     file = random_gguf(tmp_path, "q8_0")
     for name in STUBS:

@@ -17,6 +17,7 @@ BIN = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 CAN_UNSHARE = subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode == 0
 
+COST_S = 130
 pytestmark = [
     pytest.mark.skipif(os.environ.get("BANTAM_SANITIZED", "0") == "1", reason="bundles are made of the release build"),
     pytest.mark.skipif(not CAN_UNSHARE, reason="no mount namespaces here"),

@@ -15,6 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
 SANITIZED = os.environ.get("BANTAM_SANITIZED", "0") == "1"
+COST_S = 10
 LIMIT_S = 600 if SANITIZED else 120
 DEMO = ROOT / "demo/model"
 LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer

@@ -25,6 +25,7 @@ from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED, Server
 from raw_http2 import DATA, END_STREAM, Http2, PREFACE, call, frame, message, setting
 from test_http_faults import Peer, request
 
+COST_S = 20
 CODE = grpc.StatusCode
 STEADY = dict(input_ids=[7, 7, 7], max_tokens=5, temperature=0, ignore_eos=True, timeout=CALL_LIMIT_S)
 CALLS_TO_CUT = 1026  # --max-connection-calls, all cancelled at once, two more

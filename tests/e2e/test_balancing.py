@@ -12,6 +12,7 @@ from conftest import CALL_LIMIT_S, DUMMY_FLAGS, SANITIZED
 from native_wire import SERVICE, generate_bytes, read_output, read_whole
 from test_faults import Cutter
 
+COST_S = 20
 PROMPT = [5, 6, 7, 8]
 TOKENS = 40
 REQUEST = generate_bytes(input_ids=PROMPT, max_tokens=TOKENS, ignore_eos=True, temperature=0)

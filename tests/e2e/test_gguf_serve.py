@@ -10,6 +10,7 @@ from conftest import SANITIZED
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parity/gemma"))
 import gemma_model  # noqa: E402
 
+COST_S = 60
 CASES = json.loads((gemma_model.ROOT / "tests/parity/gemma/gemma_goldens.json").read_text(encoding="utf-8"))["cases"]
 
 

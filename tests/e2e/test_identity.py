@@ -21,6 +21,7 @@ from balancing_tools import wait_until
 from certificates import Authority
 from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, Server
 
+COST_S = 10
 CODE = grpc.StatusCode
 LOCAL = ("grpc.use_local_subchannel_pool", 1)
 

@@ -23,6 +23,7 @@ from route_tools import Provider, Reply, Router, route_config
 from test_identity import Tenants
 from test_openai import CALL, SHOWS, TOOL
 
+COST_S = 15
 MESSAGES = [{"role": "user", "content": "Classify this support ticket. Answer with its category and urgency.\n\n"
                                         "Ticket: I was charged twice this month."}]
 DRAWN = {"max_tokens": 24, "temperature": 0.8, "seed": 7}
@@ -125,6 +126,7 @@ def test_the_log_has_answers_and_is_replayed(start_router, demo, provider, direc
     log, figures = directory / "answers.jsonl", directory / "figures.json"
     router = start_router(route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"},
                                        log={"path": str(log), "content": True}))
+    router.wait_log("is up")
     fixed = {"model": "", "messages": MESSAGES, "temperature": 0}
     provider.next.append(Reply(tool_calls=(CALL,)))
     with client_of(router) as routed:
@@ -155,6 +157,7 @@ def test_the_log_has_answers_and_is_replayed(start_router, demo, provider, direc
 def test_a_log_without_content_has_the_answers_hash(start_router, demo, directory):
     log = directory / "hashes.jsonl"
     router = start_router(route_config([demo.target], {}, log={"path": str(log)}))
+    router.wait_log("is up")
     with client_of(router) as routed:
         ask = routed.chat.completions.create
         said = [ask(model="", messages=MESSAGES, temperature=0, max_tokens=n).choices[0].message.content for n in (8, 8, 12)]
@@ -180,6 +183,7 @@ def test_what_a_template_shows_goes_along(start_router, start, demo_model, provi
     (tmp_path / "template.jinja").write_text(SHOWS)
     engine = start(demo_model, "--chat-template", str(tmp_path / "template.jinja"))
     router = start_router(route_config([engine.target], {"mock": provider.url}))
+    router.wait_log("is up")
     given = dict(messages=[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}], tools=[TOOL],
                  tool_choice="none", max_tokens=8, temperature=0)
     with client_of(engine) as direct, client_of(router) as routed:
@@ -399,6 +403,7 @@ def test_each_tenant_has_its_keys_money_and_answers(start_router, demo, provider
     config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"}, default="frontier",
                           budgets=[{"tenant": "poor", "per_day": "0.0015"}], ledger={"path": str(tmp_path / "ledger.db")})
     router = start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt"))
+    router.wait_log("is up")
     clients = {name: openai.OpenAI(base_url=f"{router.web}/v1", api_key=key, max_retries=0, timeout=CALL_LIMIT_S)
                for name, key in keys.items()}
 
@@ -432,6 +437,8 @@ def test_tenants_do_not_share_the_engines_prefixes(start_router, demo, provider,
     config = route_config([demo.target], {"mock": provider.url})
     config["local"][0]["salt"] = {"key_file": str(tmp_path / "salt.key")}
     routers = [start_router(config, "--api-keys-file", str(tmp_path / "tenants.txt")) for _ in range(2)]
+    for router in routers:
+        router.wait_log("is up")
 
     def cached(router, tenant):
         with openai.OpenAI(base_url=f"{router.web}/v1", api_key=keys[tenant], max_retries=0, timeout=CALL_LIMIT_S) as client:

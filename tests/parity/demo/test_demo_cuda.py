@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from test_demo_parity import BANTAM, GOLDENS, ROOT, run
+from test_demo_parity import BANTAM, GOLDENS, ROOT, SANITIZED, run
 
+COST_S = 10
 LIBRARY = pathlib.Path(BANTAM).parent / "libbantam_cuda_fake.so"
 FEW = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--num-kv-blocks", "64")
 
@@ -24,7 +25,7 @@ def prompt_of(case):
 def test_text_is_that_of_transformers(tmp_path, monkeypatch, flags):
     monkeypatch.setenv("BANTAM_CUDA_LIBRARY", str(LIBRARY))
     monkeypatch.setenv("BANTAM_FAKE_SEED", "7")
-    cases = CASES if flags[0] == "--dtype" else CASES[:2]
+    cases = CASES[1:2] if SANITIZED else CASES if flags[0] == "--dtype" else CASES[:2]
     answers = run(tmp_path, [prompt_of(case) for case in cases], "--device", "cuda", "--max-tokens", "18", *FEW, *flags)
     assert [answer["token_ids"] for answer in answers] == [case["token_ids"] for case in cases]
 

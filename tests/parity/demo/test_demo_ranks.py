@@ -1,12 +1,12 @@
-"""The demo model split over two ranks: the text of one, Transformers' greedy text on 50 prompts."""
+"""The demo model split over two ranks: the text of one, Transformers' greedy text on the same prompts."""
 
-from test_demo_parity import GOLDENS, prompt_of, run
+from test_demo_parity import CASES, prompt_of, run
 
 
 def test_two_ranks_give_the_same_text(tmp_path):
     flags = ("--dtype", "float32", "--max-tokens", "48", "--tensor-parallel-size", "2")
-    answers = run(tmp_path, [prompt_of(case) for case in GOLDENS], *flags)
-    assert [answer["text"] for answer in answers] == [case["text"] for case in GOLDENS]
+    answers = run(tmp_path, [prompt_of(case) for case in CASES], *flags)
+    assert [answer["text"] for answer in answers] == [case["text"] for case in CASES]
 
 
 def test_a_split_that_is_impossible_says_so(tmp_path):

@@ -15,6 +15,7 @@ import gemma_model  # noqa: E402
 BANTAM = os.environ.get("BANTAM_BIN", str(gemma_model.ROOT / "build/release/bantam"))
 SANITIZED = os.environ.get("BANTAM_SANITIZED") == "1"
 HERE = pathlib.Path(__file__).resolve().parent
+COST_S = 30
 CASES = json.loads((HERE / "gemma_goldens.json").read_text(encoding="utf-8"))["cases"]
 *SHORTER, LONGEST = sorted(CASES, key=lambda case: len(case["prompt_token_ids"]))  # longer than the window
 IDS = json.loads((HERE / "gemma_ids.json").read_text(encoding="utf-8"))
