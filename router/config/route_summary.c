@@ -93,6 +93,18 @@ static bool describe_steps(const struct route_config *config, struct buffer *out
     return fits && describe_hedge_money(hedge, out);
 }
 
+static bool describe_gate(const struct rollout_options *gate, struct buffer *out)
+{
+    if (!gate->is_set)
+        return buffer_append_text(out, "gate      off: the policy is followed untested\n");
+    if (gate->is_default)
+        return buffer_append_text(out, "gate      observe: the configuration has none\n");
+    if (gate->stage <= gate->from)
+        return buffer_append_format(out, "gate      %s\n", ROLLOUT_STAGE_NAMES[gate->stage]);
+    return buffer_append_format(out, "gate      %s, step by step from %s\n", ROLLOUT_STAGE_NAMES[gate->stage],
+                                ROLLOUT_STAGE_NAMES[gate->from]);
+}
+
 static bool describe_books(const struct route_config *config, struct buffer *out)
 {
     const struct cache_config *cache = &config->cache;
@@ -107,10 +119,7 @@ static bool describe_books(const struct route_config *config, struct buffer *out
                                 config->n_budgets) &&
            buffer_append_format(out, "log       %s%s\n", config->log.path ? config->log.path : "off",
                                 config->log.path && config->log.content ? ", with content" : "") &&
-           buffer_append_format(out, "gate      %s\n",
-                                !config->gate.is_set      ? "off: the policy is followed untested"
-                                : config->gate.is_default ? "observe: the configuration has none"
-                                                          : ROLLOUT_STAGE_NAMES[config->gate.stage]);
+           describe_gate(&config->gate, out);
 }
 
 bool route_config_describe(const struct route_config *config, struct buffer *out)

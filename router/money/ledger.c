@@ -270,6 +270,11 @@ static err_t fold_entry(struct ledger *ledger, const struct entry *entry, struct
     return add_to_sums(ledger, sums, row, spent, reserved);
 }
 
+static bool is_in_memory(const struct ledger *ledger)
+{
+    return strcmp(ledger->options.path, ":memory:") == 0;
+}
+
 static err_t write_batch(struct ledger *ledger, const struct entry_list *batch, int side, uint64_t number)
 {
     struct balance_sums sums = {.n = 0};
@@ -282,6 +287,8 @@ static err_t write_batch(struct ledger *ledger, const struct entry_list *batch, 
         e = write_sums(ledger, &sums);
     if (e.code == ERR_OK)
         e = database_set_folded(ledger->database, number);
+    if (e.code == ERR_OK && is_in_memory(ledger)) /* nobody reads there what is over */
+        e = database_forget_ended(ledger->database);
     return database_finish(ledger->database, e);
 }
 
@@ -451,7 +458,7 @@ static err_t start_folder(struct ledger *ledger)
 static err_t lock_file(struct ledger *ledger)
 {
     const char *path = ledger->options.path;
-    if (strcmp(path, ":memory:") == 0 || ledger->options.read_only)
+    if (is_in_memory(ledger) || ledger->options.read_only)
         return err_ok();
     ledger->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (ledger->lock_file < 0)

@@ -28,7 +28,8 @@ enum {
 struct ledger;
 
 struct ledger_options {
-    const char *path;                /* of the file, made when it is not there; ":memory:" = none */
+    const char *path; /* of the file, made when it is not there; ":memory:" = none: entries are forgotten when
+                         they are over */
     int64_t (*unix_ms)(void *clock); /* milliseconds since 1970, UTC */
     void *clock;
     int32_t keep_days; /* entries older than that are deleted, at the start and once an hour; 0 = none is */

@@ -415,6 +415,11 @@ err_t database_charge_lost(struct ledger_database *database, int64_t now_ms, uin
     return database_finish(database, e);
 }
 
+err_t database_forget_ended(struct ledger_database *database)
+{
+    return run_text(database, "DELETE FROM entries WHERE outcome IS NOT NULL");
+}
+
 err_t database_delete_before(struct ledger_database *database, int32_t day, uint32_t most, bool *is_all)
 {
     char text[LEDGER_DAY_BYTES], sql[256];

@@ -47,6 +47,8 @@ err_t database_folded(struct ledger_database *database, uint64_t *number) ERR_MU
 err_t database_find_open(struct ledger_database *database, int64_t id, char *tenant, int32_t *day,
                          nanodollars *estimate) ERR_MUST_CHECK;
 err_t database_last_id(struct ledger_database *database, int64_t *id) ERR_MUST_CHECK;
+/* All entries that are over; their days' balances stay. Within a transaction. */
+err_t database_forget_ended(struct ledger_database *database) ERR_MUST_CHECK;
 /* Entries of days before that one that are over, at most so many, and with the last of them their days'
  * balances. *is_all: there are no more. */
 err_t database_delete_before(struct ledger_database *database, int32_t day, uint32_t most,

@@ -72,6 +72,8 @@ err_t policy_read(const struct yaml_value *root, struct policy **out) ERR_MUST_C
 void policy_free(struct policy *policy); /* NULL is fine */
 const struct policy_tier *policy_tiers(const struct policy *policy, size_t *n);
 bool policy_find_tier(const struct policy *policy, const char *name, size_t *tier);
+/* Of a tier's name, whose first model it is, or of a model's as the tiers write it. */
+bool policy_find_model(const struct policy *policy, const char *name, size_t *tier, size_t *model);
 
 /* What a first token may take before requests overflow; -1 = the policy does not say. */
 int64_t policy_ttft_over_ms(const struct policy *policy);

@@ -214,6 +214,16 @@ static bool try_overflow(const struct policy *policy, const struct policy_input 
     return wins;
 }
 
+static size_t wished_tier(const struct policy *policy, const struct policy_input *input)
+{
+    size_t tier = policy->default_tier, model;
+    if (input->hints->route == WISH_MODEL)
+        (void)policy_find_model(policy, input->model, &tier, &model);
+    else
+        tier = input->hints->route == WISH_LOCAL ? 0 : policy->n_tiers - 1;
+    return tier;
+}
+
 /* Where it would go if everybody answered and nothing cost anything. */
 static struct policy_decision wanted(const struct policy *policy, const struct policy_input *input,
                                      struct buffer *trace)
@@ -222,10 +232,11 @@ static struct policy_decision wanted(const struct policy *policy, const struct p
     if (try_privacy(policy, input, trace, &out))
         return out;
     if (input->hints->route != WISH_AUTO) {
-        note(trace, "wish: the caller says %s", ROUTE_WISH_NAMES[input->hints->route]);
-        return (struct policy_decision){.tier = input->hints->route == WISH_LOCAL ? 0 : policy->n_tiers - 1,
-                                        .reason = REASON_WISH,
-                                        .rule = ""};
+        bool is_model = input->hints->route == WISH_MODEL;
+        note(trace, "wish: the caller says %s",
+             is_model ? input->model : ROUTE_WISH_NAMES[input->hints->route]);
+        return (struct policy_decision){
+            .tier = wished_tier(policy, input), .reason = REASON_WISH, .rule = ""};
     }
     if (try_rules(policy, input, trace, &out) ||
         try_context(policy, input, policy->default_tier, trace, &out) ||

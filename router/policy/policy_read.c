@@ -17,6 +17,23 @@ bool policy_find_tier(const struct policy *policy, const char *name, size_t *tie
     return false;
 }
 
+bool policy_find_model(const struct policy *policy, const char *name, size_t *tier, size_t *model)
+{
+    *model = 0;
+    if (policy_find_tier(policy, name, tier))
+        return true;
+    for (size_t i = 0; i < policy->n_tiers; i++) {
+        for (size_t j = 0; j < policy->tiers[i].n_models; j++) {
+            if (strcmp(policy->tiers[i].models[j], name) != 0)
+                continue;
+            *tier = i;
+            *model = j;
+            return true;
+        }
+    }
+    return false;
+}
+
 static err_t find_tier(const struct yaml_value *value, const struct policy *policy, size_t *out)
 {
     const char *name = NULL;

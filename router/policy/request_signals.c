@@ -11,7 +11,7 @@
 
 enum { SCAN_BYTES_MAX = 64 << 10, COMPLEXITY_MAX = 10 }; /* scanned: of all texts, for script and code */
 
-const char *const ROUTE_WISH_NAMES[4] = {"auto", "local", "frontier", NULL};
+const char *const ROUTE_WISH_NAMES[5] = {"auto", "local", "frontier", "model", NULL};
 
 /* What is counted while the texts are walked. */
 struct scan {
@@ -169,7 +169,7 @@ static err_t set_complexity(struct route_hints *hints, const char *value)
 err_t route_hint_set(struct route_hints *hints, const char *name, const char *value)
 {
     if (strcmp(name, "route") == 0) {
-        for (int i = 0; ROUTE_WISH_NAMES[i]; i++) {
+        for (int i = 0; i < WISH_MODEL; i++) {
             if (strcmp(ROUTE_WISH_NAMES[i], value) == 0) {
                 hints->route = (enum route_wish)i;
                 return err_ok();

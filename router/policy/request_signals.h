@@ -10,8 +10,14 @@
 #include "router/policy/text_script.h"
 
 /* What the caller wishes: metadata, headers or the field `bantam` of the body. */
-enum route_wish { WISH_AUTO, WISH_LOCAL, WISH_FRONTIER };
-extern const char *const ROUTE_WISH_NAMES[4]; /* "auto", "local", "frontier", NULL */
+enum route_wish {
+    WISH_AUTO,
+    WISH_LOCAL,
+    WISH_FRONTIER,
+    WISH_MODEL /* the tier between, or the model of it, that the request names as its model; no hint says it
+                */
+};
+extern const char *const ROUTE_WISH_NAMES[5]; /* "auto", "local", "frontier", "model", NULL */
 
 struct route_hints {
     enum route_wish route;

@@ -189,7 +189,7 @@ static bool try_tier(struct stream *stream)
 {
     const struct policy_tier *tier = stream->snapshot->tiers[stream->tier].tier;
     while (stream->position < tier->n_models && has_tries(stream)) {
-        size_t i = stream->position++;
+        size_t i = route_question_model(&stream->question, stream->tier, stream->position++);
         if (!(stream->question.can_take[stream->tier] & 1u << i))
             continue;
         uint32_t before = stream->n_attempts;
@@ -543,10 +543,12 @@ static bool goes_where_it_fits(struct stream *stream, const struct route_attempt
     return true;
 }
 
-/* A request that is wrong is so everywhere. */
-static bool is_hopeless(const err_t *e)
+/* A request that is wrong is so everywhere; but where an engine had begun to answer, it was a provider's form
+ * or taste that it was wrong for. */
+static bool is_hopeless(const struct route_attempt *attempt, const err_t *e)
 {
-    return e->code == ERR_INVALID_ARGUMENT || e->code == ERR_OUT_OF_RANGE;
+    bool was_answered = attempt->stream->was_escalated && !attempt->upstream->is_local;
+    return !was_answered && (e->code == ERR_INVALID_ARGUMENT || e->code == ERR_OUT_OF_RANGE);
 }
 
 static void failed(struct route_attempt *attempt, const struct attempt_end *end)
@@ -573,7 +575,7 @@ static void failed(struct route_attempt *attempt, const struct attempt_end *end)
     stream_unset_timer(stream, &stream->step);
     if (goes_where_it_fits(stream, attempt, &end->error))
         route_begin_locked(stream);
-    else if (is_hopeless(&end->error))
+    else if (is_hopeless(attempt, &end->error))
         stream_fail_locked(stream, end->error, FINISH_ERROR);
     else
         advance(stream);

@@ -115,7 +115,8 @@ static void on_ready(struct response_waiter *waiter, const char *bytes, size_t s
 
 static err_t make_key(struct stream *stream, bool *is_kept)
 {
-    const struct route_upstream *first = &stream->snapshot->tiers[stream->tier].upstreams[0];
+    size_t model = route_question_model(&stream->question, stream->tier, 0);
+    const struct route_upstream *first = &stream->snapshot->tiers[stream->tier].upstreams[model];
     struct local_view view;
     const char *fingerprint = "";
     stream->key_upstream = first;

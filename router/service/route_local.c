@@ -44,7 +44,8 @@ static void learn_length(const struct route_attempt *attempt)
     int64_t tokens = attempt->usage.input_tokens - (int64_t)question->turn_tokens;
     bool is_cut = attempt->stream->request->sampling.set & SAMPLING_TRUNCATE_PROMPT_TOKENS;
     if (attempt->usage.input_tokens > 0 && question->prompt_bytes > 0 && !is_cut)
-        upstream_counted(attempt->upstream->state, question->prompt_bytes, tokens > 0 ? (uint64_t)tokens : 0);
+        upstream_counted(attempt->upstream->state, question->input.tenant, question->prompt_bytes,
+                         tokens > 0 ? (uint64_t)tokens : 0);
 }
 
 static void on_end(void *context, const struct local_result *result)

@@ -12,7 +12,10 @@ enum {
     BYTES_PER_TOKEN = 4,           /* a guess, for decisions, before an engine has counted any */
     BYTES_PER_TOKEN_LEAST = 2,     /* for money */
     TOKENS_PER_TURN = 8,           /* what a template adds */
-    TOKENS_PER_PART = 2000,        /* of an image, audio or file */
+    TOKENS_PER_PART = 2000,        /* of an image, and the least of a sound or file */
+    BASE64_PER_TOKEN_SOUND = 128,  /* a second has 10 tokens or so, and 2 KB where it is pressed hard */
+    BASE64_PER_TOKEN_PDF = 8,      /* pages, of which both text and picture are read */
+    BASE64_PER_TOKEN_FILE = 2,     /* texts */
     OUTPUT_TOKENS_LIMIT = 4096,    /* where nobody says how long an answer may be */
     PROVIDER_TTFT_GUESS_MS = 1000, /* of a provider that was never asked */
 };
@@ -196,6 +199,40 @@ static uint64_t bytes_of_parts(const json_t *content)
     return bytes;
 }
 
+static uint64_t tokens_of_data(const json_t *data, uint64_t base64_per_token)
+{
+    uint64_t tokens = json_string_length(data) / base64_per_token;
+    return tokens > TOKENS_PER_PART ? tokens : TOKENS_PER_PART;
+}
+
+/* Of images, sounds and files: those that come along say how long they are, those by address do not. */
+static uint64_t tokens_of_parts(const json_t *request)
+{
+    uint64_t tokens = 0;
+    size_t i, j;
+    json_t *message, *part;
+    json_array_foreach(json_object_get(request, "messages"), i, message)
+    {
+        json_array_foreach(json_object_get(message, "content"), j, part)
+        {
+            const char *type = json_string_value(json_object_get(part, "type"));
+            if (type == NULL)
+                continue;
+            const json_t *sound = json_object_get(json_object_get(part, "input_audio"), "data"),
+                         *file = json_object_get(json_object_get(part, "file"), "file_data");
+            const char *data = file ? json_string_value(file) : NULL;
+            bool is_pdf = data && strncmp(data, "data:application/pdf", 20) == 0;
+            if (strcmp(type, "image_url") == 0)
+                tokens += TOKENS_PER_PART;
+            else if (strcmp(type, "input_audio") == 0)
+                tokens += tokens_of_data(sound, BASE64_PER_TOKEN_SOUND);
+            else if (strcmp(type, "file") == 0)
+                tokens += tokens_of_data(file, is_pdf ? BASE64_PER_TOKEN_PDF : BASE64_PER_TOKEN_FILE);
+        }
+    }
+    return tokens;
+}
+
 /* What is sent besides the texts of messages: tools, schemas, calls of tools, and whatever else has a length.
  * read: the bytes of it that stand before a model with its prompt. */
 struct beside {
@@ -239,11 +276,10 @@ static struct beside bytes_beside(const json_t *request)
 }
 
 /* As the engine beside us has lately counted: how many bytes a token has depends on the tokenizer and on what
- * people write. */
-static uint64_t tokens_of_bytes(const struct route_snapshot *snapshot, uint64_t bytes)
+ * a tenant's people write. */
+static uint64_t tokens_of_bytes(const struct route_snapshot *snapshot, const char *tenant, uint64_t bytes)
 {
-    const struct upstream_state *first = snapshot->tiers[0].upstreams[0].state;
-    uint32_t per_kib = atomic_load_explicit(&first->tokens_per_kib, memory_order_relaxed);
+    uint32_t per_kib = upstream_tokens_per_kib(snapshot->tiers[0].upstreams[0].state, tenant);
     return (per_kib > 0 ? bytes * per_kib / 1024 : bytes / BYTES_PER_TOKEN) + 1;
 }
 
@@ -260,10 +296,11 @@ static void estimate(const struct route_snapshot *snapshot, const struct request
     } else {
         uint64_t read = request->prompt_kind == PROMPT_TEXT ? request->text_bytes : bytes + beside.read;
         question->prompt_bytes = parts == 0 ? read : 0;
-        question->prompt_tokens = tokens_of_bytes(snapshot, read) + question->turn_tokens;
+        question->prompt_tokens =
+            tokens_of_bytes(snapshot, question->input.tenant, read) + question->turn_tokens;
     }
     question->input_bound = (bytes + (question->json ? beside.all : 0)) / BYTES_PER_TOKEN_LEAST +
-                            question->turn_tokens + parts * TOKENS_PER_PART + 1;
+                            question->turn_tokens + tokens_of_parts(question->json) + 1;
     json_int_t n = json_integer_value(json_object_get(question->json, "n"));
     question->n_choices = n > 1 ? (uint64_t)n : 1;
 }
@@ -290,26 +327,25 @@ static void take_signals(struct route_question *question, const struct request *
         question->signals.max_tokens = request->sampling.max_tokens;
 }
 
-/* Whoever names a tier, or a model as the tiers do, wishes it where the policy has a word for that: the first
- * tier or the last. */
+/* Whoever names a tier, or a model as the tiers do, wishes it. */
 static void read_wish(const struct route_snapshot *snapshot, struct route_question *question)
 {
-    if (question->hints.route != WISH_AUTO)
+    const struct policy *policy = snapshot_config(snapshot)->policy;
+    question->asked_tier = POLICY_TIERS_MAX;
+    if (!policy_find_model(policy, question->input.model, &question->asked_tier, &question->asked_model) ||
+        question->hints.route != WISH_AUTO)
         return;
-    const char *asked = question->input.model;
-    for (size_t i = 0; i < snapshot->n_tiers; i++) {
-        const struct policy_tier *tier = snapshot->tiers[i].tier;
-        bool is_named = strcmp(tier->name, asked) == 0;
-        for (size_t j = 0; j < tier->n_models; j++)
-            is_named = is_named || strcmp(tier->models[j], asked) == 0;
-        if (!is_named)
-            continue;
-        if (i == 0)
-            question->hints.route = WISH_LOCAL;
-        else if (i == snapshot->n_tiers - 1)
-            question->hints.route = WISH_FRONTIER;
-        return;
-    }
+    size_t tier = question->asked_tier;
+    question->hints.route = tier == 0                       ? WISH_LOCAL
+                            : tier == snapshot->n_tiers - 1 ? WISH_FRONTIER
+                                                            : WISH_MODEL;
+}
+
+size_t route_question_model(const struct route_question *question, size_t tier, size_t position)
+{
+    if (tier != question->asked_tier || position > question->asked_model)
+        return position;
+    return position == 0 ? question->asked_model : position - 1;
 }
 
 /* --- where it may go */
@@ -338,7 +374,8 @@ nanodollars route_question_estimate(const struct route_question *question,
         output = upstream->model->context_tokens;
     if (__builtin_mul_overflow(output, question->n_choices, &all))
         all = UINT64_MAX;
-    return price_estimate(&upstream->model->price, question->input_bound, all);
+    uint64_t context = upstream->model->context_tokens, input = question->input_bound;
+    return price_estimate(&upstream->model->price, context > 0 && input > context ? context : input, all);
 }
 
 static err_t check_provider(const struct question_context *context, const struct request *request,

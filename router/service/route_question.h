@@ -26,6 +26,7 @@ struct route_question {
     uint64_t input_bound;               /* tokens, at most, for what may have to be paid */
     uint64_t n_choices;                 /* that are asked for, each of them paid */
     uint8_t can_take[POLICY_TIERS_MAX]; /* bit i: the i-th model of the tier can be asked */
+    size_t asked_tier, asked_model;     /* that the client names; POLICY_TIERS_MAX = none */
     char *why_not[POLICY_TIERS_MAX];    /* owned; where input.cannot_cross is */
     struct policy_input input;
     struct policy_decision decision;
@@ -39,6 +40,8 @@ void route_question_free(struct route_question *question);
 /* trace: as policy_decide's. */
 void route_question_decide(struct route_question *question, const struct question_context *context,
                            struct buffer *trace);
+/* Which model of a tier is asked as its position-th: the one that the client names is the first. */
+size_t route_question_model(const struct route_question *question, size_t tier, size_t position);
 /* Why it is refused, as the error that the client gets. */
 err_t route_question_refusal(const struct route_question *question);
 /* The most that a call of this model can cost, if route_question_output_limit is sent with it. */

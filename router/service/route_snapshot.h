@@ -17,13 +17,17 @@
 #include "router/service/route_metrics.h"
 #include "router/service/time_sketch.h"
 
+enum { UPSTREAM_TENANTS = 64 };
+
 /* What is known of a model by its name, whatever the configuration. Lives as long as its table. */
 struct upstream_state {
     struct upstream_state *next;
     const char *name; /* "openai/gpt-5" */
     struct upstream_counts *counts;
-    _Atomic uint32_t tokens_per_kib; /* of prompts, as lately answered; 0 = not known */
-    struct circuit_breaker breaker;  /* from here on: under the table's lock */
+    /* Of prompts, as lately answered; 0 = not known. The first is everybody's, the others those of tenants by
+     * their names' hashes: one tenant's texts say nothing of another's. */
+    _Atomic uint32_t tokens_per_kib[1 + UPSTREAM_TENANTS];
+    struct circuit_breaker breaker; /* from here on: under the table's lock */
     struct rate_limits limits;
     struct time_sketch first_token;
     uint32_t n_live; /* calls under way */
@@ -59,8 +63,10 @@ struct upstream_report {
 };
 void upstream_called(struct upstream_table *table, struct upstream_state *state,
                      const struct upstream_report *report, int64_t now_ns);
-/* A prompt of so many bytes had so many tokens, without what its template adds. */
-void upstream_counted(struct upstream_state *state, uint64_t bytes, uint64_t tokens);
+/* A tenant's prompt of so many bytes had so many tokens, without what its template adds. */
+void upstream_counted(struct upstream_state *state, const char *tenant, uint64_t bytes, uint64_t tokens);
+/* What a tenant's prompts lately had for 1,024 bytes, else everybody's; 0 = none was counted. */
+uint32_t upstream_tokens_per_kib(const struct upstream_state *state, const char *tenant);
 enum breaker_state upstream_breaker(struct upstream_table *table, struct upstream_state *state,
                                     int64_t now_ns);
 int64_t upstream_first_token_ns(struct upstream_table *table, struct upstream_state *state, double share);

@@ -2,6 +2,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/hash.h"
 #include "router/service/route_snapshot.h"
 
 void upstream_table_open(struct upstream_table *table, struct route_metrics *metrics)
@@ -91,17 +92,35 @@ void upstream_called(struct upstream_table *table, struct upstream_state *state,
     upstream_counts_breaker(state->counts, breaker);
 }
 
-/* Calls that count at the same time may lose one of both. */
-void upstream_counted(struct upstream_state *state, uint64_t bytes, uint64_t tokens)
+static size_t rate_of(const char *tenant)
 {
-    enum { BYTES_LEAST = 256, LEAST_PER_KIB = 64, MOST_PER_KIB = 1024, WEIGHT = 8 };
+    return 1 + hash64(tenant, strlen(tenant), 0) % UPSTREAM_TENANTS;
+}
+
+/* Calls that count at the same time may lose one of both. */
+static void count_rate(_Atomic uint32_t *rate, int64_t told)
+{
+    enum { WEIGHT = 8 };
+    int64_t before = atomic_load_explicit(rate, memory_order_relaxed);
+    int64_t now = before == 0 ? told : before + (told - before) / WEIGHT;
+    atomic_store_explicit(rate, (uint32_t)now, memory_order_relaxed);
+}
+
+void upstream_counted(struct upstream_state *state, const char *tenant, uint64_t bytes, uint64_t tokens)
+{
+    enum { BYTES_LEAST = 256, LEAST_PER_KIB = 64, MOST_PER_KIB = 1024 };
     if (bytes < BYTES_LEAST || bytes > UINT32_MAX || tokens > UINT32_MAX)
         return;
-    int64_t told = (int64_t)(tokens * 1024 / bytes),
-            before = atomic_load_explicit(&state->tokens_per_kib, memory_order_relaxed);
+    int64_t told = (int64_t)(tokens * 1024 / bytes);
     told = told < LEAST_PER_KIB ? LEAST_PER_KIB : told > MOST_PER_KIB ? MOST_PER_KIB : told;
-    int64_t now = before == 0 ? told : before + (told - before) / WEIGHT;
-    atomic_store_explicit(&state->tokens_per_kib, (uint32_t)now, memory_order_relaxed);
+    count_rate(&state->tokens_per_kib[0], told);
+    count_rate(&state->tokens_per_kib[rate_of(tenant)], told);
+}
+
+uint32_t upstream_tokens_per_kib(const struct upstream_state *state, const char *tenant)
+{
+    uint32_t own = atomic_load_explicit(&state->tokens_per_kib[rate_of(tenant)], memory_order_relaxed);
+    return own > 0 ? own : atomic_load_explicit(&state->tokens_per_kib[0], memory_order_relaxed);
 }
 
 enum breaker_state upstream_breaker(struct upstream_table *table, struct upstream_state *state,

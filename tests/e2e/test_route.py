@@ -240,6 +240,29 @@ def test_a_rule_sends_it_to_the_provider(router, provider):
     assert "bantam" not in asked.body and asked.body["max_tokens"] == 24
 
 
+def test_a_model_that_is_listed_can_be_asked_for(start_router, demo, provider):
+    provider.forget()
+    config = route_config([demo.target], {"mock": provider.url}, cache={"kind": "memory"}, difficulty={"at_least": 0.1, "to": "frontier"})
+    price = config["providers"][0]["models"][0]["price"]
+    config["providers"][0]["models"] += [{"name": name, "price": price} for name in ("medium", "other")]
+    config["tiers"][1:] = [{"name": "middle", "models": ["mock/medium"]}, {"name": "frontier", "models": ["mock/large", "mock/other"]}]
+    router = start_router(config)
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        names = [model.id for model in routed.models.list()]
+        assert names == ["auto", "local/demo", "mock/medium", "mock/large", "mock/other"]
+        for _ in range(2):  # the second answers are kept ones: each model has its own
+            for name in (*names[1:], "middle"):
+                told = routed.chat.completions.create(model=name, messages=MESSAGES, max_tokens=4, temperature=0,
+                                                      extra_body={"bantam": {"complexity": 9}}).usage.bantam
+                wanted = {"middle": "mock/medium"}.get(name, name)
+                assert f"{told['provider']}/{told['model']}" == wanted and told["reason"] == "wish"
+        assert len(provider.asked) == 3 and told["cache"] == "hit"
+        provider.next.append(Reply(status=500, message="down"))
+        answer = routed.chat.completions.create(model="mock/other", messages=[{"role": "user", "content": "again"}])
+    assert answer.usage.bantam["model"] == "large"  # models of a tier stand in for each other
+
+
 def test_a_stream_comes_piece_by_piece(router, provider):
     provider.usual = Reply(hold=threading.Event())
     with client_of(router) as routed:

@@ -5,6 +5,8 @@
 #include "base/assert.h"
 #include "router/gate/confidence_map.h"
 #include "router/gate/eval_artefact.h"
+#include "router/gate/rollout.h"
+#include "router/gate/rollout_state.h"
 #include "router/gate/eval_cases.h"
 #include "router/gate/replay_cluster.h"
 
@@ -44,6 +46,13 @@ static void check_log(const char *text, size_t size)
     replay_log_free(&log);
 }
 
+static void check_stage(const char *text, size_t size)
+{
+    struct rollout_state state;
+    if (rollout_state_parse(text, size, &state).code == ERR_OK)
+        ASSERT(state.stage >= 0 && state.stage <= ROLLOUT_PROMOTED && state.from <= ROLLOUT_PROMOTED);
+}
+
 static void check_artefact(const char *text, size_t size)
 {
     struct eval_artefact artefact, again;
@@ -75,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     double number;
     check_cases(text, size);
     check_log(text, size);
+    check_stage(text, size);
     check_artefact(text, size);
     check_map(text, size);
     (void)eval_last_number(text, size, &number);

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <sqlite3.h>
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/mapped_file.h"
@@ -311,7 +312,8 @@ static void a_report_has_a_line_a_day_tenant_and_model(void **state)
 {
     (void)state;
     clock_ms = NOON_MS;
-    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct place place = new_place();
+    struct ledger *ledger = open_ledger(place.path, NULL);
     struct answer_usage usage = {100, 50, -1, 20, -1};
     struct ledger_call local = {"l1", 1, "a", "local", "demo", "easy"};
     assert_int_equal(ledger_record(ledger, &local, 1000, &usage).code, ERR_OK);
@@ -335,6 +337,37 @@ static void a_report_has_a_line_a_day_tenant_and_model(void **state)
     assert_int_equal(ledger_report(ledger, "2026-11-28", "2026-11-30", gather_line, &text).code, ERR_OK);
     assert_string_equal(text.data, "2026-11-28 b openai big 1/1 0+0 $1.00\n");
     buffer_free(&text);
+    ledger_close(ledger);
+    forget_place(&place);
+}
+
+/* Millions of calls are no reason to grow: what nobody can read is not kept. */
+static void without_a_file_only_sums_are_kept(void **state)
+{
+    (void)state;
+    enum { BATCHES = 8, CALLS = 500 };
+    clock_ms = NOON_MS;
+    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct answer_usage usage = {100, 50, -1, 20, -1};
+    int64_t open = reserve(ledger, "a", "open", DOLLAR);
+    sqlite3_int64 before = 0;
+    for (int i = 0; i < BATCHES; i++) {
+        uint64_t n_lines = 0;
+        for (int j = 0; j < CALLS; j++) {
+            char id[32];
+            (void)snprintf(id, sizeof id, "%d-%d", i, j);
+            struct ledger_call call = call_of("a", id, 1);
+            assert_int_equal(ledger_record(ledger, &call, 1000, &usage).code, ERR_OK);
+        }
+        assert_int_equal(ledger_report(ledger, NULL, NULL, count_line, &n_lines).code, ERR_OK);
+        assert_int_equal(n_lines, 1); /* the one that is open */
+        if (i == 0)
+            before = sqlite3_memory_used();
+    }
+    assert_in_range(sqlite3_memory_used(), 0, before + 65536); /* 3,500 entries are some 700 KB */
+    assert_balance(ledger, "a", 1000 * CALLS * BATCHES, DOLLAR, 1000 * CALLS * BATCHES);
+    assert_int_equal(ledger_settle(ledger, open, LEDGER_SETTLED, DOLLAR, &usage).code, ERR_OK);
+    assert_balance(ledger, "a", 1000 * CALLS * BATCHES + DOLLAR, 0, 1000 * CALLS * BATCHES + DOLLAR);
     ledger_close(ledger);
 }
 
@@ -704,7 +737,8 @@ static void a_name_that_comes_again_is_charged_all_the_same(void **state)
 {
     (void)state;
     clock_ms = NOON_MS;
-    struct ledger *ledger = open_ledger(":memory:", NULL);
+    struct place place = new_place();
+    struct ledger *ledger = open_ledger(place.path, NULL);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(
             ledger_settle(ledger, reserve(ledger, "a", "1", DOLLAR), LEDGER_SETTLED, 5, NULL).code, ERR_OK);
@@ -715,6 +749,7 @@ static void a_name_that_comes_again_is_charged_all_the_same(void **state)
     assert_string_equal(text.data, "2026-11-27 a openai big 2/0 0+0 $0.00000001\n");
     buffer_free(&text);
     ledger_close(ledger);
+    forget_place(&place);
 }
 
 int main(void)
@@ -728,6 +763,7 @@ int main(void)
         cmocka_unit_test(what_a_crash_leaves_open_is_charged),
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(a_report_has_a_line_a_day_tenant_and_model),
+        cmocka_unit_test(without_a_file_only_sums_are_kept),
         cmocka_unit_test(one_process_writes_a_ledger_and_others_read),
         cmocka_unit_test(a_journal_is_read_as_often_as_it_is_there),
         cmocka_unit_test(nothing_is_lost_behind_a_piece_of_an_entry),

@@ -166,6 +166,32 @@ static void what_nobody_could_classify_has_a_place(void **state)
     forget(&rig);
 }
 
+static void a_model_that_is_named_is_a_wish(void **state)
+{
+    (void)state;
+    struct rig rig;
+    size_t tier, model;
+    set_up(&rig);
+    rig.signals.n_images = 1;
+    rig.hints.route = WISH_MODEL;
+    rig.input.model = "local/larger";
+    assert_goes(&rig, MIDDLE, REASON_WISH, "");
+    rig.input.model = "middle";
+    assert_goes(&rig, MIDDLE, REASON_WISH, "");
+    rig.input.model = "nobody's"; /* of a log, or of another configuration */
+    assert_goes(&rig, SMALL, REASON_WISH, "");
+    rig.input.tenant = "hr";
+    assert_goes(&rig, SMALL, REASON_PRIVACY, "hr");
+    assert_true(policy_find_model(rig.policy, "claude/opus", &tier, &model));
+    assert_true(tier == FRONTIER && model == 1);
+    assert_true(policy_find_model(rig.policy, "frontier", &tier, &model));
+    assert_true(tier == FRONTIER && model == 0);
+    assert_false(policy_find_model(rig.policy, "opus", &tier, &model));
+    struct route_hints hints = ROUTE_HINTS_NONE;
+    assert_int_equal(route_hint_set(&hints, "route", "model").code, ERR_INVALID_ARGUMENT);
+    forget(&rig);
+}
+
 static void a_wish_counts_before_rules_and_privacy_before_a_wish(void **state)
 {
     (void)state;
@@ -314,7 +340,7 @@ static void no_input_breaks_a_promise(void **state)
                                                .max_tokens = draw(&rng, 5000)};
         rig.hints = ROUTE_HINTS_NONE;
         rig.hints.local_only = draw(&rng, 8) == 0;
-        rig.hints.route = (enum route_wish)draw(&rng, 3);
+        rig.hints.route = (enum route_wish)draw(&rng, 4);
         rig.hints.complexity = (uint32_t)draw(&rng, 11);
         input->tenant = TENANTS[draw(&rng, 3)];
         input->intent = INTENTS[draw(&rng, 2)];
@@ -390,6 +416,7 @@ int main(void)
         cmocka_unit_test(rules_decide_from_the_top),
         cmocka_unit_test(an_intent_that_nobody_told_keeps_a_request_here),
         cmocka_unit_test(what_nobody_could_classify_has_a_place),
+        cmocka_unit_test(a_model_that_is_named_is_a_wish),
         cmocka_unit_test(a_wish_counts_before_rules_and_privacy_before_a_wish),
         cmocka_unit_test(length_difficulty_and_overflow_move_it_up),
         cmocka_unit_test(what_stands_against_it_sends_it_elsewhere),

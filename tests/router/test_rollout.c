@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include "router/gate/eval_artefact.h"
 #include "router/gate/rollout.h"
+#include "router/gate/rollout_state.h"
 
 static const struct eval_artefact PASSING = {
     .policy_id = "0123456789abcdef",
@@ -30,31 +31,58 @@ struct rig {
     struct rollout *rollout;
 };
 
-static void set_up_with(struct rig *rig, const struct eval_artefact *artefact, enum rollout_stage stage)
+/* Another start. */
+static void start(struct rig *rig, enum rollout_stage stage, enum rollout_stage from, const char *state)
 {
-    struct buffer text = {.limit_bytes = 1 << 16};
-    assert_int_equal(eval_artefact_write(artefact, &text).code, ERR_OK);
-    snprintf(rig->path, sizeof rig->path, "/tmp/test_rollout.XXXXXX");
-    int file = mkstemp(rig->path);
-    assert_true(file >= 0);
-    assert_int_equal(write(file, text.data, text.size), text.size);
-    close(file);
-    buffer_free(&text);
     struct rollout_options options = {.is_set = true,
                                       .stage = stage,
+                                      .from = from,
                                       .artefact = rig->path,
+                                      .state = state,
                                       .share = 0.25,
                                       .shadow_share = 0.1,
                                       .margin = 0.03,
                                       .false_cheap = 0.05,
                                       .window = 100};
+    rollout_close(rig->rollout);
     assert_int_equal(rollout_open(&options, "0123456789abcdef", "demo-1", &rig->rollout).code, ERR_OK);
+}
+
+static void write_artefact(const struct rig *rig, const struct eval_artefact *artefact)
+{
+    struct buffer text = {.limit_bytes = 1 << 16};
+    assert_int_equal(eval_artefact_write(artefact, &text).code, ERR_OK);
+    FILE *file = fopen(rig->path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text.data, 1, text.size, file), text.size);
+    assert_int_equal(fclose(file), 0);
+    buffer_free(&text);
+}
+
+static void set_up_from(struct rig *rig, const struct eval_artefact *artefact, enum rollout_stage stage,
+                        enum rollout_stage from)
+{
+    *rig = (struct rig){.path = "/tmp/test_rollout.XXXXXX"};
+    int file = mkstemp(rig->path);
+    assert_true(file >= 0);
+    close(file);
+    write_artefact(rig, artefact);
+    start(rig, stage, from, NULL);
+}
+
+/* Where it is put at once. */
+static void set_up_with(struct rig *rig, const struct eval_artefact *artefact, enum rollout_stage stage)
+{
+    set_up_from(rig, artefact, stage, stage);
 }
 
 static void tear_down(struct rig *rig)
 {
+    char state[80];
+    (void)snprintf(state, sizeof state, "%s.stage", rig->path);
     rollout_close(rig->rollout);
     unlink(rig->path);
+    unlink(state);
 }
 
 static void assert_why(struct rollout *rollout, const char *words)
@@ -73,6 +101,7 @@ static err_t read_options(const char *text, struct rollout_options *out)
     struct yaml_value root = yaml_root(file), gate = yaml_at(&root, "gate");
     err_t e = rollout_options_read(&gate, out);
     out->artefact = out->artefact ? "told" : NULL; /* the file goes */
+    out->state = out->state ? "told" : NULL;
     yaml_file_close(file);
     return e;
 }
@@ -93,6 +122,10 @@ static void options_are_read(void **state)
     assert_int_equal(
         read_options("gate: {stage: promoted, window: 50, share: 1, margin: 0}\n", &options).code, ERR_OK);
     assert_true(options.window == 50 && options.share == 1 && options.margin == 0);
+    assert_true(options.from == ROLLOUT_SHADOW && options.state == NULL);
+    assert_int_equal(read_options("gate: {stage: promoted, from: canary, state: s}\n", &options).code,
+                     ERR_OK);
+    assert_true(options.from == ROLLOUT_CANARY && options.state != NULL);
 }
 
 static void options_are_refused(void **state)
@@ -101,10 +134,16 @@ static void options_are_refused(void **state)
     static const struct {
         const char *text, *words;
     } CASES[] = {
-        {"gate: {stage: beta}\n", "gate.stage"},          {"gate: {share: 1.5}\n", "gate.share"},
-        {"gate: {window: 9}\n", "gate.window"},           {"gate: {window: 100001}\n", "gate.window"},
-        {"gate: {margin: -0.1}\n", "gate.margin"},        {"gate: {artifact: a}\n", "artifact"},
-        {"gate: {false_cheap: 2}\n", "gate.false_cheap"}, {"gate: 5\n", "gate"},
+        {"gate: {stage: beta}\n", "gate.stage"},
+        {"gate: {share: 1.5}\n", "gate.share"},
+        {"gate: {window: 9}\n", "gate.window"},
+        {"gate: {window: 100001}\n", "gate.window"},
+        {"gate: {margin: -0.1}\n", "gate.margin"},
+        {"gate: {artifact: a}\n", "artifact"},
+        {"gate: {false_cheap: 2}\n", "gate.false_cheap"},
+        {"gate: 5\n", "gate"},
+        {"gate: {stage: canary, from: promoted}\n", "gate.from"},
+        {"gate: {stage: canary, from: observe}\n", "gate.from"},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         struct rollout_options options;
@@ -231,7 +270,7 @@ static void low_scores_take_it_back(void **state)
     assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_PROMOTED);
     score_n(&rig, 1, 0);
     assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
-    assert_why(rig.rollout, "took it back from promoted");
+    assert_why(rig.rollout, "took it back, 1 times so far; it may go as far as promoted");
     score_n(&rig, 3, 0); /* a new window has begun */
     assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
     score_n(&rig, 1, 0);
@@ -272,6 +311,89 @@ static void good_scores_bring_it_forward(void **state)
     tear_down(&rig);
 }
 
+/* An artefact alone lets it be compared; each further step takes a whole window of live scores. */
+static void each_step_is_earned(void **state)
+{
+    (void)state;
+    struct rig rig;
+    set_up_from(&rig, &PASSING, ROLLOUT_PROMOTED, ROLLOUT_SHADOW);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_SHADOW);
+    assert_why(rig.rollout, "live scores take it on, as far as promoted");
+    score_n(&rig, 99, 0.97);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_SHADOW);
+    score_n(&rig, 1, 0.97);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    score_n(&rig, 99, 1);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    score_n(&rig, 1, 1);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_PROMOTED);
+    tear_down(&rig);
+}
+
+static void a_restart_goes_on_where_it_stood(void **state)
+{
+    (void)state;
+    struct rig rig;
+    set_up_from(&rig, &PASSING, ROLLOUT_PROMOTED, ROLLOUT_SHADOW);
+    score_n(&rig, 200, 1);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_PROMOTED);
+    start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, NULL);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_PROMOTED);
+    score_n(&rig, 4, 0);
+    start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, NULL); /* brings nothing forward that has fallen */
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    assert_why(rig.rollout, "1 times");
+    score_n(&rig, 100, 0.98); /* which takes more than at first */
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    score_n(&rig, 8, 0);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_OBSERVE);
+    start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, NULL);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_OBSERVE);
+    start(&rig, ROLLOUT_CANARY, ROLLOUT_CANARY, NULL); /* people have another word to say */
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, "/nonexistent/stage"); /* another file, kept nowhere */
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_SHADOW);
+    score_n(&rig, 100, 1);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_CANARY);
+    struct eval_artefact newer = PASSING;
+    newer.made_unix_s++;
+    write_artefact(&rig, &newer);
+    start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, NULL);
+    assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_SHADOW);
+    tear_down(&rig);
+}
+
+static void states_that_are_none_do_not_count(void **state)
+{
+    (void)state;
+    static const char *const BAD[] = {
+        "",
+        "{}",
+        "not json",
+        "{\"bantam_stage\":2,\"policy_id\":\"0123456789abcdef\",\"artefact\":\"0123456789abcdef\","
+        "\"from\":\"shadow\",\"stage\":\"promoted\",\"falls\":0}",
+        "{\"bantam_stage\":1,\"policy_id\":\"0123456789abcdef\",\"artefact\":\"0123456789abcdeg\","
+        "\"from\":\"shadow\",\"stage\":\"promoted\",\"falls\":0}",
+        "{\"bantam_stage\":1,\"policy_id\":\"0123456789abcdef\",\"artefact\":\"0123456789abcdef\","
+        "\"from\":\"shadow\",\"stage\":\"best\",\"falls\":0}",
+    };
+    struct rig rig;
+    struct rollout_state read;
+    char path[80];
+    set_up_from(&rig, &PASSING, ROLLOUT_PROMOTED, ROLLOUT_SHADOW);
+    (void)snprintf(path, sizeof path, "%s.stage", rig.path);
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        assert_true(fputs(BAD[i], file) >= 0);
+        assert_int_equal(fclose(file), 0);
+        assert_int_equal(rollout_state_read(path, &read).code, ERR_INVALID_ARGUMENT);
+        start(&rig, ROLLOUT_PROMOTED, ROLLOUT_SHADOW, NULL);
+        assert_int_equal(rollout_stage_now(rig.rollout), ROLLOUT_SHADOW);
+    }
+    tear_down(&rig);
+}
+
 static void artefacts_come_back_as_written(void **state)
 {
     (void)state;
@@ -303,6 +425,9 @@ int main(void)
         cmocka_unit_test(choices_keep_their_shares),
         cmocka_unit_test(low_scores_take_it_back),
         cmocka_unit_test(good_scores_bring_it_forward),
+        cmocka_unit_test(each_step_is_earned),
+        cmocka_unit_test(a_restart_goes_on_where_it_stood),
+        cmocka_unit_test(states_that_are_none_do_not_count),
         cmocka_unit_test(artefacts_come_back_as_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,8 @@ static void an_artefact_opens_it(void **state)
     assert_true(file >= 0);
     close(file);
     fake_fleet_script("small one");
-    snprintf(gated, sizeof gated, QUICK "gate: {stage: promoted, artefact: \"%s\", shadow_share: 0}\n", path);
+    snprintf(gated, sizeof gated,
+             QUICK "gate: {stage: promoted, from: promoted, artefact: \"%s\", shadow_share: 0}\n", path);
     rig_write_artefact(path, rig_config(rig, QUICK), "another engine");
     assert_int_equal(route_service_reload(rig->router, rig_config(rig, gated)).code, ERR_OK);
     assert_answered(rig, "p", "baseline");
@@ -74,14 +75,16 @@ static void live_scores_outlive_a_reload(void **state)
     (void)state;
     const struct script_step *scripts[] = {ANSWERS};
     struct route_rig *rig = rig_open(scripts, 1, QUICK, false);
-    char path[64] = "/tmp/test_route_gate.XXXXXX", gated[256], wider[256];
+    char path[64] = "/tmp/test_route_gate.XXXXXX", gated[256], wider[256], lower[256];
     int file = mkstemp(path);
     assert_true(file >= 0);
     close(file);
     fake_fleet_script("small one");
-    const char *GATE = QUICK "gate: {stage: promoted, artefact: \"%s\", shadow_share: 0, window: %d}\n";
-    (void)snprintf(gated, sizeof gated, GATE, path, 10);
-    (void)snprintf(wider, sizeof wider, GATE, path, 11);
+    const char *GATE =
+        QUICK "gate: {stage: promoted, from: %s, share: 1, artefact: \"%s\", shadow_share: 0, window: %d}\n";
+    (void)snprintf(gated, sizeof gated, GATE, "promoted", path, 10);
+    (void)snprintf(wider, sizeof wider, GATE, "promoted", path, 11);
+    (void)snprintf(lower, sizeof lower, GATE, "canary", path, 11);
     rig_write_artefact(path, rig_config(rig, QUICK), "0123456789abcdef");
     reload(rig, gated, "");
     assert_answered(rig, "local", "default"); /* and so the engine is known */
@@ -92,20 +95,21 @@ static void live_scores_outlive_a_reload(void **state)
     reload(rig, gated, "cache: {kind: memory}\nbudgets: [{tenant: t, per_day: 5}]\n");
     assert_stage(rig, ROLLOUT_PROMOTED, 1, 1); /* with the nine from before */
     assert_stage(rig, ROLLOUT_CANARY, 1, 0);
-    /* People have another word to say. */
-    reload(rig, wider, "");
+    reload(rig, wider, ""); /* new scores are asked for, and what has fallen stays */
     assert_answered(rig, "local", "default");
-    assert_stage(rig, ROLLOUT_PROMOTED, 0, 0);
-    assert_stage(rig, ROLLOUT_CANARY, 1, 0);
+    assert_stage(rig, ROLLOUT_CANARY, 10, 1);
+    assert_stage(rig, ROLLOUT_PROMOTED, 1, 1);
+    assert_stage(rig, ROLLOUT_SHADOW, 2, 0);
+    reload(rig, lower, ""); /* people have another word to say */
+    assert_answered(rig, "local", "default");
+    assert_stage(rig, ROLLOUT_CANARY, 0, 0);
     file = truncate(path, 0); /* nor does it hold for another artefact */
     assert_int_equal(file, 0);
-    reload(rig, wider, "");
+    reload(rig, lower, "");
     assert_stage(rig, ROLLOUT_OBSERVE, 0, 0);
-    rig_write_artefact(path, rig_config(rig, QUICK), "0123456789abcdef");
-    reload(rig, wider, "");
-    assert_answered(rig, "local", "default");
-    assert_stage(rig, ROLLOUT_PROMOTED, 0, 0);
     unlink(path);
+    (void)snprintf(gated, sizeof gated, "%s.stage", path);
+    unlink(gated);
     rig_close(rig);
 }
 

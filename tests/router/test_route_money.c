@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <jansson.h>
 #include "tests/router/fake_fleet.h"
 #include "tests/router/route_rig.h"
 #include "tests/router/script_server.h"
@@ -61,6 +62,63 @@ static void choices_tools_and_documents_are_reserved(void **state)
         rig_forget(&answer);
         rig_close(rig);
     }
+}
+
+/* What p/big may take for a message with that part, in dollars. */
+static double most_for(struct route_rig *rig, const char *before, int data_bytes, const char *after)
+{
+    struct buffer body = {.limit_bytes = 1 << 21}, out = {.limit_bytes = 1 << 20};
+    assert_true(buffer_append_format(
+        &body, "{\"max_tokens\": 10, \"messages\": [{\"role\": \"user\", \"content\": [%s", before));
+    for (int i = 0; i < data_bytes; i++)
+        assert_true(buffer_append(&body, "A", 1));
+    assert_true(buffer_append_format(&body, "%s]}]}", after));
+    json_t *original = json_loadb(body.data, body.size, 0, NULL);
+    assert_non_null(original);
+    struct request request = {.deadline_ns = REQUEST_NO_DEADLINE,
+                              .prompt_kind = PROMPT_MESSAGES,
+                              .messages = &(struct chat_message){.role = "user", .content = ""},
+                              .n_messages = 1,
+                              .original = original};
+    assert_int_equal(route_service_explain(rig->router, &request, &out).code, ERR_OK);
+    json_t *told = json_loadb(out.data, out.size, 0, NULL);
+    const json_t *frontier = json_array_get(json_object_get(told, "tiers"), 1),
+                 *model = json_array_get(json_object_get(frontier, "models"), 0);
+    double most = json_number_value(json_object_get(model, "most"));
+    json_decref(told);
+    json_decref(original);
+    buffer_free(&body);
+    buffer_free(&out);
+    return most;
+}
+
+/* What comes along says how long it is; no model reads more than its context. */
+static void long_sounds_and_files_are_reserved(void **state)
+{
+    (void)state;
+    static const char *const SOUND = "{\"type\": \"input_audio\", \"input_audio\": {\"data\": \"",
+                             *const PDF = "{\"type\": \"file\", \"file\": {\"file_data\":"
+                                          " \"data:application/pdf;base64,",
+                             *const TEXT = "{\"type\": \"file\", \"file\": {\"file_data\":"
+                                           " \"data:text/plain;base64,",
+                             *const BY_NAME = "{\"type\": \"file\", \"file\": {\"file_id\": \"",
+                             *const IMAGE = "{\"type\": \"image_url\", \"image_url\": {\"url\": \"";
+    const struct {
+        const char *before;
+        int data_bytes;
+        double most; /* of input */
+    } CASES[] = {
+        {SOUND, 100, 0.002},     {SOUND, 640000, 0.005}, {PDF, 8000, 0.002},
+        {PDF, 80000, 0.01},      {TEXT, 80000, 0.04},    {TEXT, 900000, 0.1}, /* all of its context */
+        {BY_NAME, 80000, 0.002}, {IMAGE, 640000, 0.002},
+    };
+    struct route_rig *rig = rig_open(NULL, 0, QUICK, false);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        double most = most_for(rig, CASES[i].before, CASES[i].data_bytes, "\"}}");
+        if (most < CASES[i].most + 0.00009 || most > CASES[i].most + 0.00016)
+            fail_msg("case %zu: %f", i, most);
+    }
+    rig_close(rig);
 }
 
 /* Nobody said how long the answer may be: what was reserved is what is sent. */
@@ -119,6 +177,7 @@ static void a_rule_looks_at_what_is_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(choices_tools_and_documents_are_reserved),
+                                       cmocka_unit_test(long_sounds_and_files_are_reserved),
                                        cmocka_unit_test(what_is_reserved_is_the_limit),
                                        cmocka_unit_test(a_rule_looks_at_what_is_left)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "router/policy/privacy.h"
 #include "router/service/answer_keep.h"
 #include "router/service/event_copy.h"
+#include "router/service/route_snapshot.h"
 #include "router/service/route_worker.h"
 #include "router/service/time_sketch.h"
 
@@ -211,12 +212,31 @@ static void answers_are_kept_up_to_a_limit(void **state)
     buffer_free(&text);
 }
 
+/* One tenant's texts say nothing of another's. */
+static void lengths_are_learnt_by_tenant(void **state)
+{
+    (void)state;
+    struct upstream_state upstream = {0};
+    assert_int_equal(upstream_tokens_per_kib(&upstream, "plain"), 0);
+    for (int i = 0; i < 100; i++)
+        upstream_counted(&upstream, "plain", 4096, 1024);
+    assert_int_equal(upstream_tokens_per_kib(&upstream, "plain"), 256);
+    assert_int_equal(upstream_tokens_per_kib(&upstream, "dense"), 256); /* of whom nothing is known */
+    for (int i = 0; i < 100; i++)
+        upstream_counted(&upstream, "dense", 4096, 4096);
+    assert_int_equal(upstream_tokens_per_kib(&upstream, "plain"), 256);
+    assert_in_range(upstream_tokens_per_kib(&upstream, "dense"), 1000, 1024);
+    upstream_counted(&upstream, "plain", 100, 100); /* too short to say anything */
+    assert_int_equal(upstream_tokens_per_kib(&upstream, "plain"), 256);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(times_have_quantiles),      cmocka_unit_test(doubt_is_what_two_candidates_leave),
-        cmocka_unit_test(only_a_decision_releases),  cmocka_unit_test(events_are_copied_whole),
-        cmocka_unit_test(a_worker_does_what_is_due), cmocka_unit_test(answers_are_kept_up_to_a_limit),
+        cmocka_unit_test(times_have_quantiles),         cmocka_unit_test(doubt_is_what_two_candidates_leave),
+        cmocka_unit_test(only_a_decision_releases),     cmocka_unit_test(events_are_copied_whole),
+        cmocka_unit_test(a_worker_does_what_is_due),    cmocka_unit_test(answers_are_kept_up_to_a_limit),
+        cmocka_unit_test(lengths_are_learnt_by_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

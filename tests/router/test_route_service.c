@@ -18,6 +18,12 @@ static const struct script_step REFUSES[] = {
     {STEP_READ, NULL},
     {STEP_SEND, "HTTP/1.1 503 Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
     {STEP_END, NULL}};
+static const struct script_step FINDS_WRONG[] = {
+    {STEP_READ, NULL},
+    {STEP_SEND, "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 68\r\n"
+                "Connection: close\r\n\r\n"
+                "{\"error\": {\"message\": \"bad\", \"type\": \"invalid_request_error\"}}      "},
+    {STEP_END, NULL}};
 static const struct script_step HANGS[] = {
     {STEP_READ, NULL}, {STEP_SEND, RIG_STREAM RIG_TEXT("a")}, {STEP_UNTIL_GONE, NULL}, {STEP_END, NULL}};
 static const struct script_step BREAKS[] = {
@@ -535,6 +541,25 @@ static void one_leads_after_another(void **state)
     rig_close(rig);
 }
 
+/* Whom the cascade asks may find the request wrong: the engine did not. */
+static void an_escalation_that_is_refused_is_answered_here(void **state)
+{
+    (void)state;
+    const struct script_step *scripts[] = {FINDS_WRONG, FINDS_WRONG};
+    struct route_rig *rig = rig_open(
+        scripts, 2,
+        QUICK "cascade: {tier: small, tokens: 3, within: 10s, escalate_over: 0.3, to: frontier}\n", false);
+    fake_fleet_script("???more");
+    struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
+    rig_assert_answer(&answer, "???more", "local");
+    assert_int_equal(answer.attempts, 3);
+    rig_forget(&answer);
+    answer = rig_ask(rig, &(struct rig_question){.route = "frontier"}); /* nobody has taken it yet */
+    assert_int_equal(answer.error.code, ERR_INVALID_ARGUMENT);
+    rig_forget(&answer);
+    rig_close(rig);
+}
+
 static void doubt_goes_up_before_a_byte_is_out(void **state)
 {
     (void)state;
@@ -811,6 +836,7 @@ int main(void)
         cmocka_unit_test(equal_questions_share_a_call),
         cmocka_unit_test(one_leads_after_another),
         cmocka_unit_test(doubt_goes_up_before_a_byte_is_out),
+        cmocka_unit_test(an_escalation_that_is_refused_is_answered_here),
         cmocka_unit_test(what_was_held_is_not_kept),
         cmocka_unit_test(a_slow_engine_is_hedged),
         cmocka_unit_test(hedges_are_bounded_in_dollars),

@@ -122,6 +122,8 @@ static void close_gated(struct gated *gated, int n_shadow_entries)
         snprintf(path, sizeof path, "%s%s", gated->ledger, ENDS[i]);
         unlink(path);
     }
+    snprintf(path, sizeof path, "%s.stage", gated->artefact);
+    unlink(path);
     unlink(gated->artefact);
     rmdir(gated->folder);
 }
@@ -130,7 +132,7 @@ static void what_disagrees_goes_back(void **state)
 {
     (void)state;
     const struct script_step *scripts[] = {ANSWERS, ANSWERS, ANSWERS};
-    struct gated gated = open_gated(scripts, 3, "stage: canary, share: 1, shadow_share: 1", "");
+    struct gated gated = open_gated(scripts, 3, "stage: canary, from: canary, share: 1, shadow_share: 1", "");
     fake_fleet_script("small one");
     ask(gated.rig, &(struct rig_question){0}, "small one", "local");
     wait_shadows(gated.rig, "scored", 1);
@@ -233,7 +235,7 @@ static void a_spent_budget_is_harmless(void **state)
 {
     (void)state;
     const struct script_step *scripts[] = {HANGS};
-    struct gated gated = open_gated(scripts, 1, "stage: promoted, shadow_share: 1",
+    struct gated gated = open_gated(scripts, 1, "stage: promoted, from: promoted, shadow_share: 1",
                                     "budgets: [{tenant: poor, per_day: 0.05}]\n");
     struct route_rig *rig = gated.rig;
     struct stream *streams[2];
