@@ -8,6 +8,10 @@
 
 enum { HUGE_PAGE_BYTES = 2 << 20 };
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 /* Stands directly below the block. */
 struct header {
     void *heap;    /* the heap's block, which for a mapped one holds nothing but makes it countable */
@@ -56,6 +60,14 @@ void *cpu_memory_alloc(size_t size_bytes)
     if (block == NULL)
         mem_free(heap);
     return block;
+}
+
+void cpu_memory_populate(void *bytes, size_t size_bytes)
+{
+    static const uintptr_t page = 4096;
+    uintptr_t first = (uintptr_t)bytes / page * page, end = round_up((uintptr_t)bytes + size_bytes, page);
+    /* Best effort: an older kernel, or one that is short of memory, goes on at the first touch. */
+    (void)madvise((void *)first, end - first, MADV_POPULATE_WRITE);
 }
 
 void cpu_memory_free(void *block)

@@ -11,4 +11,7 @@ enum {
 
 /* NULL when memory is short. */
 void *cpu_memory_alloc(size_t size_bytes);
+/* What is about to be written gets its pages at once, which costs the kernel less than one after the other.
+ * bytes: within a block. */
+void cpu_memory_populate(void *bytes, size_t size_bytes);
 void cpu_memory_free(void *block); /* NULL is fine */

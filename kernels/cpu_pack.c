@@ -7,6 +7,7 @@
 #include "base/float16.h"
 #include "base/float8.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/cpu_memory.h"
 #include "kernels/panel_rows.h"
 
 enum { LINE_BYTES = 64 };
@@ -22,6 +23,7 @@ struct pack_rows {
     uint8_t *zeros;           /* [32][n_in / group] */
     int8_t *block_scales;     /* [32][n_in / 16] */
     uint8_t *block_minimums;  /* [32][n_in / 32] */
+    uint8_t *blocks;          /* [32][n_in / 32][WEIGHT_BLOCK_BYTES]; in place of all these */
     /* Float formats, and what is quantised here. */
     float *floats;    /* f32: [32][float_stride], else one row */
     uint16_t *halves; /* [32][half_stride] */
@@ -31,7 +33,7 @@ struct pack_job {
     struct cpu_backend *cpu;
     const struct weight_desc *desc;
     const struct panels *panels;
-    bool has_codes;
+    bool has_codes, has_blocks;
     size_t n_groups;        /* of a row; 0: no groups */
     struct pack_rows *rows; /* [n_threads] */
     uint16_t fp8[256];      /* what a code is as bf16 */
@@ -61,6 +63,10 @@ static void carve_rows(const struct pack_job *job, struct carver *carver, struct
     rows->code_stride = round_up(n_in, LINE_BYTES) + LINE_BYTES;
     rows->half_stride = rows->code_stride;
     rows->float_stride = rows->code_stride;
+    if (job->has_blocks) {
+        rows->blocks = carve(carver, blocks, WEIGHT_BLOCK_BYTES);
+        return;
+    }
     rows->half_scales = carve(carver, groups, sizeof(uint16_t));
     rows->seconds = carve(carver, groups, sizeof(uint16_t));
     if (job->has_codes) {
@@ -210,6 +216,23 @@ static void take_codes(struct pack_job *job, size_t first, size_t n, const struc
     }
 }
 
+static void pack_blocks(const struct pack_job *job, size_t first, size_t n, const struct pack_rows *rows,
+                        uint8_t *panel)
+{
+    const struct weight_desc *desc = job->desc;
+    size_t n_in = job->panels->n_in, row_bytes = n_in / QUANT_BLOCK * WEIGHT_BLOCK_BYTES;
+    struct weight_codes given[PANEL_OUTPUTS] = {0};
+    for (size_t r = 0; r < n; r++)
+        given[r].blocks = rows->blocks + r * row_bytes;
+    desc->codes(desc->row_context, job->panels->first_out + first, n, given);
+    /* Outputs past the last are zero weights: codes and scales 0. */
+    memset(rows->blocks + n * row_bytes, INT4_OFFSET | INT4_OFFSET << 4, (PANEL_OUTPUTS - n) * row_bytes);
+    for (uint8_t *at = rows->blocks + n * row_bytes, *end = rows->blocks + PANEL_OUTPUTS * row_bytes;
+         at < end; at += WEIGHT_BLOCK_BYTES)
+        memset(at, 0, sizeof(uint16_t));
+    panel_from_blocks(rows->blocks, n_in, panel);
+}
+
 /* Outputs past the last are zero weights: what the panel before has left there goes. */
 static void clear_rows(const struct pack_job *job, size_t n, const struct pack_rows *rows)
 {
@@ -238,6 +261,12 @@ static void pack_panel(struct pack_job *job, size_t index, const struct pack_row
     uint8_t *panel = panels->data + index * panels->panel_bytes;
     size_t first = index * PANEL_OUTPUTS, left = panels->n_out - first;
     size_t n = left < PANEL_OUTPUTS ? left : PANEL_OUTPUTS;
+    if (panels->n_panels * panels->panel_bytes >= CPU_MEMORY_MAP_FROM_BYTES)
+        cpu_memory_populate(panel, panels->panel_bytes);
+    if (job->has_blocks) {
+        pack_blocks(job, first, n, rows, panel);
+        return;
+    }
     if (job->has_codes)
         take_codes(job, first, n, rows);
     else
@@ -276,6 +305,7 @@ err_t cpu_pack_panels(struct cpu_backend *cpu, const struct weight_desc *desc,
 {
     struct pack_job job = {
         .cpu = cpu, .desc = desc, .panels = panels, .has_codes = section->has_codes, .bad_row = SIZE_MAX};
+    job.has_blocks = section->has_blocks;
     bool quantized = weight_is_quantized(section->format);
     job.n_groups = quantized || section->format == WEIGHT_FP8 ? panels->n_in / section->group : 0;
     for (size_t code = 0; code < 256; code++)

@@ -37,6 +37,8 @@ static void check_section(const struct weight_desc *desc, const struct weight_se
            (section->group > 0 && section->group % QUANT_BLOCK == 0 && desc->n_in % section->group == 0));
     ASSERT(section->format != WEIGHT_FP8 || section->group == desc->n_in);
     ASSERT(!section->has_codes || desc->codes != NULL);
+    ASSERT(!section->has_blocks ||
+           (section->has_codes && section->format == WEIGHT_INT4 && section->group == QUANT_BLOCK));
     ASSERT((section->format != WEIGHT_UINT4 && section->format < WEIGHT_INT5) || section->has_codes);
 }
 

@@ -58,6 +58,7 @@ typedef void weight_row_fn(const void *context, size_t row, float *out);
 /* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group], in
  * the formats K4 to K6 what they say. They are computed with as they are; a backend may round the scales to
  * its own type (f16 on the CPU). */
+enum { WEIGHT_BLOCK_BYTES = 2 + WEIGHT_GROUP / 2 };
 struct weight_codes {
     int8_t *codes;           /* [n_in], in the range of the format; FP8 as bytes that are no NaN */
     float *scales;           /* [n_in / group], finite */
@@ -65,6 +66,10 @@ struct weight_codes {
     float *minimums;         /* [n_in / group], finite; K4, K5 */
     int8_t *block_scales;    /* K4, K5: [n_in / WEIGHT_GROUP]; K6: [n_in / WEIGHT_HALF_GROUP] */
     uint8_t *block_minimums; /* [n_in / WEIGHT_GROUP]; K4, K5 */
+    /* INT4 of a section with has_blocks, and then alone: [n_in / WEIGHT_GROUP][WEIGHT_BLOCK_BYTES]: an f16
+     * scale, finite, and bytes that hold code j + 8 in the low half and code j + 16 + 8 in the high one: the
+     * blocks of GGUF's Q4_0. Neighbours' stand side by side. */
+    uint8_t *blocks;
 };
 /* Fills the buffers of out[i], i < n_rows, for row first_row + i; neighbours are read together. Called from
  * several threads at once. */
@@ -77,7 +82,8 @@ struct weight_section {
     size_t n_out;
     enum weight_format format;
     uint32_t group;
-    bool has_codes; /* `codes` gives its rows, and not `row` */
+    bool has_codes;  /* `codes` gives its rows, and not `row` */
+    bool has_blocks; /* has_codes, INT4 in groups of WEIGHT_GROUP: it gives them as blocks */
 };
 enum { WEIGHT_SECTIONS_MAX = 3 };
 

@@ -122,6 +122,25 @@ void panel_from_codes(const struct panel_codes *rows, uint8_t *panel)
     }
 }
 
+/* A block's bytes are a panel's already, in words of four inputs: each goes to its place. */
+void panel_from_blocks(const uint8_t *rows, size_t n_in, uint8_t *panel)
+{
+    const size_t n_blocks = n_in / QUANT_BLOCK, stride = n_blocks * WEIGHT_BLOCK_BYTES;
+    ASSERT(n_in % QUANT_BLOCK == 0);
+    for (size_t b = 0; b < n_blocks; b++, rows += WEIGHT_BLOCK_BYTES) {
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++)
+            memcpy(panel + 2 * o, rows + o * stride, 2);
+        panel += PANEL_SCALE_BYTES;
+        for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
+            uint32_t words[HALF_QUADS];
+            memcpy(words, rows + o * stride + 2, sizeof words);
+            for (size_t q = 0; q < HALF_QUADS; q++)
+                store_word(panel + int4_code_offset(o, 0) + q * QUAD_BYTES, words[q]);
+        }
+        panel += INT4_BLOCK_BYTES;
+    }
+}
+
 void panel_from_halves(const uint16_t *rows, size_t stride, size_t n_in, uint16_t *panel)
 {
     for (size_t k = 0; k < n_in; k++) {

@@ -18,6 +18,8 @@ struct panel_codes {
     const uint8_t *block_minimums; /* k4, k5: [32][n_in / 32] */
 };
 void panel_from_codes(const struct panel_codes *rows, uint8_t *panel);
+/* int4 in groups of 32 inputs. rows: [32][n_in / 32][WEIGHT_BLOCK_BYTES] (weight_codes.blocks). */
+void panel_from_blocks(const uint8_t *rows, size_t n_in, uint8_t *panel);
 
 /* Of a float format; rows: [32][n_in], stride elements apart. */
 void panel_from_halves(const uint16_t *rows, size_t stride, size_t n_in, uint16_t *panel);

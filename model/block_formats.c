@@ -171,14 +171,14 @@ block_dequantize_fn *block_dequantize(uint32_t type)
 /* ---- Codes ---- */
 
 /* Bytes are copied in and out: loops over arrays of a function's own become vectors, whatever may overlap. */
-static inline void split_nibbles(const uint8_t *nibbles, int offset, int8_t *codes)
+static inline void split_nibbles(const uint8_t *nibbles, int8_t *codes)
 {
     uint8_t in[SMALL / 2];
     int8_t out[SMALL];
     memcpy(in, nibbles, sizeof in);
     for (int j = 0; j < SMALL / 2; j++) {
-        out[j] = (int8_t)((in[j] & 15) - offset);
-        out[j + SMALL / 2] = (int8_t)((in[j] >> 4) - offset);
+        out[j] = (int8_t)(in[j] & 15);
+        out[j + SMALL / 2] = (int8_t)(in[j] >> 4);
     }
     memcpy(codes, out, sizeof out);
 }
@@ -216,11 +216,8 @@ static inline void split_small(uint32_t type, const uint8_t *block, struct block
     out->minimums[0] = 1;
     out->minimum = type == BLOCK_Q4_1 || type == BLOCK_Q5_1 ? -f16_at(block + 2) : 0;
     switch (type) {
-    case BLOCK_Q4_0:
-        split_nibbles(block + 2, 8, out->codes);
-        break;
     case BLOCK_Q4_1:
-        split_nibbles(block + 4, 0, out->codes);
+        split_nibbles(block + 4, out->codes);
         break;
     case BLOCK_Q5_0:
         split_5_bits(block + 6, u32_at(block + 2), 16, out->codes);
@@ -301,7 +298,7 @@ static inline void split(uint32_t type, const uint8_t *block, struct block_codes
 
 void block_split(uint32_t type, const uint8_t *block, struct block_codes *out)
 {
-    ASSERT(block_dequantize(type));
+    ASSERT(block_dequantize(type) && type != BLOCK_Q4_0);
     split(type, block, out);
 }
 
@@ -332,9 +329,6 @@ static inline void split_row(const uint32_t type, const uint8_t *blocks, size_t 
 void block_split_row(uint32_t type, const uint8_t *blocks, size_t n, const struct weight_codes *out)
 {
     switch (type) { /* each compiled for itself */
-    case BLOCK_Q4_0:
-        split_row(BLOCK_Q4_0, blocks, n, out);
-        break;
     case BLOCK_Q4_1:
         split_row(BLOCK_Q4_1, blocks, n, out);
         break;

@@ -34,7 +34,8 @@ struct block_codes {
     uint8_t minimums[BLOCK_VALUES_MAX / 32]; /* runs of 32; Q4_K and Q5_K: 0..63; others: 1 */
 };
 
-/* One block to its codes; out->codes is the caller's. type: one of the above. */
+/* One block to its codes; out->codes is the caller's. type: one of the above but Q4_0, whose blocks are taken
+ * as they are (weight_blocks.h). */
 void block_split(uint32_t type, const uint8_t *block, struct block_codes *out);
 /* The same of n blocks that stand side by side, into what a backend takes: a block is a group. */
 void block_split_row(uint32_t type, const uint8_t *blocks, size_t n, const struct weight_codes *out);

@@ -84,7 +84,8 @@ static void put_section(uint8_t *out, const struct weight_section *section)
 
 static void put_sections(uint8_t *entry, const struct weight_source *source)
 {
-    const struct weight_section whole = {source->n_out, source->format, source->group, source->has_codes};
+    const struct weight_section whole = {source->n_out, source->format, source->group, source->has_codes,
+                                         false};
     store(entry + 120, source->n_sections > 0 ? source->n_sections : 1, 4);
     if (source->n_sections == 0)
         put_section(entry + 128, &whole);

@@ -31,6 +31,11 @@ bool blocks_format(const struct checkpoint_tensor *tensor, enum weight_format *f
     return false;
 }
 
+bool blocks_are_whole(const struct checkpoint_tensor *tensor)
+{
+    return tensor && tensor->info->dtype == TENSOR_GGUF + BLOCK_Q4_0;
+}
+
 /* Blocks that a range of a row lies in. */
 static size_t range_blocks(const struct blocks_range *range, size_t block_values)
 {
@@ -82,6 +87,36 @@ static bool all_finite(const float *values, size_t n)
     return wrong == 0;
 }
 
+static bool is_finite_f16(const uint8_t *bytes)
+{
+    return (bytes[1] & 0x7c) != 0x7c;
+}
+
+static err_t bad_scale(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                       size_t row)
+{
+    return err_new(ERR_DATA_LOSS, "%s: tensor \"%s\": a scale of row %zu is NaN or infinity",
+                   checkpoint_file(checkpoint, tensor), tensor->info->name, row);
+}
+
+/* Blocks as they stand in the file; rows side by side as in read_rows. */
+static err_t read_whole_blocks(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                               const struct blocks_range *range, size_t row, size_t n_rows, uint8_t *blocks)
+{
+    size_t n = range->n / WEIGHT_GROUP;
+    uint64_t at = (uint64_t)row * (range->n_columns / WEIGHT_GROUP) + range->first / WEIGHT_GROUP;
+    TRY(checkpoint_read_bytes(checkpoint, tensor, at * WEIGHT_BLOCK_BYTES, n_rows * n * WEIGHT_BLOCK_BYTES,
+                              blocks));
+    for (size_t i = 0; i < n_rows; i++) {
+        bool finite = true;
+        for (size_t b = 0; b < n; b++, blocks += WEIGHT_BLOCK_BYTES)
+            finite &= is_finite_f16(blocks);
+        if (!finite)
+            return bad_scale(checkpoint, tensor, row + i);
+    }
+    return err_ok();
+}
+
 /* Rows [row, row + n_rows), whose bytes stand side by side: all of a row, or there is only one. */
 static err_t read_rows(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
                        const struct blocks_range *range, size_t row, size_t n_rows, uint8_t *bytes,
@@ -103,8 +138,7 @@ static err_t read_rows(const struct checkpoint *checkpoint, const struct checkpo
         size_t n_groups = range->n / range->group;
         bool has_minimums = format == WEIGHT_K4 || format == WEIGHT_K5;
         if (!all_finite(out[i].scales, n_groups) || (has_minimums && !all_finite(out[i].minimums, n_groups)))
-            return err_new(ERR_DATA_LOSS, "%s: tensor \"%s\": a scale of row %zu is NaN or infinity",
-                           checkpoint_file(checkpoint, tensor), tensor->info->name, row + i);
+            return bad_scale(checkpoint, tensor, row + i);
     }
     return err_ok();
 }
@@ -117,6 +151,11 @@ err_t blocks_read(const struct checkpoint *checkpoint, const struct checkpoint_t
     const struct gguf_tensor_format *blocks =
         gguf_tensor_format((uint32_t)(tensor->info->dtype - TENSOR_GGUF));
     size_t at_once = range->n == range->n_columns ? n_rows : 1;
+    if (blocks_are_whole(tensor)) {
+        for (size_t i = 0; i < n_rows; i += at_once)
+            TRY(read_whole_blocks(checkpoint, tensor, range, row + i, at_once, out[i].blocks));
+        return err_ok();
+    }
     uint8_t *bytes =
         mem_alloc_array(at_once * range_blocks(range, blocks->block_values), blocks->block_bytes);
     if (!bytes)

@@ -12,6 +12,9 @@
  * blocks. */
 bool blocks_format(const struct checkpoint_tensor *tensor, enum weight_format *format, uint32_t *group);
 
+/* They are what weight_codes.blocks holds: blocks_read then fills that, and nothing else. */
+bool blocks_are_whole(const struct checkpoint_tensor *tensor);
+
 /* Inputs [first, first + n) of the n_columns that a tensor has, in groups of `group` inputs, which divides
  * first, n and the blocks, or is a multiple of WEIGHT_GROUP that does. */
 struct blocks_range {

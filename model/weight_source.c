@@ -168,6 +168,10 @@ static void clear_codes(const struct weight_source *source, const struct weight_
                         const struct weight_codes *out)
 {
     uint32_t group = part->quantized ? source->group : part->group;
+    if (out->blocks) {
+        memset(out->blocks, 0, source->n_in / WEIGHT_GROUP * WEIGHT_BLOCK_BYTES);
+        return;
+    }
     memset(out->codes, 0, source->n_in);
     memset(out->scales, 0, source->n_in / group * sizeof(float));
     if (!part->quantized)

@@ -214,7 +214,7 @@ static err_t choose_format(const struct list_maker *maker, struct weight_source 
 static err_t choose_block_format(const struct list_maker *maker, const struct weight_source *source,
                                  struct weight_part *part, struct weight_section *out)
 {
-    *out = (struct weight_section){part->n_rows, source->format, source->group, false};
+    *out = (struct weight_section){part->n_rows, source->format, source->group, false, false};
     out->has_codes = blocks_format(part->tensor, &out->format, &out->group);
     if (!out->has_codes)
         return err_ok();
@@ -228,6 +228,7 @@ static err_t choose_block_format(const struct list_maker *maker, const struct we
                        "%zu inputs; take fewer ranks",
                        maker->shard->n_ranks, out->group, part->name, source->n_in);
     part->group = out->group;
+    out->has_blocks = blocks_are_whole(part->tensor);
     return err_ok();
 }
 
@@ -251,7 +252,7 @@ static err_t choose_blocks(const struct list_maker *maker, struct weight_source 
         TRY(choose_block_format(maker, source, &source->parts[i], &section));
         struct weight_section *last = source->n_sections ? &source->sections[source->n_sections - 1] : NULL;
         if (last && last->format == section.format && last->group == section.group &&
-            last->has_codes == section.has_codes)
+            last->has_codes == section.has_codes && last->has_blocks == section.has_blocks)
             last->n_out += section.n_out;
         else
             source->sections[source->n_sections++] = section;

@@ -202,7 +202,8 @@ static void imported_weights_compute_the_same(void **state)
 static void sections_lie_one_behind_the_other(void **state)
 {
     (void)state;
-    const struct weight_section sections[] = {{40, WEIGHT_K4, IN, true}, {30, WEIGHT_K6, IN, true}};
+    const struct weight_section sections[] = {{40, WEIGHT_K4, IN, true, false},
+                                              {30, WEIGHT_K6, IN, true, false}};
     struct weight_desc desc;
     float bias[OUT] = {[OUT - 1] = 3};
     struct products products;
@@ -270,13 +271,26 @@ static struct weight_codes random_codes_of(struct rng *rng, const struct weight_
         minimums[g] = rng_normal(rng);
         zeros[g] = (uint8_t)rng_below(rng, 16);
     }
-    return (struct weight_codes){codes, scales, zeros, minimums, block_scales, block_minimums};
+    return (struct weight_codes){codes, scales, zeros, minimums, block_scales, block_minimums, NULL};
 }
 
 /* A row's are the same whenever they are asked for. */
 static struct rng rng_of_row(size_t row)
 {
     return rng_make(1000003 * (row + 1));
+}
+
+/* As GGUF's Q4_0 has them (kernels.h). */
+static void write_blocks(const struct weight_codes *made, size_t n_in, uint8_t *out)
+{
+    for (size_t b = 0; b < n_in / WEIGHT_GROUP; b++, out += WEIGHT_BLOCK_BYTES) {
+        uint16_t scale = f16_from_f32(made->scales[b]);
+        memcpy(out, &scale, sizeof scale);
+        for (size_t j = 0; j < WEIGHT_GROUP / 2; j++) {
+            const int8_t *codes = made->codes + b * WEIGHT_GROUP;
+            out[2 + j] = (uint8_t)((codes[j] + 8) | (codes[j + WEIGHT_GROUP / 2] + 8) << 4);
+        }
+    }
 }
 
 static void random_codes(const void *context, size_t first_row, size_t n_rows, const struct weight_codes *out)
@@ -289,6 +303,10 @@ static void random_codes(const void *context, size_t first_row, size_t n_rows, c
     for (size_t r = 0; r < n_rows; r++) {
         struct rng rng = rng_of_row(first_row + r);
         struct weight_codes made = random_codes_of(&rng, desc);
+        if (desc->n_sections > 0) {
+            write_blocks(&made, n_in, out[r].blocks);
+            continue;
+        }
         memcpy(out[r].codes, made.codes, n_in);
         memcpy(out[r].scales, made.scales, n_groups * sizeof(float));
         if (desc->format == WEIGHT_UINT4)
@@ -387,7 +405,9 @@ static void panels_are_as_defined(void **state)
     OK(cpu_backend_create(2, isa_detect(), ARITHMETIC_PLAIN, &backend));
     for (int i = 0; i < RANDOM_CASES; i++) {
         enum weight_format format = (enum weight_format)(i % WEIGHT_FORMATS);
-        size_t group = WEIGHT_GROUP * (1 + rng_below(&rng, 4)), n_in = group * (1 + rng_below(&rng, 3));
+        bool as_blocks = format == WEIGHT_INT4 && i % 2 == 0;
+        size_t group = WEIGHT_GROUP * (as_blocks ? 1 : 1 + rng_below(&rng, 4));
+        size_t n_in = group * (1 + rng_below(&rng, 3));
         struct weight_desc desc = {.name = "w",
                                    .n_out = 1 + rng_below(&rng, RANDOM_OUT_MAX),
                                    .n_in = n_in,
@@ -400,6 +420,11 @@ static void panels_are_as_defined(void **state)
             desc.n_in -= rng_below(&rng, 7);
         else
             desc.codes = random_codes;
+        const struct weight_section blocks = {desc.n_out, WEIGHT_INT4, WEIGHT_GROUP, true, true};
+        if (as_blocks) {
+            desc.sections = &blocks;
+            desc.n_sections = 1;
+        }
         size_t n_panels = div_up(desc.n_out, PANEL_OUTPUTS);
         size_t bytes = round_up(
             panel_bytes(format == WEIGHT_FP8 ? WEIGHT_BF16 : format, desc.n_in, desc.group), PACKED_ALIGN);

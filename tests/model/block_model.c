@@ -73,7 +73,7 @@ static void put_layer(struct gguf_builder *b, struct rng *rng, int layer, const 
         {"attn_output", BLOCK_Q8_0, HEADS * HEAD_DIM, HIDDEN, false},
         {"ffn_gate", layer == 0 ? BLOCK_Q4_1 : BLOCK_Q4_0, HIDDEN, variation->mlp, false},
         {"ffn_up", layer == 0 ? BLOCK_Q5_1 : BLOCK_Q4_0, HIDDEN, variation->mlp, false},
-        {"ffn_down", variation->down_type, variation->mlp, HIDDEN, false},
+        {"ffn_down", variation->down_type, variation->mlp, HIDDEN, variation->broken_down},
     };
     char name[64];
     for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
@@ -88,7 +88,7 @@ static void put_layer(struct gguf_builder *b, struct rng *rng, int layer, const 
 
 uint64_t block_model_write(const struct block_model *changed, char path[BLOCK_MODEL_PATH])
 {
-    static const struct block_model plain = {BLOCK_MODEL_MLP, BLOCK_Q5_K, false};
+    static const struct block_model plain = {BLOCK_MODEL_MLP, BLOCK_Q5_K, false, false};
     const struct block_model *variation = changed == NULL ? &plain : changed;
     static const float ones[HIDDEN] = {[0 ... HIDDEN - 1] = 1.0f};
     struct gguf_builder b = {0};

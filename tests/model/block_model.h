@@ -11,6 +11,7 @@ struct block_model {
     uint32_t mlp;       /* BLOCK_MODEL_MLP */
     uint32_t down_type; /* BLOCK_Q5_K */
     bool broken_scale;  /* of the value projection */
+    bool broken_down;   /* likewise of down */
 };
 
 /* As it should be, where `changed` is NULL. Its path, in /tmp, to `path`; the caller unlinks it. Returns the

@@ -113,13 +113,16 @@ static void expect_refused(const struct model_options *options, enum err_code co
 static void what_cannot_be_computed_is_refused(void **state)
 {
     (void)state;
-    (void)block_model_write(&(struct block_model){32 * 17, BLOCK_Q8_0, false}, path);
+    (void)block_model_write(&(struct block_model){32 * 17, BLOCK_Q8_0, false, false}, path);
     struct model_options options = options_of(MODEL_DTYPE_AUTO, 2);
     expect_refused(&options, ERR_INVALID_ARGUMENT,
                    "cuts the blocks of 32 inputs of \"blk.0.ffn_down.weight\"");
-    (void)block_model_write(&(struct block_model){BLOCK_MODEL_MLP, BLOCK_Q5_K, true}, path);
+    (void)block_model_write(&(struct block_model){BLOCK_MODEL_MLP, BLOCK_Q5_K, true, false}, path);
     options = options_of(MODEL_DTYPE_AUTO, 1);
     expect_refused(&options, ERR_DATA_LOSS, "\"blk.0.attn_v.weight\": a scale of row 64 is NaN or infinity");
+    (void)block_model_write(&(struct block_model){BLOCK_MODEL_MLP, BLOCK_Q4_0, false, true}, path);
+    expect_refused(&options, ERR_DATA_LOSS,
+                   "\"blk.0.ffn_down.weight\": a scale of row 128 is NaN or infinity");
 }
 
 /* Every type of blocks, and stacks of several: packed, written and mapped they are the same bits. */
