@@ -8,7 +8,10 @@
 #include "base/checked.h"
 
 enum { BLOCKS_MAX = 64, PAGE_BYTES = 4096 };
-#define POISONED_MAX ((size_t)256 << 20) /* more is left as it comes: large plans must cost no memory */
+/* What is behind is left as it comes: large plans must cost no memory, and buffers for uploads, which are as
+ * large for the smallest model, little time. */
+#define POISONED_MAX        ((size_t)256 << 20)
+#define PINNED_POISONED_MAX ((size_t)1 << 20)
 
 struct block {
     enum fake_memory_kind kind;
@@ -43,7 +46,8 @@ void *fake_memory_alloc(enum fake_memory_kind kind, size_t size_bytes)
         mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ASSERT(memory != MAP_FAILED);
     (void)madvise(memory, mapped_bytes, MADV_HUGEPAGE); /* opening and closing then costs little */
-    memset(memory, 0xa5, size_bytes < POISONED_MAX ? size_bytes : POISONED_MAX);
+    size_t poisoned_max = kind == FAKE_MEMORY_DEVICE ? POISONED_MAX : PINNED_POISONED_MAX;
+    memset(memory, 0xa5, size_bytes < poisoned_max ? size_bytes : poisoned_max);
     *block = (struct block){kind, memory, size_bytes, mapped_bytes};
     if (kind == FAKE_MEMORY_DEVICE)
         protect(block, false);

@@ -6,7 +6,7 @@
 #include "tests/kernels/check_layer.h"
 #include "tests/kernels/checkkernel.h"
 
-enum { ROWS_MAX = 512, FEW_ROWS_MAX = 128, DISPATCH_THREADS = 2 };
+enum { ROWS_MAX = 512, FEW_ROWS_MAX = 128, SPARSE_ROWS_MAX = 67, DISPATCH_THREADS = 2 };
 
 struct shape {
     size_t n_in, n_out;
@@ -179,8 +179,9 @@ static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, 
 {
     c->has_golden = false;
     /* Without AMX only the references are there. */
-    c->few_counts = c->options->quick || (arithmetic == ARITHMETIC_TILES && c->options->highest < ISA_AMX);
-    c->max_rows = c->few_counts ? FEW_ROWS_MAX : ROWS_MAX;
+    c->few_counts = c->options->quick || c->options->sparse ||
+                    (arithmetic == ARITHMETIC_TILES && c->options->highest < ISA_AMX);
+    c->max_rows = c->options->sparse ? SPARSE_ROWS_MAX : c->few_counts ? FEW_ROWS_MAX : ROWS_MAX;
     for (int level = 0; level <= (int)c->options->highest; level++) {
         for (int threads = 1; is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS;
              threads++) {

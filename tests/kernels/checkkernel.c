@@ -24,7 +24,7 @@ int main(int argc, char **argv)
         {"quick", FLAG_BOOL, &options.quick, "false", 0, 0, NULL, NULL,
          "fewer shapes through the dispatcher; of the bench, small ones, once (what ctest runs)", NULL},
         {"sparse", FLAG_BOOL, &options.sparse, "false", 0, 0, NULL, NULL,
-         "CUDA: some rows of a case alone, not all: for builds that look at accesses", NULL},
+         "fewer rows of a case, of CUDA's some alone and not all: for builds that look at accesses", NULL},
         {"bench", FLAG_BOOL, &bench, "false", 0, 0, NULL, NULL, "measure instead of checking", NULL},
         {"threads", FLAG_INT, &threads, "0", 0, THREAD_POOL_MAX, NULL, "N", "of the bench; 0 = one per CPU",
          NULL},

@@ -13,7 +13,7 @@ struct check_options {
     enum isa_level highest; /* of the variants to look at */
     const char *filter;     /* part of a name; "" = everything */
     bool quick;             /* fewer rows and shapes through the dispatcher */
-    bool sparse;            /* CUDA: of a case's rows some alone */
+    bool sparse;            /* no more than 67 rows of a case; CUDA: some alone */
 };
 
 /* Whether --filter lets this name through. */
