@@ -14,6 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BANTAM = pathlib.Path(os.environ.get("BANTAM_BIN", ROOT / "build/release/bantam")).resolve()
+LIMIT_S = 60
 USAGE = {"prompt_tokens": 8, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
 
 
@@ -45,25 +46,35 @@ class Stub:
 
     def __init__(self, reply, answers_a_connection=None, piece=None):
         self.reply, self.piece, self.left = reply, piece, answers_a_connection
-        self.bodies, self.n_connections = [], 0
+        self.bodies, self.threads = [], []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = self.begin(self.accept)
+
+    @staticmethod
+    def begin(target, *args):
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def n_connections(self):
+        return len(self.threads)
 
     def accept(self):
         with contextlib.suppress(OSError):
             while True:
-                connection = self.listener.accept()[0]
-                self.n_connections += 1
-                threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+                self.threads.append(self.begin(self.serve, self.listener.accept()[0]))
 
     def serve(self, connection):
         left = self.left
         with connection, connection.makefile("rb") as file, contextlib.suppress(OSError):
             while left is None or left > 0:
-                head = list(iter(file.readline, b"\r\n"))
-                if not head or head[-1] == b"":
-                    return
+                head = []
+                while (line := file.readline()) != b"\r\n":
+                    if not line:
+                        return  # the end, where readline gives nothing again and again
+                    head.append(line)
                 length = next(int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length"))
                 self.bodies.append((head[0].split()[1].decode(), json.loads(file.read(length))))
                 for i in range(0, len(self.reply), self.piece or len(self.reply)):
@@ -73,13 +84,19 @@ class Stub:
                 left = None if left is None else left - 1
 
     def close(self):
+        """When its clients are gone: with them its threads end."""
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+        self.acceptor.join(LIMIT_S)
+        for thread in self.threads:
+            thread.join(LIMIT_S)
+        assert not any(thread.is_alive() for thread in (self.acceptor, *self.threads))
 
 
 def bench(url, *arguments):
     done = subprocess.run([BANTAM, "bench", "serve", "--openai-url", url, "--vocab-size", "100", "--random-input-len", "8",
                            "--random-output-len", "3", "--num-prompts", "6", "--max-concurrency", "2", "--json",
-                           *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+                           *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     return done, json.loads(done.stdout) if done.stdout else None
 
 
@@ -160,6 +177,6 @@ def test_nobody_there_and_wrong_words():
                 "http://" + 300 * "a" + ":1"):
         done, _ = bench(bad)
         assert done.returncode == 2 and done.stdout == "", bad
-    done = subprocess.run([BANTAM, "bench", "serve", "--openai-url", url], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([BANTAM, "bench", "serve", "--openai-url", url], capture_output=True, text=True, timeout=LIMIT_S,
                           check=False)
     assert done.returncode == 2 and "--vocab-size" in done.stderr

@@ -23,9 +23,32 @@ static void fill_float_panel(struct rng *rng, enum kernel_id id, struct guarded 
     }
 }
 
+/* How the largest codes of either sign stand: at random, or a stretch of each in turn, so that a lane of a
+ * product takes nothing but one of them, and sums reach the bounds that the kernels reckon with.
+ */
+struct extremes {
+    bool are_wanted;
+    uint32_t stretch; /* 0: at random */
+    bool first;
+};
+
+static struct extremes choose_extremes(struct rng *rng, uint32_t log2_max)
+{
+    struct extremes extremes = {.are_wanted = rng_below(rng, 4) == 0};
+    if (rng_below(rng, 2))
+        extremes.stretch = 1U << rng_below(rng, log2_max + 1);
+    extremes.first = rng_below(rng, 2);
+    return extremes;
+}
+
+static bool is_high(const struct extremes *extremes, struct rng *rng, size_t i)
+{
+    return extremes->stretch == 0 ? rng_below(rng, 2) : (i / extremes->stretch % 2 == 0) == extremes->first;
+}
+
 void fill_quantized_panel(struct rng *rng, enum weight_format format, struct guarded *panel, size_t group)
 {
-    bool extreme = rng_below(rng, 4) == 0;
+    const struct extremes extremes = choose_extremes(rng, 12);
     uint8_t *at = panel->data, *end = panel->data + panel->size_bytes;
     while (at < end) {
         for (size_t o = 0; o < PANEL_OUTPUTS; o++) {
@@ -37,11 +60,12 @@ void fill_quantized_panel(struct rng *rng, enum weight_format format, struct gua
         }
         at += group_header_bytes(format);
         for (size_t i = 0; i < group / QUANT_BLOCK * quant_block_bytes(format); i++, at++) {
-            *at = extreme ? (rng_below(rng, 2) ? 0xff : 0) : (uint8_t)rng_below(rng, 256);
+            *at =
+                extremes.are_wanted ? (is_high(&extremes, rng, i) ? 0xff : 0) : (uint8_t)rng_below(rng, 256);
             bool is_header = i % quant_block_bytes(format) < block_header_bytes(format);
             if (is_header && weight_has_minimums(format))
                 *at &= 63;
-            if (is_header && format == WEIGHT_K6 && extreme)
+            if (is_header && format == WEIGHT_K6 && extremes.are_wanted)
                 *at ^= 0x80; /* -128 or 127 */
         }
     }
@@ -49,12 +73,13 @@ void fill_quantized_panel(struct rng *rng, enum weight_format format, struct gua
 
 static void fill_codes(struct rng *rng, struct guarded *blocks)
 {
-    bool extreme = rng_below(rng, 4) == 0;
+    const struct extremes extremes = choose_extremes(rng, 5);
     struct quant_block *end = (struct quant_block *)(blocks->data + blocks->size_bytes);
     for (struct quant_block *block = (struct quant_block *)blocks->data; block < end; block++) {
         *block = (struct quant_block){.scale = rng_uniform(rng) * 0.1f};
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
-            int code = extreme ? (rng_below(rng, 2) ? 127 : -127) : (int)rng_below(rng, 255) - 127;
+            int code = extremes.are_wanted ? (is_high(&extremes, rng, i) ? 127 : -127)
+                                           : (int)rng_below(rng, 255) - 127;
             block->q[i] = (int8_t)code;
             block->sum += code;
             block->low += i < HALF_BLOCK ? code : 0;
