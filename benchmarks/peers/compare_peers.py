@@ -357,7 +357,7 @@ def parse_arguments():
     parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA") or "auto",
                         help="highest level that Bantam may use")
     parser.add_argument("--limit-s", type=float, default=300,
-                        help="of any one program's start, and of a run, which gets 0.1 s more for each token and GB of the file")
+                        help="of any one program's start, and of a run, which gets 0.1 s more a token and GB of the file")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:

@@ -99,7 +99,7 @@ class Server:
 
 
 def limit_of(limit_s, file, tokens):
-    """Seconds for a run of so many tokens, computed or drawn: slow programs and large files get their time, a stuck one an end."""
+    """Seconds for a run of so many tokens, computed or drawn: a slow program gets its time, a stuck one an end."""
     return limit_s + tokens * file.stat().st_size / 1e9 * TOKEN_GB_S
 
 
