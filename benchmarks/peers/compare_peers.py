@@ -25,6 +25,9 @@ start    From the start of a server to its first answer of one token, the file i
 
 OpenVINO has the parts prefill and decode alone, and the peak of memory in start: of a process that answered one token.
 
+--limit-s ends a program that is stuck. A run gets more by what it computes (tokens by the size of the file), so that a slow
+program loses no row: 32 sequences of 128 + 32 tokens of an 8B file (4.7 GB) 40 minutes.
+
 --isa keeps Bantam to that level (BANTAM_ISA) and is written down with the machine; the other programs are whatever they were
 built for, so that figures of a machine without AVX-512 take one built without. A results file has figures of one level.
 
@@ -248,11 +251,12 @@ class Comparison:
                 self.measure("decode", file, f"decode, {sequences} sequences, {context} of context", "tok/s",
                              lambda peer, n=sequences, c=context: peer.decode(file, n, c, self.arguments.output_len))
 
-    def load(self, part, file, what, slots, context, warm_up, load, fields):
-        """Loads on all servers in turn. fields: {name: (unit, of the report)}"""
+    def load(self, part, file, what, slots, context, n, warm_up, load, fields):
+        """Loads on all servers in turn, of n requests at most. fields: {name: (unit, of the report)}"""
         vocab = ["--vocab-size", gguf_header.vocab_size(file)]
+        limit_s = peer_programs.limit_of(self.arguments.limit_s, file, n * context)
         bench = lambda server, *flags: peer_programs.bench_serve(  # noqa: E731
-            self.arguments.bantam, server, self.arguments.limit_s, *vocab, *flags)
+            self.arguments.bantam, server, limit_s, *vocab, *flags)
         name = f"{part}, {file.stem}, {what}"
         with contextlib.ExitStack() as stack:
             servers = self.start_servers(stack, name, file, slots, context)
@@ -270,7 +274,7 @@ class Comparison:
         n_in, n_out = CLIENT_TOKENS
         flags = ["--random-input-len", n_in, "--max-concurrency", CLIENTS]
         self.load("servers", file, f"{CLIENTS} clients, {n_in} in, {n_out} out", CLIENTS, n_in + n_out + 56,
-                  [*flags, "--num-prompts", CLIENTS, "--random-output-len", 4],
+                  max(CLIENTS, self.arguments.server_prompts), [*flags, "--num-prompts", CLIENTS, "--random-output-len", 4],
                   [*flags, "--num-prompts", self.arguments.server_prompts, "--random-output-len", n_out],
                   {"output": ("tok/s", "output_throughput"), "p50 TTFT": ("ms", "p50_ttft_ms"),
                    "p99 TTFT": ("ms", "p99_ttft_ms"), "p50 end to end": ("ms", "p50_e2el_ms"),
@@ -283,7 +287,7 @@ class Comparison:
                      "--random-output-len", CALL_TOKENS[1], "--max-concurrency", clients]
             n = max(self.arguments.calls_min, clients * self.arguments.calls_a_client)
             what = f"{clients} clients, {SHARED} shared + {NEW} new in, {CALL_TOKENS[0]}-{CALL_TOKENS[1]} out"
-            self.load("calls", file, what, clients, SHARED + NEW + CALL_TOKENS[1] + 32,
+            self.load("calls", file, what, clients, SHARED + NEW + CALL_TOKENS[1] + 32, max(n, 2 * clients),
                       [*flags, "--num-prompts", 2 * clients], [*flags, "--num-prompts", n],
                       {"calls": ("calls/s", "request_throughput"), "p50 end to end": ("ms", "p50_e2el_ms"),
                        "p99 end to end": ("ms", "p99_e2el_ms"), "p99 TTFT": ("ms", "p99_ttft_ms")})
@@ -352,7 +356,8 @@ def parse_arguments():
     parser.add_argument("--calls-a-client", type=int, default=6, help="and so many a client")
     parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA") or "auto",
                         help="highest level that Bantam may use")
-    parser.add_argument("--limit-s", type=float, default=3600, help="of any one program's run or start")
+    parser.add_argument("--limit-s", type=float, default=300,
+                        help="of any one program's start, and of a run, which gets 0.1 s more a token and GB of the file")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:

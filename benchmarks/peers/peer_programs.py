@@ -10,11 +10,13 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 POLL_S = 0.002
 START_PROMPT_TOKENS = 8
+TOKEN_GB_S = 0.1  # for each token and GB of the file; llama.cpp on two cores: 0.01 for a prompt, 0.03 for one token at a time
 
 
 def run(command, limit_s, env=None):
@@ -96,6 +98,11 @@ class Server:
                 self.process.wait()
 
 
+def limit_of(limit_s, file, tokens):
+    """Seconds for a run of so many tokens, computed or drawn: a slow program gets its time, a stuck one an end."""
+    return limit_s + tokens * file.stat().st_size / 1e9 * TOKEN_GB_S
+
+
 class Program:
     serves = True
 
@@ -127,8 +134,8 @@ class Bantam(Program):
     def throughput(self, file, input_len, output_len, prompts):
         return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads,
                                "--input-len", input_len, "--output-len", output_len, "--num-prompts", prompts,
-                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"], self.limit_s,
-                              self.env))
+                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"],
+                              limit_of(self.limit_s, file, prompts * (input_len + output_len)), self.env))
 
     def prefill(self, file, tokens):
         return self.throughput(file, tokens, 1, 1)["prefill_tok_s"]
@@ -168,12 +175,13 @@ class LlamaCpp(Program):
 
     def prefill(self, file, tokens):
         rows = json.loads(run([self.bench, "-m", file, "-t", self.threads, "-p", tokens, "-n", "0", "-r", "1", "-o", "json"],
-                              self.limit_s, self.env))
+                              limit_of(self.limit_s, file, 2 * tokens), self.env))  # once to warm up
         return rows[0]["avg_ts"]
 
     def decode(self, file, sequences, context, output_len):
         out = run([self.batched, "-m", file, "-t", self.threads, "-c", sequences * (context + output_len), "-npp", context,
-                   "-ntg", output_len, "-npl", sequences, "--output-format", "jsonl"], self.limit_s, self.env)
+                   "-ntg", output_len, "-npl", sequences, "--output-format", "jsonl"],
+                  limit_of(self.limit_s, file, sequences * (context + output_len)), self.env)
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return rows[-1]["speed_tg"]
 
@@ -205,23 +213,37 @@ class OpenVino(Program):
             raise RuntimeError(f"{self.python} is no program that runs: "
                                "--openvino is a virtual environment with openvino-genai")
 
-    def ask(self, file, **question):
+    def ask(self, file, sequences, context, output_len):
         if self.worker_file != file:
             self.close()
             command = [self.python, HERE / "openvino_worker.py", file, self.models / f"{file.stem}-openvino", self.threads]
             self.worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self.worker_file = file
-            self.answer(file)
-        self.worker.stdin.write(json.dumps(question) + "\n")
+            self.answer(file, 0)
+        self.worker.stdin.write(json.dumps({"sequences": sequences, "context": context, "output_len": output_len}) + "\n")
         self.worker.stdin.flush()
-        return self.answer(file)
+        return self.answer(file, sequences * (context + output_len))
 
-    def answer(self, file):
-        for line in self.worker.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
+    def answer(self, file, tokens):
+        """The next line of JSON. It ends a worker that takes longer than so many tokens may."""
+        limit_s = limit_of(self.limit_s, file, tokens)
+        late = threading.Event()
+
+        def end(worker=self.worker):
+            late.set()
+            worker.kill()
+
+        timer = threading.Timer(limit_s, end)
+        timer.start()
+        try:
+            for line in self.worker.stdout:
+                if line.startswith("{"):
+                    return json.loads(line)
+        finally:
+            timer.cancel()
         status, self.worker, self.worker_file = self.worker.wait(), None, None
-        raise RuntimeError(f"{self.name} ended with {status} on {file}")
+        raise RuntimeError(f"{self.name} took more than {limit_s:g} s on {file}" if late.is_set()
+                           else f"{self.name} ended with {status} on {file}")
 
     def prefill(self, file, tokens):
         return self.ask(file, sequences=1, context=tokens, output_len=1)["prefill_tok_s"]

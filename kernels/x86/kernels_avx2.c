@@ -2,16 +2,11 @@
 #include <math.h>
 #include <string.h>
 #include "kernels/x86/simd_avx2.h"
+#include "kernels/x86/tile_sizes_avx2.h"
 
 #define KERNEL(name) name##_avx2
 #define HALVES       1
-#define TILE_SIZES(TILE)                                                                                     \
-    TILE_CASE(TILE, 1)                                                                                       \
-    TILE_CASE(TILE, 2)                                                                                       \
-    TILE_CASE(TILE, 3)                                                                                       \
-    TILE_CASE(TILE, 4)
-#define TILE_HALVES(ROWS) ((ROWS) > 1 ? 1 : 2) /* one row: one pass over the panel */
-enum { ROWS_MAX = 4, K6_ROWS_MAX = 4, FLOAT_ROWS_MAX = 4, QUERY_TILE = 4 };
+enum { FLOAT_ROWS_MAX = 4, QUERY_TILE = 4 };
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"

@@ -173,6 +173,31 @@ def test_a_peer_that_fails_costs_nobody_elses_figures(tmp_path, peer):
 
 
 @of_the_script
+def test_a_run_has_time_by_its_tokens_and_a_stuck_one_ends(tmp_path):
+    sys.path.insert(0, str(ROOT / "benchmarks/peers"))
+    import peer_programs
+    file = tmp_path / "large.gguf"
+    with open(file, "wb") as hole:
+        hole.truncate(5 * 10**9)
+    assert peer_programs.limit_of(60, file, 0) == 60
+    assert peer_programs.limit_of(60, file, 512) == pytest.approx(60 + 256)
+    assert peer_programs.limit_of(60, file, 32 * 160) == pytest.approx(60 + 2560)
+    small = tmp_path / "small.gguf"
+    small.write_bytes(b"GGUF")
+    venv = stub_venv(tmp_path)
+    (venv / "bin/python").write_text("#!/bin/sh\nexec cat\n")  # says nothing of its own
+    stuck = peer_programs.OpenVino(venv, 2, 0.2, tmp_path)
+    with pytest.raises(RuntimeError, match="took more than 0.2 s on .*small.gguf"):
+        stuck.prefill(small, 16)
+    assert stuck.worker is None
+    program = tmp_path / "bin"
+    program.mkdir()
+    (program / "llama-bench").write_text("#!/bin/sh\nexec sleep 60\n")
+    (program / "llama-bench").chmod(0o755)
+    with pytest.raises(RuntimeError, match="took more than 0.2 s"):
+        peer_programs.LlamaCpp(program, 2, 0.2, parts=("prefill",)).prefill(small, 16)
+
+
 def test_greedy_part_finds_what_differs(tmp_path, peer):
     flags = ["--parts", "greedy", "--shapes", ""]
     assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now the file is there

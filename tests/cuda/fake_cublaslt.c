@@ -12,6 +12,7 @@
 #include "kernels/cuda/cublaslt_types.h"
 #include "base/float8.h"
 #include "tests/cuda/fake_cublaslt.h"
+#include "tests/cuda/fake_library.h"
 
 enum { INVALID = 7, VERSION = 130100, WORKSPACE_WANTED = 4096 };
 
@@ -40,14 +41,11 @@ struct cublaslt_preference {
 CUBLASLT_FUNCTIONS(M)
 #undef M
 
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT struct fake_cublaslt_counts fake_cublaslt_counts;
 
 static bool is_mode(const char *mode)
 {
-    const char *named = getenv("BANTAM_FAKE_CUBLASLT");
-    return named != NULL && strcmp(named, mode) == 0;
+    return fake_is_mode("BANTAM_FAKE_CUBLASLT", mode);
 }
 
 EXPORT size_t cublasLtGetVersion(void)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "kernels/cuda/nccl_types.h"
+#include "tests/cuda/fake_library.h"
 #include "tests/cuda/fake_nccl.h"
 
 enum { VERSION = 22809, VERSION_OLD = 20900, RANKS_MAX = 8, GATHERS_MAX = 4 };
@@ -42,14 +43,11 @@ struct ncclComm {
 NCCL_FUNCTIONS(M)
 #undef M
 
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT struct fake_nccl_counts fake_nccl_counts;
 
 static bool is_mode(const char *mode)
 {
-    const char *named = getenv("BANTAM_FAKE_NCCL");
-    return named != NULL && strcmp(named, mode) == 0;
+    return fake_is_mode("BANTAM_FAKE_NCCL", mode);
 }
 
 EXPORT int ncclGetVersion(int *version)

@@ -2,7 +2,6 @@
  * beginning and decode side by side (on CUDA: first launched, then captured, then replayed), each of them
  * alone, where CUDA turns q and writes the new key within the attention. Bit for bit the same on a backend,
  * and within roundings on CUDA as on the CPU. */
-#include <dlfcn.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,14 +12,8 @@
 #include "base/checked.h"
 #include "base/philox.h"
 #include "kernels/kernels.h"
-#include "tests/cuda/fake_device.h"
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
+#include "tests/base/ok.h"
+#include "tests/cuda/fake_control.h"
 
 enum {
     HEADS = 4,
@@ -194,10 +187,7 @@ static void check_dtype(enum kv_dtype dtype, float tolerance)
     struct kv *kv;
     err_t e = b.ops->kv_create(backend, &int8, &kv);
     assert_true(e.code == ERR_UNIMPLEMENTED && kv == NULL && strstr(e.message, "fp8") != NULL);
-    void *library = dlopen(getenv("BANTAM_CUDA_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-    b.control = dlsym(library, FAKE_DEVICE_CONTROL);
-    assert_non_null(b.control);
+    b.control = fake_control_find();
     run_all(&b, cuda);
     bench_close(&b);
     for (uint32_t i = 0; i < STEPS * SEQS * WIDTH; i++) {

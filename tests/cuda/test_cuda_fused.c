@@ -1,6 +1,5 @@
 /* Norm and activation that leave their rows in 8 bits for the linear layer behind them: from the second pass
  * on a launch less each, and the same bits. On the fake device. */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -9,14 +8,8 @@
 #include "base/alloc.h"
 #include "base/philox.h"
 #include "kernels/kernels.h"
-#include "tests/cuda/fake_device.h"
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
+#include "tests/base/ok.h"
+#include "tests/cuda/fake_control.h"
 
 enum { ROWS = 5, WIDTH = 200, OUT = 96, PASSES = 3 };
 
@@ -51,10 +44,7 @@ static void world_open(struct world *w, enum weight_format format)
     struct backend_cuda_options options = {.n_threads = 1};
     *w = (struct world){0};
     OK(backend_cuda_create(&options, &w->backend));
-    void *library = dlopen(getenv("BANTAM_CUDA_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-    w->control = dlsym(library, FAKE_DEVICE_CONTROL);
-    assert_non_null(w->control);
+    w->control = fake_control_find();
     const struct backend_vtable *ops = w->ops = w->backend->vtable;
     OK(ops->reserve(w->backend, &needs,
                     ops->weight_bytes(w->backend, &desc) + ops->vector_bytes(w->backend, WIDTH) +

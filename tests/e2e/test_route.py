@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -17,6 +18,7 @@ import openai
 import pytest
 from smg_grpc_proto.generated import vllm_engine_pb2, vllm_engine_pb2_grpc
 
+from abuse_tools import cpu_s
 from bantam import user
 from conftest import BIN, CALL_LIMIT_S, ROOT
 from route_tools import Provider, Reply, Router, route_config
@@ -103,6 +105,24 @@ def test_a_local_answer_is_the_engines_own(router, demo, provider, parameters):
     assert raw.headers["x-bantam-provider"] == "local" and raw.headers["x-bantam-reason"] == "default"
     assert answer.usage.bantam["provider"] == "local" and answer.usage.bantam["attempts"] == 1
     assert not provider.asked
+
+
+def test_idle_programs_use_no_cpu(start, start_router, demo_model, provider):
+    """An engine with all its threads and a router before it, after an answer of theirs. What is put in order once, such as
+    memory that goes back, may fall into a second of rest, but not into each."""
+    engine = start(demo_model, "--threads", "0")
+    router = start_router(route_config([engine.target], {"mock": provider.url}))
+    router.wait_health("SERVING")
+    with client_of(router) as routed:
+        answer = routed.chat.completions.create(model="", messages=MESSAGES, **DRAWN)
+    assert answer.usage.bantam["provider"] == "local" and answer.usage.completion_tokens > 1
+    engine.wait_idle()
+    used = []
+    while len(used) < 5 and (not used or max(used[-1]) > 0.02):  # two ticks of the clock that the kernel counts by
+        before = cpu_s(engine), cpu_s(router)
+        time.sleep(1)
+        used.append((cpu_s(engine) - before[0], cpu_s(router) - before[1]))
+    assert max(used[-1]) <= 0.02, used
 
 
 @pytest.mark.parametrize("at_least, answerer, reason", [(1, "local", "default"), (1e-6, "mock", "difficulty")])

@@ -8,13 +8,7 @@
 #include "base/alloc.h"
 #include "base/philox.h"
 #include "kernels/cpu_backend.h"
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
+#include "tests/base/ok.h"
 
 enum {
     SEQ_BLOCKS = 8,

@@ -13,13 +13,7 @@
 #include "base/hash.h"
 #include "base/philox.h"
 #include "kernels/cpu_backend.h"
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
+#include "tests/base/ok.h"
 
 enum { OUT = 70, IN = 256, ROWS = 9, BYTES_MAX = 1 << 19 };
 

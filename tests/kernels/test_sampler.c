@@ -7,13 +7,7 @@
 #include "base/alloc.h"
 #include "base/philox.h"
 #include "kernels/kernels.h"
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
+#include "tests/base/ok.h"
 
 enum { VOCAB = 40, SLOTS = 3, HISTORY = 5000 };
 

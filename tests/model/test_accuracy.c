@@ -17,6 +17,7 @@
 #include "model/block_formats.h"
 #include "model/model_internal.h"
 #include "tests/base/gguf_builder.h"
+#include "tests/base/ok.h"
 #include "tests/model/block_writer.h"
 #include "tests/model/model_accuracy.h"
 #include "text/text_assets.h"
@@ -25,13 +26,6 @@ enum { CONTEXT = 1024, CASES_MAX = 2000, TEST_CASES = 4, FEW_LAYERS = 2, F32 = 0
 /* Relative, of the logits: nothing but a bound on what was measured. That of perplexity is the target. */
 #define LOGITS_ERROR_MAX     2.5e-2
 #define PERPLEXITY_ERROR_MAX 1e-2
-
-#define OK(call)                                                                                             \
-    do {                                                                                                     \
-        err_t e_ = (call);                                                                                   \
-        if (e_.code != ERR_OK)                                                                               \
-            fail_msg("%s", e_.message);                                                                      \
-    } while (0)
 
 /* Weights of the demo model. */
 static const struct kind {

@@ -483,18 +483,27 @@ static void the_same_question_is_answered_once(void **state)
     rig_close(rig);
 }
 
+enum { ASKERS = 5 };
+static const struct rig_question cached_question = {.tenant = "a", .body = ", \"temperature\": 0"};
+
+/* A router with a cache, asked the same by all; the answer waits at its @. before: calls up to then. */
+static struct route_rig *open_asked(const char *script, struct stream *streams[ASKERS], uint32_t *before)
+{
+    struct route_rig *rig =
+        rig_open(NULL, 0, QUICK "cache: {kind: memory, max_bytes: 1000000, ttl: 1h}\n", false);
+    *before = fake_fleet_counts().started;
+    fake_fleet_script(script);
+    for (int i = 0; i < ASKERS; i++)
+        assert_int_equal(rig_submit(rig, &cached_question, &streams[i]).code, ERR_OK);
+    return rig;
+}
+
 static void equal_questions_share_a_call(void **state)
 {
     (void)state;
-    enum { ASKERS = 5 };
-    struct route_rig *rig =
-        rig_open(NULL, 0, QUICK "cache: {kind: memory, max_bytes: 1000000, ttl: 1h}\n", false);
-    struct rig_question question = {.tenant = "a", .body = ", \"temperature\": 0"};
     struct stream *streams[ASKERS];
-    uint32_t before = fake_fleet_counts().started;
-    fake_fleet_script("sh@ared");
-    for (int i = 0; i < ASKERS; i++)
-        assert_int_equal(rig_submit(rig, &question, &streams[i]).code, ERR_OK);
+    uint32_t before;
+    struct route_rig *rig = open_asked("sh@ared", streams, &before);
     rig->service->vtable->stream_release(streams[ASKERS - 1]); /* one that waits leaves */
     fake_fleet_go();
     for (int i = 0; i < ASKERS - 1; i++) {
@@ -513,15 +522,9 @@ static void equal_questions_share_a_call(void **state)
 static void one_leads_after_another(void **state)
 {
     (void)state;
-    enum { ASKERS = 5 };
-    struct route_rig *rig =
-        rig_open(NULL, 0, QUICK "cache: {kind: memory, max_bytes: 1000000, ttl: 1h}\n", false);
-    struct rig_question question = {.tenant = "a", .body = ", \"temperature\": 0"};
     struct stream *streams[ASKERS];
-    uint32_t before = fake_fleet_counts().started;
-    fake_fleet_script("@shared");
-    for (int i = 0; i < ASKERS; i++)
-        assert_int_equal(rig_submit(rig, &question, &streams[i]).code, ERR_OK);
+    uint32_t before;
+    struct route_rig *rig = open_asked("@shared", streams, &before);
     assert_int_equal(fake_fleet_counts().started, before + 1);
     rig->service->vtable->stream_release(streams[0]);
     fake_fleet_wait_started(before + 2);
@@ -535,7 +538,7 @@ static void one_leads_after_another(void **state)
         rig_forget(&answer);
     }
     assert_int_equal(fake_fleet_counts().started, before + 2);
-    struct rig_answer answer = rig_ask(rig, &question);
+    struct rig_answer answer = rig_ask(rig, &cached_question);
     assert_string_equal(answer.cache, "hit");
     rig_forget(&answer);
     rig_close(rig);
