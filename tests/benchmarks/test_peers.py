@@ -198,6 +198,7 @@ def test_a_run_has_time_by_its_tokens_and_a_stuck_one_ends(tmp_path):
         peer_programs.LlamaCpp(program, 2, 0.2, parts=("prefill",)).prefill(small, 16)
 
 
+@of_the_script
 def test_greedy_part_finds_what_differs(tmp_path, peer):
     flags = ["--parts", "greedy", "--shapes", ""]
     assert compare(tmp_path, peer, *flags).returncode == 1  # the stub knows no answers; but now the file is there

@@ -18,7 +18,7 @@ if(NOT BANTAM_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   bantam_test(test_races test_broken_kernels.c LIBS broken_kernels_checked cuda_emulator_checks cuda_emulator stdc++)
   target_compile_definitions(test_races PRIVATE CHECKS_RACES=1)
   set(checkkernel_files checkkernel.c check_memory.c check_variants.c check_panels.c check_tiles.c check_attention.c check_dispatch.c
-    check_layer.c bench_kernels.c bench_ceilings.c bench_expand.c)
+    check_layer.c bench_kernels.c bench_attention.c bench_rows.c bench_sampling.c bench_ceilings.c bench_expand.c)
   list(TRANSFORM checkkernel_files PREPEND ${CMAKE_SOURCE_DIR}/tests/kernels/)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/kernels/bench_expand.c PROPERTIES COMPILE_OPTIONS "${BANTAM_AMX_OPTIONS}")
