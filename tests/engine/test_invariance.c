@@ -11,7 +11,7 @@
 #include "tests/engine/engine_world.h"
 
 #if defined(__SANITIZE_THREAD__)
-enum { N_REQUESTS = 12, SANITIZED = 1, EVERY_ISA = 0 }; /* threads meet in the same way by any */
+enum { N_REQUESTS = 24, SANITIZED = 1, EVERY_ISA = 0 }; /* threads meet in the same way by any */
 #elif defined(__SANITIZE_ADDRESS__)
 enum { N_REQUESTS = 24, SANITIZED = 1, EVERY_ISA = 1 };
 #else
