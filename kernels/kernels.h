@@ -55,10 +55,11 @@ enum {
  * to whatever the checkpoint holds; stacked matrices (q, k, v) are one description. */
 typedef void weight_row_fn(const void *context, size_t row, float *out);
 
+enum { WEIGHT_BLOCK_BYTES = 2 + WEIGHT_GROUP / 2 }; /* of weight_codes.blocks */
+
 /* Codes of a row that a checkpoint brings: value k is (codes[k] - zeros[k / group]) * scales[k / group], in
  * the formats K4 to K6 what they say. They are computed with as they are; a backend may round the scales to
  * its own type (f16 on the CPU). */
-enum { WEIGHT_BLOCK_BYTES = 2 + WEIGHT_GROUP / 2 };
 struct weight_codes {
     int8_t *codes;           /* [n_in], in the range of the format; FP8 as bytes that are no NaN */
     float *scales;           /* [n_in / group], finite */

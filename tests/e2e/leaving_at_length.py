@@ -1,5 +1,6 @@
 """How soon a provider, and an engine beside the router, hears that a client has left, and that every such call is settled. By hand:
-  build/venv/bin/python tests/e2e/leaving_at_length.py [HOW OFTEN]"""
+  build/venv/bin/python tests/e2e/leaving_at_length.py [HOW OFTEN [engine]]
+With `engine` that part alone."""
 
 import http.client
 import json

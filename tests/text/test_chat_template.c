@@ -14,7 +14,7 @@ static const char *user_part_with(const char *source, const struct chat_message 
 {
     static char out[4096];
     struct rendered_prompt prompt;
-    assert_ok(try_render_with(source, messages, n, json, &prompt));
+    OK(try_render_with(source, messages, n, json, &prompt));
     assert_true(prompt.size_bytes < sizeof out);
     for (size_t i = 0; i < prompt.size_bytes; i++)
         out[i] = prompt.untrusted[i] ? prompt.text[i] : '.';
@@ -33,7 +33,7 @@ static const char *render(const char *source)
     static char out[65536];
     struct chat_message one = message("user", "Hi There");
     struct rendered_prompt prompt;
-    assert_ok(try_render(source, &one, 1, &prompt));
+    OK(try_render(source, &one, 1, &prompt));
     assert_true(prompt.size_bytes < sizeof out);
     memcpy(out, prompt.text, prompt.size_bytes + 1);
     rendered_prompt_free(&prompt);
@@ -294,7 +294,7 @@ static void size_of_the_source_has_a_limit(void **state)
     memset(source, 'x', size_bytes);
     assert_fails(ERR_RESOURCE_EXHAUSTED, "the most is",
                  chat_template_compile(source, size_bytes, "test", &chat_template));
-    assert_ok(chat_template_compile(source, size_bytes - 1, "test", &chat_template));
+    OK(chat_template_compile(source, size_bytes - 1, "test", &chat_template));
     chat_template_destroy(chat_template);
     mem_free(source);
 }
@@ -306,7 +306,7 @@ static void messages_must_be_utf8(void **state)
     struct chat_message bad = {"user", "\xff", 1};
     assert_fails(ERR_INVALID_ARGUMENT, "message 0", try_render("x", &bad, 1, &prompt));
     struct chat_message empty = {"user", NULL, 0};
-    assert_ok(try_render("{{ messages[0].content }}", &empty, 1, &prompt));
+    OK(try_render("{{ messages[0].content }}", &empty, 1, &prompt));
     assert_int_equal(prompt.size_bytes, 0);
     rendered_prompt_free(&prompt);
 }
@@ -319,12 +319,12 @@ static void a_render_can_be_repeated(void **state)
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
         "{{ ns.n }} {{ strftime_now('%H:%M') }}";
     struct chat_template *chat_template;
-    assert_ok(chat_template_compile(source, strlen(source), "test", &chat_template));
+    OK(chat_template_compile(source, strlen(source), "test", &chat_template));
     struct chat_message two[] = {message("user", "a"), message("user", "b")};
     struct template_input input = {.messages = two, .n_messages = 2, .now_unix_s = 1718000000};
     for (int i = 0; i < 3; i++) {
         struct rendered_prompt prompt;
-        assert_ok(chat_template_render(chat_template, &input, &prompt));
+        OK(chat_template_render(chat_template, &input, &prompt));
         assert_string_equal(prompt.text, "2 06:13");
         rendered_prompt_free(&prompt);
     }

@@ -30,7 +30,7 @@ static const char *stream(const char *json, const uint32_t *ids, size_t n, bool 
     detokenizer_init(&d, t, skip_special);
     for (size_t i = 0; i <= n; i++) {
         struct buffer piece = {.limit_bytes = 100};
-        assert_ok(i < n ? detokenizer_push(&d, ids[i], &piece) : detokenizer_flush(&d, &piece));
+        OK(i < n ? detokenizer_push(&d, ids[i], &piece) : detokenizer_flush(&d, &piece));
         used += (size_t)snprintf(out + used, sizeof out - used, "%s%s", i ? "|" : "",
                                  piece.data ? piece.data : "");
         buffer_free(&piece);
@@ -98,7 +98,7 @@ static void special_tokens_stand_together(void **state)
         detokenizer_init(&d, t, false);
         d.joins_special_tokens = joins;
         for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
-            assert_ok(detokenizer_push(&d, ids[i], &text));
+            OK(detokenizer_push(&d, ids[i], &text));
         assert_string_equal(text.data, expected[joins]);
         buffer_free(&text);
     }
@@ -117,8 +117,8 @@ static void pieces_add_up(void **state)
         size_t json_bytes;
         struct tokenizer *t;
         snprintf(path, sizeof path, TEST_DATA_DIR "/parity/tokenizer/goldens/%s.json", NAMES[k]);
-        assert_ok(file_read(path, TOKENIZER_FILE_BYTES_MAX, &json, &json_bytes));
-        assert_ok(tokenizer_parse(json, json_bytes, path, &t));
+        OK(file_read(path, TOKENIZER_FILE_BYTES_MAX, &json, &json_bytes));
+        OK(tokenizer_parse(json, json_bytes, path, &t));
         uint64_t random = 1;
         for (int round = 0; round < 200; round++) {
             uint32_t ids[50];
@@ -130,14 +130,14 @@ static void pieces_add_up(void **state)
                 uint32_t among = random >> 63 ? 300 : tokenizer_vocab_size(t);
                 ids[i] = (uint32_t)(random >> 33) % among;
             }
-            assert_ok(tokenizer_decode(t, ids, 50, round % 2, &whole));
+            OK(tokenizer_decode(t, ids, 50, round % 2, &whole));
             detokenizer_init(&d, t, round % 2);
             for (int i = 0; i < 50; i++) {
                 size_t before = sum.size;
-                assert_ok(detokenizer_push(&d, ids[i], &sum));
+                OK(detokenizer_push(&d, ids[i], &sum));
                 assert_true(utf8_valid(sum.data + before, sum.size - before));
             }
-            assert_ok(detokenizer_flush(&d, &sum));
+            OK(detokenizer_flush(&d, &sum));
             assert_int_equal(sum.size, whole.size);
             assert_memory_equal(sum.data, whole.data, sum.size);
             buffer_free(&whole);

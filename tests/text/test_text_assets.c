@@ -47,7 +47,7 @@ static const char *render_hi(const struct text_assets *assets)
     struct chat_message hi = {"user", "hi", 2};
     struct template_input input = {.messages = &hi, .n_messages = 1, .bos_token = assets->bos_token};
     struct rendered_prompt prompt;
-    assert_ok(chat_template_render(assets->chat_template, &input, &prompt));
+    OK(chat_template_render(assets->chat_template, &input, &prompt));
     snprintf(out, sizeof out, "%s", prompt.text);
     rendered_prompt_free(&prompt);
     return out;
@@ -57,7 +57,7 @@ static void a_directory_needs_only_a_tokenizer(void **state)
 {
     (void)state;
     struct text_assets assets;
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_null(assets.chat_template);
     assert_null(assets.bos_token);
     assert_int_equal(assets.eos_token_id, -1);
@@ -76,7 +76,7 @@ static void special_tokens_are_texts_or_objects(void **state)
     put_file("tokenizer_config.json",
              "{\"bos_token\":\"a\",\"eos_token\":{\"content\":\"<|eot|>\",\"lstrip\":false},"
              "\"chat_template\":\"{{ bos_token }}{{ messages[0].content }}\"}");
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_string_equal(assets.bos_token, "a");
     assert_int_equal(assets.bos_token_id, 0);
     assert_string_equal(assets.eos_token, "<|eot|>");
@@ -90,7 +90,7 @@ static void special_tokens_are_texts_or_objects(void **state)
     put_file("tokenizer_config.json", "[]");
     assert_fails(ERR_DATA_LOSS, "expected an object", text_assets_load(directory, NULL, &assets));
     put_file("tokenizer_config.json", "{\"bos_token\":null,\"eos_token\":\"unknown\"}");
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_null(assets.bos_token);
     assert_int_equal(assets.eos_token_id, -1);
     text_assets_free(&assets);
@@ -104,16 +104,16 @@ static void templates_have_an_order(void **state)
     char other[256];
     put_file("tokenizer_config.json", "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"t\"},"
                                       "{\"name\":\"default\",\"template\":\"list\"}]}");
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_string_equal(render_hi(&assets), "list");
     text_assets_free(&assets);
     put_file("chat_template.jinja", "file");
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_string_equal(render_hi(&assets), "file");
     text_assets_free(&assets);
     snprintf(other, sizeof other, "%s/other.jinja", directory);
     put_file("other.jinja", "other");
-    assert_ok(text_assets_load(directory, other, &assets));
+    OK(text_assets_load(directory, other, &assets));
     assert_string_equal(render_hi(&assets), "other");
     text_assets_free(&assets);
     put_file("other.jinja", "\n{{ x | nope }}");
@@ -122,7 +122,7 @@ static void templates_have_an_order(void **state)
     assert_fails(ERR_NOT_FOUND, "missing.jinja", text_assets_load(directory, "/tmp/missing.jinja", &assets));
     put_file("chat_template.jinja", "");
     put_file("tokenizer_config.json", "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"t\"}]}");
-    assert_ok(text_assets_load(directory, NULL, &assets));
+    OK(text_assets_load(directory, NULL, &assets));
     assert_string_equal(render_hi(&assets), "");
     text_assets_free(&assets);
 }
@@ -148,8 +148,8 @@ static void text_of_a_user_never_becomes_a_special_token(void **state)
         struct template_input input = {.messages = MESSAGES, .n_messages = 3};
         put_file("chat_template.jinja", TEMPLATES[i]);
         put_file("tokenizer_config.json", "{\"eos_token\":\"<|eot|>\"}");
-        assert_ok(text_assets_load(directory, NULL, &assets));
-        assert_ok(text_encode_chat(&assets, &input, &list));
+        OK(text_assets_load(directory, NULL, &assets));
+        OK(text_encode_chat(&assets, &input, &list));
         size_t n = 0;
         for (size_t k = 0; k < list.count; k++)
             n += list.ids[k] == 34;

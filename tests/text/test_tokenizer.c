@@ -101,7 +101,7 @@ static void limits_hold(void **state)
     (void)state;
     struct tokenizer *t = make_tokenizer(BYTE_TOKENIZER("[]"));
     struct token_list list = {.limit = 3};
-    assert_ok(tokenizer_encode(t, "ddd", 3, NULL, 0, &list));
+    OK(tokenizer_encode(t, "ddd", 3, NULL, 0, &list));
     assert_fails(ERR_RESOURCE_EXHAUSTED, "longer than 3 tokens", tokenizer_encode(t, "d", 1, NULL, 0, &list));
     assert_int_equal(list.count, 3); /* what was there stays */
     token_list_free(&list);
@@ -133,14 +133,14 @@ static void long_runs_are_not_quadratic(void **state)
         size_t json_bytes;
         struct tokenizer *t;
         snprintf(path, sizeof path, TEST_DATA_DIR "/parity/tokenizer/goldens/%s.json", NAMES[k]);
-        assert_ok(file_read(path, TOKENIZER_FILE_BYTES_MAX, &json, &json_bytes));
-        assert_ok(tokenizer_parse(json, json_bytes, path, &t));
+        OK(file_read(path, TOKENIZER_FILE_BYTES_MAX, &json, &json_bytes));
+        OK(tokenizer_parse(json, json_bytes, path, &t));
         for (size_t f = 0; f < sizeof FILLS; f++) {
             struct token_list list = {0};
             struct buffer back = {.limit_bytes = 4 * N};
             memset(text, FILLS[f], N);
-            assert_ok(tokenizer_encode(t, text, N, NULL, TOKENIZE_PARSE_SPECIAL, &list));
-            assert_ok(tokenizer_decode(t, list.ids, list.count, false, &back));
+            OK(tokenizer_encode(t, text, N, NULL, TOKENIZE_PARSE_SPECIAL, &list));
+            OK(tokenizer_decode(t, list.ids, list.count, false, &back));
             bool lossy = strcmp(NAMES[k], "metaspace") == 0; /* no byte fallback, and it eats spaces */
             assert_true(lossy || (back.size == N && memcmp(back.data, text, N) == 0));
             token_list_free(&list);
@@ -317,7 +317,7 @@ static void a_long_token_is_refused(void **state)
     memset(token, 'x', sizeof token);
     token[TOKENIZER_TOKEN_BYTES_MAX] = '\0';
     snprintf(json, sizeof json, "{\"model\":{\"vocab\":{\"%s\":0},\"merges\":[]}}", token);
-    assert_ok(tokenizer_parse(json, strlen(json), "test", &t));
+    OK(tokenizer_parse(json, strlen(json), "test", &t));
     tokenizer_destroy(t);
     memset(token, 'x', sizeof token);
     token[TOKENIZER_TOKEN_BYTES_MAX + 1] = '\0';

@@ -2,24 +2,14 @@
  * template. */
 #pragma once
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "base/alloc.h"
+#include "tests/base/ok.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
-
-#define assert_ok(call)                                                                                      \
-    do {                                                                                                     \
-        err_t got_ = (call);                                                                                 \
-        if (got_.code != ERR_OK)                                                                             \
-            fail_msg("%s", got_.message);                                                                    \
-    } while (0)
 
 /* The code, and a part of the message. */
 #define assert_fails(expected_code, part, call)                                                              \
@@ -46,7 +36,7 @@
 static inline struct tokenizer *make_tokenizer(const char *json)
 {
     struct tokenizer *tokenizer;
-    assert_ok(tokenizer_parse(json, strlen(json), "test", &tokenizer));
+    OK(tokenizer_parse(json, strlen(json), "test", &tokenizer));
     return tokenizer;
 }
 
@@ -60,7 +50,7 @@ static inline const char *encode_to_text(const struct tokenizer *tokenizer, cons
     size_t n = 0;
     for (size_t i = 0; untrusted != NULL && i < strlen(text); i++)
         marks[i] = untrusted[i] == 'u';
-    assert_ok(tokenizer_encode(tokenizer, text, strlen(text), untrusted ? marks : NULL, flags, &list));
+    OK(tokenizer_encode(tokenizer, text, strlen(text), untrusted ? marks : NULL, flags, &list));
     out[0] = '\0';
     for (size_t i = 0; i < list.count; i++)
         n += (size_t)snprintf(out + n, sizeof out - n, "%s%u", i ? " " : "", list.ids[i]);
