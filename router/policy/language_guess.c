@@ -4,7 +4,6 @@
 #include <stdint.h>
 #include <string.h>
 #include "base/utf8.h"
-#include "router/policy/language_words.h"
 #include "router/policy/text_script.h"
 
 const char *const LANGUAGE_NAMES[LANGUAGES + 1] = {"unknown", "ar", "cs", "da", "de", "el", "en", "es", "fa",
@@ -44,7 +43,7 @@ static const struct {
 #define TR                 BIT(TR)
 #define UK                 BIT(UK)
 #define X(word, languages) {word, sizeof(word) - 1, languages},
-    LANGUAGE_WORDS(X)
+#include "router/policy/language_words.inc"
 #undef X
 };
 enum { N_WORDS = sizeof WORDS / sizeof WORDS[0] };
