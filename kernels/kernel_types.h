@@ -135,10 +135,10 @@ struct attention_args {
     uint32_t kv_head, n_kv_heads, head_dim;
     float scale, soft_cap;                 /* soft_cap 0 = off */
     const struct attention_query *queries; /* [n_queries] */
-    uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX */
+    uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX; in tiles TILE_QUERIES_MAX */
     /* Blocks with which all the tables begin: they are read for all sequences at once. 0 for one sequence. */
     uint32_t n_shared;
-    float *scratch; /* 64-byte aligned, attention_scratch_floats(head_dim) */
+    float *scratch; /* 64-byte aligned, attention_scratch_floats(head_dim); attention_tile_scratch_floats */
     /* NULL = everything that the queries see, to their out. Else chunks [first_chunk, end_chunk) alone, each
      * to a place of its own: [chunk - first_chunk][n_queries][attention_partial_floats(head_dim)], m, l and
      * from ATTENTION_PARTIAL_LEAD on o. Places of chunks that a query sees nothing of stay as they are. */

@@ -7,7 +7,9 @@
 
 static enum kv_dtype dtype_of(enum kernel_id id)
 {
-    return id == KERNEL_attention_f32 ? KV_F32 : id == KERNEL_attention_bf16 ? KV_BF16 : KV_INT8;
+    return id == KERNEL_attention_f32                                             ? KV_F32
+           : id == KERNEL_attention_bf16 || id == KERNEL_attention_tile_bf16 ? KV_BF16
+                                                                               : KV_INT8;
 }
 
 static void kv_store(enum kv_dtype dtype, struct guarded *kv, size_t index, float value)
@@ -135,12 +137,14 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
                         char failure[FAILURE_MAX])
 {
     enum kv_dtype dtype = dtype_of(id);
+    const bool tiles = id == KERNEL_attention_tile_bf16 || id == KERNEL_attention_tile_int8;
+    const uint32_t queries_max = tiles ? TILE_QUERIES_MAX : ATTENTION_QUERIES_MAX;
     uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
     bool is_long = rng_below(rng, 4) == 0;
     uint32_t seq_blocks = is_long ? LONG_SEQ_BLOCKS : SEQ_BLOCKS, tables[SEQS_MAX][LONG_SEQ_BLOCKS];
     uint32_t n_context = rng_between(rng, 1, seq_blocks * KV_BLOCK_TOKENS);
     uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX);
-    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : ATTENTION_QUERIES_MAX);
+    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : queries_max);
     struct attention_args args = {.n_kv_heads = is_long ? 1 : rng_between(rng, 1, 3),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
@@ -157,8 +161,11 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
         fill_kv(rng, dtype, &args, tables[s], n_context, &kv);
     struct guarded q = guarded_alloc((size_t)n_queries * d * 4);
     fill_normal(rng, (float *)q.data, n_queries * d);
-    struct guarded out[2], scratch = guarded_alloc(round_up(attention_scratch_floats(d) * 4, 64));
-    struct attention_query queries[ATTENTION_QUERIES_MAX];
+    struct guarded out[2], scratch;
+    size_t scratch_floats = tiles ? attention_tile_scratch_floats(d) : attention_scratch_floats(d);
+    scratch = guarded_alloc(round_up(scratch_floats * 4, 64));
+    memset(scratch.data, 0xff, scratch.size_bytes); /* NaN */
+    struct attention_query queries[TILE_QUERIES_MAX];
     for (uint32_t i = 0; i < n_queries; i++) {
         uint32_t last = rng_below(rng, 2) ? n_context - 1 : rng_below(rng, n_context);
         queries[i] = (struct attention_query){.q = (float *)q.data + i * d,
