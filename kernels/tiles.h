@@ -18,12 +18,14 @@
  * f32 and f16 weights are computed as on other machines. At the end * scale, + bias, each where there is one.
  *
  * Attention over bf16 and int8 KV; over f32 KV it is that of kernel_types.h, and so are the KV's layout, the
- * chunks and how they are merged. Queries are rounded to bf16. Per chunk of a query, in this order: the scores
- * of the visible tokens, in bf16 as above with the head's dimensions as inputs, int8: * the token's scale of K;
- * * scale, soft cap. m = the greatest. p = exp(score - m), which bf16 KV rounds to bf16; l = sum of p in LANES.
- * o, in bf16 as above with the chunk's tokens as inputs, of which those that are not visible have p = 0 and
- * v = 0; int8: p * the token's scale of V, rounded to bf16, stands for p. o + 0: a zero has no sign. What the
- * tokens behind and between are thus changes nothing, if their V is finite: bf16 KV holds no other (cpu_kv.c).
+ * chunks and how they are merged. Queries are rounded to bf16. Per chunk of a query, in this order: the
+ * scores of the visible tokens, in bf16 as above with the head's dimensions as inputs, int8: * the token's
+ * scale of K;
+ * * scale, soft cap. m = the greatest. p = exp(score - m), which bf16 KV rounds to bf16; l = sum of p in
+ * LANES. o, in bf16 as above with the chunk's tokens as inputs, of which those that are not visible have p =
+ * 0 and v = 0; int8: p * the token's scale of V, rounded to bf16, stands for p. o + 0: a zero has no sign.
+ * What the tokens behind and between are thus changes nothing, if their V is finite: bf16 KV holds no other
+ * (cpu_kv.c).
  */
 #pragma once
 
@@ -83,8 +85,8 @@ typedef void round_row_fn(const float *x, size_t n, uint16_t *out);
 /* As quantize_row_fn in blocks of WIDE_BLOCK, without sums. n: a multiple of WIDE_BLOCK. */
 typedef void quantize_wide_fn(const float *x, size_t n, int8_t *q, float *scale);
 
-/* The scratch of attention: of each query q and p in bf16, its scores, o of a chunk and of all; two blocks of K
- * or 32 dimensions of a chunk of V as tiles. */
+/* The scratch of attention: of each query q and p in bf16, its scores, o of a chunk and of all; two blocks of
+ * K or 32 dimensions of a chunk of V as tiles. */
 static inline size_t attention_tile_scratch_floats(size_t head_dim)
 {
     const size_t inputs = round_up(head_dim, TILE_INPUTS), k_floats = inputs * TILE_INPUTS / 2,

@@ -10,7 +10,8 @@ struct softmax_state {
     float *o; /* [head_dim] */
 };
 
-static inline void merge_ref(struct softmax_state *total, float max, float sum, const float *o, size_t head_dim)
+static inline void merge_ref(struct softmax_state *total, float max, float sum, const float *o,
+                             size_t head_dim)
 {
     float new_max = max > total->max ? max : total->max;
     float keep = exp_ref(total->max - new_max), add = exp_ref(max - new_max);
@@ -21,8 +22,9 @@ static inline void merge_ref(struct softmax_state *total, float max, float sum, 
 }
 
 /* A chunk of a query is done: it goes to its place, or into the total. */
-static inline void end_chunk_ref(const struct attention_args *a, uint32_t query, uint32_t chunk, bool is_first,
-                      const struct softmax_state *state, struct softmax_state *total)
+static inline void end_chunk_ref(const struct attention_args *a, uint32_t query, uint32_t chunk,
+                                 bool is_first, const struct softmax_state *state,
+                                 struct softmax_state *total)
 {
     if (a->partials != NULL) {
         float *partial = a->partials + ((size_t)(chunk - a->first_chunk) * a->n_queries + query) *

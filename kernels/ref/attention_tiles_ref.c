@@ -39,7 +39,8 @@ static float read_scale(const struct view *view, uint32_t position, bool of_v)
     return bf16_to_f32(((const uint16_t *)head)[(of_v ? KV_BLOCK_TOKENS : 0) + position % KV_BLOCK_TOKENS]);
 }
 
-/* Dimensions [d, d + TILE_INPUTS) of K by the tokens from position `from` on; zeros for what is not visible. */
+/* Dimensions [d, d + TILE_INPUTS) of K by the tokens from position `from` on; zeros for what is not visible.
+ */
 static void read_keys(const struct view *view, uint32_t from, size_t d, float *w)
 {
     memset(w, 0, TILE_INPUTS * TILE_BLOCK_OUTPUTS * sizeof *w);
@@ -60,14 +61,15 @@ static void read_values(const struct view *view, uint32_t from, size_t d, float 
     for (uint32_t t = 0; t < TILE_INPUTS; t++) {
         if (from + t < view->first || from + t >= view->end)
             continue;
-        size_t v0 = block_at(view, from + t) + head_dim * KV_BLOCK_TOKENS +
-                    (from + t) % KV_BLOCK_TOKENS * d_stride;
+        size_t v0 =
+            block_at(view, from + t) + head_dim * KV_BLOCK_TOKENS + (from + t) % KV_BLOCK_TOKENS * d_stride;
         for (size_t i = 0; i < TILE_BLOCK_OUTPUTS && d + i < head_dim; i++)
             w[t * TILE_BLOCK_OUTPUTS + i] = read_kv(view, v0 + d + i);
     }
 }
 
-/* scores: [ATTENTION_CHUNK_TOKENS]; of tokens that are not visible they mean nothing. Returns the greatest. */
+/* scores: [ATTENTION_CHUNK_TOKENS]; of tokens that are not visible they mean nothing. Returns the greatest.
+ */
 static float score_tokens(const struct view *view, float *scores)
 {
     const struct attention_args *a = view->a;

@@ -8,7 +8,8 @@ FLUSH_INLINE void add_block_body(const float *w, const uint16_t *x, float *sums)
 {
     float chains[2][TILE_BLOCK_OUTPUTS] = {{0}};
     for (size_t i = 0; i < TILE_INPUTS; i++)
-        fma_flush_row_ref(flush_ref(bf16_to_f32(x[i])), w + i * TILE_BLOCK_OUTPUTS, chains[i % 2], TILE_BLOCK_OUTPUTS);
+        fma_flush_row_ref(flush_ref(bf16_to_f32(x[i])), w + i * TILE_BLOCK_OUTPUTS, chains[i % 2],
+                          TILE_BLOCK_OUTPUTS);
     for (size_t o = 0; o < TILE_BLOCK_OUTPUTS; o++)
         sums[o] = add_flush_ref(sums[o], add_flush_ref(chains[0][o], chains[1][o]));
 }

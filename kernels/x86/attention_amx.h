@@ -1,6 +1,6 @@
-/* Paged attention by tiles: tiles.h says what it computes. A chunk of the context at a time: the scores of all
- * its tokens, two blocks by all queries at once; their softmax; the sums over its tokens, 32 dimensions at a
- * time. K and V are brought into the order of tiles in the scratch, once for all queries. */
+/* Paged attention by tiles: tiles.h says what it computes. A chunk of the context at a time: the scores of
+ * all its tokens, two blocks by all queries at once; their softmax; the sums over its tokens, 32 dimensions
+ * at a time. K and V are brought into the order of tiles in the scratch, once for all queries. */
 #pragma once
 
 #include <math.h>
@@ -173,8 +173,8 @@ TILES_INLINE void score_phase(struct tile_attention *t, const struct phase *phas
 /* ---- Softmax ---- */
 
 /* Of the tokens of a query's block: of K, KV_BLOCK_TOKENS further of V. int8 only. */
-static inline const uint16_t *token_scales(const struct tile_attention *t, const struct attention_query *query,
-                                           uint32_t block)
+static inline const uint16_t *token_scales(const struct tile_attention *t,
+                                           const struct attention_query *query, uint32_t block)
 {
     size_t head = (size_t)query->block_table[block] * t->a->n_kv_heads + t->a->kv_head;
     return (const uint16_t *)(const void *)((const uint8_t *)t->a->kv + head * t->head_stride);
@@ -193,8 +193,8 @@ TILES_INLINE void softmax_chunk(struct tile_attention *t, uint32_t query, uint32
         uint32_t start = b * KV_BLOCK_TOKENS;
         vf score = vf_load(scores + start);
         if (DTYPE == KV_INT8)
-            score = vf_mul(score, vf_load_bf16(token_scales(t, &a->queries[query],
-                                                            chunk * ATTENTION_CHUNK_BLOCKS + b)));
+            score = vf_mul(
+                score, vf_load_bf16(token_scales(t, &a->queries[query], chunk * ATTENTION_CHUNK_BLOCKS + b)));
         score = vf_mul(score, vf_set1(a->scale));
         if (a->soft_cap > 0) {
             vf cap = vf_set1(a->soft_cap);
@@ -213,9 +213,9 @@ TILES_INLINE void softmax_chunk(struct tile_attention *t, uint32_t query, uint32
         vm seen = vm_range(t0 > start ? t0 - start : 0,
                            t1 - start < KV_BLOCK_TOKENS ? t1 - start : KV_BLOCK_TOKENS);
         if (DTYPE == KV_INT8)
-            factor = vf_mul(weight, vf_load_bf16(token_scales(t, &a->queries[query],
-                                                              chunk * ATTENTION_CHUNK_BLOCKS + b) +
-                                                 KV_BLOCK_TOKENS));
+            factor = vf_mul(
+                weight, vf_load_bf16(token_scales(t, &a->queries[query], chunk * ATTENTION_CHUNK_BLOCKS + b) +
+                                     KV_BLOCK_TOKENS));
         /* exp(-inf) is 0, but an unseen token's scale may be anything. */
         __m256i rounded = (__m256i)_mm512_cvtneps_pbh(vf_select(seen, factor, vf_zero()));
         _mm256_storeu_si256((__m256i *)(void *)(p + start), rounded);

@@ -1,5 +1,5 @@
-/* Tile products of up to 32 rows, two tiles at a time, by two of outputs, whose sums stay in registers. Tails are
- * tiles of fewer rows or outputs: nothing past them is read or written. */
+/* Tile products of up to 32 rows, two tiles at a time, by two of outputs, whose sums stay in registers. Tails
+ * are tiles of fewer rows or outputs: nothing past them is read or written. */
 #pragma once
 
 #include "kernels/x86/expand_amx.h"

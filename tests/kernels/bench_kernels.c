@@ -307,16 +307,18 @@ static void run_attention(void *context)
     b->bench->ops->attention(b->bench->backend, b->step, b->qkv, &b->params, b->kv, b->out);
 }
 
-/* n_seqs sequences, each with n_rows new tokens at the end of a context. */
+/* n_seqs sequences, each with n_rows new tokens at the end of a context. The line ends with the KV heads and
+ * their width. */
 static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv_dtype dtype, uint32_t n_seqs,
                             uint32_t n_rows, uint32_t context)
 {
     char name[96];
-    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens%s",
+    const bool tiles = cpu_of(bench->backend)->table.arithmetic == ARITHMETIC_TILES && dtype != KV_F32;
+    snprintf(name, sizeof name, "attention_%s%s %u x %u rows, %u tokens, %u of %u", tiles ? "tile_" : "",
              dtype == KV_F32    ? "f32"
              : dtype == KV_BF16 ? "bf16"
                                 : "int8",
-             n_seqs, n_rows, context, shape.n_kv_heads == 1 ? ", one KV head" : "");
+             n_seqs, n_rows, context, shape.n_kv_heads, shape.head_dim);
     if (!check_selected(bench->options, name))
         return;
     const struct backend_vtable *ops = bench->ops;
@@ -349,7 +351,7 @@ static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv
     for (uint32_t r = 0; r < n_rows; r++)
         keys += (double)(n_seqs * (context - n_rows + r + 1));
     measure(bench, name, run_attention, &b, (double)b.kv->block_bytes * desc.n_blocks, 4.0 * keys * width,
-            bench->ceilings.f32_gflop_s);
+            tiles ? bench->ceilings.tile_bf16_gflop_s : bench->ceilings.f32_gflop_s);
     ops->act_destroy(b.qkv);
     ops->act_destroy(b.out);
     ops->kv_destroy(b.kv);
@@ -515,7 +517,8 @@ int bench_kernels(const struct check_options *options, int n_threads)
         bench_linear(&bench, WEIGHT_INT4, "int4_wide", 4096, 14336, WIDE_BLOCK);
         bench_linear(&bench, WEIGHT_INT8, "int8_wide", 4096, 14336, WIDE_BLOCK);
     }
-    const struct qkv_shape many_heads = {32, 8, 128}, one_head = {4, 1, 256}; /* 8B, Gemma 3 270M */
+    const struct qkv_shape many_heads = {32, 8, 128}, narrow_heads = {32, 8, 64}, /* 8B, 1B */
+        one_head = {4, 1, 256};                                                   /* Gemma 3 270M */
     struct backend_needs needs = {.step.blocks_per_seq = 4096 / KV_BLOCK_TOKENS, .qkv = one_head};
     e = bench.ops->reserve(bench.backend, &needs, 0);
     ASSERT(e.code == ERR_OK);
@@ -525,6 +528,9 @@ int bench_kernels(const struct check_options *options, int n_threads)
     bench_attention(&bench, many_heads, KV_INT8, 1, 1, 4096);
     bench_attention(&bench, many_heads, KV_INT8, 8, 1, 1024);
     bench_attention(&bench, many_heads, KV_INT8, 1, 512, 1024);
+    bench_attention(&bench, narrow_heads, KV_BF16, 1, 512, 512);
+    bench_attention(&bench, narrow_heads, KV_BF16, 1, 512, 2048);
+    bench_attention(&bench, narrow_heads, KV_INT8, 1, 512, 2048);
     bench_attention(&bench, many_heads, KV_F32, 1, 1, 4096);
     bench_attention(&bench, one_head, KV_BF16, 1, 1, 128);
     bench_attention(&bench, one_head, KV_BF16, 1, 1, 512);
