@@ -24,6 +24,7 @@ struct bench {
     const struct backend_vtable *ops;
     enum isa_level isa;
     struct ceilings ceilings;
+    bool lacks_products; /* of attention by tiles */
 };
 
 /* One timed call; what it does per call is the caller's business. */
@@ -314,11 +315,12 @@ static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv
 {
     char name[96];
     const bool tiles = cpu_of(bench->backend)->table.arithmetic == ARITHMETIC_TILES && dtype != KV_F32;
-    snprintf(name, sizeof name, "attention_%s%s %u x %u rows, %u tokens, %u of %u", tiles ? "tile_" : "",
+    snprintf(name, sizeof name, "attention_%s%s %u x %u rows, %u tokens, %u of %u%s", tiles ? "tile_" : "",
              dtype == KV_F32    ? "f32"
              : dtype == KV_BF16 ? "bf16"
                                 : "int8",
-             n_seqs, n_rows, context, shape.n_kv_heads, shape.head_dim);
+             n_seqs, n_rows, context, shape.n_kv_heads, shape.head_dim,
+             bench->lacks_products ? ", to tiles" : "");
     if (!check_selected(bench->options, name))
         return;
     const struct backend_vtable *ops = bench->ops;
@@ -351,11 +353,28 @@ static void bench_attention(struct bench *bench, struct qkv_shape shape, enum kv
     for (uint32_t r = 0; r < n_rows; r++)
         keys += (double)(n_seqs * (context - n_rows + r + 1));
     measure(bench, name, run_attention, &b, (double)b.kv->block_bytes * desc.n_blocks, 4.0 * keys * width,
-            tiles ? bench->ceilings.tile_bf16_gflop_s : bench->ceilings.f32_gflop_s);
+            bench->lacks_products ? 0
+            : tiles               ? bench->ceilings.tile_bf16_gflop_s
+                                  : bench->ceilings.f32_gflop_s);
     ops->act_destroy(b.qkv);
     ops->act_destroy(b.out);
     ops->kv_destroy(b.kv);
     step_destroy(b.step);
+}
+
+/* All but the products of attention by tiles, on machines without. */
+static void bench_attention_to_tiles(const struct bench *bench, int n_threads, struct qkv_shape shape)
+{
+    struct bench own = *bench;
+    err_t e = cpu_backend_create(n_threads, bench->isa, ARITHMETIC_TILES, &own.backend);
+    ASSERT(e.code == ERR_OK);
+    own.lacks_products = true;
+    expand_attention(&cpu_of(own.backend)->table);
+    bench_attention(&own, shape, KV_BF16, 1, 1, 4096);
+    bench_attention(&own, shape, KV_BF16, 1, 512, 512);
+    bench_attention(&own, shape, KV_BF16, 1, 512, 2048);
+    bench_attention(&own, shape, KV_INT8, 1, 512, 2048);
+    own.ops->destroy(own.backend);
 }
 
 /* ---- Row-wise ops and sampling ---- */
@@ -528,6 +547,7 @@ int bench_kernels(const struct check_options *options, int n_threads)
     bench_attention(&bench, many_heads, KV_INT8, 1, 1, 4096);
     bench_attention(&bench, many_heads, KV_INT8, 8, 1, 1024);
     bench_attention(&bench, many_heads, KV_INT8, 1, 512, 1024);
+    bench_attention(&bench, narrow_heads, KV_BF16, 1, 1, 4096);
     bench_attention(&bench, narrow_heads, KV_BF16, 1, 512, 512);
     bench_attention(&bench, narrow_heads, KV_BF16, 1, 512, 2048);
     bench_attention(&bench, narrow_heads, KV_INT8, 1, 512, 2048);
@@ -535,6 +555,8 @@ int bench_kernels(const struct check_options *options, int n_threads)
     bench_attention(&bench, one_head, KV_BF16, 1, 1, 128);
     bench_attention(&bench, one_head, KV_BF16, 1, 1, 512);
     bench_attention(&bench, one_head, KV_BF16, 1, 1, 4096);
+    if (bench.isa >= ISA_AVX512VNNI && expand_is_available())
+        bench_attention_to_tiles(&bench, n_threads, narrow_heads);
     bench_rows(&bench);
     bench.ops->destroy(bench.backend);
     return 0;
