@@ -11,6 +11,7 @@ struct attention_job {
     const struct kv *kv;
     struct act *out;
     attention_fn *kernel;
+    uint32_t queries_max;    /* that a call of it takes */
     uint32_t heads_per_kv;   /* query heads that share a KV head */
     uint32_t heads_per_part; /* of them in one unit, when they are too many for one */
     uint32_t parts;          /* units that the heads of a KV head make */
@@ -26,7 +27,7 @@ struct attention_job {
 struct unit {
     uint32_t kv_head, head, head_end; /* query heads [head, head_end) */
     uint32_t n_queries, n_shared;
-    struct attention_query queries[ATTENTION_QUERIES_MAX];
+    struct attention_query queries[TILE_QUERIES_MAX];
 };
 
 static struct unit begin_unit(const struct attention_job *job, uint32_t kv_head, uint32_t part)
@@ -41,7 +42,7 @@ static void add_row(const struct attention_job *job, struct unit *unit, uint32_t
     const struct step *step = job->step;
     uint32_t seq = step->rows[r].seq, last = step->rows[r].position, window = job->params->window;
     ASSERT(seq < step->n_seqs && last / KV_BLOCK_TOKENS < step->capacity.blocks_per_seq);
-    ASSERT(unit->n_queries + unit->head_end - unit->head <= ATTENTION_QUERIES_MAX);
+    ASSERT(unit->n_queries + unit->head_end - unit->head <= job->queries_max);
     for (uint32_t h = unit->head; h < unit->head_end; h++)
         unit->queries[unit->n_queries++] = (struct attention_query){
             .q = act_row(job->qkv, r) + (size_t)h * job->params->shape.head_dim,
@@ -255,19 +256,24 @@ static void make_cuts(struct attention_job *job)
     cpu->dispatches[KERNEL_attention_merge] += used > 0;
 }
 
-static attention_fn *choose_kernel(const struct kernel_table *table, enum kv_dtype dtype, enum kernel_id *id)
+static void choose_kernel(struct attention_job *job, enum kv_dtype dtype, enum kernel_id *id)
 {
+    const struct kernel_table *table = &job->cpu->table;
+    const bool tiles = table->arithmetic == ARITHMETIC_TILES && dtype != KV_F32;
+    job->queries_max = tiles ? TILE_QUERIES_MAX : ATTENTION_QUERIES_MAX;
     switch (dtype) {
     case KV_F32:
         *id = KERNEL_attention_f32;
-        return table->attention_f32;
+        job->kernel = table->attention_f32;
+        return;
     case KV_BF16:
-        *id = KERNEL_attention_bf16;
-        return table->attention_bf16;
+        *id = tiles ? KERNEL_attention_tile_bf16 : KERNEL_attention_bf16;
+        job->kernel = tiles ? table->attention_tile_bf16 : table->attention_bf16;
+        return;
     default:
         ASSERT(dtype == KV_INT8);
-        *id = KERNEL_attention_int8;
-        return table->attention_int8;
+        *id = tiles ? KERNEL_attention_tile_int8 : KERNEL_attention_int8;
+        job->kernel = tiles ? table->attention_tile_int8 : table->attention_int8;
     }
 }
 
@@ -290,12 +296,12 @@ void cpu_attention(struct backend *backend, const struct step *step, const struc
         .params = params,
         .kv = kv,
         .out = out,
-        .kernel = choose_kernel(&cpu->table, kv->desc.dtype, &id),
         .heads_per_kv = shape->n_heads / shape->n_kv_heads,
     };
-    job.heads_per_part = job.heads_per_kv < ATTENTION_QUERIES_MAX ? job.heads_per_kv : ATTENTION_QUERIES_MAX;
+    choose_kernel(&job, kv->desc.dtype, &id);
+    job.heads_per_part = job.heads_per_kv < job.queries_max ? job.heads_per_kv : job.queries_max;
     job.parts = (uint32_t)div_up(job.heads_per_kv, job.heads_per_part);
-    job.rows_per_unit = ATTENTION_QUERIES_MAX / job.heads_per_part;
+    job.rows_per_unit = job.queries_max / job.heads_per_part;
     job.sharers = cpu->sharing == step ? &cpu->sharers[kv->desc.group] : NULL;
     if (job.sharers != NULL)
         make_teams(&job);

@@ -23,7 +23,7 @@ static const char *cpu_description(const struct backend *backend)
 /* The same for every instruction set but AMX. The numbers change with any change of the bits. */
 static const char *cpu_arithmetic(const struct backend *backend)
 {
-    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-3"
+    return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-4"
                                                                                        : "cpu-3";
 }
 
@@ -66,7 +66,8 @@ static size_t partials_floats(const struct cpu_backend *cpu, const struct backen
         return 0;
     size_t units = (size_t)cpu->n_threads * CPU_PIECES_PER_THREAD;
     size_t query = chunks * attention_partial_floats(needs->qkv.head_dim);
-    size_t n = units * ATTENTION_QUERIES_MAX * query, one_row = needs->qkv.n_heads * query;
+    size_t queries = cpu->tile_scratch == NULL ? ATTENTION_QUERIES_MAX : TILE_QUERIES_MAX;
+    size_t n = units * queries * query, one_row = needs->qkv.n_heads * query;
     size_t most = one_row > CPU_PARTIALS_FLOATS_MAX ? one_row : CPU_PARTIALS_FLOATS_MAX;
     return n < most ? n : most;
 }
@@ -74,7 +75,8 @@ static size_t partials_floats(const struct cpu_backend *cpu, const struct backen
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
 {
     const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
-    size_t tiles = cpu->tile_scratch == NULL ? 0 : (size_t)cpu->n_threads * TILE_SCRATCH_BYTES;
+    size_t thread = TILE_SCRATCH_BYTES + attention_tile_scratch_floats(HEAD_DIM_MAX) * sizeof(float);
+    size_t tiles = cpu->tile_scratch == NULL ? 0 : (size_t)cpu->n_threads * thread;
     return step_bytes(&needs->step) + tiles + partials_floats(cpu, needs) * sizeof(float);
 }
 
@@ -213,13 +215,15 @@ static const struct backend_vtable cpu_vtable = {
 static bool create_scratch(struct cpu_backend *cpu)
 {
     bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES, enough = true;
-    size_t n = (size_t)cpu->n_threads;
+    size_t n = (size_t)cpu->n_threads, attention_floats = attention_scratch_floats(HEAD_DIM_MAX);
+    if (tiles && attention_tile_scratch_floats(HEAD_DIM_MAX) > attention_floats)
+        attention_floats = attention_tile_scratch_floats(HEAD_DIM_MAX);
     cpu->attention_scratch = mem_alloc_array(n, sizeof cpu->attention_scratch[0]);
     cpu->tile_scratch = tiles ? mem_alloc_array(n, sizeof cpu->tile_scratch[0]) : NULL;
     if (cpu->attention_scratch == NULL || (tiles && cpu->tile_scratch == NULL))
         return false;
     for (size_t i = 0; enough && i < n; i++) {
-        cpu->attention_scratch[i] = cpu_memory_alloc(attention_scratch_floats(HEAD_DIM_MAX) * sizeof(float));
+        cpu->attention_scratch[i] = cpu_memory_alloc(attention_floats * sizeof(float));
         enough = cpu->attention_scratch[i] != NULL;
         if (enough && tiles) {
             cpu->tile_scratch[i] = cpu_memory_alloc(TILE_SCRATCH_BYTES);

@@ -126,6 +126,8 @@ void cpu_kv_destroy(struct kv *kv)
     mem_free(kv);
 }
 
+enum { BF16_INFINITY = 0x7f80, BF16_NAN = 0x7fc0 };
+
 /* Writes one token's key and value of one head. */
 static void write_head(const struct kernel_table *table, const struct kv *kv, uint32_t block, uint32_t head,
                        uint32_t slot, const float *k, const float *v)
@@ -151,9 +153,17 @@ static void write_head(const struct kernel_table *table, const struct kv *kv, ui
         return;
     }
     uint16_t *base = (uint16_t *)kv->blocks;
+    uint16_t greatest = 0; /* of V, without its sign */
     for (size_t i = 0; i < d; i++) {
         base[k0 + i * KV_BLOCK_TOKENS] = bf16_from_f32(k[i]);
         base[v0 + i] = bf16_from_f32(v[i]);
+        uint16_t magnitude = base[v0 + i] & 0x7fff;
+        greatest = magnitude > greatest ? magnitude : greatest;
+    }
+    if (table->arithmetic == ARITHMETIC_TILES && greatest >= BF16_INFINITY) {
+        /* A tile multiplies it by 0 for who does not see it. Who does gets NaN by its score. */
+        memset(base + v0, 0, d * sizeof *base);
+        base[k0] = BF16_NAN;
     }
 }
 

@@ -43,6 +43,8 @@
     K(attention_f32, attention_fn, "paged attention, f32 KV")                                                \
     K(attention_bf16, attention_fn, "paged attention, bf16 KV")                                              \
     K(attention_int8, attention_fn, "paged attention, int8 KV")                                              \
+    K(attention_tile_bf16, attention_fn, "paged attention in bf16, bf16 KV")                                 \
+    K(attention_tile_int8, attention_fn, "paged attention in bf16, int8 KV")                                 \
     K(attention_merge, attention_merge_fn, "chunks of a context together")                                   \
     K(logits_stats, logits_stats_fn, "maximum and finiteness of logits")                                     \
     K(exp_sum, exp_sum_fn, "sum of exponentials of logits")                                                  \
@@ -124,6 +126,8 @@
     V(attention_bf16, ISA_AVX512, avx512)                                                                    \
     V(attention_int8, ISA_AVX2, avx2)                                                                        \
     V(attention_int8, ISA_AVX512, avx512)                                                                    \
+    V(attention_tile_bf16, ISA_AMX, amx)                                                                     \
+    V(attention_tile_int8, ISA_AMX, amx)                                                                     \
     V(attention_merge, ISA_AVX2, avx2)                                                                       \
     V(attention_merge, ISA_AVX512, avx512)                                                                   \
     V(logits_stats, ISA_AVX2, avx2)                                                                          \

@@ -9,7 +9,8 @@
 /* Each has what those before it want, but for AVX-VNNI, which a machine with AVX-512 may lack. */
 enum isa_level { ISA_SCALAR, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512, ISA_AVX512VNNI, ISA_AMX, ISA_COUNT };
 
-/* What linear layers compute, to the bit. Instruction sets of one arithmetic give the same bits. */
+/* What linear layers, and attention over bf16 and int8 KV, compute, to the bit. Instruction sets of one
+ * arithmetic give the same bits. */
 enum arithmetic {
     ARITHMETIC_PLAIN, /* kernel_types.h */
     ARITHMETIC_TILES, /* tiles.h */

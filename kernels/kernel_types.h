@@ -14,7 +14,7 @@ enum {
     LANES = 16, /* of every sum across a row: lane i adds the elements i, i + 16, ..; then lanes are added
                    pairwise: 0 + 8 .. 7 + 15, then 0 + 4 .., 0 + 2, 0 + 1 */
     KV_BLOCK_TOKENS = 16,
-    ATTENTION_QUERIES_MAX = 16,  /* that one call serves */
+    ATTENTION_QUERIES_MAX = 16,  /* that one call serves, but for tiles */
     ATTENTION_CHUNK_BLOCKS = 16, /* see attention below */
     ATTENTION_CHUNK_TOKENS = ATTENTION_CHUNK_BLOCKS * KV_BLOCK_TOKENS,
     ATTENTION_PARTIAL_LEAD = LANES,
@@ -112,10 +112,11 @@ typedef void activation_row_fn(const float *gate, const float *up, size_t n, flo
 /* x[i] = cap * tanh(x[i] / cap). */
 typedef void soft_cap_row_fn(float *x, size_t n, float cap);
 
-/* Attention of some queries, all of one KV head. A layer's KV: [block][kv_head] { K
- * [head_dim][16 tokens], V [16 tokens][head_dim rounded up to 16] }. Per block in ascending order: score =
- * chain over d of q[d] * k[d], * scale, soft cap; m' = max(m, visible scores); p = exp(score - m'); a = exp(m
- * - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v over the visible tokens.
+/* Attention of some queries, all of one KV head; by tiles tiles.h says what is computed. A layer's KV:
+ * [block][kv_head] { K [head_dim][16 tokens], V [16 tokens][head_dim rounded up to 16] }. Per block in
+ * ascending order: score = chain over d of q[d] * k[d], * scale, soft cap; m' = max(m, visible scores); p =
+ * exp(score - m'); a = exp(m - m'); l = fma(l, a, sum of p in LANES); o = o * a, then the chain o + p * v
+ * over the visible tokens.
  *
  * Each chunk of ATTENTION_CHUNK_BLOCKS blocks, counted from position 0, has an m, l and o of its own; those
  * of which a query sees something are merged in ascending order, from the first one's M, L, O: M' = max(M,
@@ -135,10 +136,11 @@ struct attention_args {
     uint32_t kv_head, n_kv_heads, head_dim;
     float scale, soft_cap;                 /* soft_cap 0 = off */
     const struct attention_query *queries; /* [n_queries] */
-    uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX */
+    uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX, by tiles TILE_QUERIES_MAX */
     /* Blocks with which all the tables begin: they are read for all sequences at once. 0 for one sequence. */
     uint32_t n_shared;
-    float *scratch; /* 64-byte aligned, attention_scratch_floats(head_dim) */
+    float *scratch; /* 64-byte aligned, [attention_scratch_floats(head_dim)], by tiles
+                       [attention_tile_scratch_floats(head_dim)] */
     /* NULL = everything that the queries see, to their out. Else chunks [first_chunk, end_chunk) alone, each
      * to a place of its own: [chunk - first_chunk][n_queries][attention_partial_floats(head_dim)], m, l and
      * from ATTENTION_PARTIAL_LEAD on o. Places of chunks that a query sees nothing of stay as they are. */

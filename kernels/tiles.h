@@ -1,7 +1,7 @@
-/* The arithmetic of a machine with tile products (Intel AMX): what its linear kernels compute, to the bit,
- * and how they are called. kernel_types.h tells the arithmetic of every other machine; which of the two a
- * backend has is its table's choice (kernel_table.h), for all rows alike. The format of a weight alone says
- * how:
+/* The arithmetic of a machine with tile products (Intel AMX): what its kernels of linear layers and attention
+ * compute, to the bit, and how they are called. kernel_types.h tells the arithmetic of every other machine;
+ * which of the two a backend has is its table's choice (kernel_table.h), for all rows alike. The format of a
+ * weight alone says how:
  *
  * In bf16 (bf16 weights; int8, int4 and uint4 whose groups are no multiple of WIDE_BLOCK; int5, k4, k5, k6):
  * weights are (code - zero point) * scale, exact in f32, of k4 and k5 code * scale - minimum, rounded once to
@@ -15,7 +15,17 @@
  * WIDE_BLOCK; the exact integer dot product of a block, converted to f32; one chain over blocks of integer *
  * (activation scale * weight scale).
  *
- * f32 and f16 weights are computed as on other machines. At the end * scale, + bias, each where there is one.
+ * f32 and f16 weights are computed as on other machines. At the end times scale, + bias, each where there is
+ * one.
+ *
+ * Attention over bf16 and int8 KV; over f32 KV it is that of kernel_types.h, and so are the KV's layout, the
+ * chunks and how they are merged. Queries are rounded to bf16. Per chunk of a query, in this order: the
+ * scores of the visible tokens, in bf16 as above with the head's dimensions as inputs (int8: times the
+ * token's scale of K), times scale, soft cap. m = the greatest. p = exp(score - m), which bf16 KV rounds to
+ * bf16; l = sum of p in LANES. o, in bf16 as above with the chunk's tokens as inputs, of which those that are
+ * not visible have p = 0 and v = 0; int8: p times the token's scale of V, rounded to bf16, stands for p
+ * there. o + 0: a zero has no sign. What a query does not see changes nothing, as long as its V is finite:
+ * bf16 KV holds no other (cpu_kv.c).
  */
 #pragma once
 
@@ -30,6 +40,10 @@ enum {
     EXPAND_INPUTS_FEW = 256,
     EXPAND_INPUTS = 1024,
     TILE_SCRATCH_BYTES = PANEL_OUTPUTS * EXPAND_INPUTS * 2,
+    TILE_QUERIES_MAX = 32, /* that one call of attention serves, instead of ATTENTION_QUERIES_MAX */
+    /* Of a query's scores and probabilities of a chunk: not a power of two apart. */
+    TILE_SCORE_STRIDE = ATTENTION_CHUNK_TOKENS + LANES,
+    TILE_P_STRIDE = ATTENTION_CHUNK_TOKENS + TILE_INPUTS,
 };
 
 /* How a weight is multiplied, and so the form that activations take for it. */
@@ -70,6 +84,17 @@ typedef void round_row_fn(const float *x, size_t n, uint16_t *out);
 
 /* As quantize_row_fn in blocks of WIDE_BLOCK, without sums. n: a multiple of WIDE_BLOCK. */
 typedef void quantize_wide_fn(const float *x, size_t n, int8_t *q, float *scale);
+
+/* The scratch of attention: of each query q and p in bf16, its scores, o of a chunk and of all; two blocks of
+ * K or 32 dimensions of a chunk of V as tiles. */
+static inline size_t attention_tile_scratch_floats(size_t head_dim)
+{
+    const size_t inputs = round_up(head_dim, TILE_INPUTS), k_floats = inputs * TILE_INPUTS / 2,
+                 v_floats = ATTENTION_CHUNK_TOKENS * TILE_INPUTS / 2;
+    return TILE_QUERIES_MAX *
+               (inputs / 2 + TILE_P_STRIDE / 2 + TILE_SCORE_STRIDE + 2 * round_up(head_dim, LANES)) +
+           (k_floats > v_floats ? k_floats : v_floats);
+}
 
 /* Where group `index` of a panel begins. */
 static inline const uint8_t *panel_group(const struct tile_args *a, enum weight_format format, size_t index)

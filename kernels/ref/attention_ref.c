@@ -2,6 +2,7 @@
 #include <math.h>
 #include "base/assert.h"
 #include "kernels/kernel_table.h"
+#include "kernels/ref/attention_merge_ref.h"
 #include "kernels/ref/math_ref.h"
 
 typedef float kv_load_fn(const void *kv, size_t index);
@@ -27,27 +28,12 @@ static inline const uint16_t *scales_of(const void *kv, size_t k0, enum kv_dtype
     return (const uint16_t *)((const uint8_t *)kv + k0 - kv_head_lead(dtype));
 }
 
-struct softmax_state {
-    float max, sum;
-    float *o; /* [head_dim] */
-};
-
 static void begin_state(struct softmax_state *state, size_t head_dim)
 {
     state->max = -INFINITY;
     state->sum = 0;
     for (size_t d = 0; d < head_dim; d++)
         state->o[d] = 0;
-}
-
-static void merge(struct softmax_state *total, float max, float sum, const float *o, size_t head_dim)
-{
-    float new_max = max > total->max ? max : total->max;
-    float keep = exp_ref(total->max - new_max), add = exp_ref(max - new_max);
-    total->max = new_max;
-    total->sum = fmaf(total->sum, keep, sum * add);
-    for (size_t d = 0; d < head_dim; d++)
-        total->o[d] = fmaf(total->o[d], keep, o[d] * add);
 }
 
 /* k0, v0: where the head's K and V of the block begin; [t0, t1): its tokens that the query sees. */
@@ -90,27 +76,6 @@ static inline void attend_block(const struct attention_args *a, const struct att
     }
 }
 
-/* The last block of a query's chunk is done. */
-static void end_chunk(const struct attention_args *a, uint32_t query, uint32_t chunk, bool is_first,
-                      const struct softmax_state *state, struct softmax_state *total)
-{
-    if (a->partials != NULL) {
-        float *partial = a->partials + ((size_t)(chunk - a->first_chunk) * a->n_queries + query) *
-                                           attention_partial_floats(a->head_dim);
-        partial[0] = state->max;
-        partial[1] = state->sum;
-        for (size_t d = 0; d < a->head_dim; d++)
-            partial[ATTENTION_PARTIAL_LEAD + d] = state->o[d];
-    } else if (is_first) {
-        total->max = state->max;
-        total->sum = state->sum;
-        for (size_t d = 0; d < a->head_dim; d++)
-            total->o[d] = state->o[d];
-    } else {
-        merge(total, state->max, state->sum, state->o, a->head_dim);
-    }
-}
-
 static inline void attention(const struct attention_args *a, enum kv_dtype dtype, kv_load_fn *load)
 {
     ASSERT(a->n_queries >= 1 && a->n_queries <= ATTENTION_QUERIES_MAX);
@@ -134,7 +99,7 @@ static inline void attention(const struct attention_args *a, enum kv_dtype dtype
             size_t head = (size_t)query->block_table[b] * a->n_kv_heads + a->kv_head;
             attend_block(a, query, head * head_stride + kv_head_lead(dtype), t0, t1, dtype, load, &state);
             if (b == last_block || (b + 1) % ATTENTION_CHUNK_BLOCKS == 0)
-                end_chunk(a, i, chunk, chunk == first_block / ATTENTION_CHUNK_BLOCKS, &state, &total);
+                end_chunk_ref(a, i, chunk, chunk == first_block / ATTENTION_CHUNK_BLOCKS, &state, &total);
         }
         for (size_t d = 0; a->partials == NULL && d < a->head_dim; d++)
             query->out[d] = total.o[d] / total.sum;
@@ -164,7 +129,7 @@ void attention_merge_ref(const struct attention_merge_args *a)
         total.o[d] = a->partials[ATTENTION_PARTIAL_LEAD + d];
     for (uint32_t c = 1; c < a->n_chunks; c++) {
         const float *partial = a->partials + c * a->stride;
-        merge(&total, partial[0], partial[1], partial + ATTENTION_PARTIAL_LEAD, a->head_dim);
+        merge_ref(&total, partial[0], partial[1], partial + ATTENTION_PARTIAL_LEAD, a->head_dim);
     }
     for (size_t d = 0; d < a->head_dim; d++)
         a->out[d] = total.o[d] / total.sum;

@@ -5,6 +5,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/ref/flush_ref.h"
 #include "kernels/ref/math_ref.h"
+#include "kernels/ref/tile_block_ref.h"
 
 static void check_tile_args(const struct tile_args *a)
 {
@@ -75,41 +76,6 @@ static void read_weights(const struct tile_args *a, enum weight_format format, s
     }
 }
 
-FLUSH_INLINE void add_block_body(const float *w, const uint16_t *x, float *sums)
-{
-    float chains[2][PANEL_OUTPUTS] = {{0}};
-    for (size_t i = 0; i < TILE_INPUTS; i++)
-        fma_flush_row_ref(flush_ref(bf16_to_f32(x[i])), w + i * PANEL_OUTPUTS, chains[i % 2], PANEL_OUTPUTS);
-    for (size_t o = 0; o < PANEL_OUTPUTS; o++)
-        sums[o] = add_flush_ref(sums[o], add_flush_ref(chains[0][o], chains[1][o]));
-}
-
-static void add_block_portable(const float *w, const uint16_t *x, float *sums)
-{
-    add_block_body(w, x, sums);
-}
-
-#if BANTAM_X86
-__attribute__((target("avx2,fma"))) static void add_block_fma(const float *w, const uint16_t *x, float *sums)
-{
-    add_block_body(w, x, sums);
-}
-
-/* fmaf as an instruction where the machine has it: the same bits. */
-static void add_block(const float *w, const uint16_t *x, float *sums)
-{
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        add_block_fma(w, x, sums);
-    else
-        add_block_portable(w, x, sums);
-}
-#else
-static void add_block(const float *w, const uint16_t *x, float *sums)
-{
-    add_block_portable(w, x, sums);
-}
-#endif
-
 /* What the inputs before first_in gave. */
 static void begin_sums(const struct tile_args *a, size_t row, float sums[PANEL_OUTPUTS])
 {
@@ -142,7 +108,7 @@ static void tiles_in_bf16(const struct tile_args *a, enum weight_format format)
         for (size_t r = 0; r < a->n_rows; r++) {
             float sums[PANEL_OUTPUTS];
             begin_sums(&part, r, sums);
-            add_block(w, a->x + r * a->x_stride + k, sums);
+            tile_block_ref(w, a->x + r * a->x_stride + k, sums);
             memcpy(a->out + r * a->out_stride, sums, a->n_out * sizeof(float));
         }
     }

@@ -1,8 +1,8 @@
-/* The tile instructions of AMX that the kernels use, in two bodies: the machine's instructions, and with
- * BANTAM_AMX_MODEL the functions of tests/amx/, which do in plain C what Intel's manual says of each and stop
- * the program where the machine would fault. Tiles are named by literal numbers. The assembly is our own:
- * intrinsics of compilers differ in what they say of the memory that they read and write (gcc 12's
- * _tile_loadconfig reads 8 bytes for it, the tile loads none at all). */
+/* The tile instructions of AMX that the kernels use, in three bodies: the machine's instructions; with
+ * BANTAM_AMX_NOTHING nothing; with BANTAM_AMX_MODEL the functions of tests/amx/, which do in plain C what
+ * Intel's manual says of each and stop the program where the machine would fault. Tiles are named by literal
+ * numbers. The assembly is our own: intrinsics of compilers differ in what they say of the memory that they
+ * read and write (gcc 12's _tile_loadconfig reads 8 bytes for it, the tile loads none at all). */
 #pragma once
 
 #include <stddef.h>
@@ -19,7 +19,18 @@ struct tile_config {
     uint8_t rows[16];       /* likewise */
 };
 
-#ifdef BANTAM_AMX_MODEL
+#if defined(BANTAM_AMX_NOTHING)
+
+/* For a bench of what surrounds them, wherever AVX-512 is. */
+#define AMX_LOAD_CONFIG(config)       ((void)(config))
+#define AMX_RELEASE()                 ((void)0)
+#define AMX_ZERO(tile)                ((void)0)
+#define AMX_LOAD(tile, rows, stride)  ((void)(rows), (void)(stride))
+#define AMX_STORE(tile, rows, stride) ((void)(rows), (void)(stride))
+#define AMX_DOT_BF16(sums, a, b)      ((void)0)
+#define AMX_DOT_INT8(sums, a, b)      ((void)0)
+
+#elif defined(BANTAM_AMX_MODEL)
 
 void amx_model_load_config(const struct tile_config *config);
 void amx_model_release(void);

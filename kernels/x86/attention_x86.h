@@ -2,7 +2,7 @@
  * (queries that share a read of K and V) defined. Scores are computed with tokens in the lanes, outputs with
  * the head's dimensions in them, so that only the softmax adds across lanes. */
 #include "kernels/kernel_table.h"
-#include "kernels/x86/math_x86.h"
+#include "kernels/x86/attention_merge_x86.h"
 
 enum { NO_CHUNK = UINT32_MAX };
 
@@ -218,26 +218,6 @@ static inline bool next_run(const struct attention_args *a, struct query_run *ru
         run->end_block = end < run->end_block ? end : run->end_block;
     }
     return true;
-}
-
-static inline void merge_chunk(float max, float sum, const float *o, size_t d_stride, float *total_max,
-                               float *total_sum, float *total)
-{
-    bool rises = max > *total_max;
-    float fall = exp_of(rises ? *total_max - max : max - *total_max); /* the other one is exp(0) */
-    float keep = rises ? fall : 1.0f, add = rises ? 1.0f : fall;
-    vf keeps = vf_set1(keep), adds = vf_set1(add);
-    *total_max = rises ? max : *total_max;
-    *total_sum = fma_of(*total_sum, keep, sum * add);
-    for (size_t d = 0; d < d_stride; d += LANES)
-        vf_store(total + d, vf_fma(vf_load(total + d), keeps, vf_mul(vf_load(o + d), adds)));
-}
-
-static inline void store_quotients(const float *o, float sum, size_t n, float *out)
-{
-    vf sums = vf_set1(sum);
-    for (size_t d = 0; d < n; d += LANES)
-        vf_store_first(out + d, vf_div(vf_load(o + d), sums), n - d < LANES ? n - d : LANES);
 }
 
 /* The last block of a query's chunk is done. */

@@ -1,123 +1,27 @@
 /* The kernels of the tile arithmetic. A panel's weights are expanded to tiles some inputs at a time, so that
- * they stay in a cache while all rows are multiplied by them; of the rows, two tiles at a time by two of
- * outputs, whose sums stay in registers. Tails are tiles of fewer rows or outputs: nothing past them is read
- * or written. A call configures the tiles and releases them, so that no state is left to threads between
- * calls. */
+ * they stay in a cache while all rows are multiplied by them (strip_amx.h); attention is attention_amx.h. A
+ * call configures the tiles and releases them, so that no state is left to threads between calls. */
 #include <math.h>
 #include <string.h>
 #include "kernels/kernel_table.h"
 #include "kernels/ref/math_ref.h"
-#include "kernels/x86/expand_amx.h"
-
-enum { STRIP_ROWS = 2 * TILE_ROWS };
-
-/* Tiles of a strip: sums of rows and outputs 00, 01, 10, 11 in 0..3, its rows in 4 and 5, outputs in 6, 7. */
-static void configure(size_t rows, size_t n_out)
-{
-    size_t tile_rows[2] = {rows < TILE_ROWS ? rows : TILE_ROWS, rows < TILE_ROWS ? 0 : rows - TILE_ROWS};
-    size_t outputs[2] = {n_out < HALF_OUTPUTS ? n_out : HALF_OUTPUTS,
-                         n_out < HALF_OUTPUTS ? 0 : n_out - HALF_OUTPUTS};
-    struct tile_config config = {.palette = 1};
-    for (size_t i = 0; i < 2; i++) {
-        for (size_t j = 0; tile_rows[i] > 0 && j < 2; j++) {
-            config.rows[2 * i + j] = outputs[j] > 0 ? (uint8_t)tile_rows[i] : 0;
-            config.row_bytes[2 * i + j] = (uint16_t)(outputs[j] * 4);
-        }
-        config.rows[4 + i] = (uint8_t)tile_rows[i];
-        config.row_bytes[4 + i] = tile_rows[i] > 0 ? TILE_ROW_BYTES : 0;
-        config.rows[6 + i] = outputs[i] > 0 ? TILE_ROWS : 0;
-        config.row_bytes[6 + i] = (uint16_t)(outputs[i] * 4);
-    }
-    AMX_LOAD_CONFIG(&config);
-}
-
-#define TILES_INLINE static inline __attribute__((always_inline))
+#include "kernels/x86/attention_amx.h"
 
 /* A function that multiplies n inputs from k on, expanded in the scratch, with up to STRIP_ROWS rows. */
 typedef void strip_fn(const struct tile_args *a, size_t row, size_t rows, size_t k, size_t n);
 
-TILES_INLINE void zero_sums(const bool TWO_ROWS, const bool TWO_HALVES)
-{
-    AMX_ZERO(0);
-    if (TWO_HALVES)
-        AMX_ZERO(1);
-    if (TWO_ROWS)
-        AMX_ZERO(2);
-    if (TWO_ROWS && TWO_HALVES)
-        AMX_ZERO(3);
-}
-
-TILES_INLINE void load_sums(const float *out, size_t stride, const bool TWO_ROWS, const bool TWO_HALVES)
-{
-    const float *second = out + TILE_ROWS * stride;
-    AMX_LOAD(0, out, stride * 4);
-    if (TWO_HALVES)
-        AMX_LOAD(1, out + HALF_OUTPUTS, stride * 4);
-    if (TWO_ROWS)
-        AMX_LOAD(2, second, stride * 4);
-    if (TWO_ROWS && TWO_HALVES)
-        AMX_LOAD(3, second + HALF_OUTPUTS, stride * 4);
-}
-
-/* Of f32 or int32. */
-TILES_INLINE void store_sums(void *out, size_t stride, const bool TWO_ROWS, const bool TWO_HALVES)
-{
-    float *first = out, *second = first + TILE_ROWS * stride;
-    AMX_STORE(0, first, stride * 4);
-    if (TWO_HALVES)
-        AMX_STORE(1, first + HALF_OUTPUTS, stride * 4);
-    if (TWO_ROWS)
-        AMX_STORE(2, second, stride * 4);
-    if (TWO_ROWS && TWO_HALVES)
-        AMX_STORE(3, second + HALF_OUTPUTS, stride * 4);
-}
-
-TILES_INLINE void load_operands(const void *x, size_t x_bytes, const uint8_t *tiles, const bool TWO_ROWS,
-                                const bool TWO_HALVES)
-{
-    AMX_LOAD(6, tiles, TILE_ROW_BYTES);
-    if (TWO_HALVES)
-        AMX_LOAD(7, tiles + TILE_BYTES, TILE_ROW_BYTES);
-    AMX_LOAD(4, x, x_bytes);
-    if (TWO_ROWS)
-        AMX_LOAD(5, (const uint8_t *)x + TILE_ROWS * x_bytes, x_bytes);
-}
-
 /* ---- In bf16 ---- */
-
-TILES_INLINE void bf16_tiles(const struct tile_args *a, size_t row, size_t k, size_t n, const bool TWO_ROWS,
-                             const bool TWO_HALVES)
-{
-    const uint16_t *x = a->x + row * a->x_stride + k;
-    float *out = a->out + row * a->out_stride;
-    const uint8_t *tiles = a->scratch;
-    if (k == 0)
-        zero_sums(TWO_ROWS, TWO_HALVES);
-    else
-        load_sums(out, a->out_stride, TWO_ROWS, TWO_HALVES);
-    for (size_t i = 0; i < n; i += TILE_INPUTS, tiles += 2 * TILE_BYTES) {
-        load_operands(x + i, a->x_stride * 2, tiles, TWO_ROWS, TWO_HALVES);
-        AMX_DOT_BF16(0, 4, 6);
-        if (TWO_HALVES)
-            AMX_DOT_BF16(1, 4, 7);
-        if (TWO_ROWS)
-            AMX_DOT_BF16(2, 5, 6);
-        if (TWO_ROWS && TWO_HALVES)
-            AMX_DOT_BF16(3, 5, 7);
-    }
-    store_sums(out, a->out_stride, TWO_ROWS, TWO_HALVES);
-}
 
 static void strip_bf16(const struct tile_args *a, size_t row, size_t rows, size_t k, size_t n)
 {
-    if (rows > TILE_ROWS && a->n_out > HALF_OUTPUTS)
-        bf16_tiles(a, row, k, n, true, true);
-    else if (rows > TILE_ROWS)
-        bf16_tiles(a, row, k, n, true, false);
-    else if (a->n_out > HALF_OUTPUTS)
-        bf16_tiles(a, row, k, n, false, true);
-    else
-        bf16_tiles(a, row, k, n, false, false);
+    const struct strip strip = {.x = a->x + row * a->x_stride + k,
+                                .x_stride = a->x_stride,
+                                .n_in = n,
+                                .tiles = a->scratch,
+                                .out = a->out + row * a->out_stride,
+                                .out_stride = a->out_stride,
+                                .is_first = k == 0};
+    multiply_strip(&strip, rows, a->n_out > HALF_OUTPUTS);
 }
 
 static void scale_and_bias(const struct tile_args *a)
@@ -312,4 +216,16 @@ void quantize_wide_row_amx(const float *x, size_t n, int8_t *q, float *scale)
             vi_store_bytes(q + i,
                            vi_sub(vi_bits(vf_add(vf_mul(vf_load(x + i), inverse), magic)), magic_bits));
     }
+}
+
+/* ---- Attention ---- */
+
+void attention_tile_bf16_amx(const struct attention_args *a)
+{
+    attend_tiles(a, KV_BF16);
+}
+
+void attention_tile_int8_amx(const struct attention_args *a)
+{
+    attend_tiles(a, KV_INT8);
 }

@@ -13,6 +13,7 @@ struct bench {
     size_t bytes; /* that the data of a row are rotated through */
     struct ceilings ceilings;
     bool has_row[KERNEL_COUNT];
+    bool lacks_products; /* attention by tiles does (bench_expand.h) */
 };
 
 /* Of --quick, which asks whether everything runs and is there, the smaller one. */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "tests/kernels/bench.h"
+#include "tests/kernels/bench_expand.h"
 
 enum { BENCH_CONTEXT_MAX = 4096, BENCH_PREFILL_ROWS = 512 };
 
@@ -136,17 +137,20 @@ static void destroy(struct attention_bench *b)
     mem_free(b->qkvs);
 }
 
+/* Of the kernel that the backend takes. A row's name ends with the KV heads and their width. */
 static void measure_attention(struct bench *bench, struct attention_shape shape)
 {
+    const bool tiles = cpu_of(bench->backend)->table.arithmetic == ARITHMETIC_TILES && shape.dtype != KV_F32;
     char name[96], shared[32] = "", kernel[32];
     shape.n_context = bench_size(bench, shape.n_context, 64);
     shape.n_shared = bench_size(bench, shape.n_shared, shape.n_shared > 0 ? 48 : 0);
     shape.n_rows = shape.n_rows > 1 ? bench_size(bench, shape.n_rows, 8) : 1;
     if (shape.n_shared > 0)
         snprintf(shared, sizeof shared, ", %u shared", shape.n_shared);
-    snprintf(name, sizeof name, "attention_%s %u x %u rows, %u tokens%s%s", dtype_name(shape.dtype),
-             shape.n_seqs, shape.n_rows, shape.n_context, shared,
-             shape.qkv.n_kv_heads == 1 ? ", one KV head" : "");
+    snprintf(kernel, sizeof kernel, "attention_%s%s", tiles ? "tile_" : "", dtype_name(shape.dtype));
+    snprintf(name, sizeof name, "%s %u x %u rows, %u tokens%s, %u of %u%s", kernel, shape.n_seqs,
+             shape.n_rows, shape.n_context, shared, shape.qkv.n_kv_heads, shape.qkv.head_dim,
+             bench->lacks_products ? ", to tiles" : "");
     if (!check_selected(bench->options, name))
         return;
     struct attention_bench b;
@@ -157,8 +161,9 @@ static void measure_attention(struct bench *bench, struct attention_shape shape)
     bench_measure(bench, name, run_attention, &b,
                   (struct bench_cost){.read_bytes = (double)b.kv->block_bytes * b.set_blocks,
                                       .ops = 4.0 * keys * (double)b.out->width,
-                                      .peak_gop_s = bench->ceilings.f32_gflop_s});
-    snprintf(kernel, sizeof kernel, "attention_%s", dtype_name(shape.dtype));
+                                      .peak_gop_s = bench->lacks_products ? 0
+                                                    : tiles               ? bench->ceilings.tile_bf16_gflop_s
+                                                                          : bench->ceilings.f32_gflop_s});
     bench_covers(bench, kernel);
     destroy(&b);
 }
@@ -208,14 +213,42 @@ static void measure_kv(struct bench *bench, struct qkv_shape qkv, enum kv_dtype 
     destroy(&b);
 }
 
-void bench_attention(struct bench *bench)
+/* For the partial results of attention. */
+static void reserve(const struct bench *bench, struct qkv_shape qkv)
 {
-    const struct qkv_shape many_heads = {32, 8, 128}, one_head = {4, 1, 256}; /* 8B, Gemma 3 270M */
-    static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8, KV_F32};
-    struct backend_needs needs = {.step.blocks_per_seq = BENCH_CONTEXT_MAX / KV_BLOCK_TOKENS,
-                                  .qkv = one_head};
+    struct backend_needs needs = {.step.blocks_per_seq = BENCH_CONTEXT_MAX / KV_BLOCK_TOKENS, .qkv = qkv};
     err_t e = bench->ops->reserve(bench->backend, &needs, 0);
     ASSERT(e.code == ERR_OK);
+}
+
+static void measure_head(struct bench *bench, struct qkv_shape qkv, enum kv_dtype dtype)
+{
+    measure_attention(bench, (struct attention_shape){qkv, dtype, 1, 1, 4096, 0});
+    measure_attention(bench, (struct attention_shape){qkv, dtype, 1, BENCH_PREFILL_ROWS, 512, 0});
+    measure_attention(bench, (struct attention_shape){qkv, dtype, 1, BENCH_PREFILL_ROWS, 2048, 0});
+}
+
+/* All but the products of attention by tiles, on machines without. */
+static void measure_to_tiles(const struct bench *bench, struct qkv_shape qkv)
+{
+    struct bench own = *bench;
+    err_t e =
+        cpu_backend_create(cpu_of(bench->backend)->n_threads, bench->isa, ARITHMETIC_TILES, &own.backend);
+    ASSERT(e.code == ERR_OK);
+    reserve(&own, qkv);
+    own.lacks_products = true;
+    expand_attention(&cpu_of(own.backend)->table);
+    measure_head(&own, qkv, KV_BF16);
+    measure_head(&own, qkv, KV_INT8);
+    own.ops->destroy(own.backend);
+}
+
+void bench_attention(struct bench *bench)
+{
+    const struct qkv_shape many_heads = {32, 8, 128}, narrow_heads = {32, 8, 64}, /* 8B, 1B */
+        one_head = {4, 1, 256};                                                   /* Gemma 3 270M */
+    static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8, KV_F32};
+    reserve(bench, one_head);
     bench_measure_ceilings(bench);
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
         measure_attention(bench, (struct attention_shape){many_heads, dtypes[i], 1, 1, 4096, 0});
@@ -224,6 +257,10 @@ void bench_attention(struct bench *bench)
         measure_attention(bench,
                           (struct attention_shape){many_heads, dtypes[i], 1, BENCH_PREFILL_ROWS, 1024, 0});
     }
+    measure_head(bench, narrow_heads, KV_BF16);
+    measure_head(bench, narrow_heads, KV_INT8);
+    if (bench->isa >= ISA_AVX512VNNI && expand_is_available())
+        measure_to_tiles(bench, narrow_heads);
     measure_attention(bench, (struct attention_shape){one_head, KV_BF16, 1, 1, 128, 0});
     measure_attention(bench, (struct attention_shape){one_head, KV_BF16, 1, 1, 512, 0});
     measure_attention(bench, (struct attention_shape){one_head, KV_BF16, 1, 1, 4096, 0});

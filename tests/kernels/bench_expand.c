@@ -3,8 +3,8 @@
 #include "base/assert.h"
 
 #if BANTAM_X86
-#include "kernels/kernel_table.h"
-#include "kernels/x86/expand_amx.h"
+#define BANTAM_AMX_NOTHING
+#include "kernels/x86/attention_amx.h"
 
 bool expand_is_available(void)
 {
@@ -48,6 +48,22 @@ void expand_panel(enum weight_format format, const struct tile_args *args)
         ASSERT(false && "no format of codes");
     }
 }
+
+static void attention_to_tiles_bf16(const struct attention_args *args)
+{
+    attend_tiles(args, KV_BF16);
+}
+
+static void attention_to_tiles_int8(const struct attention_args *args)
+{
+    attend_tiles(args, KV_INT8);
+}
+
+void expand_attention(struct kernel_table *table)
+{
+    table->attention_tile_bf16 = attention_to_tiles_bf16;
+    table->attention_tile_int8 = attention_to_tiles_int8;
+}
 #else
 bool expand_is_available(void)
 {
@@ -57,6 +73,12 @@ bool expand_is_available(void)
 void expand_panel(enum weight_format format, const struct tile_args *args)
 {
     (void)format, (void)args;
+    ASSERT(false);
+}
+
+void expand_attention(struct kernel_table *table)
+{
+    (void)table;
     ASSERT(false);
 }
 #endif

@@ -101,8 +101,10 @@ static bool is_used(const struct bench *bench, enum kernel_id id)
     bool tiles = isa_arithmetic(bench->isa) == ARITHMETIC_TILES;
     const char *name = kernel_name(id);
     if (strncmp(name, "linear_tile_", 12) == 0 || strncmp(name, "linear_wide_", 12) == 0 ||
-        id == KERNEL_round_row || id == KERNEL_quantize_wide_row)
+        strncmp(name, "attention_tile_", 15) == 0 || id == KERNEL_round_row || id == KERNEL_quantize_wide_row)
         return tiles;
+    if (id == KERNEL_attention_bf16 || id == KERNEL_attention_int8)
+        return !tiles;
     return strncmp(name, "linear_", 7) != 0 || id == KERNEL_linear_f32 || id == KERNEL_linear_f16 || !tiles;
 }
 

@@ -7,7 +7,9 @@
 
 static enum kv_dtype dtype_of(enum kernel_id id)
 {
-    return id == KERNEL_attention_f32 ? KV_F32 : id == KERNEL_attention_bf16 ? KV_BF16 : KV_INT8;
+    return id == KERNEL_attention_f32                                        ? KV_F32
+           : id == KERNEL_attention_bf16 || id == KERNEL_attention_tile_bf16 ? KV_BF16
+                                                                             : KV_INT8;
 }
 
 static void kv_store(enum kv_dtype dtype, struct guarded *kv, size_t index, float value)
@@ -28,9 +30,9 @@ static void fill_with_nan(enum kv_dtype dtype, size_t n_elements, struct guarded
         memset(kv->data, 0xff, n_elements);
 }
 
-/* Random K and V for positions [0, n_context). */
+/* Random K and V for positions [0, n_context), times 2^exponent. */
 static void fill_kv(struct rng *rng, enum kv_dtype dtype, const struct attention_args *args,
-                    const uint32_t *table, uint32_t n_context, struct guarded *kv)
+                    const uint32_t *table, uint32_t n_context, int exponent, struct guarded *kv)
 {
     size_t d = args->head_dim, d_stride = round_up(d, LANES), lead = kv_head_lead(dtype);
     for (uint32_t position = 0; position < n_context; position++) {
@@ -38,8 +40,8 @@ static void fill_kv(struct rng *rng, enum kv_dtype dtype, const struct attention
         size_t head = (size_t)table[position / KV_BLOCK_TOKENS] * args->n_kv_heads + args->kv_head;
         size_t begin = head * kv_head_stride(dtype, d), k0 = begin + lead, v0 = k0 + d * KV_BLOCK_TOKENS;
         for (size_t i = 0; i < d; i++) {
-            kv_store(dtype, kv, k0 + i * KV_BLOCK_TOKENS + slot, rng_normal(rng));
-            kv_store(dtype, kv, v0 + slot * d_stride + i, rng_normal(rng));
+            kv_store(dtype, kv, k0 + i * KV_BLOCK_TOKENS + slot, ldexpf(rng_normal(rng), exponent));
+            kv_store(dtype, kv, v0 + slot * d_stride + i, ldexpf(rng_normal(rng), exponent));
         }
         for (size_t i = 0; i < lead / sizeof(uint16_t); i += KV_BLOCK_TOKENS)
             ((uint16_t *)(kv->data + begin))[i + slot] = bf16_from_f32(0.01f + 0.03f * rng_uniform(rng));
@@ -135,12 +137,16 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
                         char failure[FAILURE_MAX])
 {
     enum kv_dtype dtype = dtype_of(id);
+    const bool tiles = id == KERNEL_attention_tile_bf16 || id == KERNEL_attention_tile_int8;
+    const uint32_t queries_max = tiles ? TILE_QUERIES_MAX : ATTENTION_QUERIES_MAX;
     uint32_t d = rng_below(rng, 2) ? 16 * rng_between(rng, 1, 8) : rng_between(rng, 1, 140);
+    if (tiles && rng_below(rng, 8) == 0) /* K needs more of the scratch than V */
+        d = rng_between(rng, 257, HEAD_DIM_MAX);
     bool is_long = rng_below(rng, 4) == 0;
     uint32_t seq_blocks = is_long ? LONG_SEQ_BLOCKS : SEQ_BLOCKS, tables[SEQS_MAX][LONG_SEQ_BLOCKS];
     uint32_t n_context = rng_between(rng, 1, seq_blocks * KV_BLOCK_TOKENS);
     uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX);
-    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : ATTENTION_QUERIES_MAX);
+    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : queries_max);
     struct attention_args args = {.n_kv_heads = is_long ? 1 : rng_between(rng, 1, 3),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
@@ -153,12 +159,18 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
     size_t element_bytes = dtype == KV_F32 ? 4 : dtype == KV_BF16 ? 2 : 1;
     struct guarded kv = guarded_alloc(round_up(n_elements * element_bytes, 64));
     fill_with_nan(dtype, n_elements, &kv);
+    /* Of tiles now and then so small that products are subnormal, or operands. */
+    int exponent =
+        tiles && dtype == KV_BF16 && rng_below(rng, 5) == 0 ? (int)rng_between(rng, 0, 20) - 136 : 0;
     for (uint32_t s = 0; s < n_seqs; s++)
-        fill_kv(rng, dtype, &args, tables[s], n_context, &kv);
+        fill_kv(rng, dtype, &args, tables[s], n_context, exponent, &kv);
     struct guarded q = guarded_alloc((size_t)n_queries * d * 4);
     fill_normal(rng, (float *)q.data, n_queries * d);
-    struct guarded out[2], scratch = guarded_alloc(round_up(attention_scratch_floats(d) * 4, 64));
-    struct attention_query queries[ATTENTION_QUERIES_MAX];
+    struct guarded out[2], scratch;
+    size_t scratch_floats = tiles ? attention_tile_scratch_floats(d) : attention_scratch_floats(d);
+    scratch = guarded_alloc(round_up(scratch_floats * 4, 64));
+    memset(scratch.data, 0xff, scratch.size_bytes); /* NaN */
+    struct attention_query queries[TILE_QUERIES_MAX];
     for (uint32_t i = 0; i < n_queries; i++) {
         uint32_t last = rng_below(rng, 2) ? n_context - 1 : rng_below(rng, n_context);
         queries[i] = (struct attention_query){.q = (float *)q.data + i * d,

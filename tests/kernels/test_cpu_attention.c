@@ -67,6 +67,7 @@ static void fill_kv(struct world *w, struct rng *rng)
     mem_free(row);
 }
 
+/* isa: a level's name, or "tiles" for the arithmetic of tiles on whatever there is. */
 static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype,
                                      const char *isa, int n_threads, uint32_t n_seqs)
 {
@@ -74,7 +75,10 @@ static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, en
                       .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM,
                       .n_seqs = n_seqs,
                       .seq_blocks = BLOCKS / n_seqs};
-    OK(backend_cpu_create(n_threads, isa, &w.backend));
+    if (strcmp(isa, "tiles") == 0)
+        OK(cpu_backend_create(n_threads, isa_detect(), ARITHMETIC_TILES, &w.backend));
+    else
+        OK(backend_cpu_create(n_threads, isa, &w.backend));
     w.ops = w.backend->vtable;
     struct step_capacity capacity = {.rows = ROWS,
                                      .seqs = n_seqs,
@@ -200,7 +204,8 @@ static void test_random_trees(void **state)
     assert_true(spared > 100);
 }
 
-/* 16 sequences over the same six blocks, by 4 query heads: four in a team, which spare three reads each. */
+/* 16 sequences over the same six blocks, by 4 query heads: four in a team, which spare three reads each. Of
+ * tiles, which take twice as many queries: eight, which spare seven. */
 static void test_teams(void **state)
 {
     (void)state;
@@ -209,7 +214,8 @@ static void test_teams(void **state)
     for (uint32_t s = 0; s < 16; s++)
         add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1 + s, 1);
     fill_rows(&w, &rng);
-    assert_int_equal(compare(&w, 0, 0), 4 * 3 * 6);
+    const bool tiles = cpu_of(w.backend)->table.arithmetic == ARITHMETIC_TILES;
+    assert_int_equal(compare(&w, 0, 0), tiles ? 2 * 7 * 6 : 4 * 3 * 6);
     /* One that shares less stays out of the others' team; a block that is not whole is not shared. */
     w.step->n_rows = w.step->n_seqs = 0;
     add_seq(&w, 0, 0, 6 * KV_BLOCK_TOKENS + 1, 1);
@@ -293,9 +299,43 @@ static void test_cut_without_room(void **state)
     world_close(&w[1]);
 }
 
+/* A value that is infinite reaches the rows that see it, and changes no bit of those before it, though a tile
+ * multiplies it by their zeros. */
+static void test_infinite_value(void **state)
+{
+    (void)state;
+    enum { AT = 5, LONG = 10 };
+    static const enum kv_dtype dtypes[] = {KV_BF16, KV_INT8};
+    static const float still = 0;
+    for (size_t i = 0; i < 2; i++) {
+        struct rng rng = rng_make(50);
+        struct world w = world_open(&rng, (struct qkv_shape){2, 1, DIM}, dtypes[i], "tiles", 1);
+        struct attention_params params = {.shape = w.shape, .scale = 0.2f};
+        const size_t width = (size_t)w.shape.n_heads * DIM;
+        struct rope *rope;
+        OK(w.ops->rope_create(w.backend, &still, 1, 1.0f, AT + 1, &rope));
+        add_seq(&w, 0, 0, AT + 1, 1);
+        fill_rows(&w, &rng);
+        act_row(w.qkv, 0)[w.width - 1] = INFINITY;
+        w.ops->rope_kv_write(w.backend, w.step, w.qkv, &w.shape, NULL, NULL, 1e-6f, rope, ROPE_HALVES, w.kv);
+        w.step->n_rows = w.step->n_seqs = 0;
+        add_seq(&w, 0, 0, LONG, LONG);
+        fill_rows(&w, &rng);
+        run(&w, &params, false, w.together);
+        w.step->seqs[0].n_rows = w.step->n_rows = AT;
+        run(&w, &params, false, w.alone);
+        assert_memory_equal(w.together, w.alone, AT * width * sizeof(float));
+        for (size_t j = 0; j < LONG * width; j++)
+            assert_int_equal(isnan(w.together[j]), j >= AT * width);
+        w.ops->rope_destroy(rope);
+        world_close(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams),
-                                       cmocka_unit_test(test_cuts), cmocka_unit_test(test_cut_without_room)};
+                                       cmocka_unit_test(test_cuts), cmocka_unit_test(test_cut_without_room),
+                                       cmocka_unit_test(test_infinite_value)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -411,11 +411,19 @@ static void test_attention(void **state)
 {
     (void)state;
     struct rng rng = rng_make(6);
-    static attention_fn *const kernels[] = {attention_f32_ref, attention_bf16_ref, attention_int8_ref};
-    static const enum kv_dtype dtypes[] = {KV_F32, KV_BF16, KV_INT8};
-    for (int round = 0; round < 60; round++) {
+    static const struct {
+        attention_fn *kernel;
+        enum kv_dtype dtype;
+        bool by_tiles;
+    } cases[] = {{attention_f32_ref, KV_F32, false},
+                 {attention_bf16_ref, KV_BF16, false},
+                 {attention_int8_ref, KV_INT8, false},
+                 {attention_tile_bf16_ref, KV_BF16, true},
+                 {attention_tile_int8_ref, KV_INT8, true}};
+    for (int round = 0; round < 100; round++) {
         static struct dense_kv kv;
-        kv.dtype = dtypes[round % 3];
+        const bool by_tiles = cases[round % 5].by_tiles;
+        kv.dtype = cases[round % 5].dtype;
         uint32_t table[BLOCKS]; /* a random layout of the blocks */
         for (uint32_t i = 0; i < BLOCKS; i++) {
             uint32_t other = rng_below(&rng, i + 1);
@@ -424,9 +432,12 @@ static void test_attention(void **state)
         }
         uint32_t kv_head = rng_below(&rng, KV_HEADS);
         fill_dense(&rng, table, kv_head, &kv);
-        float q[2 * DIM], out[2 * DIM], scratch[16 * (32 + 16)];
-        for (int i = 0; i < 2 * DIM; i++)
+        float q[2 * DIM], out[2 * DIM], scratch[16 * (2 * 32 + 16)];
+        for (int i = 0; i < 2 * DIM; i++) {
             q[i] = rng_normal(&rng);
+            if (by_tiles)
+                q[i] = bf16_to_f32(bf16_from_f32(q[i]));
+        }
         struct attention_query queries[2];
         for (int i = 0; i < 2; i++) {
             uint32_t last = rng_below(&rng, CONTEXT);
@@ -442,13 +453,13 @@ static void test_attention(void **state)
                                       .queries = queries,
                                       .n_queries = 2,
                                       .scratch = scratch};
-        kernels[round % 3](&args);
+        cases[round % 5].kernel(&args);
         for (int i = 0; i < 2; i++) {
             double want[DIM];
             dense_attention(kv.k, kv.v, queries[i].q, queries[i].first, queries[i].last, (double)0.3f,
                             (double)args.soft_cap, want);
-            for (int d = 0; d < DIM; d++)
-                assert_near((double)queries[i].out[d], want[d], 3e-6);
+            for (int d = 0; d < DIM; d++) /* by tiles: each probability rounded to 8 bits, values up to 5 */
+                assert_near((double)queries[i].out[d], want[d], by_tiles ? 0x1p-8 * 5 : 3e-6);
         }
     }
 }
