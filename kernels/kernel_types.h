@@ -27,10 +27,16 @@ enum {
 struct quant_block {
     int8_t q[QUANT_BLOCK];
     float scale;
-    int32_t sum; /* of the codes */
-    int32_t low; /* of the first 16 of them */
-    float total; /* scale * sum */
+    /* -8 times the sum of the codes, and of the first 16 of them. Products with int4, whose codes have an
+     * offset of 8, begin with the first; those of other offsets with multiples. */
+    int32_t minus_8_sum, minus_8_low;
+    float total; /* scale * sum of the codes */
 };
+
+static inline int32_t quant_block_sum(const struct quant_block *x)
+{
+    return x->minus_8_sum / -8;
+}
 
 /* The same blocks of so many rows stand together: a kernel finds all that it multiplies by a block of weights
  * at fixed offsets from one address. */

@@ -27,13 +27,16 @@ void quantize_row_ref(const float *x, size_t n, struct quant_block *out, size_t 
             continue;
         out->scale = amax / 127.0f;
         float inverse = 127.0f / amax;
+        int32_t sum = 0, low = 0;
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
             int code = round_to_even(in[i] * inverse);
             out->q[i] = (int8_t)code;
-            out->sum += code;
-            out->low += i < QUANT_BLOCK / 2 ? code : 0;
+            sum += code;
+            low += i < QUANT_BLOCK / 2 ? code : 0;
         }
-        out->total = out->scale * (float)out->sum;
+        out->minus_8_sum = -8 * sum;
+        out->minus_8_low = -8 * low;
+        out->total = out->scale * (float)sum;
     }
 }
 

@@ -12,7 +12,15 @@
     TILE_CASE(TILE, 4)                                                                                       \
     TILE_CASE(TILE, 6)
 #define TILE_HALVES(ROWS) 2
-enum { ROWS_MAX = 6, K6_ROWS_MAX = 6, FLOAT_ROWS_MAX = 8, QUERY_TILE = 8 };
+#define MANY_CASES        MANY_CASE(1) MANY_CASE(2) MANY_CASE(3) MANY_CASE(4) MANY_CASE(6)
+enum {
+    ROWS_MAX = 6,
+    K6_ROWS_MAX = 6,
+    MANY_TILE_ROWS = 6,
+    MANY_ROWS_MIN = 13,
+    FLOAT_ROWS_MAX = 8,
+    QUERY_TILE = 8
+};
 
 #include "kernels/x86/quantize_x86.h"
 #include "kernels/x86/rows_x86.h"

@@ -3,8 +3,7 @@
  * of the instruction set adds two quads of unsigned codes of at most 6 bits, exactly.
  */
 #include "kernels/kernel_table.h"
-#include "kernels/x86/linear_walk_x86.h"
-#include "kernels/x86/unpack_x86.h"
+#include "kernels/x86/linear_many_x86.h"
 
 /* The dot products of one block as f32: of codes less their offset. */
 static inline __attribute__((always_inline)) void
@@ -16,7 +15,7 @@ block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, si
     for (int r = 0; r < ROWS; r++) {
         vi start = vi_zero();
         if (FORMAT == WEIGHT_INT5) /* times the codes' offset */
-            start = vi_sub(start, vi_shift_left(vi_set1((uint32_t)x[r].sum), 4));
+            start = vi_shift_left(vi_set1((uint32_t)x[r].minus_8_sum), 1);
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
             acc[r][h] = start;
@@ -59,11 +58,11 @@ static inline __attribute__((always_inline)) void k6_dots(const uint8_t *block, 
                 vi_load_i8(block + part * PANEL_OUTPUTS + (first_half + (size_t)h) * HALF_OUTPUTS));
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            vi low = vi_set1((uint32_t)x[r].low), sum = vi_set1((uint32_t)x[r].sum);
-            vi minus = part == 0 ? vi_sub(vi_zero(), low) : vi_sub(low, sum);
+            vi minus =
+                vi_set1((uint32_t)(part == 0 ? x[r].minus_8_low : x[r].minus_8_sum - x[r].minus_8_low));
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++)
-                acc[r][h] = vi_shift_left(minus, 5); /* times the codes' offset */
+                acc[r][h] = vi_shift_left(minus, 2); /* times the codes' offset, 32 */
         }
 #pragma GCC unroll 2
         for (int pair = 0; pair < QUANT_QUADS / 2; pair += 2) {
@@ -160,6 +159,10 @@ static inline __attribute__((always_inline)) void linear_block(const struct line
                                                                const enum weight_format FORMAT)
 {
     const size_t MOST = FORMAT == WEIGHT_K6 ? K6_ROWS_MAX : ROWS_MAX;
+    if (a->n_rows >= MANY_ROWS_MIN) {
+        linear_many(a, FORMAT);
+        return;
+    }
     struct ahead ahead = look_ahead(a, FORMAT, MOST);
     for (size_t first = 0; first < a->n_rows;) {
         struct rows rows = next_rows(a, first, MOST);

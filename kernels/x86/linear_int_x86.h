@@ -2,11 +2,11 @@
  * tile: as many as leave registers for unpacking), TILE_SIZES and TILE_HALVES (of a panel, that a tile of so
  * many rows covers) defined, and the dot product of the instruction set: a block's accumulator begins as
  * dot_start, takes eight quads by dot_step, and dot_finish gives the exact integers. The panel's offset codes
- * are unsigned; q_sum corrects for the offset where the product needs it. Zero points are offsets of their
- * own: dot_start_zeros and dot_finish_zeros. */
+ * are unsigned; -8 times the sum of x corrects for the offset where the product needs it. Zero points are
+ * offsets of their own: dot_start_zeros and dot_finish_zeros. From MANY_ROWS_MIN rows on the walk of
+ * linear_many_x86.h is taken. */
 #include "kernels/kernel_table.h"
-#include "kernels/x86/linear_walk_x86.h"
-#include "kernels/x86/unpack_x86.h"
+#include "kernels/x86/linear_many_x86.h"
 
 /* Few rows wait for memory, which gives a block of this size quickest where its lines are read in their
  * order: one half, then the other. Many rows share what they load between the halves. */
@@ -115,8 +115,8 @@ int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, s
             for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++)
-                    acc[r][h] =
-                        HAS_ZEROS ? dot_start_zeros(x[r].sum, zeros[h]) : dot_start(x[r].sum, IS_INT8);
+                    acc[r][h] = HAS_ZEROS ? dot_start_zeros(quant_block_sum(&x[r]), zeros[h])
+                                          : dot_start(x[r].minus_8_sum, IS_INT8);
             }
             int_block(at, x, ROWS, first_half, N_HALVES, IS_INT8, acc);
 #pragma GCC unroll 12
@@ -124,8 +124,8 @@ int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, s
                 vf scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
-                    vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], x[r].sum, zeros[h])
-                                       : dot_finish(acc[r][h], x[r].sum, IS_INT8);
+                    vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], quant_block_sum(&x[r]), zeros[h])
+                                       : dot_finish(acc[r][h], x[r].minus_8_sum, IS_INT8);
                     sums[r][h] = vf_fma(vi_to_float(dot), vf_mul(scale, scales[h]), sums[r][h]);
                 }
             }
@@ -142,6 +142,10 @@ static inline __attribute__((always_inline)) void linear_int(const struct linear
                                                              const enum weight_format FORMAT)
 {
     const size_t MOST = ROWS_MAX;
+    if (a->n_rows >= MANY_ROWS_MIN) {
+        linear_many(a, FORMAT);
+        return;
+    }
     struct ahead ahead = look_ahead(a, FORMAT, MOST);
     for (size_t first = 0; first < a->n_rows;) {
         struct rows rows = next_rows(a, first, MOST);

@@ -25,8 +25,8 @@ void KERNEL(quantize_row)(const float *x, size_t n, struct quant_block *out, siz
         vi_store_bytes(out->q, q0);
         vi_store_bytes(out->q + LANES, q1);
         out->scale = scale;
-        out->sum = sum;
-        out->low = low;
+        out->minus_8_sum = -8 * sum;
+        out->minus_8_low = -8 * low;
         out->total = scale * (float)sum;
     }
 }

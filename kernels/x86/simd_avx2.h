@@ -324,9 +324,9 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVXVNNI__)
-static inline vi dot_start(int32_t q_sum, int is_int8)
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    __m256i start = _mm256_set1_epi32(-q_sum * (is_int8 ? 128 : 8)); /* times the codes' offset */
+    __m256i start = _mm256_set1_epi32(minus_8_sum * (is_int8 ? 16 : 1)); /* times the codes' offset */
     return (vi){start, start};
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
@@ -335,9 +335,9 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     vi x = vi_set1_quad(from);
     return (vi){_mm256_dpbusd_avx_epi32(acc.a, w.a, x.a), _mm256_dpbusd_avx_epi32(acc.b, w.b, x.b)};
 }
-static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)q_sum, (void)is_int8;
+    (void)minus_8_sum, (void)is_int8;
     return acc;
 }
 static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t *from1)
@@ -371,11 +371,11 @@ static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_i
  * end a lane is the sum of (code - 4) x over its own sixteen inputs and of -4 x over the other sixteen: at
  * most 16 * 127 * (11 + 4) = 30480; what it passes on the way may wrap.
  */
-static inline vi dot_start(int32_t q_sum, int is_int8)
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
     if (is_int8)
         return vi_zero();
-    __m256i start = _mm256_set1_epi16((int16_t)(-4 * q_sum));
+    __m256i start = _mm256_set1_epi16((int16_t)(minus_8_sum / 2));
     return (vi){start, start};
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
@@ -383,9 +383,9 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     vi x = vi_set1_quad(from);
     return (vi){dot_step_eight(acc.a, w.a, x.a, is_int8), dot_step_eight(acc.b, w.b, x.b, is_int8)};
 }
-static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)q_sum;
+    (void)minus_8_sum;
     if (is_int8)
         return acc;
     const __m256i ones = _mm256_set1_epi16(1);

@@ -271,21 +271,23 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVX512VNNI__)
-static inline vi dot_start(int32_t q_sum, int is_int8)
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    vi sum = _mm512_slli_epi32(_mm512_set1_epi32(q_sum), is_int8 ? 7 : 3); /* times the codes' offset */
-    return _mm512_sub_epi32(_mm512_setzero_si512(), sum);
+    vi minus = _mm512_set1_epi32(minus_8_sum);
+    return is_int8 ? _mm512_slli_epi32(minus, 4) : minus; /* times the codes' offset */
 }
-/* The compiler would load the four codes by an instruction of their own. */
-static inline vi dot_step(vi acc, vi w, const int8_t *x, int is_int8)
+/* Both halves of a panel share the register of the four codes: a broadcast in each product would keep the
+ * loads busier than the products (there are two a cycle of 512 bits). */
+static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
     (void)is_int8;
-    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int8_t(*)[4])x));
+    vi x = vi_set1_quad(from);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
     return acc;
 }
-static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)q_sum, (void)is_int8;
+    (void)minus_8_sum, (void)is_int8;
     return acc;
 }
 static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)
@@ -303,9 +305,9 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
-static inline vi dot_start(int32_t q_sum, int is_int8)
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    (void)q_sum, (void)is_int8;
+    (void)minus_8_sum, (void)is_int8;
     return vi_zero();
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
@@ -321,11 +323,11 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(code), x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
-static inline vi dot_finish(vi acc, int32_t q_sum, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
     if (is_int8)
         return acc;
-    return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(8 * q_sum));
+    return _mm512_add_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(minus_8_sum));
 }
 /* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
 static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)

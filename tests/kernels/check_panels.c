@@ -77,14 +77,17 @@ static void fill_codes(struct rng *rng, struct guarded *blocks)
     struct quant_block *end = (struct quant_block *)(blocks->data + blocks->size_bytes);
     for (struct quant_block *block = (struct quant_block *)blocks->data; block < end; block++) {
         *block = (struct quant_block){.scale = rng_uniform(rng) * 0.1f};
+        int32_t sum = 0, low = 0;
         for (size_t i = 0; i < QUANT_BLOCK; i++) {
             int code = extremes.are_wanted ? (is_high(&extremes, rng, i) ? 127 : -127)
                                            : (int)rng_below(rng, 255) - 127;
             block->q[i] = (int8_t)code;
-            block->sum += code;
-            block->low += i < HALF_BLOCK ? code : 0;
+            sum += code;
+            low += i < HALF_BLOCK ? code : 0;
         }
-        block->total = block->scale * (float)block->sum;
+        block->minus_8_sum = -8 * sum;
+        block->minus_8_low = -8 * low;
+        block->total = block->scale * (float)sum;
     }
 }
 

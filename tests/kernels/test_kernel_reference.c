@@ -186,9 +186,10 @@ static void test_quantize_row(void **state)
             first_half += i < HALF_BLOCK ? q : 0;
             largest = abs(q) > largest ? abs(q) : largest;
         }
-        assert_int_equal(total, block->sum);
-        assert_int_equal(first_half, block->low);
-        assert_true(block->total == block->scale * (float)block->sum);
+        assert_int_equal(-8 * total, block->minus_8_sum);
+        assert_int_equal(total, quant_block_sum(block));
+        assert_int_equal(-8 * first_half, block->minus_8_low);
+        assert_true(block->total == block->scale * (float)total);
         assert_int_equal(largest, 127);
     }
 }
