@@ -271,6 +271,7 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVX512VNNI__)
+enum { FIVE_BIT_STEPS = 8 };
 static inline vi dot_start(int32_t q_sum, int is_int8)
 {
     vi sum = _mm512_slli_epi32(_mm512_set1_epi32(q_sum), is_int8 ? 7 : 3); /* times the codes' offset */
@@ -303,6 +304,7 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
+enum { FIVE_BIT_STEPS = 4 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
 static inline vi dot_start(int32_t q_sum, int is_int8)
 {
     (void)q_sum, (void)is_int8;

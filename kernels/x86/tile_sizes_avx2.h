@@ -6,6 +6,7 @@
     TILE_CASE(TILE, 1)                                                                                       \
     TILE_CASE(TILE, 2)                                                                                       \
     TILE_CASE(TILE, 3)                                                                                       \
-    TILE_CASE(TILE, 4)
+    TILE_CASE(TILE, 4)                                                                                       \
+    TILE_CASE(TILE, 6)
 #define TILE_HALVES(ROWS) ((ROWS) > 1 ? 1 : 2) /* one row: one pass over the panel */
-enum { ROWS_MAX = 4, K6_ROWS_MAX = 4 };
+enum { ROWS_MAX = 6, K6_ROWS_MAX = 4 };
