@@ -1,6 +1,6 @@
 /* Linear kernels of the formats that GGUF's blocks have: int5, k4, k5 and k6; see rows_x86.h for how it is
  * included, behind linear_int_x86.h, with K6_ROWS_MAX defined too, whose tiles take more registers. dot_two
- * of the instruction set adds two quads of unsigned codes of at most 6 bits, exactly.
+ * of the instruction set adds two quads of unsigned codes of 6 bits, exactly.
  */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
@@ -10,15 +10,19 @@ static inline __attribute__((always_inline)) void
 block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, size_t first_half,
            const int N_HALVES, const enum weight_format FORMAT, vf dots[ROWS_MAX][2])
 {
-    vi acc[ROWS_MAX][2];
+    const int STEPS = FORMAT == WEIGHT_K4 ? QUANT_QUADS : FIVE_BIT_STEPS;
+    const bool IN_PARTS = STEPS < QUANT_QUADS;
+    vi acc[ROWS_MAX][2], finished[ROWS_MAX][2]; /* of a part of the block, of those that are finished */
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
         vi start = vi_zero();
         if (FORMAT == WEIGHT_INT5) /* times the codes' offset */
             start = vi_shift_left(vi_set1((uint32_t)x[r].minus_8_sum), 1);
 #pragma GCC unroll 2
-        for (int h = 0; h < N_HALVES; h++)
-            acc[r][h] = start;
+        for (int h = 0; h < N_HALVES; h++) {
+            acc[r][h] = IN_PARTS ? vi_zero() : start;
+            finished[r][h] = IN_PARTS ? start : vi_zero();
+        }
     }
 #pragma GCC unroll 4
     for (int pair = 0; pair < QUANT_QUADS / 2; pair++) {
@@ -30,15 +34,21 @@ block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, si
         for (int r = 0; r < ROWS; r++) {
             const int8_t *q = x[r].q + pair * 4;
 #pragma GCC unroll 2
-            for (int h = 0; h < N_HALVES; h++)
-                acc[r][h] = dot_two(acc[r][h], low[h], q, high[h], q + HALF_BLOCK);
+            for (int h = 0; h < N_HALVES; h++) {
+                acc[r][h] = dot_step(acc[r][h], low[h], q, false);
+                acc[r][h] = dot_step(acc[r][h], high[h], q + HALF_BLOCK, false);
+                if ((pair + 1) * 2 % STEPS == 0) {
+                    finished[r][h] = vi_add(finished[r][h], dot_finish(acc[r][h], 0, false));
+                    acc[r][h] = vi_zero();
+                }
+            }
         }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
-            dots[r][h] = vi_to_float(acc[r][h]);
+            dots[r][h] = vi_to_float(finished[r][h]);
     }
 }
 

@@ -1,10 +1,10 @@
 /* Linear kernels of the quantised formats; see rows_x86.h for how it is included, with ROWS_MAX (of a
  * tile: as many as leave registers for unpacking), TILE_SIZES and TILE_HALVES (of a panel, that a tile of so
  * many rows covers) defined, and the dot product of the instruction set: a block's accumulator begins as
- * dot_start, takes eight quads by dot_step, and dot_finish gives the exact integers. The panel's offset codes
- * are unsigned; -8 times the sum of x corrects for the offset where the product needs it. Zero points are
- * offsets of their own: dot_start_zeros and dot_finish_zeros. From MANY_ROWS_MIN rows on the walk of
- * linear_many_x86.h is taken. */
+ * dot_start, takes eight quads by dot_step (FIVE_BIT_STEPS of them, where unsigned codes have 5 bits), and
+ * dot_finish gives the exact integers. The panel's offset codes are unsigned; -8 times the sum of x corrects
+ * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
+ * dot_finish_zeros. From MANY_ROWS_MIN rows on the walk of linear_many_x86.h is taken. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
 
@@ -41,19 +41,20 @@ static inline __attribute__((always_inline)) void int4_halves(const uint8_t *blo
     const vi nibble = vi_set1(0x0f0f0f0fu);
 #pragma GCC unroll 4
     for (size_t pair = 0; pair < QUANT_QUADS / 2; pair++) {
-        vi low[2], high[2];
 #pragma GCC unroll 2
-        for (int h = 0; h < N_HALVES; h++) {
-            vi both = vi_load(block + (first_half + (size_t)h) * (INT4_BLOCK_BYTES / 2) + pair * QUAD_BYTES);
-            low[h] = vi_and(both, nibble);
-            high[h] = vi_and(vi_shift_right(both, 4), nibble);
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < ROWS; r++) {
+        for (size_t part = 0; part < 2; part++) { /* one after the other: fewer registers hold codes */
+            vi w[2];
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
-                acc[r][h] = dot_step(acc[r][h], low[h], x[r].q + pair * 4, false);
-                acc[r][h] = dot_step(acc[r][h], high[h], x[r].q + pair * 4 + HALF_BLOCK, false);
+                vi both =
+                    vi_load(block + (first_half + (size_t)h) * (INT4_BLOCK_BYTES / 2) + pair * QUAD_BYTES);
+                w[h] = vi_and(part == 0 ? both : vi_shift_right(both, 4), nibble);
+            }
+#pragma GCC unroll 12
+            for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 2
+                for (int h = 0; h < N_HALVES; h++)
+                    acc[r][h] = dot_step(acc[r][h], w[h], x[r].q + pair * 4 + part * HALF_BLOCK, false);
             }
         }
     }

@@ -324,6 +324,7 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVXVNNI__)
+enum { FIVE_BIT_STEPS = 8 };
 static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
     __m256i start = _mm256_set1_epi32(minus_8_sum * (is_int8 ? 16 : 1)); /* times the codes' offset */
@@ -356,27 +357,29 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
+enum { FIVE_BIT_STEPS = 4 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
+/* A sum that the next products are added to: left alone, the compiler multiplies a whole block first and adds
+ * in a tree, with every product on its way through memory. */
+static inline __m256i in_turn(__m256i acc)
+{
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_int8)
 {
     if (!is_int8) /* at most 8 * 2 * 15 * 127 in a 16-bit lane after eight steps: 30480 */
-        return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x));
+        return in_turn(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)));
     /* |code| times sign(code) x: at most 2 * 128 * 127 = 32512; an unsigned w would reach twice that and
      * saturate.
      */
     __m256i code = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return in_turn(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
-/* Of the codes' offset, 8 times the sum, each of an output's two lanes of 16 bits begins with half. In the
- * end a lane is the sum of (code - 4) x over its own sixteen inputs and of -4 x over the other sixteen: at
- * most 16 * 127 * (11 + 4) = 30480; what it passes on the way may wrap.
- */
 static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    if (is_int8)
-        return vi_zero();
-    __m256i start = _mm256_set1_epi16((int16_t)(minus_8_sum / 2));
-    return (vi){start, start};
+    (void)minus_8_sum, (void)is_int8;
+    return vi_zero();
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
@@ -385,16 +388,16 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 }
 static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)minus_8_sum;
     if (is_int8)
         return acc;
-    const __m256i ones = _mm256_set1_epi16(1);
-    return (vi){_mm256_madd_epi16(acc.a, ones), _mm256_madd_epi16(acc.b, ones)};
+    const __m256i ones = _mm256_set1_epi16(1), minus = _mm256_set1_epi32(minus_8_sum);
+    return (vi){_mm256_add_epi32(_mm256_madd_epi16(acc.a, ones), minus),
+                _mm256_add_epi32(_mm256_madd_epi16(acc.b, ones), minus)};
 }
 static inline __m256i dot_two_eight(__m256i acc, __m256i w0, __m256i x0, __m256i w1, __m256i x1)
 {
     __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w0, x0), _mm256_maddubs_epi16(w1, x1));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return in_turn(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
 /* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
 static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t *from1)

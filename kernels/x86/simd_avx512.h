@@ -271,6 +271,7 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVX512VNNI__)
+enum { FIVE_BIT_STEPS = 8 };
 static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
     vi minus = _mm512_set1_epi32(minus_8_sum);
@@ -305,6 +306,7 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
+enum { FIVE_BIT_STEPS = 4 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
 static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
     (void)minus_8_sum, (void)is_int8;

@@ -6,9 +6,10 @@
     TILE_CASE(TILE, 1)                                                                                       \
     TILE_CASE(TILE, 2)                                                                                       \
     TILE_CASE(TILE, 3)                                                                                       \
-    TILE_CASE(TILE, 4)
+    TILE_CASE(TILE, 4)                                                                                       \
+    TILE_CASE(TILE, 6)
 #define TILE_HALVES(ROWS) ((ROWS) > 1 ? 1 : 2) /* one row: one pass over the panel */
-enum { ROWS_MAX = 4, K6_ROWS_MAX = 4 };
+enum { ROWS_MAX = 6, K6_ROWS_MAX = 4 };
 
 /* No walk of linear_many_x86.h: its sums and products would share sixteen registers. */
 #define MANY_CASES MANY_CASE(1)
