@@ -1,5 +1,5 @@
-/* Every kernel and every variant of it, once. The dispatch table, checkkernel and `bantam doctor` are made
- * from these lists, so that none can be forgotten.
+/* Every kernel and every variant of it, once. The dispatch table and checkkernel are made from
+ * these lists, so that none can be forgotten.
  *
  * KERNEL_LIST(K): K(name, function type, what it does)
  * KERNEL_VARIANTS(V): V(name, isa level, suffix): the function is name_suffix. Every kernel also has

@@ -162,6 +162,7 @@ def part_parity(session, figures):
 
 
 # What may not change an answer.
+FEW_KV_BLOCKS = 40  # of models of 256 tokens
 VARIANTS = {
     "one at a time": ["--max-num-seqs", 1],
     "chunks of 16": ["--max-num-batched-tokens", 16, "--max-num-seqs", 16],
@@ -169,16 +170,18 @@ VARIANTS = {
     "no prefix cache": ["--no-enable-prefix-caching"],
     "one step in flight": ["--steps-in-flight", 1],
     "two steps in flight": ["--steps-in-flight", 2],
-    "few KV blocks": ["--num-kv-blocks", 40],
+    "few KV blocks": ["--num-kv-blocks", FEW_KV_BLOCKS],
 }
 
 
-def make_prompts(n, vocab_size):
+def make_prompts(n, vocab_size, long_ones):
+    """long_ones: every eighth is longer than a split of attention's keys (256), so that its parts are merged."""
     rng = random.Random(4711)
     shared = [rng.randrange(3, vocab_size) for _ in range(50)]
     prompts = []
     for i in range(n):
-        own = [rng.randrange(3, vocab_size) for _ in range(1 + rng.randrange(120))]
+        length = 300 + rng.randrange(300) if long_ones and i % 8 == 7 else 1 + rng.randrange(120)
+        own = [rng.randrange(3, vocab_size) for _ in range(length)]
         prompts.append((shared[:len(own)] + own[len(shared):]) if i % 3 == 0 else own)
     return prompts
 
@@ -197,14 +200,16 @@ def part_bits(session, figures):
     wrong = []
     for model, directory, formats in models:
         vocab = json.loads((pathlib.Path(directory) / "config.json").read_text())["vocab_size"]
-        prompts = make_prompts(8 if session.small else 48, vocab)
+        has_long = model == "middle"
+        prompts = make_prompts(8 if session.small else 48, vocab, has_long)
         dummy = ["--load-format", "dummy"] if model != "llama-gqa" else []
         for name in formats:
-            flags = [*dummy, *(["--dtype", "float32"] if name == "float32" else gpu_models.FORMATS[name]), "--max-model-len", 256,
-                     "--temperature", 0.8, "--top-p", 0.9, "--seed", 7, "--logprobs", 2, "--max-tokens", 30, "--ignore-eos"]
+            flags = [*dummy, *(["--dtype", "float32"] if name == "float32" else gpu_models.FORMATS[name]), "--max-model-len",
+                     1024 if has_long else 256, "--temperature", 0.8, "--top-p", 0.9, "--seed", 7, "--logprobs", 2, "--max-tokens", 30, "--ignore-eos"]
             found = figures[f"{model} {name}"] = {}
             baseline = run_answers(session, directory, prompts, flags)
             for variant, more in VARIANTS.items():
+                more = [2 * FEW_KV_BLOCKS if has_long and word == FEW_KV_BLOCKS else word for word in more]
                 answers = run_answers(session, directory, prompts, flags + more)
                 found[variant] = {"differ": len(differing(baseline, answers)), "of": len(answers),
                                   "preemptions": sum(answer["usage"]["preemptions"] for answer in answers)}

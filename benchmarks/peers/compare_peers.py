@@ -97,6 +97,9 @@ class Results:
         isa = before.get("machine", {}).get("isa", arguments.isa if not self.rows else "auto")
         if isa != arguments.isa:
             raise RuntimeError(f"{self.path.name} has figures of --isa {isa}: those of {arguments.isa} need another name")
+        cpu = before.get("machine", {}).get("cpu", figures.cpu_name())
+        if self.rows and cpu != figures.cpu_name():
+            raise RuntimeError(f"{self.path.name} has figures of {cpu}: those of {figures.cpu_name()} need another name")
 
     def add(self, part, file, what, unit, samples, **more):
         medians = {name: statistics.median(values) for name, values in samples.items()}
@@ -120,19 +123,18 @@ class Results:
                  f"{', '.join(machine['extensions'])}; "
                  + (f"Bantam kept to {machine['isa']} by --isa; " if machine["isa"] != "auto" else "")
                  + f"{machine['threads']} threads, the same file. "
-                 f"Medians of {machine['repeat']} runs in turn "
-                 "(JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
+                 "Medians of runs in turn (JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
                  "`benchmarks/peers/compare_peers.py` says what each part is.", ""]
         for part in PARTS:
             rows = [row for row in self.rows if row["part"] == part]
             if not rows:
                 continue
             lines += [f"## {part}", "", "| file | what | unit | Bantam | " + " | ".join(f"{name} | ratio" for name in peers)
-                      + " | commit, load |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
+                      + " | commit, runs, load |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
             for row in rows:
                 cells = [peer_cells(row, name) for name in peers]
                 lines.append(f"| {row['file']} | {row['what']} | {row['unit']} | {row['medians']['bantam']:.1f} | "
-                             f"{' | '.join(cells)} | {row['commit']}, {row['load_average']} |")
+                             f"{' | '.join(cells)} | {row['commit']}, {len(row['samples']['bantam'])}, {row['load_average']} |")
             lines.append("")
         self.path.with_suffix(".md").write_text("\n".join(lines))
 
