@@ -107,9 +107,9 @@ def test_parts_without_time_say_so(tmp_path):
 def test_a_run_that_is_cut_keeps_what_it_has(tmp_path):
     out = tmp_path / "gpu.json"
     command = ["python3", ROOT / "benchmarks/gpu/run", "--build", BUILD, "--no-build", "--small", "--out", out, "--device", "cpu",
-               "--only", "offline,bits", "--minutes", "14"]
+               "--only", "offline,ops", "--minutes", "14"]
     cut = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    seen = next((line for line in cut.stdout if line.startswith("--- bits")), "")  # the part before is over
+    seen = next((line for line in cut.stdout if line.startswith("--- ops")), "")  # the part before is over
     os.killpg(cut.pid, signal.SIGKILL)
     cut.communicate()
     assert seen
