@@ -528,8 +528,8 @@ static void remove_long_checkpoint(const char *directory)
     assert_int_equal(rmdir(directory), 0);
 }
 
-/* Contexts of up to three chunks, which threads share and merge: kernels/kernel_types.h. On an emulated device
- * in one variant: beyond one split of the keys, whose parts are merged. */
+/* Contexts of up to three chunks, which threads share and merge: kernels/kernel_types.h. On an emulated
+ * device in one variant: beyond one split of the keys, whose parts are merged. */
 static void test_long_contexts(void **state)
 {
     (void)state;
