@@ -246,6 +246,8 @@ many_rows(const struct linear_args *a, size_t first, size_t end, const struct ex
         next = row + rows.n < end
                    ? next + block * QUANT_TILE_ROWS
                    : a->q + quant_row_offset(first, a->q_tile_stride) + (block + n) * QUANT_TILE_ROWS;
+        if ((block + n) * QUANT_BLOCK == a->n_in)
+            prefetch_outputs(a, row, rows.n, 0, 2);
         switch (tile_size(rows.n)) {
             MANY_CASES
         }
