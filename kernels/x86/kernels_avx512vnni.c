@@ -11,7 +11,7 @@
     TILE_CASE(TILE, 6)
 #define TILE_HALVES(ROWS) 2
 #define MANY_CASES        MANY_CASE(1) MANY_CASE(2) MANY_CASE(3) MANY_CASE(4) MANY_CASE(6)
-enum { ROWS_MAX = 6, K6_ROWS_MAX = 6, MANY_TILE_ROWS = 6, MANY_ROWS_MIN = 13 };
+enum { ROWS_MAX = 6, K6_ROWS_MAX = 6, MANY_TILE_ROWS = 6, MANY_ROWS_MIN = 37 };
 
 #include "kernels/x86/linear_int_x86.h"
 #include "kernels/x86/linear_block_x86.h"

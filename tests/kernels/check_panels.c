@@ -105,7 +105,7 @@ bool check_linear_fn(enum kernel_id id, generic_fn *reference, generic_fn *varia
                                 : id == KERNEL_linear_k6   ? WEIGHT_K6
                                                            : WEIGHT_UINT4;
     bool quantized = weight_is_quantized(format);
-    struct linear_args args = {.n_rows = rng_between(rng, 1, 27),
+    struct linear_args args = {.n_rows = rng_between(rng, 1, 45),
                                .group = QUANT_BLOCK * rng_between(rng, 1, 4)};
     args.n_in = quantized ? args.group * rng_between(rng, 1, 5) : rng_between(rng, 1, 150);
     args.n_out = rng_below(rng, 2) ? PANEL_OUTPUTS : rng_between(rng, 1, PANEL_OUTPUTS);
