@@ -169,10 +169,8 @@ static inline __attribute__((always_inline)) void linear_block(const struct line
                                                                const enum weight_format FORMAT)
 {
     const size_t MOST = FORMAT == WEIGHT_K6 ? K6_ROWS_MAX : ROWS_MAX;
-    if (a->n_rows >= MANY_ROWS_MIN) {
-        linear_many(a, FORMAT);
+    if (linear_many(a, FORMAT))
         return;
-    }
     struct ahead ahead = look_ahead(a, FORMAT, MOST);
     for (size_t first = 0; first < a->n_rows;) {
         struct rows rows = next_rows(a, first, MOST);

@@ -4,7 +4,7 @@
  * dot_start, takes eight quads by dot_step (FIVE_BIT_STEPS of them, where unsigned codes have 5 bits), and
  * dot_finish gives the exact integers. The panel's offset codes are unsigned; -8 times the sum of x corrects
  * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
- * dot_finish_zeros. From MANY_ROWS_MIN rows on the walk of linear_many_x86.h is taken. */
+ * dot_finish_zeros. Many rows take the walk of linear_many_x86.h. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
 
@@ -143,10 +143,8 @@ static inline __attribute__((always_inline)) void linear_int(const struct linear
                                                              const enum weight_format FORMAT)
 {
     const size_t MOST = ROWS_MAX;
-    if (a->n_rows >= MANY_ROWS_MIN) {
-        linear_many(a, FORMAT);
+    if (linear_many(a, FORMAT))
         return;
-    }
     struct ahead ahead = look_ahead(a, FORMAT, MOST);
     for (size_t first = 0; first < a->n_rows;) {
         struct rows rows = next_rows(a, first, MOST);

@@ -1,14 +1,16 @@
-/* The quantised linear kernels where there are many rows; see rows_x86.h for how it is included, with
- * MANY_TILE_ROWS (of a tile over a whole panel: as many as leave registers for the rest), MANY_CASES (the
- * sizes of such tiles), MANY_ROWS_MIN (rows from which on it is worth its expansion) and what
- * linear_int_x86.h wants defined. The codes of some blocks of the panel become bytes in the first-level cache
- * once, whatever their format; all rows are multiplied by them there, and the sums wait there too. So no tile
- * unpacks, and a row's four codes, once in a register, meet all outputs of the panel. Every output's chain
- * over the blocks is that of the other walk. */
+/* The quantised linear kernels where there are many rows; see rows_x86.h for how it is included, with what
+ * linear_int_x86.h wants defined and, where there are registers for it, MANY_TILE_ROWS (of a tile over a
+ * whole panel: as many as leave registers for the rest), MANY_CASES (the sizes of such tiles) and
+ * MANY_ROWS_MIN (rows from which on it is worth its expansion). The codes of some blocks of the panel become
+ * bytes in the first-level cache once, whatever their format; all rows are multiplied by them there, and the
+ * sums wait there too. So no tile unpacks, and a row's four codes, once in a register, meet all outputs of
+ * the panel. Every output's chain over the blocks is that of the other walk. */
 #pragma once
 
 #include "kernels/x86/linear_walk_x86.h"
 #include "kernels/x86/unpack_x86.h"
+
+#if defined(MANY_CASES)
 
 enum {
     MANY_BLOCKS = 8, /* of 32 inputs, expanded together */
@@ -255,9 +257,12 @@ many_rows(const struct linear_args *a, size_t first, size_t end, const struct ex
     }
 }
 
-static inline __attribute__((always_inline)) void linear_many(const struct linear_args *a,
+/* Whether it did the work: it does not for few rows, nor where nothing is defined for it. */
+static inline __attribute__((always_inline)) bool linear_many(const struct linear_args *a,
                                                               const enum weight_format FORMAT)
 {
+    if (a->n_rows < MANY_ROWS_MIN)
+        return false;
     struct expanded_block blocks[MANY_BLOCKS];
     _Alignas(CACHE_LINE_BYTES) float sums[MANY_ROWS][PANEL_OUTPUTS];
     const size_t n_blocks = a->n_in / QUANT_BLOCK;
@@ -276,4 +281,15 @@ static inline __attribute__((always_inline)) void linear_many(const struct linea
             store_outputs(a, r, 0, 2, row);
         }
     }
+    return true;
 }
+
+#else
+
+static inline bool linear_many(const struct linear_args *a, enum weight_format format)
+{
+    (void)a, (void)format;
+    return false;
+}
+
+#endif

@@ -12,5 +12,3 @@
 enum { ROWS_MAX = 6, K6_ROWS_MAX = 4 };
 
 /* No walk of linear_many_x86.h: its sums and products would share sixteen registers. */
-#define MANY_CASES MANY_CASE(1)
-enum { MANY_TILE_ROWS = 1, MANY_ROWS_MIN = INT32_MAX };

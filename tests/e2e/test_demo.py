@@ -1,7 +1,6 @@
 """What scripts/demo runs, behind programs of the tests: each of its models, and the router with demo/route.yaml."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -45,6 +44,5 @@ def test_completions_of_gemma(start):
     path, why = gemma_model.find()
     if path is None:
         pytest.skip(why)
-    flags = (ROOT / "scripts/demo").read_text().partition("serve_flags=(")[2].partition(")")[0].split()
-    engine = start(pathlib.Path(path), *flags)
+    engine = start(path)
     assert "tokens/s" in run("show.py", f"127.0.0.1:{engine.port}", str(ROOT / "demo/gemma_prompts.jsonl"))
