@@ -1,16 +1,24 @@
 /* What the CPU backend asks of the kernel on a machine of several memory nodes, which this one is taken for:
  * the pages of every weight and of the KV, in a table; and that nothing is asked on one node, and no bit
- * depends on it. */
+ * depends on it. On every machine: huge pages, which are there before they are written. */
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/numa.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/cpu_memory.h"
 #include "tests/base/ok.h"
 
-enum { BINDS_MAX = 16, PAGE = 4096 };
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+enum { BINDS_MAX = 16, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
 static struct {
     uintptr_t start;
@@ -179,12 +187,101 @@ static void test_one_node_is_as_ever_and_bits_are_the_same(void **state)
     numa_pretend(NULL, NULL);
 }
 
+/* Is the mapping that holds `at` to have huge pages, by the kernel's account? */
+static bool wants_huge_pages(const void *at)
+{
+    char line[512];
+    bool inside = false, huge = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        uintptr_t begin, end;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &begin, &end) == 2)
+            inside = begin <= (uintptr_t)at && (uintptr_t)at < end;
+        huge |= inside && strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " hg") != NULL;
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return huge;
+}
+
+/* A kernel may have no huge pages, not tell of them, or not give pages on demand. */
+static bool kernel_does(int advice)
+{
+    void *block =
+        mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(block != MAP_FAILED);
+    bool does = madvise(block, 2 * HUGE_PAGE, advice) == 0;
+    does = does && (advice != MADV_HUGEPAGE || wants_huge_pages(block));
+    assert_int_equal(munmap(block, 2 * HUGE_PAGE), 0);
+    return does;
+}
+
+static void test_huge_pages_where_whole_ones_fit(void **state)
+{
+    (void)state;
+    if (!kernel_does(MADV_HUGEPAGE))
+        skip();
+    char *large = cpu_memory_alloc(4 * HUGE_PAGE + HUGE_PAGE / 2), *small = cpu_memory_alloc(HUGE_PAGE / 2);
+    assert_true(large != NULL && small != NULL);
+    assert_true(wants_huge_pages(large) && wants_huge_pages(large + 4 * HUGE_PAGE - CPU_MEMORY_ALIGN - 1));
+    assert_false(wants_huge_pages(large + 4 * HUGE_PAGE) || wants_huge_pages(small));
+    cpu_memory_free(large);
+    cpu_memory_free(small);
+}
+
+/* Pages of [start, start + size_bytes), whole ones, that the kernel has given. */
+static size_t count_pages(uintptr_t start, size_t size_bytes)
+{
+    static unsigned char there[4 * HUGE_PAGE / PAGE];
+    size_t n = 0;
+    assert_true(size_bytes <= sizeof there * PAGE);
+    assert_int_equal(mincore((void *)start, size_bytes, there), 0);
+    for (size_t i = 0; i < size_bytes / PAGE; i++)
+        n += there[i] & 1;
+    return n;
+}
+
+enum { LONG_IN = 1 << 15 }; /* a panel of so many inputs in f32 has two huge pages */
+static size_t n_there_before;
+
+/* The first row of a panel is read before anything of the panel is written. */
+static void make_long_row(const void *context, size_t row, float *out)
+{
+    (void)context;
+    if (row == PANEL_OUTPUTS)
+        n_there_before = count_pages(binds[1].start, 2 * HUGE_PAGE);
+    memset(out, 0, LONG_IN * sizeof *out);
+}
+
+static void test_a_panel_has_its_pages_at_once(void **state)
+{
+    (void)state;
+    if (!kernel_does(MADV_POPULATE_WRITE))
+        skip();
+    struct backend *backend = backend_on(2, 2);
+    struct weight *weight;
+    struct weight_desc desc = {.name = "long",
+                               .n_out = 2 * PANEL_OUTPUTS,
+                               .n_in = LONG_IN,
+                               .format = WEIGHT_F32,
+                               .row = make_long_row};
+    OK(backend->vtable->weight_pack(backend, &desc, &weight));
+    assert_int_equal(n_binds, 2);
+    assert_int_equal(weight->sections[0].panel_bytes, 2 * HUGE_PAGE);
+    assert_int_equal(n_there_before, 2 * HUGE_PAGE / PAGE);
+    backend->vtable->weight_destroy(weight);
+    backend->vtable->destroy(backend);
+    numa_pretend(NULL, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_panels_are_where_their_threads_are),
         cmocka_unit_test(test_kv_is_on_all_nodes_in_turn),
         cmocka_unit_test(test_one_node_is_as_ever_and_bits_are_the_same),
+        cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
+        cmocka_unit_test(test_a_panel_has_its_pages_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
