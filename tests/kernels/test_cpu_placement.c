@@ -1,6 +1,7 @@
 /* What the CPU backend asks of the kernel on a machine of several memory nodes, which this one is taken for:
- * the pages of every weight and of the KV, in a table; and that nothing is asked on one node, and no bit
- * depends on it. On every machine: huge pages, which are there before they are written. */
+ * the pages of every weight and of the KV, in a table, and where its caller runs; and that nothing is asked
+ * on one node, and no bit depends on it. On every machine: huge pages, which are there before they are
+ * written. */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,6 +188,32 @@ static void test_one_node_is_as_ever_and_bits_are_the_same(void **state)
     numa_pretend(NULL, NULL);
 }
 
+/* The thread that runs the steps goes where thread 0 belongs, with the first. */
+static void test_caller_goes_to_its_node(void **state)
+{
+    (void)state;
+    cpu_set_t before, after;
+    struct numa_topology two = {.n_nodes = 2};
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    if (CPU_COUNT(&before) < 2)
+        skip();
+    for (int cpu = 0, n = 0; n < 2; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &two.nodes[n++].cpus);
+    two.nodes[1].id = 1;
+    struct backend *backend;
+    numa_pretend(&two, record);
+    OK(backend_cpu_create(2, "auto", &backend));
+    struct step step = {.n_rows = 0};
+    assert_true(backend->vtable->forward_begin(backend, &step));
+    backend->vtable->forward_end(backend, &step);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&after, &two.nodes[0].cpus));
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    backend->vtable->destroy(backend);
+    numa_pretend(NULL, NULL);
+}
+
 /* Is the mapping that holds `at` to have huge pages, by the kernel's account? */
 static bool wants_huge_pages(const void *at)
 {
@@ -280,6 +307,7 @@ int main(void)
         cmocka_unit_test(test_panels_are_where_their_threads_are),
         cmocka_unit_test(test_kv_is_on_all_nodes_in_turn),
         cmocka_unit_test(test_one_node_is_as_ever_and_bits_are_the_same),
+        cmocka_unit_test(test_caller_goes_to_its_node),
         cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
         cmocka_unit_test(test_a_panel_has_its_pages_at_once),
     };
