@@ -1,10 +1,12 @@
 /* What the CPU backend asks of the kernel on a machine of several memory nodes, which this one is taken for:
  * the pages of every weight and of the KV, in a table, and where its caller runs; and that nothing is asked
  * on one node, and no bit depends on it. On every machine: huge pages, which are there before they are
- * written. */
+ * written, and that who packed a panel multiplies it. */
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -301,6 +303,74 @@ static void test_a_panel_has_its_pages_at_once(void **state)
     numa_pretend(NULL, NULL);
 }
 
+enum { STATIC_PANELS = 70, STATIC_IN = 256 };
+static struct {
+    const uint8_t *data; /* of the panels */
+    size_t panel_bytes;
+    pthread_t packed_by[STATIC_PANELS];
+    atomic_int n_multiplied, n_by_others;
+} panel_log;
+
+static void note_row(const void *context, size_t row, float *out)
+{
+    panel_log.packed_by[row / PANEL_OUTPUTS] = pthread_self();
+    make_row(context, row, out);
+}
+
+static void note_panel(const void *panel)
+{
+    size_t index = (size_t)((const uint8_t *)panel - panel_log.data) / panel_log.panel_bytes;
+    atomic_fetch_add(&panel_log.n_multiplied, 1);
+    atomic_fetch_add(&panel_log.n_by_others, !pthread_equal(panel_log.packed_by[index], pthread_self()));
+}
+
+static void note_linear(const struct linear_args *args)
+{
+    note_panel(args->panel);
+}
+
+static void note_tile(const struct tile_args *args)
+{
+    note_panel(args->panel);
+}
+
+/* So that a thread finds in its caches, and in its node's memory, what it left there. */
+static void test_who_packs_a_panel_multiplies_it(void **state)
+{
+    (void)state;
+    enum { ROWS = 5 };
+    const size_t n_in = STATIC_IN;
+    for (int tiles = 0; tiles < 2; tiles++) {
+        struct backend *backend;
+        struct weight *weight;
+        struct act *in, *out;
+        OK(cpu_backend_create(3, ISA_SCALAR, tiles ? ARITHMETIC_TILES : ARITHMETIC_PLAIN, &backend));
+        cpu_of(backend)->table.linear_int4 = note_linear;
+        cpu_of(backend)->table.linear_tile_int4 = note_tile;
+        struct weight_desc desc = {.name = "weight",
+                                   .n_out = STATIC_PANELS * PANEL_OUTPUTS,
+                                   .n_in = n_in,
+                                   .format = WEIGHT_INT4,
+                                   .group = 32,
+                                   .row = note_row,
+                                   .row_context = &n_in};
+        OK(backend->vtable->weight_pack(backend, &desc, &weight));
+        panel_log.data = weight->sections[0].data;
+        panel_log.panel_bytes = weight->sections[0].panel_bytes;
+        panel_log.n_multiplied = panel_log.n_by_others = 0;
+        OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, n_in, &in));
+        OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, weight->n_out, &out));
+        struct step step = {.n_rows = ROWS};
+        backend->vtable->linear(backend, &step, in, weight, out);
+        assert_int_equal(panel_log.n_multiplied, STATIC_PANELS);
+        assert_int_equal(panel_log.n_by_others, 0);
+        backend->vtable->act_destroy(in);
+        backend->vtable->act_destroy(out);
+        backend->vtable->weight_destroy(weight);
+        backend->vtable->destroy(backend);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_caller_goes_to_its_node),
         cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
         cmocka_unit_test(test_a_panel_has_its_pages_at_once),
+        cmocka_unit_test(test_who_packs_a_panel_multiplies_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
