@@ -73,7 +73,8 @@ static void fill_kv(struct world *w, struct rng *rng)
     mem_free(row);
 }
 
-/* isa: a level's name, or "tiles" for the arithmetic of tiles on whatever there is. */
+/* rng NULL: with KV of zeros. isa: a level's name, or "tiles" for the arithmetic of tiles on whatever there
+ * is. */
 static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype,
                                      const char *isa, int n_threads, uint32_t n_seqs)
 {
@@ -101,7 +102,8 @@ static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, en
     w.together = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
     w.alone = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
     assert_true(w.together != NULL && w.alone != NULL);
-    fill_kv(&w, rng);
+    if (rng != NULL)
+        fill_kv(&w, rng);
     return w;
 }
 
@@ -338,10 +340,59 @@ static void test_infinite_value(void **state)
     }
 }
 
+static struct {
+    uint32_t n_calls, n_turns;             /* n_turns: calls of another KV head than the one before */
+    uint32_t n_queries, n_shared, kv_head; /* of the last one */
+} noted;
+
+static void note_attention(const struct attention_args *a)
+{
+    noted.n_turns += noted.n_calls++ == 0 || a->kv_head != noted.kv_head;
+    noted.n_queries = a->n_queries;
+    noted.n_shared = a->n_shared;
+    noted.kv_head = a->kv_head;
+}
+
+static void assert_calls(struct world *w, uint32_t n_calls, uint32_t n_turns, uint32_t n_queries,
+                         uint32_t n_shared)
+{
+    struct attention_params params = {.shape = w->shape, .scale = 0.2f};
+    memset(&noted, 0, sizeof noted);
+    run(w, &params, true, w->together);
+    assert_int_equal(noted.n_calls, n_calls);
+    assert_int_equal(noted.n_queries, n_queries);
+    assert_int_equal(noted.n_shared, n_shared);
+    assert_int_equal(noted.n_turns, n_turns);
+    w->step->n_rows = w->step->n_seqs = 0;
+}
+
+/* The query heads of a KV head go together, and so do as many rows, or sequences behind one prefix, as a call
+ * has queries for: K and V are read once for all of them. Teams take turns at one KV head, whose prefix is
+ * then in the cache. */
+static void test_calls(void **state)
+{
+    (void)state;
+    for (int tiles = 0; tiles < 2; tiles++) {
+        struct world w =
+            world_open(NULL, (struct qkv_shape){32, 8, DIM}, KV_BF16, tiles ? "tiles" : "scalar", 1);
+        struct kernel_table *table = &cpu_of(w.backend)->table;
+        *(tiles ? &table->attention_tile_bf16 : &table->attention_bf16) = note_attention;
+        add_seq(&w, 0, 0, 100, 1);
+        assert_calls(&w, 8, 8, 4, 0);
+        add_seq(&w, 0, 0, 100, 8);
+        assert_calls(&w, tiles ? 8 : 16, tiles ? 8 : 16, tiles ? 32 : 16, 0);
+        for (uint32_t s = 0; s < 16; s++)
+            add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1, 1);
+        assert_calls(&w, tiles ? 16 : 32, 8, tiles ? 32 : 16, 6);
+        world_close(&w);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams),
-                                       cmocka_unit_test(test_cuts), cmocka_unit_test(test_cut_without_room),
-                                       cmocka_unit_test(test_infinite_value)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_trees),   cmocka_unit_test(test_teams),
+        cmocka_unit_test(test_cuts),           cmocka_unit_test(test_cut_without_room),
+        cmocka_unit_test(test_infinite_value), cmocka_unit_test(test_calls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
