@@ -240,6 +240,22 @@ static void test_teams(void **state)
     world_close(&w);
 }
 
+/* Few that share, for many threads: teams of four would leave some without work, and so would those of two.
+ */
+static void test_teams_do_not_cost_threads(void **state)
+{
+    (void)state;
+    for (int n_threads = 1; n_threads <= 2; n_threads++) {
+        struct rng rng = rng_make(23);
+        struct world w = world_open(&rng, (struct qkv_shape){4, 1, DIM}, KV_BF16, "scalar", n_threads);
+        for (uint32_t s = 0; s < 8; s++)
+            add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1 + s, 1);
+        fill_rows(&w, &rng);
+        assert_int_equal(compare(&w, 0, 0), n_threads == 1 ? 4 * 6 : 0);
+        world_close(&w);
+    }
+}
+
 /* Long contexts are cut at their chunks where threads outnumber the units: teams, sequences by themselves,
  * windows. The bits are those of one thread, which cuts nothing. */
 static void test_cuts(void **state)
@@ -390,9 +406,12 @@ static void test_calls(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_trees),   cmocka_unit_test(test_teams),
-        cmocka_unit_test(test_cuts),           cmocka_unit_test(test_cut_without_room),
-        cmocka_unit_test(test_infinite_value), cmocka_unit_test(test_calls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees),
+                                       cmocka_unit_test(test_teams),
+                                       cmocka_unit_test(test_teams_do_not_cost_threads),
+                                       cmocka_unit_test(test_cuts),
+                                       cmocka_unit_test(test_cut_without_room),
+                                       cmocka_unit_test(test_infinite_value),
+                                       cmocka_unit_test(test_calls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
