@@ -35,11 +35,11 @@ struct world {
     const struct backend_vtable *ops;
     struct qkv_shape shape;
     size_t width; /* of qkv */
-    uint32_t n_seqs, seq_blocks;
+    uint32_t seq_blocks;
     struct step *step;
     struct kv *kv;
     struct act *qkv, *out;
-    float *together, *alone; /* [ROWS][n_heads * DIM] */
+    float *together, *alone; /* [rows][n_heads * DIM] */
 };
 
 /* Fills every block through the op that writes KV, as one long sequence that owns them all. */
@@ -80,14 +80,14 @@ static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, en
 {
     struct world w = {.shape = shape,
                       .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM,
-                      .n_seqs = n_seqs,
-                      .seq_blocks = BLOCKS / n_seqs};
+                      .seq_blocks = n_seqs < BLOCKS ? BLOCKS / n_seqs : 1};
+    const uint32_t rows = n_seqs > ROWS ? n_seqs : ROWS;
     if (strcmp(isa, "tiles") == 0)
         OK(cpu_backend_create(n_threads, isa_detect(), ARITHMETIC_TILES, &w.backend));
     else
         OK(backend_cpu_create(n_threads, isa, &w.backend));
     w.ops = w.backend->vtable;
-    struct step_capacity capacity = {.rows = ROWS,
+    struct step_capacity capacity = {.rows = rows,
                                      .seqs = n_seqs,
                                      .outputs = 1,
                                      .copies = 1,
@@ -97,10 +97,10 @@ static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, en
     OK(w.ops->reserve(w.backend, &(struct backend_needs){.step = capacity, .qkv = shape}, 0));
     OK(w.ops->step_create(w.backend, &capacity, &w.step));
     OK(w.ops->kv_create(w.backend, &desc, &w.kv));
-    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, w.width, &w.qkv));
-    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, shape.n_heads * DIM, &w.out));
-    w.together = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
-    w.alone = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, rows, w.width, &w.qkv));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, rows, shape.n_heads * DIM, &w.out));
+    w.together = mem_alloc_array((size_t)rows * shape.n_heads * DIM, sizeof(float));
+    w.alone = mem_alloc_array((size_t)rows * shape.n_heads * DIM, sizeof(float));
     assert_true(w.together != NULL && w.alone != NULL);
     if (rng != NULL)
         fill_kv(&w, rng);
@@ -137,7 +137,7 @@ static void add_seq(struct world *w, uint32_t like, uint32_t n_shared, uint32_t 
     uint32_t s = step->n_seqs++, *table = step_block_table(step, 0, s);
     for (uint32_t b = 0; b < w->seq_blocks; b++)
         table[b] = b < n_shared ? step_block_table(step, 0, like)[b]
-                                : (s * 7 + b * 11) % w->n_seqs * w->seq_blocks + b;
+                                : (s * 7 + b * 11) % (BLOCKS / w->seq_blocks) * w->seq_blocks + b;
     step->seqs[s] = (struct step_seq){step->n_rows, n_rows, n_context, STEP_NO_SLOT, STEP_NO_SLOT};
     for (uint32_t r = 0; r < n_rows; r++)
         step->rows[step->n_rows++] = (struct step_row){.position = n_context - n_rows + r, .seq = s};
@@ -157,6 +157,8 @@ static void fill_rows(struct world *w, struct rng *rng)
 static uint64_t run(struct world *w, const struct attention_params *params, bool shares, float *out)
 {
     uint64_t before = cpu_of(w->backend)->blocks_spared, allocated = mem_alloc_count();
+    for (uint32_t r = 0; r < w->step->n_rows; r++) /* of what is left out nothing remains from before */
+        memset(act_row(w->out, r), 0xff, (size_t)w->shape.n_heads * DIM * sizeof(float));
     if (shares)
         assert_true(w->ops->forward_begin(w->backend, w->step));
     w->ops->attention(w->backend, w->step, w->qkv, params, w->kv, w->out);
@@ -254,6 +256,20 @@ static void test_teams_do_not_cost_threads(void **state)
         assert_int_equal(compare(&w, 0, 0), n_threads == 1 ? 4 * 6 : 0);
         world_close(&w);
     }
+}
+
+/* More sequences than are looked at: those behind read for themselves. */
+static void test_sharers_have_a_limit(void **state)
+{
+    (void)state;
+    enum { MORE = CPU_SHARERS_MAX + 3 };
+    struct rng rng = rng_make(24);
+    struct world w = sized_world_open(&rng, (struct qkv_shape){1, 1, DIM}, KV_BF16, "scalar", 1, MORE);
+    for (uint32_t s = 0; s < MORE; s++)
+        add_seq(&w, 0, 1, KV_BLOCK_TOKENS, 1);
+    fill_rows(&w, &rng);
+    assert_int_equal(compare(&w, 0, 0), CPU_SHARERS_MAX - CPU_SHARERS_MAX / ATTENTION_QUERIES_MAX);
+    world_close(&w);
 }
 
 /* Long contexts are cut at their chunks where threads outnumber the units: teams, sequences by themselves,
@@ -409,6 +425,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees),
                                        cmocka_unit_test(test_teams),
                                        cmocka_unit_test(test_teams_do_not_cost_threads),
+                                       cmocka_unit_test(test_sharers_have_a_limit),
                                        cmocka_unit_test(test_cuts),
                                        cmocka_unit_test(test_cut_without_room),
                                        cmocka_unit_test(test_infinite_value),
