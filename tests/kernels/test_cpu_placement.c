@@ -258,6 +258,36 @@ static void test_huge_pages_where_whole_ones_fit(void **state)
     cpu_memory_free(small);
 }
 
+static size_t mapped_bytes(void)
+{
+    size_t n_pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_true(file != NULL && fscanf(file, "%zu", &n_pages) == 1);
+    (void)fclose(file);
+    return n_pages * PAGE;
+}
+
+/* A kernel that gives huge pages unasked gives them for unused addresses beside a block, too: there are none.
+ */
+static void test_a_mapping_is_as_long_as_its_block(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 32, SOME = 8 * HUGE_PAGE }; /* SOME: of the heap */
+    char *blocks[BLOCKS];
+    size_t before = mapped_bytes(), sum = 0;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        size_t size_bytes = HUGE_PAGE / 2 + i % 3 * HUGE_PAGE;
+        blocks[i] = cpu_memory_alloc(size_bytes);
+        assert_non_null(blocks[i]);
+        blocks[i][size_bytes - 1] = 1;
+        sum += size_bytes;
+    }
+    assert_in_range(mapped_bytes() - before, sum, sum + SOME);
+    for (size_t i = 0; i < BLOCKS; i++)
+        cpu_memory_free(blocks[i]);
+    assert_true(mapped_bytes() < before + SOME);
+}
+
 /* Pages of [start, start + size_bytes), whole ones, that the kernel has given. */
 static size_t count_pages(uintptr_t start, size_t size_bytes)
 {
@@ -379,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_one_node_is_as_ever_and_bits_are_the_same),
         cmocka_unit_test(test_caller_goes_to_its_node),
         cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
+        cmocka_unit_test(test_a_mapping_is_as_long_as_its_block),
         cmocka_unit_test(test_a_panel_has_its_pages_at_once),
         cmocka_unit_test(test_who_packs_a_panel_multiplies_it),
     };
