@@ -76,7 +76,6 @@ static void check_model(const char *path, enum model_quantization quantization, 
     const struct backend *backend = tiles.model->ranks[0].backend;
     assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-4");
     model_widen(f32.model);
-    cpu_of(f32.model->ranks[0].backend)->table.arithmetic = ARITHMETIC_PLAIN; /* attention */
     watch(&cpu_of(tiles.model->ranks[0].backend)->table);
     uint64_t before = amx_model_count();
     double off_by = accuracy_of_logits(&tiles, &f32);
