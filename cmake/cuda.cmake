@@ -5,8 +5,9 @@
 #   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel; what ptxas
 #   says of it (registers, spills) is kept beside the object
 option(BANTAM_CUDA "Build libbantam_cuda.so where nvcc is found" ON)
-set(BANTAM_CUDA_ARCHS "80;86;89;90a;120;90-virtual" CACHE STRING
-  "Cards to make machine code for; -virtual is PTX for later ones; native: the cards that nvidia-smi lists")
+set(every_arch "80;86;89;90a;120;90-virtual")
+set(BANTAM_CUDA_ARCHS "${every_arch}" CACHE STRING
+  "Cards to make machine code for; -virtual is PTX for later ones; native: those that nvidia-smi lists; found: those, else every one")
 
 set(BANTAM_NVCC)
 if(NOT BANTAM_CUDA)
@@ -44,23 +45,47 @@ foreach(library CUBLASLT NCCL)
 endforeach()
 list(REMOVE_DUPLICATES BANTAM_CUDA_INCLUDE_DIRS)
 
-# 9.0 -> 90a: wgmma is in no other name of it. A card that is not listed below runs the PTX of compute_90.
-set(archs ${BANTAM_CUDA_ARCHS})
-if(archs STREQUAL "native")
+# What an older nvcc does not know is left out.
+execute_process(COMMAND ${BANTAM_NVCC} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
+
+# bantam_archs_found(list): the archs of this machine's cards, none where nvidia-smi is not there or lists none of 8.0 or
+# later. 9.0 -> 90a: wgmma is in no other name of it. A card that is not listed above, and one that nvcc does not know, run
+# the PTX of compute_90.
+function(bantam_archs_found list)
+  set(found)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
-    OUTPUT_VARIABLE archs OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed ERROR_QUIET)
-  if(failed OR NOT archs)
-    message(FATAL_ERROR "BANTAM_CUDA_ARCHS=native, but nvidia-smi lists no card")
+    OUTPUT_VARIABLE answer RESULT_VARIABLE failed ERROR_QUIET)
+  if(failed)
+    set(answer)
   endif()
-  string(REPLACE "." "" archs "${archs}")
-  string(REPLACE "\n" ";" archs "${archs}")
-  list(REMOVE_DUPLICATES archs)
-  list(TRANSFORM archs REPLACE "^90$" "90a")
-  list(TRANSFORM archs REPLACE "^1[013][0-9]$" "90-virtual")
+  string(REGEX MATCHALL "[0-9]+\\.[0-9]" capabilities "${answer}")
+  foreach(capability IN LISTS capabilities)
+    string(REPLACE "." "" number ${capability})
+    if(number LESS 80)
+      message(STATUS "a card of compute capability ${capability}: the kernels need 8.0")
+    elseif(number EQUAL 90)
+      list(APPEND found 90a)
+    elseif(number MATCHES "^1[013][0-9]$" OR NOT known MATCHES "sm_${number}[^0-9]")
+      list(APPEND found 90-virtual)
+    else()
+      list(APPEND found ${number})
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES found)
+  set(${list} ${found} PARENT_SCOPE)
+endfunction()
+
+set(archs ${BANTAM_CUDA_ARCHS})
+if(archs MATCHES "^(native|found)$")
+  bantam_archs_found(archs)
+  if(NOT archs AND BANTAM_CUDA_ARCHS STREQUAL "native")
+    message(FATAL_ERROR "BANTAM_CUDA_ARCHS=native, but nvidia-smi lists no card")
+  elseif(NOT archs)
+    message(STATUS "nvidia-smi lists no card that the kernels run on: they are compiled for every one (BANTAM_CUDA_ARCHS)")
+    set(archs ${every_arch})
+  endif()
 endif()
 
-# An older nvcc leaves out what it does not know.
-execute_process(COMMAND ${BANTAM_NVCC} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
 set(BANTAM_CUDA_GENCODE)
 set(arch_names)
 foreach(arch IN LISTS archs)
@@ -75,6 +100,9 @@ foreach(arch IN LISTS archs)
     list(APPEND arch_names sm_${arch})
   endif()
 endforeach()
+if(NOT arch_names)
+  message(FATAL_ERROR "BANTAM_CUDA_ARCHS=${BANTAM_CUDA_ARCHS}: nvcc knows none of them (-DBANTAM_CUDA=OFF builds without kernels)")
+endif()
 
 # bantam_share_front_end(list virtual code...): the gencode options of the codes in `list` become one, so that nvcc's
 # front end, more than half of the time, goes through a file once for all of them.

@@ -28,11 +28,14 @@ def main():
     config = LlamaConfig(vocab_size=1000, hidden_size=size[0], intermediate_size=size[1], num_hidden_layers=size[2],
                          num_attention_heads=size[3], num_key_value_heads=size[4], max_position_embeddings=512,
                          rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False, initializer_range=0.05)
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    rounded = LlamaForCausalLM(config).to(torch.bfloat16)
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True)
-    # Loaded anew: a conversion in place would round the rotary frequencies to bf16 as well.
-    model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
+    rounded.save_pretrained(directory)
+    # Another one with the same weights: a conversion in place would round the rotary frequencies to bf16 as well. Not loaded
+    # from the directory, for how from_pretrained is asked for float32 has changed between versions.
+    model = LlamaForCausalLM(config).float()
+    model.load_state_dict(rounded.state_dict())
+    model = model.to(device).eval()
 
     generator = torch.Generator().manual_seed(2)
     cases = []

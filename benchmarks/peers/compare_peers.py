@@ -21,7 +21,10 @@ servers  `bantam bench serve` over HTTP, whoever serves: 16 clients in a closed 
 calls    The same with what small models are deployed for: 400 tokens of shared instructions and 60 new ones in, 1 to 20 out,
          for each number of --clients; prompt caches are on and warm.
 start    From the start of a server to its first answer of one token, the file in the page cache; peaks of resident memory
-         (VmHWM, what is mapped of the file included) here and in the two parts above.
+         (VmHWM, what is mapped of the file included) here and in the two parts above. Nobody computes anything before its
+         first request: llama-server is told to leave out its warm-up run (--no-warmup, where its --help has that), which
+         Bantam has none of and whoever waits for one token has no use for. The row's "flags" say who was told what; a row
+         without them is of before, with the warm-up run.
 
 OpenVINO has the parts prefill and decode alone, and the peak of memory in start: of a process that answered one token.
 
@@ -33,8 +36,9 @@ built for, so that figures of a machine without AVX-512 take one built without. 
 
 Every figure is the median of --repeat runs, each program's run next to the others', for the machine may slow down in
 between. A ratio above 1 is Bantam ahead, of memory Bantam's by the other's. NAME-peers.json and .md of the results' folder
-are written after every figure; figures that are there from runs before stay until they are measured again, each with its
-commit and load average. Standard library only."""
+are written after every figure; figures that are there from runs before stay until they are measured again, each with
+Bantam's commit ("+": of a working copy that is not it), the others' versions as they say them, and the load average.
+Standard library only."""
 
 import argparse
 import contextlib
@@ -70,14 +74,24 @@ MORE_IS_BETTER = {"tok/s": True, "calls/s": True, "ms": False}  # MiB: a ratio o
 
 
 def git_commit():
-    done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    """Of the working copy; with "+" where files have changed since that are not results or docs."""
+    git = ["git", "-C", ROOT]
+    done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    sources = [":/", ":(top,exclude)benchmarks/results", ":(top,exclude)docs"]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *sources], capture_output=True, check=False).returncode == 1
+    return done.stdout.strip() + ("+" if changed else "")
 
 
 def ratio(unit, ours, theirs):
     if unit == "tokens" or not ours or not theirs:
         return None
     return theirs / ours if MORE_IS_BETTER.get(unit) is False else ours / theirs
+
+
+def origin_cell(row):
+    """Rows of before versions were kept have none."""
+    versions = [f"{name} {version}" for name, version in row.get("versions", {}).items()]
+    return "; ".join([f"{row['commit']}, {len(row['samples']['bantam'])}, {row['load_average']}", *versions])
 
 
 def peer_cells(row, name):
@@ -89,8 +103,8 @@ def peer_cells(row, name):
 class Results:
     """The table, on disk after every row."""
 
-    def __init__(self, arguments):
-        self.arguments = arguments
+    def __init__(self, arguments, peers):
+        self.arguments, self.peers = arguments, peers
         self.path = arguments.results / f"{arguments.name}-peers.json"
         before = json.loads(self.path.read_text()) if self.path.exists() else {"figures": []}
         self.rows = before["figures"]
@@ -104,8 +118,10 @@ class Results:
     def add(self, part, file, what, unit, samples, **more):
         medians = {name: statistics.median(values) for name, values in samples.items()}
         ratios = {name: ratio(unit, medians["bantam"], value) for name, value in medians.items() if name != "bantam"}
+        versions = {peer.name: peer.version for peer in self.peers if peer.name in samples and peer.version}
         row = {"part": part, "file": file, "what": what, "unit": unit, "medians": medians, "ratios": ratios, "samples": samples,
-               "commit": git_commit(), "load_average": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d")} | more
+               "commit": git_commit(), "versions": versions, "load_average": round(os.getloadavg()[0], 1),
+               "date": time.strftime("%Y-%m-%d")} | more
         key = (part, file, what)
         self.rows = [old for old in self.rows if (old["part"], old["file"], old["what"]) != key] + [row]
         peer_programs.say("")
@@ -124,17 +140,18 @@ class Results:
                  + (f"Bantam kept to {machine['isa']} by --isa; " if machine["isa"] != "auto" else "")
                  + f"{machine['threads']} threads, the same file. "
                  "Medians of runs in turn (JSON: every sample). A ratio above 1 is Bantam ahead; of MiB it is Bantam's by the other's.",
-                 "`benchmarks/peers/compare_peers.py` says what each part is.", ""]
+                 "`benchmarks/peers/compare_peers.py` says what each part is. The last column is Bantam's commit, the number of "
+                 "runs, the load average, and the others' versions where the row has them.", ""]
         for part in PARTS:
             rows = [row for row in self.rows if row["part"] == part]
             if not rows:
                 continue
             lines += [f"## {part}", "", "| file | what | unit | Bantam | " + " | ".join(f"{name} | ratio" for name in peers)
-                      + " | commit, runs, load |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
+                      + " | commit, runs, load; versions |", "|---|---|---|---:|" + "---:|---:|" * len(peers) + "---|"]
             for row in rows:
                 cells = [peer_cells(row, name) for name in peers]
                 lines.append(f"| {row['file']} | {row['what']} | {row['unit']} | {row['medians']['bantam']:.1f} | "
-                             f"{' | '.join(cells)} | {row['commit']}, {len(row['samples']['bantam'])}, {row['load_average']} |")
+                             f"{' | '.join(cells)} | {origin_cell(row)} |")
             lines.append("")
         self.path.with_suffix(".md").write_text("\n".join(lines))
 
@@ -143,7 +160,7 @@ class Comparison:
     def __init__(self, arguments, peers):
         self.arguments, self.peers = arguments, peers
         self.servers = [peer for peer in peers if peer.serves]
-        self.results = Results(arguments)
+        self.results = Results(arguments, peers)
         self.began = time.monotonic()
         self.n_failed = 0
         self.left_out = set()  # (file, name of a program) whose answers were wrong; file None: of every file
@@ -301,7 +318,8 @@ class Comparison:
         others = [peer for peer in self.right_ones(file, self.peers) if not peer.serves]
         peaks = self.in_turn(f"start, {file.stem}, peak RSS", others, lambda peer: peer.peak_rss_mib(file))
         self.results.add("start", file.stem, "start to first token, from the page cache", "ms",
-                         {name: [1e3 * seconds for seconds, _ in runs] for name, runs in got.items()})
+                         {name: [1e3 * seconds for seconds, _ in runs] for name, runs in got.items()},
+                         flags={peer.name: peer.quick_start_flags() for peer in self.servers if peer.name in got})
         self.results.add("start", file.stem, f"peak RSS, one sequence of {START_CONTEXT}", "MiB",
                          {name: [mib for _, mib in runs] for name, runs in got.items()} | peaks)
 

@@ -105,14 +105,19 @@ def limit_of(limit_s, file, tokens):
 
 class Program:
     serves = True
+    version = None  # as the program says it; None: it has not, or it is Bantam, whose commit stands in every row
 
     def __init__(self, threads, limit_s):
         self.threads, self.limit_s, self.env = str(threads), limit_s, None
 
-    def serve(self, file, slots, context):
+    def serve(self, file, slots, context, flags=()):
         """A server for `slots` requests at once of `context` tokens each, not yet ready."""
         port = free_port()
-        return Server(self.name, self.server_command(file, slots, context, port), port, self.env)
+        return Server(self.name, [*self.server_command(file, slots, context, port), *flags], port, self.env)
+
+    def quick_start_flags(self):
+        """What has a server do nothing before it listens that its first answer does not need."""
+        return []
 
     def ready_server(self, file, slots, context):
         server = self.serve(file, slots, context)
@@ -172,10 +177,24 @@ class LlamaCpp(Program):
         for program in sorted(wanted):
             if not os.access(program, os.X_OK):
                 raise RuntimeError(f"{program} is no program that runs: {name}'s folder is the one of built programs")
+        for program in (self.batched, self.server):
+            if found := re.search(r"^version: (\S.*)", self.says(program, "--version"), re.M):
+                self.version = found.group(1)
+
+    def says(self, program, flag):
+        """All that a program prints with a flag, whatever it thinks of it."""
+        try:
+            done = subprocess.run([program, flag], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True, errors="replace", check=False, timeout=self.limit_s, env=self.env)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout
 
     def prefill(self, file, tokens):
         rows = json.loads(run([self.bench, "-m", file, "-t", self.threads, "-p", tokens, "-n", "0", "-r", "1", "-o", "json"],
                               limit_of(self.limit_s, file, 2 * tokens), self.env))  # once to warm up
+        if not self.version and "build_commit" in rows[0]:
+            self.version = f"{rows[0].get('build_number', '')} ({rows[0]['build_commit']})".strip()
         return rows[0]["avg_ts"]
 
     def decode(self, file, sequences, context, output_len):
@@ -191,6 +210,10 @@ class LlamaCpp(Program):
         whole = ["--swa-full"] if self.name == "llama.cpp" else []
         return [self.server, "-m", file, "-t", self.threads, "-np", slots, "-c", slots * context, "--cont-batching",
                 "--port", port, "--log-disable", *whole]
+
+    def quick_start_flags(self):
+        """It computes an empty prompt before it listens, unless it is told not to."""
+        return ["--no-warmup"] if "--no-warmup" in self.says(self.server, "--help") else []
 
     def greedy(self, server, prompt, n):
         """Up to its end: with ignore_eos it would never say that, and something else in its place."""
@@ -219,7 +242,7 @@ class OpenVino(Program):
             command = [self.python, HERE / "openvino_worker.py", file, self.models / f"{file.stem}-openvino", self.threads]
             self.worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self.worker_file = file
-            self.answer(file, 0)
+            self.version = self.answer(file, 0).get("version")
         self.worker.stdin.write(json.dumps({"sequences": sequences, "context": context, "output_len": output_len}) + "\n")
         self.worker.stdin.flush()
         return self.answer(file, sequences * (context + output_len))
@@ -279,8 +302,9 @@ def bench_serve(program, server, limit_s, *arguments):
 
 def start_to_first_token(peer, file, context):
     """Seconds from the start of the process to its first answer of one token, and its peak of resident memory."""
+    flags = peer.quick_start_flags()
     began = time.perf_counter()
-    with peer.serve(file, 1, context) as server:
+    with peer.serve(file, 1, context, flags) as server:
         server.wait_until_ready(peer.limit_s)
         prompt = list(range(1, START_PROMPT_TOKENS + 1))
         server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0}, peer.limit_s)

@@ -5,6 +5,7 @@ BANTAM_BIN names the program (default build/release/bantam)."""
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -17,12 +18,18 @@ COST_S = 20
 CONFIG = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
           "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
 # What the programs of llama.cpp print, of a machine that does 50 and 25 tokens/s.
-STUBS = {"llama-bench": 'echo \'[{"avg_ts": 50.0}]\'',
+STUBS = {"llama-bench": 'echo \'[{"build_commit": "abc1234", "build_number": 7134, "avg_ts": 50.0}]\'',
          "llama-batched-bench": 'echo "a line that is no JSON"; echo \'{"speed_tg": 25.0}\''}
 # And a server of theirs: answers.json says what it answers to which prompt of ids, calls.jsonl keeps what it is asked.
 SERVER = """#!{python}
 import http.server, json, pathlib, sys
 FOLDER = pathlib.Path(sys.argv[0]).parent
+if sys.argv[1:] == ["--version"]:
+    sys.exit("a log line\\nversion: 7135 (abc1235)\\nbuilt with a compiler")
+if sys.argv[1:] == ["--help"]:
+    sys.exit("--warmup, --no-warmup   whether to perform warmup with an empty run")
+with open(FOLDER / "starts", "a") as file:
+    print(*sys.argv[1:], file=file)
 LINES = [{{"choices": [{{"text": "a"}}]}}, {{"choices": [], "usage": {{"prompt_tokens": 9, "completion_tokens": 5}}}}]
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -76,7 +83,7 @@ def stub_venv(folder):
     """OpenVINO's, that says the same each time."""
     venv = folder / "venv/bin"
     venv.mkdir(parents=True)
-    (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo "{}"\n'
+    (venv / "python").write_text('#!/bin/sh\necho "$@" >&2\necho a log line; echo \'{"version": "2026.3.0"}\'\n'
                                  'while read line; do echo \'{"prefill_tok_s": 10, "decode_tok_s": 5}\'; done\n')
     (venv / "python").chmod(0o755)
     return venv.parent
@@ -114,8 +121,9 @@ def test_random_files_load_and_answer(tmp_path, kind):
 def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     random_gguf(tmp_path, "q4_0")
     venv = stub_venv(tmp_path)
+    without_server = shutil.copytree(peer, tmp_path / "without-server", ignore=shutil.ignore_patterns("llama-server"))
     flags = ["--parts", "prefill,decode", "--shapes", "tiny", "--prefill", "16", "--decode", "2", "--context", "8",
-             "--output-len", "200", "--ik-llama-cpp", peer, "--openvino", venv]
+             "--output-len", "200", "--ik-llama-cpp", without_server, "--openvino", venv]
     done = compare(tmp_path, peer, *flags)
     assert done.returncode == 0, done.stderr
     got = figures(tmp_path)
@@ -126,13 +134,23 @@ def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
         assert [len(values) for values in row["samples"].values()] == [2] * 4
         assert row["ratios"] == {name: row["medians"]["bantam"] / value for name, value in others.items()}
         assert row["load_average"] >= 0 and "commit" in row
+        # As a program says it with --version, else as llama-bench has it.
+        versions = {"llama.cpp": "7135 (abc1235)", "ik_llama.cpp": "7134 (abc1234)", "openvino genai": "2026.3.0"}
+        assert row["versions"] == versions
     assert "openvino_worker.py" in done.stderr and f"{tmp_path}/tiny-q4_0-openvino 2" in done.stderr
     assert "| tiny-q4_0 | prefill of 16 | tok/s |" in (tmp_path / "stub-peers.md").read_text()
-    # Another run replaces what it measures, and no more.
+    assert "; llama.cpp 7135 (abc1235); ik_llama.cpp 7134 (abc1234); openvino genai 2026.3.0 |\n" in \
+        (tmp_path / "stub-peers.md").read_text()
+    # Another run replaces what it measures, and no more; rows of before versions were kept stay readable.
+    before = json.loads((tmp_path / "stub-peers.json").read_text())
+    for row in before["figures"]:
+        del row["versions"]
+    (tmp_path / "stub-peers.json").write_text(json.dumps(before))
     assert compare(tmp_path, peer, *flags[:6], "--prefill", "16,17", "--parts", "prefill").returncode == 0
     again = figures(tmp_path)
     assert list(again)[0] == ("tiny-q4_0", "decode, 2 sequences, 8 of context") and len(again) == 3
     assert "openvino genai" not in again["tiny-q4_0", "prefill of 16"]["medians"]
+    assert [row.get("versions") for row in again.values()] == [None] + [{"llama.cpp": "7135 (abc1235)"}] * 2
     (peer / "llama-bench").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     failed = compare(tmp_path, peer, *flags[:-4])
     assert failed.returncode == 1 and "ended with 3: broken" in failed.stderr and len(figures(tmp_path)) == 3
@@ -304,6 +322,10 @@ def test_served_parts(tmp_path, peer):
     assert len({tuple(body["prompt"][:400]) for body in short}) == 1 and len({tuple(body["prompt"]) for body in short}) == 18
     assert all(1 <= body["max_tokens"] <= 20 for body in short) and len({body["max_tokens"] for body in short}) > 3
     assert sum(path == "/v1/completions" and not body.get("stream") for path, body in calls) == 2  # starts
+    assert ["--no-warmup" in line for line in (peer / "starts").read_text().splitlines()] == [False] * 3 + [True] * 2
+    start = got["tiny-q8_0", "start to first token, from the page cache"]
+    assert start["flags"] == {"bantam": [], "llama.cpp": ["--no-warmup"]}
+    assert all(row["versions"]["llama.cpp"] == "7135 (abc1235)" for row in got.values())
 
 
 def test_the_demo_model_as_gguf_says_the_same(tmp_path):

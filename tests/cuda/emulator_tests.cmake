@@ -37,6 +37,9 @@ target_link_libraries(dump_fragments_emulated PRIVATE fragments_emulated)
 # Every kernel for every target without spills. The tests' own kernels use every primitive of ptx.h, so that the device's
 # bodies are compiled as well.
 add_test(NAME cuda_compile_selftest COMMAND ${BANTAM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/check_compile_selftest.py)
+if(NOT BANTAM_SANITIZE)
+  add_test(NAME cuda_archs_selftest COMMAND ${BANTAM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cuda_archs_selftest.py)
+endif()
 if(BANTAM_NVCC AND NOT BANTAM_SANITIZE)
   bantam_cuda_objects(test_objects emulator_kernels.cu product_kernels.cu number_kernels.cu)
   add_custom_target(cuda_compiled DEPENDS ${test_objects} ${BANTAM_CUDA_OBJECTS} dump_fragments bantam_cuda)
