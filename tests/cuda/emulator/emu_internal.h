@@ -64,6 +64,7 @@ struct emu_barrier_state {
     uint32_t n_wanted;
     uint32_t n_arrived;     /* 0: nobody there yet */
     uint32_t warps_waiting; /* mask of warps with lanes that wait here */
+    bool some_go_on;        /* arrived and do not wait */
 };
 
 /* One OS thread's block under way. */

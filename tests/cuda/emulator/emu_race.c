@@ -16,10 +16,18 @@ struct cell {
 };
 
 struct emu_race {
-    uint32_t n;        /* threads of the block: length of a clock */
-    uint32_t *threads; /* [n][n]: what each thread knows of each; its own entry is its epoch */
-    uint32_t *fences;  /* [n][n]: the same at its last fence_async_proxy() */
-    uint32_t *clocks;  /* [EMU_CLOCKS][n] */
+    uint32_t n; /* threads of the block: length of a clock */
+    /* [n]: what all knew of each as they left the last barrier of the whole block */
+    uint32_t *common;
+    uint32_t *epochs;                       /* [n]: what each knows of itself */
+    uint32_t *threads;                      /* [n][n]: what each knows of each, if it knows more */
+    uint32_t *fences;                       /* [n][n]: what it knew at its last fence_async_proxy() */
+    uint32_t *clocks;                       /* [EMU_CLOCKS][n] */
+    uint32_t n_commons;                     /* how many values `common` has had */
+    uint32_t has_common[EMU_CLOCKS];        /* the one that the clock was joined with */
+    bool is_set[EMU_CLOCKS];                /* else the clock is 0 */
+    bool knows_more[EMU_BLOCK_THREADS_MAX]; /* than `common` */
+    bool has_fenced[EMU_BLOCK_THREADS_MAX];
     struct same_write {
         uint32_t address, size; /* size 0: none */
         uint16_t thread, other;
@@ -38,6 +46,8 @@ void emu_race_destroy(struct emu_worker *worker)
 {
     if (worker->race == NULL)
         return;
+    free(worker->race->common);
+    free(worker->race->epochs);
     free(worker->race->threads);
     free(worker->race->fences);
     free(worker->race->clocks);
@@ -60,17 +70,22 @@ void emu_race_begin(struct emu_worker *worker)
         worker->race = malloc(sizeof *worker->race);
         ASSERT(worker->race != NULL);
         memset(worker->race->cells, 0xff, sizeof worker->race->cells);
+        worker->race->common = of_max_threads(1);
+        worker->race->epochs = of_max_threads(1);
         worker->race->threads = of_max_threads(EMU_BLOCK_THREADS_MAX);
         worker->race->fences = of_max_threads(EMU_BLOCK_THREADS_MAX);
         worker->race->clocks = of_max_threads(EMU_CLOCKS);
     }
     struct emu_race *race = worker->race;
     size_t n = race->n = worker->view.n_threads;
-    memset(race->threads, 0, n * n * sizeof *race->threads);
-    memset(race->fences, 0, n * n * sizeof *race->fences);
-    memset(race->clocks, 0, EMU_CLOCKS * n * sizeof *race->clocks);
+    memset(race->common, 0, n * sizeof *race->common);
+    race->n_commons = 1;
+    memset(race->has_common, 0, sizeof race->has_common);
+    memset(race->is_set, 0, sizeof race->is_set);
+    memset(race->knows_more, 0, n * sizeof *race->knows_more);
+    memset(race->has_fenced, 0, n * sizeof *race->has_fenced);
     for (size_t t = 0; t < n; t++)
-        race->threads[t * n + t] = 1;
+        race->epochs[t] = 1;
     race->same.size = 0;
     emu_race_fresh(worker, EMU_DYNAMIC_ADDRESS, worker->launch->shared_bytes);
 }
@@ -89,28 +104,64 @@ EMU_CLONES static void clock_join(uint32_t *restrict to, const uint32_t *restric
         to[i] = to[i] < from[i] ? from[i] : to[i];
 }
 
+/* What a thread knows of the others. */
+static const uint32_t *knowledge(const struct emu_race *race, uint32_t thread)
+{
+    return race->knows_more[thread] ? race->threads + (size_t)thread * race->n : race->common;
+}
+
+/* The same for what it is to learn, its own entry too. */
+static uint32_t *own_knowledge(struct emu_race *race, uint32_t thread)
+{
+    uint32_t *own = race->threads + (size_t)thread * race->n;
+    if (!race->knows_more[thread])
+        memcpy(own, race->common, race->n * sizeof *own);
+    race->knows_more[thread] = true;
+    own[thread] = race->epochs[thread];
+    return own;
+}
+
 void emu_race_release(uint32_t clock)
 {
     struct emu_race *race = race_now();
     if (race == NULL)
         return;
-    uint32_t thread = emu_now->index, *own = race->threads + (size_t)thread * race->n;
-    clock_join(race->clocks + (size_t)clock * race->n, own, race->n);
-    own[thread]++;
+    uint32_t thread = emu_now->index, *row = race->clocks + (size_t)clock * race->n;
+    if (!race->is_set[clock])
+        memset(row, 0, race->n * sizeof *row);
+    race->is_set[clock] = true;
+    if (race->knows_more[thread] || race->has_common[clock] != race->n_commons)
+        clock_join(row, knowledge(race, thread), race->n);
+    if (!race->knows_more[thread])
+        race->has_common[clock] = race->n_commons;
+    row[thread] = race->epochs[thread]++;
 }
 
 void emu_race_acquire(uint32_t thread, uint32_t clock)
 {
     struct emu_race *race = race_now();
-    if (race != NULL)
-        clock_join(race->threads + (size_t)thread * race->n, race->clocks + (size_t)clock * race->n, race->n);
+    if (race != NULL && race->is_set[clock])
+        clock_join(own_knowledge(race, thread), race->clocks + (size_t)clock * race->n, race->n);
+}
+
+void emu_race_acquire_all(uint32_t clock)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    memcpy(race->common, race->clocks + (size_t)clock * race->n, race->n * sizeof *race->common);
+    race->n_commons++;
+    memset(race->knows_more, 0, race->n * sizeof *race->knows_more);
+    emu_race_clear(clock);
 }
 
 void emu_race_clear(uint32_t clock)
 {
     struct emu_race *race = race_now();
-    if (race != NULL)
-        memset(race->clocks + (size_t)clock * race->n, 0, race->n * sizeof *race->clocks);
+    if (race == NULL)
+        return;
+    race->is_set[clock] = false;
+    race->has_common[clock] = 0;
 }
 
 void emu_race_warp_sync(const struct emu_warp *warp)
@@ -120,11 +171,10 @@ void emu_race_warp_sync(const struct emu_warp *warp)
         return;
     uint32_t all[EMU_BLOCK_THREADS_MAX] = {0}, first = warp->threads[0].view.index;
     for (uint32_t t = first; t < first + EMU_LANES; t++)
-        clock_join(all, race->threads + (size_t)t * race->n, race->n);
+        clock_join(all, own_knowledge(race, t), race->n);
     for (uint32_t t = first; t < first + EMU_LANES; t++) {
-        uint32_t *own = race->threads + (size_t)t * race->n;
-        memcpy(own, all, race->n * sizeof *own);
-        own[t]++;
+        memcpy(own_knowledge(race, t), all, race->n * sizeof *all);
+        race->epochs[t]++;
     }
 }
 
@@ -133,9 +183,16 @@ void emu_race_fence_async(void)
     struct emu_race *race = race_now();
     if (race == NULL)
         return;
-    uint32_t thread = emu_now->index, *own = race->threads + (size_t)thread * race->n;
-    memcpy(race->fences + (size_t)thread * race->n, own, race->n * sizeof *own);
-    own[thread]++;
+    uint32_t thread = emu_now->index, *fence = race->fences + (size_t)thread * race->n;
+    memcpy(fence, knowledge(race, thread), race->n * sizeof *fence);
+    fence[thread] = race->epochs[thread]++;
+    race->has_fenced[thread] = true;
+}
+
+/* What a thread knew of another at its last fence. */
+static uint32_t fenced(const struct emu_race *race, uint32_t thread, uint32_t of)
+{
+    return race->has_fenced[thread] ? race->fences[(size_t)thread * race->n + of] : 0;
 }
 
 /* ---- Bytes ---- */
@@ -155,9 +212,10 @@ static void make_touched(struct cell *cell)
         *cell = (struct cell){.writer = NOBODY, .reader = {NOBODY, NOBODY}};
 }
 
-static bool knows(const uint32_t *own, uint16_t thread, uint32_t epoch)
+/* The running thread, of what another did or itself. */
+static bool knows(const uint32_t *others, uint16_t thread, uint32_t epoch)
 {
-    return thread == NOBODY || own[thread] >= epoch;
+    return thread == NOBODY || thread == emu_now->index || others[thread] >= epoch;
 }
 
 static void fail_race(uint32_t address, enum emu_access access, uint16_t other, const char *did)
@@ -190,7 +248,7 @@ static void same_check(struct emu_race *race)
 static void check_order(const struct emu_race *race, const struct cell *cell, uint32_t address,
                         enum emu_access access)
 {
-    const uint32_t *own = race->threads + (size_t)emu_now->index * race->n;
+    const uint32_t *own = knowledge(race, emu_now->index);
     bool both_atomic = access == EMU_ATOMIC && (cell->state & BY_ATOMIC) != 0;
     bool both_plain = access == EMU_WRITE && cell->state == 0;
     if (!both_atomic && !both_plain && !knows(own, cell->writer, cell->write_epoch))
@@ -200,17 +258,17 @@ static void check_order(const struct emu_race *race, const struct cell *cell, ui
             fail_race(address, access, cell->reader[i], "read");
 }
 
-static void note_read(struct cell *cell, const uint32_t *own, uint16_t thread)
+static void note_read(struct cell *cell, const uint32_t *own, uint16_t thread, uint32_t epoch)
 {
     int i = cell->reader[0] == thread || knows(own, cell->reader[0], cell->read_epoch[0]) ? 0 : 1;
     cell->reader[i] = thread;
-    cell->read_epoch[i] = own[thread];
+    cell->read_epoch[i] = epoch;
 }
 
-static void note_write(struct cell *cell, const uint32_t *own, uint16_t thread, uint16_t state)
+static void note_write(struct cell *cell, uint16_t thread, uint32_t epoch, uint16_t state)
 {
     cell->writer = thread;
-    cell->write_epoch = own[thread];
+    cell->write_epoch = epoch;
     cell->reader[0] = cell->reader[1] = NOBODY;
     cell->state = state;
 }
@@ -219,7 +277,7 @@ static inline void access_byte(struct emu_race *race, uint32_t address, uint32_t
                                enum emu_access access, uint16_t state)
 {
     uint16_t thread = (uint16_t)emu_now->index;
-    const uint32_t *own = race->threads + (size_t)thread * race->n;
+    const uint32_t *own = knowledge(race, thread);
     struct cell *cell = &race->cells[address];
     make_touched(cell);
     if (access == EMU_WRITE && cell->state == 0 && !knows(own, cell->writer, cell->write_epoch))
@@ -228,9 +286,9 @@ static inline void access_byte(struct emu_race *race, uint32_t address, uint32_t
     if (access == EMU_READ && (cell->state & UNDER_WAY) != 0)
         emu_fail("reads shared address %u, to which a copy of thread %u is under way", address, cell->writer);
     if (access == EMU_READ)
-        note_read(cell, own, thread);
+        note_read(cell, own, thread, race->epochs[thread]);
     else
-        note_write(cell, own, thread, state);
+        note_write(cell, thread, race->epochs[thread], state);
 }
 
 /* Bytes that have all the same history, as nearly always, are looked at once. */
@@ -272,7 +330,7 @@ void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchro
     struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
     for (size_t i = 0; i < size; i++) {
         if (!asynchronous)
-            cells[i].write_epoch = race->threads[(size_t)thread * race->n + thread];
+            cells[i].write_epoch = race->epochs[thread];
         cells[i].state = asynchronous ? BY_ASYNC : 0;
     }
 }
@@ -283,12 +341,12 @@ void emu_race_read_async(const void *at, size_t size)
     if (race == NULL)
         return;
     access_bytes(race, at, size, EMU_READ, 0);
-    const uint32_t *fence = race->fences + (size_t)emu_now->index * race->n;
     const struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
     for (size_t i = 0; i < size; i++) {
         uint16_t writer = cells[i].writer;
-        if (writer == NOBODY || (cells[i].state & BY_ASYNC) != 0 || fence[writer] >= cells[i].write_epoch ||
-            race->fences[(size_t)writer * race->n + writer] >= cells[i].write_epoch)
+        if (writer == NOBODY || (cells[i].state & BY_ASYNC) != 0 ||
+            fenced(race, emu_now->index, writer) >= cells[i].write_epoch ||
+            fenced(race, writer, writer) >= cells[i].write_epoch)
             continue;
         emu_fail("wgmma reads what thread %u wrote to shared memory without fence_async_proxy() after it",
                  writer);

@@ -38,6 +38,8 @@ void emu_race_fence_async(void);
 
 void emu_race_release(uint32_t clock);
 void emu_race_acquire(uint32_t thread, uint32_t clock);
+/* All threads of the block, which have released to it since it was clear; clears it. */
+void emu_race_acquire_all(uint32_t clock);
 void emu_race_clear(uint32_t clock);
 /* All lanes of the warp know what each of them knew. */
 void emu_race_warp_sync(const struct emu_warp *warp);

@@ -201,6 +201,8 @@ static bool barrier_complete(struct emu_worker *worker, uint32_t id)
     struct emu_barrier_state *barrier = &worker->barriers[id];
     if (barrier->n_arrived < barrier->n_wanted)
         return false;
+    if (barrier->n_wanted == worker->view.n_threads && !barrier->some_go_on)
+        emu_race_acquire_all(EMU_CLOCK_BARRIER + id);
     for (uint32_t rest = barrier->warps_waiting; rest != 0; rest &= rest - 1) {
         struct emu_warp *warp = &worker->warps[__builtin_ctz(rest)];
         for (uint32_t lanes = warp->at_barrier; worker->checks_races && lanes != 0; lanes &= lanes - 1)
@@ -232,6 +234,7 @@ void emu_barrier(uint32_t id, uint32_t n_threads, bool waits)
         emu_race_release(EMU_CLOCK_BARRIER + id);
         if (emu_warp_join(EMU_IN_BARRIER_ARRIVE, id, NULL)) {
             barrier_count(worker, id, n_wanted, EMU_LANES);
+            worker->barriers[id].some_go_on = true;
             if (barrier_complete(worker, id))
                 emu_race_clear(EMU_CLOCK_BARRIER + id);
             emu_warp_release(warp);

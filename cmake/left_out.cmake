@@ -1,0 +1,16 @@
+# With BANTAM_TESTS_LEFT_OUT only what the other tests need is built: programs of such a name, and libraries that no other
+# program is linked with, wait to be asked for by name.
+function(bantam_leave_out folder)
+  get_property(folders DIRECTORY ${folder} PROPERTY SUBDIRECTORIES)
+  foreach(inner IN LISTS folders)
+    bantam_leave_out(${inner})
+  endforeach()
+  get_property(targets DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
+  foreach(target IN LISTS targets)
+    get_target_property(type ${target} TYPE)
+    if(NOT type STREQUAL "EXECUTABLE" OR target MATCHES "${BANTAM_TESTS_LEFT_OUT}")
+      set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL TRUE)
+    endif()
+  endforeach()
+endfunction()
+bantam_leave_out(${CMAKE_SOURCE_DIR})
