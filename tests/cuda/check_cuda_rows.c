@@ -283,7 +283,8 @@ static void activation_make(struct cuda_case *c)
                                 42.0f, -42.0f, -87.5f, 88.5f,   -88.5f, -89.5f, 104.0f, -104.0f};
     struct activation_case *e = c->context = check_alloc(c, sizeof *e);
     /* With the row in 8 bits a wide one goes by several blocks, the last of which quantises it. */
-    bool by_pieces = c->kernel == CUDA_KERNEL_activation_mul_s8 || c->kernel == CUDA_KERNEL_activation_mul_e4m3;
+    bool by_pieces =
+        c->kernel == CUDA_KERNEL_activation_mul_s8 || c->kernel == CUDA_KERNEL_activation_mul_e4m3;
     e->width = draw_width(c, rng_below(&c->rng, by_pieces ? 2 : 16) == 0 ? 10000 : 2600);
     e->kind = rng_below(&c->rng, 2) ? ACTIVATION_SILU : ACTIVATION_GELU_TANH;
     e->in_stride = draw_stride(c, 2 * e->width);

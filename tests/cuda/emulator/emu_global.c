@@ -10,7 +10,7 @@ enum { BUCKETS = 4096, FENCES_MAX = EMU_BLOCK_THREADS_MAX, ACQUIRED_MAX = 64 };
 /* The last write of a unit. Blocks are numbered as the worker runs them, from 1; 0: nobody. */
 struct note {
     uint32_t block, epoch;
-    uint32_t thread;
+    uint16_t thread, by_atomic;
 };
 
 struct page {
@@ -226,6 +226,15 @@ static void check_read(const struct emu_global *global, const uint32_t *own, con
                  (void *)address, note->thread);
 }
 
+/* An atomic and a plain write that the block does not order; what blocks do to each other is left alone. */
+static void check_update(const struct emu_global *global, const uint32_t *own, const struct note *note,
+                         uintptr_t address, bool is_atomic)
+{
+    if (note->block == global->block && note->by_atomic != is_atomic && own[note->thread] < note->epoch)
+        emu_fail("race: updates global address %p, which thread %u %s, and no barrier stands between",
+                 (void *)address, note->thread, is_atomic ? "wrote" : "updated");
+}
+
 void emu_global_access(struct emu_worker *worker, const uint32_t *own, uint32_t n, const void *at,
                        size_t size, enum emu_access access)
 {
@@ -248,9 +257,12 @@ void emu_global_access(struct emu_worker *worker, const uint32_t *own, uint32_t 
         if (page == NULL)
             continue;
         struct note *note = &page->notes[i % (1 << PAGE_BITS) / UNIT_BYTES];
-        if (access == EMU_READ)
+        if (access == EMU_READ) {
             check_read(global, own, note, i);
-        else
-            *note = (struct note){global->block, own[emu_now->index], emu_now->index};
+            continue;
+        }
+        check_update(global, own, note, i, access == EMU_ATOMIC);
+        *note =
+            (struct note){global->block, own[emu_now->index], (uint16_t)emu_now->index, access == EMU_ATOMIC};
     }
 }
