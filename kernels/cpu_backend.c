@@ -72,12 +72,22 @@ static size_t partials_floats(const struct cpu_backend *cpu, const struct backen
     return n < most ? n : most;
 }
 
+/* Of a thread, for whatever kernel attention takes. */
+static size_t attention_scratch_bytes(bool tiles)
+{
+    size_t n = attention_scratch_floats(HEAD_DIM_MAX);
+    if (tiles && attention_tile_scratch_floats(HEAD_DIM_MAX) > n)
+        n = attention_tile_scratch_floats(HEAD_DIM_MAX);
+    return n * sizeof(float);
+}
+
 static size_t cpu_scratch_bytes(const struct backend *backend, const struct backend_needs *needs)
 {
     const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
-    size_t thread = TILE_SCRATCH_BYTES + attention_tile_scratch_floats(HEAD_DIM_MAX) * sizeof(float);
-    size_t tiles = cpu->tile_scratch == NULL ? 0 : (size_t)cpu->n_threads * thread;
-    return step_bytes(&needs->step) + tiles + partials_floats(cpu, needs) * sizeof(float);
+    bool tiles = cpu->tile_scratch != NULL;
+    size_t thread = attention_scratch_bytes(tiles) + (tiles ? TILE_SCRATCH_BYTES : 0);
+    return step_bytes(&needs->step) + (size_t)cpu->n_threads * thread +
+           partials_floats(cpu, needs) * sizeof(float);
 }
 
 static err_t cpu_reserve(struct backend *backend, const struct backend_needs *needs, uint64_t total_bytes)
@@ -215,15 +225,13 @@ static const struct backend_vtable cpu_vtable = {
 static bool create_scratch(struct cpu_backend *cpu)
 {
     bool tiles = cpu->table.arithmetic == ARITHMETIC_TILES, enough = true;
-    size_t n = (size_t)cpu->n_threads, attention_floats = attention_scratch_floats(HEAD_DIM_MAX);
-    if (tiles && attention_tile_scratch_floats(HEAD_DIM_MAX) > attention_floats)
-        attention_floats = attention_tile_scratch_floats(HEAD_DIM_MAX);
+    size_t n = (size_t)cpu->n_threads;
     cpu->attention_scratch = mem_alloc_array(n, sizeof cpu->attention_scratch[0]);
     cpu->tile_scratch = tiles ? mem_alloc_array(n, sizeof cpu->tile_scratch[0]) : NULL;
     if (cpu->attention_scratch == NULL || (tiles && cpu->tile_scratch == NULL))
         return false;
     for (size_t i = 0; enough && i < n; i++) {
-        cpu->attention_scratch[i] = cpu_memory_alloc(attention_floats * sizeof(float));
+        cpu->attention_scratch[i] = cpu_memory_alloc(attention_scratch_bytes(tiles));
         enough = cpu->attention_scratch[i] != NULL;
         if (enough && tiles) {
             cpu->tile_scratch[i] = cpu_memory_alloc(TILE_SCRATCH_BYTES);

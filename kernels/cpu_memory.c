@@ -6,7 +6,7 @@
 #include "base/assert.h"
 #include "base/checked.h"
 
-enum { HUGE_PAGE_BYTES = 2 << 20 };
+enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -29,22 +29,28 @@ static void *place(void *memory, struct header header)
 
 static void *map_block(void *heap, size_t size_bytes)
 {
-    size_t mapping_bytes;
-    if (!checked_add(size_bytes, (size_t)HUGE_PAGE_BYTES + CPU_MEMORY_ALIGN, &mapping_bytes))
+    size_t bytes;
+    if (!checked_add(size_bytes, (size_t)2 * HUGE_PAGE_BYTES, &bytes))
         return NULL;
-    void *mapping =
-        mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bytes = round_up(size_bytes + CPU_MEMORY_ALIGN, PAGE_BYTES);
+    const size_t whole = (size_bytes + CPU_MEMORY_ALIGN) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    const size_t slack = whole > 0 ? HUGE_PAGE_BYTES : 0;
+    char *mapping =
+        mmap(NULL, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping == MAP_FAILED)
         return NULL;
-    /* Only huge pages that the block fills: many small tensors must not take 2 MB each. */
-    uintptr_t first = round_up((uintptr_t)mapping, HUGE_PAGE_BYTES);
-    size_t whole = (size_bytes + CPU_MEMORY_ALIGN) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-    void *start = mapping;
-    if (whole > 0) {
-        start = (void *)first;
-        (void)madvise(start, whole, MADV_HUGEPAGE);
-    }
-    return place(start, (struct header){heap, mapping, mapping_bytes});
+    if (whole == 0)
+        return place(mapping, (struct header){heap, mapping, bytes});
+    /* Only huge pages that the block fills: many small tensors must not take 2 MB each. Nor is anything left
+     * beside them: a kernel that gives huge pages unasked would make one of a block's end and what is behind
+     * it. */
+    char *start = (char *)round_up((uintptr_t)mapping, HUGE_PAGE_BYTES);
+    const size_t before = (size_t)(start - mapping);
+    if (before > 0)
+        (void)munmap(mapping, before);
+    (void)munmap(start + bytes, slack - before);
+    (void)madvise(start, whole, MADV_HUGEPAGE);
+    return place(start, (struct header){heap, start, bytes});
 }
 
 void *cpu_memory_alloc(size_t size_bytes)
@@ -64,8 +70,8 @@ void *cpu_memory_alloc(size_t size_bytes)
 
 void cpu_memory_populate(void *bytes, size_t size_bytes)
 {
-    static const uintptr_t page = 4096;
-    uintptr_t first = (uintptr_t)bytes / page * page, end = round_up((uintptr_t)bytes + size_bytes, page);
+    uintptr_t first = (uintptr_t)bytes / PAGE_BYTES * PAGE_BYTES;
+    uintptr_t end = round_up((uintptr_t)bytes + size_bytes, PAGE_BYTES);
     /* Best effort: an older kernel, or one that is short of memory, goes on at the first touch. */
     (void)madvise((void *)first, end - first, MADV_POPULATE_WRITE);
 }

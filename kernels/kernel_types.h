@@ -165,10 +165,10 @@ struct attention_merge_args {
 };
 typedef void attention_merge_fn(const struct attention_merge_args *args);
 
-/* Of each query p and two o. */
+/* Of each query p and two o; and q and p once more, all queries side by side. */
 static inline size_t attention_scratch_floats(size_t head_dim)
 {
-    return ATTENTION_QUERIES_MAX * (2 * round_up(head_dim, LANES) + KV_BLOCK_TOKENS);
+    return ATTENTION_QUERIES_MAX * (3 * round_up(head_dim, LANES) + 2 * KV_BLOCK_TOKENS);
 }
 
 static inline size_t attention_partial_floats(size_t head_dim)

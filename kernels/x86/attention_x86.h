@@ -1,47 +1,7 @@
 /* Paged attention, for sixteen lanes of any width; see rows_x86.h for how it is included, with QUERY_TILE
  * (queries that share a read of K and V) defined. Scores are computed with tokens in the lanes, outputs with
  * the head's dimensions in them, so that only the softmax adds across lanes. */
-#include "kernels/kernel_table.h"
-#include "kernels/x86/attention_merge_x86.h"
-
-enum { NO_CHUNK = UINT32_MAX };
-
-/* A query on its way over the blocks. */
-struct query_state {
-    float max, sum;  /* of the chunk, like o */
-    uint32_t chunk;  /* NO_CHUNK: none yet */
-    bool has_total;  /* of the chunks before it */
-    uint32_t t0, t1; /* tokens of the block that it sees; t0 == t1: none */
-    float *p;        /* [KV_BLOCK_TOKENS] probabilities of the block, not normalised, times scales of V */
-    float *o;        /* [d_stride] */
-    float total_max, total_sum;
-    float *total; /* [d_stride] */
-};
-
-static inline __attribute__((always_inline)) vf load_kv(const void *kv, size_t index,
-                                                        const enum kv_dtype DTYPE)
-{
-    return DTYPE == KV_F32    ? vf_load((const float *)kv + index)
-           : DTYPE == KV_BF16 ? vf_load_bf16((const uint16_t *)kv + index)
-                              : vi_to_float(vi_load_i8((const uint8_t *)kv + index));
-}
-
-/* Of the tokens of a block: of K, KV_BLOCK_TOKENS further of V. int8 only. */
-static inline const uint16_t *kv_scales(const void *kv, size_t k0)
-{
-    return (const uint16_t *)((const uint8_t *)kv + k0 - kv_head_lead(KV_INT8));
-}
-
-/* Few queries wait for memory, and blocks are too short and too scattered for the processor to see them
- * coming: they ask for the next block as they read this one, into the second-level cache, since two blocks
- * and what is computed do not fit the first. ahead: from this block's elements to the next one's, modulo
- * 2^64. */
-static inline __attribute__((always_inline)) void prefetch_kv(const void *kv, size_t index, size_t ahead,
-                                                              const enum kv_dtype DTYPE)
-{
-    const size_t BYTES = DTYPE == KV_F32 ? sizeof(float) : DTYPE == KV_BF16 ? sizeof(uint16_t) : 1;
-    _mm_prefetch((const char *)kv + (index + ahead) * BYTES, _MM_HINT_T1);
-}
+#include "kernels/x86/attention_together_x86.h"
 
 /* Raw dot products of N queries with the tokens of a block. */
 static inline __attribute__((always_inline)) void score_tile(const struct attention_args *a,
@@ -86,20 +46,17 @@ static inline __attribute__((always_inline)) void softmax_block(const struct att
     }
     score = vf_select(vm_range(state->t0, state->t1), score, vf_set1(-INFINITY));
     float block_max = vf_reduce_max(score);
-    float max = block_max > state->max ? block_max : state->max;
+    float max = block_max > *state->max ? block_max : *state->max;
     vf p = vf_exp(vf_sub(score, vf_set1(max)));
     vf_store(state->p,
              DTYPE == KV_INT8 ? vf_mul(p, vf_load_bf16(kv_scales(a->kv, k0) + KV_BLOCK_TOKENS)) : p);
-    float rise = state->max - max;
+    float rise = *state->max - max;
     /* The same, without the wait; and of a chunk's first block, before which all is zero. */
-    float decay = rise == 0 || state->max == -INFINITY ? 1.0f : exp_of(rise);
-    state->sum = fma_of(state->sum, decay, vf_sum(p));
-    if (decay != 1.0f) { /* multiplying by one changes nothing */
-        vf decays = vf_set1(decay);
-        for (size_t d = 0; d < d_stride; d += LANES)
-            vf_store(state->o + d, vf_mul(vf_load(state->o + d), decays));
-    }
-    state->max = max;
+    float decay = rise == 0 || *state->max == -INFINITY ? 1.0f : exp_of(rise);
+    *state->sum = fma_of(*state->sum, decay, vf_sum(p));
+    if (decay != 1.0f) /* multiplying by one changes nothing */
+        decay_outputs(state, decay, d_stride);
+    *state->max = max;
 }
 
 /* Adds p times v of tokens [t0, t1) to the outputs of N queries. */
@@ -143,13 +100,6 @@ static inline uint32_t run_length(const struct query_state *states, const uint32
     return n;
 }
 
-/* The largest of the tile sizes 1, 2, 4, 8 up to n. */
-static inline uint32_t tile_of(uint32_t n)
-{
-    uint32_t tile = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
-    return tile < QUERY_TILE ? tile : QUERY_TILE;
-}
-
 static inline __attribute__((always_inline)) void
 attend_block(const struct attention_args *a, const uint32_t *active, uint32_t n_active, size_t k0,
              const enum kv_dtype DTYPE, const bool AHEAD, size_t ahead, struct query_state *states)
@@ -181,12 +131,6 @@ attend_block(const struct attention_args *a, const uint32_t *active, uint32_t n_
             value_tile(a, active + i, 1, v0, d_stride, DTYPE, AHEAD, ahead, states);
     }
 }
-
-/* Blocks [first_block, end_block) of queries [begin, end), which the same table names. */
-struct query_run {
-    uint32_t begin, end, first_block, end_block;
-    bool is_shared;
-};
 
 /* First what all sequences share, then the rest of each. */
 static inline bool next_run(const struct attention_args *a, struct query_run *run)
@@ -229,18 +173,18 @@ static inline void end_chunk(const struct attention_args *a, uint32_t query, str
     if (a->partials != NULL) {
         float *partial = a->partials + ((size_t)(state->chunk - a->first_chunk) * a->n_queries + query) *
                                            attention_partial_floats(a->head_dim);
-        partial[0] = state->max;
-        partial[1] = state->sum;
+        partial[0] = *state->max;
+        partial[1] = *state->sum;
         memcpy(partial + ATTENTION_PARTIAL_LEAD, state->o, d_stride * sizeof(float));
     } else if (state->has_total) {
-        merge_chunk(state->max, state->sum, state->o, d_stride, &state->total_max, &state->total_sum,
+        merge_chunk(*state->max, *state->sum, state->o, d_stride, &state->total_max, &state->total_sum,
                     state->total);
     } else {
         float *first = state->o;
         state->o = state->total;
         state->total = first;
-        state->total_max = state->max;
-        state->total_sum = state->sum;
+        state->total_max = *state->max;
+        state->total_sum = *state->sum;
         state->has_total = true;
     }
 }
@@ -260,8 +204,8 @@ static inline uint32_t find_active(const struct attention_args *a, const struct 
         if (states[i].chunk != chunk) {
             end_chunk(a, i, &states[i]);
             states[i].chunk = chunk;
-            states[i].max = -INFINITY;
-            states[i].sum = 0;
+            *states[i].max = -INFINITY;
+            *states[i].sum = 0;
             for (size_t d = 0; d < a->head_dim; d += LANES)
                 vf_store(states[i].o + d, vf_zero());
         }
@@ -274,19 +218,31 @@ static inline __attribute__((always_inline)) void attention(const struct attenti
                                                             const enum kv_dtype DTYPE)
 {
     const size_t d_stride = round_up(a->head_dim, LANES), head_stride = kv_head_stride(DTYPE, a->head_dim);
+    _Alignas(LANES * sizeof(float)) float max[ATTENTION_QUERIES_MAX] = {0}, sum[ATTENTION_QUERIES_MAX] = {0};
     struct query_state states[ATTENTION_QUERIES_MAX];
     for (uint32_t i = 0; i < a->n_queries; i++) {
         float *p = a->scratch + i * (2 * d_stride + KV_BLOCK_TOKENS), *o = p + KV_BLOCK_TOKENS;
-        states[i] = (struct query_state){.chunk = NO_CHUNK, .p = p, .o = o, .total = o + d_stride};
+        states[i] = (struct query_state){
+            .max = &max[i], .sum = &sum[i], .chunk = NO_CHUNK, .p = p, .o = o, .total = o + d_stride};
     }
+    struct together all = {0};
+    bool together = stand_together(a, max, sum, &all);
     struct query_run run = {0};
     while (next_run(a, &run)) {
         const uint32_t *table = a->queries[run.begin].block_table;
         for (uint32_t b = run.first_block; b < run.end_block; b++) {
-            uint32_t active[ATTENTION_QUERIES_MAX], n_active = find_active(a, &run, b, states, active);
             size_t k0 = ((size_t)table[b] * a->n_kv_heads + a->kv_head) * head_stride + kv_head_lead(DTYPE);
             size_t next = b + 1 == run.end_block ? b : b + 1;
             size_t ahead = ((size_t)table[next] - table[b]) * a->n_kv_heads * head_stride;
+            if (together && all_see_on(&all, &run, b)) {
+                attend_together(a, k0, DTYPE, ahead, true, &all, states);
+                continue;
+            }
+            uint32_t active[ATTENTION_QUERIES_MAX], n_active = find_active(a, &run, b, states, active);
+            if (together && n_active == a->n_queries) {
+                attend_together(a, k0, DTYPE, ahead, false, &all, states);
+                continue;
+            }
             if (n_active > 0 && run.end - run.begin <= QUERY_TILE)
                 attend_block(a, active, n_active, k0, DTYPE, true, ahead, states);
             else if (n_active > 0)

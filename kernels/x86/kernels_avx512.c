@@ -5,6 +5,7 @@
 
 #define KERNEL(name) name##_avx512
 #define HALVES       2
+#define QUERIES_TOGETHER
 #define TILE_SIZES(TILE)                                                                                     \
     TILE_CASE(TILE, 1)                                                                                       \
     TILE_CASE(TILE, 2)                                                                                       \

@@ -117,6 +117,10 @@ static inline vm vm_or(vm a, vm b)
 {
     return a | b;
 }
+static inline vm vm_and(vm a, vm b)
+{
+    return a & b;
+}
 static inline uint32_t vm_bits(vm m)
 {
     return m;
@@ -186,6 +190,10 @@ static inline vi vi_load_i8(const uint8_t *p)
 {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
+static inline vm vi_less(vi a, vi b)
+{
+    return _mm512_cmplt_epi32_mask(a, b);
+}
 static inline vi vi_max_u32(vi a, vi b)
 {
     return _mm512_max_epu32(a, b);
@@ -249,6 +257,38 @@ static inline size_t vi_store_chosen(void *p, vm m, vi x)
     size_t n = (size_t)__builtin_popcount(m);
     _mm512_mask_storeu_epi32(p, vm_first(n), _mm512_maskz_compress_epi32(m, x));
     return n;
+}
+/* Lane i of x[j] becomes lane j of x[i]. */
+static inline __attribute__((always_inline)) void vf_transpose(vf x[16])
+{
+    vf t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    /* x[i + j] has, in quarter k, lane 4 k + j of four: i .. i + 3. */
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        x[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        x[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        x[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        vf low = _mm512_shuffle_f32x4(x[j], x[j + 4], 0x88),
+           high = _mm512_shuffle_f32x4(x[j], x[j + 4], 0xdd);
+        vf low2 = _mm512_shuffle_f32x4(x[j + 8], x[j + 12], 0x88),
+           high2 = _mm512_shuffle_f32x4(x[j + 8], x[j + 12], 0xdd);
+        t[j] = _mm512_shuffle_f32x4(low, low2, 0x88);
+        t[j + 8] = _mm512_shuffle_f32x4(low, low2, 0xdd);
+        t[j + 4] = _mm512_shuffle_f32x4(high, high2, 0x88);
+        t[j + 12] = _mm512_shuffle_f32x4(high, high2, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+        x[i] = t[i];
 }
 static inline __m128 vf_first_four(vf x)
 {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,40 @@ static int needs_tiles(void **state)
     return 0;
 }
 
+static tile_fn *linear_kernel;
+static attention_fn *attention_kernel;
+static atomic_uint n_calls, n_left;
+
+/* A thread that keeps tiles has them saved at every switch. */
+static void look_for_tiles(void)
+{
+    struct tile_config config;
+    amx_model_store_config(&config);
+    n_calls++;
+    n_left += config.palette != 0;
+}
+
+static void watched_linear(const struct tile_args *args)
+{
+    linear_kernel(args);
+    look_for_tiles();
+}
+
+static void watched_attention(const struct attention_args *args)
+{
+    attention_kernel(args);
+    look_for_tiles();
+}
+
+static void watch(struct kernel_table *table)
+{
+    linear_kernel = table->linear_tile_bf16;
+    attention_kernel = table->attention_tile_bf16;
+    table->linear_tile_bf16 = watched_linear;
+    table->attention_tile_bf16 = watched_attention;
+    n_calls = n_left = 0;
+}
+
 /* path: in tests/parity, or an absolute one. */
 static void check_model(const char *path, enum model_quantization quantization, uint32_t group,
                         double error_max)
@@ -41,12 +76,13 @@ static void check_model(const char *path, enum model_quantization quantization, 
     const struct backend *backend = tiles.model->ranks[0].backend;
     assert_string_equal(backend->vtable->arithmetic(backend), "cpu-tiles-4");
     model_widen(f32.model);
-    cpu_of(f32.model->ranks[0].backend)->table.arithmetic = ARITHMETIC_PLAIN; /* attention */
+    watch(&cpu_of(tiles.model->ranks[0].backend)->table);
     uint64_t before = amx_model_count();
     double off_by = accuracy_of_logits(&tiles, &f32);
     assert_true(amx_model_count() > before);
     printf("%s, quantization %d, group %u: logits off by %.5f\n", path, (int)quantization, group, off_by);
     assert_true(off_by > 0 && off_by <= error_max);
+    assert_true(n_calls > 0 && n_left == 0);
     driver_close(&tiles);
     driver_close(&f32);
 }

@@ -1,5 +1,7 @@
 /* event_count and clock. */
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/event_count.h"
@@ -100,6 +102,37 @@ static void test_one_bump_wakes_all(void **state)
     assert_int_equal(b.n_seen, N_WAITERS * N_BROADCASTS);
 }
 
+struct spin {
+    struct event_count event;
+    atomic_bool begins;
+};
+
+static void *spin_past_zero(void *argument)
+{
+    struct spin *spin = argument;
+    atomic_store(&spin->begins, true);
+    event_count_wait_past(&spin->event, 0, (int64_t)100 * 1000000000);
+    return NULL;
+}
+
+/* Who spins is no waiter: the bump that it sees makes no system call. */
+static void test_spins_before_it_sleeps(void **state)
+{
+    (void)state;
+    enum { LOOKS = 100 };
+    struct spin spin = {.begins = false};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, spin_past_zero, &spin), 0);
+    while (!atomic_load(&spin.begins))
+        sched_yield();
+    for (int i = 0; i < LOOKS; i++) {
+        assert_int_equal(spin.event.n_waiters, 0);
+        sched_yield();
+    }
+    event_count_bump(&spin.event);
+    pthread_join(thread, NULL);
+}
+
 static void test_clocks(void **state)
 {
     (void)state;
@@ -123,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_wait_times_out),
         cmocka_unit_test(test_ping_pong),
         cmocka_unit_test(test_one_bump_wakes_all),
+        cmocka_unit_test(test_spins_before_it_sleeps),
         cmocka_unit_test(test_clocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

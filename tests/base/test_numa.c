@@ -225,6 +225,43 @@ static void test_pool_on_one_node(void **state)
     thread_pool_destroy(pool);
 }
 
+/* With as many threads as CPUs each worker has one to itself; with more, or fewer, it may run on all. The
+ * caller stays as it was. */
+static void test_workers_on_one_node(void **state)
+{
+    (void)state;
+    enum { MOST = 3 };
+    cpu_set_t before, seen[MOST];
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int cpus[MOST], n_usable = usable_cpu_count() < MOST ? usable_cpu_count() : MOST;
+    if (n_usable < 2)
+        skip();
+    for (int cpu = 0, n = 0; n < n_usable; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            cpus[n++] = cpu;
+    for (int n_cpus = 2; n_cpus <= n_usable; n_cpus++) {
+        struct numa_topology one = {.n_nodes = 1};
+        cpu_set_t *mask = &one.nodes[0].cpus;
+        for (int i = 0; i < n_cpus; i++)
+            CPU_SET(cpus[i], mask);
+        assert_int_equal(sched_setaffinity(0, sizeof *mask, mask), 0);
+        for (int n_threads = 2; n_threads <= MOST; n_threads++) {
+            struct thread_pool *pool;
+            numa_pretend(&one, NULL);
+            assert_error(ERR_OK, thread_pool_create(n_threads, &pool));
+            numa_pretend(NULL, NULL);
+            thread_pool_run(pool, note_cpus, seen);
+            thread_pool_destroy(pool);
+            assert_true(CPU_EQUAL(&seen[0], mask));
+            for (int i = 1; i < n_threads; i++) {
+                assert_int_equal(CPU_COUNT(&seen[i]), n_threads == n_cpus ? 1 : n_cpus);
+                assert_true(n_threads != n_cpus || CPU_ISSET(cpus[i], &seen[i]));
+            }
+        }
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
 static uintptr_t bound_start;
 static size_t bound_bytes;
 
@@ -266,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_threads_go_node_by_node),
         cmocka_unit_test(test_pool_on_two_nodes),
         cmocka_unit_test(test_pool_on_one_node),
+        cmocka_unit_test(test_workers_on_one_node),
         cmocka_unit_test(test_bind),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/spin_barrier.h"
 #include "base/thread_pool.h"
 #include "tests/base/cmocka_base.h"
 
@@ -169,6 +170,9 @@ static void test_idle_workers_sleep(void **state)
     thread_pool_run(counters.pool, count_call, &counters);
     assert_int_equal(counters.calls[1], 2);
     thread_pool_destroy(counters.pool);
+    /* Before that it spins, unless the thread that it waits for may need its CPU. */
+    assert_true(spin_time_ns(2, 2) > 0 && spin_time_ns(2, 2) <= 1000000);
+    assert_int_equal(spin_time_ns(3, 2), 0);
 }
 
 /* The shares cover [0, n) in order without gaps, begin on grains, and differ by one grain at most. */

@@ -303,6 +303,34 @@ static void test_limits(void **state)
     world_close(&world);
 }
 
+/* Salts past the last that has a name are told as somebody's. */
+static void test_more_salts_than_names(void **state)
+{
+    (void)state;
+    struct kv_hub *hub;
+    struct kv_subscription *subscription;
+    const struct kv_event_batch *batch;
+    const uint32_t tokens[BLOCK] = {0};
+    assert_error(ERR_OK, kv_hub_create(2, BLOCK, 0, &hub));
+    for (uint64_t salt = 1; salt <= KV_SALT_NAMES_MAX + 1; salt++)
+        kv_hub_name_salt(hub, salt, "named");
+    assert_error(ERR_OK, kv_hub_subscribe(hub, 0, true, 0, &subscription));
+    assert_error(ERR_OK, kv_subscription_next(subscription, &batch)); /* the empty snapshot */
+    struct prefix_observer observer = kv_hub_observer(hub);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct prefix_block block = {
+            .block = i, .serial = i + 1, .salt = KV_SALT_NAMES_MAX + i, .tokens = tokens};
+        observer.stored(observer.context, &block);
+    }
+    assert_true(kv_hub_flush(hub));
+    assert_error(ERR_OK, kv_subscription_next(subscription, &batch));
+    assert_true(batch != NULL && batch->n_events == 2);
+    assert_string_equal(batch->events[0].cache_salt, "named");
+    assert_string_equal(batch->events[1].cache_salt, KV_OTHER_SALT);
+    kv_subscription_close(subscription);
+    kv_hub_destroy(hub);
+}
+
 /* Whatever allocation fails: an error, and nothing is left behind (world_close and the sanitizer look). */
 static void test_no_memory(void **state)
 {
@@ -347,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_falls_behind),
         cmocka_unit_test(test_tenants_see_their_own_at_both_depths),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_more_salts_than_names),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_no_prefix_cache),
     };

@@ -9,6 +9,7 @@
 #include "base/philox.h"
 #include "kernels/kernel_table.h"
 #include "tests/engine/engine_world.h"
+#include "tests/model/block_model.h"
 
 #if defined(__SANITIZE_THREAD__)
 enum { N_REQUESTS = 24, SANITIZED = 1, EVERY_ISA = 0 }; /* threads meet in the same way by any */
@@ -435,7 +436,8 @@ static void run_counting_allocations(const struct setup *setup)
 }
 
 #define CHECKPOINT(name) TEST_DATA_DIR "/parity/checkpoints/" name
-enum { LLAMA_VOCAB = 384, QWEN2_VOCAB = 320 };
+#define QUANTIZED(name)  TEST_DATA_DIR "/parity/quantized/" name
+enum { LLAMA_VOCAB = 384, QWEN2_VOCAB = 320, QUANTIZED_VOCAB = 160 };
 
 static void test_llama(void **state)
 {
@@ -586,6 +588,34 @@ static void test_w8a8(void **state)
               device != NULL);
 }
 
+static void run_few(const struct setup *setup)
+{
+    uint32_t n_before = n_requests;
+    n_requests = n_before < FEW_REQUESTS ? n_before : FEW_REQUESTS;
+    run_setup(setup, false);
+    n_requests = n_before;
+}
+
+/* Codes with zero points; in groups of 32 and, where tiles then multiply in int8, of 128. */
+static void test_awq(void **state)
+{
+    (void)state;
+    run_few(&(struct setup){
+        .name = "AWQ, groups of 32", .directory = QUANTIZED("awq-g32"), .vocab_size = QUANTIZED_VOCAB});
+    run_few(&(struct setup){
+        .name = "AWQ, groups of 128", .directory = QUANTIZED("awq-g128"), .vocab_size = QUANTIZED_VOCAB});
+}
+
+/* Every type of blocks, and with them int5, k4, k5 and k6. */
+static void test_gguf(void **state)
+{
+    (void)state;
+    char path[BLOCK_MODEL_PATH];
+    (void)block_model_write(NULL, path);
+    run_few(&(struct setup){.name = "GGUF", .directory = path, .vocab_size = BLOCK_MODEL_VOCAB});
+    assert_int_equal(unlink(path), 0);
+}
+
 static int make_replies(void **state)
 {
     (void)state;
@@ -617,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_float32),       cmocka_unit_test(test_int8_kv),
         cmocka_unit_test(test_int8),          cmocka_unit_test(test_int4),
         cmocka_unit_test(test_fp8),           cmocka_unit_test(test_w8a8),
+        cmocka_unit_test(test_awq),           cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_long_contexts),
     };
     if (getenv("BANTAM_TEST_ONLY"))

@@ -144,9 +144,13 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
         d = rng_between(rng, 257, HEAD_DIM_MAX);
     bool is_long = rng_below(rng, 4) == 0;
     uint32_t seq_blocks = is_long ? LONG_SEQ_BLOCKS : SEQ_BLOCKS, tables[SEQS_MAX][LONG_SEQ_BLOCKS];
-    uint32_t n_context = rng_between(rng, 1, seq_blocks * KV_BLOCK_TOKENS);
+    uint32_t n_context = rng_between(rng, 1, seq_blocks * KV_BLOCK_TOKENS - 2);
     uint32_t n_seqs = rng_below(rng, 2) ? 1 : rng_between(rng, 1, SEQS_MAX);
-    uint32_t n_queries = rng_between(rng, n_seqs, is_long ? SEQS_MAX : queries_max);
+    /* Rows of a prompt, one after the other, see nearly the same. */
+    bool is_prompt = rng_below(rng, 3) == 0;
+    if (is_prompt && rng_below(rng, 2) && n_context > KV_BLOCK_TOKENS) /* their blocks end among them */
+        n_context = n_context / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS + rng_between(rng, 0, 2);
+    uint32_t n_queries = rng_between(rng, n_seqs, is_long && !is_prompt ? SEQS_MAX : queries_max);
     struct attention_args args = {.n_kv_heads = is_long ? 1 : rng_between(rng, 1, 3),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
@@ -171,11 +175,19 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
     scratch = guarded_alloc(round_up(scratch_floats * 4, 64));
     memset(scratch.data, 0xff, scratch.size_bytes); /* NaN */
     struct attention_query queries[TILE_QUERIES_MAX];
+    const uint32_t heads = rng_between(rng, 1, 8),
+                   window = rng_below(rng, 2) ? n_context : rng_between(rng, 1, n_context);
     for (uint32_t i = 0; i < n_queries; i++) {
         uint32_t last = rng_below(rng, 2) ? n_context - 1 : rng_below(rng, n_context);
+        uint32_t first = rng_below(rng, 2) ? 0 : rng_below(rng, last + 1);
+        if (is_prompt) {
+            uint32_t behind = (n_queries - 1 - i) / heads;
+            last = behind < n_context ? n_context - 1 - behind : 0;
+            first = last < window ? 0 : last + 1 - window;
+        }
         queries[i] = (struct attention_query){.q = (float *)q.data + i * d,
                                               .block_table = tables[i * n_seqs / n_queries],
-                                              .first = rng_below(rng, 2) ? 0 : rng_below(rng, last + 1),
+                                              .first = first,
                                               .last = last};
     }
     args.kv = kv.data;
@@ -192,8 +204,9 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
             ((attention_fn *)(i == 0 ? reference : variant))(&args);
     }
     char what[128];
-    snprintf(what, sizeof what, "%u queries of %u sequences, %u blocks shared, head_dim %u, context %u%s",
-             n_queries, n_seqs, args.n_shared, d, n_context, is_cut ? ", cut" : "");
+    snprintf(what, sizeof what, "%u queries%s of %u sequences, %u blocks shared, head_dim %u, context %u%s",
+             n_queries, is_prompt ? " of a prompt" : "", n_seqs, args.n_shared, d, n_context,
+             is_cut ? ", cut" : "");
     bool same = compare_outputs(&out[0], &out[1], what, failure);
     if (!guarded_intact(&scratch)) {
         snprintf(failure, FAILURE_MAX, "%s: wrote before its scratch", what);

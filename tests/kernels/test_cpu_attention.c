@@ -35,11 +35,11 @@ struct world {
     const struct backend_vtable *ops;
     struct qkv_shape shape;
     size_t width; /* of qkv */
-    uint32_t n_seqs, seq_blocks;
+    uint32_t seq_blocks;
     struct step *step;
     struct kv *kv;
     struct act *qkv, *out;
-    float *together, *alone; /* [ROWS][n_heads * DIM] */
+    float *together, *alone; /* [rows][n_heads * DIM] */
 };
 
 /* Fills every block through the op that writes KV, as one long sequence that owns them all. */
@@ -73,20 +73,21 @@ static void fill_kv(struct world *w, struct rng *rng)
     mem_free(row);
 }
 
-/* isa: a level's name, or "tiles" for the arithmetic of tiles on whatever there is. */
+/* rng NULL: with KV of zeros. isa: a level's name, or "tiles" for the arithmetic of tiles on whatever there
+ * is. */
 static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, enum kv_dtype dtype,
                                      const char *isa, int n_threads, uint32_t n_seqs)
 {
     struct world w = {.shape = shape,
                       .width = (size_t)(shape.n_heads + 2 * shape.n_kv_heads) * DIM,
-                      .n_seqs = n_seqs,
-                      .seq_blocks = BLOCKS / n_seqs};
+                      .seq_blocks = n_seqs < BLOCKS ? BLOCKS / n_seqs : 1};
+    const uint32_t rows = n_seqs > ROWS ? n_seqs : ROWS;
     if (strcmp(isa, "tiles") == 0)
         OK(cpu_backend_create(n_threads, isa_detect(), ARITHMETIC_TILES, &w.backend));
     else
         OK(backend_cpu_create(n_threads, isa, &w.backend));
     w.ops = w.backend->vtable;
-    struct step_capacity capacity = {.rows = ROWS,
+    struct step_capacity capacity = {.rows = rows,
                                      .seqs = n_seqs,
                                      .outputs = 1,
                                      .copies = 1,
@@ -96,12 +97,13 @@ static struct world sized_world_open(struct rng *rng, struct qkv_shape shape, en
     OK(w.ops->reserve(w.backend, &(struct backend_needs){.step = capacity, .qkv = shape}, 0));
     OK(w.ops->step_create(w.backend, &capacity, &w.step));
     OK(w.ops->kv_create(w.backend, &desc, &w.kv));
-    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, w.width, &w.qkv));
-    OK(w.ops->act_create(w.backend, ACT_HIDDEN, ROWS, shape.n_heads * DIM, &w.out));
-    w.together = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
-    w.alone = mem_alloc_array((size_t)ROWS * shape.n_heads * DIM, sizeof(float));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, rows, w.width, &w.qkv));
+    OK(w.ops->act_create(w.backend, ACT_HIDDEN, rows, shape.n_heads * DIM, &w.out));
+    w.together = mem_alloc_array((size_t)rows * shape.n_heads * DIM, sizeof(float));
+    w.alone = mem_alloc_array((size_t)rows * shape.n_heads * DIM, sizeof(float));
     assert_true(w.together != NULL && w.alone != NULL);
-    fill_kv(&w, rng);
+    if (rng != NULL)
+        fill_kv(&w, rng);
     return w;
 }
 
@@ -135,7 +137,7 @@ static void add_seq(struct world *w, uint32_t like, uint32_t n_shared, uint32_t 
     uint32_t s = step->n_seqs++, *table = step_block_table(step, 0, s);
     for (uint32_t b = 0; b < w->seq_blocks; b++)
         table[b] = b < n_shared ? step_block_table(step, 0, like)[b]
-                                : (s * 7 + b * 11) % w->n_seqs * w->seq_blocks + b;
+                                : (s * 7 + b * 11) % (BLOCKS / w->seq_blocks) * w->seq_blocks + b;
     step->seqs[s] = (struct step_seq){step->n_rows, n_rows, n_context, STEP_NO_SLOT, STEP_NO_SLOT};
     for (uint32_t r = 0; r < n_rows; r++)
         step->rows[step->n_rows++] = (struct step_row){.position = n_context - n_rows + r, .seq = s};
@@ -155,6 +157,8 @@ static void fill_rows(struct world *w, struct rng *rng)
 static uint64_t run(struct world *w, const struct attention_params *params, bool shares, float *out)
 {
     uint64_t before = cpu_of(w->backend)->blocks_spared, allocated = mem_alloc_count();
+    for (uint32_t r = 0; r < w->step->n_rows; r++) /* of what is left out nothing remains from before */
+        memset(act_row(w->out, r), 0xff, (size_t)w->shape.n_heads * DIM * sizeof(float));
     if (shares)
         assert_true(w->ops->forward_begin(w->backend, w->step));
     w->ops->attention(w->backend, w->step, w->qkv, params, w->kv, w->out);
@@ -235,6 +239,36 @@ static void test_teams(void **state)
         add_seq(&w, 0, 0, 100, 1);
     fill_rows(&w, &rng);
     assert_int_equal(compare(&w, 0, 0), 0);
+    world_close(&w);
+}
+
+/* Few that share, for many threads: teams of four would leave some without work, and so would those of two.
+ */
+static void test_teams_do_not_cost_threads(void **state)
+{
+    (void)state;
+    for (int n_threads = 1; n_threads <= 2; n_threads++) {
+        struct rng rng = rng_make(23);
+        struct world w = world_open(&rng, (struct qkv_shape){4, 1, DIM}, KV_BF16, "scalar", n_threads);
+        for (uint32_t s = 0; s < 8; s++)
+            add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1 + s, 1);
+        fill_rows(&w, &rng);
+        assert_int_equal(compare(&w, 0, 0), n_threads == 1 ? 4 * 6 : 0);
+        world_close(&w);
+    }
+}
+
+/* More sequences than are looked at: those behind read for themselves. */
+static void test_sharers_have_a_limit(void **state)
+{
+    (void)state;
+    enum { MORE = CPU_SHARERS_MAX + 3 };
+    struct rng rng = rng_make(24);
+    struct world w = sized_world_open(&rng, (struct qkv_shape){1, 1, DIM}, KV_BF16, "scalar", 1, MORE);
+    for (uint32_t s = 0; s < MORE; s++)
+        add_seq(&w, 0, 1, KV_BLOCK_TOKENS, 1);
+    fill_rows(&w, &rng);
+    assert_int_equal(compare(&w, 0, 0), CPU_SHARERS_MAX - CPU_SHARERS_MAX / ATTENTION_QUERIES_MAX);
     world_close(&w);
 }
 
@@ -338,10 +372,63 @@ static void test_infinite_value(void **state)
     }
 }
 
+static struct {
+    uint32_t n_calls, n_turns;             /* n_turns: calls of another KV head than the one before */
+    uint32_t n_queries, n_shared, kv_head; /* of the last one */
+} noted;
+
+static void note_attention(const struct attention_args *a)
+{
+    noted.n_turns += noted.n_calls++ == 0 || a->kv_head != noted.kv_head;
+    noted.n_queries = a->n_queries;
+    noted.n_shared = a->n_shared;
+    noted.kv_head = a->kv_head;
+}
+
+static void assert_calls(struct world *w, uint32_t n_calls, uint32_t n_turns, uint32_t n_queries,
+                         uint32_t n_shared)
+{
+    struct attention_params params = {.shape = w->shape, .scale = 0.2f};
+    memset(&noted, 0, sizeof noted);
+    run(w, &params, true, w->together);
+    assert_int_equal(noted.n_calls, n_calls);
+    assert_int_equal(noted.n_queries, n_queries);
+    assert_int_equal(noted.n_shared, n_shared);
+    assert_int_equal(noted.n_turns, n_turns);
+    w->step->n_rows = w->step->n_seqs = 0;
+}
+
+/* The query heads of a KV head go together, and so do as many rows, or sequences behind one prefix, as a call
+ * has queries for: K and V are read once for all of them. Teams take turns at one KV head, whose prefix is
+ * then in the cache. */
+static void test_calls(void **state)
+{
+    (void)state;
+    for (int tiles = 0; tiles < 2; tiles++) {
+        struct world w =
+            world_open(NULL, (struct qkv_shape){32, 8, DIM}, KV_BF16, tiles ? "tiles" : "scalar", 1);
+        struct kernel_table *table = &cpu_of(w.backend)->table;
+        *(tiles ? &table->attention_tile_bf16 : &table->attention_bf16) = note_attention;
+        add_seq(&w, 0, 0, 100, 1);
+        assert_calls(&w, 8, 8, 4, 0);
+        add_seq(&w, 0, 0, 100, 8);
+        assert_calls(&w, tiles ? 8 : 16, tiles ? 8 : 16, tiles ? 32 : 16, 0);
+        for (uint32_t s = 0; s < 16; s++)
+            add_seq(&w, 0, 6, 6 * KV_BLOCK_TOKENS + 1, 1);
+        assert_calls(&w, tiles ? 16 : 32, 8, tiles ? 32 : 16, 6);
+        world_close(&w);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees), cmocka_unit_test(test_teams),
-                                       cmocka_unit_test(test_cuts), cmocka_unit_test(test_cut_without_room),
-                                       cmocka_unit_test(test_infinite_value)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_trees),
+                                       cmocka_unit_test(test_teams),
+                                       cmocka_unit_test(test_teams_do_not_cost_threads),
+                                       cmocka_unit_test(test_sharers_have_a_limit),
+                                       cmocka_unit_test(test_cuts),
+                                       cmocka_unit_test(test_cut_without_room),
+                                       cmocka_unit_test(test_infinite_value),
+                                       cmocka_unit_test(test_calls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

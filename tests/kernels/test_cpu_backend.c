@@ -314,6 +314,14 @@ static void test_linear_close_to_double(void **state)
     mem_free(x);
 }
 
+static uint32_t n_rows_quantized;
+
+static void count_row(const float *x, size_t n, struct quant_block *out, size_t stride)
+{
+    n_rows_quantized++;
+    quantize_row_ref(x, n, out, stride);
+}
+
 /* An act that is written again must be quantised again. */
 static void test_quantised_rows_follow_writes(void **state)
 {
@@ -344,6 +352,41 @@ static void test_quantised_rows_follow_writes(void **state)
     ops->weight_destroy(weight);
     mem_free(w);
     mem_free(x);
+}
+
+/* The rows of an act are quantised once for all weights that take them, and further ones when they come. */
+static void test_rows_are_quantised_once(void **state)
+{
+    (void)state;
+    enum { OUT = 32, IN = 64, ROWS = 3 };
+    static const float zeros[OUT * IN];
+    struct matrix matrix = {OUT, IN, zeros};
+    struct weight_desc desc = {
+        .name = "w", .n_out = OUT, .n_in = IN, .group = 32, .row = matrix_row, .row_context = &matrix};
+    struct weight *weights[2];
+    struct act *in, *out;
+    struct backend *plain;
+    OK(backend_cpu_create(1, "scalar", &plain));
+    for (int i = 0; i < 2; i++) {
+        desc.format = i == 0 ? WEIGHT_INT8 : WEIGHT_INT4;
+        OK(ops->weight_pack(plain, &desc, &weights[i]));
+    }
+    OK(ops->act_create(plain, ACT_HIDDEN, ROWS, IN, &in));
+    OK(ops->act_create(plain, ACT_HIDDEN, ROWS, OUT, &out));
+    n_rows_quantized = 0;
+    cpu_of(plain)->table.quantize_row = count_row;
+    ops->act_write(in, 0, ROWS, zeros);
+    for (uint32_t n_rows = 1; n_rows <= ROWS; n_rows += 2) {
+        struct step step = {.n_rows = n_rows};
+        for (int i = 0; i < 2; i++)
+            ops->linear(plain, &step, in, weights[i], out);
+        assert_int_equal(n_rows_quantized, n_rows);
+    }
+    for (int i = 0; i < 2; i++)
+        ops->weight_destroy(weights[i]);
+    ops->act_destroy(in);
+    ops->act_destroy(out);
+    ops->destroy(plain);
 }
 
 static void test_bad_weights(void **state)
@@ -586,6 +629,7 @@ int main(void)
         cmocka_unit_test(test_given_codes),
         cmocka_unit_test(test_linear_close_to_double),
         cmocka_unit_test(test_quantised_rows_follow_writes),
+        cmocka_unit_test(test_rows_are_quantised_once),
         cmocka_unit_test(test_bad_weights),
         cmocka_unit_test(test_gather_and_copy),
         cmocka_unit_test(test_head_dim_limit),

@@ -1,16 +1,27 @@
 /* What the CPU backend asks of the kernel on a machine of several memory nodes, which this one is taken for:
- * the pages of every weight and of the KV, in a table; and that nothing is asked on one node, and no bit
- * depends on it. */
+ * the pages of every weight and of the KV, in a table, and where its caller runs; and that nothing is asked
+ * on one node, and no bit depends on it. On every machine: huge pages, which are there before they are
+ * written, and that who packed a panel multiplies it. */
+#include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/numa.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/cpu_memory.h"
 #include "tests/base/ok.h"
 
-enum { BINDS_MAX = 16, PAGE = 4096 };
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+enum { BINDS_MAX = 16, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
 static struct {
     uintptr_t start;
@@ -179,12 +190,228 @@ static void test_one_node_is_as_ever_and_bits_are_the_same(void **state)
     numa_pretend(NULL, NULL);
 }
 
+/* The thread that runs the steps goes where thread 0 belongs, with the first. */
+static void test_caller_goes_to_its_node(void **state)
+{
+    (void)state;
+    cpu_set_t before, after;
+    struct numa_topology two = {.n_nodes = 2};
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    if (CPU_COUNT(&before) < 2)
+        skip();
+    for (int cpu = 0, n = 0; n < 2; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &two.nodes[n++].cpus);
+    two.nodes[1].id = 1;
+    struct backend *backend;
+    numa_pretend(&two, record);
+    OK(backend_cpu_create(2, "auto", &backend));
+    struct step step = {.n_rows = 0};
+    assert_true(backend->vtable->forward_begin(backend, &step));
+    backend->vtable->forward_end(backend, &step);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&after, &two.nodes[0].cpus));
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    backend->vtable->destroy(backend);
+    numa_pretend(NULL, NULL);
+}
+
+/* Is the mapping that holds `at` to have huge pages, by the kernel's account? */
+static bool wants_huge_pages(const void *at)
+{
+    char line[512];
+    bool inside = false, huge = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        uintptr_t begin, end;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &begin, &end) == 2)
+            inside = begin <= (uintptr_t)at && (uintptr_t)at < end;
+        huge |= inside && strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " hg") != NULL;
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return huge;
+}
+
+/* A kernel may have no huge pages, not tell of them, or not give pages on demand. */
+static bool kernel_does(int advice)
+{
+    void *block =
+        mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(block != MAP_FAILED);
+    bool does = madvise(block, 2 * HUGE_PAGE, advice) == 0;
+    does = does && (advice != MADV_HUGEPAGE || wants_huge_pages(block));
+    assert_int_equal(munmap(block, 2 * HUGE_PAGE), 0);
+    return does;
+}
+
+static void test_huge_pages_where_whole_ones_fit(void **state)
+{
+    (void)state;
+    if (!kernel_does(MADV_HUGEPAGE))
+        skip();
+    char *large = cpu_memory_alloc(4 * HUGE_PAGE + HUGE_PAGE / 2), *small = cpu_memory_alloc(HUGE_PAGE / 2);
+    assert_true(large != NULL && small != NULL);
+    assert_true(wants_huge_pages(large) && wants_huge_pages(large + 4 * HUGE_PAGE - CPU_MEMORY_ALIGN - 1));
+    assert_false(wants_huge_pages(large + 4 * HUGE_PAGE) || wants_huge_pages(small));
+    cpu_memory_free(large);
+    cpu_memory_free(small);
+}
+
+static size_t mapped_bytes(void)
+{
+    size_t n_pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_true(file != NULL && fscanf(file, "%zu", &n_pages) == 1);
+    (void)fclose(file);
+    return n_pages * PAGE;
+}
+
+/* A kernel that gives huge pages unasked gives them for unused addresses beside a block, too: there are none.
+ */
+static void test_a_mapping_is_as_long_as_its_block(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 32, SOME = 8 * HUGE_PAGE }; /* SOME: of the heap */
+    char *blocks[BLOCKS];
+    size_t before = mapped_bytes(), sum = 0;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        size_t size_bytes = HUGE_PAGE / 2 + i % 3 * HUGE_PAGE;
+        blocks[i] = cpu_memory_alloc(size_bytes);
+        assert_non_null(blocks[i]);
+        blocks[i][size_bytes - 1] = 1;
+        sum += size_bytes;
+    }
+    assert_in_range(mapped_bytes() - before, sum, sum + SOME);
+    for (size_t i = 0; i < BLOCKS; i++)
+        cpu_memory_free(blocks[i]);
+    assert_true(mapped_bytes() < before + SOME);
+}
+
+/* Pages of [start, start + size_bytes), whole ones, that the kernel has given. */
+static size_t count_pages(uintptr_t start, size_t size_bytes)
+{
+    static unsigned char there[4 * HUGE_PAGE / PAGE];
+    size_t n = 0;
+    assert_true(size_bytes <= sizeof there * PAGE);
+    assert_int_equal(mincore((void *)start, size_bytes, there), 0);
+    for (size_t i = 0; i < size_bytes / PAGE; i++)
+        n += there[i] & 1;
+    return n;
+}
+
+enum { LONG_IN = 1 << 15 }; /* a panel of so many inputs in f32 has two huge pages */
+static size_t n_there_before;
+
+/* The first row of a panel is read before anything of the panel is written. */
+static void make_long_row(const void *context, size_t row, float *out)
+{
+    (void)context;
+    if (row == PANEL_OUTPUTS)
+        n_there_before = count_pages(binds[1].start, 2 * HUGE_PAGE);
+    memset(out, 0, LONG_IN * sizeof *out);
+}
+
+static void test_a_panel_has_its_pages_at_once(void **state)
+{
+    (void)state;
+    if (!kernel_does(MADV_POPULATE_WRITE))
+        skip();
+    struct backend *backend = backend_on(2, 2);
+    struct weight *weight;
+    struct weight_desc desc = {.name = "long",
+                               .n_out = 2 * PANEL_OUTPUTS,
+                               .n_in = LONG_IN,
+                               .format = WEIGHT_F32,
+                               .row = make_long_row};
+    OK(backend->vtable->weight_pack(backend, &desc, &weight));
+    assert_int_equal(n_binds, 2);
+    assert_int_equal(weight->sections[0].panel_bytes, 2 * HUGE_PAGE);
+    assert_int_equal(n_there_before, 2 * HUGE_PAGE / PAGE);
+    backend->vtable->weight_destroy(weight);
+    backend->vtable->destroy(backend);
+    numa_pretend(NULL, NULL);
+}
+
+enum { STATIC_PANELS = 70, STATIC_IN = 256 };
+static struct {
+    const uint8_t *data; /* of the panels */
+    size_t panel_bytes;
+    pthread_t packed_by[STATIC_PANELS];
+    atomic_int n_multiplied, n_by_others;
+} panel_log;
+
+static void note_row(const void *context, size_t row, float *out)
+{
+    panel_log.packed_by[row / PANEL_OUTPUTS] = pthread_self();
+    make_row(context, row, out);
+}
+
+static void note_panel(const void *panel)
+{
+    size_t index = (size_t)((const uint8_t *)panel - panel_log.data) / panel_log.panel_bytes;
+    atomic_fetch_add(&panel_log.n_multiplied, 1);
+    atomic_fetch_add(&panel_log.n_by_others, !pthread_equal(panel_log.packed_by[index], pthread_self()));
+}
+
+static void note_linear(const struct linear_args *args)
+{
+    note_panel(args->panel);
+}
+
+static void note_tile(const struct tile_args *args)
+{
+    note_panel(args->panel);
+}
+
+/* So that a thread finds in its caches, and in its node's memory, what it left there. */
+static void test_who_packs_a_panel_multiplies_it(void **state)
+{
+    (void)state;
+    enum { ROWS = 5 };
+    const size_t n_in = STATIC_IN;
+    for (int tiles = 0; tiles < 2; tiles++) {
+        struct backend *backend;
+        struct weight *weight;
+        struct act *in, *out;
+        OK(cpu_backend_create(3, ISA_SCALAR, tiles ? ARITHMETIC_TILES : ARITHMETIC_PLAIN, &backend));
+        cpu_of(backend)->table.linear_int4 = note_linear;
+        cpu_of(backend)->table.linear_tile_int4 = note_tile;
+        struct weight_desc desc = {.name = "weight",
+                                   .n_out = STATIC_PANELS * PANEL_OUTPUTS,
+                                   .n_in = n_in,
+                                   .format = WEIGHT_INT4,
+                                   .group = 32,
+                                   .row = note_row,
+                                   .row_context = &n_in};
+        OK(backend->vtable->weight_pack(backend, &desc, &weight));
+        panel_log.data = weight->sections[0].data;
+        panel_log.panel_bytes = weight->sections[0].panel_bytes;
+        panel_log.n_multiplied = panel_log.n_by_others = 0;
+        OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, n_in, &in));
+        OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, weight->n_out, &out));
+        struct step step = {.n_rows = ROWS};
+        backend->vtable->linear(backend, &step, in, weight, out);
+        assert_int_equal(panel_log.n_multiplied, STATIC_PANELS);
+        assert_int_equal(panel_log.n_by_others, 0);
+        backend->vtable->act_destroy(in);
+        backend->vtable->act_destroy(out);
+        backend->vtable->weight_destroy(weight);
+        backend->vtable->destroy(backend);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_panels_are_where_their_threads_are),
         cmocka_unit_test(test_kv_is_on_all_nodes_in_turn),
         cmocka_unit_test(test_one_node_is_as_ever_and_bits_are_the_same),
+        cmocka_unit_test(test_caller_goes_to_its_node),
+        cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
+        cmocka_unit_test(test_a_mapping_is_as_long_as_its_block),
+        cmocka_unit_test(test_a_panel_has_its_pages_at_once),
+        cmocka_unit_test(test_who_packs_a_panel_multiplies_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

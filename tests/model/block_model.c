@@ -95,7 +95,7 @@ uint64_t block_model_write(const struct block_model *changed, char path[BLOCK_MO
     struct rng rng = rng_make(31);
     blocks_bytes = 0;
     builder_text(&b, "general.architecture", "llama");
-    builder_u32(&b, "llama.context_length", 128);
+    builder_u32(&b, "llama.context_length", 256);
     builder_u32(&b, "llama.embedding_length", HIDDEN);
     builder_u32(&b, "llama.block_count", 2);
     builder_u32(&b, "llama.feed_forward_length", variation->mlp);

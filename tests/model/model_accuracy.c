@@ -47,6 +47,7 @@ void model_widen(struct model *model)
     widen_weight(rank->backend, &rank->lm_head);
     if (is_tied)
         rank->embedding = rank->lm_head;
+    cpu_of(rank->backend)->table.arithmetic = ARITHMETIC_PLAIN; /* attention */
 }
 
 /* ---- Logits ---- */

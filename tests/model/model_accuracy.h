@@ -5,7 +5,8 @@
 
 enum { ACCURACY_PROMPT_MAX = 60, ACCURACY_VOCAB_MAX = 2048 }; /* tokens */
 
-/* Every linear layer's weights become f32, of the values that their codes stand for; nothing else changes. */
+/* Every linear layer's weights become f32, of the values that their codes stand for, and attention computes
+ * in f32; nothing else changes. */
 void model_widen(struct model *model);
 
 /* The norm of the logits' difference by the norm of the right ones, over prompts of 5 to 60 tokens. wide: the

@@ -1,6 +1,8 @@
 /* What quantised arithmetic costs where there are no tiles: rows of activations in int8, every kind of
  * weight. Logits, and the perplexity of the demo model's held-out text, against f32 arithmetic on the same
- * quantised weights. `test_accuracy heldout`: the perplexity over all of the text, for docs/cpu.md. */
+ * quantised weights. `test_accuracy heldout`: the perplexity over all of the text, for docs/cpu.md;
+ * `test_accuracy heldout STRIDE KIND`: over every STRIDE-th case, of the kinds whose names contain KIND.
+ * test_accuracy_amx is the same program over the model of AMX, by hand alone: what tiles cost. */
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -37,6 +39,7 @@ static const struct kind {
 } kinds[] = {
     {"int8", MODEL_QUANT_INT8, 0, 0, true},
     {"int8, groups of 128", MODEL_QUANT_INT8, 128, 0, false},
+    {"int8, one scale an output", MODEL_QUANT_W8A8, 0, 0, false},
     {"int4", MODEL_QUANT_INT4, 0, 0, true},
     {"int4, groups of 128", MODEL_QUANT_INT4, 128, 0, false},
     {"Q4_0", MODEL_QUANT_NONE, 0, BLOCK_Q4_0, false},
@@ -50,13 +53,19 @@ static const struct kind {
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
+#ifdef BANTAM_AMX_MODEL
+#define ISA_AT_MOST "amx"
+#else
+#define ISA_AT_MOST "avx512vnni" /* without tiles */
+#endif
+
 static char demo_path[] = SOURCE_DIR "/demo/model";
 
-static struct model_options plain_options(const char *path)
+static struct model_options options_of(const char *path)
 {
     struct model_options options = driver_options(path, 1, CONTEXT);
     options.device = NULL;
-    options.isa = "avx512vnni"; /* at most: without tiles */
+    options.isa = ISA_AT_MOST;
     return options;
 }
 
@@ -124,7 +133,7 @@ static void put_layer(struct gguf_builder *b, const struct model_rank *rank, uin
 
 static void write_demo(uint32_t type, uint32_t layers_max, char path[64])
 {
-    struct model_options options = plain_options(demo_path);
+    struct model_options options = options_of(demo_path);
     struct driver driver = driver_open(&options);
     const struct model_rank *rank = &driver.model->ranks[0];
     const struct model_config *config = &rank->config;
@@ -259,7 +268,7 @@ static void close_pair(struct pair *pair)
 static struct pair open_kind(const struct kind *kind, uint32_t layers_max)
 {
     char path[64];
-    struct model_options options = plain_options(demo_path);
+    struct model_options options = options_of(demo_path);
     options.quantization = kind->quantization;
     options.quantization_group = kind->group;
     if (kind->blocks != 0) {
@@ -286,7 +295,7 @@ static void the_demo_model(void **state)
     static struct texts texts;
     read_texts(&texts);
     size_t stride = texts.n / TEST_CASES;
-    struct model_options options = plain_options(demo_path);
+    struct model_options options = options_of(demo_path);
     struct driver driver = driver_open(&options);
     double unquantised = perplexity(&driver, &texts, stride);
     driver_close(&driver);
@@ -325,7 +334,7 @@ static void quantised_checkpoints(void **state)
             continue;
         char path[4096];
         snprintf(path, sizeof path, "%s/parity/quantized/%s", TEST_DATA_DIR, name);
-        struct model_options options = plain_options(path);
+        struct model_options options = options_of(path);
         options.max_model_len = ACCURACY_PROMPT_MAX;
         struct pair pair = open_pair(&options);
         check_logits(name, &pair);
@@ -333,18 +342,21 @@ static void quantised_checkpoints(void **state)
     }
 }
 
-static int print_heldout(void)
+static int print_heldout(size_t stride, const char *kind)
 {
     static struct texts texts;
     read_texts(&texts);
-    struct model_options options = plain_options(demo_path);
+    struct model_options options = options_of(demo_path);
     struct driver driver = driver_open(&options);
-    printf("%zu cases, bfloat16 weights: perplexity %.4f\n", texts.n, perplexity(&driver, &texts, 1));
+    printf("%zu cases, bfloat16 weights: perplexity %.4f\n", (texts.n - 1) / stride + 1,
+           perplexity(&driver, &texts, stride));
     driver_close(&driver);
     for (int i = 0; i < KINDS; i++) {
+        if (strstr(kinds[i].name, kind) == NULL)
+            continue;
         struct pair pair = open_kind(&kinds[i], UINT32_MAX);
         double off_by = accuracy_of_logits(&pair.int8, &pair.f32);
-        double f32 = perplexity(&pair.f32, &texts, 1), int8 = perplexity(&pair.int8, &texts, 1);
+        double f32 = perplexity(&pair.f32, &texts, stride), int8 = perplexity(&pair.int8, &texts, stride);
         printf("| %s | %.4f | %.4f | %.4f | %+.3f %% |\n", kinds[i].name, off_by, f32, int8,
                100 * (int8 / f32 - 1));
         fflush(stdout);
@@ -356,8 +368,11 @@ static int print_heldout(void)
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "heldout") == 0)
-        return print_heldout();
+    if (argc >= 2 && strcmp(argv[1], "heldout") == 0) {
+        size_t stride = argc > 2 ? strtoul(argv[2], NULL, 10) : 1;
+        assert_true(stride > 0);
+        return print_heldout(stride, argc > 3 ? argv[3] : "");
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_are_near_their_values),
         cmocka_unit_test(the_demo_model),

@@ -129,6 +129,26 @@ static void test_admission_leaves_room_for_prompts(void **state)
     rig_close(&rig);
 }
 
+/* A head that needs more blocks than are free is not looked up in the prefix cache at every plan. */
+static void test_a_waiting_prefix_is_looked_up_now_and_then(void **state)
+{
+    (void)state;
+    enum { SKIPPED = 16 };
+    struct sched_config config = rig_config();
+    config.n_blocks = 20;
+    struct rig rig;
+    rig_open(&rig, &config);
+    rig_add(&rig, 1, 4, 10, 30);
+    rig_add(&rig, 2, 76, 100, 2);
+    const uint32_t *skipped = &rig.sched->requests[rig_handle(&rig, 2)].n_admissions_skipped;
+    for (uint32_t i = 0; i <= SKIPPED + 1; i++) {
+        assert_int_equal(rig_step(&rig, 5).n_seqs, 1);
+        assert_int_equal(*skipped, i % (SKIPPED + 1));
+    }
+    assert_true(rig_run_out(&rig));
+    rig_close(&rig);
+}
+
 /* Four of 4 positions in 8 blocks of 4, growing together: the last ones give way, one after the other, and
  * come back in order. */
 static void test_the_last_gives_way(void **state)
@@ -321,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_queue),
         cmocka_unit_test(test_head_of_line),
         cmocka_unit_test(test_admission_leaves_room_for_prompts),
+        cmocka_unit_test(test_a_waiting_prefix_is_looked_up_now_and_then),
         cmocka_unit_test(test_the_last_gives_way),
         cmocka_unit_test(test_paused_give_way_first),
         cmocka_unit_test(test_paused_make_way_for_the_waiting),

@@ -6,8 +6,8 @@ Run by hand, with PyTorch and Transformers installed:
 
 Weights of all layers' matrices are rounded as --quantization fp8 does on a GPU, one scale an output, and so are the rows they
 multiply, where the checkpoint's type has 16 bits (in float32 rows stay as they are). Embedding, output matrix and KV are not.
-Prints the mean error of the greedy tokens' log-probabilities in the first two cases of golden.json, those that test_parity
-takes on a device; and for a sequence of the second: how far the last hidden state is off, relative to its length, and
+Prints the mean error of the greedy tokens' log-probabilities in the last two cases of golden.json, those that test_parity
+takes on a device; and for the last sequence: how far the last hidden state is off, relative to its length, and
 the standard deviation of its logits, which that error multiplies.
 """
 
@@ -47,7 +47,7 @@ def measure(name):
     exact, model = load(name), load(name)
     round_matrices(model, config.get("dtype", config.get("torch_dtype")) != "float32")
     errors = []
-    for case in json.loads((HERE / name / "golden.json").read_text())["cases"][:CASES]:
+    for case in json.loads((HERE / name / "golden.json").read_text())["cases"][-CASES:]:
         tokens = torch.tensor([case["prompt"] + [step["token"] for step in case["greedy"]]])
         log_probs = model(tokens).logits[0].log_softmax(-1)
         for position, step in enumerate(case["greedy"], len(case["prompt"]) - 1):
