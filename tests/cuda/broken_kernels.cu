@@ -182,6 +182,35 @@ template <enum flaw flaw> DEVICE void warp_kernel(const struct test_args &args)
     ((uint32_t *)args.out)[thread_x()] = neighbour + other + values[thread_x() ^ 1] - 1;
 }
 
+/* out [64] f32 := the sums over blocks of in [blocks][64]; what blocks write lies behind out, and before it
+ * all the count. */
+template <enum flaw flaw> DEVICE void last_kernel(const struct test_args &args)
+{
+    SHARED(uint32_t, n_before, );
+    float *out = (float *)args.out, *parts = out + 64;
+    uint32_t *n_done = (uint32_t *)(parts + grid_x() * 64), seen = 0;
+    parts[block_x() * 64 + thread_x()] = ((const float *)args.in)[block_x() * 64 + thread_x()];
+    if (flaw != NO_BARRIER_BEFORE_COUNT)
+        barrier();
+    if (thread_x() == 0) {
+        if (flaw != NO_FENCE_BEFORE_COUNT)
+            fence_device();
+        seen = n_before = atomic_add_u32(n_done, 1);
+        if (flaw != NO_FENCE_AFTER_COUNT)
+            fence_device();
+    }
+    if (flaw != NO_BARRIER_AFTER_COUNT) {
+        barrier();
+        seen = n_before;
+    }
+    if (flaw == NO_BARRIER_AFTER_COUNT ? block_x() + 1 < grid_x() : seen + 1 < grid_x())
+        return;
+    float sum = 0;
+    for (uint32_t i = 0; i < grid_x(); i++)
+        sum += parts[i * 64 + thread_x()];
+    out[thread_x()] = sum;
+}
+
 #define BROKEN_KERNEL(flaw, shape, what)                                                                     \
     KERNEL_BOUNDS(broken_##flaw, struct test_args, 128, 4) /* 128 registers a thread */                      \
     {                                                                                                        \

@@ -3,7 +3,8 @@
 #pragma once
 
 /* F(flaw, shape of kernel, what is wrong). Shapes: tile (64 threads, copies ahead and mma), bulk (64 threads,
- * bulk copies ahead), group (128 threads, wgmma), warp (64 threads, one exchange). */
+ * bulk copies ahead), group (128 threads, wgmma), warp (64 threads, one exchange), last (blocks of 64
+ * threads, of which the last one to be done adds what all have written). */
 #define FLAW_LIST(F)                                                                                         \
     F(TILE_SOUND, tile, "nothing")                                                                           \
     F(NO_COPY_WAIT, tile, "no copy_async_wait before the tile is read")                                      \
@@ -48,7 +49,12 @@
     F(NO_WARP_SYNC, warp, "a value from the same warp without warp_sync")                                    \
     F(REUSED, warp, "shared memory is used again without a barrier after its reads")                         \
     F(UNALIGNED, warp, "a vector load from an address that is no multiple of 16")                            \
-    F(NO_DEPENDENCIES_WAIT, warp, "launched as a dependent, and no dependencies_wait()")
+    F(NO_DEPENDENCIES_WAIT, warp, "launched as a dependent, and no dependencies_wait()")                     \
+    F(LAST_SOUND, last, "nothing")                                                                           \
+    F(NO_BARRIER_BEFORE_COUNT, last, "the block is counted before all of it has written")                    \
+    F(NO_FENCE_BEFORE_COUNT, last, "no fence_device between what was written and the count")                 \
+    F(NO_FENCE_AFTER_COUNT, last, "no fence_device between the count and what is read")                      \
+    F(NO_BARRIER_AFTER_COUNT, last, "what another thread's count says is read without a barrier")
 
 enum flaw {
 #define FLAW_ID(flaw, shape, what) flaw,

@@ -106,4 +106,5 @@ void __tsan_atomic_thread_fence(int order)
 {
     (void)order;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    emu_race_fence_device();
 }

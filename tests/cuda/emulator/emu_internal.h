@@ -89,11 +89,12 @@ struct emu_worker {
         const void *key;
         const char *name;
     } statics[64];
-    struct emu_async *async; /* copies and mbarriers, emu_copy.c */
-    struct emu_race *race;   /* NULL until a kernel reports its accesses, emu_race.c */
-    bool checks_races;       /* the kernel under way does */
-    bool front_is_hidden;    /* what the launch in front is to write */
-    struct emu_wgmma *wgmma; /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
+    struct emu_async *async;   /* copies and mbarriers, emu_copy.c */
+    struct emu_race *race;     /* NULL until a kernel reports its accesses, emu_race.c */
+    struct emu_global *global; /* NULL until then, emu_global.c */
+    bool checks_races;         /* the kernel under way does */
+    bool front_is_hidden;      /* what the launch in front is to write */
+    struct emu_wgmma *wgmma;   /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
 };
 
 extern __thread struct emu_worker *emu_worker __attribute__((tls_model("initial-exec")));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/assert.h"
+#include "tests/cuda/emulator/emu_global.h"
 #include "tests/cuda/emulator/emu_numbers.h"
 
 enum { NOBODY = 0xffff, READERS = 2, SAME_BYTES_MAX = 16 };
@@ -195,6 +196,17 @@ static uint32_t fenced(const struct emu_race *race, uint32_t thread, uint32_t of
     return race->has_fenced[thread] ? race->fences[(size_t)thread * race->n + of] : 0;
 }
 
+/* Of a thread that runs; the compiler reports fences of others too. */
+void emu_race_fence_device(void)
+{
+    struct emu_race *race = emu_now != NULL ? race_now() : NULL;
+    if (race == NULL)
+        return;
+    uint32_t *own = race->threads + (size_t)emu_now->index * race->n;
+    emu_global_fence(emu_worker, own, race->n);
+    own[emu_now->index]++;
+}
+
 /* ---- Bytes ---- */
 
 static const char *const access_names[] = {
@@ -313,6 +325,13 @@ static void access_bytes(struct emu_race *race, const void *at, size_t size, enu
 void emu_race_access_shared(const void *at, size_t size, enum emu_access access)
 {
     access_bytes(emu_worker->race, at, size, access, access == EMU_ATOMIC ? BY_ATOMIC : 0);
+}
+
+void emu_race_access_global(const void *at, size_t size, enum emu_access access)
+{
+    const struct emu_race *race = emu_worker->race;
+    emu_global_access(emu_worker, race->threads + (size_t)emu_now->index * race->n, race->n, at, size,
+                      access);
 }
 
 void emu_race_copy(const void *at, size_t size)

@@ -1,7 +1,7 @@
-/* Races on shared memory, of kernels that were compiled to report each of their accesses (emu_instrument.c).
- * Each thread has a vector clock; barriers, warp_sync and mbarriers pass it on; each byte remembers who wrote
- * and who read it. Shuffles, votes, products and atomics order nothing, as on the card. All functions do
- * nothing for other kernels. */
+/* Races on shared memory (on global memory: emu_global.h), of kernels that were compiled to report each of
+ * their accesses (emu_instrument.c). Each thread has a vector clock; barriers, warp_sync and mbarriers pass
+ * it on; each byte remembers who wrote and who read it. Shuffles, votes, products and atomics order nothing,
+ * as on the card. All functions do nothing for other kernels. */
 #pragma once
 
 #include "tests/cuda/emulator/emu_internal.h"
@@ -19,14 +19,17 @@ void emu_race_destroy(struct emu_worker *worker);
 void emu_race_fresh(struct emu_worker *worker, uint32_t address, uint32_t size);
 
 void emu_race_access_shared(const void *at, size_t size, enum emu_access access);
-/* The running thread accesses memory by itself; what is not shared is none of our business. size: at least 1.
- */
+void emu_race_access_global(const void *at, size_t size, enum emu_access access);
+/* The running thread accesses memory by itself. size: at least 1. */
 static inline void emu_race_access(const void *at, size_t size, enum emu_access access)
 {
     const struct emu_worker *worker = emu_worker;
-    if (worker != NULL && worker->checks_races && emu_now != NULL &&
-        (size_t)((const uint8_t *)at - worker->arena) < EMU_ARENA_BYTES)
+    if (worker == NULL || !worker->checks_races || emu_now == NULL)
+        return;
+    if ((size_t)((const uint8_t *)at - worker->arena) < EMU_ARENA_BYTES)
         emu_race_access_shared(at, size, access);
+    else
+        emu_race_access_global(at, size, access);
 }
 /* It lets a copy write there: nobody may read it until emu_race_landed. */
 void emu_race_copy(const void *at, size_t size);
@@ -35,6 +38,7 @@ void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchro
 /* wgmma reads there, for the running thread. */
 void emu_race_read_async(const void *at, size_t size);
 void emu_race_fence_async(void);
+void emu_race_fence_device(void);
 
 void emu_race_release(uint32_t clock);
 void emu_race_acquire(uint32_t thread, uint32_t clock);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/assert.h"
+#include "tests/cuda/emulator/emu_global.h"
 #include "tests/cuda/emulator/emu_race.h"
 
 __thread struct emu_thread_view *emu_now __attribute__((tls_model("initial-exec")));
@@ -103,6 +104,7 @@ static void worker_destroy(void *at)
     }
     emu_fiber_leave(&worker->scheduler);
     emu_race_destroy(worker);
+    emu_global_destroy(worker);
     emu_wgmma_destroy(worker);
     emu_async_destroy(worker);
     emu_shared_destroy(worker);
@@ -281,6 +283,8 @@ static void *grid_run(void *at)
     struct grid *grid = at;
     struct emu_worker *worker = worker_of_this_thread();
     ASSERT(emu_now == NULL); /* a kernel cannot launch */
+    if (grid->launch->kernel->checked)
+        emu_global_begin(worker);
     for (;;) {
         uint64_t i = atomic_fetch_add(&grid->n_taken, 1);
         if (i >= grid->n_blocks)
