@@ -202,9 +202,8 @@ void emu_race_fence_device(void)
     struct emu_race *race = emu_now != NULL ? race_now() : NULL;
     if (race == NULL)
         return;
-    uint32_t *own = race->threads + (size_t)emu_now->index * race->n;
-    emu_global_fence(emu_worker, own, race->n);
-    own[emu_now->index]++;
+    emu_global_fence(emu_worker, own_knowledge(race, emu_now->index), race->n);
+    race->epochs[emu_now->index]++;
 }
 
 /* ---- Bytes ---- */
@@ -329,9 +328,13 @@ void emu_race_access_shared(const void *at, size_t size, enum emu_access access)
 
 void emu_race_access_global(const void *at, size_t size, enum emu_access access)
 {
-    const struct emu_race *race = emu_worker->race;
-    emu_global_access(emu_worker, race->threads + (size_t)emu_now->index * race->n, race->n, at, size,
-                      access);
+    struct emu_race *race = emu_worker->race;
+    uint32_t thread = emu_now->index;
+    uint32_t *own = race->knows_more[thread] ? race->threads + (size_t)thread * race->n : race->common;
+    const uint32_t epoch = own[thread]; /* which is not what it knows of itself now */
+    own[thread] = race->epochs[thread];
+    emu_global_access(emu_worker, own, race->n, at, size, access);
+    own[thread] = epoch;
 }
 
 void emu_race_copy(const void *at, size_t size)
