@@ -1,11 +1,13 @@
 /* The kernels of the tile arithmetic. A panel's weights are expanded to tiles some inputs at a time, so that
- * they stay in a cache while all rows are multiplied by them (strip_amx.h); attention is attention_amx.h. A
- * call configures the tiles and releases them, so that no state is left to threads between calls. */
+ * they stay in a cache while all rows are multiplied by them (strip_amx.h; few rows by nibbles:
+ * few_rows_amx.h); attention is attention_amx.h. A call configures the tiles and releases them, so that no
+ * state is left to threads between calls. */
 #include <math.h>
 #include <string.h>
 #include "kernels/kernel_table.h"
 #include "kernels/ref/math_ref.h"
 #include "kernels/x86/attention_amx.h"
+#include "kernels/x86/few_rows_amx.h"
 
 /* A function that multiplies n inputs from k on, expanded in the scratch, with up to STRIP_ROWS rows. */
 typedef void strip_fn(const struct tile_args *a, size_t row, size_t rows, size_t k, size_t n);
@@ -100,12 +102,10 @@ static void strip_int8(const struct tile_args *a, size_t row, size_t rows, size_
 
 /* ---- Panels ---- */
 
-TILES_INLINE void multiply(const struct tile_args *a, const enum weight_format FORMAT, const bool WIDE)
+TILES_INLINE void multiply_strips(const struct tile_args *a, const enum weight_format FORMAT, const bool WIDE)
 {
     const size_t step = a->n_rows <= TILE_ROWS ? EXPAND_INPUTS_FEW : EXPAND_INPUTS;
     size_t configured = 0; /* rows */
-    if (a->n_rows == 0)
-        return;
     for (size_t k = a->first_in, n; k < a->last_in; k += n) {
         n = a->last_in - k < step ? a->last_in - k : step;
         if (WIDE)
@@ -122,6 +122,17 @@ TILES_INLINE void multiply(const struct tile_args *a, const enum weight_format F
             (WIDE ? strip_int8 : strip_bf16)(a, row, rows, k, n);
         }
     }
+}
+
+TILES_INLINE void multiply(const struct tile_args *a, const enum weight_format FORMAT, const bool WIDE)
+{
+    if (a->n_rows == 0)
+        return;
+    const bool is_whole = a->first_in == 0 && a->last_in == a->n_in;
+    if (!WIDE && is_of_nibbles(FORMAT) && a->n_rows <= TILE_ROWS && is_whole)
+        multiply_few(a, FORMAT);
+    else
+        multiply_strips(a, FORMAT, WIDE);
     AMX_RELEASE();
     if (a->scale != NULL || a->bias != NULL)
         scale_and_bias(a);
