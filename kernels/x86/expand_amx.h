@@ -1,6 +1,7 @@
 /* Panels into tiles: inputs [k, k + n) of a panel as the right-hand operand of a tile product. In bf16, per
- * block of 32 inputs and half of the panel [16 pairs of inputs][16 outputs][2]; in int8, per 64 inputs and
- * half [16 quads][16 outputs][4]: one tile of 1 KB each. Every function writes both halves. */
+ * block of 32 inputs and half of the panel [16 pairs of inputs][16 outputs][2], as left-hand operand [16
+ * outputs][32 inputs]; in int8, per 64 inputs and half [16 quads][16 outputs][4]: one tile of 1 KB each.
+ * Every function that takes a panel writes both halves. */
 #pragma once
 
 #include "kernels/tiles.h"
@@ -165,8 +166,65 @@ static inline void expand_planes(const uint8_t *codes, size_t half, const struct
     }
 }
 
-static inline void expand_codes_to_bf16(const struct tile_args *a, const enum weight_format FORMAT, size_t k,
-                                        size_t n, uint8_t *out)
+/* Formats whose codes are nibbles and nothing else. */
+static inline __attribute__((always_inline)) bool is_of_nibbles(const enum weight_format FORMAT)
+{
+    return FORMAT == WEIGHT_INT4 || FORMAT == WEIGHT_UINT4 || FORMAT == WEIGHT_K4;
+}
+
+/* The codes of a panel's half block [4 pairs of quads][16 outputs][4 inputs], an output's side by side: of
+ * output o at [o / 4 + 4 * (o % 4)], word w has the codes of inputs w, w + 16, w + 8 and w + 24, the first
+ * lowest. */
+static inline __attribute__((always_inline)) void gather_outputs(const uint8_t *codes,
+                                                                 __m128i rows[HALF_OUTPUTS])
+{
+    const vi p0 = vi_load(codes), p1 = vi_load(codes + QUAD_BYTES), p2 = vi_load(codes + 2 * QUAD_BYTES),
+             p3 = vi_load(codes + 3 * QUAD_BYTES);
+    const vi even_low = _mm512_unpacklo_epi8(p0, p2), even_high = _mm512_unpackhi_epi8(p0, p2);
+    const vi odd_low = _mm512_unpacklo_epi8(p1, p3), odd_high = _mm512_unpackhi_epi8(p1, p3);
+    vi_store(rows, vi_unpack_low_pairs(even_low, odd_low));
+    vi_store(rows + 4, vi_unpack_high_pairs(even_low, odd_low));
+    vi_store(rows + 8, vi_unpack_low_pairs(even_high, odd_high));
+    vi_store(rows + 12, vi_unpack_high_pairs(even_high, odd_high));
+}
+
+/* Half of a block: [16 outputs][32 inputs]. Two outputs share a table: an index has five bits. */
+static inline __attribute__((always_inline)) void look_up_half(const uint8_t *codes,
+                                                               const struct half_factors *factors,
+                                                               const enum weight_format FORMAT, uint8_t *tile)
+{
+    static const _Alignas(64) uint16_t shifts[32] = {0, 0, 0, 0, 0, 0, 0, 0, 8,  8,  8,  8,  8,  8,  8,  8,
+                                                     4, 4, 4, 4, 4, 4, 4, 4, 12, 12, 12, 12, 12, 12, 12, 12};
+    static const _Alignas(64) float code[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    _Alignas(64) __m128i rows[HALF_OUTPUTS];
+    _Alignas(64) float scales[LANES], offsets[LANES];
+    const vf codes_are = vf_add(vf_load(code), vf_set1(weight_has_minimums(FORMAT) ? 0.0f : FLOAT_BASE));
+    const __m512i down = _mm512_load_si512(shifts), nibble = _mm512_set1_epi16(15),
+                  second = _mm512_set1_epi16(16);
+    gather_outputs(codes, rows);
+    vf_store(scales, factors->scales);
+    vf_store(offsets, factors->offsets);
+    /* gcc would keep them in registers and shuffle, which one port does; loads have two that are idle. */
+    __asm__("" : "+m"(rows), "+m"(scales), "+m"(offsets));
+#pragma GCC unroll 8
+    for (size_t o = 0; o < HALF_OUTPUTS; o += 2, tile += 2 * TILE_ROW_BYTES) {
+        const __m128i *row = rows + o / 4 + 4 * (o % 4);
+        __m512i a = _mm512_srlv_epi16(_mm512_broadcast_i32x4(_mm_load_si128(row)), down);
+        __m512i b = _mm512_srlv_epi16(_mm512_broadcast_i32x4(_mm_load_si128(row + 4)), down);
+        vf first_weights = vf_fma(codes_are, vf_set1(scales[o]), vf_set1(offsets[o]));
+        vf second_weights = vf_fma(codes_are, vf_set1(scales[o + 1]), vf_set1(offsets[o + 1]));
+        __m512i table = (__m512i)_mm512_cvtne2ps_pbh(second_weights, first_weights);
+        _mm512_store_si512(tile, _mm512_permutexvar_epi16(_mm512_and_si512(a, nibble), table));
+        _mm512_store_si512(tile + TILE_ROW_BYTES,
+                           _mm512_permutexvar_epi16(vi_merge(b, nibble, second), table));
+    }
+}
+
+/* LEFT: as left-hand operand, of formats that are of nibbles. */
+static inline __attribute__((always_inline)) void expand_codes_to_bf16(const struct tile_args *a,
+                                                                       const enum weight_format FORMAT,
+                                                                       const bool LEFT, size_t k, size_t n,
+                                                                       uint8_t *out)
 {
     struct panel_walk walk = walk_from(a, FORMAT, k);
     for (size_t i = 0; i < n; i += QUANT_BLOCK, walk_on(&walk, a, FORMAT)) {
@@ -175,9 +233,11 @@ static inline void expand_codes_to_bf16(const struct tile_args *a, const enum we
         for (size_t half = 0; half < 2; half++, out += TILE_BYTES) {
             struct half_factors factors[2] = {read_factors(&walk, FORMAT, half, 0)};
             factors[1] = FORMAT == WEIGHT_K6 ? read_factors(&walk, FORMAT, half, 1) : factors[0];
-            if (FORMAT == WEIGHT_INT8)
+            if (LEFT)
+                look_up_half(codes + half * (INT4_BLOCK_BYTES / 2), factors, FORMAT, out);
+            else if (FORMAT == WEIGHT_INT8)
                 expand_bytes(codes + half * (INT8_BLOCK_BYTES / 2), factors, out);
-            else if (FORMAT == WEIGHT_INT4 || FORMAT == WEIGHT_UINT4 || FORMAT == WEIGHT_K4)
+            else if (is_of_nibbles(FORMAT))
                 expand_nibbles(codes + half * (INT4_BLOCK_BYTES / 2), factors, FORMAT, out);
             else
                 expand_planes(codes, half, factors, FORMAT, out);

@@ -1,8 +1,7 @@
-/* Products of up to sixteen rows, the weights as left-hand operand: a row of a tile is 32 inputs of one
- * output, looked up in a table of what its sixteen codes stand for. So a code costs less than half of what it
- * takes to make it a right-hand operand (expand_amx.h), whose neighbours are other outputs with other scales,
- * and a decoding sequence is little else. Sums are those of strip_amx.h to the bit: a product does not ask
- * which factor is which, and a tile's chains run over inputs either way. */
+/* Products of up to sixteen rows by weights as left-hand operand: a row of a tile is 32 inputs of one output,
+ * and codes are looked up (look_up_half of expand_amx.h), which takes three quarters of what they take as a
+ * right-hand operand; few rows are little else. Sums are those of strip_amx.h to the bit: a product does not
+ * ask which factor is which, and a tile's chains run over inputs either way. */
 #pragma once
 
 #include "kernels/x86/strip_amx.h"
@@ -12,73 +11,6 @@ enum {
     FEW_PAIRS_BYTES = EXPAND_INPUTS_FEW / 2 * TILE_ROW_BYTES,
 };
 _Static_assert(FEW_TILES_BYTES + FEW_PAIRS_BYTES <= TILE_SCRATCH_BYTES, "both fit the scratch");
-
-/* Formats whose codes are nibbles and nothing else. */
-TILES_INLINE bool is_of_nibbles(const enum weight_format FORMAT)
-{
-    return FORMAT == WEIGHT_INT4 || FORMAT == WEIGHT_UINT4 || FORMAT == WEIGHT_K4;
-}
-
-/* The codes of a panel's half block [4 pairs of quads][16 outputs][4 inputs], an output's side by side: of
- * output o at [o / 4 + 4 * (o % 4)], word w has the codes of inputs w, w + 16, w + 8 and w + 24, the first
- * lowest. */
-TILES_INLINE void gather_outputs(const uint8_t *codes, __m128i rows[HALF_OUTPUTS])
-{
-    const vi p0 = vi_load(codes), p1 = vi_load(codes + QUAD_BYTES), p2 = vi_load(codes + 2 * QUAD_BYTES),
-             p3 = vi_load(codes + 3 * QUAD_BYTES);
-    const vi even_low = _mm512_unpacklo_epi8(p0, p2), even_high = _mm512_unpackhi_epi8(p0, p2);
-    const vi odd_low = _mm512_unpacklo_epi8(p1, p3), odd_high = _mm512_unpackhi_epi8(p1, p3);
-    vi_store(rows, vi_unpack_low_pairs(even_low, odd_low));
-    vi_store(rows + 4, vi_unpack_high_pairs(even_low, odd_low));
-    vi_store(rows + 8, vi_unpack_low_pairs(even_high, odd_high));
-    vi_store(rows + 12, vi_unpack_high_pairs(even_high, odd_high));
-}
-
-/* Half of a block: [16 outputs][32 inputs]. Two outputs share a table: an index has five bits. */
-TILES_INLINE void look_up_half(const uint8_t *codes, const struct half_factors *factors,
-                               const enum weight_format FORMAT, uint8_t *tile)
-{
-    static const _Alignas(64) uint16_t shifts[32] = {0, 0, 0, 0, 0, 0, 0, 0, 8,  8,  8,  8,  8,  8,  8,  8,
-                                                     4, 4, 4, 4, 4, 4, 4, 4, 12, 12, 12, 12, 12, 12, 12, 12};
-    static const _Alignas(64) float code[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    _Alignas(64) __m128i rows[HALF_OUTPUTS];
-    _Alignas(64) float scales[LANES], offsets[LANES];
-    const vf codes_are = vf_add(vf_load(code), vf_set1(weight_has_minimums(FORMAT) ? 0.0f : FLOAT_BASE));
-    const __m512i down = _mm512_load_si512(shifts), nibble = _mm512_set1_epi16(15),
-                  second = _mm512_set1_epi16(16);
-    gather_outputs(codes, rows);
-    vf_store(scales, factors->scales);
-    vf_store(offsets, factors->offsets);
-    /* gcc would keep them in registers and shuffle, which one port does; loads have two that are idle. */
-    __asm__("" : "+m"(rows), "+m"(scales), "+m"(offsets));
-#pragma GCC unroll 8
-    for (size_t o = 0; o < HALF_OUTPUTS; o += 2, tile += 2 * TILE_ROW_BYTES) {
-        const __m128i *row = rows + o / 4 + 4 * (o % 4);
-        __m512i a = _mm512_srlv_epi16(_mm512_broadcast_i32x4(_mm_load_si128(row)), down);
-        __m512i b = _mm512_srlv_epi16(_mm512_broadcast_i32x4(_mm_load_si128(row + 4)), down);
-        vf first_weights = vf_fma(codes_are, vf_set1(scales[o]), vf_set1(offsets[o]));
-        vf second_weights = vf_fma(codes_are, vf_set1(scales[o + 1]), vf_set1(offsets[o + 1]));
-        __m512i table = (__m512i)_mm512_cvtne2ps_pbh(second_weights, first_weights);
-        _mm512_store_si512(tile, _mm512_permutexvar_epi16(_mm512_and_si512(a, nibble), table));
-        _mm512_store_si512(tile + TILE_ROW_BYTES,
-                           _mm512_permutexvar_epi16(vi_merge(b, nibble, second), table));
-    }
-}
-
-/* Inputs [k, k + n): per block of 32 and half of the panel a tile. */
-TILES_INLINE void look_up_codes(const struct tile_args *a, const enum weight_format FORMAT, size_t k,
-                                size_t n, uint8_t *out)
-{
-    struct panel_walk walk = walk_from(a, FORMAT, k);
-    for (size_t i = 0; i < n; i += QUANT_BLOCK, walk_on(&walk, a, FORMAT)) {
-        const uint8_t *codes = walk.block + block_header_bytes(FORMAT);
-        prefetch_weights(walk.block, quant_block_bytes(FORMAT) + group_header_bytes(FORMAT));
-        for (size_t half = 0; half < 2; half++, out += TILE_BYTES) {
-            struct half_factors factors = read_factors(&walk, FORMAT, half, 0);
-            look_up_half(codes + half * (INT4_BLOCK_BYTES / 2), &factors, FORMAT, out);
-        }
-    }
-}
 
 /* The rows' pairs of inputs as right-hand operand: per block [16 pairs][16 rows][2]. */
 TILES_INLINE void gather_pairs(const struct tile_args *a, size_t k, size_t n, uint8_t *out)
@@ -138,7 +70,7 @@ TILES_INLINE void multiply_few(const struct tile_args *a, const enum weight_form
         AMX_ZERO(1);
     for (size_t k = 0, n; k < a->n_in; k += n) {
         n = a->n_in - k < EXPAND_INPUTS_FEW ? a->n_in - k : EXPAND_INPUTS_FEW;
-        look_up_codes(a, FORMAT, k, n, a->scratch);
+        expand_codes_to_bf16(a, FORMAT, true, k, n, a->scratch);
         if (!is_one)
             gather_pairs(a, k, n, pairs);
         const uint8_t *tiles = a->scratch;

@@ -113,7 +113,7 @@ TILES_INLINE void multiply_strips(const struct tile_args *a, const enum weight_f
         else if (FORMAT == WEIGHT_BF16)
             expand_bf16_to_tiles(a, k, round_up(n, TILE_INPUTS), a->scratch);
         else
-            expand_codes_to_bf16(a, FORMAT, k, n, a->scratch);
+            expand_codes_to_bf16(a, FORMAT, false, k, n, a->scratch);
         for (size_t row = 0, rows; row < a->n_rows; row += rows) {
             rows = a->n_rows - row < STRIP_ROWS ? a->n_rows - row : STRIP_ROWS;
             if (rows != configured)

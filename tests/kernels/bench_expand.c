@@ -5,7 +5,6 @@
 #if BANTAM_X86
 #define BANTAM_AMX_NOTHING
 #include "kernels/x86/attention_amx.h"
-#include "kernels/x86/few_rows_amx.h"
 
 bool expand_is_available(void)
 {
@@ -17,10 +16,7 @@ static inline __attribute__((always_inline)) void expand_all(const struct tile_a
 {
     for (size_t k = 0, n; k < a->n_in; k += n) {
         n = a->n_in - k < EXPAND_INPUTS_FEW ? a->n_in - k : EXPAND_INPUTS_FEW;
-        if (is_of_nibbles(FORMAT)) /* of few rows, as here */
-            look_up_codes(a, FORMAT, k, n, a->scratch);
-        else
-            expand_codes_to_bf16(a, FORMAT, k, n, a->scratch);
+        expand_codes_to_bf16(a, FORMAT, is_of_nibbles(FORMAT), k, n, a->scratch); /* as for few rows */
     }
 }
 
