@@ -119,10 +119,10 @@ void replicas_follow_names(struct fleet_model *model);
 void replicas_look(struct fleet_model *model);
 void replicas_close(struct fleet_model *model);
 
-/* What a request that was sent counts as, until its first token and its end. */
+/* What a request that was sent counts as, until its end. */
 struct replica_ticket {
-    uint64_t breaker, report, cold_tokens;
-    bool is_waiting; /* for its first token */
+    uint64_t breaker;
+    struct sent_request sent;
 };
 /* The replica that gets the request next, which counts there from now on; NULL = nobody takes it. excluded:
  * a bit a slot. fingerprint: those that have it come first; "" = no matter. */

@@ -256,16 +256,9 @@ static bool is_well(const struct replica *replica, const struct bantam_loads_vie
 
 static void take_report(struct replica *replica, const struct bantam_loads_view *view)
 {
-    const struct loads *before = &replica->state.loads;
-    bool began_anew = replica->state.has_loads && (view->loads.requests_total < before->requests_total ||
-                                                   view->loads.steps_total < before->steps_total);
-    if (began_anew)
+    if (replica_state_report(&replica->state, &view->loads))
         prefix_memory_forget(replica->model->memory, replica->slot);
     replica->n_reports = view->n_messages;
-    replica->state.loads = view->loads;
-    replica->state.has_loads = true;
-    replica->state.sent_requests = replica->state.ended_requests = 0;
-    replica->state.sent_tokens = 0;
 }
 
 /* An engine with tenants tells its load to an admin's key alone, and takes salts from none else: with another
@@ -371,16 +364,11 @@ struct replica *replica_take(struct fleet_model *model, const struct request *re
     struct replica *replica = slot < LOCAL_REPLICAS_MAX ? model->replicas[slot] : NULL;
     if (replica) {
         uint32_t warm = states[slot].warm_tokens;
-        *ticket = (struct replica_ticket){.breaker = breaker_ask(&replica->breaker, fleet_now_ns(fleet)),
-                                          .report = replica->n_reports,
-                                          .cold_tokens =
-                                              chain.prompt_tokens > warm ? chain.prompt_tokens - warm : 1,
-                                          .is_waiting = true};
+        ticket->breaker = breaker_ask(&replica->breaker, fleet_now_ns(fleet));
         ASSERT(ticket->breaker != 0);
         prefix_memory_note(model->memory, &chain, replica->slot);
-        replica->state.sent_requests++;
-        replica->state.sent_tokens += ticket->cold_tokens;
-        replica->state.n_under_way++;
+        replica_state_sent(&replica->state, chain.prompt_tokens > warm ? chain.prompt_tokens - warm : 1,
+                           &ticket->sent);
         replica->n_calls++;
     }
     pthread_mutex_unlock(&fleet->mutex);
@@ -401,19 +389,12 @@ struct replica *replica_any(struct fleet_model *model, uint64_t excluded)
     return best;
 }
 
-static void end_wait(struct replica *replica, struct replica_ticket *ticket)
-{
-    if (ticket->is_waiting && ticket->report == replica->n_reports)
-        replica->state.sent_tokens -= ticket->cold_tokens;
-    ticket->is_waiting = false;
-}
-
 void replica_first_token(struct replica *replica, struct replica_ticket *ticket)
 {
-    if (!ticket->is_waiting)
+    if (!ticket->sent.is_waiting)
         return;
     pthread_mutex_lock(&replica->fleet->mutex);
-    end_wait(replica, ticket);
+    replica_state_heard(&replica->state, &ticket->sent);
     pthread_mutex_unlock(&replica->fleet->mutex);
 }
 
@@ -442,12 +423,7 @@ void replica_give_back(struct replica *replica, struct replica_ticket *ticket, c
         .failures_to_open = 5, .successes_to_close = 2, .open_ns = INT64_C(10000000000)};
     int64_t now_ns = fleet_now_ns(replica->fleet);
     pthread_mutex_lock(&replica->fleet->mutex);
-    end_wait(replica, ticket);
-    if (ticket->report == replica->n_reports)
-        replica->state.sent_requests--;
-    else
-        replica->state.ended_requests++;
-    replica->state.n_under_way--;
+    replica_state_ended(&replica->state, &ticket->sent);
     replica->n_calls--;
     bool is_fault = !is_cancelled && error_is_engines_fault(error->code);
     if (is_cancelled || error->code == ERR_RESOURCE_EXHAUSTED || error->code == ERR_DEADLINE_EXCEEDED)

@@ -129,10 +129,13 @@ def test_redis_is_shared_and_may_die(start, provider, redis):
     ask_until(second, "a question", "hit", stream=True)
     redis.end()
     before = len(provider.asked)
+    said = []
     for i in range(5):
-        assert ask(first, "a question") == ("miss", "The frontier says so.")
-        assert ask(second, f"question {i}", stream=True) == ("miss", "The frontier says so.")
-    assert len(provider.asked) == before + 10
+        said += [ask(first, "a question"), ask(second, f"question {i}", stream=True)]
+    # A client that asks again at once may find its first question not put away yet, and shares that answer.
+    assert all(text == "The frontier says so." for _, text in said)
+    assert {what for what, _ in said} <= {"miss", "shared"} and all(what == "miss" for what, _ in said[1::2])
+    assert len(provider.asked) == before + sum(what == "miss" for what, _ in said)
     redis.start()
     ask_until(first, "a question", "hit")  # it is found again, and kept into
     ask_until(second, "a question", "hit")

@@ -1,5 +1,5 @@
-/* Picking among replicas: cases by hand, what a prefix memory keeps, and a cluster simulated in virtual time
- * whose reports are old. */
+/* Picking among replicas: cases by hand, what a report counts, what a prefix memory keeps, and a cluster
+ * simulated in virtual time whose reports are old. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -105,6 +105,49 @@ static void equals_share(void **state)
     for (int i = 0; i < 1000; i++)
         counts[replica_pick(replicas, 4, 100, &rng)]++;
     assert_int_equal(counts[1], 0);
+}
+
+/* --- what a report counts */
+
+static void a_report_counts_what_had_come(void **state)
+{
+    (void)state;
+    struct replica_state replica = {0};
+    struct sent_request sent[6];
+    struct loads loads = {.requests_total = 100, .steps_total = 5};
+    for (int i = 0; i < 2; i++)
+        replica_state_sent(&replica, 10, &sent[i]);
+    assert_false(replica_state_report(&replica, &loads)); /* the first: what was before nobody knows */
+    assert_true(replica.sent_requests == 0 && replica.sent_tokens == 0 && replica.n_under_way == 2);
+    for (int i = 2; i < 6; i++)
+        replica_state_sent(&replica, 20, &sent[i]);
+    loads.requests_total = 101; /* three are under way to it */
+    assert_false(replica_state_report(&replica, &loads));
+    assert_int_equal(replica.sent_requests, 3);
+    assert_int_equal(replica.sent_tokens, 16 * 3); /* the mean of all that wait: 100 of 6 */
+    replica_state_heard(&replica, &sent[3]);
+    replica_state_heard(&replica, &sent[3]);
+    assert_true(replica.sent_requests == 3 && replica.sent_tokens == 28 && replica.n_waiting == 5);
+    replica_state_ended(&replica, &sent[0]); /* which it counts: a place came free */
+    replica_state_ended(&replica, &sent[4]);
+    assert_true(replica.sent_requests == 2 && replica.ended_requests == 1 && replica.n_under_way == 4);
+    /* It says nothing new, but the fifth was heard: it and what was sent before had come. */
+    assert_false(replica_state_report(&replica, &loads));
+    assert_true(replica.sent_requests == 1 && replica.ended_requests == 0);
+    loads.requests_total = 200; /* others send to it too */
+    assert_false(replica_state_report(&replica, &loads));
+    assert_int_equal(replica.sent_requests, 0);
+    for (int i = 1; i < 6; i++)
+        if (i != 4)
+            replica_state_ended(&replica, &sent[i]);
+    assert_true(replica.n_under_way == 0 && replica.n_waiting == 0 && replica.waiting_tokens == 0);
+    assert_int_equal(replica.ended_requests, 4);
+    replica_state_sent(&replica, 1, &sent[0]);
+    loads.requests_total = 3;
+    assert_true(replica_state_report(&replica, &loads)); /* another process */
+    assert_int_equal(replica.sent_requests, 0);
+    loads.steps_total = 4;
+    assert_true(replica_state_report(&replica, &loads));
 }
 
 /* --- what was sent where */
@@ -235,8 +278,8 @@ struct machine {
     int64_t free_ns;                  /* when all that was sent is computed */
     uint32_t cached[CACHED];          /* shared prefixes, the latest first; SHARED = none */
     int64_t first_token_ns[REQUESTS]; /* of its requests, ascending */
-    uint64_t tokens[REQUESTS];
-    uint32_t n_sent, n_started, n_reported; /* n_reported: sent when it reported last */
+    struct sent_request sent[REQUESTS];
+    uint32_t n_sent, n_started;
     uint32_t in_window;
     uint64_t n_tokens_total, n_hit_tokens;
 };
@@ -272,13 +315,11 @@ static void report(struct cluster *cluster, int64_t now_ns)
         int64_t busy_ns = machine->free_ns > now_ns ? machine->free_ns - now_ns : 0;
         uint64_t cold = machine->n_tokens_total - machine->n_hit_tokens;
         int64_t mean_ns = machine->n_sent ? (int64_t)(cold / machine->n_sent) * PICK_TOKEN_NS_GUESS : 0;
-        state->loads.predicted_ttft_ns = busy_ns + mean_ns;
-        state->loads.requests_total = machine->n_sent;
-        state->loads.prompt_tokens_total = machine->n_tokens_total;
-        state->loads.prefix_hit_tokens = machine->n_hit_tokens;
-        state->sent_requests = 0;
-        state->sent_tokens = 0;
-        machine->n_reported = machine->n_sent;
+        struct loads loads = {.predicted_ttft_ns = busy_ns + mean_ns,
+                              .requests_total = machine->n_sent,
+                              .prompt_tokens_total = machine->n_tokens_total,
+                              .prefix_hit_tokens = machine->n_hit_tokens};
+        replica_state_report(state, &loads);
         in_window += machine->in_window;
         if (machine->in_window > cluster->window_share_max)
             cluster->window_share_max = machine->in_window;
@@ -293,15 +334,8 @@ static void hear(struct cluster *cluster, int64_t now_ns)
 {
     for (int i = 0; i < REPLICAS; i++) {
         struct machine *machine = &cluster->machines[i];
-        while (machine->n_started < machine->n_sent &&
-               machine->first_token_ns[machine->n_started] <= now_ns) {
-            uint32_t k = machine->n_started++;
-            cluster->states[i].n_under_way--;
-            if (k >= machine->n_reported) {
-                cluster->states[i].sent_requests--;
-                cluster->states[i].sent_tokens -= machine->tokens[k];
-            }
-        }
+        while (machine->n_started < machine->n_sent && machine->first_token_ns[machine->n_started] <= now_ns)
+            replica_state_ended(&cluster->states[i], &machine->sent[machine->n_started++]);
     }
 }
 
@@ -335,13 +369,10 @@ static void send(struct cluster *cluster, size_t at, uint32_t name, const struct
     int64_t begin_ns = machine->free_ns > now_ns ? machine->free_ns : now_ns;
     machine->free_ns = begin_ns + tokens * PICK_TOKEN_NS_GUESS;
     machine->first_token_ns[machine->n_sent] = machine->free_ns;
-    machine->tokens[machine->n_sent++] = believed;
+    replica_state_sent(state, believed, &machine->sent[machine->n_sent++]);
     machine->in_window++;
     machine->n_tokens_total += OWN_TOKENS + SHARED_TOKENS;
     machine->n_hit_tokens += hit ? SHARED_TOKENS : 0;
-    state->sent_requests++;
-    state->sent_tokens += believed;
-    state->n_under_way++;
     prefix_memory_note(cluster->memory, chain, (uint32_t)at);
     cluster->n_hits += hit;
     cluster->ttft_sum_ns += machine->free_ns - now_ns;
@@ -423,6 +454,41 @@ static void old_reports_do_not_herd(void **state)
     free(herd);
 }
 
+/* A thousand requests in 30 ms to replicas that report every 5 ms one after another, one of which takes 15 ms
+ * to take a request in: it has fewer running for that, and must not look emptier than the others. */
+static void what_is_on_its_way_counts(void **state)
+{
+    (void)state;
+    enum { THREE = 3, BURST = 1000, INTERVAL_US = 5000, GAP_US = 30 };
+    static const int WAY_US[THREE] = {15000, 1000, 1000}; /* with the report's own */
+    struct replica_state replicas[THREE] = {idle(), idle(), idle()};
+    static struct sent_request sent[BURST];
+    static int sent_us[THREE][BURST];
+    uint32_t n_sent[THREE] = {0};
+    for (int i = 0; i < THREE; i++)
+        replicas[i].loads.max_num_seqs = 256;
+    struct rng rng = rng_make(3);
+    for (int r = 0; r < BURST; r++) {
+        int now_us = r * GAP_US;
+        for (int i = 0; i < THREE; i++) {
+            int since_us = (now_us + i * INTERVAL_US / THREE) % INTERVAL_US;
+            if (since_us >= GAP_US)
+                continue;
+            struct loads loads = {.max_num_seqs =
+                                      256}; /* made one way ago, of what had been sent two ways ago */
+            for (uint32_t k = 0; k < n_sent[i]; k++)
+                loads.requests_total += sent_us[i][k] <= now_us - WAY_US[i];
+            loads.requests_running = (uint32_t)loads.requests_total;
+            replica_state_report(&replicas[i], &loads);
+        }
+        size_t at = replica_pick(replicas, THREE, 2, &rng);
+        replica_state_sent(&replicas[at], 1, &sent[r]);
+        sent_us[at][n_sent[at]++] = now_us;
+    }
+    for (int i = 0; i < THREE; i++)
+        assert_in_range(n_sent[i], BURST / THREE - 15, BURST / THREE + 15);
+}
+
 static void the_same_seed_picks_the_same(void **state)
 {
     (void)state;
@@ -441,12 +507,14 @@ int main(void)
         cmocka_unit_test(what_makes_a_first_token_late),
         cmocka_unit_test(the_soonest_is_picked),
         cmocka_unit_test(equals_share),
+        cmocka_unit_test(a_report_counts_what_had_come),
         cmocka_unit_test(chains_have_what_they_share),
         cmocka_unit_test(a_memory_keeps_the_latest),
         cmocka_unit_test(a_memory_is_what_was_noted),
         cmocka_unit_test(prefixes_stay_where_they_are_warm),
         cmocka_unit_test(one_prefix_spreads_under_load),
         cmocka_unit_test(old_reports_do_not_herd),
+        cmocka_unit_test(what_is_on_its_way_counts),
         cmocka_unit_test(the_same_seed_picks_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
