@@ -11,12 +11,13 @@
 #include "tests/engine/engine_world.h"
 #include "tests/model/block_model.h"
 
-#if defined(__SANITIZE_THREAD__)
-enum { N_REQUESTS = 24, SANITIZED = 1, EVERY_ISA = 0 }; /* threads meet in the same way by any */
+enum { FEW_REQUESTS = 10 };
+#if defined(__SANITIZE_THREAD__) /* threads meet in the same way by any instructions, in any model */
+enum { N_REQUESTS = 24, OTHER_REQUESTS = FEW_REQUESTS, SANITIZED = 1, EVERY_ISA = 0 };
 #elif defined(__SANITIZE_ADDRESS__)
-enum { N_REQUESTS = 24, SANITIZED = 1, EVERY_ISA = 1 };
+enum { N_REQUESTS = 24, OTHER_REQUESTS = N_REQUESTS, SANITIZED = 1, EVERY_ISA = 1 };
 #else
-enum { N_REQUESTS = 100, SANITIZED = 0, EVERY_ISA = 1 };
+enum { N_REQUESTS = 100, OTHER_REQUESTS = N_REQUESTS, SANITIZED = 0, EVERY_ISA = 1 };
 #endif
 enum { PROMPT_MAX = 120, SHARED_PREFIX = 50, OUTPUT_MAX = 40, LISTS_MAX = 24, N_NOISE = 20 };
 enum { LONG_TIMES = 5, LONG_REQUESTS = 10, LONG_KV_TIMES = 5, LONG_OUTPUT_TIMES = 6 };
@@ -336,7 +337,7 @@ static void run_hand_over(const struct setup *setup)
     engine_close(world.engine);
 }
 
-enum { SMALL_KV_BLOCKS = 12, FEW_REQUESTS = 10 };
+enum { SMALL_KV_BLOCKS = 12 };
 
 static const struct variant BASELINE = {.name = "alone", .one_by_one = true};
 static const struct variant VARIANTS[] = {
@@ -409,6 +410,22 @@ static void run_setup(const struct setup *setup, bool every_variant)
         run_variant(setup, &SCALAR);
 }
 
+static void run_some(const struct setup *setup, uint32_t n_at_most, bool every_variant)
+{
+    uint32_t n_before = n_requests;
+    n_requests = n_before < n_at_most ? n_before : n_at_most;
+    run_setup(setup, every_variant);
+    n_requests = n_before;
+}
+
+/* A model beside the first. With sanitizers on the CPU: alone, everything at once on two threads, handed
+ * over, and by every instruction set. What one variant after the other does to the engine is seen with the
+ * first model, and is the same. */
+static void run_other(const struct setup *setup, bool every_variant)
+{
+    run_some(setup, OTHER_REQUESTS, every_variant && (device || !SANITIZED));
+}
+
 static bool finished_is(const struct loads *loads, uint64_t n)
 {
     return loads->requests_finished == n;
@@ -450,7 +467,7 @@ static void test_llama(void **state)
 static void test_qwen2(void **state)
 {
     (void)state;
-    run_setup(&(struct setup){.name = "qwen2",
+    run_other(&(struct setup){.name = "qwen2",
                               .directory = CHECKPOINT("qwen2-gqa-tied"),
                               .vocab_size = QWEN2_VOCAB},
               true);
@@ -459,7 +476,7 @@ static void test_qwen2(void **state)
 static void test_float32(void **state)
 {
     (void)state;
-    run_setup(&(struct setup){.name = "llama float32",
+    run_other(&(struct setup){.name = "llama float32",
                               .directory = CHECKPOINT("llama-gqa"),
                               .dtype = MODEL_DTYPE_F32,
                               .vocab_size = LLAMA_VOCAB},
@@ -469,7 +486,7 @@ static void test_float32(void **state)
 static void test_int8(void **state)
 {
     (void)state;
-    run_setup(&(struct setup){.name = "qwen2 int8",
+    run_other(&(struct setup){.name = "qwen2 int8",
                               .directory = CHECKPOINT("qwen2-gqa-tied"),
                               .quantization = MODEL_QUANT_INT8,
                               .vocab_size = QWEN2_VOCAB},
@@ -479,7 +496,7 @@ static void test_int8(void **state)
 static void test_int4(void **state)
 {
     (void)state;
-    run_setup(&(struct setup){.name = "llama int4",
+    run_other(&(struct setup){.name = "llama int4",
                               .directory = CHECKPOINT("llama-gqa"),
                               .quantization = MODEL_QUANT_INT4,
                               .vocab_size = LLAMA_VOCAB},
@@ -492,7 +509,7 @@ static void test_int8_kv(void **state)
     (void)state;
     if (device)
         skip();
-    run_setup(&(struct setup){.name = "llama, int8 KV",
+    run_other(&(struct setup){.name = "llama, int8 KV",
                               .directory = CHECKPOINT("llama-gqa"),
                               .kv_cache = MODEL_KV_INT8,
                               .vocab_size = LLAMA_VOCAB},
@@ -543,11 +560,11 @@ static void test_long_contexts(void **state)
     n_requests = LONG_REQUESTS;
     n_times = LONG_TIMES;
     struct setup setup = {.name = "llama, long", .directory = directory, .vocab_size = LLAMA_VOCAB};
-    run_setup(&setup, !device);
+    run_other(&setup, !device);
     if (!device) {
         setup.name = "llama, long, int8 KV";
         setup.kv_cache = MODEL_KV_INT8;
-        run_setup(&setup, false);
+        run_other(&setup, false);
     }
     n_times = 1;
     n_requests = n_before;
@@ -569,7 +586,7 @@ static void test_fp8(void **state)
     (void)state;
     if (!device)
         skip();
-    run_setup(&(struct setup){.name = "llama fp8",
+    run_other(&(struct setup){.name = "llama fp8",
                               .directory = CHECKPOINT("llama-gqa"),
                               .quantization = MODEL_QUANT_FP8,
                               .kv_cache = MODEL_KV_FP8,
@@ -581,7 +598,7 @@ static void test_fp8(void **state)
 static void test_w8a8(void **state)
 {
     (void)state;
-    run_setup(&(struct setup){.name = "llama w8a8",
+    run_other(&(struct setup){.name = "llama w8a8",
                               .directory = CHECKPOINT("llama-gqa"),
                               .quantization = MODEL_QUANT_W8A8,
                               .vocab_size = LLAMA_VOCAB},
@@ -590,10 +607,7 @@ static void test_w8a8(void **state)
 
 static void run_few(const struct setup *setup)
 {
-    uint32_t n_before = n_requests;
-    n_requests = n_before < FEW_REQUESTS ? n_before : FEW_REQUESTS;
-    run_setup(setup, false);
-    n_requests = n_before;
+    run_some(setup, FEW_REQUESTS, false);
 }
 
 /* Codes with zero points; in groups of 32 and, where tiles then multiply in int8, of 128. */
