@@ -103,6 +103,7 @@ struct engine {
     struct choice *active;        /* submitted and not released */
     bool published;               /* something for readers happened since the last bump */
     int64_t scanned_ns;           /* deadlines and stalls were looked at */
+    bool is_tending;              /* the executor has work that waited for a time without any */
     int64_t window_start_ns;
     uint64_t window_tokens;
 };

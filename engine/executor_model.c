@@ -43,6 +43,11 @@ static err_t collect(void *context, struct step *step)
     return model_collect(((struct model_executor *)context)->model, step);
 }
 
+static bool tend(void *context)
+{
+    return model_tend(((struct model_executor *)context)->model);
+}
+
 static const struct executor_vtable MODEL_EXECUTOR = {
     .info = info,
     .step_create = create_step,
@@ -51,6 +56,7 @@ static const struct executor_vtable MODEL_EXECUTOR = {
     .forward = forward,
     .sample = sample,
     .collect = collect,
+    .tend = tend,
 };
 
 struct executor_info executor_sizes_of_plan(const struct memory_plan *plan)

@@ -285,6 +285,15 @@ void engine_abort_all(struct engine *engine)
     event_count_bump(&engine->progress);
 }
 
+/* Nobody came for a while: what was put off until then is done piece by piece, until somebody does. */
+static void wait_for_work(struct engine *engine, uint32_t seen)
+{
+    const struct executor *executor = &engine->executor;
+    int64_t wait_ns = engine->is_tending ? 0 : LOOP_IDLE_WAIT_MS * NS_PER_MS;
+    bool is_woken = event_count_wait(&engine->wake, seen, wait_ns);
+    engine->is_tending = !is_woken && executor->vtable->tend && executor->vtable->tend(executor->context);
+}
+
 void *engine_loop_main(void *argument)
 {
     struct engine *engine = argument;
@@ -297,7 +306,7 @@ void *engine_loop_main(void *argument)
             continue;
         }
         if (!loop_turn(engine)) {
-            event_count_wait(&engine->wake, seen, LOOP_IDLE_WAIT_MS * NS_PER_MS);
+            wait_for_work(engine, seen);
             engine->scanned_ns = 0; /* whoever woke the loop may have made room */
         }
     }

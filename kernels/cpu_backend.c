@@ -58,6 +58,13 @@ static err_t cpu_fault(const struct backend *backend)
     return err_ok();
 }
 
+/* Blocks of all backends of the process: whose they are does not matter. */
+static bool cpu_tend(struct backend *backend)
+{
+    (void)backend;
+    return cpu_memory_tend();
+}
+
 /* Of attention by several threads, for as many units as are cut at once. */
 static size_t partials_floats(const struct cpu_backend *cpu, const struct backend_needs *needs)
 {
@@ -172,6 +179,7 @@ static const struct backend_vtable cpu_vtable = {
     .memory_available = cpu_memory_available,
     .steps_in_flight = cpu_steps_in_flight,
     .fault = cpu_fault,
+    .tend = cpu_tend,
     .weight_bytes = cpu_weight_bytes,
     .vector_bytes = cpu_vector_bytes,
     .act_bytes = cpu_act_bytes,

@@ -262,7 +262,7 @@ static void pack_panel(struct pack_job *job, size_t index, const struct pack_row
     size_t first = index * PANEL_OUTPUTS, left = panels->n_out - first;
     size_t n = left < PANEL_OUTPUTS ? left : PANEL_OUTPUTS;
     if (panels->n_panels * panels->panel_bytes >= CPU_MEMORY_MAP_FROM_BYTES)
-        cpu_memory_populate(panel, panels->panel_bytes);
+        cpu_memory_populate(panels->data, index * panels->panel_bytes, panels->panel_bytes);
     if (job->has_blocks) {
         pack_blocks(job, first, n, rows, panel);
         return;

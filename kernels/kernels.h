@@ -207,6 +207,10 @@ struct backend_vtable {
      * of another rank is under way. */
     err_t (*fault)(const struct backend *backend);
 
+    /* A piece of work that was put off at start until nobody waits: some milliseconds. False: there is none
+     * left. What is computed stays the same. Between steps; NULL: a backend that puts nothing off. */
+    bool (*tend)(struct backend *backend);
+
     /* Bytes that a creation will take: the memory plan is computed, not measured. */
     size_t (*weight_bytes)(const struct backend *backend, const struct weight_desc *desc);
     size_t (*vector_bytes)(const struct backend *backend, size_t n);

@@ -145,5 +145,8 @@ void model_slot_set(struct model *model, uint32_t slot, const struct sampler_par
 err_t model_forward(struct model *model, struct step *step) ERR_MUST_CHECK;
 /* masks: NULL, or per output NULL or a bit per token (kernels.h, sample). */
 err_t model_sample(struct model *model, struct step *step, const uint32_t *const *masks) ERR_MUST_CHECK;
+/* A piece of work that loading put off until nobody waits: some milliseconds, between steps. False: none is
+ * left. */
+bool model_tend(struct model *model);
 /* Waits for the step; its results are then readable. */
 err_t model_collect(struct model *model, struct step *step) ERR_MUST_CHECK;

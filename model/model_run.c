@@ -127,3 +127,13 @@ err_t model_collect(struct model *model, struct step *step)
 {
     return drive_step(model, step, NULL, run_collect);
 }
+
+bool model_tend(struct model *model)
+{
+    for (uint32_t i = 0; i < model->n_ranks; i++) {
+        struct backend *backend = model->ranks[i].backend;
+        if (backend->vtable->tend && backend->vtable->tend(backend))
+            return true;
+    }
+    return false;
+}

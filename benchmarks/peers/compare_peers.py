@@ -5,6 +5,7 @@
         [--parts greedy,prefill,decode,servers,calls,start] [--shapes demo,llama-3.2-1b,llama-3.2-3b,llama-3.1-8b]
         [--gguf FILE,..] [--files FOLDER] [--results FOLDER] [--threads 2] [--repeat 3] [--prefill 128,512,2048]
         [--decode 1,4,8,16,32] [--context 128,1024] [--output-len 32] [--clients 1,8,32] [--isa avx2]
+        [--checkkernel build/release/tests/kernels/checkkernel]
 
 BUILD/bin holds llama-bench, llama-batched-bench and llama-server, already built (ik_llama.cpp's take the same flags); VENV is
 a virtual environment with the Python package openvino-genai. The files, with random Q4_0 weights, are made once in FOLDER by
@@ -33,6 +34,10 @@ program loses no row: 32 sequences of 128 + 32 tokens of an 8B file (4.7 GB) 40 
 
 --isa keeps Bantam to that level (BANTAM_ISA) and is written down with the machine; the other programs are whatever they were
 built for, so that figures of a machine without AVX-512 take one built without. A results file has figures of one level.
+
+--checkkernel: what two threads have of 8-bit products is measured before and after each of Bantam's runs of prefill and decode,
+and a row says which share of it the linear layers were: two operations for each of their weights and token (the LM head's
+count in decode), by the mean of the two. The rate of a shared machine jumps; a ceiling of another minute says little.
 
 Every figure is the median of --repeat runs, each program's run next to the others', for the machine may slow down in
 between. A ratio above 1 is Bantam ahead, of memory Bantam's by the other's. NAME-peers.json and .md of the results' folder
@@ -198,9 +203,26 @@ class Comparison:
                     del answers[peer.name]
         return answers
 
-    def measure(self, part, file, what, unit, ask):
+    def measure(self, part, file, what, ask):
+        """Tokens/s, and of Bantam which share of the machine's products its linear layers were."""
         peers = self.right_ones(file, self.peers)
-        self.results.add(part, file.stem, what, unit, self.in_turn(f"{part}, {file.stem}, {what}", peers, ask))
+        peaks = []  # GOP/s beside each of Bantam's runs
+
+        def ask_beside_peak(peer):
+            if peer.name != "bantam" or not self.arguments.checkkernel:
+                return ask(peer)
+            before = peer_programs.products_gop_s(self.arguments)
+            answer = ask(peer)
+            peaks.append((before + peer_programs.products_gop_s(self.arguments)) / 2)
+            return answer
+
+        samples = self.in_turn(f"{part}, {file.stem}, {what}", peers, ask_beside_peak)
+        self.results.add(part, file.stem, what, "tok/s", samples)
+        if peaks:
+            layers, head = gguf_header.linear_weights(file)
+            weights = layers + (head if part == "decode" else 0)
+            shares = [100 * 2 * weights * rate / 1e9 / peak for rate, peak in zip(samples["bantam"], peaks)]
+            self.results.add(part, file.stem, f"{what}: of the 8-bit products' peak", "%", {"bantam": shares}, peaks_gop_s=peaks)
 
     def start_servers(self, stack, what, file, slots, context):
         """{peer: its server}, of those that start; stack stops them"""
@@ -262,12 +284,12 @@ class Comparison:
 
     def part_prefill(self, file):
         for tokens in self.arguments.prefill:
-            self.measure("prefill", file, f"prefill of {tokens}", "tok/s", lambda peer, n=tokens: peer.prefill(file, n))
+            self.measure("prefill", file, f"prefill of {tokens}", lambda peer, n=tokens: peer.prefill(file, n))
 
     def part_decode(self, file):
         for context in self.arguments.context:
             for sequences in self.arguments.decode:
-                self.measure("decode", file, f"decode, {sequences} sequences, {context} of context", "tok/s",
+                self.measure("decode", file, f"decode, {sequences} sequences, {context} of context",
                              lambda peer, n=sequences, c=context: peer.decode(file, n, c, self.arguments.output_len))
 
     def load(self, part, file, what, slots, context, n, warm_up, load, fields):
@@ -374,6 +396,7 @@ def parse_arguments():
     parser.add_argument("--server-prompts", type=int, default=64, help="requests of a run of the part servers")
     parser.add_argument("--calls-min", type=int, default=20, help="requests of a run of the part calls, at least")
     parser.add_argument("--calls-a-client", type=int, default=6, help="and so many a client")
+    parser.add_argument("--checkkernel", type=pathlib.Path, help="the built program, for shares of the machine's peak")
     parser.add_argument("--isa", choices=ISA_LEVELS, default=os.environ.get("BANTAM_ISA") or "auto",
                         help="highest level that Bantam may use")
     parser.add_argument("--limit-s", type=float, default=300,

@@ -31,13 +31,32 @@ class Reader:
         return n
 
 
-def read_metadata(path):
+def read_header(path):
+    """(metadata, {name of a tensor: its dimensions, the inputs first})"""
     with open(path, "rb") as file:
         reader = Reader(file)
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is no GGUF file")
-        _, _, n_entries = reader.scalar("<I"), reader.scalar("<Q"), reader.scalar("<Q")
-        return {reader.text(): reader.value(reader.scalar("<I")) for _ in range(n_entries)}
+        _, n_tensors, n_entries = reader.scalar("<I"), reader.scalar("<Q"), reader.scalar("<Q")
+        metadata = {reader.text(): reader.value(reader.scalar("<I")) for _ in range(n_entries)}
+        tensors = {}
+        for _ in range(n_tensors):
+            name = reader.text()
+            tensors[name] = [reader.scalar("<Q") for _ in range(reader.scalar("<I"))]
+            file.seek(4 + 8, 1)  # type and place
+        return metadata, tensors
+
+
+def read_metadata(path):
+    return read_header(path)[0]
+
+
+def linear_weights(path):
+    """(weights of the layers' matrices, of the LM head): what a token is multiplied with"""
+    tensors = read_header(path)[1]
+    matrices = {name: dims[0] * dims[1] for name, dims in tensors.items() if len(dims) == 2}
+    head = matrices.get("output.weight", matrices["token_embd.weight"])
+    return sum(n for name, n in matrices.items() if name.startswith("blk.")), head
 
 
 def vocab_size(path):

@@ -30,6 +30,12 @@ def run(command, limit_s, env=None):
     return done.stdout
 
 
+def products_gop_s(arguments):
+    """What the threads have of 8-bit products at this moment, with the instructions that Bantam may use."""
+    line = run([arguments.checkkernel, "--products", "--threads", arguments.threads, "--isa", arguments.isa], arguments.limit_s)
+    return float(re.fullmatch(r"8-bit products (\d+) GOP/s", line.strip()).group(1))
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -151,9 +151,21 @@ def test_offline_parts_with_peers_that_say_the_same_each_time(tmp_path, peer):
     assert list(again)[0] == ("tiny-q4_0", "decode, 2 sequences, 8 of context") and len(again) == 3
     assert "openvino genai" not in again["tiny-q4_0", "prefill of 16"]["medians"]
     assert [row.get("versions") for row in again.values()] == [None] + [{"llama.cpp": "7135 (abc1235)"}] * 2
+    # Beside a checkkernel that says 100 GOP/s before a run and 300 after it: a share of 200.
+    (tmp_path / "checkkernel").write_text('#!/bin/sh\necho "$@" >> "$0.asked"; n=$(wc -l < "$0.asked")\n'
+                                          'echo "8-bit products $((n % 2 ? 100 : 300)) GOP/s"\n')
+    (tmp_path / "checkkernel").chmod(0o755)
+    assert compare(tmp_path, peer, *flags[:-4], "--checkkernel", tmp_path / "checkkernel", "--isa", "auto").returncode == 0
+    assert (tmp_path / "checkkernel.asked").read_text() == "--products --threads 2 --isa auto\n" * 8
+    layer = 128 * 128 * 2 + 128 * 64 * 2 + 3 * 128 * 256
+    for what, weights in (("prefill of 16", 2 * layer), ("decode, 2 sequences, 8 of context", 2 * layer + 512 * 128)):
+        rates = figures(tmp_path)["tiny-q4_0", what]["samples"]["bantam"]
+        row = figures(tmp_path)["tiny-q4_0", f"{what}: of the 8-bit products' peak"]
+        assert row["samples"]["bantam"] == pytest.approx([100 * 2 * weights * rate / 200e9 for rate in rates])
+        assert row["unit"] == "%" and row["peaks_gop_s"] == [200, 200] and row["ratios"] == {}
     (peer / "llama-bench").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     failed = compare(tmp_path, peer, *flags[:-4])
-    assert failed.returncode == 1 and "ended with 3: broken" in failed.stderr and len(figures(tmp_path)) == 3
+    assert failed.returncode == 1 and "ended with 3: broken" in failed.stderr and len(figures(tmp_path)) == 5
     (peer / "llama-bench").unlink()
     refused = compare(tmp_path, peer, *flags[:-4])
     assert refused.returncode == 1 and "llama-bench is no program that runs" in refused.stderr

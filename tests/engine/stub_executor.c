@@ -33,7 +33,7 @@ struct stub {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint64_t n_steps, n_permits;
+    uint64_t n_steps, n_permits, n_pieces;
     bool held;
     bool will_be_lost, is_lost;
     enum stub_call lost_at;
@@ -366,6 +366,34 @@ static err_t collect(void *context, struct step *step)
     return err_ok();
 }
 
+void stub_put_off(struct stub *stub, uint64_t n_pieces)
+{
+    pthread_mutex_lock(&stub->lock);
+    stub->n_pieces = n_pieces;
+    pthread_mutex_unlock(&stub->lock);
+}
+
+void stub_wait_tended(struct stub *stub)
+{
+    pthread_mutex_lock(&stub->lock);
+    while (stub->n_pieces > 0)
+        pthread_cond_wait(&stub->changed, &stub->lock);
+    pthread_mutex_unlock(&stub->lock);
+}
+
+static bool tend(void *context)
+{
+    struct stub *stub = context;
+    ASSERT(stub->flights[0].step == NULL && stub->flights[1].step == NULL);
+    pthread_mutex_lock(&stub->lock);
+    bool has_done = stub->n_pieces > 0;
+    stub->n_pieces -= has_done;
+    if (stub->n_pieces == 0)
+        pthread_cond_broadcast(&stub->changed);
+    pthread_mutex_unlock(&stub->lock);
+    return has_done;
+}
+
 static const struct executor_vtable STUB_VTABLE = {
     .info = info,
     .step_create = create_step,
@@ -374,6 +402,7 @@ static const struct executor_vtable STUB_VTABLE = {
     .forward = forward,
     .sample = sample,
     .collect = collect,
+    .tend = tend,
 };
 
 struct executor stub_executor(struct stub *stub)

@@ -33,6 +33,12 @@ uint64_t stub_steps(struct stub *stub);
 enum stub_call { STUB_FORWARD, STUB_SAMPLE, STUB_COLLECT, STUB_CALLS };
 void stub_lose(struct stub *stub, enum stub_call call, uint64_t nth);
 
+/* Pieces of work from now on that wait for a time without any; aborts when one is done while a step is in
+ * flight. Any thread. */
+void stub_put_off(struct stub *stub, uint64_t n_pieces);
+/* Waits until none is left. */
+void stub_wait_tended(struct stub *stub);
+
 /* Requests with this seed get results of that status from their n-th output on. Before any request. */
 void stub_poison(struct stub *stub, uint64_t seed, uint32_t output, enum step_result_status status);
 

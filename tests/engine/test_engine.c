@@ -629,6 +629,26 @@ static void test_heartbeat(uint32_t depth)
     world_close(&world);
 }
 
+/* What was put off is done when nobody waits, and whoever comes meanwhile is served. */
+static void test_work_put_off(uint32_t depth)
+{
+    struct world world;
+    struct world_options options = world_options_default(depth);
+    world_open(&world, &options);
+    struct request a = request_of(ids_a, PROMPT, OUTPUT);
+    for (int round = 0; round < 2; round++) {
+        stub_put_off(world.stub, round == 0 ? UINT64_MAX : 3);
+        struct stream *stream = submit(&world, &a);
+        struct replies replies = replies_new(1);
+        read_to_end(&world, stream, &replies);
+        assert_answered(&world, &a, &replies);
+        world.vtable->stream_release(stream);
+        replies_free(&replies);
+    }
+    stub_wait_tended(world.stub);
+    world_close(&world);
+}
+
 /* The loop allocates nothing while sequences come, decode and go. */
 static void test_loop_allocates_nothing(uint32_t depth)
 {
@@ -744,6 +764,7 @@ BOTH_DEPTHS(test_nothing_allowed)
 BOTH_DEPTHS(test_submit_without_memory)
 BOTH_DEPTHS(test_open_without_memory)
 BOTH_DEPTHS(test_heartbeat)
+BOTH_DEPTHS(test_work_put_off)
 BOTH_DEPTHS(test_loop_allocates_nothing)
 BOTH_DEPTHS(test_model_info)
 BOTH_DEPTHS(test_priority)
@@ -773,6 +794,7 @@ int main(void)
         cmocka_unit_test(test_submit_without_memory_at_both_depths),
         cmocka_unit_test(test_open_without_memory_at_both_depths),
         cmocka_unit_test(test_heartbeat_at_both_depths),
+        cmocka_unit_test(test_work_put_off_at_both_depths),
         cmocka_unit_test(test_loop_allocates_nothing_at_both_depths),
         cmocka_unit_test(test_model_info_at_both_depths),
         cmocka_unit_test(test_priority_at_both_depths),

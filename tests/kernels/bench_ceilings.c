@@ -315,19 +315,31 @@ static double measure_macs(struct cpu_backend *cpu, ceiling_fn *fn, size_t n_loo
     return 2 * macs_a_loop * (double)n_loops * cpu->n_threads / best_seconds(cpu, &job) * 1e-9;
 }
 
+double ceilings_int8_gop_s(struct backend *backend, enum isa_level isa, bool quick)
+{
+#if BANTAM_X86
+    struct cpu_backend *cpu = cpu_of(backend);
+    size_t n_loops = quick ? OPS_LOOPS / QUICK_SHARE : OPS_LOOPS;
+    if (isa >= ISA_AVX512VNNI)
+        return measure_macs(cpu, dots_avx512vnni, n_loops, 64.0 * CHAINS);
+    if (isa == ISA_AVXVNNI)
+        return measure_macs(cpu, dots_avxvnni, n_loops, 32.0 * CHAINS);
+    if (isa >= ISA_AVX2)
+        return measure_macs(cpu, dots_avx2, n_loops, 32.0 * CHAINS);
+#else
+    (void)backend, (void)isa, (void)quick;
+#endif
+    return 0;
+}
+
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa, bool quick)
 {
     struct cpu_backend *cpu = cpu_of(backend);
     struct ceilings found = {0};
     size_t share = quick ? QUICK_SHARE : 1;
     measure_memory(cpu, isa, READ_BYTES / share, &found);
+    found.int8_gop_s = ceilings_int8_gop_s(backend, isa, quick);
 #if BANTAM_X86
-    if (isa >= ISA_AVX512VNNI)
-        found.int8_gop_s = measure_macs(cpu, dots_avx512vnni, OPS_LOOPS / share, 64.0 * CHAINS);
-    else if (isa == ISA_AVXVNNI)
-        found.int8_gop_s = measure_macs(cpu, dots_avxvnni, OPS_LOOPS / share, 32.0 * CHAINS);
-    else if (isa >= ISA_AVX2)
-        found.int8_gop_s = measure_macs(cpu, dots_avx2, OPS_LOOPS / share, 32.0 * CHAINS);
     if (isa >= ISA_AMX) {
         const double macs = 4.0 * TILE_ROWS * TILE_ROWS * TILE_ROW_BYTES; /* of bytes; bf16 half as many */
         found.tile_int8_gop_s = measure_macs(cpu, tiles_int8, TILE_LOOPS / share, macs);

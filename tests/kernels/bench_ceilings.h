@@ -19,3 +19,5 @@ struct ceilings {
  * machine they change within minutes: measured anew beside what is held against them. quick: of a few bytes,
  * to see that it runs. */
 struct ceilings ceilings_measure(struct backend *backend, enum isa_level isa, bool quick);
+/* int8_gop_s alone, which takes no memory and some tens of milliseconds. */
+double ceilings_int8_gop_s(struct backend *backend, enum isa_level isa, bool quick);

@@ -358,14 +358,42 @@ static void bench_pack(struct bench *bench, enum weight_format format, const cha
     mem_free(b.values);
 }
 
+static struct backend *open_backend(const struct check_options *options, int n_threads)
+{
+    struct backend *backend = NULL;
+    err_t e = backend_cpu_create(n_threads, isa_name(options->highest), &backend);
+    if (e.code != ERR_OK)
+        fprintf(stderr, "%s\n", e.message);
+    return backend;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* A shared machine's rate jumps from one tenth of a second to the next: the middle of many looks. */
+int bench_products(const struct check_options *options, int n_threads)
+{
+    enum { LOOKS = 25 };
+    double gop_s[LOOKS];
+    struct backend *backend = open_backend(options, n_threads);
+    if (backend == NULL)
+        return 1;
+    for (int i = 0; i < LOOKS; i++)
+        gop_s[i] = ceilings_int8_gop_s(backend, isa_at_most(options->highest), options->quick);
+    qsort(gop_s, LOOKS, sizeof gop_s[0], ascending);
+    printf("8-bit products %.0f GOP/s\n", gop_s[LOOKS / 2]);
+    backend->vtable->destroy(backend);
+    return 0;
+}
+
 int bench_kernels(const struct check_options *options, int n_threads)
 {
-    struct bench bench = {.options = options};
-    err_t e = backend_cpu_create(n_threads, isa_name(options->highest), &bench.backend);
-    if (e.code != ERR_OK) {
-        fprintf(stderr, "%s\n", e.message);
+    struct bench bench = {.options = options, .backend = open_backend(options, n_threads)};
+    if (bench.backend == NULL)
         return 1;
-    }
     bench.ops = bench.backend->vtable;
     bench.isa = isa_at_most(options->highest);
     bench.bytes = options->quick ? BENCH_BYTES_QUICK : BENCH_BYTES;

@@ -9,7 +9,7 @@ int main(int argc, char **argv)
 {
     struct check_options options = {0};
     int64_t seed, threads;
-    bool bench, list;
+    bool bench, products, list;
     const char *isa, *device;
     const struct flag flags[] = {
         {"seed", FLAG_INT, &seed, "1", 0, 0, NULL, "N", "first seed; run i uses seed + i", NULL},
@@ -26,6 +26,8 @@ int main(int argc, char **argv)
         {"sparse", FLAG_BOOL, &options.sparse, "false", 0, 0, NULL, NULL,
          "fewer rows of a case, of CUDA's some alone and not all: for builds that look at accesses", NULL},
         {"bench", FLAG_BOOL, &bench, "false", 0, 0, NULL, NULL, "measure instead of checking", NULL},
+        {"products", FLAG_BOOL, &products, "false", 0, 0, NULL, NULL,
+         "print what the machine does of 8-bit products at this moment, and nothing else", NULL},
         {"threads", FLAG_INT, &threads, "0", 0, THREAD_POOL_MAX, NULL, "N", "of the bench; 0 = one per CPU",
          NULL},
         {"list", FLAG_BOOL, &list, "false", 0, 0, NULL, NULL, "print the kernels and their variants", NULL},
@@ -60,6 +62,8 @@ int main(int argc, char **argv)
             printf("%s_%s\n", kernel_name(variants[i].kernel), variants[i].suffix);
         return 0;
     }
+    if (products)
+        return bench_products(&options, (int)threads);
     printf("machine: %s; looking at: %s; seed %" PRIu64 "\n", isa_name(isa_detect()),
            isa_name(options.highest), options.seed);
     if (bench)

@@ -55,6 +55,8 @@ generic_fn *reference_of(enum kernel_id id);
 int check_variants(const struct check_options *options);
 int check_dispatch(const struct check_options *options);
 int bench_kernels(const struct check_options *options, int n_threads);
+/* The machine's products of 8 bits alone, in a second: what shares of it are of. */
+int bench_products(const struct check_options *options, int n_threads);
 
 /* One random case of a kernel: true when both functions leave the same bits. failure: why not. */
 enum { FAILURE_MAX = 256 };

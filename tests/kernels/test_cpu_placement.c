@@ -1,7 +1,7 @@
 /* What the CPU backend asks of the kernel on a machine of several memory nodes, which this one is taken for:
  * the pages of every weight and of the KV, in a table, and where its caller runs; and that nothing is asked
  * on one node, and no bit depends on it. On every machine: huge pages, which are there before they are
- * written, and that who packed a panel multiplies it. */
+ * written and put off where they come slowly, and that who packed a panel multiplies it. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -17,6 +17,9 @@
 #include "kernels/cpu_memory.h"
 #include "tests/base/ok.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -258,6 +261,117 @@ static void test_huge_pages_where_whole_ones_fit(void **state)
     cpu_memory_free(small);
 }
 
+/* ---- Huge pages that come slowly ---- */
+
+static int64_t pretended_ns, each_read_ns;
+
+static int64_t read_pretended(void)
+{
+    return pretended_ns += each_read_ns;
+}
+
+/* Bytes of huge pages in the mappings that hold [at, at + size_bytes), by the kernel's account. */
+static size_t huge_bytes(const char *at, size_t size_bytes)
+{
+    char line[512];
+    bool inside = false;
+    size_t sum = 0, kib;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        uintptr_t begin, end;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &begin, &end) == 2)
+            inside = begin < (uintptr_t)at + size_bytes && (uintptr_t)at < end;
+        if (inside && sscanf(line, "AnonHugePages: %zu kB", &kib) == 1)
+            sum += kib << 10;
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return sum;
+}
+
+enum { SLOW_BLOCK = 12 * HUGE_PAGE, LEARNT = 8 /* huge pages that were slow */ };
+
+/* As packing does: piece by piece, each asked for and then written. */
+static char *fill_block(size_t size_bytes)
+{
+    enum { PIECE = 96 << 10 };
+    char *block = cpu_memory_alloc(size_bytes);
+    assert_non_null(block);
+    for (size_t at = 0; at < size_bytes; at += PIECE) {
+        size_t n = size_bytes - at < PIECE ? size_bytes - at : PIECE;
+        cpu_memory_populate(block, at, n);
+        for (size_t i = at; i < at + n; i += 64)
+            block[i] = (char)(i / 64 * 7);
+    }
+    return block;
+}
+
+static void assert_filled(const char *block, size_t size_bytes)
+{
+    for (size_t i = 0; i < size_bytes; i += 64)
+        assert_int_equal(block[i], (char)(i / 64 * 7));
+}
+
+/* An older kernel does not, nor one without a huge page left. */
+static bool kernel_collapses(void)
+{
+    char *block =
+        mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(block != MAP_FAILED);
+    char *page = block + HUGE_PAGE - (uintptr_t)block % HUGE_PAGE;
+    page[0] = 1;
+    bool does = madvise(page, HUGE_PAGE, MADV_COLLAPSE) == 0;
+    assert_int_equal(munmap(block, 2 * HUGE_PAGE), 0);
+    return does;
+}
+
+static void test_slow_huge_pages_are_put_off(void **state)
+{
+    (void)state;
+    if (!kernel_does(MADV_HUGEPAGE) || !kernel_does(MADV_POPULATE_WRITE))
+        skip();
+    assert_false(cpu_memory_tend());
+    each_read_ns = 900000; /* quick ones, whatever this machine does */
+    cpu_memory_pretend(read_pretended);
+    char *quick = fill_block(SLOW_BLOCK);
+    assert_true(wants_huge_pages(quick + SLOW_BLOCK / 2));
+    assert_false(cpu_memory_tend());
+    each_read_ns = 6000000;
+    char *turning = fill_block(SLOW_BLOCK), *small = fill_block(SLOW_BLOCK), *freed = fill_block(SLOW_BLOCK);
+    assert_true(wants_huge_pages(quick + SLOW_BLOCK / 2));
+    assert_false(wants_huge_pages(turning + SLOW_BLOCK / 2) || wants_huge_pages(small + SLOW_BLOCK / 2));
+    /* The first page holds what stands below the block, and was touched with it. */
+    assert_in_range(huge_bytes(turning, SLOW_BLOCK), 0, (LEARNT + 1) * HUGE_PAGE);
+    assert_int_equal(huge_bytes(small, SLOW_BLOCK), 0);
+    cpu_memory_free(freed);
+    if (kernel_collapses()) {
+        int n = 0;
+        while (cpu_memory_tend())
+            n++;
+        assert_in_range(n, 12, 2 * 12);
+        assert_true(wants_huge_pages(small + SLOW_BLOCK / 2));
+        assert_int_equal(huge_bytes(small, SLOW_BLOCK), SLOW_BLOCK);
+    }
+    while (cpu_memory_tend()) {
+    }
+    assert_filled(quick, SLOW_BLOCK);
+    assert_filled(turning, SLOW_BLOCK);
+    assert_filled(small, SLOW_BLOCK);
+    cpu_memory_free(quick);
+    cpu_memory_free(turning);
+    cpu_memory_free(small);
+    /* Now and then a slow one is no reason. */
+    cpu_memory_pretend(read_pretended);
+    for (int i = 0; i < 3 * LEARNT; i++) {
+        each_read_ns = i % 2 == 0 ? 6000000 : 100000;
+        char *block = cpu_memory_alloc(2 * HUGE_PAGE);
+        cpu_memory_populate(block, HUGE_PAGE, HUGE_PAGE / 2);
+        assert_true(wants_huge_pages(block));
+        cpu_memory_free(block);
+    }
+    each_read_ns = 0;
+}
+
 static size_t mapped_bytes(void)
 {
     size_t n_pages = 0;
@@ -408,10 +522,12 @@ int main(void)
         cmocka_unit_test(test_kv_is_on_all_nodes_in_turn),
         cmocka_unit_test(test_one_node_is_as_ever_and_bits_are_the_same),
         cmocka_unit_test(test_caller_goes_to_its_node),
+        cmocka_unit_test(test_slow_huge_pages_are_put_off),
         cmocka_unit_test(test_huge_pages_where_whole_ones_fit),
         cmocka_unit_test(test_a_mapping_is_as_long_as_its_block),
         cmocka_unit_test(test_a_panel_has_its_pages_at_once),
         cmocka_unit_test(test_who_packs_a_panel_multiplies_it),
     };
+    cpu_memory_pretend(read_pretended); /* which stands still: this machine's pages may come slowly */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
