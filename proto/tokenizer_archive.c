@@ -66,7 +66,7 @@ static err_t list_names(const char *directory, struct names *out)
     const struct dirent *entry;
     while ((entry = readdir(folder)) && out->n < TOKENIZER_ARCHIVE_FILES_MAX)
         if (is_wanted(entry->d_name) && strlen(entry->d_name) < NAME_BYTES_MAX)
-            (void)snprintf(out->at[out->n++], NAME_BYTES_MAX, "%s", entry->d_name);
+            memcpy(out->at[out->n++], entry->d_name, strlen(entry->d_name) + 1);
     (void)closedir(folder);
     if (out->n == 0)
         return err_new(ERR_FAILED_PRECONDITION, "the model's folder has no files of a tokenizer");

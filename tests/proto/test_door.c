@@ -120,7 +120,7 @@ static void many_streams_at_once(void **state)
     enum { N = 200 };
     struct fixture *fixture = *state;
     struct reply *replies = mem_alloc_array(N, sizeof *replies);
-    char text[N][8];
+    char text[N][16];
     for (int i = 0; i < N; i++) {
         (void)snprintf(text[i], sizeof text[i], "p%d", i);
         struct request request = text_request(text[i], 50, 1);

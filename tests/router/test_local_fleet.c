@@ -306,7 +306,7 @@ static void a_thousand_calls(void **state)
     struct fleet_world world;
     fleet_world_open(&world, ENGINES, NULL);
     struct said **all = mem_alloc_array(CALLS, sizeof(struct said *));
-    static char texts[CALLS][8];
+    static char texts[CALLS][16];
     engines_stall_at(&world, 1);
     for (int i = 0; i < CALLS; i++) {
         (void)snprintf(texts[i], sizeof texts[i], "p%d", i);
