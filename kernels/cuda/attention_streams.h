@@ -297,6 +297,7 @@ DEVICE void attention_stream_piece(const struct attention_tile_args &args, struc
     attention_feed feed;
     attention_start_feed<FORM>(args, *desk, &feed, is_ready);
     attention_stream_splits<FORM>(args, *desk, &feed);
+    warp_sync(); /* all lanes have read it, also where the warp of a team had no split */
     if (lane_id() == 0)
         desk->slot_at = feed.slot_at;
     if (desk->piece.item.flags & ATTENTION_ITEM_PARTIAL) {

@@ -65,6 +65,10 @@ template <enum flaw flaw> DEVICE void bulk_kernel(const struct test_args &args)
     SHARED(uint64_t, full, [BULK_STAGES]);
     SHARED(uint64_t, empty, [BULK_STAGES]);
     float *stages = (float *)shared_dynamic();
+    for (uint32_t i = thread_x(); i < BULK_STAGES * BULK_BYTES / 4; i += block_threads())
+        stages[i] = 0;
+    if (flaw != NO_FENCE_UNDER_COPY)
+        fence_async_proxy();
     if (thread_x() == 0) {
         for (uint32_t i = 0; i < BULK_STAGES; i++) {
             if (flaw != NO_INIT || i == 0)
@@ -209,6 +213,46 @@ template <enum flaw flaw> DEVICE void last_kernel(const struct test_args &args)
     for (uint32_t i = 0; i < grid_x(); i++)
         sum += parts[i * 64 + thread_x()];
     out[thread_x()] = sum;
+}
+
+/* out [64] f32 := in [i]; what the warps write lies behind out, and before it all the count. */
+template <enum flaw flaw> DEVICE void pair_kernel(const struct test_args &args)
+{
+    float *out = (float *)args.out, *parts = out + 64;
+    uint32_t n_before = 0;
+    parts[thread_x()] = ((const float *)args.in)[thread_x()];
+    warp_sync();
+    if (lane_id() == 0) {
+        if (flaw != NO_FENCE_IN_PAIR)
+            fence_device();
+        n_before = atomic_add_u32((uint32_t *)(parts + 64), 1);
+        fence_device();
+    }
+    n_before = shuffle(n_before, 0);
+    if (lane_id() == 0 && n_before == 1)
+        *(uint32_t *)(parts + 64) = 0;
+    warp_sync();
+    for (uint32_t i = lane_id(); n_before == 1 && i < 64; i += WARP_LANES)
+        out[i] = parts[i];
+}
+
+/* out [64] u32 := in [i], which the launch in front writes. */
+template <enum flaw flaw> DEVICE void late_kernel(const struct test_args &args)
+{
+    SHARED(uint32_t, values, [64]);
+    uint32_t i = thread_x();
+    if (flaw == LATE_READ && i == 40)
+        values[i] = ((const uint32_t *)args.in)[i];
+    if (flaw == LATE_COPY && i == 40)
+        copy_async_16(&values[i], (const uint32_t *)args.in + i);
+    if (flaw == LATE_WRITE && i == 40)
+        ((uint32_t *)args.out)[i] = 0;
+    copy_async_wait(0);
+    if (i == 0)
+        dependencies_wait();
+    if (flaw != NO_BARRIER_AFTER_WAIT)
+        barrier();
+    ((uint32_t *)args.out)[i] = ((const uint32_t *)args.in)[i];
 }
 
 #define BROKEN_KERNEL(flaw, shape, what)                                                                     \

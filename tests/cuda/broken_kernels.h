@@ -4,7 +4,9 @@
 
 /* F(flaw, shape of kernel, what is wrong). Shapes: tile (64 threads, copies ahead and mma), bulk (64 threads,
  * bulk copies ahead), group (128 threads, wgmma), warp (64 threads, one exchange), last (blocks of 64
- * threads, of which the last one to be done adds what all have written). */
+ * threads, of which the last one to be done adds what all have written), pair (the same with the two warps of
+ * a block), late (64 threads, of which one waits
+ * for the launch in front). */
 #define FLAW_LIST(F)                                                                                         \
     F(TILE_SOUND, tile, "nothing")                                                                           \
     F(NO_COPY_WAIT, tile, "no copy_async_wait before the tile is read")                                      \
@@ -23,6 +25,7 @@
     F(NO_INIT, bulk, "no mbarrier_init of the second barrier")                                               \
     F(MISALIGNED, bulk, "a bulk copy to an address that is no multiple of 16")                               \
     F(NOT_ASKED, bulk, "48 KB of dynamic shared memory beside static ones, which nobody asked for")          \
+    F(NO_FENCE_UNDER_COPY, bulk, "no fence_async_proxy between stores and a bulk copy over them")            \
     F(NOT_FREED, bulk, "consumers do not arrive at the barrier that frees a stage")                          \
     F(GROUP_SOUND, group, "nothing")                                                                         \
     F(NO_WGMMA_FENCE, group, "no wgmma_fence")                                                               \
@@ -54,7 +57,14 @@
     F(NO_BARRIER_BEFORE_COUNT, last, "the block is counted before all of it has written")                    \
     F(NO_FENCE_BEFORE_COUNT, last, "no fence_device between what was written and the count")                 \
     F(NO_FENCE_AFTER_COUNT, last, "no fence_device between the count and what is read")                      \
-    F(NO_BARRIER_AFTER_COUNT, last, "what another thread's count says is read without a barrier")
+    F(NO_BARRIER_AFTER_COUNT, last, "what another thread's count says is read without a barrier")            \
+    F(PAIR_SOUND, pair, "nothing")                                                                           \
+    F(NO_FENCE_IN_PAIR, pair, "no fence_device between what a warp wrote and its count")                     \
+    F(LATE_SOUND, late, "nothing")                                                                           \
+    F(LATE_READ, late, "what the launch in front writes is read before dependencies_wait()")                 \
+    F(LATE_COPY, late, "a copy reads it before dependencies_wait()")                                         \
+    F(LATE_WRITE, late, "the result is written before dependencies_wait()")                                  \
+    F(NO_BARRIER_AFTER_WAIT, late, "no barrier between dependencies_wait() and others' reads")
 
 enum flaw {
 #define FLAW_ID(flaw, shape, what) flaw,

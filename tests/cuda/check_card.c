@@ -112,6 +112,11 @@ void *device_upload(const void *from, size_t bytes)
     return to;
 }
 
+void device_is_late(const void *at)
+{
+    (void)at; /* the card finds no races */
+}
+
 void device_write(void *to, const void *from, size_t bytes)
 {
     for (size_t at = 0; at < bytes; at += STAGING_BYTES) {

@@ -160,6 +160,7 @@ static enum outcome check_kernel(const struct check_options *options, const stru
         struct cuda_case c = {.rng = rng_make(seed), .kernel = entry->kernel, .variant = entry->variant};
         c.quick = options->quick || i > 0;
         c.sparse = options->sparse;
+        c.index = (uint32_t)i;
         c.n_rows = i == 0 ? CHECK_ROWS_MAX : rng_between(&c.rng, 1, 20);
         entry->check->make(&c);
         check_case(&c, entry->check);

@@ -17,6 +17,8 @@ enum check_type { CHECK_F32, CHECK_BF16, CHECK_BYTES };
 struct cuda_case {
     struct rng rng;
     bool quick, sparse;
+    uint32_t
+        index; /* of the kernel's cases: a shape that must not be left to chance is that of one of them */
     enum cuda_kernel_id kernel;
     int variant; /* as in CUDA_CHECKS */
     /* Filled by make: */
@@ -52,6 +54,9 @@ void *check_alloc(struct cuda_case *c, size_t bytes);
 enum { DEVICE_NOISE = 0x5a };
 void *device_alloc(size_t bytes);
 void *device_upload(const void *from, size_t bytes);
+/* As if a kernel in front had written what was uploaded: one reads it behind dependencies_wait() alone, as
+ * what lies in memory of device_alloc. The finder of races holds kernels to that. */
+void device_is_late(const void *at);
 void device_write(void *to, const void *from, size_t bytes);
 void device_read(void *to, const void *from, size_t bytes);
 

@@ -8,13 +8,18 @@
 #include "tests/cuda/check_cuda.h"
 
 enum { SEQS = 3, BLOCKS_PER_SEQ = 40, BLOCKS = SEQS * BLOCKS_PER_SEQ };
+/* Cases that see several splits, all of each: pieces have more tiles than there are stages, and a block has
+ * several pieces. The first one for the kernels by wgmma; in the second one the sequences of small items have
+ * a row each, and their first splits in common. */
+enum { LONG_CASE = 0, SHARED_CASE = 2, LONG_MIN = 2 * CUDA_KV_SPLIT_TOKENS + 20 };
 
 struct attention_case {
     uint32_t n_heads, n_kv_heads, head_dim, element_bytes, qkv_width, qkv_stride, out_stride;
     float scale, soft_cap, k_scale, v_scale;
     uint32_t window;
     uint32_t n_context[SEQS];
-    uint32_t table[BLOCKS];
+    bool is_long;
+    uint32_t table[BLOCKS], n_shared; /* blocks at the beginning of each that are those of sequence 0 */
     uint8_t *cache;
     size_t cache_bytes;
     float *qkv;
@@ -72,11 +77,15 @@ static void fill_case(struct cuda_case *c, struct attention_case *e)
     e->soft_cap = rng_below(&c->rng, 3) == 0 ? 5.0f : 0.0f;
     e->k_scale = rng_below(&c->rng, 2) ? 1.0f : 0.7f;
     e->v_scale = rng_below(&c->rng, 2) ? 1.0f : 1.7f;
-    e->window = rng_below(&c->rng, 3) == 0 ? rng_between(&c->rng, 1, 300) : 0;
+    e->window = !e->is_long && rng_below(&c->rng, 3) == 0 ? rng_between(&c->rng, 1, 300) : 0;
     for (uint32_t i = 0; i < BLOCKS; i++) {
         uint32_t other = rng_below(&c->rng, i + 1);
         e->table[i] = e->table[other];
         e->table[other] = i;
+    }
+    for (uint32_t i = BLOCKS_PER_SEQ; i < BLOCKS; i++) {
+        if (i % BLOCKS_PER_SEQ < e->n_shared)
+            e->table[i] = e->table[i % BLOCKS_PER_SEQ];
     }
     fill_cache(c, e);
     e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
@@ -213,23 +222,28 @@ static void tile_make(struct cuda_case *c)
     const struct attention_kernel *kernel = tile_kernel(c->kernel);
     ASSERT(kernel != NULL);
     bool is_small = takes_small_items(kernel);
+    e->is_long = c->index == SHARED_CASE || (c->index == LONG_CASE && kernel->size == ATTENTION_WGMMA);
     static const uint32_t ratios[] = {1, 3, 4, 8, 12};
     e->head_dim = kernel->head_dim;
     e->element_bytes = kernel->element_bytes;
-    e->n_kv_heads = rng_between(&c->rng, 1, 2);
+    e->n_kv_heads = e->is_long ? 2 : rng_between(&c->rng, 1, 2);
     e->n_heads = e->n_kv_heads * (is_small ? ratios[rng_below(&c->rng, 5)] : 8);
     uint32_t most = kernel->size == ATTENTION_WGMMA ? 20 : 7; /* more than a block has */
     c->n_rows = c->n_rows > most ? most : c->n_rows;
     c->n_rows = is_small || c->n_rows > 4 ? c->n_rows : 4;
+    bool is_shared = is_small && c->index == SHARED_CASE;
+    c->n_rows = is_shared ? SEQS : c->n_rows;
     for (uint32_t s = 0; s < SEQS; s++)
-        e->n_context[s] = rng_between(&c->rng, c->n_rows, rng_below(&c->rng, 4) ? 100 : BLOCKS_PER_SEQ * 16);
+        e->n_context[s] = rng_between(&c->rng, e->is_long ? LONG_MIN : c->n_rows,
+                                      e->is_long || rng_below(&c->rng, 4) == 0 ? BLOCKS_PER_SEQ * 16 : 100);
+    e->n_shared = is_shared ? CUDA_KV_SPLIT_BLOCKS * rng_between(&c->rng, 1, 2) : 0;
     c->type = CHECK_BF16;
     c->tolerance = 0x1p-8f; /* of the greatest value: probabilities are rounded to bf16 */
     fill_case(c, e);
     uint32_t ends[SEQS] = {c->n_rows, c->n_rows, c->n_rows}, next = 0;
     if (is_small) {
-        ends[0] = rng_between(&c->rng, 0, c->n_rows);
-        ends[1] = rng_between(&c->rng, ends[0], c->n_rows);
+        ends[0] = is_shared ? 1 : rng_between(&c->rng, 0, c->n_rows);
+        ends[1] = is_shared ? 2 : rng_between(&c->rng, ends[0], c->n_rows);
     }
     for (uint32_t s = 0; s < SEQS; s++) {
         for (uint32_t first = next; next < ends[s]; next++) {
@@ -273,7 +287,7 @@ static void tile_launch(struct cuda_case *c, const struct attention_case *e,
         return;
     device_launch(c, &(struct check_launch){
                          .kernel = kernel->id,
-                         .grid = {1 + rng_below(&c->rng, n)},
+                         .grid = {1 + rng_below(&c->rng, e->is_long && n > 2 ? 2 : n)},
                          .threads = kernel->threads,
                          .shared_bytes = kernel->shared_bytes,
                          .args = args,
@@ -307,7 +321,7 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
                                       .large_pairs =
                                           attention_kernel_find(e->head_dim, e->element_bytes, large)->pairs,
                                       .warps = by_streams ? 1 + rng_below(&c->rng, 20) : 0,
-                                      .n_partials = rng_below(&c->rng, 3) * 20,
+                                      .n_partials = (e->n_shared > 0 ? 1 : rng_below(&c->rng, 3)) * 20,
                                       .blocks_wanted = rng_below(&c->rng, 2) * 100,
                                       .shares_prefixes = true};
     struct attention_work *work = check_alloc(c, attention_work_bytes(&limits, &step->capacity));

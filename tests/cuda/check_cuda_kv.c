@@ -232,6 +232,7 @@ static void copy_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     struct check_step step = {.copies = e->copies, .n_copies = e->n_copies};
     struct kv_copy_args args = {step_upload(&step, NULL),
                                 device_upload(e->before, COPY_BLOCKS * e->block_bytes), e->block_bytes};
+    device_is_late(args.blocks);
     LAUNCH(c, c->kernel, (uint32_t)div_up(e->block_bytes, 16 * KV_COPY_THREADS), 1, KV_COPY_THREADS, args);
     device_read(out, (const uint8_t *)args.blocks + first * e->block_bytes, n * e->block_bytes);
 }

@@ -85,6 +85,7 @@ static void embed_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out
         .out = on_device,
         .out_stride = e->stride,
     };
+    device_is_late(args.slots.slots);
     LAUNCH(c, CUDA_KERNEL_embed, n + rng_below(&c->rng, 3), 1, EMBED_THREADS, args);
     device_read_rows(on_device, n, e->table.n_in * 4, e->stride * 4, out);
 }
@@ -437,6 +438,7 @@ static void gather_run(struct cuda_case *c, uint32_t first, uint32_t n, void *ou
         .out_stride_bytes = e->out_stride,
         .row_bytes = e->width_bytes,
     };
+    device_is_late(args.in);
     LAUNCH(c, c->kernel, capacity, 1, GATHER_THREADS, args);
     device_read_rows(on_device, n, e->width_bytes, e->out_stride, out);
 }

@@ -303,6 +303,8 @@ static void sample_run(struct cuda_case *c, uint32_t first, uint32_t n, void *ou
         .masks = device_upload(e->masks, (size_t)c->n_rows * STEPS * e->mask_words * 4),
     };
     struct step_result *results_on_device = device_alloc((before + n) * sizeof results[0]);
+    device_is_late(args.slots.slots);
+    device_is_late(args.scratch);
     for (uint32_t s = 0; s < STEPS; s++) {
         for (uint32_t i = 0; i < n; i++) {
             const struct sample_request *q = &e->requests[first + i];

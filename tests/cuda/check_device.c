@@ -6,12 +6,14 @@
 enum { BUFFERS_MAX = 64 };
 
 static struct guarded buffers[BUFFERS_MAX];
+static bool are_late[BUFFERS_MAX]; /* written by kernels, or as if they were */
 static size_t n_buffers;
 static uint64_t launches[CUDA_KERNEL_COUNT];
 
 void *device_alloc(size_t bytes)
 {
     ASSERT(n_buffers < BUFFERS_MAX);
+    are_late[n_buffers] = true;
     struct guarded *buffer = &buffers[n_buffers++];
     *buffer = guarded_alloc(round_up(bytes, 16));
     memset(buffer->data, DEVICE_NOISE, buffer->size_bytes);
@@ -21,8 +23,18 @@ void *device_alloc(size_t bytes)
 void *device_upload(const void *from, size_t bytes)
 {
     void *to = device_alloc(bytes);
+    are_late[n_buffers - 1] = false;
     device_write(to, from, bytes);
     return to;
+}
+
+void device_is_late(const void *at)
+{
+    size_t i = 0;
+    while (i < n_buffers && buffers[i].data != at)
+        i++;
+    ASSERT(i < n_buffers);
+    are_late[i] = true;
 }
 
 void device_write(void *to, const void *from, size_t bytes)
@@ -51,6 +63,12 @@ void device_launch(struct cuda_case *c, const struct check_launch *launch)
 {
     static const uint32_t targets[] = {80, 86, 89, 90, 120};
     uint32_t any = targets[rng_below(&c->rng, sizeof targets / sizeof targets[0])];
+    struct emu_late late[BUFFERS_MAX];
+    size_t n_late = 0;
+    for (size_t i = 0; i < n_buffers; i++) {
+        if (are_late[i])
+            late[n_late++] = (struct emu_late){buffers[i].data, buffers[i].size_bytes};
+    }
     emu_set_options(&(struct emu_options){
         .seed = 1 + rng_u32(&c->rng), .n_threads = 1, .target = launch->target != 0 ? launch->target : any});
     struct emu_launch emulated = {
@@ -60,6 +78,8 @@ void device_launch(struct cuda_case *c, const struct check_launch *launch)
         .args = launch->args,
         .args_bytes = launch->args_bytes,
         .dependent = true,
+        .late = late,
+        .n_late = n_late,
     };
     for (int i = 0; i < 3; i++)
         emulated.grid[i] = launch->grid[i] == 0 ? 1 : launch->grid[i];

@@ -137,6 +137,7 @@ static void quantize_run(struct cuda_case *c, uint32_t first, uint32_t n, void *
         .n_in = e->packed.n_in,
         .to = {device_alloc(bytes), device_alloc(n * sizeof(float)), stride, plain},
     };
+    device_is_late(args.x);
     launch_quantize(c, (enum rows_kind)c->variant, &args);
     uint8_t *q = check_alloc(c, bytes);
     float *scale = check_alloc(c, n * sizeof(float));
@@ -191,7 +192,8 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         [LINEAR_CHECK_E4M3_WGMMA] = WEIGHT_FP8,   [LINEAR_CHECK_BF16_WGMMA] = WEIGHT_BF16,
         [LINEAR_CHECK_INT4_WGMMA] = WEIGHT_INT4,  [LINEAR_CHECK_UINT4_WGMMA] = WEIGHT_UINT4,
         [LINEAR_CHECK_INT8_WGMMA] = WEIGHT_INT8};
-    bool fits, is_deep = rng_below(&c->rng, 4) == 0; /* chunks of several steps and chains */
+    bool by_windows = strstr(kernel_names[c->kernel], "_resident_") != NULL && c->index % 2 == 1;
+    bool fits, is_deep = rng_below(&c->rng, 4) == 0 || by_windows; /* chunks of several steps and chains */
     do {
         matrix_make(c, &e->weight, formats[c->variant],
                     rng_between(&c->rng, 1,
@@ -204,6 +206,7 @@ static void make_weight(struct cuda_case *c, struct tile_case *e, bool small)
         bool has_one_group = e->weight.group == e->weight.n_in;
         fits = c->variant == LINEAR_CHECK_S8 ? has_one_group
                                              : formats[c->variant] != WEIGHT_INT8 || !has_one_group;
+        fits = fits && (!by_windows || e->weight.n_in > LINEAR_GROUP_CHUNKS * LINEAR_CHUNK_MIN);
     } while (!fits);
     if (is_e4m3(c->variant))
         linear_packed_describe_e4m3(e->weight.n_out, e->weight.n_in, e->device.compute_capability,
@@ -273,8 +276,7 @@ static void tile_make(struct cuda_case *c)
     e->device = (struct linear_device){.compute_capability = capability,
                                        .n_multiprocessors = 3,
                                        .shared_bytes = (capability == 90 ? 228 : 100) << 10,
-                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX,
-                                       .resident_bytes = rng_below(&c->rng, 2) ? 4096 : 0};
+                                       .partial_bytes = LINEAR_PARTIAL_BYTES_MAX};
     /* A tile computes all its rows, also for one: less of it where tiles are large. */
     bool is_large = strstr(kernel_names[c->kernel], "_r64") != NULL ||
                     strstr(kernel_names[c->kernel], "_r128") != NULL ||
@@ -371,6 +373,7 @@ static void upload_rows(struct cuda_case *c, uint32_t first, uint32_t n, uint32_
 {
     const struct tile_case *e = c->context;
     const void *x = device_upload(e->x + (size_t)first * e->x_stride, (size_t)n * e->x_stride * 2);
+    device_is_late(x);
     args->x = x;
     args->x_stride = e->x_stride;
     if (!is_by_row(c->variant))
@@ -443,6 +446,20 @@ static void launch_plan(struct cuda_case *c, const struct linear_plan *plan, str
     }
 }
 
+/* A step may have no row for the kernel: it writes nothing. */
+static void run_empty(struct cuda_case *c, const struct linear_plan *plan, struct linear_tile_args args,
+                      uint32_t n)
+{
+    size_t bytes = n * c->row_values * check_type_bytes(c->type);
+    uint8_t *out = check_alloc(c, bytes);
+    args.rows.step = step_upload_rows(0);
+    launch_plan(c, plan, &args, n, out);
+    for (size_t i = 0; i < bytes; i++) {
+        if (out[i] != DEVICE_NOISE)
+            check_fail(c, "writes outputs of a step without rows");
+    }
+}
+
 /* By this kernel, and by another tile or what the choice prefers, which must give the same bits. */
 static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
 {
@@ -463,9 +480,12 @@ static void tile_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
         .out_is_f32 = c->type == CHECK_F32,
     };
     upload_rows(c, first, n, capacity, &args);
+    e->device.resident_bytes = rng_below(&c->rng, 2) ? 4096 : 0;
     struct linear_plan plan = linear_plan_of_tile(p->layout, p->n_out, p->n_in, capacity, &e->device,
                                                   tile_of_kernel(c), rng_below(&c->rng, 2));
     launch_plan(c, &plan, &args, n, out);
+    if (n == c->n_rows)
+        run_empty(c, &plan, args, n);
     if (n == 1 && rng_below(&c->rng, 4) != 0)
         return;
     uint32_t n_sizes = (uint32_t)linear_tile_sizes_of(p->layout, &e->device);

@@ -73,6 +73,7 @@ void *device_upload_rows(enum check_type type, const float *values, size_t n, si
     for (size_t r = 0; r < n; r++)
         values_store(type, values + r * width, width, rows + r * stride * element);
     void *on_device = device_upload(rows, n * stride * element);
+    device_is_late(on_device);
     mem_free(rows);
     return on_device;
 }

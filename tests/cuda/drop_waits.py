@@ -125,16 +125,18 @@ class Checks:
                     if done is None:
                         return name, f"no end in {RUN_S} s"
                     if done.returncode != 0:
-                        return name, said(done.stdout + "\n" + done.stderr)
+                        return name, said(done)
         return None, ", ".join(users)
 
 
-def said(text):
+def said(done):
     """The line that says why."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     for line in lines:
         if re.search(r"FAILED:|emulator|race|Assertion|assert", line):
             return line[:300]
+    if done.returncode < 0:
+        return f"signal {-done.returncode}"
     return (lines or ["nothing"])[-1][:300]
 
 

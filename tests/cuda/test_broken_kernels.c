@@ -20,7 +20,7 @@
 #include "tests/cuda/emulator_kernels.h"
 
 enum { SEEDS = 8, STEPS = 5, TILE_K = STEPS * 16, OUT_MAX = 64 * 16 };
-enum shape { tile, bulk, group, warp, last };
+enum shape { tile, bulk, group, warp, last, pair, late };
 enum { LAST_BLOCKS = 4 };
 enum end { PASSED, WRONG, ABORTED };
 
@@ -70,6 +70,12 @@ static const char *const messages[FLAWS] = {
     [NO_FENCE_BEFORE_COUNT] = "reads global address",
     [NO_FENCE_AFTER_COUNT] = "reads global address",
     [NO_BARRIER_AFTER_COUNT] = "reads global address",
+    [NO_FENCE_IN_PAIR] = "reads global address",
+    [NO_FENCE_UNDER_COPY] = "bulk_copy overwrites what thread",
+    [LATE_READ] = "which the launch in front may still write",
+    [LATE_COPY] = "which the launch in front may still write",
+    [LATE_WRITE] = "which the launch in front may still use",
+    [NO_BARRIER_AFTER_WAIT] = "no dependencies_wait() stands before",
 };
 
 #ifdef CHECKS_RACES
@@ -89,7 +95,8 @@ static bool names_flaw(enum flaw flaw, const char *text)
 /* What accesses alone show. */
 static bool can_be_seen(enum flaw flaw)
 {
-    return REPORTS_ACCESSES || (flaw != NO_PROXY_FENCE && flaws[flaw].shape != last);
+    bool needs_order = flaw == NO_PROXY_FENCE || flaw == NO_FENCE_UNDER_COPY || flaws[flaw].shape >= last;
+    return REPORTS_ACCESSES || !needs_order;
 }
 
 /* ---- Inputs and what is right ---- */
@@ -141,18 +148,23 @@ static void make_inputs(enum shape shape)
         n_out = 64;
         for (size_t i = 0; i < 65; i++)
             ((uint32_t *)in)[i] = (uint32_t)i * 1000 + 7;
-        for (size_t i = 0; i < 64; i++)
+        for (size_t i = 0; i < 64 && shape == late; i++)
+            want[i] = (double)((uint32_t *)in)[i];
+        for (size_t i = 0; i < 64 && shape == pair; i++)
+            want[i] = (double)(((float *)in)[i] = (float)i);
+        for (size_t i = 0; i < 64 && shape == warp; i++)
             want[i] = 2 * (double)((uint32_t *)in)[i ^ 1] + (double)((uint32_t *)in)[i ^ 32];
     }
 }
 
 static enum end run(enum flaw flaw)
 {
-    static const uint32_t n_threads[] = {64, 64, 128, 64, 64};
-    static const uint32_t shared_bytes[] = {3 * 1024, 2 * 1024, 80 * 128, 0, 0};
+    static const uint32_t n_threads[] = {64, 64, 128, 64, 64, 64, 64};
+    static const uint32_t shared_bytes[] = {3 * 1024, 2 * 1024, 80 * 128, 0, 0, 0, 0};
     enum shape shape = flaws[flaw].shape;
     memset(out, 0, sizeof out);
     struct test_args args = {in, out, STEPS};
+    const struct emu_late written = {in, sizeof in};
     emu_launch(&(struct emu_launch){.kernel = flaws[flaw].kernel,
                                     .grid = {shape == last ? LAST_BLOCKS : 1, 1, 1},
                                     .block_threads = n_threads[shape],
@@ -160,9 +172,11 @@ static enum end run(enum flaw flaw)
                                     .shared_not_asked = flaw == NOT_ASKED,
                                     .args = &args,
                                     .args_bytes = sizeof args,
-                                    .dependent = flaw == NO_DEPENDENCIES_WAIT});
+                                    .dependent = flaw == NO_DEPENDENCIES_WAIT || shape == late,
+                                    .late = &written,
+                                    .n_late = 1});
     for (size_t i = 0; i < n_out; i++) {
-        double got = shape == warp ? (double)((uint32_t *)out)[i] : (double)out[i];
+        double got = shape == warp || shape == late ? (double)((uint32_t *)out)[i] : (double)out[i];
         if (!(fabs(got - want[i]) <= 1e-3))
             return WRONG;
     }
@@ -200,7 +214,8 @@ static enum end run_in_child(enum flaw flaw, uint64_t seed, char *text, size_t s
 static void test_sound(void **state)
 {
     (void)state;
-    static const enum flaw sound[] = {TILE_SOUND, BULK_SOUND, GROUP_SOUND, WARP_SOUND, LAST_SOUND};
+    static const enum flaw sound[] = {TILE_SOUND, BULK_SOUND, GROUP_SOUND, WARP_SOUND,
+                                      LAST_SOUND, PAIR_SOUND, LATE_SOUND};
     for (size_t i = 0; i < sizeof sound / sizeof sound[0]; i++) {
         make_inputs(flaws[sound[i]].shape);
         for (uint64_t seed = 0; seed < 4 * SEEDS; seed++) {

@@ -117,7 +117,9 @@ void emu_copy_async_16(void *to, const void *from, uint32_t n_valid)
     }
     copies->items[copies->first + copies->n++] =
         (struct copy16){.to = to, .from = from, .n_valid = n_valid, .group = copies->n_groups};
-    emu_race_copy(to, 16);
+    if (n_valid > 0)
+        emu_race_check_front(from, n_valid, EMU_READ);
+    emu_race_copy(to, 16, false);
     emu_poison(to, 16);
 }
 
@@ -298,7 +300,8 @@ void emu_bulk_copy(void *to, const void *from, uint32_t bytes, uint64_t *bar)
         ASSERT(async->bulks != NULL);
     }
     async->bulks[async->n_bulks++] = (struct bulk){to, from, bytes, (uint32_t)(state - async->bars)};
-    emu_race_copy(to, bytes);
+    emu_race_check_front(from, bytes, EMU_READ);
+    emu_race_copy(to, bytes, true);
     emu_race_release(clock_of(state));
     emu_poison(to, bytes);
 }

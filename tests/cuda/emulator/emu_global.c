@@ -5,7 +5,7 @@
 #include "base/assert.h"
 
 enum { PAGE_BITS = 12, UNIT_BYTES = 2, PAGE_UNITS = (1 << PAGE_BITS) / UNIT_BYTES };
-enum { BUCKETS = 4096, FENCES_MAX = EMU_BLOCK_THREADS_MAX, ACQUIRED_MAX = 64 };
+enum { BUCKETS = 4096, FENCES_MAX = EMU_BLOCK_THREADS_MAX, ACQUIRED_MAX = 1024 };
 
 /* The last write of a unit. Blocks are numbered as the worker runs them, from 1; 0: nobody. */
 struct note {
@@ -215,22 +215,33 @@ static bool is_seen(const struct emu_global *global, const uint32_t *own, const 
 static void check_read(const struct emu_global *global, const uint32_t *own, const struct note *note,
                        uintptr_t address)
 {
-    if (note->block == 0)
+    bool is_own = note->block == global->block;
+    if (note->block == 0 || (is_own && own[note->thread] >= note->epoch) || is_seen(global, own, note))
         return;
-    if (note->block == global->block && own[note->thread] < note->epoch)
+    if (is_own)
         emu_fail("race: reads global address %p, which thread %u wrote, and no barrier stands between",
                  (void *)address, note->thread);
-    if (note->block != global->block && !is_seen(global, own, note))
-        emu_fail("race: reads global address %p, which thread %u of an earlier block wrote, and no barriers, "
-                 "fence_device() and counter stand between",
-                 (void *)address, note->thread);
+    emu_fail("race: reads global address %p, which thread %u of an earlier block wrote, and no barriers, "
+             "fence_device() and counter stand between",
+             (void *)address, note->thread);
+}
+
+/* Whether the thread knows of a count on that address: who counted last may put it back to zero. */
+static bool has_counted(const struct emu_global *global, const uint32_t *own, uintptr_t address)
+{
+    for (uint32_t i = 0; i < global->n_acquired; i++)
+        if (global->acquired[i].counter->address == address &&
+            own[global->acquired[i].thread] >= global->acquired[i].epoch)
+            return true;
+    return false;
 }
 
 /* An atomic and a plain write that the block does not order; what blocks do to each other is left alone. */
 static void check_update(const struct emu_global *global, const uint32_t *own, const struct note *note,
                          uintptr_t address, bool is_atomic)
 {
-    if (note->block == global->block && note->by_atomic != is_atomic && own[note->thread] < note->epoch)
+    if (note->block == global->block && note->by_atomic != is_atomic && own[note->thread] < note->epoch &&
+        (is_atomic || !has_counted(global, own, address)))
         emu_fail("race: updates global address %p, which thread %u %s, and no barrier stands between",
                  (void *)address, note->thread, is_atomic ? "wrote" : "updated");
 }
@@ -241,8 +252,10 @@ void emu_global_access(struct emu_worker *worker, const uint32_t *own, uint32_t 
     struct emu_global *global = worker->global;
     const struct emu_fiber *fiber = emu_thread_now()->fiber;
     uintptr_t address = (uintptr_t)at, stack = fiber != NULL ? (uintptr_t)fiber->stack : 0;
-    if (size < UNIT_BYTES || address % UNIT_BYTES != 0 || fiber == NULL ||
-        address - stack < fiber->stack_bytes)
+    if (fiber == NULL || address - stack < fiber->stack_bytes)
+        return;
+    emu_race_check_front(at, size, access);
+    if (size < UNIT_BYTES || address % UNIT_BYTES != 0)
         return;
     block_begin(global, worker->block_serial);
     if (access == EMU_ATOMIC)

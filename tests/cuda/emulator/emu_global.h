@@ -1,7 +1,7 @@
 /* Order on global memory within a launch, of kernels that report their accesses: what a thread wrote may be
- * read by its block behind barriers, and by another block only behind "the last one does the rest": barrier,
- * one thread's fence_device(), atomic on a counter there; atomic on it, fence_device(), barrier here. Values
- * of 2 bytes and more. */
+ * read by its block behind barriers, and by another block, or by warps that no barrier brings together, only
+ * behind "the last one does the rest": barrier, one thread's fence_device(), atomic on a counter there;
+ * atomic on it, fence_device(), barrier here. Values of 2 bytes and more. */
 #pragma once
 
 #include "tests/cuda/emulator/emu_race.h"

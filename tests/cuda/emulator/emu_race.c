@@ -29,6 +29,8 @@ struct emu_race {
     bool is_set[EMU_CLOCKS];                /* else the clock is 0 */
     bool knows_more[EMU_BLOCK_THREADS_MAX]; /* than `common` */
     bool has_fenced[EMU_BLOCK_THREADS_MAX];
+    bool is_behind_front[EMU_BLOCK_THREADS_MAX]; /* by what it knew at an access */
+    uint32_t waited[EMU_BLOCK_THREADS_MAX];      /* when it was in dependencies_wait(); 0: not yet */
     struct same_write {
         uint32_t address, size; /* size 0: none */
         uint16_t thread, other;
@@ -85,6 +87,8 @@ void emu_race_begin(struct emu_worker *worker)
     memset(race->is_set, 0, sizeof race->is_set);
     memset(race->knows_more, 0, n * sizeof *race->knows_more);
     memset(race->has_fenced, 0, n * sizeof *race->has_fenced);
+    memset(race->is_behind_front, 0, n * sizeof *race->is_behind_front);
+    memset(race->waited, 0, n * sizeof *race->waited);
     for (size_t t = 0; t < n; t++)
         race->epochs[t] = 1;
     race->same.size = 0;
@@ -206,10 +210,47 @@ void emu_race_fence_device(void)
     race->epochs[emu_now->index]++;
 }
 
-/* ---- Bytes ---- */
+/* ---- The launch in front ---- */
 
 static const char *const access_names[] = {
     [EMU_READ] = "reads", [EMU_WRITE] = "writes", [EMU_ATOMIC] = "updates"};
+
+void emu_race_waited(void)
+{
+    struct emu_race *race = race_now();
+    if (race == NULL)
+        return;
+    race->is_behind_front[emu_now->index] = true;
+    if (race->waited[emu_now->index] == 0)
+        race->waited[emu_now->index] = race->epochs[emu_now->index];
+}
+
+static bool is_behind_front(struct emu_race *race, uint32_t thread)
+{
+    const uint32_t *own = knowledge(race, thread);
+    for (uint32_t t = 0; t < race->n && !race->is_behind_front[thread]; t++)
+        race->is_behind_front[thread] = race->waited[t] != 0 && own[t] >= race->waited[t];
+    return race->is_behind_front[thread];
+}
+
+void emu_race_check_front(const void *at, size_t size, enum emu_access access)
+{
+    struct emu_race *race = race_now();
+    const struct emu_launch *launch = emu_worker->launch;
+    if (race == NULL || !launch->dependent || race->is_behind_front[emu_now->index])
+        return;
+    bool is_late = access != EMU_READ;
+    for (size_t i = 0; i < launch->n_late && !is_late; i++) {
+        uintptr_t begin = (uintptr_t)launch->late[i].at, end = begin + launch->late[i].bytes;
+        is_late = (uintptr_t)at < end && (uintptr_t)at + size > begin;
+    }
+    if (is_late && !is_behind_front(race, emu_now->index))
+        emu_fail("race: %s global address %p, which the launch in front may still %s, and no "
+                 "dependencies_wait() stands before",
+                 access_names[access], at, access == EMU_READ ? "write" : "use");
+}
+
+/* ---- Bytes ---- */
 
 /* Nobody has touched it yet. */
 static bool is_fresh(const struct cell *cell)
@@ -337,11 +378,30 @@ void emu_race_access_global(const void *at, size_t size, enum emu_access access)
     own[thread] = epoch;
 }
 
-void emu_race_copy(const void *at, size_t size)
+/* What the asynchronous proxy reads or overwrites, and a thread wrote by itself, was fenced: by its writer or
+ * by the running thread, who knows of it. */
+static void check_proxy(const struct emu_race *race, const void *at, size_t size, const char *does)
+{
+    const struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
+    for (size_t i = 0; i < size; i++) {
+        uint16_t writer = cells[i].writer;
+        if (writer == NOBODY || (cells[i].state & BY_ASYNC) != 0 ||
+            fenced(race, emu_now->index, writer) >= cells[i].write_epoch ||
+            fenced(race, writer, writer) >= cells[i].write_epoch)
+            continue;
+        emu_fail("%s what thread %u wrote to shared memory without fence_async_proxy() after it", does,
+                 writer);
+    }
+}
+
+void emu_race_copy(const void *at, size_t size, bool asynchronous)
 {
     struct emu_race *race = race_now();
-    if (race != NULL)
-        access_bytes(race, at, size, EMU_WRITE, UNDER_WAY);
+    if (race == NULL)
+        return;
+    if (asynchronous)
+        check_proxy(race, at, size, "bulk_copy overwrites");
+    access_bytes(race, at, size, EMU_WRITE, UNDER_WAY);
 }
 
 void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchronous)
@@ -363,14 +423,5 @@ void emu_race_read_async(const void *at, size_t size)
     if (race == NULL)
         return;
     access_bytes(race, at, size, EMU_READ, 0);
-    const struct cell *cells = &race->cells[(const uint8_t *)at - emu_worker->arena];
-    for (size_t i = 0; i < size; i++) {
-        uint16_t writer = cells[i].writer;
-        if (writer == NOBODY || (cells[i].state & BY_ASYNC) != 0 ||
-            fenced(race, emu_now->index, writer) >= cells[i].write_epoch ||
-            fenced(race, writer, writer) >= cells[i].write_epoch)
-            continue;
-        emu_fail("wgmma reads what thread %u wrote to shared memory without fence_async_proxy() after it",
-                 writer);
-    }
+    check_proxy(race, at, size, "wgmma reads");
 }

@@ -31,14 +31,20 @@ static inline void emu_race_access(const void *at, size_t size, enum emu_access 
     else
         emu_race_access_global(at, size, access);
 }
-/* It lets a copy write there: nobody may read it until emu_race_landed. */
-void emu_race_copy(const void *at, size_t size);
+/* It lets a copy write there: nobody may read it until emu_race_landed. asynchronous: as there. */
+void emu_race_copy(const void *at, size_t size, bool asynchronous);
 /* The copy that `thread` issued has landed; asynchronous: by the proxy that wgmma reads through. */
 void emu_race_landed(uint32_t thread, const void *at, size_t size, bool asynchronous);
 /* wgmma reads there, for the running thread. */
 void emu_race_read_async(const void *at, size_t size);
 void emu_race_fence_async(void);
 void emu_race_fence_device(void);
+
+/* The running thread is behind dependencies_wait(). */
+void emu_race_waited(void);
+/* It accesses global memory, by itself or by a copy: in a dependent launch, what others in front may still
+ * write, or read, only behind dependencies_wait(), its own or one that barriers put before it. */
+void emu_race_check_front(const void *at, size_t size, enum emu_access access);
 
 void emu_race_release(uint32_t clock);
 void emu_race_acquire(uint32_t thread, uint32_t clock);

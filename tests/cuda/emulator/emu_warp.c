@@ -280,9 +280,9 @@ void emu_dependencies_wait(void)
 {
     struct emu_thread *thread = emu_thread_now();
     thread->waited_dependencies = true;
-    if (!emu_worker->front_is_hidden)
-        return;
-    emu_suspend(thread, EMU_IN_DEPENDENCIES_WAIT);
+    if (emu_worker->front_is_hidden)
+        emu_suspend(thread, EMU_IN_DEPENDENCIES_WAIT);
+    emu_race_waited();
 }
 
 bool emu_front_end(struct emu_worker *worker)

@@ -20,6 +20,12 @@ struct emu_front {
     void *context;
 };
 
+/* Memory that launches in front write. */
+struct emu_late {
+    const void *at;
+    size_t bytes;
+};
+
 struct emu_launch {
     const struct emu_kernel *kernel;
     uint32_t grid[3];
@@ -31,6 +37,10 @@ struct emu_launch {
         dependent; /* launched with programmatic dependent launch: the kernel must call dependencies_wait() */
     bool shared_not_asked;         /* as the host may: static and dynamic are at most 48 KB */
     const struct emu_front *front; /* NULL: it has ended */
+    /* Of a dependent launch: what no thread may read before a dependencies_wait(), as far as a kernel reports
+     * its accesses. */
+    const struct emu_late *late;
+    size_t n_late;
 };
 
 /* Runs the grid and returns when it has ended. Thread-safe. */
