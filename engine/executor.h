@@ -28,8 +28,8 @@ struct executor_vtable {
     err_t (*forward)(void *context, struct step *step);
     err_t (*sample)(void *context, struct step *step, const uint32_t *const *masks);
     err_t (*collect)(void *context, struct step *step);
-    /* A piece of work that waited for a time without any, with no step in flight; false: none is left. NULL:
-     * there never is. */
+    /* A piece of work that waited for a time without any, with no step in flight and nothing lost; false:
+     * none is left. NULL: there never is. */
     bool (*tend)(void *context);
 };
 

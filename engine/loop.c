@@ -291,7 +291,8 @@ static void wait_for_work(struct engine *engine, uint32_t seen)
     const struct executor *executor = &engine->executor;
     int64_t wait_ns = engine->is_tending ? 0 : LOOP_IDLE_WAIT_MS * NS_PER_MS;
     bool is_woken = event_count_wait(&engine->wake, seen, wait_ns);
-    engine->is_tending = !is_woken && executor->vtable->tend && executor->vtable->tend(executor->context);
+    bool may_tend = !is_woken && executor->vtable->tend && !atomic_load(&engine->failed);
+    engine->is_tending = may_tend && executor->vtable->tend(executor->context);
 }
 
 void *engine_loop_main(void *argument)
