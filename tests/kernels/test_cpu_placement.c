@@ -263,7 +263,7 @@ static void test_huge_pages_where_whole_ones_fit(void **state)
 
 /* ---- Huge pages that come slowly ---- */
 
-static int64_t pretended_ns, each_read_ns;
+static _Atomic int64_t pretended_ns, each_read_ns; /* read by the threads that pack */
 
 static int64_t read_pretended(void)
 {
