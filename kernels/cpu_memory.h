@@ -1,5 +1,6 @@
 /* Zeroed memory for tensors of the CPU backend. Large blocks are mapped, with huge pages where a whole one
- * fits, and cost pages only once touched; small ones come from the heap. Set-up time, any thread.
+ * fits, and cost pages only once touched; small ones come from the heap. Set-up time, but for
+ * cpu_memory_tend; any thread.
  *
  * Huge pages read fastest, but on a virtual machine whose hypervisor takes free memory back their first touch
  * may wait for it many times longer than clearing them takes (docs/cpu.md). Where populating them proves slow
@@ -23,9 +24,9 @@ void *cpu_memory_alloc(size_t size_bytes);
 void cpu_memory_populate(void *block, size_t offset, size_t size_bytes);
 void cpu_memory_free(void *block); /* NULL is fine */
 
-/* One huge page in place of small ones that were touched, where there are any: a millisecond, a few tens of
- * them where the hypervisor is slow. False when nothing is left to do. Content and addresses stay, and other
- * threads may read and write; cpu_memory_free waits for it. */
+/* One huge page in place of small ones that were touched, where there are any: 4 ms where the
+ * hypervisor is slow, 23 at most (docs/cpu.md). False when nothing is left to do. Content and addresses stay,
+ * and other threads may read and write; cpu_memory_free waits for it. */
 bool cpu_memory_tend(void);
 
 /* For tests: the clock that huge pages are timed by, and nothing learnt of them so far; NULL: the real one.

@@ -15,12 +15,11 @@ struct replica_state {
     struct loads loads;      /* at its last report */
     uint32_t sent_requests;  /* not counted there, and not ended */
     uint32_t ended_requests; /* counted there, and ended since */
-    uint64_t
-        sent_tokens; /* of sent_requests, without a first token so far, but for what was taken to be warm */
-    uint32_t n_under_way; /* all requests of ours */
-    uint32_t warm_tokens; /* of this request's prompt */
-    int64_t token_ns;     /* prefill of a token; 0 = not known yet */
-    int64_t request_ns;   /* a request's time from its first token to its last; 0 = not known yet */
+    uint64_t sent_tokens;    /* of those, taken to be cold, that wait for a first token */
+    uint32_t n_under_way;    /* all requests of ours */
+    uint32_t warm_tokens;    /* of this request's prompt */
+    int64_t token_ns;        /* prefill of a token; 0 = not known yet */
+    int64_t request_ns;      /* a request's time from its first token to its last; 0 = not known yet */
     /* Requests of ours have numbers, from 1. */
     uint64_t n_sent;
     uint64_t counted_until; /* up to this one the last report counts them */
