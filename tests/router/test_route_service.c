@@ -544,19 +544,24 @@ static void one_leads_after_another(void **state)
     rig_close(rig);
 }
 
-/* Whom the cascade asks may find the request wrong: the engine did not. */
+/* Whom the cascade asks may find the request wrong: the engine did not. Nobody waits for the end of the call
+ * that was given up for a better answer. */
 static void an_escalation_that_is_refused_is_answered_here(void **state)
 {
     (void)state;
     const struct script_step *scripts[] = {FINDS_WRONG, FINDS_WRONG};
     struct route_rig *rig = rig_open(
         scripts, 2,
-        QUICK "cascade: {tier: small, tokens: 3, within: 10s, escalate_over: 0.3, to: frontier}\n", false);
+        QUICK "cascade: {tier: small, tokens: 3, within: 60s, escalate_over: 0.3, to: frontier}\n", false);
     fake_fleet_script("???more");
+    uint32_t ended = fake_fleet_counts().ended;
+    fake_fleet_hold_cancelled(true);
     struct rig_answer answer = rig_ask(rig, &(struct rig_question){0});
     rig_assert_answer(&answer, "???more", "local");
     assert_int_equal(answer.attempts, 3);
+    assert_int_equal(fake_fleet_counts().ended, ended + 1); /* the second one's */
     rig_forget(&answer);
+    fake_fleet_hold_cancelled(false);
     answer = rig_ask(rig, &(struct rig_question){.route = "frontier"}); /* nobody has taken it yet */
     assert_int_equal(answer.error.code, ERR_INVALID_ARGUMENT);
     rig_forget(&answer);
