@@ -3,8 +3,8 @@
 #pragma once
 
 #include <stdint.h>
+#include "api/service.h"
 #include "base/error.h"
-#include "engine/engine.h"
 
 struct decode_options {
     uint32_t batch;       /* sequences that decode together */
@@ -25,8 +25,12 @@ struct decode_result {
 };
 
 /* Measured from a few steps after the last sequence's first token, so that what a device does once per size
- * of batch is over, to n_steps later or to the first end of a sequence. Greedy, EOS ignored. Errors are those
- * of submit; INVALID_ARGUMENT when step_tokens leaves no room for prompts beside the batch, or the context
- * none for the measured part or the prefix. */
-err_t decode_bench_run(struct engine *engine, const struct decode_options *options,
+ * of batch is over, to n_steps later or to the first end of a sequence. Greedy, EOS ignored. Where a step
+ * takes microseconds and the machine is busy, the calling thread may be kept from reading for so long that
+ * sequences are paused, or end: then all is done anew, a few times; what the last time saw counts. Errors are
+ * those of submit; INVALID_ARGUMENT when step_tokens leaves no room for prompts beside the batch, or the
+ * context none for the measured part or the prefix; FAILED_PRECONDITION when a sequence ended before the
+ * batch was full.
+ */
+err_t decode_bench_run(struct service *service, const struct decode_options *options,
                        struct decode_result *out) ERR_MUST_CHECK;

@@ -118,7 +118,7 @@ static err_t run_series(const struct decode_values *v, const char *directory)
             .seed = (uint64_t)v->seed + i, /* other prompts, or the prefix cache would know them */
         };
         struct decode_result result;
-        e = decode_bench_run(engine, &work, &result);
+        e = decode_bench_run(engine_service(engine), &work, &result);
         if (e.code == ERR_OK)
             print_decode(&work, &result, start_to_ready_s, v->json);
     }

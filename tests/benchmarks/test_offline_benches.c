@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <string.h>
+#include "base/event_count.h"
 #include "benchmarks/decode_bench.h"
 #include "benchmarks/latency_bench.h"
 #include "benchmarks/loop_overhead.h"
@@ -131,25 +132,98 @@ static void decode_measures_a_full_batch(void **state)
     struct engine *engine = open_small_llama();
     struct decode_options work = {.batch = 6, .context = 60, .n_steps = 10, .step_tokens = 512};
     struct decode_result result;
-    assert_int_equal(decode_bench_run(engine, &work, &result).code, ERR_OK);
+    assert_int_equal(decode_bench_run(engine_service(engine), &work, &result).code, ERR_OK);
     assert_true(result.tokens >= 60 && result.elapsed_ns > 0 && result.tok_s > 0);
     assert_true(result.mean_context >= 55 && result.mean_context <= 256);
     assert_int_equal(result.preemptions, 0);
     work.batch = 1;
-    assert_int_equal(decode_bench_run(engine, &work, &result).code, ERR_OK);
+    assert_int_equal(decode_bench_run(engine_service(engine), &work, &result).code, ERR_OK);
     work.step_tokens = 1;
-    assert_int_equal(decode_bench_run(engine, &work, &result).code, ERR_INVALID_ARGUMENT);
+    assert_int_equal(decode_bench_run(engine_service(engine), &work, &result).code, ERR_INVALID_ARGUMENT);
     work = (struct decode_options){.batch = 1, .context = 20, .n_steps = 64, .step_tokens = 512};
-    assert_int_equal(decode_bench_run(engine, &work, &result).code, ERR_INVALID_ARGUMENT);
+    assert_int_equal(decode_bench_run(engine_service(engine), &work, &result).code, ERR_INVALID_ARGUMENT);
+    engine_close(engine);
+}
+
+/* A reader who is kept from reading, so many times, until FAR_BEHIND tokens of each sequence wait for him. */
+static unsigned put_off, n_submitted;
+static struct stream *first_stream;
+static bool is_new_round; /* nothing was taken from first_stream yet */
+static uint64_t n_made_before, n_taken;
+static struct service *decoding;
+static const struct service_vtable *engine_vtable;
+enum { DECODE_BATCH = 6, FAR_BEHIND = 50 };
+
+static bool is_far_behind(void)
+{
+    struct loads loads;
+    decoding->vtable->loads(decoding, &loads);
+    return loads.generation_tokens_total - n_made_before >= n_taken + (uint64_t)DECODE_BATCH * FAR_BEHIND ||
+           loads.requests_running + loads.requests_waiting == 0;
+}
+
+static bool stream_next_late(struct stream *stream, struct event *out)
+{
+    if (put_off > 0 && stream == first_stream && is_new_round) {
+        struct event_count *news = decoding->vtable->progress(decoding);
+        uint32_t seen = event_count_read(news);
+        for (; !is_far_behind(); seen = event_count_read(news))
+            (void)event_count_wait(news, seen, 1000 * 1000); /* counts may follow the news */
+        put_off--;
+    }
+    bool has_event = engine_vtable->stream_next(stream, out);
+    is_new_round = !has_event;
+    n_taken += has_event ? out->n_token_ids : 0;
+    return has_event;
+}
+
+static err_t submit_counted(struct service *service, const struct request *request, struct stream **out)
+{
+    struct loads loads;
+    service->vtable->loads(service, &loads);
+    err_t e = engine_vtable->submit(service, request, out);
+    if (n_submitted++ % DECODE_BATCH == 0) {
+        first_stream = *out;
+        n_made_before = loads.generation_tokens_total;
+        n_taken = 0;
+    }
+    return e;
+}
+
+static void decode_is_done_anew_for_a_late_reader(void **state)
+{
+    (void)state;
+    struct engine *engine = open_small_llama();
+    decoding = engine_service(engine);
+    engine_vtable = decoding->vtable;
+    struct service_vtable late = *engine_vtable;
+    late.stream_next = stream_next_late;
+    late.submit = submit_counted;
+    decoding->vtable = &late;
+    struct decode_options work = {.batch = DECODE_BATCH, .context = 60, .n_steps = 10, .step_tokens = 512};
+    struct decode_result result;
+    put_off = 3;
+    assert_int_equal(decode_bench_run(decoding, &work, &result).code, ERR_OK);
+    assert_int_equal(put_off, 0);
+    assert_true(n_submitted >= 2 * DECODE_BATCH && result.tokens >= 60);
+    n_submitted = 0; /* he always is: it ends all the same */
+    put_off = 1000;
+    assert_int_equal(decode_bench_run(decoding, &work, &result).code, ERR_OK);
+    assert_int_equal(n_submitted, 16 * DECODE_BATCH);
+    assert_true(result.tokens > 0);
+    decoding->vtable = engine_vtable;
     engine_close(engine);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loop_allocates_nothing),           cmocka_unit_test(throughput_counts_tokens),
-        cmocka_unit_test(latency_counts_from_the_schedule), cmocka_unit_test(latency_says_what_cannot_run),
+        cmocka_unit_test(loop_allocates_nothing),
+        cmocka_unit_test(throughput_counts_tokens),
+        cmocka_unit_test(latency_counts_from_the_schedule),
+        cmocka_unit_test(latency_says_what_cannot_run),
         cmocka_unit_test(decode_measures_a_full_batch),
+        cmocka_unit_test(decode_is_done_anew_for_a_late_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
