@@ -244,7 +244,8 @@ def test_a_router_is_asked_as_its_clients_do(tmp_path, engine):
         config.write_text(re.sub("rules:.*", "difficulty: {at_least: 0.6, to: frontier}\nrules: [{name: two, when: {tasks: [two]}, "
                                  "to: frontier}]\ngate: off\n", text, flags=re.S), encoding="utf-8")
         metrics = tmp_path / "metrics"
-        command = [BIN, "route", config, "--port", "0", "--http-port", "0", "--metrics-port", "0", "--metrics-port-file", metrics]
+        command = [BIN, "route", config, "--port", "0", "--http-port", "0", "--metrics-port", "0", "--metrics-port-file",
+                   metrics]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as router:
             try:
                 port = next(found[1] for line in router.stdout if (found := re.match(r"listening on [\d.]+:(\d+)$", line)))

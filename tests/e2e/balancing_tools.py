@@ -57,8 +57,8 @@ given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """Below the range from which connections get theirs, so that it is still free when a server comes back; no other test of this
-    run gets it, be it of another worker of pytest's."""
+    """Below the range from which connections get theirs, so that it is still free when a server comes back; no other test of
+    this run gets it, be it of another worker of pytest's."""
     first = 10240 + PORTS_A_WORKER * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
     while True:
         port = random.choice([port for port in range(first, first + PORTS_A_WORKER) if port not in given_ports])

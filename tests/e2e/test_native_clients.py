@@ -210,7 +210,8 @@ def test_bench_across_a_restart(start, dummy_model):
     first = start(dummy_model, *flags)
     load = ["--num-prompts", 100, "--max-concurrency", 8, "--random-output-len", 64, "--retries", 99]
     watch = first.client.stream(HEALTH + "Watch", b"", CALL_LIMIT_S)
-    with all_seats(first, 8) as held, subprocess.Popen(bench_command(first, *load), stdout=subprocess.PIPE, text=True) as process:
+    with all_seats(first, 8) as held, subprocess.Popen(bench_command(first, *load), stdout=subprocess.PIPE,
+                                                       text=True) as process:
         first.wait_for(lambda loads: loads.num_waiting_reqs == 8)  # these it still answers, and no others
         first.terminate()
         while next(watch) != b"\x08\x02":

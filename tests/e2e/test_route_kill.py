@@ -85,7 +85,9 @@ def load_and_kill(router, replicas, make):
     killed. make(number): one."""
     readers = [make(i) for i in range(N)]
     wait_until(lambda: sum(bool(reader.seen()) for reader in readers) >= len(replicas), 0.001)
-    victim = replicas[0] if len(replicas) == 1 else max(replicas, key=lambda replica: replica.server.client.loads().num_running_reqs)
+    victim = replicas[0]
+    if len(replicas) > 1:
+        victim = max(replicas, key=lambda replica: replica.server.client.loads().num_running_reqs)
     victim.server.process.send_signal(signal.SIGSTOP)
     late = [make(N + i) for i in range(LATE)]
     wait_until(lambda: state_of(router)["requests"]["all"] >= N + LATE)
