@@ -38,9 +38,14 @@ def is_local(headers):
     return headers["x-bantam-provider"] == "local"
 
 
+def is_kept(headers):
+    """Or just about to be: shared with whoever asked first."""
+    return headers.get("x-bantam-cache") in ("hit", "shared")
+
+
 def why(headers):
     """In words for people."""
-    if headers.get("x-bantam-cache") == "hit":
+    if is_kept(headers):
         return "the same question was answered before"
     rule = f' ("{headers["x-bantam-rule"]}")' if headers.get("x-bantam-rule") else ""
     return WHY.get(headers["x-bantam-reason"], headers["x-bantam-reason"]) + rule
@@ -48,7 +53,7 @@ def why(headers):
 
 def show(title, router, prompt, **hints):
     headers, text, cost = ask(router, prompt, **hints)
-    place = "out of the cache" if headers.get("x-bantam-cache") == "hit" else "here" if is_local(headers) else "by the mock frontier"
+    place = "out of the cache" if is_kept(headers) else "here" if is_local(headers) else "by the mock frontier"
     print(f"{BOLD}{title}{PLAIN}: answered {place}, since {why(headers)}" + (f"; ${float(cost):.6f}" if cost is not None else ""))
     print(f"     {DIM}{' '.join(text.split())[:100]}{PLAIN}", flush=True)
     return headers

@@ -190,12 +190,13 @@ static void settle(struct http_exchange *exchange)
         work_queue_add(exchange->server->workers, &exchange->work_item);
         return;
     }
+    /* The client may take its time with the answer, or come again at its first byte. */
+    if (exchange->complete)
+        http_exchange_drop_body(exchange);
     if (exchange->failed || !write_at_once(exchange)) {
         destroy(exchange);
         return;
     }
-    if (exchange->complete)
-        http_exchange_drop_body(exchange); /* the client may take its time with the answer */
     enter_state(exchange, exchange->complete ? EXCHANGE_FLUSH : EXCHANGE_OPEN);
     if (waits_for_much(exchange) && !evtimer_pending(exchange->timer, NULL))
         set_timer(exchange, exchange->server->options.write_timeout_ms);

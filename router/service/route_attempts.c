@@ -92,14 +92,19 @@ static err_t start_attempt(struct stream *stream, size_t tier, size_t index, boo
     return e;
 }
 
+/* Its end comes later, and nobody waits for it. */
+static void drop(struct route_attempt *attempt)
+{
+    attempt->is_dropped = true;
+    attempt->stream->n_live--;
+    attempt_cancel(attempt);
+}
+
 void route_drop_live_locked(struct stream *stream, const struct route_attempt *but)
 {
-    for (struct route_attempt *attempt = stream->attempts; attempt; attempt = attempt->next) {
-        if (!attempt->is_live || attempt == but || attempt->is_dropped)
-            continue;
-        attempt->is_dropped = true;
-        attempt_cancel(attempt);
-    }
+    for (struct route_attempt *attempt = stream->attempts; attempt; attempt = attempt->next)
+        if (attempt->is_live && attempt != but && !attempt->is_dropped)
+            drop(attempt);
 }
 
 void route_resume_locked(struct stream *stream)
@@ -407,10 +412,8 @@ static bool judge(struct stream *stream, struct route_attempt *attempt)
             commit(stream);
         return true;
     }
-    if (attempt->is_live) {
-        attempt->is_dropped = true;
-        attempt_cancel(attempt);
-    }
+    if (attempt->is_live)
+        drop(attempt);
     stream_forget_held_locked(stream);
     stream->is_hidden = stream->is_checked;
     stream->winner = NULL;
@@ -596,7 +599,7 @@ void route_ended_locked(struct route_attempt *attempt, const struct attempt_end 
     if (stream->is_shadow && attempt->upstream->is_local)
         report.first_token_ns = report.whole_ns = -1;
     attempt->is_live = false;
-    stream->n_live--;
+    stream->n_live -= !attempt->is_dropped;
     upstream_called(&stream->service->upstreams, attempt->upstream->state, &report, now_of(stream));
     route_count_spent(attempt);
     if (attempt->is_dropped || stream->phase == STREAM_ENDED)

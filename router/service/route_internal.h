@@ -151,6 +151,7 @@ struct stream {
     enum stream_phase phase;
     struct local_call *classify_call; /* NULL = none is under way */
     struct route_attempt *attempts, *winner;
+    /* n_live: under way, without those that were dropped */
     uint32_t n_attempts, n_live, tier_tries;
     uint32_t n_unsettled;  /* calls that are not in the ledger yet */
     bool line_is_due;      /* written by the last of them */

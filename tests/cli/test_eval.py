@@ -9,6 +9,8 @@ import pathlib
 import re
 import subprocess
 import threading
+import time
+import urllib.request
 import xml.etree.ElementTree
 
 import pytest
@@ -222,6 +224,17 @@ def test_a_tier_that_nobody_measured_gets_no_artefact(tmp_path, engine):
     assert json.loads(artefact.read_text(encoding="utf-8"))["strong_share"] == 0
 
 
+def wait_up(port):
+    """Until the router has found its engine: it answers before, by its provider."""
+    limit = time.monotonic() + LIMIT_S
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/router/state", timeout=LIMIT_S) as answer:
+            if json.load(answer)["local"][0]["up"] == 1:
+                return
+        assert time.monotonic() < limit, "the engine is not found"
+        time.sleep(0.01)
+
+
 def test_a_router_is_asked_as_its_clients_do(tmp_path, engine):
     """Over gRPC as well: asked for probabilities it would keep everything here."""
     cases = write_lines(tmp_path / "cases.jsonl", [case | {"strong": str(case["expected"])} for case in sums(12)])
@@ -230,10 +243,13 @@ def test_a_router_is_asked_as_its_clients_do(tmp_path, engine):
         text = CONFIG.format(port=engine).replace("http://127.0.0.1:1/v1", big.target.removesuffix("#m"))
         config.write_text(re.sub("rules:.*", "difficulty: {at_least: 0.6, to: frontier}\nrules: [{name: two, when: {tasks: [two]}, "
                                  "to: frontier}]\ngate: off\n", text, flags=re.S), encoding="utf-8")
-        command = [BIN, "route", config, "--port", "0", "--http-port", "0", "--metrics-port", "0"]
+        metrics = tmp_path / "metrics"
+        command = [BIN, "route", config, "--port", "0", "--http-port", "0", "--metrics-port", "0", "--metrics-port-file",
+                   metrics]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as router:
             try:
                 port = next(found[1] for line in router.stdout if (found := re.match(r"listening on [\d.]+:(\d+)$", line)))
+                wait_up(int(metrics.read_text()))
                 lines = [json.loads(line) for line in cases.read_text(encoding="utf-8").splitlines()]
                 lines = [line | {"bantam": {"task": "two"}} if line["task"] == "two digits" else line for line in lines]
                 run("eval", write_lines(cases, lines), "--model", f"small=127.0.0.1:{engine}", "--model", "big=recorded", "--model",

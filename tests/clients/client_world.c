@@ -2,11 +2,13 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+#include "tests/base/held_port.h"
 
-static err_t open_door(struct world *world, uint16_t port)
+static err_t open_door(struct world *world)
 {
     struct grpc_door_options options = grpc_door_options_default();
-    options.port = port;
+    options.port = world->port;
     options.version = "test";
     return grpc_door_open(fake_service_of(world->fake), &options, &world->door);
 }
@@ -16,8 +18,9 @@ void world_open(struct world *world, void (*adjust)(struct bantam_client_options
     struct fake_options fake = {0};
     memset(world, 0, sizeof *world);
     assert_int_equal(fake_service_open(&fake, &world->fake).code, ERR_OK);
-    assert_int_equal(open_door(world, 0).code, ERR_OK);
-    (void)snprintf(world->target, sizeof world->target, "127.0.0.1:%u", grpc_door_port(world->door));
+    world->held_fd = port_hold(&world->port);
+    assert_int_equal(open_door(world).code, ERR_OK);
+    (void)snprintf(world->target, sizeof world->target, "127.0.0.1:%u", world->port);
     struct bantam_client_options options = bantam_client_options_default();
     options.target = world->target;
     options.own_connection = true;
@@ -30,13 +33,13 @@ void world_close(struct world *world)
 {
     bantam_client_close(world->client);
     grpc_door_close(world->door);
+    (void)close(world->held_fd);
     fake_service_close(world->fake); /* asserts that no stream is left */
 }
 
 void world_reopen_door(struct world *world)
 {
-    long port = strtol(strchr(world->target, ':') + 1, NULL, 10);
-    assert_int_equal(open_door(world, (uint16_t)port).code, ERR_OK);
+    assert_int_equal(open_door(world).code, ERR_OK);
 }
 
 static bool on_event(void *context, const struct event *event)

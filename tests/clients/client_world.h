@@ -15,6 +15,8 @@ struct world {
     struct fake_service *fake;
     struct grpc_door *door;
     struct bantam_client *client;
+    int held_fd; /* of the door's port */
+    uint16_t port;
     char target[64];
 };
 

@@ -46,6 +46,11 @@ def evicted(server):
     return float(re.search(r"bantam:http_connections_evicted_total{[^}]*} (\S+)", metrics_text(server)).group(1))
 
 
+def refusals(server):
+    """Requests that were refused, at every door and for whatever reason."""
+    return sum(map(float, re.findall(r"^bantam:refusals_total\S* (\S+)$", metrics_text(server), re.M)))
+
+
 def cut(server):
     """Connections that the gRPC door has ended."""
     return float(re.search(r"bantam:grpc_connections_cut_total{[^}]*} (\S+)", metrics_text(server)).group(1))

@@ -1,5 +1,6 @@
 """What the tests of metrics and balancing share: programs from build/tools, ports, and waiting."""
 
+import os
 import pathlib
 import random
 import socket
@@ -49,10 +50,19 @@ http {{
 """
 
 
+# Whom nobody answers on: no other test's server can get this port.
+NOBODY = "127.0.0.1:1"
+PORTS_A_WORKER = 1000
+given_ports: set[int] = set()
+
+
 def free_port() -> int:
-    """Below the range from which connections get theirs, so that it is still free when a server comes back."""
+    """Below the range from which connections get theirs, so that it is still free when a server comes back; no other test of
+    this run gets it, be it of another worker of pytest's."""
+    first = 10240 + PORTS_A_WORKER * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
     while True:
-        port = random.randrange(10240, 32000)
+        port = random.choice([port for port in range(first, first + PORTS_A_WORKER) if port not in given_ports])
+        given_ports.add(port)
         try:
             socket.create_server(("127.0.0.1", port)).close()
             return port
@@ -68,11 +78,11 @@ def listens(port) -> bool:
         return False
 
 
-def wait_until(condition) -> None:
+def wait_until(condition, every_s=0.02) -> None:
     limit = time.monotonic() + CALL_LIMIT_S
     while not condition():
         assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 class Replica:

@@ -14,7 +14,7 @@ import threading
 import time
 
 from conftest import BIN, ROOT, Server  # first: it says where the client is
-from balancing_tools import free_port
+from balancing_tools import NOBODY
 from certificates import Authority
 from route_tools import Router, route_config
 from test_http2_provider import Front, open_stream
@@ -57,7 +57,7 @@ class Listener:
 
 def measure(name, directory, provider, url, n, beside, ca_file=None):
     """beside: another client's stream stays open meanwhile."""
-    config = route_config([f"127.0.0.1:{free_port()}"], {"mock": url}, when_down={"to": "frontier"},
+    config = route_config([NOBODY], {"mock": url}, when_down={"to": "frontier"},
                           ledger={"path": str(directory / f"{name}.db")})
     if ca_file:
         config["providers"][0]["ca_file"] = ca_file

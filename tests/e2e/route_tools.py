@@ -12,6 +12,7 @@ import re
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from bantam.health import SERVICE as HEALTH
@@ -203,12 +204,25 @@ class Router(Server):
         aside.write_text(config if isinstance(config, str) else json.dumps(config))
         aside.rename(self.path)
 
+    def watch_health(self) -> Iterator[str]:
+        """What grpc.health.v1 says now, and each change."""
+        for status in self.client.channel.unary_stream(HEALTH + "Watch")(b"", timeout=CALL_LIMIT_S):
+            yield decode_check(status)
+
     def wait_health(self, wanted: str) -> None:
         """Until grpc.health.v1 says so."""
-        for status in self.client.channel.unary_stream(HEALTH + "Watch")(b"", timeout=CALL_LIMIT_S):
-            if decode_check(status) == wanted:
+        assert wanted in self.watch_health(), "Watch ended"
+
+    def wait_up(self, n: int = 1) -> None:
+        """Until so many engines may be asked: with a provider it serves before that."""
+        limit = time.monotonic() + CALL_LIMIT_S
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/router/state", timeout=CALL_LIMIT_S) as answer:
+                n_up = sum(model["up"] for model in json.load(answer)["local"])
+            if n_up >= n:
                 return
-        raise AssertionError("Watch ended")
+            assert time.monotonic() < limit, f"{n_up} engines are up"
+            time.sleep(0.01)
 
     def wait_log(self, text: str, after: int = 0) -> int:
         """Until the log says so behind the given place; returns the place behind it."""

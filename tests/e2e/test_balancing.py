@@ -17,7 +17,7 @@ PROMPT = [5, 6, 7, 8]
 TOKENS = 40
 REQUEST = generate_bytes(input_ids=PROMPT, max_tokens=TOKENS, ignore_eos=True, temperature=0)
 WORKERS = 3
-DRAIN_DELAY = "2"  # long enough for a client on a busy machine to hear of it
+DRAIN_DELAY = "3"  # long enough for a client on a busy machine to hear of it
 SERVED_BETWEEN = 10 if SANITIZED else 40  # requests by each replica between two restarts
 
 # What wire.md tells gRPC clients to set: a replica that says NOT_SERVING gets nothing new, and what it could not take is
@@ -32,8 +32,10 @@ SERVICE_CONFIG = {
                         "retryableStatusCodes": ["UNAVAILABLE"]},
     }],
 }
-CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100),
-           ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
+LOCAL = ("grpc.use_local_subchannel_pool", 1)
+# Soon again after a refusal; the one in the middle is what an attempt to connect may take.
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 20_000),
+           ("grpc.max_reconnect_backoff_ms", 200), LOCAL]
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_connections_end_at_their_age(start, dummy_model):
     server = start(dummy_model, *DUMMY_FLAGS, "--max-connection-age", "0.2")
     relay = CountingCutter(server.port)
     try:
-        with grpc.insecure_channel(relay.target, options=CHANNEL) as channel:
+        with grpc.insecure_channel(relay.target, options=[LOCAL]) as channel:
             stream = channel.unary_stream(SERVICE + "Generate")(
                 generate_bytes(input_ids=PROMPT, max_tokens=6000, ignore_eos=True))
             next(stream)

@@ -310,11 +310,12 @@ SLOW = dict(max_tokens=7000, logprobs=20, ignore_eos=True)
 
 def test_dropped_stream_aborts(dummy, facade):
     for stream in (True, False):
-        call = facade.stub.Generate(facade_request(input_ids=PROMPT, stream=stream, **SLOW), timeout=CALL_LIMIT_S)
+        before = dummy.client.loads().requests_total
+        call = facade.stub.Generate(facade_request(input_ids=PROMPT, stream=stream, n=8, **SLOW), timeout=CALL_LIMIT_S)
         if stream:
             next(call)
         else:
-            dummy.wait_for(lambda loads: loads.num_running_reqs > 0)
+            dummy.wait_for(lambda loads: loads.requests_total > before)
         call.cancel()
         assert dummy.wait_idle().kv_blocks_used == 0
 
@@ -349,12 +350,14 @@ def test_many_drops_leave_nothing(start, dummy_model):
 
 
 def test_abort(dummy, facade):
-    call = facade.stub.Generate(facade_request(input_ids=PROMPT, request_id="to-abort", **SLOW), timeout=CALL_LIMIT_S)
-    first = next(call)
-    assert facade.stub.Abort(vllm_engine_pb2.AbortRequest(request_ids=["unknown", "to-abort"]), timeout=CALL_LIMIT_S) is not None
-    responses = [first, *call]
-    assert responses[-1].complete.finish_reason == "abort"
-    assert call.code() == CODE.OK
+    with Facade(dummy, SMALL_WINDOW) as own:
+        call = own.stub.Generate(facade_request(input_ids=PROMPT, request_id="to-abort", **SLOW), timeout=CALL_LIMIT_S)
+        first = next(call)  # and the rest only after the abort: it cannot end before
+        request = vllm_engine_pb2.AbortRequest(request_ids=["unknown", "to-abort"])
+        assert facade.stub.Abort(request, timeout=CALL_LIMIT_S) is not None
+        responses = [first, *call]
+        assert responses[-1].complete.finish_reason == "abort"
+        assert call.code() == CODE.OK
     dummy.wait_idle()
     for ids in ([], ["x"] * 1025):
         with pytest.raises(grpc.RpcError) as error:
@@ -389,21 +392,25 @@ def test_server_info_loads_and_health(dummy, facade):
     facade_status = facade.stub.HealthCheck(vllm_engine_pb2.HealthCheckRequest(), timeout=CALL_LIMIT_S)
     assert (facade_status.healthy, facade_status.message) == (True, "serving")
     assert dummy.client.health("vllm.grpc.engine.VllmEngine") == "SERVING"
-    call = facade.stub.Generate(facade_request(input_ids=PROMPT, **SLOW), timeout=CALL_LIMIT_S)
-    next(call)
-    info = facade.stub.GetServerInfo(vllm_engine_pb2.GetServerInfoRequest(), timeout=CALL_LIMIT_S)
-    assert (info.server_type, info.active_requests, info.is_paused, info.data_parallel_size) == ("bantam", 1, False, 1)
-    assert info.uptime_seconds > 0 and info.last_receive_timestamp > 1.6e9
-    assert (info.block_size, info.max_num_seqs, info.model_dtype, info.kv_cache_dtype) == (16, 16, "torch.float32", "float32")
-    loads = facade.stub.GetLoads(vllm_engine_pb2.GetLoadsRequest(dp_rank=0, include=["core"]), timeout=CALL_LIMIT_S)
-    assert loads.dp_rank_count == len(loads.loads) == 1
-    assert loads.timestamp.endswith("Z") and loads.version
-    load = loads.loads[0]
-    assert load.num_running_reqs + load.num_waiting_reqs == load.num_total_reqs == 1
-    assert 0 < load.num_used_tokens < load.max_total_num_tokens
-    assert load.token_usage == pytest.approx(load.num_used_tokens / load.max_total_num_tokens)
-    assert load.max_running_requests == 16 and load.utilization > 0
-    call.cancel()
+    dummy.wait_idle()
+    with Facade(dummy, SMALL_WINDOW) as own:
+        call = own.stub.Generate(facade_request(input_ids=PROMPT, **SLOW), timeout=CALL_LIMIT_S)
+        next(call)  # and no more: it does not end before it is looked at
+        dummy.wait_for(lambda loads: loads.num_running_reqs == 1)
+        info = facade.stub.GetServerInfo(vllm_engine_pb2.GetServerInfoRequest(), timeout=CALL_LIMIT_S)
+        assert (info.server_type, info.active_requests, info.is_paused, info.data_parallel_size) == ("bantam", 1, False, 1)
+        assert info.uptime_seconds > 0 and info.last_receive_timestamp > 1.6e9
+        assert (info.block_size, info.max_num_seqs) == (16, 16)
+        assert (info.model_dtype, info.kv_cache_dtype) == ("torch.float32", "float32")
+        loads = facade.stub.GetLoads(vllm_engine_pb2.GetLoadsRequest(dp_rank=0, include=["core"]), timeout=CALL_LIMIT_S)
+        assert loads.dp_rank_count == len(loads.loads) == 1
+        assert loads.timestamp.endswith("Z") and loads.version
+        load = loads.loads[0]
+        assert load.num_running_reqs + load.num_waiting_reqs == load.num_total_reqs == 1
+        assert 0 < load.num_used_tokens < load.max_total_num_tokens
+        assert load.token_usage == pytest.approx(load.num_used_tokens / load.max_total_num_tokens)
+        assert load.max_running_requests == 16 and load.utilization > 0
+        call.cancel()
     dummy.wait_idle()
 
 

@@ -170,8 +170,8 @@ def test_stopped_reader_does_not_slow_others(start, dummy_model):
             thread.start()
         for thread in threads:
             thread.join()
-        after = server.client.loads()
         assert answers == [tokens] * others
+        after = server.wait_for(lambda loads: loads.requests_finished >= others)  # counted when the loop has let go of them
         assert after.requests_finished == others, "the stopped reader is still there"
         # A step brings each running request a token: together the others need at most what each would need one after another.
         # The stopped one may still have filled what the connection buffers.
@@ -368,7 +368,8 @@ def test_loads_count(dummy):
     assert after.requests_total - before.requests_total == 1
     assert after.generation_tokens_total - before.generation_tokens_total == 9
     assert after.prompt_tokens_total - before.prompt_tokens_total == 3
-    assert after.kv_blocks_total > 0 and after.heartbeat_age_ns < 10**9
+    assert after.kv_blocks_total > 0
+    dummy.wait_for(lambda loads: loads.heartbeat_age_ns < 10**9)  # on a busy machine a look may come between two turns
     info = dummy.client.server_info()
     assert info.server_type == "bantam" and not info.draining
 

@@ -166,7 +166,7 @@ def test_fingerprint_names_what_answered(demo):
 def test_deadline(dummy):
     before = dummy.wait_idle()
     for path in ("Generate", "GenerateWhole"):
-        request = generate_bytes(input_ids=PROMPT, max_tokens=8000, n=8, ignore_eos=True)  # takes seconds
+        request = generate_bytes(input_ids=PROMPT, max_tokens=8000, n=16, ignore_eos=True)  # takes many seconds
         with pytest.raises(grpc.RpcError) as error:
             for _ in dummy.client.stream(SERVICE + path, request, timeout=0.15):
                 pass
@@ -177,14 +177,14 @@ def test_deadline(dummy):
 
 
 def test_cancel(dummy):
-    request = generate_bytes(input_ids=PROMPT, max_tokens=8000, ignore_eos=True)
-    call = dummy.client.stream(SERVICE + "Generate", request, timeout=CALL_LIMIT_S)
-    for _ in range(3):
-        next(call)
-    call.cancel()
-    with pytest.raises(grpc.RpcError) as error:
-        for _ in call:
-            pass
+    with dummy.connect(*SMALL_WINDOW) as client:
+        call = client.stream(SERVICE + "Generate", generate_bytes(input_ids=PROMPT, **SLOW), timeout=CALL_LIMIT_S)
+        for _ in range(3):
+            next(call)  # and no more: it cannot end before
+        call.cancel()
+        with pytest.raises(grpc.RpcError) as error:
+            for _ in call:
+                pass
     assert error.value.code() == grpc.StatusCode.CANCELLED
     dummy.wait_idle()
 

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from balancing_tools import TOOLS, free_port, listens, wait_until
+from balancing_tools import NOBODY, TOOLS, free_port, listens, wait_until
 from certificates import Authority
 from conftest import CALL_LIMIT_S
 from mock_tools import Mock
@@ -91,7 +91,7 @@ def begin(authority, directory):
     def make(has_http2):
         opened.append(Mock())
         opened.append(Front(authority.folder, opened[0], has_http2))
-        config = route_config([f"127.0.0.1:{free_port()}"], {"mock": f"https://127.0.0.1:{opened[1].port}/v1"}, when_down={"to": "frontier"})
+        config = route_config([NOBODY], {"mock": f"https://127.0.0.1:{opened[1].port}/v1"}, when_down={"to": "frontier"})
         config["providers"][0]["ca_file"] = str(authority.path("ca.pem"))
         opened.append(Router(directory, config))
         opened[2].wait_health("SERVING")

@@ -19,11 +19,13 @@ import pytest
 import bantam
 from balancing_tools import wait_until
 from certificates import Authority
-from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, Server
+from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SMALL_WINDOW, Server
 
 COST_S = 10
 CODE = grpc.StatusCode
 LOCAL = ("grpc.use_local_subchannel_pool", 1)
+# Of the demo model, by a client that reads the first token and no more: through SMALL_WINDOW it does not end by itself.
+HELD = dict(max_tokens=900, logprobs=20, ignore_eos=True, timeout=CALL_LIMIT_S)
 
 
 def make_key(tenant):
@@ -49,10 +51,10 @@ class Tenants:
         aside.rename(self.path)
 
 
-def grpc_client(server, authority=None, certificate=None, key=None):
+def grpc_client(server, authority=None, certificate=None, key=None, options=()):
     tls = authority.tls(certificate) if authority else None
     host = "localhost" if authority else "127.0.0.1"
-    return bantam.Client(f"{host}:{server.port}", tls=tls, api_key=key, channel_options=[LOCAL])
+    return bantam.Client(f"{host}:{server.port}", tls=tls, api_key=key, channel_options=[LOCAL, *options])
 
 
 def http_status(server, path, authority=None, certificate=None, key=None, data=None):
@@ -306,9 +308,9 @@ def test_a_flood_leaves_others_their_prefixes(start, dummy_model, tmp_path, shar
 
 
 def test_abort_reaches_own_requests_alone(server, authority, tenants):
-    with grpc_client(server, authority, key=tenants.keys["acme"]) as own, \
+    with grpc_client(server, authority, key=tenants.keys["acme"], options=SMALL_WINDOW) as own, \
             grpc_client(server, authority, key=tenants.keys["rival"]) as other:
-        outputs = own.generate("The train to", max_tokens=900, ignore_eos=True, request_id="mine", timeout=CALL_LIMIT_S)
+        outputs = own.generate("The train to", request_id="mine", **HELD)
         next(outputs)
         assert other.abort("mine") == [False]
         assert own.abort("mine") == [True]
@@ -364,8 +366,8 @@ def test_tokenizing_counts_as_requests(server, authority, tenants):
 
 
 def test_concurrent_requests(server, authority, tenants):
-    with grpc_client(server, authority, key=tenants.keys["narrow"]) as client:
-        outputs = client.generate("The train to", max_tokens=900, ignore_eos=True, timeout=CALL_LIMIT_S)
+    with grpc_client(server, authority, key=tenants.keys["narrow"], options=SMALL_WINDOW) as client:
+        outputs = client.generate("The train to", **HELD)
         next(outputs)
         assert code_of(lambda: client.generate_whole("x"))[0] == CODE.RESOURCE_EXHAUSTED
         assert http_status(server, "/v1/completions", authority, key=tenants.keys["narrow"], data={"prompt": "x"})[0] == 429
@@ -490,7 +492,10 @@ def listening_ports(pid):
     """(address, port) of each TCP socket that the process listens on."""
     inodes = set()
     for entry in os.listdir(f"/proc/{pid}/fd"):
-        target = os.readlink(f"/proc/{pid}/fd/{entry}")
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{entry}")
+        except OSError:
+            continue  # closed meanwhile
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     found = []

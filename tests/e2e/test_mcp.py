@@ -6,10 +6,9 @@ import json
 import pytest
 from mcp import Client, StdioServerParameters
 
-from conftest import BIN
+from conftest import BIN, CALL_LIMIT_S
 from route_tools import Provider, Router, route_config
 
-LOCAL_S = 60  # a limit for what should take moments
 MODES = ["2026-07-28", "legacy", "auto"]
 
 
@@ -23,7 +22,7 @@ def provider():
 @pytest.fixture(scope="module")
 def router(directory, demo, provider):
     opened = Router(directory, route_config([demo.target], {"mock": provider.url}))
-    opened.wait_health("SERVING")
+    opened.wait_up()
     yield opened
     opened.stop()
 
@@ -35,7 +34,7 @@ def over(router, transport):
 
 def with_client(target, mode, use):
     async def run():
-        async with asyncio.timeout(LOCAL_S):
+        async with asyncio.timeout(CALL_LIMIT_S):
             async with Client(target, mode=mode) as client:
                 return await use(client)
 

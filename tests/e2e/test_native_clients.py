@@ -1,18 +1,21 @@
 """Clients of the native wire and of the protobuf service in C and C++, as their users have them: the examples of clients/,
 built alone where that is what is said of them, and `bantam bench serve` over TLS with a key."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
-import urllib.request
 
 import pytest
 
-from balancing_tools import wait_until
+from abuse_tools import refusals
+from balancing_tools import free_port, wait_until
 from certificates import Authority
-from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SANITIZED, Server
+from conftest import BIN, CALL_LIMIT_S, DUMMY_FLAGS, ROOT, SANITIZED, SLOW, SMALL_WINDOW, Server
+from native_wire import HEALTH
 
 KEY = "sk-test-of-native-clients-0123456789"
 BUILD = BIN.parent
@@ -126,7 +129,7 @@ def cpp_example():
         pytest.skip(f"C++ needs libgrpc++-dev, libprotobuf-dev and protobuf-compiler-grpc (scripts/setup test); missing: {missing}")
     folder = BUILD / "cpp_client"
     run_well("cmake", "-G", "Ninja", "-S", ROOT / "clients/cpp", "-B", folder, "-DCMAKE_BUILD_TYPE=None",
-             "-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_UNITY_BUILD=ON")
+             "-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_UNITY_BUILD=ON", limit_s=600)
     run_well("cmake", "--build", folder, limit_s=600)
     return folder / "engine_client"
 
@@ -148,6 +151,15 @@ def bench_command(server, *arguments):
     common = ["--target", f"127.0.0.1:{server.port}", "--num-prompts", 12, "--max-concurrency", 4, "--random-input-len", 8,
               "--random-output-len", 4, "--ignore-eos", "--json"]
     return [str(word) for word in (BIN, "bench", "serve", *common, *arguments)]
+
+
+@contextlib.contextmanager
+def all_seats(server, n):
+    """A stream that holds the n seats until it is cancelled: nobody reads it."""
+    with server.connect(*SMALL_WINDOW) as slow:
+        held = slow.generate(input_ids=[5], **SLOW, n=n)
+        next(held)
+        yield held
 
 
 def bench(server, *arguments, env=None):
@@ -176,30 +188,41 @@ def test_bench_over_tls_with_a_key(server, authority, key_file):
 def test_bench_tries_refused_requests_again(start, dummy_model):
     """One place in the queue, twelve at the door: without retries most fail, with them nobody does."""
     server = start(dummy_model, *DUMMY_FLAGS, "--max-num-seqs", "1", "--max-waiting", "1")
-    load = ["--max-concurrency", 12, "--random-output-len", 300]  # long enough for the others to come meanwhile
-    report = json.loads(bench(server, *load).stdout)
+
+    def bench_of_twelve(*arguments):
+        n_before = refusals(server)
+        with all_seats(server, 1) as held, subprocess.Popen(bench_command(server, "--max-concurrency", 12, *arguments),
+                                                            stdout=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: refusals(server) > n_before)
+            held.cancel()
+            output, _ = process.communicate(timeout=CALL_LIMIT_S)
+        return process.returncode, json.loads(output)
+
+    _, report = bench_of_twelve()
     assert report["failed"] > 0 and "retries" not in report
-    done = bench(server, *load, "--retries", 99)
-    assert done.returncode == 0, done.stdout
-    report = json.loads(done.stdout)
+    status, report = bench_of_twelve("--retries", 99)
+    assert status == 0, report
     assert (report["completed"], report["failed"]) == (12, 0) and report["retries"] > 0
-
-
-def generated_tokens(server):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
-        return int(float(re.search(r"^vllm:generation_tokens_total\S* (\S+)$", answer.read().decode(), re.M).group(1)))
 
 
 def test_bench_across_a_restart(start, dummy_model):
     """The server goes in the middle of a load and comes back: with retries nobody's request fails."""
-    flags = [*DUMMY_FLAGS, "--max-num-seqs", "16"]
+    flags = [*DUMMY_FLAGS, "--max-num-seqs", "8", "--port", str(free_port())]
     first = start(dummy_model, *flags)
-    load = ["--num-prompts", 300 if SANITIZED else 1500, "--max-concurrency", 8, "--random-output-len", 64, "--retries", 99]
-    with subprocess.Popen(bench_command(first, *load), stdout=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: generated_tokens(first) > 1000)
+    load = ["--num-prompts", 100, "--max-concurrency", 8, "--random-output-len", 64, "--retries", 99]
+    watch = first.client.stream(HEALTH + "Watch", b"", CALL_LIMIT_S)
+    with all_seats(first, 8) as held, subprocess.Popen(bench_command(first, *load), stdout=subprocess.PIPE,
+                                                       text=True) as process:
+        first.wait_for(lambda loads: loads.num_waiting_reqs == 8)  # these it still answers, and no others
         first.terminate()
+        while next(watch) != b"\x08\x02":
+            pass
+        held.cancel()
         assert first.wait() == 0
-        start(dummy_model, *flags, "--port", str(first.port))
+        with socket.create_server(("127.0.0.1", first.port)) as nobody:  # the bench comes before the next one does
+            nobody.settimeout(CALL_LIMIT_S)
+            nobody.accept()[0].close()
+        start(dummy_model, *flags)
         output, _ = process.communicate(timeout=CALL_LIMIT_S)
     report = json.loads(output)
     assert (report["completed"], report["failed"]) == (load[1], 0)

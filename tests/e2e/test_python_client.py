@@ -3,14 +3,15 @@
 import asyncio
 import inspect
 import pickle
+import socket
 import threading
-import urllib.request
 from concurrent import futures
 
 import grpc
 import pytest
 
 import bantam
+from abuse_tools import refusals
 from balancing_tools import wait_until
 from bantam import codec
 from bantam.retry import Attempts
@@ -231,16 +232,16 @@ def test_leaving_a_stream_frees_its_sequence(connect, dummy, leave):
 
 def test_cancelling_a_task_frees_its_sequence(dummy):
     async def read(client, begun):
-        async for _ in client.generate(**ENDLESS):
+        async for _ in client.generate(**ENDLESS, n=16):
             begun.set()
 
     async def ask(client, begun):
         begun.set()
-        await client.generate_whole(**ENDLESS)
+        await client.generate_whole(**ENDLESS, n=16)
 
     async def scenario():
         async with bantam.AsyncClient(dummy.target, channel_options=[LOCAL]) as client:
-            for work in (read, ask):
+            for work in (read, ask):  # which take many seconds
                 before = dummy.client.loads().requests_total
                 begun = asyncio.Event()
                 task = asyncio.create_task(work(client, begun))
@@ -272,8 +273,8 @@ MISTAKES = [
     (lambda client: gather(client.generate(input_ids=PROMPT, top_p=0)), bantam.InvalidArgumentError, "top_p"),
     (lambda client: client.generate_whole(input_ids=PROMPT, model="another"), bantam.NotFoundError, "another"),
     (lambda client: client.tokenize("x"), bantam.FailedPreconditionError, "tokenizer"),
-    (lambda client: client.generate_whole(**ENDLESS, n=8, timeout=0.15), bantam.DeadlineExceededError, ""),
-    (lambda client: gather(client.generate(**ENDLESS, n=8, timeout=0.15)), bantam.DeadlineExceededError, ""),
+    (lambda client: client.generate_whole(**ENDLESS, n=16, timeout=0.15), bantam.DeadlineExceededError, ""),
+    (lambda client: gather(client.generate(**ENDLESS, n=16, timeout=0.15)), bantam.DeadlineExceededError, ""),
 ]
 
 
@@ -293,18 +294,16 @@ def test_errors_have_their_types(connect, dummy, call, kind, word):
     dummy.wait_idle()
 
 
-def test_nobody_there(connect, dummy_model, start):
-    server = start(dummy_model, *DUMMY_FLAGS)
-    server.terminate()
-    server.wait()
-
-    async def scenario():
-        async with connect(server.target) as client:
+def test_nobody_there(connect):
+    async def scenario(port):
+        async with connect(f"127.0.0.1:{port}") as client:
             with pytest.raises(bantam.UnavailableError) as error:
                 await client.server_info()
             assert error.value.is_retryable
 
-    asyncio.run(scenario())
+    with socket.socket() as held:  # a port that refuses, and that nobody else can get meanwhile
+        held.bind(("127.0.0.1", 0))
+        asyncio.run(scenario(held.getsockname()[1]))
 
 
 WRONG = [
@@ -372,12 +371,6 @@ def test_tls_certificates_and_keys(connect, start, dummy_model, tmp_path):
 
 
 # Retries
-
-
-def refusals(server):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("bantam:refusals_total"))
 
 
 def test_a_full_queue_is_waited_for(connect, start, dummy_model):

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from balancing_tools import free_port, listens, wait_until
+from balancing_tools import NOBODY, free_port, listens, wait_until
 from conftest import CALL_LIMIT_S
 from route_tools import Provider, Router, route_config
 
@@ -29,7 +29,7 @@ def start(directory, provider):
     routers = []
 
     def begin(**cache):
-        config = route_config([f"127.0.0.1:{free_port()}"], {"mock": provider.url}, when_down={"to": "frontier"}, cache=cache)
+        config = route_config([NOBODY], {"mock": provider.url}, when_down={"to": "frontier"}, cache=cache)
         routers.append(Router(directory, config))
         routers[-1].wait_health("SERVING")
         return routers[-1]

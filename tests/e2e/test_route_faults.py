@@ -33,9 +33,10 @@ def start(directory, demo):
     def begin(url, engines=None, **more):
         config = route_config([demo.target] if engines is None else engines, {"mock": url}, retries={"max": 2, "backoff": "1ms"}, **more)
         routers.append(Router(directory, config))
-        routers[-1].wait_health("SERVING")
-        if engines is None:  # it serves before, for there is a provider
-            wait_for("the engine is found", lambda: models_of(routers[-1])["local/demo"]["up"] == 1)
+        if engines is None:
+            routers[-1].wait_up()
+        else:
+            routers[-1].wait_health("SERVING")
         return routers[-1]
 
     yield begin

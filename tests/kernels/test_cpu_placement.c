@@ -2,6 +2,7 @@
  * the pages of every weight and of the KV, in a table, and where its caller runs; and that nothing is asked
  * on one node, and no bit depends on it. On every machine: huge pages, which are there before they are
  * written and put off where they come slowly, and that who packed a panel multiplies it. */
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/numa.h"
@@ -312,6 +315,23 @@ static void assert_filled(const char *block, size_t size_bytes)
         assert_int_equal(block[i], (char)(i / 64 * 7));
 }
 
+/* How often a huge page was asked for in place of small ones. On a busy machine the kernel may be unable to
+ * make one just now, or to find one. */
+static atomic_int n_asked, n_refused;
+static atomic_bool are_none_left;
+
+int madvise(void *start, size_t size_bytes, int advice)
+{
+    int result = (int)syscall(SYS_madvise, start, size_bytes, advice);
+    if (advice == MADV_COLLAPSE) {
+        atomic_fetch_add(&n_asked, 1);
+        atomic_fetch_add(&n_refused, result != 0);
+        if (result != 0 && errno == ENOMEM)
+            atomic_store(&are_none_left, true);
+    }
+    return result;
+}
+
 /* An older kernel does not, nor one without a huge page left. */
 static bool kernel_collapses(void)
 {
@@ -346,11 +366,16 @@ static void test_slow_huge_pages_are_put_off(void **state)
     cpu_memory_free(freed);
     if (kernel_collapses()) {
         int n = 0;
+        n_asked = n_refused = 0;
         while (cpu_memory_tend())
             n++;
-        assert_in_range(n, 12, 2 * 12);
+        assert_int_equal(n, n_asked - n_refused);
         assert_true(wants_huge_pages(small + SLOW_BLOCK / 2));
-        assert_int_equal(huge_bytes(small, SLOW_BLOCK), SLOW_BLOCK);
+        if (!are_none_left) {
+            assert_in_range(n_asked, 12, 2 * 12);
+            assert_in_range(huge_bytes(small, SLOW_BLOCK) + (size_t)n_refused * HUGE_PAGE, SLOW_BLOCK,
+                            n_refused == 0 ? SLOW_BLOCK : SIZE_MAX);
+        }
     }
     while (cpu_memory_tend()) {
     }

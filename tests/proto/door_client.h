@@ -59,6 +59,8 @@ void start_request(struct fixture *fixture, const char *path, const struct reque
 void start_request_with(struct fixture *fixture, const struct request *request,
                         const struct client_metadata *metadata, size_t n_metadata, struct reply *reply);
 /* Any method, any bytes; messages are only counted. */
+err_t try_start_raw(struct fixture *fixture, const char *path, const void *bytes, size_t size_bytes,
+                    struct reply *reply);
 void start_raw(struct fixture *fixture, const char *path, const void *bytes, size_t size_bytes,
                struct reply *reply);
 void wait_done(struct fixture *fixture, const struct reply *reply);

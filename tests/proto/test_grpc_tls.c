@@ -73,8 +73,8 @@ static void handshakes_that_do_not_end_are_cut(void **state)
     int fds[N];
     for (int i = 0; i < N; i++) {
         fds[i] = connect_to(&world);
-        if (firsts[i].size > 0)
-            assert_int_equal(send(fds[i], firsts[i].bytes, firsts[i].size, MSG_NOSIGNAL), firsts[i].size);
+        if (firsts[i].size > 0) /* or it is cut already: it had 300 ms */
+            (void)send(fds[i], firsts[i].bytes, firsts[i].size, MSG_NOSIGNAL);
     }
     for (int i = 0; i < N; i++) {
         char bytes[256]; /* an alert at most */

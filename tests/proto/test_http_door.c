@@ -418,7 +418,9 @@ static void dead_readers_are_cut(void **state)
     struct web web;
     web_open(&web, NULL, &options);
     struct web_connection dead = web_connect_slow(&web);
-    web_post(&dead, "/v1/completions", "", "{\"prompt\":\"ab\",\"max_tokens\":4000000000,\"stream\":true}");
+    /* Events of many bytes: some megabytes go into the sockets before anybody waits. */
+    web_post(&dead, "/v1/completions", "",
+             "{\"prompt\":\"ab\",\"max_tokens\":4000000000,\"stream\":true,\"logprobs\":20}");
     fake_service_wait(web.fake, one_was_submitted); /* it may be cut already */
     fake_service_wait(web.fake, nothing_lives);
     web_disconnect(&dead);

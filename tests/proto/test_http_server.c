@@ -456,13 +456,22 @@ static void expect_refusal(const struct web *web)
     web_disconnect(&more);
 }
 
+/* Who says nothing is not cut for that, however long the test takes. */
+static struct http_door_options patient_options(void)
+{
+    enum { PATIENT_MS = 3600000 };
+    struct http_door_options options = http_door_options_default();
+    options.head_timeout_ms = options.body_timeout_ms = options.idle_timeout_ms = PATIENT_MS;
+    return options;
+}
+
 /* With a request under way in every place nobody gives way: one whose body is still to come, the others with
  * answers still to come. */
 static void connections_are_limited(void **state)
 {
     (void)state;
     enum { LIMIT = 5 };
-    struct http_door_options options = http_door_options_default();
+    struct http_door_options options = patient_options();
     options.max_connections = LIMIT;
     struct web web;
     web_open(&web, NULL, &options);
@@ -503,7 +512,7 @@ static void who_waits_longest_gives_way(void **state)
 {
     (void)state;
     enum { LIMIT = 8 };
-    struct http_door_options options = http_door_options_default();
+    struct http_door_options options = patient_options();
     options.max_connections = LIMIT;
     options.n_loop_threads = 1; /* that accepts one after another */
     struct web web;
@@ -550,7 +559,7 @@ static void silent_crowds_keep_nobody_out(void **state)
 {
     (void)state;
     enum { LIMIT = 64, CROWD = 400, CLIENT_EACH = 20 };
-    struct http_door_options options = http_door_options_default();
+    struct http_door_options options = patient_options();
     options.max_connections = LIMIT;
     options.n_loop_threads = 3;
     struct web web;

@@ -35,6 +35,7 @@ static struct {
     struct event_count changed;
     const char *script, *classify_script;
     uint32_t n_up, n_waiting, go;
+    bool holds_cancelled;
     int64_t ttft_ns;
     struct fake_fleet_counts counts;
 } fake = {
@@ -76,6 +77,11 @@ void fake_fleet_waiting(uint32_t n)
 void fake_fleet_go(void)
 {
     CHANGE(fake.go++);
+}
+
+void fake_fleet_hold_cancelled(bool holds)
+{
+    CHANGE(fake.holds_cancelled = holds);
 }
 
 struct fake_fleet_counts fake_fleet_counts(void)
@@ -192,9 +198,10 @@ static bool step(struct local_call *call)
 {
     pthread_mutex_lock(&fake.lock);
     bool is_cancelled = call->is_cancelled, is_paused = call->is_paused;
+    bool is_held = is_cancelled && fake.holds_cancelled;
     uint32_t go = fake.go;
     pthread_mutex_unlock(&fake.lock);
-    if (call->is_ended)
+    if (call->is_ended || is_held)
         return false;
     if (is_cancelled) {
         end_call(call, err_new(ERR_CANCELLED, "cancelled"));

@@ -24,6 +24,8 @@ void fake_fleet_ttft_ns(int64_t ttft_ns);
 /* Requests that it says wait for a seat; 0 at first. */
 void fake_fleet_waiting(uint32_t n);
 void fake_fleet_go(void);
+/* While set, calls that are cancelled do not end yet, as those of a busy engine; off at first. */
+void fake_fleet_hold_cancelled(bool holds);
 struct fake_fleet_counts {
     uint32_t started, ended, cancelled, live;
     uint32_t classified; /* started as a classifier's */

@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/alloc.h"
+#include "tests/base/held_port.h"
 
 #define WAIT_LIMIT_NS INT64_C(60000000000)
 
@@ -36,8 +38,6 @@ static void open_door(struct engine_stand_in *engine)
     options.port = engine->port;
     options.version = "test";
     assert_int_equal(grpc_door_open(fake_service_of(engine->fake), &options, &engine->door).code, ERR_OK);
-    if (engine->port == 0)
-        engine->port = grpc_door_port(engine->door);
 }
 
 void fleet_world_open(struct fleet_world *world, size_t n_engines,
@@ -52,6 +52,7 @@ void fleet_world_open(struct fleet_world *world, size_t n_engines,
         if (adjust)
             adjust(i, &options);
         assert_int_equal(fake_service_open(&options, &world->engines[i].fake).code, ERR_OK);
+        world->engines[i].held_fd = port_hold(&world->engines[i].port);
         open_door(&world->engines[i]);
         world->is_named[i] = true;
     }
@@ -75,6 +76,7 @@ void fleet_world_close(struct fleet_world *world)
     for (size_t i = 0; i < world->n_engines; i++) {
         if (world->engines[i].door)
             grpc_door_close(world->engines[i].door);
+        (void)close(world->engines[i].held_fd);
         fake_service_close(world->engines[i].fake); /* asserts that no stream is left */
     }
     pthread_mutex_destroy(&world->mutex);

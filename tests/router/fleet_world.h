@@ -17,6 +17,7 @@ enum { WORLD_ENGINES_MAX = 4, SAID_TOKENS_MAX = 2048 };
 struct engine_stand_in {
     struct fake_service *fake;
     struct grpc_door *door; /* NULL: it is not there */
+    int held_fd;            /* of its port */
     uint16_t port;
 };
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include "base/event_count.h"
 #include "router/gate/eval_artefact.h"
+#include "tests/router/fake_fleet.h"
 
 static const char CONFIG[] =
     "local:\n"
@@ -179,6 +180,27 @@ struct rig_answer rig_ask(struct route_rig *rig, const struct rig_question *ques
     rig_read(rig, stream, &answer, 0);
     rig->service->vtable->stream_release(stream);
     return answer;
+}
+
+struct rig_answer rig_ask_until(struct route_rig *rig, int64_t time_ns)
+{
+    struct chat_message message = {.role = "user", .content = "Hi", .content_bytes = 2};
+    struct request request = {.prompt_kind = PROMPT_MESSAGES, .messages = &message, .n_messages = 1};
+    const struct service_vtable *vtable = rig->service->vtable;
+    const uint32_t started = fake_fleet_counts().started;
+    for (;; time_ns *= 2) {
+        struct rig_answer answer = {.text = {.limit_bytes = 1 << 16}, .error = err_ok()};
+        struct stream *stream;
+        request.deadline_ns = vtable->now_ns(rig->service) + time_ns;
+        answer.error = vtable->submit(rig->service, &request, &stream);
+        if (answer.error.code == ERR_OK) {
+            rig_read(rig, stream, &answer, 0);
+            vtable->stream_release(stream);
+        }
+        if (answer.error.code != ERR_DEADLINE_EXCEEDED || fake_fleet_counts().started > started)
+            return answer;
+        rig_forget(&answer);
+    }
 }
 
 void rig_forget(struct rig_answer *answer)

@@ -50,6 +50,9 @@ err_t rig_submit(struct route_rig *rig, const struct rig_question *question, str
 /* Takes events until n_last, or until n_events were seen where that is not 0. */
 void rig_read(struct route_rig *rig, struct stream *stream, struct rig_answer *answer, uint32_t n_events);
 struct rig_answer rig_ask(struct route_rig *rig, const struct rig_question *question);
+/* "Hi", whose deadline is so far off; on a busy machine it may have passed before an engine hears of it: then
+ * once more, twice as far off. */
+struct rig_answer rig_ask_until(struct route_rig *rig, int64_t time_ns);
 void rig_forget(struct rig_answer *answer);
 /* It is whole, with that text, of that provider. */
 void rig_assert_answer(const struct rig_answer *answer, const char *text, const char *provider);

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <event2/event.h>
 #include <cmocka.h>
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/event_count.h"
 #include "router/providers/egress.h"
+#include "tests/base/held_port.h"
 #include "tests/router/script_server.h"
 
 /* What a handler heard of one call. */
@@ -240,14 +242,16 @@ static void what_breaks_is_unavailable(void **state)
         buffer_free(&hearer.body);
     }
     egress_close(egress);
-    uint16_t port = script_server_port(server);
     script_server_close(server);
 
     egress = open_egress();
     struct hearer hearer = new_hearer(egress);
-    start(&hearer, port, NULL); /* nobody listens there any more */
+    uint16_t port;
+    int held_fd = port_hold(&port); /* where nobody listens */
+    start(&hearer, port, NULL);
     assert_ended(&hearer, ERR_UNAVAILABLE, "cannot be reached");
     egress_close(egress);
+    (void)close(held_fd);
     buffer_free(&hearer.body);
 }
 

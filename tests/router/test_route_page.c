@@ -136,7 +136,7 @@ static char *browse(uint16_t port)
     (void)snprintf(out, sizeof out, "%s/page", folder);
     (void)snprintf(log, sizeof log, "%s/log", folder);
     const char *const browser[] = {"timeout",
-                                   "100",
+                                   "600",
                                    "chromium-headless-shell",
                                    "--headless",
                                    "--no-sandbox",

@@ -218,7 +218,7 @@ static void the_same_tier_is_not_asked_twice(void **state)
     struct gated gated =
         open_gated(scripts, 2, "stage: shadow, share: 1",
                    "rules:\n  - {name: vip, when: {tenants: [vip]}, to: frontier}\n"
-                   "cascade: {tier: small, tokens: 2, within: 10s, escalate_over: 0.3, to: frontier}\n");
+                   "cascade: {tier: small, tokens: 2, within: 60s, escalate_over: 0.3, to: frontier}\n");
     ask(gated.rig, &(struct rig_question){.tenant = "vip"}, "big one", "p");
     wait_shadows(gated.rig, "same", 1);
     fake_fleet_script("??more");

@@ -76,6 +76,7 @@ struct asked {
     const char *tenant;
     uint32_t n_choices, n_ends;
     bool is_over, must_stay;
+    bool is_patient; /* its client has no deadline, and has not lost patience */
 };
 
 struct storm {
@@ -85,7 +86,8 @@ struct storm {
     struct service *service;
     char ledger[64];
     struct asked asked[AT_ONCE];
-    uint64_t n_submitted, n_refused, n_ended, n_released, n_answered;
+    uint64_t n_submitted, n_refused, n_ended, n_released;
+    uint64_t n_patient, n_answered; /* of those that ended; answered: of the patient ones */
 };
 
 static struct route_config *config_of(struct storm *storm)
@@ -124,8 +126,10 @@ static void submit(struct storm *storm, struct asked *asked)
         int64_t now_ns = storm->service->vtable->now_ns(storm->service);
         request.deadline_ns = now_ns + mock_random(&storm->seed) % 20000000;
     }
-    *asked = (struct asked){
-        .n_choices = strstr(more, "\"n\"") ? 2 : 1, .tenant = tenant, .must_stay = strcmp(tenant, "hr") == 0};
+    *asked = (struct asked){.n_choices = strstr(more, "\"n\"") ? 2 : 1,
+                            .tenant = tenant,
+                            .must_stay = strcmp(tenant, "hr") == 0,
+                            .is_patient = request.deadline_ns == REQUEST_NO_DEADLINE};
     request.sampling.set = SAMPLING_N;
     request.sampling.n = asked->n_choices;
     fake_fleet_script(PICK(SCRIPTS_OF_ENGINES));
@@ -163,17 +167,21 @@ static bool read_some(struct storm *storm, struct asked *asked)
         assert_int_equal(event.kind, EVENT_FINISHED);
         asked->is_over = true;
         storm->n_ended++;
-        storm->n_answered += event.finish_reason == FINISH_STOP;
+        storm->n_patient += asked->is_patient;
+        storm->n_answered += asked->is_patient && event.finish_reason == FINISH_STOP;
         assert_false(storm->service->vtable->stream_next(asked->stream, &event));
         release(storm, asked);
     }
     return any;
 }
 
-/* Hangs until cancelled are what hedges and deadlines do not reach: their clients lose patience. */
+/* Hangs until cancelled are what hedges and deadlines do not reach: their clients lose patience. On a busy
+ * machine others do, too. */
 static void disturb(struct storm *storm, struct asked *asked)
 {
-    switch (mock_random(&storm->seed) % 6) {
+    uint32_t way = mock_random(&storm->seed) % 6;
+    asked->is_patient = asked->is_patient && way > 2;
+    switch (way) {
     case 0:
         storm->service->vtable->stream_cancel(asked->stream);
         break;
@@ -272,9 +280,9 @@ static void every_stream_ends_once(void **state)
         mock_provider_close(storm.mock);
         assert_int_equal(storm.n_submitted, REQUESTS);
         assert_int_equal(storm.n_refused + storm.n_released, storm.n_submitted);
-        if (storm.n_answered < REQUESTS / 5)
-            fail_msg("round %llu: %llu of %llu were answered, %llu refused", round,
-                     (unsigned long long)storm.n_answered, (unsigned long long)storm.n_submitted,
+        if (storm.n_answered == 0 || storm.n_answered < storm.n_patient / 4)
+            fail_msg("round %llu: %llu of %llu that waited were answered, %llu refused", round,
+                     (unsigned long long)storm.n_answered, (unsigned long long)storm.n_patient,
                      (unsigned long long)storm.n_refused);
         check_ledger(&storm);
         static const char *const SUFFIXES[] = {"", "-wal", "-shm"};
