@@ -9,6 +9,9 @@ enum { COLUMNS = 8, PAIRS = 8, WORDS = 8, VALUES_MAX = 4, K_MAX = WORDS * VALUES
 typedef float columns __attribute__((vector_size(COLUMNS * sizeof(float))));
 typedef int32_t counts __attribute__((vector_size(COLUMNS * sizeof(int32_t))));
 
+/* Vectors go from one function of this file to another alone: how they are passed is nobody else's business.
+ */
+#pragma GCC diagnostic ignored "-Wpsabi"
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 ALWAYS_INLINE columns columns_load(const void *at)
