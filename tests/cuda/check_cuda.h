@@ -17,6 +17,7 @@ enum check_type { CHECK_F32, CHECK_BF16, CHECK_BYTES };
 struct cuda_case {
     struct rng rng;
     bool quick, sparse;
+    bool is_long;   /* each run is */
     uint32_t index; /* of the kernel's cases: some of them have the shapes that are not left to chance */
     enum cuda_kernel_id kernel;
     int variant; /* as in CUDA_CHECKS */

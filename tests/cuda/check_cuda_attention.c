@@ -7,7 +7,7 @@
 #include "kernels/cuda/cuda_attention_plan.h"
 #include "tests/cuda/check_cuda.h"
 
-enum { SEQS = 3, BLOCKS_PER_SEQ = 40, BLOCKS = SEQS * BLOCKS_PER_SEQ };
+enum { SEQS = 3, BLOCKS_PER_SEQ = 40, BLOCKS = SEQS * BLOCKS_PER_SEQ, KEYS_MAX = BLOCKS_PER_SEQ * 16 };
 /* Cases that see several splits, all of each: pieces have more tiles than there are stages, and a block has
  * several pieces. The first one for the kernels by wgmma; in the second one the sequences of small items have
  * a row each, and their first splits in common. */
@@ -22,6 +22,7 @@ struct attention_case {
     uint32_t table[BLOCKS], n_shared; /* blocks at the beginning of each that are those of sequence 0 */
     uint8_t *cache;
     size_t cache_bytes;
+    float *values; /* of the cache, scaled: [SEQS][part][n_kv_heads][KEYS_MAX][head_dim] */
     float *qkv;
     struct step_row rows[CHECK_ROWS_MAX];
 };
@@ -67,6 +68,30 @@ static void fill_cache(struct cuda_case *c, struct attention_case *e)
     }
 }
 
+/* The keys or values of a sequence's head, [KEYS_MAX][head_dim]. */
+static float *head_values(const struct attention_case *e, uint32_t seq, enum cuda_kv_part part,
+                          uint32_t kv_head)
+{
+    size_t head = ((size_t)seq * 2 + (part == CUDA_KV_V)) * e->n_kv_heads + kv_head;
+    return e->values + head * KEYS_MAX * e->head_dim;
+}
+
+/* What the cache holds, read once: the reference goes through it for every head of every row. */
+static void read_cache(struct cuda_case *c, struct attention_case *e)
+{
+    e->values = check_alloc(c, (size_t)SEQS * 2 * e->n_kv_heads * KEYS_MAX * e->head_dim * sizeof *e->values);
+    for (uint32_t at = 0; at < SEQS * 2 * e->n_kv_heads; at++) {
+        uint32_t seq = at / (2 * e->n_kv_heads), kv_head = at % e->n_kv_heads;
+        enum cuda_kv_part part = at / e->n_kv_heads % 2 == 0 ? CUDA_KV_K : CUDA_KV_V;
+        float *values = head_values(e, seq, part, kv_head),
+              scale = part == CUDA_KV_K ? e->k_scale : e->v_scale;
+        for (uint32_t t = 0; t < e->n_context[seq]; t++)
+            for (uint32_t i = 0; i < e->head_dim; i++)
+                values[(size_t)t * e->head_dim + i] =
+                    element_load(e, element_at(e, seq, t, kv_head, part, i), scale);
+    }
+}
+
 /* Blocks in any order, random caches, queries and scales for the shape that e holds. */
 static void fill_case(struct cuda_case *c, struct attention_case *e)
 {
@@ -88,6 +113,7 @@ static void fill_case(struct cuda_case *c, struct attention_case *e)
             e->table[i] = e->table[i % BLOCKS_PER_SEQ];
     }
     fill_cache(c, e);
+    read_cache(c, e);
     e->qkv = check_alloc(c, (size_t)c->n_rows * e->qkv_width * 4);
     for (size_t i = 0; i < (size_t)c->n_rows * e->qkv_width; i++)
         e->qkv[i] = 2 * rng_normal(&c->rng);
@@ -129,12 +155,13 @@ static void attend(const struct attention_case *e, uint32_t row, uint32_t head, 
     uint32_t seq = e->rows[row].seq, last = e->rows[row].position,
              kv_head = head / (e->n_heads / e->n_kv_heads);
     uint32_t first = e->window > 0 && last >= e->window ? last - e->window + 1 : 0;
-    double scores[BLOCKS_PER_SEQ * 16], max = -INFINITY, sum = 0, o[512] = {0};
+    const float *keys = head_values(e, seq, CUDA_KV_K, kv_head);
+    const float *values = head_values(e, seq, CUDA_KV_V, kv_head);
+    double scores[KEYS_MAX], max = -INFINITY, sum = 0, o[512] = {0};
     for (uint32_t t = first; t <= last; t++) {
         double score = 0;
         for (uint32_t i = 0; i < e->head_dim; i++)
-            score += (double)q[i] *
-                     (double)element_load(e, element_at(e, seq, t, kv_head, CUDA_KV_K, i), e->k_scale);
+            score += (double)q[i] * (double)keys[(size_t)t * e->head_dim + i];
         score *= (double)e->scale;
         if (e->soft_cap > 0)
             score = (double)e->soft_cap * tanh(score / (double)e->soft_cap);
@@ -145,7 +172,7 @@ static void attend(const struct attention_case *e, uint32_t row, uint32_t head, 
         double p = exp(scores[t] - max);
         sum += p;
         for (uint32_t i = 0; i < e->head_dim; i++) {
-            float v = element_load(e, element_at(e, seq, t, kv_head, CUDA_KV_V, i), e->v_scale);
+            float v = values[(size_t)t * e->head_dim + i];
             o[i] += p * (double)v;
             *scale = fmaxf(*scale, fabsf(v));
         }
@@ -224,6 +251,7 @@ static void tile_make(struct cuda_case *c)
     bool is_small = takes_small_items(kernel);
     e->is_long = c->index == SHARED_CASE || (c->index == LONG_CASE && kernel->size == ATTENTION_WGMMA);
     static const uint32_t ratios[] = {1, 3, 4, 8, 12};
+    c->is_long = e->is_long;
     e->head_dim = kernel->head_dim;
     e->element_bytes = kernel->element_bytes;
     e->n_kv_heads = e->is_long ? 2 : rng_between(&c->rng, 1, 2);

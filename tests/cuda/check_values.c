@@ -84,13 +84,22 @@ void device_read_rows(const void *from, size_t n, size_t row_bytes, size_t strid
         device_read((uint8_t *)out + r * row_bytes, (const uint8_t *)from + r * stride_bytes, row_bytes);
 }
 
+static float e4m3_values[256];
+
+__attribute__((constructor)) static void make_e4m3_values(void)
+{
+    for (uint32_t code = 0; code < 256; code++) {
+        int exponent = (int)(code >> 3 & 15u), mantissa = (int)(code & 7u);
+        float magnitude =
+            exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10);
+        magnitude = exponent == 15 && mantissa == 7 ? NAN : magnitude;
+        e4m3_values[code] = code & 0x80 ? -magnitude : magnitude;
+    }
+}
+
 float e4m3_to_f32(uint8_t code)
 {
-    int exponent = code >> 3 & 15, mantissa = code & 7;
-    float magnitude =
-        exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10);
-    magnitude = exponent == 15 && mantissa == 7 ? NAN : magnitude;
-    return code & 0x80 ? -magnitude : magnitude;
+    return e4m3_values[code];
 }
 
 uint8_t e4m3_from_f32(float value)

@@ -174,6 +174,24 @@ static bool is_tried(enum arithmetic arithmetic, enum isa_level level)
     return level == ISA_SCALAR || (isa_arithmetic(level) == arithmetic && isa_at_most(level) == level);
 }
 
+/* Threads share the work in the same way at every level: under ThreadSanitizer two of them run at the highest
+ * one, and what they are held against is one thread's. */
+static bool is_tried_by(const struct check_options *options, enum arithmetic arithmetic, int level,
+                        int n_threads)
+{
+#if defined(__SANITIZE_THREAD__)
+    int highest = (int)options->highest;
+    while (!is_tried(arithmetic, (enum isa_level)highest))
+        highest--;
+    if (level != (n_threads == 1 ? ISA_SCALAR : highest))
+        return false;
+#else
+    (void)options;
+    (void)n_threads;
+#endif
+    return is_tried(arithmetic, (enum isa_level)level);
+}
+
 /* All levels and threads of one arithmetic against the references' golden rows. */
 static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, dispatch_counts counts)
 {
@@ -183,9 +201,9 @@ static bool check_arithmetic(struct linear_case *c, enum arithmetic arithmetic, 
                     (arithmetic == ARITHMETIC_TILES && c->options->highest < ISA_AMX);
     c->max_rows = c->options->sparse ? SPARSE_ROWS_MAX : c->few_counts ? FEW_ROWS_MAX : ROWS_MAX;
     for (int level = 0; level <= (int)c->options->highest; level++) {
-        for (int threads = 1; is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS;
-             threads++) {
-            if (check_linear_case(c, (enum isa_level)level, arithmetic, threads, counts[level]))
+        for (int threads = 1; threads <= DISPATCH_THREADS; threads++) {
+            if (!is_tried_by(c->options, arithmetic, level, threads) ||
+                check_linear_case(c, (enum isa_level)level, arithmetic, threads, counts[level]))
                 continue;
             printf("dispatch %s %zux%zu group %u FAILED at %s with %d threads%s (seed %llu)\n",
                    format_name(c->format), c->shape.n_out, c->shape.n_in, c->shape.group,
@@ -275,8 +293,9 @@ static bool check_layers(const struct check_options *options, enum arithmetic ar
     struct layer_result golden = {0};
     bool ok = true;
     for (int level = 0; ok && level <= (int)options->highest; level++) {
-        for (int threads = 1;
-             ok && is_tried(arithmetic, (enum isa_level)level) && threads <= DISPATCH_THREADS; threads++) {
+        for (int threads = 1; ok && threads <= DISPATCH_THREADS; threads++) {
+            if (!is_tried_by(options, arithmetic, level, threads))
+                continue;
             ok = check_layer(options->seed, (enum isa_level)level, arithmetic, threads, &golden,
                              counts[level]);
             if (!ok)

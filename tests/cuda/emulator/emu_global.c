@@ -250,10 +250,7 @@ void emu_global_access(struct emu_worker *worker, const uint32_t *own, uint32_t 
                        size_t size, enum emu_access access)
 {
     struct emu_global *global = worker->global;
-    const struct emu_fiber *fiber = emu_thread_now()->fiber;
-    uintptr_t address = (uintptr_t)at, stack = fiber != NULL ? (uintptr_t)fiber->stack : 0;
-    if (fiber == NULL || address - stack < fiber->stack_bytes)
-        return;
+    uintptr_t address = (uintptr_t)at;
     emu_race_check_front(at, size, access);
     if (size < UNIT_BYTES || address % UNIT_BYTES != 0)
         return;

@@ -67,6 +67,8 @@ struct emu_barrier_state {
     bool some_go_on;        /* arrived and do not wait */
 };
 
+struct emu_fragments; /* of the warp whose mma is computed, emu_product.h */
+
 /* One OS thread's block under way. */
 struct emu_worker {
     struct emu_block_view view;
@@ -94,7 +96,8 @@ struct emu_worker {
     struct emu_global *global; /* NULL until then, emu_global.c */
     bool checks_races;         /* the kernel under way does */
     bool front_is_hidden;      /* what the launch in front is to write */
-    struct emu_wgmma *wgmma;   /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
+    struct emu_fragments *fragments;
+    struct emu_wgmma *wgmma; /* [EMU_WARPS_MAX / EMU_WARPGROUP_WARPS], emu_wgmma.c */
 };
 
 extern __thread struct emu_worker *emu_worker __attribute__((tls_model("initial-exec")));

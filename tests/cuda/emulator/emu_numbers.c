@@ -41,36 +41,30 @@ static uint16_t bf16_of_double(double x)
     return bf16_from_f32(nearest);
 }
 
-/* The nearest bf16 of a double that is itself a rounded sum, or 0 for one that needs more care: a number that
- * is not normal as bf16, or one between two, where what the double dropped decides. */
-static inline uint16_t bf16_of_plain(double x)
+/* a * b is exact in double. What the sum drops there decides where it lies between two bf16; numbers that are
+ * not normal as bf16 need more care. */
+static inline uint16_t bf16_fma(uint16_t a, uint16_t b, uint16_t c)
 {
     enum { DROPPED_BITS = 45, BIAS = (1023 - 127) << 7, NORMAL_MIN = 1 << 7, INFINITE = 255 << 7 };
     const uint64_t half = 1ull << (DROPPED_BITS - 1);
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint64_t magnitude = bits & ~(1ull << 63), rounded = (magnitude + half) >> DROPPED_BITS;
-    if ((magnitude & (2 * half - 1)) == half || rounded < BIAS + NORMAL_MIN || rounded >= BIAS + INFINITE)
-        return 0;
-    return (uint16_t)((rounded - BIAS) | (bits >> 48 & 0x8000u));
-}
-
-/* a * b is exact in double; where it matters the sum is rounded to odd, so that bf16 sees its last bit. */
-static inline uint16_t bf16_fma(uint16_t a, uint16_t b, uint16_t c)
-{
     double product = (double)bf16_to_f32(a) * (double)bf16_to_f32(b), addend = bf16_to_f32(c);
     double sum = product + addend;
-    uint16_t plain = bf16_of_plain(sum);
-    if (plain != 0)
-        return plain;
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    uint64_t magnitude = bits & ~(1ull << 63), rounded = (magnitude + half) >> DROPPED_BITS;
+    if (magnitude == 0)
+        return (uint16_t)(bits >> 48);
+    bool is_between = (magnitude & (2 * half - 1)) == half;
+    if (!is_between && rounded >= BIAS + NORMAL_MIN && rounded < BIAS + INFINITE)
+        return (uint16_t)((rounded - BIAS) | (bits >> 48 & 0x8000u));
     double part = sum - product;
     double error = (product - (sum - part)) + (addend - part);
-    if (error != 0.0 && isfinite(sum)) {
-        uint64_t bits;
-        memcpy(&bits, &sum, sizeof bits);
+    if (error != 0.0 && isfinite(sum)) { /* rounded to odd, so that bf16 sees its last bit */
         if ((bits & 1u) == 0)
             bits += ((error > 0) == (sum > 0)) ? 1u : (uint64_t)-1;
         memcpy(&sum, &bits, sizeof sum);
+    } else if (is_between && rounded > BIAS + NORMAL_MIN && rounded < BIAS + INFINITE) {
+        return (uint16_t)(((rounded - BIAS) & ~1ull) | (bits >> 48 & 0x8000u)); /* to the even one */
     }
     return bf16_of_double(sum);
 }

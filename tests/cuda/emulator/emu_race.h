@@ -20,11 +20,14 @@ void emu_race_fresh(struct emu_worker *worker, uint32_t address, uint32_t size);
 
 void emu_race_access_shared(const void *at, size_t size, enum emu_access access);
 void emu_race_access_global(const void *at, size_t size, enum emu_access access);
-/* The running thread accesses memory by itself. size: at least 1. */
+/* The running thread accesses memory by itself. size: at least 1. Its own stack is nobody else's. */
 static inline void emu_race_access(const void *at, size_t size, enum emu_access access)
 {
     const struct emu_worker *worker = emu_worker;
     if (worker == NULL || !worker->checks_races || emu_now == NULL)
+        return;
+    const struct emu_fiber *fiber = emu_thread_now()->fiber;
+    if (fiber == NULL || (size_t)((const uint8_t *)at - fiber->stack) < fiber->stack_bytes)
         return;
     if ((size_t)((const uint8_t *)at - worker->arena) < EMU_ARENA_BYTES)
         emu_race_access_shared(at, size, access);

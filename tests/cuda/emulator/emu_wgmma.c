@@ -6,13 +6,14 @@
 #include "base/assert.h"
 #include "tests/cuda/emulator/emu_internal.h"
 #include "tests/cuda/emulator/emu_numbers.h"
+#include "tests/cuda/emulator/emu_product.h"
 #include "tests/cuda/emulator/emu_race.h"
 
 enum {
     GROUP_THREADS = EMU_WARPGROUP_WARPS * EMU_LANES,
-    ROWS = 64,
-    N_MAX = 256,
-    ROW_BYTES = 32,
+    ROWS = EMU_WGMMA_ROWS,
+    N_MAX = EMU_WGMMA_COLUMNS_MAX,
+    ROW_BYTES = EMU_WGMMA_K_MAX,
     OPS_MAX = 256
 };
 enum { ACCUMULATORS_MAX = 8, GROUPS_MAX = EMU_WARPS_MAX / EMU_WARPGROUP_WARPS };
@@ -43,10 +44,6 @@ struct emu_wgmma {
     struct accumulator *accumulators;
     float a[ROW_BYTES][N_MAX], b[ROW_BYTES][N_MAX]; /* of the product that lands */
 };
-
-/* Products of e4m3 as sm_90 adds them: by 13 bits behind the greatest exponent, see multiply_e4m3. */
-enum { FRACTION_BITS = 13, F32_FRACTION_BITS = 23, EXPONENT_MIN = -100, EXPONENT_OF_ZERO = -1000 };
-enum { E4M3_EXPONENT_MIN = -6, F32_EXPONENT_BIAS = 127 };
 
 struct product_post {
     float *d;
@@ -329,82 +326,6 @@ static void read_registers(const struct product *product, float out[ROW_BYTES][N
 
 /* ---- Products ---- */
 
-EMU_CLONES static void multiply_bf16(float values[ROWS][N_MAX], float a[ROW_BYTES][N_MAX],
-                                     float b[ROW_BYTES][N_MAX], uint32_t n)
-{
-    for (uint32_t i = 0; i < ROWS; i++) {
-        float *d = values[i];
-        for (uint32_t k = 0; k < 16; k++) {
-            float x = a[k][i];
-            const float *y = b[k];
-            for (uint32_t j = 0; j < n; j++)
-                d[j] += x * y[j];
-        }
-    }
-}
-
-static inline int32_t exponent_of(float value, int32_t least)
-{
-    int32_t exponent = (int32_t)(f32_to_bits(value) >> F32_FRACTION_BITS & 0xffu) - F32_EXPONENT_BIAS;
-    exponent = exponent > least ? exponent : least;
-    return value == 0 ? EXPONENT_OF_ZERO : exponent;
-}
-
-/* A row's sums and 32 exact products each. The exponent of a product is the sum of its factors'; the greatest
- * of the products and the sum decides. All are cut (towards zero) to 13 bits behind it and added exactly; the
- * result is cut to 13 bits behind its own. A sum that is not finite is the plain one. */
-static inline __attribute__((always_inline)) void add_products_e4m3(float d[N_MAX], const float x[ROW_BYTES],
-                                                                    float b[ROW_BYTES][N_MAX],
-                                                                    int32_t exponents[ROW_BYTES][N_MAX],
-                                                                    uint32_t n)
-{
-    int32_t greatest[N_MAX], sum[N_MAX];
-    float plain[N_MAX], scale[N_MAX];
-    for (uint32_t j = 0; j < n; j++)
-        greatest[j] = exponent_of(d[j], EXPONENT_MIN);
-    for (uint32_t k = 0; k < ROW_BYTES; k++) {
-        int32_t exponent = exponent_of(x[k], E4M3_EXPONENT_MIN);
-        for (uint32_t j = 0; j < n; j++) {
-            int32_t of_product = exponent + exponents[k][j];
-            greatest[j] = greatest[j] > of_product ? greatest[j] : of_product;
-        }
-    }
-    for (uint32_t j = 0; j < n; j++) {
-        int32_t exponent = greatest[j] > EXPONENT_MIN ? greatest[j] : EXPONENT_MIN;
-        scale[j] =
-            f32_from_bits((uint32_t)(FRACTION_BITS - exponent + F32_EXPONENT_BIAS) << F32_FRACTION_BITS);
-        plain[j] = d[j];
-        sum[j] = (int32_t)(d[j] - d[j] == 0 ? d[j] * scale[j] : 0);
-    }
-    for (uint32_t k = 0; k < ROW_BYTES; k++) {
-        for (uint32_t j = 0; j < n; j++) {
-            float product = x[k] * b[k][j];
-            plain[j] += product;
-            sum[j] += (int32_t)(product == product ? product * scale[j] : 0);
-        }
-    }
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t bits = f32_to_bits((float)sum[j] / scale[j]);
-        float cut = f32_from_bits(bits & ~0u << (F32_FRACTION_BITS - FRACTION_BITS));
-        d[j] = plain[j] - plain[j] == 0 ? cut : plain[j];
-    }
-}
-
-EMU_CLONES static void multiply_e4m3(float values[ROWS][N_MAX], float a[ROW_BYTES][N_MAX],
-                                     float b[ROW_BYTES][N_MAX], uint32_t n)
-{
-    int32_t exponents[ROW_BYTES][N_MAX];
-    for (uint32_t k = 0; k < ROW_BYTES; k++)
-        for (uint32_t j = 0; j < n; j++)
-            exponents[k][j] = exponent_of(b[k][j], E4M3_EXPONENT_MIN);
-    for (uint32_t i = 0; i < ROWS; i++) {
-        float x[ROW_BYTES];
-        for (uint32_t k = 0; k < ROW_BYTES; k++)
-            x[k] = a[k][i];
-        add_products_e4m3(values[i], x, b, exponents, n);
-    }
-}
-
 static void product_land(struct emu_wgmma *group, const struct product *product)
 {
     float(*a)[N_MAX] = group->a, (*b)[N_MAX] = group->b;
@@ -420,9 +341,9 @@ static void product_land(struct emu_wgmma *group, const struct product *product)
     for (uint32_t i = 0; i < ROWS && !product->accumulate; i++)
         memset(accumulator->values[i], 0, product->n * sizeof accumulator->values[i][0]);
     if (product->kind == EMU_MMA_E4M3)
-        multiply_e4m3(accumulator->values, a, b, product->n);
+        emu_multiply_e4m3(accumulator->values, a, b, product->n);
     else
-        multiply_bf16(accumulator->values, a, b, product->n);
+        emu_multiply_bf16(accumulator->values, a, b, product->n);
     if (--accumulator->n_under_way > 0)
         return;
     check_untouched(accumulator);

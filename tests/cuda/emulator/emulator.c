@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/assert.h"
 #include "tests/cuda/emulator/emu_global.h"
+#include "tests/cuda/emulator/emu_product.h"
 #include "tests/cuda/emulator/emu_race.h"
 
 __thread struct emu_thread_view *emu_now __attribute__((tls_model("initial-exec")));
@@ -82,6 +83,8 @@ static struct emu_worker *worker_of_this_thread(void)
     emu_shared_create(worker);
     emu_async_create(worker);
     emu_wgmma_create(worker);
+    worker->fragments = calloc(1, sizeof *worker->fragments);
+    ASSERT(worker->fragments != NULL);
     for (uint32_t i = 0; i < EMU_BLOCK_THREADS_MAX; i++) {
         struct emu_thread *thread = &worker->threads[i];
         thread->view = (struct emu_thread_view){
@@ -106,6 +109,7 @@ static void worker_destroy(void *at)
     emu_race_destroy(worker);
     emu_global_destroy(worker);
     emu_wgmma_destroy(worker);
+    free(worker->fragments);
     emu_async_destroy(worker);
     emu_shared_destroy(worker);
     free(worker);
