@@ -2,9 +2,10 @@
  * tile: as many as leave registers for unpacking), TILE_SIZES and TILE_HALVES (of a panel, that a tile of so
  * many rows covers) defined, and the dot product of the instruction set: a block's accumulator begins as
  * dot_start, takes eight quads by dot_step (FIVE_BIT_STEPS of them, where unsigned codes have 5 bits), and
- * dot_finish gives the exact integers. The panel's offset codes are unsigned; -8 times the sum of x corrects
- * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
- * dot_finish_zeros. Many rows take the walk of linear_many_x86.h. */
+ * dot_finish gives the exact integers plus QUANT_START, which dot_scaled takes for f32 and multiplies by a
+ * scale; DOTS_FROM_START: all that is added stands in dot_start. The panel's offset codes are unsigned; what
+ * the offset takes off comes with x where the product needs it. Zero points are offsets of their own:
+ * dot_start_zeros and dot_finish_zeros. Many rows take the walk of linear_many_x86.h. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
 
