@@ -42,7 +42,7 @@ enum { QUANT_START = 0x4b400000 };
 /* QUANT_START - offset times the sum of the codes; a multiple of 8. */
 static inline int32_t quant_block_start(const struct quant_block *x, int32_t offset)
 {
-    return (x->start - QUANT_START) * (offset / 8) + QUANT_START;
+    return (int32_t)(((uint32_t)x->start - QUANT_START) * (uint32_t)(offset / 8) + QUANT_START);
 }
 
 /* -8 times the sum of the last 16 codes. */
