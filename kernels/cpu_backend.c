@@ -24,7 +24,7 @@ static const char *cpu_description(const struct backend *backend)
 static const char *cpu_arithmetic(const struct backend *backend)
 {
     return ((const struct cpu_backend *)backend)->table.arithmetic == ARITHMETIC_TILES ? "cpu-tiles-4"
-                                                                                       : "cpu-4";
+                                                                                       : "cpu-3";
 }
 
 static const struct backend_library *cpu_library(const struct backend *backend)

@@ -27,33 +27,15 @@ enum {
 struct quant_block {
     int8_t q[QUANT_BLOCK];
     float scale;
-    /* QUANT_START - 8 times the sum of the codes: what products with int4 begin with, whose codes have an
-     * offset of 8. Those of other offsets begin with quant_block_start. */
-    int32_t start;
-    int32_t minus_8_low; /* -8 times the sum of the first 16 codes */
-    float total;         /* scale * sum of the codes */
+    /* -8 times the sum of the codes, and of the first 16 of them. Products with int4, whose codes have an
+     * offset of 8, begin with the first; those of other offsets with multiples. */
+    int32_t minus_8_sum, minus_8_low;
+    float total; /* scale * sum of the codes */
 };
-
-/* 1.5 * 2^23 as f32 and its bits: these plus an integer n, |n| < 2^22, are the bits of QUANT_START_VALUE + n.
- * So products that are added to QUANT_START need no conversion. */
-#define QUANT_START_VALUE 12582912.0f
-enum { QUANT_START = 0x4b400000 };
-
-/* QUANT_START - offset times the sum of the codes; a multiple of 8. */
-static inline int32_t quant_block_start(const struct quant_block *x, int32_t offset)
-{
-    return (int32_t)(((uint32_t)x->start - QUANT_START) * (uint32_t)(offset / 8) + QUANT_START);
-}
-
-/* -8 times the sum of the last 16 codes. */
-static inline int32_t quant_block_minus_8_high(const struct quant_block *x)
-{
-    return x->start - QUANT_START - x->minus_8_low;
-}
 
 static inline int32_t quant_block_sum(const struct quant_block *x)
 {
-    return (x->start - QUANT_START) / -8;
+    return x->minus_8_sum / -8;
 }
 
 /* The same blocks of so many rows stand together: a kernel finds all that it multiplies by a block of weights
@@ -68,10 +50,10 @@ static inline size_t quant_row_offset(size_t row, size_t tile_stride)
 
 /* out[r][o] = sum over k of w[o][k] * x[r][k], + bias[o]. Float formats: one chain over k, weights widened to
  * f32; its end times scale[o], where there are scales. Quantised formats: per block of 32 inputs the exact
- * integer dot product of the codes (uint4: less their zero point), times the weight scale, rounded to f32;
- * one chain over blocks of this * the activation scale. k4 and k5: weight scale and minimum are those of the
- * group times the block's integers (exact in f32), and the chain takes for each block also -minimum * total.
- * k6: the integer is the sum of two dot products over 16 inputs, each times its block scale: below 2^24. */
+ * integer dot product of the codes (uint4: less their zero point), converted to f32; one chain over blocks of
+ * integer * (activation scale * weight scale). k4 and k5: weight scale and minimum are those of the group
+ * times the block's integers (exact in f32), and the chain takes for each block also -minimum * total. k6:
+ * the integer is the sum of two dot products over 16 inputs, each times its block scale: below 2^24. */
 struct linear_args {
     const void *panel; /* packed.h; 64-byte aligned */
     size_t n_in;

@@ -112,7 +112,7 @@ INLINE void linear_quantized(const struct linear_args *a, enum weight_format for
                     int dot = 0, zero = format == WEIGHT_UINT4 ? zeros[o] : 0;
                     for (size_t i = 0; i < QUANT_BLOCK; i++)
                         dot += (code(at, o, i) - zero) * x->q[i];
-                    sum[o] = fmaf((float)dot * f16_to_f32(scales[o]), x->scale, sum[o]);
+                    sum[o] = fmaf((float)dot, x->scale * f16_to_f32(scales[o]), sum[o]);
                 }
             }
         }
@@ -163,7 +163,7 @@ INLINE void linear_blocks(const struct linear_args *a, enum weight_format format
                         dot = dots[0] * (int8_t)at[o] + dots[1] * (int8_t)at[PANEL_OUTPUTS + o];
                     if (weight_has_minimums(format))
                         scale *= (float)at[o];
-                    sum[o] = fmaf((float)dot * scale, x->scale, sum[o]);
+                    sum[o] = fmaf((float)dot, x->scale * scale, sum[o]);
                     if (weight_has_minimums(format))
                         sum[o] = fmaf((0.0f - f16_to_f32(minimums[o])) * (float)at[PANEL_OUTPUTS + o],
                                       x->total, sum[o]);

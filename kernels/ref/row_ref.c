@@ -22,8 +22,7 @@ void quantize_row_ref(const float *x, size_t n, struct quant_block *out, size_t 
         }
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
-        const float none = finite ? 0.0f : NAN;
-        *out = (struct quant_block){.scale = none, .start = QUANT_START, .total = none};
+        *out = (struct quant_block){.scale = finite ? 0.0f : NAN, .total = finite ? 0.0f : NAN};
         if (!finite || amax < QUANT_AMAX_MIN)
             continue;
         out->scale = amax / 127.0f;
@@ -35,7 +34,7 @@ void quantize_row_ref(const float *x, size_t n, struct quant_block *out, size_t 
             sum += code;
             low += i < QUANT_BLOCK / 2 ? code : 0;
         }
-        out->start = QUANT_START - 8 * sum;
+        out->minus_8_sum = -8 * sum;
         out->minus_8_low = -8 * low;
         out->total = out->scale * (float)sum;
     }

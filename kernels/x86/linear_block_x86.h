@@ -5,22 +5,23 @@
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
 
-/* The dot products of one block times its scales: of codes less their offset. */
+/* The dot products of one block as f32: of codes less their offset. */
 static inline __attribute__((always_inline)) void
 block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, size_t first_half,
-           const int N_HALVES, const vf scale[2], const enum weight_format FORMAT, vf dots[ROWS_MAX][2])
+           const int N_HALVES, const enum weight_format FORMAT, vf dots[ROWS_MAX][2])
 {
     const int STEPS = FORMAT == WEIGHT_K4 ? QUANT_QUADS : FIVE_BIT_STEPS;
-    const bool STARTS = DOTS_FROM_START && STEPS == QUANT_QUADS; /* else the finished parts do */
+    const bool IN_PARTS = STEPS < QUANT_QUADS;
     vi acc[ROWS_MAX][2], finished[ROWS_MAX][2]; /* of a part of the block, of those that are finished */
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
-        const vi start =
-            vi_set1((uint32_t)(FORMAT == WEIGHT_INT5 ? quant_block_start(&x[r], INT5_OFFSET) : QUANT_START));
+        vi start = vi_zero();
+        if (FORMAT == WEIGHT_INT5) /* times the codes' offset */
+            start = vi_shift_left(vi_set1((uint32_t)x[r].minus_8_sum), 1);
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++) {
-            acc[r][h] = STARTS ? start : vi_zero();
-            finished[r][h] = STARTS ? vi_zero() : start;
+            acc[r][h] = IN_PARTS ? vi_zero() : start;
+            finished[r][h] = IN_PARTS ? start : vi_zero();
         }
     }
 #pragma GCC unroll 4
@@ -47,15 +48,14 @@ block_dots(const uint8_t *codes, const struct quant_block *x, const int ROWS, si
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < N_HALVES; h++)
-            dots[r][h] = dot_scaled(finished[r][h], scale[h], dot_less(scale[h]));
+            dots[r][h] = vi_to_float(finished[r][h]);
     }
 }
 
-/* Likewise of k6: each half of the block's inputs times its scale, all of it exact, times the group's. */
+/* Likewise of k6: each half of the block's inputs times its scale; all of it exact. */
 static inline __attribute__((always_inline)) void k6_dots(const uint8_t *block, const struct quant_block *x,
                                                           const int ROWS, size_t first_half,
-                                                          const int N_HALVES, const vf group_scale[2],
-                                                          vf dots[ROWS_MAX][2])
+                                                          const int N_HALVES, vf dots[ROWS_MAX][2])
 {
     const uint8_t *codes = block + BLOCK_SCALE_BYTES;
 #pragma GCC unroll 2
@@ -68,7 +68,8 @@ static inline __attribute__((always_inline)) void k6_dots(const uint8_t *block, 
                 vi_load_i8(block + part * PANEL_OUTPUTS + (first_half + (size_t)h) * HALF_OUTPUTS));
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++) {
-            vi minus = vi_set1((uint32_t)(part == 0 ? x[r].minus_8_low : quant_block_minus_8_high(&x[r])));
+            vi minus =
+                vi_set1((uint32_t)(part == 0 ? x[r].minus_8_low : x[r].minus_8_sum - x[r].minus_8_low));
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++)
                 acc[r][h] = vi_shift_left(minus, 2); /* times the codes' offset, 32 */
@@ -94,8 +95,7 @@ static inline __attribute__((always_inline)) void k6_dots(const uint8_t *block, 
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
                 vf dot = vi_to_float(acc[r][h]);
-                dots[r][h] = part == 0 ? vf_mul(dot, scale[h])
-                                       : vf_mul(vf_fma(dot, scale[h], dots[r][h]), group_scale[h]);
+                dots[r][h] = part == 0 ? vf_mul(dot, scale[h]) : vf_fma(dot, scale[h], dots[r][h]);
             }
         }
     }
@@ -133,6 +133,10 @@ block_tile(const struct linear_args *a, const struct rows *rows, const int ROWS,
             prefetch_weights(at, block_bytes + header_bytes);
             if (ROWS >= AHEAD_ROWS_MIN)
                 prefetch_ahead(ahead);
+            if (FORMAT == WEIGHT_K6)
+                k6_dots(at, x, ROWS, first_half, N_HALVES, dots);
+            else
+                block_dots(at + block_header_bytes(FORMAT), x, ROWS, first_half, N_HALVES, FORMAT, dots);
 #pragma GCC unroll 2
             for (int h = 0; h < N_HALVES; h++) {
                 const uint8_t *header = at + (first_half + (size_t)h) * HALF_OUTPUTS;
@@ -142,17 +146,12 @@ block_tile(const struct linear_args *a, const struct rows *rows, const int ROWS,
                     minimum[h] = vf_mul(minimums[h], vi_to_float(vi_load_u8(header + PANEL_OUTPUTS)));
                 }
             }
-            if (FORMAT == WEIGHT_K6)
-                k6_dots(at, x, ROWS, first_half, N_HALVES, scale, dots);
-            else
-                block_dots(at + block_header_bytes(FORMAT), x, ROWS, first_half, N_HALVES, scale, FORMAT,
-                           dots);
 #pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
                 vf row_scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
-                    sums[r][h] = vf_fma(dots[r][h], row_scale, sums[r][h]);
+                    sums[r][h] = vf_fma(dots[r][h], vf_mul(row_scale, scale[h]), sums[r][h]);
                     if (HAS_MINIMUMS)
                         sums[r][h] = vf_fma(minimum[h], vf_set1(x[r].total), sums[r][h]);
                 }

@@ -2,10 +2,9 @@
  * tile: as many as leave registers for unpacking), TILE_SIZES and TILE_HALVES (of a panel, that a tile of so
  * many rows covers) defined, and the dot product of the instruction set: a block's accumulator begins as
  * dot_start, takes eight quads by dot_step (FIVE_BIT_STEPS of them, where unsigned codes have 5 bits), and
- * dot_finish gives the exact integers plus QUANT_START, which dot_scaled takes for f32 and multiplies by a
- * scale; DOTS_FROM_START: all that is added stands in dot_start. The panel's offset codes are unsigned; what
- * the offset takes off comes with x where the product needs it. Zero points are offsets of their own:
- * dot_start_zeros and dot_finish_zeros. Many rows take the walk of linear_many_x86.h. */
+ * dot_finish gives the exact integers. The panel's offset codes are unsigned; -8 times the sum of x corrects
+ * for the offset where the product needs it. Zero points are offsets of their own: dot_start_zeros and
+ * dot_finish_zeros. Many rows take the walk of linear_many_x86.h. */
 #include "kernels/kernel_table.h"
 #include "kernels/x86/linear_many_x86.h"
 
@@ -87,7 +86,7 @@ int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, s
     const uint8_t *at = a->panel;
     const struct quant_block *x = rows->blocks;
     const size_t n_blocks = a->n_in / QUANT_BLOCK, group_blocks = a->group / QUANT_BLOCK;
-    vf sums[ROWS_MAX][2], scales[2], less[2];
+    vf sums[ROWS_MAX][2], scales[2];
     vi zeros[2] = {vi_zero(), vi_zero()};
     if (ROWS >= AHEAD_ROWS_MIN)
         prefetch_outputs(a, rows->first, rows->n, first_half, N_HALVES);
@@ -102,7 +101,6 @@ int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, s
         for (int h = 0; h < N_HALVES; h++) {
             const uint16_t *header = (const uint16_t *)at + (first_half + (size_t)h) * HALF_OUTPUTS;
             scales[h] = vf_load_f16(header);
-            less[h] = dot_less(scales[h]);
             if (HAS_ZEROS)
                 zeros[h] = vi_load_u16(header + PANEL_OUTPUTS);
         }
@@ -119,17 +117,17 @@ int_tile(const struct linear_args *a, const struct rows *rows, const int ROWS, s
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++)
                     acc[r][h] = HAS_ZEROS ? dot_start_zeros(quant_block_sum(&x[r]), zeros[h])
-                                          : dot_start(&x[r], IS_INT8);
+                                          : dot_start(x[r].minus_8_sum, IS_INT8);
             }
             int_block(at, x, ROWS, first_half, N_HALVES, IS_INT8, acc);
 #pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++) {
-                vf row_scale = vf_set1(x[r].scale);
+                vf scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
                 for (int h = 0; h < N_HALVES; h++) {
                     vi dot = HAS_ZEROS ? dot_finish_zeros(acc[r][h], quant_block_sum(&x[r]), zeros[h])
-                                       : dot_finish(acc[r][h], x[r].start, IS_INT8);
-                    sums[r][h] = vf_fma(dot_scaled(dot, scales[h], less[h]), row_scale, sums[r][h]);
+                                       : dot_finish(acc[r][h], x[r].minus_8_sum, IS_INT8);
+                    sums[r][h] = vf_fma(vi_to_float(dot), vf_mul(scale, scales[h]), sums[r][h]);
                 }
             }
         }

@@ -111,32 +111,32 @@ static inline __attribute__((always_inline)) vi many_start(const struct quant_bl
     switch (FORMAT) {
     case WEIGHT_INT8:
     case WEIGHT_INT4:
-        return dot_start(x, FORMAT == WEIGHT_INT8);
+        return dot_start(x->minus_8_sum, FORMAT == WEIGHT_INT8);
     case WEIGHT_UINT4:
         return dot_start_zeros(quant_block_sum(x), vi_load(w->zeros[half]));
     case WEIGHT_INT5:
-        return vi_set1((uint32_t)quant_block_start(x, INT5_OFFSET));
+        return vi_shift_left(vi_set1((uint32_t)x->minus_8_sum), 1);
     case WEIGHT_K6:
-        return vi_shift_left(vi_set1((uint32_t)(PART == 0 ? x->minus_8_low : quant_block_minus_8_high(x))),
-                             2);
+        return vi_shift_left(
+            vi_set1((uint32_t)(PART == 0 ? x->minus_8_low : x->minus_8_sum - x->minus_8_low)), 2);
     default:
-        return vi_set1(QUANT_START);
+        return vi_zero();
     }
 }
 
-static inline __attribute__((always_inline)) vi many_finish(vi acc, const struct quant_block *x,
+static inline __attribute__((always_inline)) vf many_finish(vi acc, const struct quant_block *x,
                                                             const struct expanded_block *w, int half,
                                                             const enum weight_format FORMAT)
 {
     if (FORMAT == WEIGHT_UINT4)
         acc = dot_finish_zeros(acc, quant_block_sum(x), vi_load(w->zeros[half]));
     if (FORMAT == WEIGHT_INT8 || FORMAT == WEIGHT_INT4)
-        acc = dot_finish(acc, x->start, FORMAT == WEIGHT_INT8);
-    return acc;
+        acc = dot_finish(acc, x->minus_8_sum, FORMAT == WEIGHT_INT8);
+    return vi_to_float(acc);
 }
 
-/* The products of quads [FROM, TO) of one block, times its scales, into dots: k6's first half of inputs waits
- * there for the second one. */
+/* The products of quads [FROM, TO) of one block into dots: those of k6's second half of inputs join the
+ * first's. */
 static inline __attribute__((always_inline)) void
 many_dots(const struct expanded_block *w, const struct quant_block *x, const int ROWS, const int FROM,
           const int TO, const enum weight_format FORMAT, vf dots[MANY_TILE_ROWS][2])
@@ -170,24 +170,17 @@ many_dots(const struct expanded_block *w, const struct quant_block *x, const int
             }
         }
     }
-    vf scale[2], less[2];
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++) {
-        scale[h] = vf_load(w->scales[h]);
-        less[h] = dot_less(scale[h]);
-    }
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            vi dot = many_finish(acc[r][h], &x[r], w, h, FORMAT);
+            vf dot = many_finish(acc[r][h], &x[r], w, h, FORMAT);
             if (FORMAT != WEIGHT_K6)
-                dots[r][h] = dot_scaled(dot, scale[h], less[h]);
+                dots[r][h] = dot;
             else if (PART == 0)
-                dots[r][h] = vf_mul(vi_to_float(dot), vf_load(w->part_scales[0][h]));
+                dots[r][h] = vf_mul(dot, vf_load(w->part_scales[0][h]));
             else
-                dots[r][h] =
-                    vf_mul(vf_fma(vi_to_float(dot), vf_load(w->part_scales[1][h]), dots[r][h]), scale[h]);
+                dots[r][h] = vf_fma(dot, vf_load(w->part_scales[1][h]), dots[r][h]);
         }
     }
 }
@@ -222,7 +215,7 @@ many_tile(const struct expanded_block *w, size_t n, const struct quant_block *x,
             vf row_scale = vf_set1(x[r].scale);
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
-                sums[r][h] = vf_fma(dots[r][h], row_scale, sums[r][h]);
+                sums[r][h] = vf_fma(dots[r][h], vf_mul(row_scale, vf_load(w->scales[h])), sums[r][h]);
                 if (weight_has_minimums(FORMAT))
                     sums[r][h] = vf_fma(vf_load(w->minimums[h]), vf_set1(x[r].total), sums[r][h]);
             }

@@ -14,8 +14,7 @@ void KERNEL(quantize_row)(const float *x, size_t n, struct quant_block *out, siz
         float amax = f32_from_bits(amax_bits);
         bool finite = amax_bits < 0x7f800000u;
         if (!finite || amax < QUANT_AMAX_MIN) {
-            const float none = finite ? 0.0f : NAN;
-            *out = (struct quant_block){.scale = none, .start = QUANT_START, .total = none};
+            *out = (struct quant_block){.scale = finite ? 0.0f : NAN, .total = finite ? 0.0f : NAN};
             continue;
         }
         float scale = amax / 127.0f;
@@ -26,7 +25,7 @@ void KERNEL(quantize_row)(const float *x, size_t n, struct quant_block *out, siz
         vi_store_bytes(out->q, q0);
         vi_store_bytes(out->q + LANES, q1);
         out->scale = scale;
-        out->start = QUANT_START - 8 * sum;
+        out->minus_8_sum = -8 * sum;
         out->minus_8_low = -8 * low;
         out->total = scale * (float)sum;
     }

@@ -4,7 +4,6 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "kernels/kernel_types.h"
 
 typedef struct {
     __m256 a, b;
@@ -324,24 +323,11 @@ static inline vi vi_set1_quad(const int8_t *x)
     return (vi){eight, eight};
 }
 
-/* Of the sum of QUANT_START and an integer: the integer times the scale, rounded once. */
-static inline vf dot_less(vf scale)
-{
-    return scale; /* not needed: its registers are */
-}
-static inline vf dot_scaled(vi dot, vf scale, vf less)
-{
-    (void)less;
-    const __m256 start = _mm256_set1_ps(QUANT_START_VALUE);
-    return (vf){_mm256_mul_ps(_mm256_sub_ps(_mm256_castsi256_ps(dot.a), start), scale.a),
-                _mm256_mul_ps(_mm256_sub_ps(_mm256_castsi256_ps(dot.b), start), scale.b)};
-}
-
 #if defined(__AVXVNNI__)
-enum { FIVE_BIT_STEPS = 8, DOTS_FROM_START = 1 };
-static inline vi dot_start(const struct quant_block *x, int is_int8)
+enum { FIVE_BIT_STEPS = 8 };
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    __m256i start = _mm256_set1_epi32(is_int8 ? quant_block_start(x, INT8_OFFSET) : x->start);
+    __m256i start = _mm256_set1_epi32(minus_8_sum * (is_int8 ? 16 : 1)); /* times the codes' offset */
     return (vi){start, start};
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
@@ -350,9 +336,9 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     vi x = vi_set1_quad(from);
     return (vi){_mm256_dpbusd_avx_epi32(acc.a, w.a, x.a), _mm256_dpbusd_avx_epi32(acc.b, w.b, x.b)};
 }
-static inline vi dot_finish(vi acc, int32_t start, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)start, (void)is_int8;
+    (void)minus_8_sum, (void)is_int8;
     return acc;
 }
 static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t *from1)
@@ -362,9 +348,8 @@ static inline vi dot_two(vi acc, vi w0, const int8_t *from0, vi w1, const int8_t
 /* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 {
-    const __m256i minus = _mm256_set1_epi32(-q_sum & 0xffff), start = _mm256_set1_epi32(QUANT_START);
-    return (vi){_mm256_dpwssd_avx_epi32(start, zeros.a, minus),
-                _mm256_dpwssd_avx_epi32(start, zeros.b, minus)};
+    const __m256i minus = _mm256_set1_epi32(-q_sum & 0xffff);
+    return (vi){_mm256_madd_epi16(zeros.a, minus), _mm256_madd_epi16(zeros.b, minus)};
 }
 static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
 {
@@ -372,7 +357,7 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
-enum { FIVE_BIT_STEPS = 4, DOTS_FROM_START = 0 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
+enum { FIVE_BIT_STEPS = 4 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
 /* A sum that the next products are added to: left alone, the compiler multiplies a whole block first and adds
  * in a tree, with every product on its way through memory. */
 static inline __m256i in_turn(__m256i acc)
@@ -391,23 +376,23 @@ static inline __m256i dot_step_eight(__m256i acc, __m256i w, __m256i x, int is_i
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
     return in_turn(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
-static inline vi dot_start(const struct quant_block *x, int is_int8)
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    (void)x;
-    return is_int8 ? vi_set1(QUANT_START) : vi_zero();
+    (void)minus_8_sum, (void)is_int8;
+    return vi_zero();
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
     vi x = vi_set1_quad(from);
     return (vi){dot_step_eight(acc.a, w.a, x.a, is_int8), dot_step_eight(acc.b, w.b, x.b, is_int8)};
 }
-static inline vi dot_finish(vi acc, int32_t start, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
     if (is_int8)
         return acc;
-    const __m256i ones = _mm256_set1_epi16(1), starts = _mm256_set1_epi32(start);
-    return (vi){_mm256_add_epi32(_mm256_madd_epi16(acc.a, ones), starts),
-                _mm256_add_epi32(_mm256_madd_epi16(acc.b, ones), starts)};
+    const __m256i ones = _mm256_set1_epi16(1), minus = _mm256_set1_epi32(minus_8_sum);
+    return (vi){_mm256_add_epi32(_mm256_madd_epi16(acc.a, ones), minus),
+                _mm256_add_epi32(_mm256_madd_epi16(acc.b, ones), minus)};
 }
 static inline __m256i dot_two_eight(__m256i acc, __m256i w0, __m256i x0, __m256i w1, __m256i x1)
 {
@@ -429,10 +414,7 @@ static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
 {
     const __m256i ones = _mm256_set1_epi16(1), sum = _mm256_set1_epi32(q_sum & 0xffff);
-    const __m256i start = _mm256_set1_epi32(QUANT_START);
-    return (vi){_mm256_sub_epi32(_mm256_add_epi32(_mm256_madd_epi16(acc.a, ones), start),
-                                 _mm256_madd_epi16(zeros.a, sum)),
-                _mm256_sub_epi32(_mm256_add_epi32(_mm256_madd_epi16(acc.b, ones), start),
-                                 _mm256_madd_epi16(zeros.b, sum))};
+    return (vi){_mm256_sub_epi32(_mm256_madd_epi16(acc.a, ones), _mm256_madd_epi16(zeros.a, sum)),
+                _mm256_sub_epi32(_mm256_madd_epi16(acc.b, ones), _mm256_madd_epi16(zeros.b, sum))};
 }
 #endif

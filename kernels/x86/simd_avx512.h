@@ -5,7 +5,6 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "kernels/kernel_types.h"
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -312,10 +311,11 @@ static inline vi vi_set1_quad(const int8_t *x)
 }
 
 #if defined(__AVX512VNNI__)
-enum { FIVE_BIT_STEPS = 8, DOTS_FROM_START = 1 };
-static inline vi dot_start(const struct quant_block *x, int is_int8)
+enum { FIVE_BIT_STEPS = 8 };
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    return _mm512_set1_epi32(is_int8 ? quant_block_start(x, INT8_OFFSET) : x->start);
+    vi minus = _mm512_set1_epi32(minus_8_sum);
+    return is_int8 ? _mm512_slli_epi32(minus, 4) : minus; /* times the codes' offset */
 }
 /* Both halves of a panel share the register of the four codes: a broadcast in each product would keep the
  * loads busier than the products (there are two a cycle of 512 bits). */
@@ -326,19 +326,10 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
     return acc;
 }
-static inline vi dot_finish(vi acc, int32_t start, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
-    (void)start, (void)is_int8;
+    (void)minus_8_sum, (void)is_int8;
     return acc;
-}
-/* Of the sum of QUANT_START and an integer: the integer times the scale, rounded once. */
-static inline vf dot_less(vf scale) /* exact for scales of up to 22 bits */
-{
-    return _mm512_mul_ps(scale, _mm512_set1_ps(-QUANT_START_VALUE));
-}
-static inline vf dot_scaled(vi dot, vf scale, vf less)
-{
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(dot), scale, less);
 }
 static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)
 {
@@ -347,7 +338,7 @@ static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x
 /* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
 static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 {
-    return _mm512_dpwssd_epi32(_mm512_set1_epi32(QUANT_START), zeros, _mm512_set1_epi32(-q_sum & 0xffff));
+    return _mm512_madd_epi16(zeros, _mm512_set1_epi32(-q_sum & 0xffff));
 }
 static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
 {
@@ -355,11 +346,11 @@ static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
     return acc;
 }
 #else
-enum { FIVE_BIT_STEPS = 4, DOTS_FROM_START = 0 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
-static inline vi dot_start(const struct quant_block *x, int is_int8)
+enum { FIVE_BIT_STEPS = 4 }; /* at most 4 * 2 * 31 * 127 in a 16-bit lane: 31496 */
+static inline vi dot_start(int32_t minus_8_sum, int is_int8)
 {
-    (void)x;
-    return is_int8 ? _mm512_set1_epi32(QUANT_START) : vi_zero();
+    (void)minus_8_sum, (void)is_int8;
+    return vi_zero();
 }
 static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
 {
@@ -374,21 +365,11 @@ static inline vi dot_step(vi acc, vi w, const int8_t *from, int is_int8)
     __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(code), x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
-static inline vi dot_finish(vi acc, int32_t start, int is_int8)
+static inline vi dot_finish(vi acc, int32_t minus_8_sum, int is_int8)
 {
     if (is_int8)
         return acc;
-    return _mm512_add_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(start));
-}
-/* Of the sum of QUANT_START and an integer: the integer times the scale, rounded once. */
-static inline vf dot_less(vf scale)
-{
-    return scale; /* not needed */
-}
-static inline vf dot_scaled(vi dot, vf scale, vf less)
-{
-    (void)less;
-    return _mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(dot), _mm512_set1_ps(QUANT_START_VALUE)), scale);
+    return _mm512_add_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(minus_8_sum));
 }
 /* Codes of at most 63: a lane of 16 bits reaches 4 * 63 * 127 = 32004. */
 static inline vi dot_two(vi acc, vi w0, const int8_t *x0, vi w1, const int8_t *x1)
@@ -405,8 +386,7 @@ static inline vi dot_start_zeros(int32_t q_sum, vi zeros)
 /* Zeros are 16-bit numbers in lanes of 32, sums at most 32 * 127. */
 static inline vi dot_finish_zeros(vi acc, int32_t q_sum, vi zeros)
 {
-    return _mm512_sub_epi32(
-        _mm512_add_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)), _mm512_set1_epi32(QUANT_START)),
-        _mm512_madd_epi16(zeros, _mm512_set1_epi32(q_sum & 0xffff)));
+    return _mm512_sub_epi32(_mm512_madd_epi16(acc, _mm512_set1_epi16(1)),
+                            _mm512_madd_epi16(zeros, _mm512_set1_epi32(q_sum & 0xffff)));
 }
 #endif

@@ -85,7 +85,7 @@ static void fill_codes(struct rng *rng, struct guarded *blocks)
             sum += code;
             low += i < HALF_BLOCK ? code : 0;
         }
-        block->start = QUANT_START - 8 * sum;
+        block->minus_8_sum = -8 * sum;
         block->minus_8_low = -8 * low;
         block->total = block->scale * (float)sum;
     }

@@ -63,8 +63,8 @@ static void test_backend_create(void **state)
     assert_int_equal(e.code, ERR_INVALID_ARGUMENT);
     OK(backend_cpu_create(1, "scalar", &other));
     assert_non_null(strstr(other->vtable->description(other), "scalar"));
-    assert_string_equal(other->vtable->arithmetic(other), "cpu-4");
-    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-4" : "cpu-4");
+    assert_string_equal(other->vtable->arithmetic(other), "cpu-3");
+    assert_string_equal(ops->arithmetic(backend), isa_detect() == ISA_AMX ? "cpu-tiles-4" : "cpu-3");
     assert_string_equal(other->vtable->name, "cpu");
     other->vtable->destroy(other);
 }
