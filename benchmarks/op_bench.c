@@ -370,7 +370,7 @@ static void run_linear(struct op_bench *b, uint32_t layer, int i)
     const struct op_acts *acts = &b->acts;
     struct act *const in[OP_MATRICES] = {acts->hidden, acts->attention, acts->hidden, acts->mlp};
     struct act *const out[OP_MATRICES] = {acts->qkv, acts->delta, acts->gate_up, acts->delta};
-    b->ops->linear(b->backend, b->step, in[i], b->weights[layer][i], out[i]);
+    b->ops->linear(b->backend, b->step, STEP_ROWS_ALL, in[i], b->weights[layer][i], out[i]);
 }
 
 static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer);
@@ -409,11 +409,11 @@ static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
         write_kv(b, layer);
         break;
     case OP_ADD_NORM:
-        b->ops->add_norm(b->backend, b->step, acts->residual, acts->delta, NULL, b->norm, 1e-5f,
-                         acts->hidden);
+        b->ops->add_norm(b->backend, b->step, STEP_ROWS_ALL, acts->residual, acts->delta, NULL, b->norm,
+                         1e-5f, acts->hidden);
         break;
     case OP_ACTIVATION_MUL:
-        b->ops->activation_mul(b->backend, b->step, acts->gate_up, ACTIVATION_SILU, acts->mlp);
+        b->ops->activation_mul(b->backend, b->step, STEP_ROWS_ALL, acts->gate_up, ACTIVATION_SILU, acts->mlp);
         break;
     case OP_DECODE_LAYER:
         run_layer(b, layer);

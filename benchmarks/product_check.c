@@ -124,7 +124,7 @@ static void run_step(struct side *side, uint32_t n_rows, uint32_t n_products)
         step->rows[r] = (struct step_row){.position = r};
     if (side->ops->forward_begin(side->backend, step)) {
         for (uint32_t i = 0; i < n_products; i++)
-            side->ops->linear(side->backend, step, side->in, side->weight, side->out);
+            side->ops->linear(side->backend, step, STEP_ROWS_ALL, side->in, side->weight, side->out);
         side->ops->forward_end(side->backend, step);
     }
     side->ops->collect(side->backend, step);

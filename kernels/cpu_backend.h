@@ -176,8 +176,8 @@ err_t cpu_vector_create(struct backend *backend, const float *values, size_t n, 
 void cpu_vector_destroy(struct vector *vector);
 
 /* cpu_linear.c */
-void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,
-                struct act *out);
+void cpu_linear(struct backend *backend, const struct step *step, enum step_rows rows, struct act *in,
+                const struct weight *weight, struct act *out);
 void cpu_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                 struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
 
@@ -203,11 +203,11 @@ void cpu_tile_linear(struct cpu_backend *cpu, const struct act *in, size_t n_row
 /* cpu_rows.c */
 void cpu_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
                const struct weight *table, uint32_t first_token, float scale, struct act *out);
-void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
+void cpu_add_norm(struct backend *backend, const struct step *step, enum step_rows rows, struct act *residual,
                   const struct act *add, const struct vector *add_weight, const struct vector *weight,
                   float eps, struct act *out);
-void cpu_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
-                        enum activation_kind kind, struct act *out);
+void cpu_activation_mul(struct backend *backend, const struct step *step, enum step_rows rows,
+                        const struct act *gate_up, enum activation_kind kind, struct act *out);
 void cpu_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                         const struct act *in, struct act *out);
 
@@ -246,6 +246,6 @@ uint32_t cpu_slot_last_token(const struct sampler *sampler, uint32_t slot);
 err_t cpu_join(struct backend *const *ranks, uint32_t n_ranks);
 void cpu_leave(struct cpu_backend *cpu);
 uint32_t cpu_rank_count(const struct cpu_backend *cpu);
-void cpu_all_reduce(struct backend *backend, const struct step *step, struct act *act);
+void cpu_all_reduce(struct backend *backend, const struct step *step, enum step_rows rows, struct act *act);
 void cpu_all_gather(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                     struct act *part, struct act *whole);

@@ -190,10 +190,10 @@ static void linear_rows(struct cpu_backend *cpu, struct act *in, size_t n_rows, 
     }
 }
 
-void cpu_linear(struct backend *backend, const struct step *step, struct act *in, const struct weight *weight,
-                struct act *out)
+void cpu_linear(struct backend *backend, const struct step *step, enum step_rows rows, struct act *in,
+                const struct weight *weight, struct act *out)
 {
-    linear_rows(cpu_of(backend), in, step->n_rows, weight, out);
+    linear_rows(cpu_of(backend), in, step_row_count(step, rows), weight, out);
 }
 
 static void cap_rows(void *context, int thread_index, int n_threads)

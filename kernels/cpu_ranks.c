@@ -51,11 +51,12 @@ static void reduce_row(const struct cpu_group *group, size_t row, size_t begin, 
     }
 }
 
-void cpu_all_reduce(struct backend *backend, const struct step *step, struct act *act)
+void cpu_all_reduce(struct backend *backend, const struct step *step, enum step_rows rows, struct act *act)
 {
     struct cpu_backend *cpu = cpu_of(backend);
     struct cpu_group *group = cpu->group;
-    ASSERT(step->n_rows <= act->max_rows);
+    const size_t n_rows = step_row_count(step, rows);
+    ASSERT(n_rows <= act->max_rows);
     act->n_quantized = 0;
     if (group == NULL)
         return;
@@ -63,7 +64,7 @@ void cpu_all_reduce(struct backend *backend, const struct step *step, struct act
     spin_barrier_wait(&group->barrier);
     size_t begin, end;
     thread_split(act->width, LANES, (int)cpu->rank, (int)group->n_ranks, &begin, &end);
-    for (size_t row = 0; row < step->n_rows; row++)
+    for (size_t row = 0; row < n_rows; row++)
         reduce_row(group, row, begin, end);
     spin_barrier_wait(&group->barrier);
 }

@@ -5,6 +5,7 @@
 struct rows_job {
     struct cpu_backend *cpu;
     const struct step *step;
+    size_t n_rows;
     const struct sampler *sampler;
     const struct weight *table;
     uint32_t first_token;
@@ -56,7 +57,7 @@ static void norm_rows(void *context, int thread_index, int n_threads)
 {
     const struct rows_job *job = context;
     size_t begin, end;
-    thread_split(job->step->n_rows, 1, thread_index, n_threads, &begin, &end);
+    thread_split(job->n_rows, 1, thread_index, n_threads, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         struct norm_args args = {
             .residual = act_row(job->residual, r),
@@ -71,18 +72,19 @@ static void norm_rows(void *context, int thread_index, int n_threads)
     }
 }
 
-void cpu_add_norm(struct backend *backend, const struct step *step, struct act *residual,
+void cpu_add_norm(struct backend *backend, const struct step *step, enum step_rows rows, struct act *residual,
                   const struct act *add, const struct vector *add_weight, const struct vector *weight,
                   float eps, struct act *out)
 {
+    const size_t n_rows = step_row_count(step, rows);
     ASSERT(residual->width == weight->n && out->width == weight->n &&
            (add == NULL || add->width == weight->n));
-    ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
-    ASSERT(add == NULL || step->n_rows <= add->max_rows);
+    ASSERT(n_rows <= residual->max_rows && n_rows <= out->max_rows);
+    ASSERT(add == NULL || n_rows <= add->max_rows);
     ASSERT(add_weight == NULL || (add != NULL && add_weight->n == weight->n));
     struct cpu_backend *cpu = cpu_of(backend);
     struct rows_job job = {.cpu = cpu,
-                           .step = step,
+                           .n_rows = n_rows,
                            .residual = residual,
                            .in = add,
                            .add_weight = add_weight,
@@ -92,7 +94,7 @@ void cpu_add_norm(struct backend *backend, const struct step *step, struct act *
     if (add != NULL)
         residual->n_quantized = 0;
     out->n_quantized = 0;
-    cpu_run(cpu, step->n_rows > 1 && step->n_rows * weight->n >= CPU_PARALLEL_MIN_ELEMENTS, norm_rows, &job);
+    cpu_run(cpu, n_rows > 1 && n_rows * weight->n >= CPU_PARALLEL_MIN_ELEMENTS, norm_rows, &job);
     cpu->dispatches[KERNEL_norm_row]++;
 }
 
@@ -100,28 +102,28 @@ static void activation_rows(void *context, int thread_index, int n_threads)
 {
     const struct rows_job *job = context;
     size_t begin, end, width = job->out->width;
-    thread_split(job->step->n_rows, 1, thread_index, n_threads, &begin, &end);
+    thread_split(job->n_rows, 1, thread_index, n_threads, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         const float *gate = act_row(job->in, r);
         job->activation(gate, gate + width, width, act_row(job->out, r));
     }
 }
 
-void cpu_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
-                        enum activation_kind kind, struct act *out)
+void cpu_activation_mul(struct backend *backend, const struct step *step, enum step_rows rows,
+                        const struct act *gate_up, enum activation_kind kind, struct act *out)
 {
+    const size_t n_rows = step_row_count(step, rows);
     ASSERT(gate_up->width == 2 * out->width);
-    ASSERT(step->n_rows <= gate_up->max_rows && step->n_rows <= out->max_rows);
+    ASSERT(n_rows <= gate_up->max_rows && n_rows <= out->max_rows);
     struct cpu_backend *cpu = cpu_of(backend);
     bool silu = kind == ACTIVATION_SILU;
     struct rows_job job = {.cpu = cpu,
-                           .step = step,
+                           .n_rows = n_rows,
                            .in = gate_up,
                            .activation = silu ? cpu->table.silu_mul_row : cpu->table.gelu_mul_row,
                            .out = out};
     out->n_quantized = 0;
-    cpu_run(cpu, step->n_rows > 1 && step->n_rows * out->width >= CPU_PARALLEL_MIN_ELEMENTS, activation_rows,
-            &job);
+    cpu_run(cpu, n_rows > 1 && n_rows * out->width >= CPU_PARALLEL_MIN_ELEMENTS, activation_rows, &job);
     cpu->dispatches[silu ? KERNEL_silu_mul_row : KERNEL_gelu_mul_row]++;
 }
 

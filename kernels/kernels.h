@@ -275,8 +275,9 @@ struct backend_vtable {
      * of its own, all through the same ops in the same order. A rank that is destroyed leaves. */
     err_t (*join)(struct backend *const *ranks, uint32_t n_ranks);
     /* act[r] = the sum of all ranks' act[r], added in rank order whatever the number of rows: the same bits
-     * on every rank. Rows: step->n_rows. */
-    void (*all_reduce)(struct backend *backend, const struct step *step, struct act *act);
+     * on every rank. Rows: step_row_count(step, rows), as of all ops that have this argument. */
+    void (*all_reduce)(struct backend *backend, const struct step *step, enum step_rows rows,
+                       struct act *act);
     /* whole[i] = all ranks' part[i] side by side, in rank order, for i in [0, n): the step's outputs
      * [first_output, first_output + n). */
     void (*all_gather)(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
@@ -288,11 +289,11 @@ struct backend_vtable {
                   const struct weight *table, uint32_t first_token, float scale, struct act *out);
     /* residual[r] += add[r] (add may be NULL), or its RMS norm * add_weight where that is given; out[r] = RMS
      * norm of residual[r] * weight. */
-    void (*add_norm)(struct backend *backend, const struct step *step, struct act *residual,
-                     const struct act *add, const struct vector *add_weight, const struct vector *weight,
-                     float eps, struct act *out);
+    void (*add_norm)(struct backend *backend, const struct step *step, enum step_rows rows,
+                     struct act *residual, const struct act *add, const struct vector *add_weight,
+                     const struct vector *weight, float eps, struct act *out);
     /* out[r] = weight . in[r] + bias. */
-    void (*linear)(struct backend *backend, const struct step *step, struct act *in,
+    void (*linear)(struct backend *backend, const struct step *step, enum step_rows rows, struct act *in,
                    const struct weight *weight, struct act *out);
     /* For every row: RMS norm per head of q and k where q_norm, k_norm are given ([head_dim]); rotate q and k
      * at the row's position, q in place; write k and v into the row's KV block. Copies of blocks
@@ -307,8 +308,8 @@ struct backend_vtable {
     void (*attention)(struct backend *backend, const struct step *step, const struct act *qkv,
                       const struct attention_params *params, const struct kv *kv, struct act *out);
     /* gate_up: [rows, 2 * width], gate first; out[r] = activation(gate) * up. */
-    void (*activation_mul)(struct backend *backend, const struct step *step, const struct act *gate_up,
-                           enum activation_kind kind, struct act *out);
+    void (*activation_mul)(struct backend *backend, const struct step *step, enum step_rows rows,
+                           const struct act *gate_up, enum activation_kind kind, struct act *out);
     /* Gathers the rows of outputs [first_output, first_output + n): out[i] = in[row of output first_output +
      * i]. */
     void (*gather_outputs)(struct backend *backend, const struct step *step, uint32_t first_output,

@@ -95,6 +95,16 @@ struct step {
     struct step_result *results;                /* [capacity.outputs], written by sampling */
 };
 
+/* The rows that an op covers. */
+enum step_rows {
+    STEP_ROWS_ALL,     /* row r is rows[r] */
+    STEP_ROWS_OUTPUTS, /* row i is that of outputs[i]: of acts that stand so, by gather_outputs */
+};
+static inline uint32_t step_row_count(const struct step *step, enum step_rows rows)
+{
+    return rows == STEP_ROWS_ALL ? step->n_rows : step->n_outputs;
+}
+
 /* A step in plain host memory. ERR_RESOURCE_EXHAUSTED. */
 err_t step_create(const struct step_capacity *capacity, struct step **out) ERR_MUST_CHECK;
 void step_destroy(struct step *step);

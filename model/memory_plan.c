@@ -18,6 +18,8 @@ struct act_spec model_act_spec(const struct model_config *config, const struct s
         [MODEL_ACT_ATTENTION] = {ACT_HIDDEN, rows, model_config_attention_width(config)},
         [MODEL_ACT_GATE_UP] = {ACT_HIDDEN, rows, 2 * (size_t)config->intermediate_size},
         [MODEL_ACT_MLP] = {ACT_HIDDEN, rows, config->intermediate_size},
+        [MODEL_ACT_OUTPUT_RESIDUAL] = {ACT_RESIDUAL, plan->logits_rows, hidden},
+        [MODEL_ACT_OUTPUT_ATTENTION] = {ACT_HIDDEN, plan->logits_rows, model_config_attention_width(config)},
         [MODEL_ACT_OUTPUT_HIDDEN] = {ACT_HIDDEN, plan->logits_rows, hidden},
         [MODEL_ACT_LOGITS_PART] = {ACT_LOGITS, plan->logits_rows, shard->n_ranks > 1 ? shard->n_tokens : 0},
         [MODEL_ACT_LOGITS] = {ACT_LOGITS, plan->logits_rows, config->vocab_size},
@@ -95,7 +97,7 @@ struct backend_needs model_backend_needs(const struct model_config *config, cons
         .logits_rows = plan->logits_rows,
         .largest_weight = largest_weight(config, shard, plan),
     };
-    for (int act = 0; act < MODEL_ACT_LOGITS_PART; act++) {
+    for (int act = 0; act < MODEL_ACT_OUTPUT_RESIDUAL; act++) {
         size_t width = model_act_spec(config, shard, plan, (enum model_act)act).width;
         bool is_input = act == MODEL_ACT_NORMED || act == MODEL_ACT_ATTENTION || act == MODEL_ACT_MLP;
         if (is_input && width > needs.widest_in)

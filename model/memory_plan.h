@@ -25,8 +25,10 @@ enum model_act {
     MODEL_ACT_ATTENTION,
     MODEL_ACT_GATE_UP,
     MODEL_ACT_MLP,
-    MODEL_ACT_OUTPUT_HIDDEN, /* of the outputs of one pass through the LM head */
-    MODEL_ACT_LOGITS_PART,   /* of one rank; only with several */
+    MODEL_ACT_OUTPUT_RESIDUAL, /* of the outputs of one pass through the LM head, behind the last attention */
+    MODEL_ACT_OUTPUT_ATTENTION, /* likewise */
+    MODEL_ACT_OUTPUT_HIDDEN,    /* likewise, normed */
+    MODEL_ACT_LOGITS_PART,      /* of one rank; only with several */
     MODEL_ACT_LOGITS,
     MODEL_ACTS,
 };

@@ -27,5 +27,7 @@ struct model {
 
 /* forward.c: one rank's part of model_forward and model_sample. */
 void rank_forward(struct model_rank *rank, struct step *step);
-void rank_sample(struct model_rank *rank, uint32_t logits_rows, struct step *step,
-                 const uint32_t *const *masks);
+void rank_sample(struct model_rank *rank, struct step *step, const uint32_t *const *masks);
+/* acts.output_hidden[0, n) = the final hidden states of the outputs [first, first + n) of a step whose
+ * forward pass was submitted last; n is at most logits_rows, and first a multiple of it. */
+void rank_gather_hidden(struct model_rank *rank, const struct step *step, uint32_t first, uint32_t n);

@@ -84,7 +84,7 @@ static void run_forward(const struct drive *drive, struct model_rank *rank, stru
 
 static void run_sample(const struct drive *drive, struct model_rank *rank, struct step *step)
 {
-    rank_sample(rank, drive->model->plan.logits_rows, step, drive->masks);
+    rank_sample(rank, step, drive->masks);
 }
 
 static void run_collect(const struct drive *drive, struct model_rank *rank, struct step *step)

@@ -119,6 +119,8 @@ static err_t create_acts(struct model_rank *rank, const struct memory_plan *plan
         [MODEL_ACT_ATTENTION] = &acts->attention,
         [MODEL_ACT_GATE_UP] = &acts->gate_up,
         [MODEL_ACT_MLP] = &acts->mlp,
+        [MODEL_ACT_OUTPUT_RESIDUAL] = &acts->output_residual,
+        [MODEL_ACT_OUTPUT_ATTENTION] = &acts->output_attention,
         [MODEL_ACT_OUTPUT_HIDDEN] = &acts->output_hidden,
         [MODEL_ACT_LOGITS_PART] = &acts->logits_part,
         [MODEL_ACT_LOGITS] = &acts->logits,
@@ -163,6 +165,7 @@ err_t rank_create(struct model_rank *rank, const struct rank_source *from)
     TRY(create_rope(rank, &rank->config.rope, plan, &rank->rope));
     if (rank->config.has_local_rope)
         TRY(create_rope(rank, &rank->config.local_rope, plan, &rank->local_rope));
+    rank->logits_rows = plan->logits_rows;
     rank->embedding_scale = embedding_scale(&rank->config, from->list->dtype);
     return backend->vtable->sampler_create(backend, plan->max_num_seqs, rank->config.vocab_size,
                                            plan->max_model_len, &rank->sampler);
@@ -203,9 +206,10 @@ void rank_destroy(struct model_rank *rank)
     if (rank->sampler)
         vtable->sampler_destroy(rank->sampler);
     const struct model_acts *acts = &rank->acts;
-    struct act *const all[] = {acts->residual,    acts->normed,  acts->delta, acts->qkv,
-                               acts->attention,   acts->gate_up, acts->mlp,   acts->output_hidden,
-                               acts->logits_part, acts->logits};
+    struct act *const all[] = {acts->residual,      acts->normed,          acts->delta,
+                               acts->qkv,           acts->attention,       acts->gate_up,
+                               acts->mlp,           acts->output_residual, acts->output_attention,
+                               acts->output_hidden, acts->logits_part,     acts->logits};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (all[i])
             vtable->act_destroy(all[i]);

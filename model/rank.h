@@ -27,9 +27,10 @@ struct layer {
 struct model_acts {                        /* model_act_spec of each */
     struct act *residual, *normed, *delta; /* [rows, hidden] */
     struct act *qkv, *attention, *gate_up, *mlp;
-    struct act *output_hidden; /* [plan.logits_rows, hidden] */
-    struct act *logits_part;   /* [plan.logits_rows, this rank's tokens]; NULL with one rank */
-    struct act *logits;        /* [plan.logits_rows, vocab] */
+    /* Of outputs: [plan.logits_rows, hidden], [plan.logits_rows, attention]. */
+    struct act *output_residual, *output_attention, *output_hidden;
+    struct act *logits_part; /* [plan.logits_rows, this rank's tokens]; NULL with one rank */
+    struct act *logits;      /* [plan.logits_rows, vocab] */
 };
 
 struct model_rank {
@@ -41,6 +42,7 @@ struct model_rank {
     struct weight *lm_head;    /* [shard.n_tokens, hidden]; the embedding itself when tied */
     struct vector *final_norm; /* [hidden] */
     float embedding_scale;
+    uint32_t logits_rows;           /* plan.logits_rows */
     struct rope *rope, *local_rope; /* local_rope: of windowed layers, NULL where they have no other */
     struct sampler *sampler;
     struct model_acts acts;

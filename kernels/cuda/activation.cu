@@ -150,7 +150,7 @@ DEVICE void activate_pieces(const struct activation_mul_args &args, uint32_t fir
 
 template <typename type> DEVICE void activation_mul(const struct activation_mul_args &args)
 {
-    uint32_t n_rows = args.step->n_rows;
+    uint32_t n_rows = count_rows(&args.rows);
     dependents_launch();
     dependencies_wait();
     activate_pieces<type>(args, block_x(), grid_x(), n_rows);
@@ -250,7 +250,7 @@ template <bool IS_E4M3> DEVICE void activation_mul_quantize(const struct activat
 {
     SHARED(uint32_t, parts, [BLOCK_WARPS_MAX]);
     SHARED(uint32_t, n_arrived, [1]);
-    uint32_t r = block_x(), n_rows = args.step->n_rows;
+    uint32_t r = block_x(), n_rows = count_rows(&args.rows);
     dependents_launch();
     dependencies_wait();
     if (r >= n_rows)

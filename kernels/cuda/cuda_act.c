@@ -150,19 +150,20 @@ void cuda_embed(struct backend *backend, const struct step *step, const struct s
     CUDA_LAUNCH(cuda, embed, cuda->rows_max, 1, EMBED_THREADS, args);
 }
 
-void cuda_add_norm(struct backend *backend, const struct step *step, struct act *residual,
-                   const struct act *add, const struct vector *add_weight, const struct vector *weight,
-                   float eps, struct act *out)
+void cuda_add_norm(struct backend *backend, const struct step *step, enum step_rows rows,
+                   struct act *residual, const struct act *add, const struct vector *add_weight,
+                   const struct vector *weight, float eps, struct act *out)
 {
     ASSERT(residual->width == weight->n && out->width == weight->n &&
            (add == NULL || add->width == weight->n));
-    ASSERT(step->n_rows <= residual->max_rows && step->n_rows <= out->max_rows);
-    ASSERT(add == NULL || (step->n_rows <= add->max_rows && add->f32 == out->f32));
+    struct cuda_backend *cuda = cuda_of(backend);
+    const struct cuda_rows covered = cuda_step_rows(cuda, step, rows);
+    ASSERT(covered.max <= residual->max_rows && covered.max <= out->max_rows);
+    ASSERT(add == NULL || (covered.max <= add->max_rows && add->f32 == out->f32));
     ASSERT(add_weight == NULL || (add != NULL && add_weight->n == weight->n));
     ASSERT(residual->f32);
-    struct cuda_backend *cuda = cuda_of(backend);
     struct add_norm_args args = {
-        .step = cuda->scratch.step,
+        .rows = covered,
         .residual = residual->data,
         .add = add == NULL ? NULL : add->data,
         .add_weight = add_weight == NULL ? NULL : add_weight->values,
@@ -174,25 +175,26 @@ void cuda_add_norm(struct backend *backend, const struct step *step, struct act 
         .n = (uint32_t)weight->n,
         .eps = eps,
     };
-    bool quantizes = cuda_linear_wants(cuda, out, &args.quantized);
+    bool quantizes = cuda_linear_wants(cuda, out, covered.max, &args.quantized);
     enum cuda_kernel_id kernel = out->f32 ? CUDA_KERNEL_add_norm_f32 : CUDA_KERNEL_add_norm_bf16;
     if (quantizes)
         kernel = out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_add_norm_s8 : CUDA_KERNEL_add_norm_e4m3;
-    bool is_busy = cuda->rows_max > ADD_NORM_BLOCKS * cuda->properties->n_multiprocessors;
-    cuda_launch(cuda, kernel, (const uint32_t[3]){cuda->rows_max, 1, 1}, add_norm_threads(args.n, is_busy), 0,
+    bool is_busy = covered.max > ADD_NORM_BLOCKS * cuda->properties->n_multiprocessors;
+    cuda_launch(cuda, kernel, (const uint32_t[3]){covered.max, 1, 1}, add_norm_threads(args.n, is_busy), 0,
                 &args, sizeof args);
     cuda->quantized = quantizes ? out : NULL;
     cuda->quantized_plain_bytes = args.quantized.plain_bytes;
 }
 
-void cuda_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
-                         enum activation_kind kind, struct act *out)
+void cuda_activation_mul(struct backend *backend, const struct step *step, enum step_rows rows,
+                         const struct act *gate_up, enum activation_kind kind, struct act *out)
 {
     ASSERT(gate_up->width == 2 * out->width && gate_up->f32 == out->f32);
-    ASSERT(step->n_rows <= gate_up->max_rows && step->n_rows <= out->max_rows);
     struct cuda_backend *cuda = cuda_of(backend);
+    const struct cuda_rows covered = cuda_step_rows(cuda, step, rows);
+    ASSERT(covered.max <= gate_up->max_rows && covered.max <= out->max_rows);
     struct activation_mul_args args = {
-        .step = cuda->scratch.step,
+        .rows = covered,
         .gate_up = gate_up->data,
         .out = out->data,
         .gate_up_stride = gate_up->stride,
@@ -200,28 +202,28 @@ void cuda_activation_mul(struct backend *backend, const struct step *step, const
         .width = (uint32_t)out->width,
         .kind = kind,
     };
-    if (cuda_linear_wants(cuda, out, &args.quantized)) {
+    if (cuda_linear_wants(cuda, out, covered.max, &args.quantized)) {
         /* Where rows do not occupy the device, their pieces do. */
         bool whole = out->width <= ACTIVATION_WHOLE_WIDTH_MAX && out->width % 8 == 0 &&
-                     cuda->rows_max >= cuda->properties->n_multiprocessors;
+                     covered.max >= cuda->properties->n_multiprocessors;
         args.arrivals = whole ? NULL : cuda_linear_row_arrivals(cuda);
         size_t pieces = whole ? 1 : div_up(out->width, 8 * ACTIVATION_WHOLE_THREADS);
         cuda_launch(cuda,
                     out->wanted - 1 == LINEAR_S8 ? CUDA_KERNEL_activation_mul_s8
                                                  : CUDA_KERNEL_activation_mul_e4m3,
-                    (const uint32_t[3]){cuda->rows_max, (uint32_t)pieces, 1}, ACTIVATION_WHOLE_THREADS, 0,
-                    &args, sizeof args);
+                    (const uint32_t[3]){covered.max, (uint32_t)pieces, 1}, ACTIVATION_WHOLE_THREADS, 0, &args,
+                    sizeof args);
         cuda->quantized = out;
         cuda->quantized_plain_bytes = args.quantized.plain_bytes;
         return;
     }
     size_t pieces = div_up(out->width, ACTIVATION_PIECE);
     size_t most = div_up((size_t)cuda->properties->n_multiprocessors * ACTIVATION_BLOCKS, pieces);
-    size_t rows = cuda->rows_max < most ? cuda->rows_max : most;
+    size_t blocks = covered.max < most ? covered.max : most;
     if (out->f32)
-        CUDA_LAUNCH(cuda, activation_mul_f32, rows, pieces, ACTIVATION_THREADS, args);
+        CUDA_LAUNCH(cuda, activation_mul_f32, blocks, pieces, ACTIVATION_THREADS, args);
     else
-        CUDA_LAUNCH(cuda, activation_mul_bf16, rows, pieces, ACTIVATION_THREADS, args);
+        CUDA_LAUNCH(cuda, activation_mul_bf16, blocks, pieces, ACTIVATION_THREADS, args);
 }
 
 void cuda_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,

@@ -297,10 +297,11 @@ float cuda_quantize_row(enum weight_format format, const float *row, size_t n, i
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc);
 size_t cuda_linear_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
 /* Where the rows of an act go in 8 bits, if its next linear layer is likely to want them so. */
-bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows);
+bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, uint32_t n_rows,
+                       struct quantized_rows *rows);
 /* A counter for each row of a step, zero, of kernels that make a row by several blocks. */
 uint32_t *cuda_linear_row_arrivals(const struct cuda_backend *cuda);
-void cuda_linear(struct backend *backend, const struct step *step, struct act *in,
+void cuda_linear(struct backend *backend, const struct step *step, enum step_rows rows, struct act *in,
                  const struct weight *weight, struct act *out);
 void cuda_logits(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                  struct act *hidden, const struct weight *weight, float soft_cap, struct act *logits);
@@ -346,11 +347,11 @@ void cuda_act_write(struct act *act, size_t first_row, size_t n_rows, const floa
 void cuda_act_read(const struct act *act, size_t first_row, size_t n_rows, float *values);
 void cuda_embed(struct backend *backend, const struct step *step, const struct sampler *sampler,
                 const struct weight *table, uint32_t first_token, float scale, struct act *out);
-void cuda_add_norm(struct backend *backend, const struct step *step, struct act *residual,
-                   const struct act *add, const struct vector *add_weight, const struct vector *weight,
-                   float eps, struct act *out);
-void cuda_activation_mul(struct backend *backend, const struct step *step, const struct act *gate_up,
-                         enum activation_kind kind, struct act *out);
+void cuda_add_norm(struct backend *backend, const struct step *step, enum step_rows rows,
+                   struct act *residual, const struct act *add, const struct vector *add_weight,
+                   const struct vector *weight, float eps, struct act *out);
+void cuda_activation_mul(struct backend *backend, const struct step *step, enum step_rows rows,
+                         const struct act *gate_up, enum activation_kind kind, struct act *out);
 void cuda_gather_outputs(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                          const struct act *in, struct act *out);
 
@@ -391,7 +392,7 @@ const _Atomic bool *cuda_group_given_up(const struct cuda_backend *cuda);
 size_t cuda_ranks_scratch_bytes(const struct cuda_backend *cuda, const struct backend_needs *needs);
 /* Whether these ranks can share a model of such needs. */
 err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_needs *needs) ERR_MUST_CHECK;
-void cuda_all_reduce(struct backend *backend, const struct step *step, struct act *act);
+void cuda_all_reduce(struct backend *backend, const struct step *step, enum step_rows rows, struct act *act);
 void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t first_output, uint32_t n,
                      struct act *part, struct act *whole);
 
@@ -408,7 +409,8 @@ bool cuda_sample_begin(struct backend *backend, struct step *step, const uint32_
 void cuda_sample_end(struct backend *backend, struct step *step);
 void cuda_collect(struct backend *backend, struct step *step);
 /* The rows of an op in the pass being submitted. */
-struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda);
+struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda, const struct step *step,
+                                enum step_rows rows);
 struct cuda_rows cuda_output_rows(const struct cuda_backend *cuda, uint32_t first_output, uint32_t n);
 
 /* cuda_graph.c */

@@ -66,11 +66,12 @@ static struct quantized_rows rows_in_8_bits(const struct cuda_backend *cuda,
                                    product != NULL ? product->shape.x_stride : 0};
 }
 
-bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, struct quantized_rows *rows)
+bool cuda_linear_wants(const struct cuda_backend *cuda, const struct act *act, uint32_t n_rows,
+                       struct quantized_rows *rows)
 {
     if (act->wanted == 0)
         return false;
-    *rows = rows_in_8_bits(cuda, cuda_product_serves(act->wanted_by, cuda->rows_max) ? act->wanted_by : NULL);
+    *rows = rows_in_8_bits(cuda, cuda_product_serves(act->wanted_by, n_rows) ? act->wanted_by : NULL);
     return true;
 }
 
@@ -212,12 +213,11 @@ static void linear_rows(struct cuda_backend *cuda, struct cuda_rows rows, const 
     cuda_launch(cuda, choose_kernel(in, out), grid, LINEAR_SIMPLE_THREADS, 0, &args, sizeof args);
 }
 
-void cuda_linear(struct backend *backend, const struct step *step, struct act *in,
+void cuda_linear(struct backend *backend, const struct step *step, enum step_rows rows, struct act *in,
                  const struct weight *weight, struct act *out)
 {
-    (void)step;
     struct cuda_backend *cuda = cuda_of(backend);
-    linear_rows(cuda, cuda_step_rows(cuda), in, weight, out);
+    linear_rows(cuda, cuda_step_rows(cuda, step, rows), in, weight, out);
     in->wanted = weight->matrix.packed > LINEAR_S8 ? weight->matrix.packed : 0;
     in->wanted_by = weight->product;
 }

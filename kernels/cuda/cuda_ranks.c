@@ -89,17 +89,18 @@ err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_nee
         cuda->n_ranks, needs->vocab_size);
 }
 
-void cuda_all_reduce(struct backend *backend, const struct step *step, struct act *act)
+void cuda_all_reduce(struct backend *backend, const struct step *step, enum step_rows rows, struct act *act)
 {
     struct cuda_backend *cuda = cuda_of(backend);
-    ASSERT(cuda->n_ranks > 1 && step->n_rows <= act->max_rows);
+    const struct cuda_rows covered = cuda_step_rows(cuda, step, rows);
+    ASSERT(cuda->n_ranks > 1 && covered.max <= act->max_rows);
     cuda_turn_flush(cuda);
-    size_t part_bytes = (size_t)cuda->rows_max * act->stride * act_element_bytes(act);
+    size_t part_bytes = (size_t)covered.max * act->stride * act_element_bytes(act);
     if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, act->data, cuda->scratch.ranks,
                                                part_bytes)))
         return;
     struct sum_ranks_args args = {
-        .rows = cuda_step_rows(cuda),
+        .rows = covered,
         .gathered = cuda->scratch.ranks,
         .out = act->data,
         .n_ranks = cuda->n_ranks,

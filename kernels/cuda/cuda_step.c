@@ -375,8 +375,12 @@ void cuda_collect(struct backend *backend, struct step *step)
     flight->state = FLIGHT_IDLE;
 }
 
-struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda)
+struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda, const struct step *step, enum step_rows rows)
 {
+    if (rows == STEP_ROWS_OUTPUTS) {
+        ASSERT(cuda->capturing == NULL); /* a bucket covers so many rows */
+        return (struct cuda_rows){cuda->scratch.step, CUDA_COUNT_OUTPUTS, 0, step->n_outputs};
+    }
     return (struct cuda_rows){cuda->scratch.step, CUDA_COUNT_ROWS, 0, cuda->rows_max};
 }
 

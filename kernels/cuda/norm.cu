@@ -119,7 +119,7 @@ DEVICE bool add_norm(const struct add_norm_args &args, struct norm_groups<GROUPS
 {
     bool whole = (args.n | args.residual_stride | args.add_stride | args.out_stride) % 4 == 0;
     bool of_warps = add_norm_is_of_warps(args.n);
-    uint32_t r = block_x(), n_rows = args.step->n_rows;
+    uint32_t r = block_x(), n_rows = count_rows(&args.rows);
     if (args.n > ADD_NORM_WIDTH_MAX)
         trap();
     if (GROUPS == 1)

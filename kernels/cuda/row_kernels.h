@@ -67,7 +67,7 @@ struct quantized_rows {
  * residual[r] / rms * weight. Grid (rows),
  * add_norm_threads: the order of the sum hangs on n alone. */
 struct add_norm_args {
-    const struct cuda_step *step;
+    struct cuda_rows rows;
     float *residual;         /* [rows][residual_stride] */
     const void *add;         /* [rows][add_stride] f32 or bf16, or NULL */
     const float *add_weight; /* [n] or NULL */
@@ -166,7 +166,7 @@ enum {
     ACTIVATION_WHOLE_WIDTH_MAX = 16384,
 };
 struct activation_mul_args {
-    const struct cuda_step *step;
+    struct cuda_rows rows;
     const void *gate_up; /* [rows][gate_up_stride]: gate [width], up [width] */
     void *out;           /* [rows][out_stride] */
     uint32_t gate_up_stride, out_stride;

@@ -238,6 +238,18 @@ static void norm_check_residual(struct cuda_case *c, uint32_t first, uint32_t n,
     }
 }
 
+/* n rows: all of a step, or those of its outputs. */
+static struct cuda_rows rows_upload(struct cuda_case *c, uint32_t n)
+{
+    if (rng_below(&c->rng, 2) == 0)
+        return (struct cuda_rows){step_upload_rows(n), CUDA_COUNT_ROWS, 0, n};
+    struct step_row rows[CHECK_ROWS_MAX + 3] = {{0}};
+    struct step_output outputs[CHECK_ROWS_MAX] = {{0}};
+    ASSERT(n <= CHECK_ROWS_MAX);
+    const struct check_step step = {.rows = rows, .n_rows = n + 3, .outputs = outputs, .n_outputs = n};
+    return (struct cuda_rows){step_upload(&step, NULL), CUDA_COUNT_OUTPUTS, 0, n};
+}
+
 static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
 {
     struct norm_case *e = c->context;
@@ -246,7 +258,7 @@ static void norm_run(struct cuda_case *c, uint32_t first, uint32_t n, void *out)
     uint32_t out_stride = e->in_place ? e->residual_stride : e->out_stride;
     struct quantized_check quantized = quantized_make(c, n, e->width);
     struct add_norm_args args = {
-        .step = step_upload_rows(n),
+        .rows = rows_upload(c, n),
         .residual = residual,
         .add = e->add == NULL ? NULL : device_upload_rows(c->type, e->add + at, n, e->width, e->add_stride),
         .add_weight = e->add_weight == NULL ? NULL : device_upload(e->add_weight, e->width * 4),
@@ -316,7 +328,7 @@ static void activation_run(struct cuda_case *c, uint32_t first, uint32_t n, void
     size_t element = check_type_bytes(c->type);
     struct quantized_check quantized = quantized_make(c, n, e->width);
     struct activation_mul_args args = {
-        .step = step_upload_rows(n),
+        .rows = rows_upload(c, n),
         .gate_up =
             device_upload_rows(c->type, e->in + (size_t)first * 2 * e->width, n, 2 * e->width, e->in_stride),
         .out = device_alloc(n * e->out_stride * element),

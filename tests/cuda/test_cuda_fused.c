@@ -95,12 +95,12 @@ static uint64_t run_pass(struct world *w, bool foreign, float *out)
     w->ops->act_write(w->gate_up, 0, ROWS, rows);
     w->control->counts(&before);
     assert_true(w->ops->forward_begin(w->backend, w->step));
-    w->ops->add_norm(w->backend, w->step, w->residual, NULL, NULL, w->norm, 1e-5f, w->normed);
+    w->ops->add_norm(w->backend, w->step, STEP_ROWS_ALL, w->residual, NULL, NULL, w->norm, 1e-5f, w->normed);
     if (foreign)
         w->ops->act_write(w->normed, 0, ROWS, rows);
-    w->ops->linear(w->backend, w->step, w->normed, w->weight, w->out[0]);
-    w->ops->activation_mul(w->backend, w->step, w->gate_up, ACTIVATION_SILU, w->mlp);
-    w->ops->linear(w->backend, w->step, w->mlp, w->weight, w->out[1]);
+    w->ops->linear(w->backend, w->step, STEP_ROWS_ALL, w->normed, w->weight, w->out[0]);
+    w->ops->activation_mul(w->backend, w->step, STEP_ROWS_ALL, w->gate_up, ACTIVATION_SILU, w->mlp);
+    w->ops->linear(w->backend, w->step, STEP_ROWS_ALL, w->mlp, w->weight, w->out[1]);
     w->ops->forward_end(w->backend, w->step);
     w->control->counts(&after);
     w->ops->collect(w->backend, w->step);

@@ -49,7 +49,7 @@ static void import(const struct packed_file *file, const struct packed_entry *en
     ASSERT(e.code == ERR_OK);
     e = ops->act_create(backend, ACT_HIDDEN, 1, desc->n_out, &out);
     ASSERT(e.code == ERR_OK);
-    ops->linear(backend, &step, in, weight, out);
+    ops->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
     ops->act_destroy(in);
     ops->act_destroy(out);
     ops->weight_destroy(weight);

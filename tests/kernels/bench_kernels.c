@@ -142,7 +142,7 @@ static void run_linear(void *context)
     struct linear_bench *b = context;
     const struct weight *weight = b->weights[b->next++ % b->n_weights];
     b->in->n_quantized = 0; /* as after every norm */
-    b->bench->ops->linear(b->bench->backend, &b->step, b->in, weight, b->out);
+    b->bench->ops->linear(b->bench->backend, &b->step, STEP_ROWS_ALL, b->in, weight, b->out);
 }
 
 static void copy_weights(struct linear_bench *b, struct weight *first)

@@ -33,15 +33,16 @@ static void run_norm(void *context)
 {
     struct rows_bench *b = context;
     size_t i = b->next++ % b->n_sets;
-    b->bench->ops->add_norm(b->bench->backend, b->step, b->acts[0][i], b->acts[1][i], NULL, b->norm, 1e-5f,
-                            b->acts[2][i]);
+    b->bench->ops->add_norm(b->bench->backend, b->step, STEP_ROWS_ALL, b->acts[0][i], b->acts[1][i], NULL,
+                            b->norm, 1e-5f, b->acts[2][i]);
 }
 
 static void run_activation(void *context)
 {
     struct rows_bench *b = context;
     size_t i = b->next++ % b->n_sets;
-    b->bench->ops->activation_mul(b->bench->backend, b->step, b->acts[0][i], b->activation, b->acts[1][i]);
+    b->bench->ops->activation_mul(b->bench->backend, b->step, STEP_ROWS_ALL, b->acts[0][i], b->activation,
+                                  b->acts[1][i]);
 }
 
 static void run_gather(void *context)

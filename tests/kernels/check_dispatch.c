@@ -107,7 +107,7 @@ static bool run_rows(struct backend *backend, const struct linear_case *c, const
     ops->act_write(in, 0, n_rows, c->x + first * c->shape.n_in);
     memset(c->got, 0x7e, c->max_rows * c->shape.n_out * sizeof(float));
     ops->act_write(out, 0, c->max_rows, c->got);
-    ops->linear(backend, &step, in, weight, out);
+    ops->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
     ops->act_read(out, 0, c->max_rows, c->got);
     const uint8_t *rest = (const uint8_t *)(c->got + (size_t)n_rows * c->shape.n_out);
     for (size_t i = 0; i < (c->max_rows - n_rows) * c->shape.n_out * sizeof(float); i++) {

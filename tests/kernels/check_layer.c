@@ -139,9 +139,9 @@ static void layer_run(struct layer *layer, const uint32_t begin[LAYER_SEQS], con
         params.window = windowed ? 33 : 0;
         params.soft_cap = windowed ? 4.0f : 0.0f;
         ops->attention(layer->backend, step, layer->qkv, &params, layer->kv[i], layer->mixed);
-        ops->add_norm(layer->backend, step, layer->mixed, layer->mixed, normed ? layer->wide_norm : NULL,
-                      layer->wide_norm, 1e-6f, layer->mixed);
-        ops->activation_mul(layer->backend, step, layer->mixed,
+        ops->add_norm(layer->backend, step, STEP_ROWS_ALL, layer->mixed, layer->mixed,
+                      normed ? layer->wide_norm : NULL, layer->wide_norm, 1e-6f, layer->mixed);
+        ops->activation_mul(layer->backend, step, STEP_ROWS_ALL, layer->mixed,
                             normed ? ACTIVATION_GELU_TANH : ACTIVATION_SILU, layer->half);
         for (uint32_t r = 0; r < step->n_rows; r++) {
             size_t row = (size_t)i * LAYER_ROWS + first_row_of(step->rows[r].seq) + step->rows[r].position;

@@ -251,7 +251,7 @@ static void test_given_codes(void **state)
             ops->act_write(in, i, 1, x);
             if (i + 1 < IN)
                 continue;
-            ops->linear(backend, &step, in, weight, out);
+            ops->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
             for (size_t k = 0; k < IN; k++) {
                 ops->act_read(out, k, 1, got);
                 for (size_t o = 0; o < OUT; o++) {
@@ -292,7 +292,7 @@ static void test_linear_close_to_double(void **state)
         struct weight *weight;
         OK(ops->weight_pack(backend, &desc, &weight));
         ops->act_write(in, 0, ROWS, x);
-        ops->linear(backend, &step, in, weight, out);
+        ops->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
         double squares = 0;
         for (size_t r = 0; r < ROWS; r++) {
             float got[OUT];
@@ -338,13 +338,13 @@ static void test_quantised_rows_follow_writes(void **state)
     OK(ops->act_create(backend, ACT_HIDDEN, 2, OUT, &out));
     struct step one = {.n_rows = 1}, two = {.n_rows = 2};
     ops->act_write(in, 0, 2, x);
-    ops->linear(backend, &one, in, weight, out);
+    ops->linear(backend, &one, STEP_ROWS_ALL, in, weight, out);
     ops->act_read(out, 0, 1, first);
-    ops->linear(backend, &two, in, weight, out); /* the second row is quantised only now */
+    ops->linear(backend, &two, STEP_ROWS_ALL, in, weight, out); /* the second row is quantised only now */
     ops->act_read(out, 1, 1, again);
     assert_true(memcmp(first, again, sizeof first) != 0);
     ops->act_write(in, 0, 1, x + IN);
-    ops->linear(backend, &one, in, weight, out);
+    ops->linear(backend, &one, STEP_ROWS_ALL, in, weight, out);
     ops->act_read(out, 0, 1, first);
     assert_memory_equal(first, again, sizeof first);
     ops->act_destroy(in);
@@ -379,7 +379,7 @@ static void test_rows_are_quantised_once(void **state)
     for (uint32_t n_rows = 1; n_rows <= ROWS; n_rows += 2) {
         struct step step = {.n_rows = n_rows};
         for (int i = 0; i < 2; i++)
-            ops->linear(plain, &step, in, weights[i], out);
+            ops->linear(plain, &step, STEP_ROWS_ALL, in, weights[i], out);
         assert_int_equal(n_rows_quantized, n_rows);
     }
     for (int i = 0; i < 2; i++)
@@ -591,11 +591,11 @@ static void test_ops_do_not_allocate(void **state)
             step->seqs[s].n_context = position + 1;
         }
         ops->embed(backend, step, sampler, table, 0, 1.0f, hidden);
-        ops->add_norm(backend, step, hidden, NULL, NULL, norm, 1e-5f, normed);
-        ops->linear(backend, step, normed, qkv_weight, qkv);
+        ops->add_norm(backend, step, STEP_ROWS_ALL, hidden, NULL, NULL, norm, 1e-5f, normed);
+        ops->linear(backend, step, STEP_ROWS_ALL, normed, qkv_weight, qkv);
         ops->rope_kv_write(backend, step, qkv, &shape, NULL, NULL, 0, rope, ROPE_HALVES, kv);
         ops->attention(backend, step, qkv, &attention, kv, mixed);
-        ops->activation_mul(backend, step, qkv, ACTIVATION_SILU, mixed);
+        ops->activation_mul(backend, step, STEP_ROWS_ALL, qkv, ACTIVATION_SILU, mixed);
         ops->gather_outputs(backend, step, 0, 2, hidden, gate_up);
         ops->logits(backend, step, 0, 2, gate_up, table, 30.0f, logits);
         ops->sample(backend, step, 0, 2, logits, NULL, sampler);

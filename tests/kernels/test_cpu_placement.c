@@ -168,7 +168,7 @@ static float *multiply(struct backend *backend)
     OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, OUT, &out));
     backend->vtable->act_write(in, 0, ROWS, values);
     struct step step = {.n_rows = ROWS};
-    backend->vtable->linear(backend, &step, in, weight, out);
+    backend->vtable->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
     backend->vtable->act_read(out, 0, ROWS, values);
     backend->vtable->act_destroy(in);
     backend->vtable->act_destroy(out);
@@ -530,7 +530,7 @@ static void test_who_packs_a_panel_multiplies_it(void **state)
         OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, n_in, &in));
         OK(backend->vtable->act_create(backend, ACT_HIDDEN, ROWS, weight->n_out, &out));
         struct step step = {.n_rows = ROWS};
-        backend->vtable->linear(backend, &step, in, weight, out);
+        backend->vtable->linear(backend, &step, STEP_ROWS_ALL, in, weight, out);
         assert_int_equal(panel_log.n_multiplied, STATIC_PANELS);
         assert_int_equal(panel_log.n_by_others, 0);
         backend->vtable->act_destroy(in);

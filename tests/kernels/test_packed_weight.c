@@ -138,7 +138,7 @@ static void multiply(struct products *products, const struct weight *weight)
 {
     const struct backend_vtable *ops = products->backend->vtable;
     struct step step = {.n_rows = ROWS};
-    ops->linear(products->backend, &step, products->in, weight, products->out);
+    ops->linear(products->backend, &step, STEP_ROWS_ALL, products->in, weight, products->out);
     ops->act_read(products->out, 0, ROWS, products->values);
 }
 

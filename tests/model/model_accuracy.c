@@ -74,7 +74,7 @@ static uint32_t run_prompt(struct driver *driver, uint32_t n_tokens, uint32_t ch
         uint32_t row = driver_add(driver, 0, tokens, first, n);
         driver_want(driver, row + n - 1, STEP_OUTPUT_SAMPLE, 0, 0);
         assert_int_equal(model_forward(model, driver->step).code, ERR_OK);
-        op->gather_outputs(rank->backend, driver->step, 0, 1, rank->acts.normed, rank->acts.output_hidden);
+        rank_gather_hidden(rank, driver->step, 0, 1);
         op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head,
                    rank->config.final_soft_cap, rank->acts.logits);
         op->act_read(rank->acts.logits, 0, 1, logits);

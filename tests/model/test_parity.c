@@ -131,7 +131,7 @@ static double logits_error(struct driver *driver, const struct golden_case *gold
     struct model_rank *rank = &model->ranks[0];
     const struct backend_vtable *op = rank->backend->vtable;
     assert_int_equal(golden->n_logits, model->config.vocab_size);
-    op->gather_outputs(rank->backend, driver->step, 0, 1, rank->acts.normed, rank->acts.output_hidden);
+    rank_gather_hidden(rank, driver->step, 0, 1);
     op->logits(rank->backend, driver->step, 0, 1, rank->acts.output_hidden, rank->lm_head,
                rank->config.final_soft_cap, rank->acts.logits);
     op->act_read(rank->acts.logits, 0, 1, logits);
