@@ -119,6 +119,7 @@ static struct attention_args args_of(const struct attention_job *job, const stru
         .head_dim = job->params->shape.head_dim,
         .scale = job->params->scale,
         .soft_cap = job->params->soft_cap,
+        .ahead_is_near = job->cpu->table.kv_ahead_is_near,
         .queries = unit->queries,
         .n_queries = unit->n_queries,
         .n_shared = unit->n_shared,

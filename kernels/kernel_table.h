@@ -28,6 +28,7 @@ struct kernel_table {
 #undef K
     enum isa_level level[KERNEL_COUNT]; /* of the variant chosen */
     enum arithmetic arithmetic;         /* isa_arithmetic of the level that filled it */
+    bool kv_ahead_is_near;              /* attention_args.ahead_is_near of this machine */
 };
 
 /* What CPU and operating system support (CPUID, XGETBV): "avx2" means AVX2, FMA and F16C; "avxvnni" also

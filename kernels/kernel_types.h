@@ -140,7 +140,8 @@ struct attention_query {
 struct attention_args {
     const void *kv; /* of the layer; 64-byte aligned */
     uint32_t kv_head, n_kv_heads, head_dim;
-    float scale, soft_cap;                 /* soft_cap 0 = off */
+    float scale, soft_cap; /* soft_cap 0 = off */
+    bool ahead_is_near; /* the next block is asked for into the first-level cache, not the second; no bits */
     const struct attention_query *queries; /* [n_queries] */
     uint32_t n_queries;                    /* 1..ATTENTION_QUERIES_MAX, by tiles TILE_QUERIES_MAX */
     /* Blocks with which all the tables begin: they are read for all sequences at once. 0 for one sequence. */

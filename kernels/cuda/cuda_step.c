@@ -266,7 +266,7 @@ static bool upload_step(struct cuda_backend *cuda, struct cuda_flight *flight)
 /* ---- Passes ---- */
 
 /* Every sequence has one row, no blocks are copied, something is wanted: the kind of step that is captured. A
- * forward pass of which nothing is wanted leaves out its last norm. */
+ * forward pass of which nothing is wanted ends with the last layer's KV. */
 static bool is_decode(const struct step *step)
 {
     return step->n_copies == 0 && step->n_rows == step->n_seqs && step->n_outputs > 0;

@@ -34,14 +34,17 @@ static inline const uint16_t *kv_scales(const void *kv, size_t k0)
 }
 
 /* Few queries wait for memory, and blocks are too short and too scattered for the processor to see them
- * coming: they ask for the next block as they read this one, into the second-level cache, since two blocks
- * and what is computed do not fit the first. ahead: from this block's elements to the next one's, modulo
- * 2^64. */
-static inline __attribute__((always_inline)) void prefetch_kv(const void *kv, size_t index, size_t ahead,
-                                                              const enum kv_dtype DTYPE)
+ * coming: they ask for the next block as they read this one. ahead: from this block's elements to the next
+ * one's, modulo 2^64. */
+static inline __attribute__((always_inline)) void prefetch_kv(const struct attention_args *a, size_t index,
+                                                              size_t ahead, const enum kv_dtype DTYPE)
 {
     const size_t BYTES = DTYPE == KV_F32 ? sizeof(float) : DTYPE == KV_BF16 ? sizeof(uint16_t) : 1;
-    _mm_prefetch((const char *)kv + (index + ahead) * BYTES, _MM_HINT_T1);
+    const char *at = (const char *)a->kv + (index + ahead) * BYTES;
+    if (a->ahead_is_near)
+        _mm_prefetch(at, _MM_HINT_T0);
+    else
+        _mm_prefetch(at, _MM_HINT_T1);
 }
 
 static inline void decay_outputs(const struct query_state *state, float decay, size_t d_stride)

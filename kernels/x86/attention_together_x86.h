@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) void score_together(const struct at
     for (size_t d = 0; d < a->head_dim; d++) {
         const float *q = all->q + d * LANES;
         if (DTYPE != KV_INT8 || d % 4 == 0)
-            prefetch_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, ahead, DTYPE);
+            prefetch_kv(a, k0 + d * KV_BLOCK_TOKENS, ahead, DTYPE);
         vf k = load_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, DTYPE);
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++)
@@ -136,7 +136,7 @@ value_together(const struct attention_args *a, uint32_t first, const int N, uint
         for (uint32_t t = t0; t < t1; t++) {
             const float *p = all->p + t * LANES + first;
             if (DTYPE != KV_INT8 || d % 64 == 0)
-                prefetch_kv(a->kv, v0 + t * d_stride + d, ahead, DTYPE);
+                prefetch_kv(a, v0 + t * d_stride + d, ahead, DTYPE);
             vf v = load_kv(a->kv, v0 + t * d_stride + d, DTYPE);
 #pragma GCC unroll 16
             for (int i = 0; i < N; i++)

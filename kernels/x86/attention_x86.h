@@ -17,10 +17,10 @@ static inline __attribute__((always_inline)) void score_tile(const struct attent
         q[i] = a->queries[queries[i]].q;
     }
     if (AHEAD && DTYPE == KV_INT8)
-        prefetch_kv(a->kv, k0 - kv_head_lead(DTYPE), ahead, DTYPE);
+        prefetch_kv(a, k0 - kv_head_lead(DTYPE), ahead, DTYPE);
     for (size_t d = 0; d < a->head_dim; d++) {
         if (AHEAD && (DTYPE != KV_INT8 || d % 4 == 0))
-            prefetch_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, ahead, DTYPE);
+            prefetch_kv(a, k0 + d * KV_BLOCK_TOKENS, ahead, DTYPE);
         vf k = load_kv(a->kv, k0 + d * KV_BLOCK_TOKENS, DTYPE);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++)
@@ -76,7 +76,7 @@ value_tile(const struct attention_args *a, const uint32_t *queries, const int N,
             o[i] = vf_load(states[queries[i]].o + d);
         for (uint32_t t = t0; t < t1; t++) {
             if (AHEAD && (DTYPE != KV_INT8 || d % 64 == 0))
-                prefetch_kv(a->kv, v0 + t * d_stride + d, ahead, DTYPE);
+                prefetch_kv(a, v0 + t * d_stride + d, ahead, DTYPE);
             vf v = load_kv(a->kv, v0 + t * d_stride + d, DTYPE);
 #pragma GCC unroll 8
             for (int i = 0; i < N; i++)

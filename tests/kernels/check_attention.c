@@ -152,6 +152,7 @@ bool check_attention_fn(enum kernel_id id, generic_fn *reference, generic_fn *va
         n_context = n_context / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS + rng_between(rng, 0, 2);
     uint32_t n_queries = rng_between(rng, n_seqs, is_long && !is_prompt ? SEQS_MAX : queries_max);
     struct attention_args args = {.n_kv_heads = is_long ? 1 : rng_between(rng, 1, 3),
+                                  .ahead_is_near = rng_below(rng, 2),
                                   .head_dim = d,
                                   .scale = 1.0f / sqrtf((float)d),
                                   .soft_cap = rng_below(rng, 3) == 0 ? 5.0f : 0.0f,
