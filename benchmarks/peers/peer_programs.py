@@ -148,20 +148,18 @@ class Bantam(Program):
         self.program = program
         self.env = os.environ | {"BANTAM_ISA": isa}
 
-    def bench(self, kind, file, input_len, output_len, prompts, seqs, *flags):
-        return json.loads(run([self.program, "bench", kind, file, "--skip-tokenizer-init", "--threads", self.threads,
+    def throughput(self, file, input_len, output_len, prompts):
+        return json.loads(run([self.program, "bench", "throughput", file, "--skip-tokenizer-init", "--threads", self.threads,
                                "--input-len", input_len, "--output-len", output_len, "--num-prompts", prompts,
-                               "--max-num-seqs", seqs, "--max-model-len", input_len + output_len, "--json", *flags],
+                               "--max-num-seqs", prompts, "--max-model-len", input_len + output_len, "--json"],
                               limit_of(self.limit_s, file, prompts * (input_len + output_len)), self.env))
 
     def prefill(self, file, tokens):
-        # Once to warm up, as the others do.
-        report = self.bench("latency", file, tokens, 1, 2, 1, "--num-warmups", "1")
-        return 1000 * tokens / report["mean_ttft_ms"]
+        return self.throughput(file, tokens, 1, 1)["prefill_tok_s"]
 
     def decode(self, file, sequences, context, output_len):
         # The first token comes with the prefill.
-        return self.bench("throughput", file, context, output_len + 1, sequences, sequences)["decode_tok_s"]
+        return self.throughput(file, context, output_len + 1, sequences)["decode_tok_s"]
 
     def server_command(self, file, slots, context, port):
         return [self.program, "serve", file, "--threads", self.threads, "--max-num-seqs", slots, "--max-model-len", context,
