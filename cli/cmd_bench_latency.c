@@ -87,8 +87,6 @@ static err_t parse_rate(const char *text, double *rate)
     return err_ok();
 }
 
-/* Load number `index` of the series: other prompts and arrivals each time, or the prefix cache would know
- * them. */
 static size_t n_prompts(const struct latency_values *v, double rate)
 {
     double n = v->duration_s > 0 && rate > 0 ? rate * v->duration_s : (double)v->load.num_prompts;

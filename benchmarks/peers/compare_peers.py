@@ -16,7 +16,7 @@ greedy   Both servers' greedy answers to the same ids, on a small model of rando
          by token, to the first place where they differ, which must be a tie within 0.25 nats by Bantam's log-probabilities,
          or to the other's end. It comes first: a program that answers otherwise is left out of that file's other parts, and
          out of everything where it is the small model; so is a file that Bantam fails. Each part left out is told of.
-prefill  Tokens/s of one prompt.
+prefill  Tokens/s of one prompt, behind one to warm up.
 decode   Tokens/s of all sequences together after their prompts of --context tokens.
 servers  `bantam bench serve` over HTTP, whoever serves: 16 clients in a closed loop, 200 tokens in and 64 out.
 calls    The same with what small models are deployed for: 400 tokens of shared instructions and 60 new ones in, 1 to 20 out,
