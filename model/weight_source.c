@@ -32,20 +32,20 @@ err_t weight_list_fault(struct weight_list *list)
 static err_t check_values(const struct weight_source *source, const struct weight_part *part, size_t row,
                           const float *values, size_t n)
 {
-    uint32_t largest = 0;
+    int32_t largest = 0; /* with a sign: SSE2 compares no others */
     for (size_t i = 0; i < n; i++) {
-        uint32_t magnitude = f32_to_bits(values[i]) & 0x7fffffffu;
+        int32_t magnitude = (int32_t)(f32_to_bits(values[i]) & 0x7fffffffu);
         largest = magnitude > largest ? magnitude : largest;
     }
     const struct checkpoint_tensor *tensor = weight_part_tensor(part);
     const char *file = tensor ? checkpoint_file(source->checkpoint, tensor) : "dummy weights";
-    if (largest >= 0x7f800000u)
+    if (largest >= 0x7f800000)
         return err_new(ERR_DATA_LOSS, "%s: tensor \"%s\": row %zu holds NaN or infinity", file, part->name,
                        row);
-    if (source->format == WEIGHT_F16 && largest >= f32_to_bits(F16_ROUNDS_TO_INFINITY))
+    if (source->format == WEIGHT_F16 && largest >= (int32_t)f32_to_bits(F16_ROUNDS_TO_INFINITY))
         return err_new(ERR_INVALID_ARGUMENT,
                        "%s: tensor \"%s\": row %zu holds %g, more than float16 can; use --dtype bfloat16",
-                       file, part->name, row, (double)f32_from_bits(largest));
+                       file, part->name, row, (double)f32_from_bits((uint32_t)largest));
     return err_ok();
 }
 

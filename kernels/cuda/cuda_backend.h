@@ -289,9 +289,6 @@ err_t cuda_weight_pack(struct backend *backend, const struct weight_desc *desc, 
 void cuda_weight_destroy(struct weight *weight);
 /* Rows as they are, for every format: cuda_matrix.h. */
 extern const struct cuda_layout cuda_layout_rows;
-/* A row of WEIGHT_INT8 or WEIGHT_FP8 to codes with one scale, which is returned: greatest magnitude / 127 or
- * 448. codes: [n], bytes. */
-float cuda_quantize_row(enum weight_format format, const float *row, size_t n, int8_t *codes);
 
 /* cuda_linear.c: which layout and kernels serve a weight. */
 const struct cuda_layout *cuda_linear_layout(const struct cuda_backend *cuda, const struct weight_desc *desc);

@@ -5,8 +5,8 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/float16.h"
-#include "base/float8.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/weight_row.h"
 
 static void check_desc(const struct weight_desc *desc)
 {
@@ -45,25 +45,6 @@ static void rows_bytes(const struct weight_desc *desc, size_t *codes, size_t *sc
         *scales = desc->n_in / desc->group * 2 * sizeof(uint16_t);
     if (desc->format == WEIGHT_FP8 || (desc->format == WEIGHT_INT8 && desc->group == desc->n_in))
         *scales = sizeof(float);
-}
-
-static float greatest_magnitude(const float *row, size_t n)
-{
-    float greatest = 0;
-    for (size_t k = 0; k < n; k++)
-        greatest = fabsf(row[k]) > greatest ? fabsf(row[k]) : greatest;
-    return greatest;
-}
-
-float cuda_quantize_row(enum weight_format format, const float *row, size_t n, int8_t *codes)
-{
-    float limit = format == WEIGHT_FP8 ? F8_E4M3_MAX : 127.0f;
-    float greatest = greatest_magnitude(row, n), inverse = greatest > 0 ? limit / greatest : 0;
-    for (size_t k = 0; k < n; k++) {
-        float code = row[k] * inverse;
-        codes[k] = format == WEIGHT_FP8 ? (int8_t)f8_e4m3_from_f32(code) : (int8_t)lrintf(code);
-    }
-    return greatest / limit;
 }
 
 static void pack_groups(const struct kernel_table *quantize, const struct weight_desc *desc,
@@ -120,7 +101,7 @@ static void rows_pack(const struct kernel_table *quantize, const struct weight_d
         ASSERT(!"a format that the GPU has not");
     }
     if (values != NULL) {
-        *(float *)scales = cuda_quantize_row(desc->format, values, desc->n_in, (int8_t *)codes);
+        *(float *)scales = weight_row_quantize(desc->format, values, desc->n_in, (int8_t *)codes);
         return;
     }
     *(float *)scales = row->scales[0];
@@ -153,11 +134,7 @@ static bool row_fits(enum weight_format format, const float *row, size_t n)
 {
     if (format == WEIGHT_F32 || format == WEIGHT_BF16)
         return true;
-    float limit = format == WEIGHT_F16 ? 65504.0f : 3e38f;
-    bool fits = true;
-    for (size_t i = 0; i < n; i++)
-        fits &= fabsf(row[i]) <= limit; /* false for NaN */
-    return fits;
+    return weight_row_greatest(row, n) <= (format == WEIGHT_F16 ? F16_MAX : 3e38f); /* false for NaN */
 }
 
 /* The values of a row, or its codes; false: it cannot be represented. */

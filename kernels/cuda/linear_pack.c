@@ -115,25 +115,65 @@ void linear_pack_zero(const struct linear_packed *packed, uint32_t o, uint32_t g
         bf16_from_f32(-(float)zero / linear_uint4_unit(o));
 }
 
+/* Bytes side by side: a0 b0 a1 b1. */
+static uint32_t interleave(uint32_t a, uint32_t b)
+{
+    return (a & 0xff) | (b & 0xff) << 8 | (a & 0xff00) << 8 | (b & 0xff00) << 16;
+}
+
+/* 64 codes of an output, of a nibble each, to the 64 bytes that its tile has for it: linear_code_offset. */
+static void pack_nibbles(const uint8_t *codes, uint8_t offset, uint32_t shift, uint8_t *out)
+{
+    uint8_t nibbles[64];
+    for (uint32_t k = 0; k < 64; k++)
+        nibbles[k] = (uint8_t)(((codes[k] + offset) & 15) << shift);
+    for (uint32_t step = 0; step < 4; step++) {
+        uint64_t low, high; /* a lane's inputs: two of each */
+        memcpy(&low, nibbles + step * 16, sizeof low);
+        memcpy(&high, nibbles + step * 16 + 8, sizeof high);
+        for (uint32_t lane = 0; lane < 4; lane++) {
+            uint32_t word;
+            memcpy(&word, out + lane * 16 + step * 4, sizeof word);
+            word |= interleave((uint32_t)(low >> 16 * lane), (uint32_t)(high >> 16 * lane));
+            memcpy(out + lane * 16 + step * 4, &word, sizeof word);
+        }
+    }
+}
+
+/* n codes to where `at` has each of them; those of `run` neighbours lie side by side. */
+static void move_codes(const uint8_t *codes, uint32_t n, const uint32_t *at, uint32_t run, uint8_t *block)
+{
+    uint32_t k = 0;
+    for (; run == 16 && k + 16 <= n; k += 16)
+        memcpy(block + at[k], codes + k, 16);
+    for (; run == 4 && k + 4 <= n; k += 4)
+        memcpy(block + at[k], codes + k, 4);
+    for (; k < n; k++)
+        block[at[k]] = codes[k];
+}
+
 static void pack_codes(const struct linear_packed *packed, uint32_t o, const uint8_t *codes)
 {
-    uint32_t inputs = linear_block_inputs(packed->layout),
-             n_blocks = linear_blocks(packed->layout, packed->n_in);
+    const enum linear_layout layout = packed->layout;
+    const uint32_t inputs = linear_block_inputs(layout), n_blocks = linear_blocks(layout, packed->n_in),
+                   run = layout == LINEAR_E4M3_WGMMA ? 16
+                         : layout == LINEAR_INT8     ? 1
+                                                     : 4,
+                   shift = linear_int4_shift(o);
+    const uint8_t offset = layout == LINEAR_INT4 ? 8 : 0;
     uint32_t at[BLOCK_INPUTS_MAX];
     for (uint32_t k = 0; k < inputs; k++)
-        at[k] = linear_code_offset(packed->layout, o % LINEAR_PANEL, k);
-    uint32_t shift = linear_int4_shift(o);
-    for (uint32_t b = 0; b < n_blocks; b++) {
-        uint8_t *block = packed->codes + linear_block_offset(packed->layout, n_blocks, o / LINEAR_PANEL, b);
+        at[k] = linear_code_offset(layout, o % LINEAR_PANEL, k);
+    for (uint32_t b = 0; b < n_blocks; b++, codes += inputs) {
+        uint8_t *block = packed->codes + linear_block_offset(layout, n_blocks, o / LINEAR_PANEL, b);
         uint32_t n = packed->n_in - b * inputs < inputs ? packed->n_in - b * inputs : inputs;
-        if (linear_is_int4(packed->layout)) {
-            uint32_t offset = packed->layout == LINEAR_INT4 ? 8 : 0;
+        if (!linear_is_int4(layout))
+            move_codes(codes, n, at, run, block);
+        else if (n == inputs)
+            pack_nibbles(codes, offset, shift, block + at[0]);
+        else
             for (uint32_t k = 0; k < n; k++)
-                block[at[k]] |= (uint8_t)(((codes[b * inputs + k] + offset) & 15) << shift);
-        } else {
-            for (uint32_t k = 0; k < n; k++)
-                block[at[k]] = codes[b * inputs + k];
-        }
+                block[at[k]] |= (uint8_t)(((codes[k] + offset) & 15) << shift);
     }
 }
 

@@ -2,6 +2,7 @@
 #include "base/float16.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/linear_weight.h"
+#include "kernels/cuda/weight_row.h"
 
 static bool describe(enum weight_format format, size_t n_out, const struct weight_desc *desc,
                      uint32_t capability, struct linear_packed *out)
@@ -53,7 +54,7 @@ static void pack_row(const struct kernel_table *quantize, const struct weight_de
     if (values != NULL && linear_has_groups(layout))
         quantize_groups(quantize, desc, values, row);
     else if (values != NULL)
-        row->scales[0] = cuda_quantize_row(desc->format, values, desc->n_in, row->codes);
+        row->scales[0] = weight_row_quantize(desc->format, values, desc->n_in, row->codes);
     for (uint32_t g = 0; g < packed.n_in / packed.group; g++) {
         linear_pack_scale(&packed, o, g, row->scales[g]);
         if (layout == LINEAR_UINT4)

@@ -1,8 +1,9 @@
-/* float16, philox, hash. */
+/* float16, float8, philox, hash. */
 #include <math.h>
 #include <string.h>
 #include "base/error.h"
 #include "base/float16.h"
+#include "base/float8.h"
 #include "base/hash.h"
 #include "base/philox.h"
 #include "tests/base/cmocka_base.h"
@@ -69,6 +70,31 @@ static void test_bf16(void **state)
     }
     /* A NaN whose payload lies in the low half alone must not become infinity. */
     assert_true(isnan(bf16_to_f32(bf16_from_f32(f32_from_bits(0x7f800001)))));
+}
+
+/* Every value, what lies between two neighbours, and what is beyond: 448, and NaN as it is. */
+static void test_e4m3(void **state)
+{
+    (void)state;
+    for (uint8_t low = 0; low < 0x7e; low++) {
+        float value = f8_e4m3_to_f32(low), next = f8_e4m3_to_f32(low + 1), middle = (value + next) / 2;
+        assert_int_equal(f8_e4m3_from_f32(value), low);
+        assert_int_equal(f8_e4m3_from_f32(-value), low | 0x80);
+        assert_int_equal(f8_e4m3_from_f32(middle), low & 1 ? low + 1 : low);
+        assert_int_equal(f8_e4m3_from_f32(-middle), (low & 1 ? low + 1 : low) | 0x80);
+        assert_int_equal(f8_e4m3_from_f32(nextafterf(middle, 0)), low);
+        assert_int_equal(f8_e4m3_from_f32(nextafterf(middle, INFINITY)), low + 1);
+    }
+    assert_true(f8_e4m3_to_f32(0x7e) == F8_E4M3_MAX && f8_e4m3_to_f32(1) == 0x1p-9f);
+    static const float beyond[] = {448, 463, 464, 465, 480, 1e30f, INFINITY};
+    for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
+        assert_int_equal(f8_e4m3_from_f32(beyond[i]), 0x7e);
+        assert_int_equal(f8_e4m3_from_f32(-beyond[i]), 0xfe);
+    }
+    assert_int_equal(f8_e4m3_from_f32(0x1p-149f), 0);
+    assert_int_equal(f8_e4m3_from_f32(-0.0f), 0x80);
+    assert_int_equal(f8_e4m3_from_f32(f32_from_bits(0x7f800001)), 0x7f);
+    assert_int_equal(f8_e4m3_from_f32(f32_from_bits(0xffffffff)), 0xff);
 }
 
 /* Known answers of philox4x32-10 as published with Random123. */
@@ -216,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_f16_round_trip_of_all_values),
         cmocka_unit_test(test_f16_rounds_to_nearest_even),
         cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_e4m3),
         cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_rng_is_the_block_sequence),
         cmocka_unit_test(test_rng_below_is_uniform),
