@@ -10,12 +10,18 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/checked.h"
+#include "base/clock.h"
+#include "base/crowding.h"
 #include "base/numa.h"
 #include "base/spin_barrier.h"
+
+enum { SHARES_PER_SAMPLE = 8 }; /* two looks at the clock cost a tenth of the shortest operations */
 
 struct worker {
     struct thread_pool *pool;
     pthread_t thread;
+    atomic_bool joins; /* set when it is put in: its next run is the one behind joined_at */
+    _Atomic uint32_t joined_at;
     int index;
     int node; /* the kernel's number */
 };
@@ -26,9 +32,13 @@ struct thread_pool {
     int64_t spin_ns;
     thread_pool_fn *fn;
     void *context;
-    bool stop;
-    struct event_count start; /* bumped once a run */
-    struct event_count done;  /* bumped by the last worker of a run */
+    atomic_bool stop;
+    struct event_count start;  /* bumped once a run */
+    struct event_count done;   /* bumped by the last worker of a run */
+    struct event_count joined; /* bumped when workers are put in */
+    _Atomic int n_active;      /* threads that take part, the first ones; changes between runs */
+    struct crowding crowding;
+    uint32_t n_shares;
     struct spin_barrier barrier;
     int n_nodes, caller_node; /* caller_node: of thread 0, the kernel's number */
     cpu_set_t caller_cpus;    /* of thread 0, where n_nodes > 1 */
@@ -38,20 +48,57 @@ struct thread_pool {
     struct worker workers[]; /* n_threads - 1 */
 };
 
+static void wait_until_put_in(const struct worker *worker)
+{
+    struct thread_pool *pool = worker->pool;
+    for (;;) {
+        uint32_t seen = event_count_read(&pool->joined);
+        if (pool->stop || pool->n_active > worker->index)
+            return;
+        (void)event_count_wait(&pool->joined, seen, -1);
+    }
+}
+
 static void *worker_main(void *argument)
 {
-    const struct worker *worker = argument;
+    struct worker *worker = argument;
     struct thread_pool *pool = worker->pool;
     uint32_t seen = 0;
     for (;;) {
         event_count_wait_past(&pool->start, seen, pool->spin_ns);
-        seen++; /* a run is over only when this thread has finished it: none can be missed */
         if (pool->stop)
             return NULL;
-        pool->fn(pool->context, worker->index, pool->n_threads);
+        bool is_active = pool->n_active > worker->index; /* in this order: see put_in */
+        if (worker->joins) {
+            worker->joins = false;
+            seen = worker->joined_at;
+            continue;
+        }
+        seen++; /* a run is over only when those who take part have finished it: none can be missed */
+        if (!is_active) {
+            wait_until_put_in(worker);
+            continue;
+        }
+        pool->fn(pool->context, worker->index, pool->n_active);
         if (atomic_fetch_sub_explicit(&pool->n_running, 1, memory_order_acq_rel) == 1)
             event_count_bump(&pool->done);
     }
+}
+
+/* Between runs. Who is left out hears of it at the start of the next run, or much later when the kernel has
+ * put it aside: by then it may be in again, for runs behind joined_at. */
+static void put_in(struct thread_pool *pool, int n_active)
+{
+    int before = pool->n_active;
+    if (before == n_active)
+        return;
+    for (int i = before; i < n_active; i++) {
+        pool->workers[i - 1].joined_at = event_count_read(&pool->start);
+        pool->workers[i - 1].joins = true;
+    }
+    pool->n_active = n_active;
+    if (n_active > before)
+        event_count_bump(&pool->joined);
 }
 
 /* On one node: one CPU of the process's mask for each thread, only when there are exactly as many: then the
@@ -138,6 +185,8 @@ err_t thread_pool_create(int n_threads, struct thread_pool **out)
     if (pool == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "no memory for a pool of %d threads", n_threads);
     pool->n_threads = n_threads;
+    pool->n_active = n_threads;
+    crowding_init(&pool->crowding, n_threads);
     pool->n_nodes = 1;
     pool->spin_ns = spin_time_ns(n_threads, n_cpus);
     spin_barrier_init(&pool->barrier, n_threads, pool->spin_ns);
@@ -158,6 +207,7 @@ void thread_pool_destroy(struct thread_pool *pool)
         return;
     pool->stop = true;
     event_count_bump(&pool->start);
+    event_count_bump(&pool->joined);
     for (int i = 0; i < pool->n_started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     mem_free(pool);
@@ -168,20 +218,42 @@ int thread_pool_size(const struct thread_pool *pool)
     return pool->n_threads;
 }
 
+/* own_end_ns: when the caller's part was done; NULL: nobody asks. */
+static void run_on(struct thread_pool *pool, thread_pool_fn *fn, void *context, int n_active,
+                   int64_t *own_end_ns)
+{
+    uint32_t seen = event_count_read(&pool->done);
+    put_in(pool, n_active);
+    if (n_active > 1) {
+        ASSERT(atomic_load_explicit(&pool->n_running, memory_order_relaxed) == 0);
+        pool->fn = fn;
+        pool->context = context;
+        atomic_store_explicit(&pool->n_running, n_active - 1, memory_order_relaxed);
+        event_count_bump(&pool->start); /* publishes the words above */
+    }
+    fn(context, 0, n_active);
+    if (own_end_ns != NULL)
+        *own_end_ns = clock_now_ns(clock_monotonic());
+    if (n_active > 1)
+        event_count_wait_past(&pool->done, seen, pool->spin_ns);
+}
+
 void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context)
 {
-    if (pool->n_threads == 1) {
-        fn(context, 0, 1);
+    run_on(pool, fn, context, pool->n_threads, NULL);
+}
+
+void thread_pool_share(struct thread_pool *pool, thread_pool_fn *fn, void *context)
+{
+    const int n_active = pool->crowding.n_active;
+    if (pool->n_threads == 1 || ++pool->n_shares % SHARES_PER_SAMPLE != 0) {
+        run_on(pool, fn, context, n_active, NULL);
         return;
     }
-    ASSERT(atomic_load_explicit(&pool->n_running, memory_order_relaxed) == 0);
-    pool->fn = fn;
-    pool->context = context;
-    uint32_t seen = event_count_read(&pool->done);
-    atomic_store_explicit(&pool->n_running, pool->n_threads - 1, memory_order_relaxed);
-    event_count_bump(&pool->start); /* publishes the words above */
-    fn(context, 0, pool->n_threads);
-    event_count_wait_past(&pool->done, seen, pool->spin_ns);
+    int64_t began_ns = clock_now_ns(clock_monotonic()), own_end_ns;
+    run_on(pool, fn, context, n_active, &own_end_ns);
+    int64_t now_ns = clock_now_ns(clock_monotonic());
+    (void)crowding_sample(&pool->crowding, now_ns, own_end_ns - began_ns, now_ns - own_end_ns);
 }
 
 void thread_pool_barrier(struct thread_pool *pool)

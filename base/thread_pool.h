@@ -1,5 +1,6 @@
 /* A fixed set of threads for data-parallel kernels. thread_pool_run calls fn once on each thread (the caller
- * is thread 0) and returns when all are done. Workers spin for a short while, then sleep on a futex, so an
+ * is thread 0) and returns when all are done; thread_pool_share on fewer while they would only wait for each
+ * other (crowding.h). Workers spin for a short while, then sleep on a futex, so an
  * idle engine uses no CPU. One caller at a time. Threads are pinned to the CPUs of the process's affinity
  * mask when there are exactly as many; on a machine of several memory nodes (numa.h) otherwise to the CPUs of
  * a node, the first threads to the first. */
@@ -26,7 +27,10 @@ int thread_pool_node(const struct thread_pool *pool, int thread_index);
  * is there, and nothing where there is one node. */
 void thread_pool_place_caller(struct thread_pool *pool);
 void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context);
-/* Within fn: waits until every thread has reached the same barrier. */
+/* The same for work that any number of threads can divide: on the first n_threads of them, which fn is told.
+ */
+void thread_pool_share(struct thread_pool *pool, thread_pool_fn *fn, void *context);
+/* Within the fn of thread_pool_run: waits until every thread has reached the same barrier. */
 void thread_pool_barrier(struct thread_pool *pool);
 
 /* Thread i's share of [0, n): begins and ends on multiples of `grain` (but for n itself). The same split for

@@ -10,7 +10,7 @@
 void cpu_run(struct cpu_backend *cpu, bool parallel, thread_pool_fn *fn, void *context)
 {
     if (parallel && cpu->n_threads > 1)
-        thread_pool_run(cpu->pool, fn, context);
+        thread_pool_share(cpu->pool, fn, context);
     else
         fn(context, 0, 1);
 }

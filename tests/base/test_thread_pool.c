@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -177,6 +178,61 @@ static void test_idle_workers_sleep(void **state)
     assert_int_equal(spin_time_ns(3, 2), 0);
 }
 
+/* A run of thread_pool_share in which the others take long beside thread 0 while `stalls`. */
+struct shared {
+    int n_threads; /* of the run, as thread 0 was told */
+    int calls[MAX_TESTED], told[MAX_TESTED];
+    bool stalls;
+};
+
+static void take_part(void *context, int thread_index, int n_threads)
+{
+    struct shared *shared = context;
+    shared->calls[thread_index]++;
+    shared->told[thread_index] = n_threads;
+    if (thread_index == 0)
+        shared->n_threads = n_threads;
+    int64_t until_ns = shared->stalls && thread_index > 0 ? clock_now_ns(clock_monotonic()) + 200 * 1000 : 0;
+    while (clock_now_ns(clock_monotonic()) < until_ns) {
+    }
+}
+
+/* Each of the first n_threads once, and nobody else. */
+static void share_once(struct thread_pool *pool, struct shared *shared, bool with_all)
+{
+    memset(shared->calls, 0, sizeof shared->calls);
+    if (with_all)
+        thread_pool_run(pool, take_part, shared);
+    else
+        thread_pool_share(pool, take_part, shared);
+    assert_in_range(shared->n_threads, with_all ? thread_pool_size(pool) : 1, thread_pool_size(pool));
+    for (int i = 0; i < MAX_TESTED; i++) {
+        assert_int_equal(shared->calls[i], i < shared->n_threads);
+        assert_true(i >= shared->n_threads || shared->told[i] == shared->n_threads);
+    }
+}
+
+/* Stalled until one thread is left, with runs of all in between; then free until one comes back to try. */
+static void test_who_stalls_is_left_out(void **state)
+{
+    (void)state;
+    for (int size = 2; size <= 4; size++) {
+        struct thread_pool *pool;
+        struct shared shared = {.stalls = true, .n_threads = size};
+        assert_error(ERR_OK, thread_pool_create(size, &pool));
+        for (int i = 0; shared.n_threads > 1; i++) {
+            if (i % 100 == 99)
+                share_once(pool, &shared, true);
+            share_once(pool, &shared, false);
+        }
+        shared.stalls = false;
+        while (shared.n_threads == 1)
+            share_once(pool, &shared, false);
+        share_once(pool, &shared, true);
+        thread_pool_destroy(pool);
+    }
+}
+
 /* The shares cover [0, n) in order without gaps, begin on grains, and differ by one grain at most. */
 static void test_split(void **state)
 {
@@ -214,6 +270,7 @@ int main(void)
         cmocka_unit_test(test_cpu_count_follows_the_affinity_mask),
         cmocka_unit_test(test_creation_without_memory),
         cmocka_unit_test(test_idle_workers_sleep),
+        cmocka_unit_test(test_who_stalls_is_left_out),
         cmocka_unit_test(test_split),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
