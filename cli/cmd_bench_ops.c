@@ -9,7 +9,7 @@
 struct ops_values {
     const char *device, *weights, *kv_dtype;
     struct flag_list rows, ops, left_out;
-    int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context, group;
+    int64_t threads, hidden, intermediate, vocab, heads, kv_heads, head_dim, layers, rounds, context, group;
     bool batch_invariant, json;
 };
 
@@ -21,8 +21,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"device", FLAG_STRING, &v->device, "cpu", 0, 0, NULL, NULL, "cpu, cuda or cuda:N", NULL},
         {"threads", FLAG_INT, &v->threads, "0", 0, 256, NULL, NULL, "of the CPU; 0 = one per usable CPU",
          NULL},
-        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|fp8|bf16", NULL,
-         "format of the weights; uint4: int4 with zero points", NULL},
+        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|w8a8|fp8|bf16", NULL,
+         "format of the weights; uint4: int4 with zero points; w8a8: int8 of weights and rows", NULL},
         {"group", FLAG_INT, &v->group, "32", 32, 1024, NULL, NULL,
          "inputs that share a scale, of int4, uint4 and int8: a power of two", NULL},
         {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8|int8", NULL,
@@ -40,6 +40,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"rounds", FLAG_INT, &v->rounds, "4", 1, 64, NULL, NULL, "through the layers in one step", NULL},
         {"hidden", FLAG_INT, &v->hidden, "4096", 32, 1 << 20, NULL, NULL, "width of the model", NULL},
         {"intermediate", FLAG_INT, &v->intermediate, "14336", 32, 1 << 20, NULL, NULL, "width of the MLP",
+         NULL},
+        {"vocab", FLAG_INT, &v->vocab, "128256", 32, 1 << 20, NULL, NULL, "tokens of embedding and LM head",
          NULL},
         {"heads", FLAG_INT, &v->heads, "32", 1, 1024, NULL, NULL, "of queries", NULL},
         {"kv-heads", FLAG_INT, &v->kv_heads, "8", 1, 1024, NULL, NULL, "of keys and values", NULL},
@@ -75,7 +77,7 @@ static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t ro
 {
     double seconds = r->us / 1e6;
     bool is_layer = kind == OP_DECODE_LAYER;
-    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : "";
+    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : kind >= OP_EMBED ? "bf16" : "";
     bool attends = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_ATTENTION_PREFILL;
     const char *kv = attends || is_layer ? v->kv_dtype : "";
     if (v->json)
@@ -119,14 +121,17 @@ static err_t run_ops(const struct ops_values *v)
         .weights = strcmp(v->weights, "int4") == 0    ? WEIGHT_INT4
                    : strcmp(v->weights, "uint4") == 0 ? WEIGHT_UINT4
                    : strcmp(v->weights, "int8") == 0  ? WEIGHT_INT8
+                   : strcmp(v->weights, "w8a8") == 0  ? WEIGHT_INT8
                    : strcmp(v->weights, "fp8") == 0   ? WEIGHT_FP8
                                                       : WEIGHT_BF16,
         .group = (uint32_t)v->group,
+        .rows_in_8_bits = strcmp(v->weights, "w8a8") == 0,
         .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0    ? KV_FP8
                     : strcmp(v->kv_dtype, "int8") == 0 ? KV_INT8
                                                        : KV_BF16,
         .hidden = (size_t)v->hidden,
         .intermediate = (size_t)v->intermediate,
+        .vocab = (size_t)v->vocab,
         .qkv = {(uint32_t)v->heads, (uint32_t)v->kv_heads, (uint32_t)v->head_dim},
         .n_layers = (uint32_t)v->layers,
         .n_rounds = (uint32_t)v->rounds,
@@ -152,9 +157,8 @@ int bench_ops(int argc, char *argv[])
     const struct flag_command command = {
         .name = "bantam bench ops",
         .summary = "Ops of a layer (of an 8B Llama, unless said otherwise) as the engine calls them, back to "
-                   "back over "
-                   "several layers of random weights in one step. Times are of one layer, the median of "
-                   "several steps.",
+                   "back over several layers of random weights in one step; embedding, LM head and sampling "
+                   "likewise. Times are of one layer or call, the median of several steps.",
         .flags = flags,
         .n_flags = ops_flags(&values, flags),
         .examples = "  bantam bench ops --op layer_linears --weights int8 --layers 2 --rows 1 --rows 64\n",
