@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import types
 
 import pytest
@@ -21,6 +22,18 @@ FAKE = BUILD / "libbantam_cuda_fake.so"
 
 COST_S = 50
 pytestmark = pytest.mark.skipif(os.environ.get("BANTAM_SANITIZED", "0") == "1", reason="a script: the release build is enough")
+
+
+def load_script(name):
+    """A file of benchmarks/gpu as a module."""
+    sys.path.insert(0, str(ROOT / "benchmarks/gpu"))
+    try:
+        loader = importlib.machinery.SourceFileLoader(f"gpu_{name}_tested", str(ROOT / "benchmarks/gpu" / name))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+        return module
+    finally:
+        sys.path.pop(0)
 
 
 def run(out, *arguments, environment=None):
@@ -68,9 +81,7 @@ def test_parts_by_name_and_a_part_that_fails(tmp_path):
 
 def test_targets_stand_beside_what_they_are_of(capsys):
     """Of the rates, batches and ops the one that has a target, and no other."""
-    loader = importlib.machinery.SourceFileLoader("gpu_run", str(ROOT / "benchmarks/gpu/run"))
-    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_run", loader))
-    loader.exec_module(script)
+    script = load_script("run")
 
     def load(rate, served):
         return {"request_rate": rate, "steady_request_throughput": served, "request_throughput": served / 2, "p50_ttft_ms": 64}
@@ -95,6 +106,21 @@ def test_targets_stand_beside_what_they_are_of(capsys):
                        "layer_linears int4/128, 1 rows": "75 %", "layer_linears int4/128, 16 rows": "85 %",
                        "attention_decode fp8, 32 rows": "80 %", "start llama-3.1-8b FP8": "2 s and the copy"}
     assert any("57.9 RPS" in line for line in lines)
+
+
+def test_the_commit_is_of_what_was_unpacked(tmp_path):
+    """Also where a bundle lies inside another repository."""
+    session = load_script("gpu_session.py")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", tmp_path]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another"]):
+        subprocess.run([*git, *command], check=True)
+    another = subprocess.run([*git, "describe", "--always", "--abbrev=12"], capture_output=True, text=True, check=True).stdout.strip()
+    inside = tmp_path / "bantam"
+    (inside / "build/bundled").mkdir(parents=True)
+    assert session.commit(inside) is None
+    (inside / "build/bundled/commit").write_text("0123456789ab\n")
+    assert session.commit(inside) == "0123456789ab"
+    assert session.commit(tmp_path) == another
 
 
 def test_parts_without_time_say_so(tmp_path):
