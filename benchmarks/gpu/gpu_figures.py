@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import random
 import sys
 
@@ -18,6 +19,7 @@ OFFLINE = [(1000, 1000, 512), (128, 128, 1536), (2048, 128, 256)]
 LOADS = {"800/200": (0, [30, 50, 58]), "800/200, 600 shared": (600, [60, 90, 120])}
 LOAD_SECONDS = 16  # served/s is of the second half: an answer at the highest rate has taken 6 s
 LOAD_SEQUENCES = 1024  # 120 a second of 5 s each: with 512 they queued before the first step
+CHECKPOINT = "model.safetensors"
 LINEAR_ROWS = [1, 8, 16, 32, 64, 128, 256, 2048]
 
 
@@ -173,8 +175,9 @@ def part_start(session, figures):
     for model in ("llama-3.2-1b", "llama-3.1-8b"):
         fields = {**gpu_models.TINY} if session.small else json.loads((ROOT / f"benchmarks/shapes/{model}/config.json").read_text())
         directory = gpu_models.written(session, f"start-{model}", fields)
-        found = figures[model] = {"checkpoint_bytes": write_checkpoint(directory, {**gpu_models.COMMON, **fields})}
+        found = figures[model] = {}
         try:
+            found["checkpoint_bytes"] = write_checkpoint(session, directory, {**gpu_models.COMMON, **fields})
             for name in formats_of(session):
                 rows = []
                 flags = [*gpu_models.engine_flags(session), "--skip-tokenizer-init", *gpu_models.FORMATS[name], "--max-model-len", 512]
@@ -182,7 +185,7 @@ def part_start(session, figures):
                 found[name] = {"start_to_ready_s": rows[0]["start_to_ready_s"]}
                 say(f"    {model} {name}: ready after {rows[0]['start_to_ready_s']:.2f} s, {found['checkpoint_bytes'] / 1e9:.2f} GB of weights")
         finally:
-            os.unlink(os.path.join(directory, "model.safetensors"))  # 16 GB
+            (pathlib.Path(directory) / CHECKPOINT).unlink(missing_ok=True)  # up to 16 GB, also where the disk was too small
 
 
 def part_invariance_cost(session, figures):
@@ -209,8 +212,9 @@ def part_invariance_cost(session, figures):
         raise PartFailed("; ".join(errors))
 
 
-def write_checkpoint(directory, config):
-    """model.safetensors of random bf16 values of magnitude 2^-6 to 2^-5; its bytes."""
+def write_checkpoint(session, directory, config):
+    """model.safetensors of random bf16 values of magnitude 2^-6 to 2^-5; its bytes. Ends with the part's time: a slow disk must
+    not take that of the parts behind."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
     kv = config["num_key_value_heads"] * head_dim
@@ -232,9 +236,11 @@ def write_checkpoint(directory, config):
         offset += size
     text = json.dumps(header).encode()
     block = random_bf16(1 << 20)
-    with open(os.path.join(directory, "model.safetensors"), "wb") as file:
+    with open(os.path.join(directory, CHECKPOINT), "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for left in range(offset, 0, -len(block)):
+            if session.left_s() <= 0:
+                raise PartFailed(f"time was up with {left / 1e9:.1f} of {offset / 1e9:.1f} GB of {directory} still to be written")
             file.write(block[:left])
     return offset
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -121,6 +122,26 @@ def test_the_commit_is_of_what_was_unpacked(tmp_path):
     (inside / "build/bundled/commit").write_text("0123456789ab\n")
     assert session.commit(inside) == "0123456789ab"
     assert session.commit(tmp_path) == another
+
+
+def test_no_checkpoint_stays_behind(tmp_path, monkeypatch):
+    """Of 16 GB: not where time is up while it is written, and not where the disk is full."""
+    script = load_script("gpu_figures.py")
+    lefts = iter([1, 1, 0])
+    session = types.SimpleNamespace(device="cpu", small=True, work=tmp_path, left_s=lambda: next(lefts))
+    monkeypatch.setattr(script, "random_bf16", lambda n: bytes(2 << 10))  # in pieces
+    with pytest.raises(script.PartFailed, match=r"time was up with .* GB .*start-llama-3.2-1b still to be written"):
+        script.part_start(session, {})
+    session.left_s, before = lambda: 1, resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, before[1]))
+        with pytest.raises(OSError):
+            script.part_start(session, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, signal_before)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
 
 
 def test_parts_without_time_say_so(tmp_path):
