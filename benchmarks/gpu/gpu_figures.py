@@ -29,10 +29,12 @@ def part_ceilings(session, figures):
         raise PartSkipped("only of a GPU")
     program = session.build / "benchmarks/gpu/ceilings"
     if not program.exists():
-        raise PartFailed(f"{program} was not built: cuBLASLt's headers were not found")
+        raise PartFailed(f"{program} was not built: `cmake --build {session.build} --target ceilings` makes it where nvcc is")
     session.rows([program], figures.setdefault("rows", []))
     for row in figures["rows"]:
         say(f"    {row['what']}: {row['value']:.1f} {row['unit']}")
+    if len(figures["rows"]) == 1:
+        say("    no product: built without cuBLASLt's headers or library")
 
 
 def ops_commands(session):

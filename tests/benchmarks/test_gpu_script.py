@@ -124,6 +124,19 @@ def test_the_commit_is_of_what_was_unpacked(tmp_path):
     assert session.commit(tmp_path) == another
 
 
+def test_ceilings_say_what_is_missing(tmp_path, capsys):
+    script = load_script("gpu_figures.py")
+    session = types.SimpleNamespace(device="cuda", build=tmp_path, rows=lambda argv, into: into.extend(
+        [{"what": "copy", "value": 4291.0, "unit": "GB/s"}]))
+    with pytest.raises(script.PartFailed, match=f"was not built: `cmake --build {tmp_path} --target ceilings`"):
+        script.part_ceilings(session, {})
+    (tmp_path / "benchmarks/gpu").mkdir(parents=True)
+    (tmp_path / "benchmarks/gpu/ceilings").touch()
+    figures = {}
+    script.part_ceilings(session, figures)
+    assert [row["what"] for row in figures["rows"]] == ["copy"] and "without cuBLASLt" in capsys.readouterr().out
+
+
 def test_no_checkpoint_stays_behind(tmp_path, monkeypatch):
     """Of 16 GB: not where time is up while it is written, and not where the disk is full."""
     script = load_script("gpu_figures.py")
