@@ -234,7 +234,9 @@ static err_t open_backend(const struct op_bench_options *o, struct backend **out
 {
     if (strcmp(o->device, "cpu") == 0)
         return backend_cpu_create(o->n_threads, "auto", out);
-    struct backend_cuda_options cuda = {.n_threads = o->n_threads, .batch_variant = o->batch_variant};
+    struct backend_cuda_options cuda = {.n_threads = o->n_threads,
+                                        .batch_variant = o->batch_variant,
+                                        .library_rows_min = o->library_rows_min};
     if (backend_cuda_parse(o->device, &cuda.device))
         return backend_cuda_create(&cuda, out);
     return err_new(ERR_INVALID_ARGUMENT, "--device: \"%s\" is not cpu, cuda or cuda:N", o->device);

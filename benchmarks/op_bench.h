@@ -32,7 +32,8 @@ const char *op_kind_name(enum op_kind kind); /* "layer_linears" */
 struct op_bench_options {
     const char *device; /* "cpu", "cuda", "cuda:N" */
     int n_threads;      /* 0 = one per usable CPU */
-    bool batch_variant; /* backend_cuda_options */
+    bool batch_variant; /* backend_cuda_options, as the next */
+    uint32_t library_rows_min;
     enum weight_format weights;
     uint32_t group;      /* inputs that share a scale, of int4, uint4 and int8; a power of two from 32 on */
     bool rows_in_8_bits; /* int8 with a scale per output: W8A8; group is not read */

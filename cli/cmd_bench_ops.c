@@ -9,7 +9,8 @@
 struct ops_values {
     const char *device, *weights, *kv_dtype;
     struct flag_list rows, ops, left_out;
-    int64_t threads, hidden, intermediate, vocab, heads, kv_heads, head_dim, layers, rounds, context, group;
+    int64_t threads, hidden, intermediate, vocab, heads, kv_heads, head_dim, layers, rounds, context, group,
+        library_rows;
     bool batch_invariant, json;
 };
 
@@ -48,6 +49,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"head-dim", FLAG_INT, &v->head_dim, "128", 16, 256, NULL, NULL, "width of a head", NULL},
         {"batch-invariant", FLAG_BOOL, &v->batch_invariant, "true", 0, 0, NULL, NULL,
          "on a GPU; --no-batch-invariant gives many rows to cuBLASLt", NULL},
+        {"library-rows", FLAG_INT, &v->library_rows, "0", 0, OPS_ROWS_MAX, NULL, NULL,
+         "with --no-batch-invariant: rows from which on cuBLASLt serves; 0 = as in an engine", NULL},
         {"json", FLAG_BOOL, &v->json, "false", 0, 0, NULL, NULL, "print a JSON object a line", NULL},
     };
     memcpy(flags, rows, sizeof rows);
@@ -118,6 +121,7 @@ static err_t run_ops(const struct ops_values *v)
         .device = v->device,
         .n_threads = (int)v->threads,
         .batch_variant = !v->batch_invariant,
+        .library_rows_min = (uint32_t)v->library_rows,
         .weights = strcmp(v->weights, "int4") == 0    ? WEIGHT_INT4
                    : strcmp(v->weights, "uint4") == 0 ? WEIGHT_UINT4
                    : strcmp(v->weights, "int8") == 0  ? WEIGHT_INT8

@@ -21,6 +21,8 @@ LOAD_SECONDS = 16  # served/s is of the second half: an answer at the highest ra
 LOAD_SEQUENCES = 1024  # 120 a second of 5 s each: with 512 they queued before the first step
 CHECKPOINT = "model.safetensors"
 LINEAR_ROWS = [1, 8, 16, 32, 64, 128, 256, 2048]
+# At which a whole layer is given to cuBLASLt too: PRODUCT_ROWS_MIN_* of product_policy.h stands on them.
+LIBRARY_ROWS = {"fp8": [2048, 4096, 8192], "bf16": [256, 2048]}
 
 
 def part_ceilings(session, figures):
@@ -38,27 +40,41 @@ def part_ceilings(session, figures):
 
 
 def ops_commands(session):
-    """Weights by their format, attention by the KV's, the rest once."""
-    small = ["--hidden", 128, "--intermediate", 256, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2, "--rounds", 2,
-             "--context", 64] if session.small else []
-    formats, caches = (["int4", "uint4", "fp8", "bf16", "int8"], ["bfloat16", "fp8"]) if session.device == "cuda" else (["int4", "bf16"], ["bfloat16"])
+    """What has a target first. Weights by their format, attention by the KV's, the rest once."""
+    on_card = session.device == "cuda"
+    formats = ["int4/128", "fp8", "bf16", "w8a8", "uint4/128", "int4/32", "int8/32"] if on_card else ["int4/32", "bf16", "w8a8"]
+    caches = ["bfloat16", "fp8"] if on_card else ["bfloat16"]
+    small = ["--hidden", 128, "--intermediate", 256, "--vocab", 512, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2,
+             "--rounds", 2, "--context", 64] if session.small else []
 
     def command(ops, rows, *flags):
         return [session.bantam, "bench", "ops", "--device", session.device, *small, *flags, "--json",
                 *[word for op in ops for word in ("--op", op)], *[word for n in rows for word in ("--rows", n)]]
 
-    for weights in formats:
-        for group in [32, 128] if weights == "int4" else [128] if weights == "uint4" else [32]:
-            yield f"{weights}, groups of {group}", command(["layer_linears"], [1, 4] if session.small else LINEAR_ROWS, "--weights", weights,
-                                                           "--group", 32 if session.small else group)
-    if session.device == "cuda":
-        for weights in ("fp8", "bf16"):
-            yield f"{weights}, {VARIANT}", command(["layer_linears"], [300] if session.small else [256, 2048], "--weights", weights, VARIANT)
+    def weights(name):
+        kind, _, group = name.partition("/")
+        return ["--weights", kind, *(["--group", 32 if session.small else group] if group else [])]
+
+    def linears(name):
+        rows = [1, 4] if session.small else sorted(set(LINEAR_ROWS + LIBRARY_ROWS.get(name, [])))
+        return name, command(["layer_linears"], rows, *weights(name))
+
+    yield linears(formats[0])
+    for cache in caches:  # at the rows of attention_shared too: what it is held against
+        yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 64, 128, 256], "--kv-cache-dtype", cache)
+    for name in formats[1:]:
+        yield linears(name)
+    for name, rows in LIBRARY_ROWS.items() if on_card else ():
+        rows = [300] if session.small else rows
+        yield f"{name}, {VARIANT}", command(["layer_linears"], rows, *weights(name), VARIANT, "--library-rows", rows[0])
     for cache in caches:
-        yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
         yield f"{cache}, shared", command(["attention_shared"], [4] if session.small else [64, 256], "--kv-cache-dtype", cache)
         yield f"{cache}, prefill", command(["attention_prefill"], [4] if session.small else [512, 2048], "--kv-cache-dtype", cache)
-    yield "others", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
+    yield "rows", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [1, 32, 256, 2048])
+    few = [1, 4] if session.small else [1, 32, 256]
+    yield "head", command(["embed", "lm_head", "lm_head_greedy", "lm_head_top_p"], few)
+    for name, cache in zip(formats[:2], caches):
+        yield f"{name}, all of a layer", command(["decode_layer"], few, *weights(name), "--kv-cache-dtype", cache)
 
 
 def label(row):
@@ -67,8 +83,26 @@ def label(row):
     return f"{row['weights']}/{row['group']}" if grouped else row["weights"] or row["kv"]
 
 
+def add_shares(row, ceilings):
+    """Of the ceilings measured in this run: the copy, and the product of the type that the op's products have. No ceiling of
+    int8's is measured."""
+    product = {"fp8": "GEMM FP8", "w8a8": None}.get(row["weights"], "GEMM bf16")
+    if "copy" in ceilings:
+        row["share_of_copy"] = row["gb_s"] / ceilings["copy"]
+    if product in ceilings and row["flops"] > 0:
+        row["share_of_gemm"], row["gemm"] = row["tflop_s"] / ceilings[product], product
+
+
+def shared_beside_unshared(rows):
+    """Decode attention with a shared prefix, and of as many rows without."""
+    plain = {(row["kv"], row["rows"]): row["us"] for row in rows if row["op"] == "attention_decode"}
+    return [{"kv": row["kv"], "rows": row["rows"], "shared_us": row["us"], "unshared_us": plain[row["kv"], row["rows"]]}
+            for row in rows if row["op"] == "attention_shared" and (row["kv"], row["rows"]) in plain]
+
+
 def part_ops(session, figures):
-    """Each op of a layer as the engine calls it, back to back in one step over several layers of random weights."""
+    """Each op of a layer as the engine calls it, back to back in one step over several layers of random weights, and what
+    surrounds the layers."""
     rows, errors = figures.setdefault("rows", []), []
     for what, command in ops_commands(session):
         try:
@@ -77,14 +111,14 @@ def part_ops(session, figures):
             errors.append(f"{what}: {failure}")
     ceilings = {row["what"]: row["value"] for row in session.results["parts"].get("ceilings", {}).get("figures", {}).get("rows", [])}
     for row in rows:
-        if "copy" in ceilings:
-            row["share_of_copy"] = row["gb_s"] / ceilings["copy"]
-        if "GEMM bf16" in ceilings:
-            row["share_of_gemm"] = row["tflop_s"] / ceilings["GEMM bf16"]
+        add_shares(row, ceilings)
         share = f"{100 * row['share_of_copy']:4.0f} % of the copy" if "share_of_copy" in row else ""
         mode = "" if row["batch_invariant"] else " " + VARIANT
         say(f"    {row['op']:18} {label(row):9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
             f"{row['tflop_s']:7.2f} TFLOP/s {share}{mode}".rstrip())
+    figures["shared"] = shared_beside_unshared(rows)
+    for row in figures["shared"]:
+        say(f"    attention of {row['rows']} rows, {row['kv']}: {row['shared_us']:.1f} us with a shared prefix, {row['unshared_us']:.1f} without")
     if errors:
         raise PartFailed("; ".join(errors))
 

@@ -64,7 +64,9 @@ def test_every_part_on_the_cpu(tmp_path):
     assert plain[0]["steady_s"] > 0 and plain[0]["steady_request_throughput"] >= 0
     assert all(model["bf16"]["start_to_ready_s"] > 0 for model in parts["start"]["figures"].values())
     assert set(parts["start"]["figures"]) == {"llama-3.2-1b", "llama-3.1-8b"}
-    assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {"layer_linears", "attention_decode"}
+    assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {
+        "layer_linears", "attention_decode", "decode_layer", "embed", "lm_head", "lm_head_greedy", "lm_head_top_p"}
+    assert [row["rows"] for row in parts["ops"]["figures"]["shared"]] == [4]
     assert "decode bf16, batch 2" in done.stdout and "target" not in done.stdout
 
 
@@ -122,6 +124,38 @@ def test_the_commit_is_of_what_was_unpacked(tmp_path):
     (inside / "build/bundled/commit").write_text("0123456789ab\n")
     assert session.commit(inside) == "0123456789ab"
     assert session.commit(tmp_path) == another
+
+
+def test_shares_are_of_the_ceiling_of_the_type():
+    script = load_script("gpu_figures.py")
+    ceilings = {"copy": 4000.0, "GEMM bf16": 800.0, "GEMM FP8": 1600.0}
+
+    def share(weights, flops=1e12):
+        row = {"op": "layer_linears", "weights": weights, "gb_s": 1000.0, "tflop_s": 400.0, "flops": flops}
+        script.add_shares(row, ceilings)
+        assert row["share_of_copy"] == 0.25
+        return row.get("share_of_gemm"), row.get("gemm")
+
+    assert share("fp8") == (0.25, "GEMM FP8")
+    assert share("bf16") == share("int4") == share("int8") == share("") == (0.5, "GEMM bf16")
+    assert share("w8a8") == share("bf16", flops=0) == (None, None)  # no ceiling of int8; no products
+    del ceilings["GEMM FP8"]
+    assert share("fp8") == (None, None)
+
+
+def test_a_shared_prefix_stands_beside_as_many_rows_without():
+    script = load_script("gpu_figures.py")
+    rows = [{"op": op, "kv": "fp8", "rows": n, "us": us} for op, n, us in
+            [("attention_decode", 32, 19.6), ("attention_decode", 64, 35.7), ("attention_shared", 64, 42.2), ("attention_shared", 256, 105.7)]]
+    assert script.shared_beside_unshared(rows) == [{"kv": "fp8", "rows": 64, "shared_us": 42.2, "unshared_us": 35.7}]
+    session = types.SimpleNamespace(device="cuda", small=False, bantam="bantam")
+    commands = [command for _, command in script.ops_commands(session)]
+
+    def rows_of(op):
+        return [{command[i + 1] for i, word in enumerate(command) if word == "--rows"} for command in commands if op in command]
+
+    plain, shared = rows_of("attention_decode"), rows_of("attention_shared")
+    assert len(plain) == len(shared) == 2 and all(a >= b for a, b in zip(plain, shared))
 
 
 def test_ceilings_say_what_is_missing(tmp_path, capsys):
