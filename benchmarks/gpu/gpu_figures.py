@@ -44,8 +44,8 @@ def ops_commands(session):
     on_card = session.device == "cuda"
     formats = ["int4/128", "fp8", "bf16", "w8a8", "uint4/128", "int4/32", "int8/32"] if on_card else ["int4/32", "bf16", "w8a8"]
     caches = ["bfloat16", "fp8"] if on_card else ["bfloat16"]
-    small = ["--hidden", 128, "--intermediate", 256, "--vocab", 512, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2,
-             "--rounds", 2, "--context", 64] if session.small else []
+    small = ["--hidden", 128, "--intermediate", 256, "--vocab", 512, "--heads", 4, "--kv-heads", 2, "--head-dim", 32,
+             "--layers", 2, "--rounds", 2, "--context", 64] if session.small else []
 
     def command(ops, rows, *flags):
         return [session.bantam, "bench", "ops", "--device", session.device, *small, *flags, "--json",
@@ -60,16 +60,18 @@ def ops_commands(session):
         return name, command(["layer_linears"], rows, *weights(name))
 
     yield linears(formats[0])
-    for cache in caches:  # at the rows of attention_shared too: what it is held against
-        yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 64, 128, 256], "--kv-cache-dtype", cache)
+    decoding = [1, 4] if session.small else [1, 32, 64, 128, 256]  # those of attention_shared too, which is held against them
+    for cache in caches:
+        yield cache, command(["attention_decode"], decoding, "--kv-cache-dtype", cache)
     for name in formats[1:]:
         yield linears(name)
     for name, rows in LIBRARY_ROWS.items() if on_card else ():
         rows = [300] if session.small else rows
         yield f"{name}, {VARIANT}", command(["layer_linears"], rows, *weights(name), VARIANT, "--library-rows", rows[0])
+    shared, prefill = ([4], [4]) if session.small else ([64, 256], [512, 2048])
     for cache in caches:
-        yield f"{cache}, shared", command(["attention_shared"], [4] if session.small else [64, 256], "--kv-cache-dtype", cache)
-        yield f"{cache}, prefill", command(["attention_prefill"], [4] if session.small else [512, 2048], "--kv-cache-dtype", cache)
+        yield f"{cache}, shared", command(["attention_shared"], shared, "--kv-cache-dtype", cache)
+        yield f"{cache}, prefill", command(["attention_prefill"], prefill, "--kv-cache-dtype", cache)
     yield "rows", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [1, 32, 256, 2048])
     few = [1, 4] if session.small else [1, 32, 256]
     yield "head", command(["embed", "lm_head", "lm_head_greedy", "lm_head_top_p"], few)
@@ -118,7 +120,8 @@ def part_ops(session, figures):
             f"{row['tflop_s']:7.2f} TFLOP/s {share}{mode}".rstrip())
     figures["shared"] = shared_beside_unshared(rows)
     for row in figures["shared"]:
-        say(f"    attention of {row['rows']} rows, {row['kv']}: {row['shared_us']:.1f} us with a shared prefix, {row['unshared_us']:.1f} without")
+        say(f"    attention of {row['rows']} rows, {row['kv']}: {row['shared_us']:.1f} us with a shared prefix, "
+            f"{row['unshared_us']:.1f} without")
     if errors:
         raise PartFailed("; ".join(errors))
 
@@ -224,6 +227,18 @@ def part_start(session, figures):
             (pathlib.Path(directory) / CHECKPOINT).unlink(missing_ok=True)  # up to 16 GB, also where the disk was too small
 
 
+def invariance_of(row):
+    """What a row of this part is of, and its rate."""
+    if "batch" in row:
+        return f"batch {row['batch']}", "decode_tok_s"
+    return f"{row['input_len']}/{row['output_len']}", "output_tok_s"
+
+
+def cost_percent(rate, other):
+    """What the first rate lacks of the other."""
+    return 100 * (1 - rate / other)
+
+
 def part_invariance_cost(session, figures):
     """What batch invariance costs: offline throughput, a prompt of which is a good part, and decode in both modes, side by side."""
     if session.device != "cuda":
@@ -241,9 +256,9 @@ def part_invariance_cost(session, figures):
         except PartFailed as failure:
             errors.append(f"{bench}: {failure}")
         for with_it, without in zip(found["batch-invariant"], found["not"]):
-            what = f"batch {with_it['batch']}" if "batch" in with_it else f"{with_it['input_len']}/{with_it['output_len']}"
-            key = "decode_tok_s" if "batch" in with_it else "output_tok_s"
-            say(f"    {bench} {what}: {with_it[key]:.1f} tok/s, {VARIANT} {without[key]:.1f}")
+            what, key = invariance_of(with_it)
+            say(f"    {bench} {what}: {with_it[key]:.1f} tok/s, {VARIANT} {without[key]:.1f}: "
+                f"costs {cost_percent(with_it[key], without[key]):.1f} %")
     if errors:
         raise PartFailed("; ".join(errors))
 
@@ -276,7 +291,8 @@ def write_checkpoint(session, directory, config):
         file.write(len(text).to_bytes(8, "little") + text)
         for left in range(offset, 0, -len(block)):
             if session.left_s() <= 0:
-                raise PartFailed(f"time was up with {left / 1e9:.1f} of {offset / 1e9:.1f} GB of {directory} still to be written")
+                gb = f"{left / 1e9:.1f} of {offset / 1e9:.1f} GB"
+                raise PartFailed(f"time was up with {gb} of {directory} still to be written")
             file.write(block[:left])
     return offset
 

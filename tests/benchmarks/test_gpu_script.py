@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -90,8 +91,8 @@ def test_targets_stand_beside_what_they_are_of(capsys):
         return {"request_rate": rate, "steady_request_throughput": served, "request_throughput": served / 2, "p50_ttft_ms": 64}
 
     def op(name, weights, group, rows):
-        return {"op": name, "weights": weights, "group": group, "rows": rows, "kv": "fp8", "batch_invariant": True,
-                "share_of_copy": 0.5}
+        return {"op": name, "weights": weights, "group": group, "rows": rows, "kv": "fp8", "batch_invariant": True, "us": 42.4,
+                **({"share_of_copy": 0.5} if rows != 32 else {})}  # without ceilings the time still counts
 
     figures = {
         "decode": {"W8A8": [{"batch": 1, "decode_tok_s": 300}],
@@ -99,6 +100,8 @@ def test_targets_stand_beside_what_they_are_of(capsys):
         "load": {"800/200": [load(30, 30.1), load(58, 57.9)], "800/200, 600 shared": [load(58, 58.1), load(120, 119.5)]},
         "ops": {"rows": [op("layer_linears", "int4", 32, 1), op("layer_linears", "int4", 128, 1), op("layer_linears", "uint4", 128, 1),
                          op("layer_linears", "int4", 128, 16), op("attention_decode", "", 0, 1), op("attention_decode", "", 0, 32)]},
+        "invariance_cost": {"offline FP8": {"batch-invariant": [{"input_len": 1000, "output_len": 1000, "output_tok_s": 14433}],
+                                            "not": [{"input_len": 1000, "output_len": 1000, "output_tok_s": 14736}]}},
         "start": {"llama-3.1-8b": {"checkpoint_bytes": 16e9, "FP8": {"start_to_ready_s": 9.5}}},
     }
     parts = {name: {"status": "ok", "figures": value} for name, value in figures.items()}
@@ -107,8 +110,22 @@ def test_targets_stand_beside_what_they_are_of(capsys):
     targets = {line[:36].strip(): line[73:].strip() for line in lines if line[73:].strip() and not line.startswith(" ")}
     assert targets == {"decode FP8, batch 1": "400", "800/200 at 58/s": "58 RPS", "800/200, 600 shared at 120/s": "120 RPS, 200 ms",
                        "layer_linears int4/128, 1 rows": "75 %", "layer_linears int4/128, 16 rows": "85 %",
-                       "attention_decode fp8, 32 rows": "80 %", "start llama-3.1-8b FP8": "2 s and the copy"}
+                       "attention_decode fp8, 32 rows": "80 %", "offline FP8 1000/1000, invariance": "2 %",
+                       "start llama-3.1-8b FP8": "2 s and the copy"}
     assert any("57.9 RPS" in line for line in lines)
+    assert any(line.startswith("offline FP8 1000/1000") and "costs 2.1 %: 14433 for 14736 tok/s" in line for line in lines)
+    assert any("42.4 us, 50 % of the copy" in line for line in lines)
+    assert any(line.split("rows")[-1].split() == ["42.4", "us", "80", "%"] for line in lines)
+
+
+def test_the_docs_have_the_parts_in_their_order():
+    """And what has a target fits the ten minutes by its limits, the build aside."""
+    script = load_script("run")
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/gpu-benchmark.md").read_text(), re.MULTILINE)
+    assert table == list(script.PARTS)
+    limits = [limit_s for name, (_, limit_s) in script.PARTS.items() if name not in ("build", *script.WITHOUT_TARGETS)]
+    assert sum(limits) <= 600
+    assert tuple(script.PARTS)[-len(script.WITHOUT_TARGETS):] == script.WITHOUT_TARGETS
 
 
 def test_the_commit_is_of_what_was_unpacked(tmp_path):
@@ -117,13 +134,13 @@ def test_the_commit_is_of_what_was_unpacked(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", tmp_path]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another"]):
         subprocess.run([*git, *command], check=True)
-    another = subprocess.run([*git, "describe", "--always", "--abbrev=12"], capture_output=True, text=True, check=True).stdout.strip()
+    describe = subprocess.run([*git, "describe", "--always", "--abbrev=12"], capture_output=True, text=True, check=True)
     inside = tmp_path / "bantam"
     (inside / "build/bundled").mkdir(parents=True)
     assert session.commit(inside) is None
     (inside / "build/bundled/commit").write_text("0123456789ab\n")
     assert session.commit(inside) == "0123456789ab"
-    assert session.commit(tmp_path) == another
+    assert session.commit(tmp_path) == describe.stdout.strip()
 
 
 def test_shares_are_of_the_ceiling_of_the_type():
@@ -146,7 +163,8 @@ def test_shares_are_of_the_ceiling_of_the_type():
 def test_a_shared_prefix_stands_beside_as_many_rows_without():
     script = load_script("gpu_figures.py")
     rows = [{"op": op, "kv": "fp8", "rows": n, "us": us} for op, n, us in
-            [("attention_decode", 32, 19.6), ("attention_decode", 64, 35.7), ("attention_shared", 64, 42.2), ("attention_shared", 256, 105.7)]]
+            [("attention_decode", 32, 19.6), ("attention_decode", 64, 35.7), ("attention_shared", 64, 42.2),
+             ("attention_shared", 256, 105.7)]]
     assert script.shared_beside_unshared(rows) == [{"kv": "fp8", "rows": 64, "shared_us": 42.2, "unshared_us": 35.7}]
     session = types.SimpleNamespace(device="cuda", small=False, bantam="bantam")
     commands = [command for _, command in script.ops_commands(session)]
@@ -201,9 +219,9 @@ def test_parts_without_time_say_so(tmp_path):
 def test_a_run_that_is_cut_keeps_what_it_has(tmp_path):
     out = tmp_path / "gpu.json"
     command = ["python3", ROOT / "benchmarks/gpu/run", "--build", BUILD, "--no-build", "--small", "--out", out, "--device", "cpu",
-               "--only", "offline,ops", "--minutes", "14"]
+               "--only", "offline,load", "--minutes", "14"]
     cut = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    seen = next((line for line in cut.stdout if line.startswith("--- ops")), "")  # the part before is over
+    seen = next((line for line in cut.stdout if line.startswith("--- load")), "")  # the part before is over
     os.killpg(cut.pid, signal.SIGKILL)
     cut.communicate()
     assert seen
