@@ -128,6 +128,16 @@ def test_the_docs_have_the_parts_in_their_order():
     assert tuple(script.PARTS)[-len(script.WITHOUT_TARGETS):] == script.WITHOUT_TARGETS
 
 
+def test_the_build_that_is_told_of_is_parallel():
+    """Preset engine takes make, which compiles one file at a time unless it is told."""
+    command, told = "cmake --build --preset engine", 0
+    for path in [ROOT / "README.md", ROOT / "scripts/bundle", *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text()
+        told += text.count(command)
+        assert text.count(command) == text.count(command + ' --parallel "$(nproc)"'), path
+    assert told >= 3
+
+
 def test_the_commit_is_of_what_was_unpacked(tmp_path):
     """Also where a bundle lies inside another repository."""
     session = load_script("gpu_session.py")
