@@ -133,14 +133,20 @@ static void describe_matrices(const struct op_bench_options *o, struct noise_mat
     }
 }
 
+enum weight_format op_bench_head_format(const struct op_bench_options *o)
+{
+    bool has_groups = o->weights == WEIGHT_INT4 || (o->weights == WEIGHT_INT8 && !o->rows_in_8_bits);
+    return has_groups ? WEIGHT_INT8 : WEIGHT_BF16;
+}
+
 static struct weight_desc describe_head(const struct op_bench_options *o, const struct noise_matrix *made)
 {
     return (struct weight_desc){
         .name = "head",
         .n_out = o->vocab,
         .n_in = o->hidden,
-        .format = WEIGHT_BF16,
-        .group = (uint32_t)o->hidden,
+        .format = op_bench_head_format(o),
+        .group = made->group,
         .row = noise_row,
         .row_context = made,
     };
@@ -251,7 +257,7 @@ static size_t history_max(const struct op_bench *b)
 /* Of what surrounds the layers. */
 static uint64_t head_bytes(struct op_bench *b)
 {
-    const struct noise_matrix made = {b->options->hidden, 0};
+    const struct noise_matrix made = {b->options->hidden, b->options->group};
     const struct weight_desc head = describe_head(b->options, &made);
     if (!uses_head(b->kind))
         return 0;
@@ -363,7 +369,7 @@ static err_t create_layers(struct op_bench *b)
 
 static err_t create_head(struct op_bench *b)
 {
-    const struct noise_matrix made = {b->options->hidden, 0};
+    const struct noise_matrix made = {b->options->hidden, b->options->group};
     const struct weight_desc head = describe_head(b->options, &made);
     if (uses_head(b->kind))
         TRY(b->ops->weight_pack(b->backend, &head, &b->head));

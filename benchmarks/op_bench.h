@@ -20,7 +20,7 @@ enum op_kind {
     OP_ADD_NORM,
     OP_ACTIVATION_MUL,
     OP_DECODE_LAYER, /* all of them, as a step that decodes has them */
-    /* What surrounds the layers: one weight of bf16 for all calls. */
+    /* What surrounds the layers: one weight for all calls, of op_bench_head_format. */
     OP_EMBED,
     OP_LM_HEAD,        /* the rows gathered, and their logits */
     OP_LM_HEAD_GREEDY, /* and a token of each: what it takes longer than OP_LM_HEAD is sampling */
@@ -55,6 +55,10 @@ struct op_bench_result {
     double flops;           /* likewise */
     double footprint_bytes; /* of weights or KV of all layers: what the caches would have to hold */
 };
+
+/* Of embedding and LM head, as a model has it whose layers were quantised while loading: int8 in groups where
+ * they are int4 or int8, else bf16. */
+enum weight_format op_bench_head_format(const struct op_bench_options *options);
 
 /* One op on each of rows[0..n_rows), ascending, in results[0..n_rows). ERR_UNIMPLEMENTED where the device
  * lacks the format. */

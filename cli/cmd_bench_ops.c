@@ -75,12 +75,13 @@ static err_t parse_rows(const struct flag_list *list, uint32_t *rows, size_t *n)
     return err_ok();
 }
 
-static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t rows,
-                      const struct op_bench_result *r)
+static void print_row(const struct ops_values *v, const struct op_bench_options *options, enum op_kind kind,
+                      uint32_t rows, const struct op_bench_result *r)
 {
     double seconds = r->us / 1e6;
     bool is_layer = kind == OP_DECODE_LAYER;
-    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : kind >= OP_EMBED ? "bf16" : "";
+    const char *head = op_bench_head_format(options) == WEIGHT_INT8 ? "int8" : "bf16";
+    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : kind >= OP_EMBED ? head : "";
     bool attends = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_ATTENTION_PREFILL;
     const char *kv = attends || is_layer ? v->kv_dtype : "";
     if (v->json)
@@ -149,7 +150,7 @@ static err_t run_ops(const struct ops_values *v)
             continue;
         TRY(op_bench_run(&options, (enum op_kind)kind, rows, n, results));
         for (size_t i = 0; i < n; i++)
-            print_row(v, (enum op_kind)kind, rows[i], &results[i]);
+            print_row(v, &options, (enum op_kind)kind, rows[i], &results[i]);
     }
     return err_ok();
 }

@@ -74,9 +74,11 @@ def ops_commands(session):
         yield f"{cache}, prefill", command(["attention_prefill"], prefill, "--kv-cache-dtype", cache)
     yield "rows", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [1, 32, 256, 2048])
     few = [1, 4] if session.small else [1, 32, 256]
-    yield "head", command(["embed", "lm_head", "lm_head_greedy", "lm_head_top_p"], few)
-    for name, cache in zip(formats[:2], caches):
+    for name, cache in zip(formats[:2], caches * 2):
         yield f"{name}, all of a layer", command(["decode_layer"], few, *weights(name), "--kv-cache-dtype", cache)
+    for name in formats[:2]:
+        heads = ["embed", "lm_head", "lm_head_greedy", "lm_head_top_p"]
+        yield f"{name}, head", command(heads, few, *weights(name))
 
 
 def label(row):

@@ -534,8 +534,11 @@ def test_bench_ops():
     (w8a8,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "w8a8", "--rows", 1, "--json")
     assert w8a8["weights"] == "w8a8" and w8a8["flops"] == linears[0]["flops"]
     heads = [row for row in rows if row["op"].startswith("lm_head")]
-    assert {row["weights"] for row in heads} == {"bf16"} and heads[1]["flops"] == 5 * heads[0]["flops"] == 5 * 2 * 64 * 320
-    assert {row["footprint_bytes"] for row in heads} == {heads[0]["footprint_bytes"]} and heads[0]["footprint_bytes"] >= 2 * 64 * 320
+    assert {row["weights"] for row in heads} == {"int8"} and heads[1]["flops"] == 5 * heads[0]["flops"] == 5 * 2 * 64 * 320
+    assert {row["footprint_bytes"] for row in heads} == {heads[0]["footprint_bytes"]} and heads[0]["footprint_bytes"] >= 64 * 320
+    for weights in ("fp8", "w8a8", "uint4", "bf16"):  # as a model has it: what is quantised is the layers
+        (plain,) = run_json("bench", "ops", *sizes, "--op", "lm_head", "--weights", weights, "--rows", 1, "--json")
+        assert plain["weights"] == "bf16" and plain["footprint_bytes"] >= 2 * 64 * 320
     by_op = {(row["op"], row["rows"]): row for row in heads}  # with sampling, which reads the logits once more
     assert by_op["lm_head_top_p", 5]["bytes"] - by_op["lm_head", 5]["bytes"] == 5 * 4 * 320
     many = run_json("bench", "ops", *sizes, "--op", "lm_head_greedy", "--rows", 70, "--json")  # several passes through the head
