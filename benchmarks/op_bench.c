@@ -13,13 +13,14 @@ enum {
     OP_BLOCK_TOKENS = 16,
     OP_WARMUPS = 3, /* runs, is captured, is replayed for the first time */
     OP_REPEATS = 9,
+    OP_HISTORY = 1, /* tokens of a sampling slot when it is set */
     /* More rows in the steps that fill the KV than in any that is measured: a device that captures a graph
      * for each number of rows must not take the one for the other. */
     OP_FILL_EXTRA_ROWS = 64,
 };
 
 struct op_acts {
-    struct act *residual, *hidden, *delta, *qkv, *attention, *gate_up, *mlp;
+    struct act *residual, *hidden, *delta, *qkv, *attention, *gate_up, *mlp, *output, *logits;
 };
 
 struct op_bench {
@@ -34,14 +35,25 @@ struct op_bench {
     struct kv *kv[OP_LAYERS_MAX];
     struct vector *norm;
     struct rope *rope;
-    uint64_t weight_bytes; /* of a layer, packed */
+    struct weight *head; /* [vocab][hidden]: embedding or LM head */
+    struct sampler *sampler;
+    uint32_t logits_rows;  /* outputs that one pass through the LM head takes */
+    uint64_t weight_bytes; /* of a layer or of the head, packed */
 };
 
 static const char *const NAMES[OP_KINDS] = {
-    [OP_LAYER_LINEARS] = "layer_linears",       [OP_ATTENTION_DECODE] = "attention_decode",
-    [OP_ATTENTION_SHARED] = "attention_shared", [OP_ATTENTION_PREFILL] = "attention_prefill",
-    [OP_ROPE_KV_WRITE] = "rope_kv_write",       [OP_ADD_NORM] = "add_norm",
-    [OP_ACTIVATION_MUL] = "activation_mul",     [OP_DECODE_LAYER] = "decode_layer",
+    [OP_LAYER_LINEARS] = "layer_linears",
+    [OP_ATTENTION_DECODE] = "attention_decode",
+    [OP_ATTENTION_SHARED] = "attention_shared",
+    [OP_ATTENTION_PREFILL] = "attention_prefill",
+    [OP_ROPE_KV_WRITE] = "rope_kv_write",
+    [OP_ADD_NORM] = "add_norm",
+    [OP_ACTIVATION_MUL] = "activation_mul",
+    [OP_DECODE_LAYER] = "decode_layer",
+    [OP_EMBED] = "embed",
+    [OP_LM_HEAD] = "lm_head",
+    [OP_LM_HEAD_GREEDY] = "lm_head_greedy",
+    [OP_LM_HEAD_TOP_P] = "lm_head_top_p",
 };
 
 const char *op_kind_name(enum op_kind kind)
@@ -106,7 +118,8 @@ static void describe_matrices(const struct op_bench_options *o, struct noise_mat
     const size_t inputs[OP_MATRICES] = {o->hidden, q_width(&o->qkv), o->hidden, o->intermediate};
     const size_t outputs[OP_MATRICES] = {qkv_width(&o->qkv), o->hidden, 2 * o->intermediate, o->hidden};
     for (int i = 0; i < OP_MATRICES; i++) {
-        made[i] = (struct noise_matrix){inputs[i], o->weights == WEIGHT_FP8 ? (uint32_t)inputs[i] : o->group};
+        bool by_output = o->weights == WEIGHT_FP8 || o->rows_in_8_bits;
+        made[i] = (struct noise_matrix){inputs[i], by_output ? (uint32_t)inputs[i] : o->group};
         out[i] = (struct weight_desc){
             .name = names[i],
             .n_out = outputs[i],
@@ -118,6 +131,42 @@ static void describe_matrices(const struct op_bench_options *o, struct noise_mat
             .codes = o->weights == WEIGHT_UINT4 ? noise_codes : NULL,
         };
     }
+}
+
+enum weight_format op_bench_head_format(const struct op_bench_options *o)
+{
+    bool has_groups = o->weights == WEIGHT_INT4 || (o->weights == WEIGHT_INT8 && !o->rows_in_8_bits);
+    return has_groups ? WEIGHT_INT8 : WEIGHT_BF16;
+}
+
+static struct weight_desc describe_head(const struct op_bench_options *o, const struct noise_matrix *made)
+{
+    return (struct weight_desc){
+        .name = "head",
+        .n_out = o->vocab,
+        .n_in = o->hidden,
+        .format = op_bench_head_format(o),
+        .group = made->group,
+        .row = noise_row,
+        .row_context = made,
+    };
+}
+
+static bool uses_head(enum op_kind kind)
+{
+    return kind == OP_EMBED || kind == OP_LM_HEAD || kind == OP_LM_HEAD_GREEDY || kind == OP_LM_HEAD_TOP_P;
+}
+
+/* Draws tokens. */
+static bool samples(enum op_kind kind)
+{
+    return kind == OP_LM_HEAD_GREEDY || kind == OP_LM_HEAD_TOP_P;
+}
+
+/* Runs behind the forward pass. */
+static bool is_of_outputs(enum op_kind kind)
+{
+    return kind == OP_LM_HEAD || samples(kind);
 }
 
 static bool uses_weights(enum op_kind kind)
@@ -163,20 +212,24 @@ struct act_plan {
     struct act **out;
     enum act_role role;
     size_t width;
+    uint32_t rows;
 };
-enum { OP_ACTS = 7 };
+enum { OP_ACTS = 9 };
 
 static void plan_acts(struct op_bench *b, struct act_plan plans[OP_ACTS])
 {
     const struct op_bench_options *o = b->options;
+    uint32_t n = b->capacity.rows;
     const struct act_plan all[OP_ACTS] = {
-        {&b->acts.residual, ACT_RESIDUAL, o->hidden},
-        {&b->acts.hidden, ACT_HIDDEN, o->hidden},
-        {&b->acts.delta, ACT_HIDDEN, o->hidden},
-        {&b->acts.qkv, ACT_HIDDEN, qkv_width(&o->qkv)},
-        {&b->acts.attention, ACT_HIDDEN, q_width(&o->qkv)},
-        {&b->acts.gate_up, ACT_HIDDEN, 2 * o->intermediate},
-        {&b->acts.mlp, ACT_HIDDEN, o->intermediate},
+        {&b->acts.residual, ACT_RESIDUAL, o->hidden, n},
+        {&b->acts.hidden, ACT_HIDDEN, o->hidden, n},
+        {&b->acts.delta, ACT_HIDDEN, o->hidden, n},
+        {&b->acts.qkv, ACT_HIDDEN, qkv_width(&o->qkv), n},
+        {&b->acts.attention, ACT_HIDDEN, q_width(&o->qkv), n},
+        {&b->acts.gate_up, ACT_HIDDEN, 2 * o->intermediate, n},
+        {&b->acts.mlp, ACT_HIDDEN, o->intermediate, n},
+        {&b->acts.output, ACT_HIDDEN, o->hidden, b->logits_rows},
+        {&b->acts.logits, ACT_LOGITS, is_of_outputs(b->kind) ? o->vocab : 1, b->logits_rows},
     };
     memcpy(plans, all, sizeof all);
 }
@@ -187,10 +240,32 @@ static err_t open_backend(const struct op_bench_options *o, struct backend **out
 {
     if (strcmp(o->device, "cpu") == 0)
         return backend_cpu_create(o->n_threads, "auto", out);
-    struct backend_cuda_options cuda = {.n_threads = o->n_threads, .batch_variant = o->batch_variant};
+    struct backend_cuda_options cuda = {.n_threads = o->n_threads,
+                                        .batch_variant = o->batch_variant,
+                                        .library_rows_min = o->library_rows_min};
     if (backend_cuda_parse(o->device, &cuda.device))
         return backend_cuda_create(&cuda, out);
     return err_new(ERR_INVALID_ARGUMENT, "--device: \"%s\" is not cpu, cuda or cuda:N", o->device);
+}
+
+/* Tokens that a slot comes to hold: each step appends one a call. */
+static size_t history_max(const struct op_bench *b)
+{
+    return OP_HISTORY + (size_t)(OP_WARMUPS + OP_REPEATS) * b->options->n_rounds * b->options->n_layers;
+}
+
+/* Of what surrounds the layers. */
+static uint64_t head_bytes(struct op_bench *b)
+{
+    const struct noise_matrix made = {b->options->hidden, b->options->group};
+    const struct weight_desc head = describe_head(b->options, &made);
+    if (!uses_head(b->kind))
+        return 0;
+    b->weight_bytes = b->ops->weight_bytes(b->backend, &head);
+    uint64_t sampler = samples(b->kind) ? b->ops->sampler_bytes(b->backend, b->capacity.seqs,
+                                                                b->options->vocab, history_max(b))
+                                        : 0;
+    return b->weight_bytes + sampler;
 }
 
 static err_t reserve(struct op_bench *b)
@@ -199,11 +274,14 @@ static err_t reserve(struct op_bench *b)
     const struct backend_vtable *ops = b->ops;
     struct act_plan acts[OP_ACTS];
     plan_acts(b, acts);
-    struct backend_needs needs = {.step = b->capacity, .qkv = o->qkv, .vocab_size = 1, .logits_rows = 1};
+    size_t vocab = is_of_outputs(b->kind) ? o->vocab : 1;
+    struct backend_needs needs = {
+        .step = b->capacity, .qkv = o->qkv, .vocab_size = vocab, .logits_rows = b->logits_rows};
     uint64_t bytes = 0;
     for (int i = 0; i < OP_ACTS; i++) {
-        bytes += ops->act_bytes(b->backend, acts[i].role, b->capacity.rows, acts[i].width);
-        needs.widest_out = acts[i].width > needs.widest_out ? acts[i].width : needs.widest_out;
+        bytes += ops->act_bytes(b->backend, acts[i].role, acts[i].rows, acts[i].width);
+        if (acts[i].role != ACT_LOGITS && acts[i].width > needs.widest_out)
+            needs.widest_out = acts[i].width;
     }
     needs.widest_in = o->intermediate > o->hidden ? o->intermediate : o->hidden;
     if (q_width(&o->qkv) > needs.widest_in)
@@ -217,6 +295,7 @@ static err_t reserve(struct op_bench *b)
         b->weight_bytes += ops->weight_bytes(b->backend, &matrices[i]);
     }
     bytes += o->n_layers * b->weight_bytes;
+    bytes += head_bytes(b);
     struct kv_desc kv = kv_shape(b);
     if (uses_kv(b->kind))
         bytes += o->n_layers * (uint64_t)ops->kv_bytes(b->backend, &kv);
@@ -226,7 +305,7 @@ static err_t reserve(struct op_bench *b)
     return ops->reserve(b->backend, &needs, bytes);
 }
 
-static err_t fill_act(struct op_bench *b, struct act *act, size_t width, uint64_t seed)
+static err_t fill_act(struct op_bench *b, struct act *act, uint32_t n_rows, size_t width, uint64_t seed)
 {
     float *values = mem_alloc_array(width, sizeof *values);
     if (!values)
@@ -234,7 +313,7 @@ static err_t fill_act(struct op_bench *b, struct act *act, size_t width, uint64_
     struct rng rng = rng_make(seed);
     for (size_t i = 0; i < width; i++)
         values[i] = rng_normal(&rng);
-    for (uint32_t row = 0; row < b->capacity.rows; row++) {
+    for (uint32_t row = 0; row < n_rows; row++) {
         for (size_t i = 0; i < width; i += 16) /* rows that differ, without a draw for each value */
             values[i] = rng_normal(&rng);
         b->ops->act_write(act, row, 1, values);
@@ -248,8 +327,9 @@ static err_t create_acts(struct op_bench *b)
     struct act_plan acts[OP_ACTS];
     plan_acts(b, acts);
     for (int i = 0; i < OP_ACTS; i++) {
-        TRY(b->ops->act_create(b->backend, acts[i].role, b->capacity.rows, acts[i].width, acts[i].out));
-        TRY(fill_act(b, *acts[i].out, acts[i].width, (uint64_t)i + 1));
+        TRY(b->ops->act_create(b->backend, acts[i].role, acts[i].rows, acts[i].width, acts[i].out));
+        if (acts[i].role != ACT_LOGITS)
+            TRY(fill_act(b, *acts[i].out, acts[i].rows, acts[i].width, (uint64_t)i + 1));
     }
     return err_ok();
 }
@@ -287,10 +367,26 @@ static err_t create_layers(struct op_bench *b)
     return err_ok();
 }
 
+static err_t create_head(struct op_bench *b)
+{
+    const struct noise_matrix made = {b->options->hidden, b->options->group};
+    const struct weight_desc head = describe_head(b->options, &made);
+    if (uses_head(b->kind))
+        TRY(b->ops->weight_pack(b->backend, &head, &b->head));
+    if (!samples(b->kind))
+        return err_ok();
+    return b->ops->sampler_create(b->backend, b->capacity.seqs, b->options->vocab, history_max(b),
+                                  &b->sampler);
+}
+
 static void close_bench(struct op_bench *b)
 {
     if (!b->backend)
         return;
+    if (b->head)
+        b->ops->weight_destroy(b->head);
+    if (b->sampler)
+        b->ops->sampler_destroy(b->sampler);
     for (uint32_t layer = 0; layer < b->options->n_layers; layer++) {
         if (b->kv[layer])
             b->ops->kv_destroy(b->kv[layer]);
@@ -336,6 +432,19 @@ static void set_step(struct op_bench *b, uint64_t first, uint32_t n, uint32_t le
     }
 }
 
+/* Their last token in slots that are new: a slot has room for the steps of one number of rows. */
+static void set_slots(struct op_bench *b, uint32_t n)
+{
+    const struct sampler_params params = {.temperature = b->kind == OP_LM_HEAD_GREEDY ? 0.0f : 1.0f,
+                                          .top_p = b->kind == OP_LM_HEAD_TOP_P ? 0.9f : 1.0f,
+                                          .repetition_penalty = 1.0f,
+                                          .seed = 7};
+    const uint32_t prompt[OP_HISTORY] = {0};
+    const struct sampler_history history = {.prompt_ids = prompt, .n_prompt = OP_HISTORY};
+    for (uint32_t slot = 0; slot < n && samples(b->kind); slot++)
+        b->ops->slot_set(b->sampler, slot, &params, &history);
+}
+
 /* The last token of each of n sequences. Something is wanted of it, as of every step that an engine captures.
  */
 static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
@@ -343,14 +452,16 @@ static void set_decode_step(struct op_bench *b, uint32_t n, uint32_t length)
     struct step *step = b->step;
     step->n_rows = step->n_seqs = n;
     step->n_copies = 0;
-    step->n_outputs = 1;
-    step->outputs[0] = (struct step_output){.row = 0, .n_logprobs = -1};
+    step->n_outputs = is_of_outputs(b->kind) ? n : 1;
+    for (uint32_t i = 0; i < step->n_outputs; i++)
+        step->outputs[i] = (struct step_output){.row = i, .n_logprobs = -1};
     for (uint32_t seq = 0; seq < n; seq++) {
-        step->rows[seq] = (struct step_row){.position = length - 1, .seq = seq};
+        uint32_t token = (uint32_t)(seq * (uint64_t)2654435761u % b->options->vocab);
+        step->rows[seq] = (struct step_row){.token = token, .position = length - 1, .seq = seq};
         step->seqs[seq] = (struct step_seq){.first_row = seq,
                                             .n_rows = 1,
                                             .n_context = length,
-                                            .sampling_slot = STEP_NO_SLOT,
+                                            .sampling_slot = samples(b->kind) ? seq : STEP_NO_SLOT,
                                             .adapter_slot = STEP_NO_SLOT};
         for (uint32_t i = 0; i < b->capacity.blocks_per_seq; i++) {
             bool is_shared = (i + 1) * OP_BLOCK_TOKENS <= shared_tokens(b->options, b->kind);
@@ -390,6 +501,20 @@ static void run_layer(struct op_bench *b, uint32_t layer)
     }
 }
 
+/* As model/forward.c has it. */
+static void run_head(struct op_bench *b)
+{
+    const struct op_acts *acts = &b->acts;
+    for (uint32_t first = 0; first < b->step->n_outputs; first += b->logits_rows) {
+        uint32_t n = b->step->n_outputs - first;
+        n = n < b->logits_rows ? n : b->logits_rows;
+        b->ops->gather_outputs(b->backend, b->step, first, n, acts->hidden, acts->output);
+        b->ops->logits(b->backend, b->step, first, n, acts->output, b->head, 0.0f, acts->logits);
+        if (samples(b->kind))
+            b->ops->sample(b->backend, b->step, first, n, acts->logits, NULL, b->sampler);
+    }
+}
+
 static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
 {
     const struct op_acts *acts = &b->acts;
@@ -418,18 +543,41 @@ static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
     case OP_DECODE_LAYER:
         run_layer(b, layer);
         break;
+    case OP_EMBED:
+        b->ops->embed(b->backend, b->step, NULL, b->head, 0, 1.0f, acts->residual);
+        break;
+    case OP_LM_HEAD:
+    case OP_LM_HEAD_GREEDY:
+    case OP_LM_HEAD_TOP_P:
+        run_head(b);
+        break;
     case OP_KINDS:
         break;
     }
 }
 
+/* Behind a forward pass that has something in it, since a device may capture it. */
+static void run_outputs(struct op_bench *b)
+{
+    if (!b->ops->sample_begin(b->backend, b->step, NULL))
+        return;
+    for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
+        run_op(b, b->kind, i % b->options->n_layers);
+    b->ops->sample_end(b->backend, b->step);
+}
+
 static void run_step(struct op_bench *b)
 {
+    uint32_t n_calls = b->options->n_rounds * b->options->n_layers;
     if (b->ops->forward_begin(b->backend, b->step)) {
-        for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
+        for (uint32_t i = 0; i < n_calls && !is_of_outputs(b->kind); i++)
             run_op(b, b->kind, i % b->options->n_layers);
+        if (is_of_outputs(b->kind))
+            run_op(b, OP_ADD_NORM, 0);
         b->ops->forward_end(b->backend, b->step);
     }
+    if (is_of_outputs(b->kind))
+        run_outputs(b);
     b->ops->collect(b->backend, b->step);
 }
 
@@ -483,7 +631,7 @@ static double kv_token_bytes(const struct op_bench_options *o)
 static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_result *out)
 {
     const struct op_bench_options *o = b->options;
-    double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate;
+    double n = rows, hidden = (double)o->hidden, feed = (double)o->intermediate, vocab = (double)o->vocab;
     double q = (double)q_width(&o->qkv), qkv = (double)qkv_width(&o->qkv);
     double keys = decodes(b->kind) ? n * o->context : n * (n + 1) / 2;
     double shared = shared_tokens(o, b->kind),
@@ -517,6 +665,16 @@ static void count_work(const struct op_bench *b, uint32_t rows, struct op_bench_
     case OP_ACTIVATION_MUL:
         out->bytes = n * feed * 3 * 2;
         break;
+    case OP_EMBED:
+        out->bytes = n * hidden * (2 + 4);
+        break;
+    case OP_LM_HEAD:
+    case OP_LM_HEAD_GREEDY:
+    case OP_LM_HEAD_TOP_P:
+        out->footprint_bytes = (double)b->weight_bytes;
+        out->bytes = out->footprint_bytes + n * hidden * 3 * 2 + n * vocab * (samples(b->kind) ? 8 : 4);
+        out->flops = 2 * n * hidden * vocab;
+        break;
     case OP_KINDS:
         break;
     }
@@ -526,10 +684,13 @@ static err_t open_bench(struct op_bench *b)
 {
     TRY(open_backend(b->options, &b->backend));
     b->ops = b->backend->vtable;
+    b->logits_rows =
+        b->capacity.outputs < b->ops->logits_rows_max ? b->capacity.outputs : b->ops->logits_rows_max;
     TRY(reserve(b));
     TRY(b->ops->step_create(b->backend, &b->capacity, &b->step));
     TRY(create_acts(b));
     TRY(create_tables(b));
+    TRY(create_head(b));
     return create_layers(b);
 }
 
@@ -540,7 +701,11 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
     struct op_bench b = {
         .options = options,
         .kind = kind,
-        .capacity = {.rows = capacity, .seqs = capacity, .outputs = 1, .copies = 1, .kv_groups = 1},
+        .capacity = {.rows = capacity,
+                     .seqs = capacity,
+                     .outputs = is_of_outputs(kind) ? capacity : 1,
+                     .copies = 1,
+                     .kv_groups = 1},
     };
     b.capacity.blocks_per_seq = (longest(&b) + OP_BLOCK_TOKENS - 1) / OP_BLOCK_TOKENS;
     if (options->n_layers > OP_LAYERS_MAX)
@@ -555,6 +720,7 @@ err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, co
             set_step(&b, 0, rows[i], capacity);
         else
             set_decode_step(&b, rows[i], longest(&b));
+        set_slots(&b, rows[i]);
         results[i] = (struct op_bench_result){0};
         results[i].us = median_step_us(&b) / options->n_rounds / options->n_layers;
         count_work(&b, rows[i], &results[i]);

@@ -9,7 +9,8 @@
 struct ops_values {
     const char *device, *weights, *kv_dtype;
     struct flag_list rows, ops, left_out;
-    int64_t threads, hidden, intermediate, heads, kv_heads, head_dim, layers, rounds, context, group;
+    int64_t threads, hidden, intermediate, vocab, heads, kv_heads, head_dim, layers, rounds, context, group,
+        library_rows;
     bool batch_invariant, json;
 };
 
@@ -21,8 +22,8 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"device", FLAG_STRING, &v->device, "cpu", 0, 0, NULL, NULL, "cpu, cuda or cuda:N", NULL},
         {"threads", FLAG_INT, &v->threads, "0", 0, 256, NULL, NULL, "of the CPU; 0 = one per usable CPU",
          NULL},
-        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|fp8|bf16", NULL,
-         "format of the weights; uint4: int4 with zero points", NULL},
+        {"weights", FLAG_CHOICE, &v->weights, "int4", 0, 0, "int4|uint4|int8|w8a8|fp8|bf16", NULL,
+         "format of the weights; uint4: int4 with zero points; w8a8: int8 of weights and rows", NULL},
         {"group", FLAG_INT, &v->group, "32", 32, 1024, NULL, NULL,
          "inputs that share a scale, of int4, uint4 and int8: a power of two", NULL},
         {"kv-cache-dtype", FLAG_CHOICE, &v->kv_dtype, "bfloat16", 0, 0, "bfloat16|fp8|int8", NULL,
@@ -41,11 +42,15 @@ static size_t ops_flags(struct ops_values *v, struct flag *flags)
         {"hidden", FLAG_INT, &v->hidden, "4096", 32, 1 << 20, NULL, NULL, "width of the model", NULL},
         {"intermediate", FLAG_INT, &v->intermediate, "14336", 32, 1 << 20, NULL, NULL, "width of the MLP",
          NULL},
+        {"vocab", FLAG_INT, &v->vocab, "128256", 32, 1 << 20, NULL, NULL, "tokens of embedding and LM head",
+         NULL},
         {"heads", FLAG_INT, &v->heads, "32", 1, 1024, NULL, NULL, "of queries", NULL},
         {"kv-heads", FLAG_INT, &v->kv_heads, "8", 1, 1024, NULL, NULL, "of keys and values", NULL},
         {"head-dim", FLAG_INT, &v->head_dim, "128", 16, 256, NULL, NULL, "width of a head", NULL},
         {"batch-invariant", FLAG_BOOL, &v->batch_invariant, "true", 0, 0, NULL, NULL,
          "on a GPU; --no-batch-invariant gives many rows to cuBLASLt", NULL},
+        {"library-rows", FLAG_INT, &v->library_rows, "0", 0, OPS_ROWS_MAX, NULL, NULL,
+         "with --no-batch-invariant: rows from which on cuBLASLt serves; 0 = as in an engine", NULL},
         {"json", FLAG_BOOL, &v->json, "false", 0, 0, NULL, NULL, "print a JSON object a line", NULL},
     };
     memcpy(flags, rows, sizeof rows);
@@ -70,12 +75,13 @@ static err_t parse_rows(const struct flag_list *list, uint32_t *rows, size_t *n)
     return err_ok();
 }
 
-static void print_row(const struct ops_values *v, enum op_kind kind, uint32_t rows,
-                      const struct op_bench_result *r)
+static void print_row(const struct ops_values *v, const struct op_bench_options *options, enum op_kind kind,
+                      uint32_t rows, const struct op_bench_result *r)
 {
     double seconds = r->us / 1e6;
     bool is_layer = kind == OP_DECODE_LAYER;
-    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : "";
+    const char *head = op_bench_head_format(options) == WEIGHT_INT8 ? "int8" : "bf16";
+    const char *weights = kind == OP_LAYER_LINEARS || is_layer ? v->weights : kind >= OP_EMBED ? head : "";
     bool attends = kind == OP_ATTENTION_DECODE || kind == OP_ATTENTION_SHARED || kind == OP_ATTENTION_PREFILL;
     const char *kv = attends || is_layer ? v->kv_dtype : "";
     if (v->json)
@@ -116,17 +122,21 @@ static err_t run_ops(const struct ops_values *v)
         .device = v->device,
         .n_threads = (int)v->threads,
         .batch_variant = !v->batch_invariant,
+        .library_rows_min = (uint32_t)v->library_rows,
         .weights = strcmp(v->weights, "int4") == 0    ? WEIGHT_INT4
                    : strcmp(v->weights, "uint4") == 0 ? WEIGHT_UINT4
                    : strcmp(v->weights, "int8") == 0  ? WEIGHT_INT8
+                   : strcmp(v->weights, "w8a8") == 0  ? WEIGHT_INT8
                    : strcmp(v->weights, "fp8") == 0   ? WEIGHT_FP8
                                                       : WEIGHT_BF16,
         .group = (uint32_t)v->group,
+        .rows_in_8_bits = strcmp(v->weights, "w8a8") == 0,
         .kv_dtype = strcmp(v->kv_dtype, "fp8") == 0    ? KV_FP8
                     : strcmp(v->kv_dtype, "int8") == 0 ? KV_INT8
                                                        : KV_BF16,
         .hidden = (size_t)v->hidden,
         .intermediate = (size_t)v->intermediate,
+        .vocab = (size_t)v->vocab,
         .qkv = {(uint32_t)v->heads, (uint32_t)v->kv_heads, (uint32_t)v->head_dim},
         .n_layers = (uint32_t)v->layers,
         .n_rounds = (uint32_t)v->rounds,
@@ -140,7 +150,7 @@ static err_t run_ops(const struct ops_values *v)
             continue;
         TRY(op_bench_run(&options, (enum op_kind)kind, rows, n, results));
         for (size_t i = 0; i < n; i++)
-            print_row(v, (enum op_kind)kind, rows[i], &results[i]);
+            print_row(v, &options, (enum op_kind)kind, rows[i], &results[i]);
     }
     return err_ok();
 }
@@ -152,9 +162,8 @@ int bench_ops(int argc, char *argv[])
     const struct flag_command command = {
         .name = "bantam bench ops",
         .summary = "Ops of a layer (of an 8B Llama, unless said otherwise) as the engine calls them, back to "
-                   "back over "
-                   "several layers of random weights in one step. Times are of one layer, the median of "
-                   "several steps.",
+                   "back over several layers of random weights in one step; embedding, LM head and sampling "
+                   "likewise. Times are of one layer or call, the median of several steps.",
         .flags = flags,
         .n_flags = ops_flags(&values, flags),
         .examples = "  bantam bench ops --op layer_linears --weights int8 --layers 2 --rows 1 --rows 64\n",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import random
 import sys
 
@@ -18,7 +19,10 @@ OFFLINE = [(1000, 1000, 512), (128, 128, 1536), (2048, 128, 256)]
 LOADS = {"800/200": (0, [30, 50, 58]), "800/200, 600 shared": (600, [60, 90, 120])}
 LOAD_SECONDS = 16  # served/s is of the second half: an answer at the highest rate has taken 6 s
 LOAD_SEQUENCES = 1024  # 120 a second of 5 s each: with 512 they queued before the first step
+CHECKPOINT = "model.safetensors"
 LINEAR_ROWS = [1, 8, 16, 32, 64, 128, 256, 2048]
+# At which a whole layer is given to cuBLASLt too: PRODUCT_ROWS_MIN_* of product_policy.h stands on them.
+LIBRARY_ROWS = {"fp8": [2048, 4096, 8192], "bf16": [256, 2048]}
 
 
 def part_ceilings(session, figures):
@@ -27,34 +31,54 @@ def part_ceilings(session, figures):
         raise PartSkipped("only of a GPU")
     program = session.build / "benchmarks/gpu/ceilings"
     if not program.exists():
-        raise PartFailed(f"{program} was not built: cuBLASLt's headers were not found")
+        raise PartFailed(f"{program} was not built: `cmake --build {session.build} --target ceilings` makes it where nvcc is")
     session.rows([program], figures.setdefault("rows", []))
     for row in figures["rows"]:
         say(f"    {row['what']}: {row['value']:.1f} {row['unit']}")
+    if len(figures["rows"]) == 1:
+        say("    no product: built without cuBLASLt's headers or library")
 
 
 def ops_commands(session):
-    """Weights by their format, attention by the KV's, the rest once."""
-    small = ["--hidden", 128, "--intermediate", 256, "--heads", 4, "--kv-heads", 2, "--head-dim", 32, "--layers", 2, "--rounds", 2,
-             "--context", 64] if session.small else []
-    formats, caches = (["int4", "uint4", "fp8", "bf16", "int8"], ["bfloat16", "fp8"]) if session.device == "cuda" else (["int4", "bf16"], ["bfloat16"])
+    """What has a target first. Weights by their format, attention by the KV's, the rest once."""
+    on_card = session.device == "cuda"
+    formats = ["int4/128", "fp8", "bf16", "w8a8", "uint4/128", "int4/32", "int8/32"] if on_card else ["int4/32", "bf16", "w8a8"]
+    caches = ["bfloat16", "fp8"] if on_card else ["bfloat16"]
+    small = ["--hidden", 128, "--intermediate", 256, "--vocab", 512, "--heads", 4, "--kv-heads", 2, "--head-dim", 32,
+             "--layers", 2, "--rounds", 2, "--context", 64] if session.small else []
 
     def command(ops, rows, *flags):
         return [session.bantam, "bench", "ops", "--device", session.device, *small, *flags, "--json",
                 *[word for op in ops for word in ("--op", op)], *[word for n in rows for word in ("--rows", n)]]
 
-    for weights in formats:
-        for group in [32, 128] if weights == "int4" else [128] if weights == "uint4" else [32]:
-            yield f"{weights}, groups of {group}", command(["layer_linears"], [1, 4] if session.small else LINEAR_ROWS, "--weights", weights,
-                                                           "--group", 32 if session.small else group)
-    if session.device == "cuda":
-        for weights in ("fp8", "bf16"):
-            yield f"{weights}, {VARIANT}", command(["layer_linears"], [300] if session.small else [256, 2048], "--weights", weights, VARIANT)
+    def weights(name):
+        kind, _, group = name.partition("/")
+        return ["--weights", kind, *(["--group", 32 if session.small else group] if group else [])]
+
+    def linears(name):
+        rows = [1, 4] if session.small else sorted(set(LINEAR_ROWS + LIBRARY_ROWS.get(name, [])))
+        return name, command(["layer_linears"], rows, *weights(name))
+
+    yield linears(formats[0])
+    decoding = [1, 4] if session.small else [1, 32, 64, 128, 256]  # those of attention_shared too, which is held against them
     for cache in caches:
-        yield cache, command(["attention_decode"], [1, 4] if session.small else [1, 32, 128, 256], "--kv-cache-dtype", cache)
-        yield f"{cache}, shared", command(["attention_shared"], [4] if session.small else [64, 256], "--kv-cache-dtype", cache)
-        yield f"{cache}, prefill", command(["attention_prefill"], [4] if session.small else [512, 2048], "--kv-cache-dtype", cache)
-    yield "others", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [32, 2048])
+        yield cache, command(["attention_decode"], decoding, "--kv-cache-dtype", cache)
+    for name in formats[1:]:
+        yield linears(name)
+    for name, rows in LIBRARY_ROWS.items() if on_card else ():
+        rows = [300] if session.small else rows
+        yield f"{name}, {VARIANT}", command(["layer_linears"], rows, *weights(name), VARIANT, "--library-rows", rows[0])
+    shared, prefill = ([4], [4]) if session.small else ([64, 256], [512, 2048])
+    for cache in caches:
+        yield f"{cache}, shared", command(["attention_shared"], shared, "--kv-cache-dtype", cache)
+        yield f"{cache}, prefill", command(["attention_prefill"], prefill, "--kv-cache-dtype", cache)
+    yield "rows", command(["rope_kv_write", "add_norm", "activation_mul"], [4] if session.small else [1, 32, 256, 2048])
+    few = [1, 4] if session.small else [1, 32, 256]
+    for name, cache in zip(formats[:2], caches * 2):
+        yield f"{name}, all of a layer", command(["decode_layer"], few, *weights(name), "--kv-cache-dtype", cache)
+    for name in formats[:2]:
+        heads = ["embed", "lm_head", "lm_head_greedy", "lm_head_top_p"]
+        yield f"{name}, head", command(heads, few, *weights(name))
 
 
 def label(row):
@@ -63,8 +87,26 @@ def label(row):
     return f"{row['weights']}/{row['group']}" if grouped else row["weights"] or row["kv"]
 
 
+def add_shares(row, ceilings):
+    """Of the ceilings measured in this run: the copy, and the product of the type that the op's products have. No ceiling of
+    int8's is measured."""
+    product = {"fp8": "GEMM FP8", "w8a8": None}.get(row["weights"], "GEMM bf16")
+    if "copy" in ceilings:
+        row["share_of_copy"] = row["gb_s"] / ceilings["copy"]
+    if product in ceilings and row["flops"] > 0:
+        row["share_of_gemm"], row["gemm"] = row["tflop_s"] / ceilings[product], product
+
+
+def shared_beside_unshared(rows):
+    """Decode attention with a shared prefix, and of as many rows without."""
+    plain = {(row["kv"], row["rows"]): row["us"] for row in rows if row["op"] == "attention_decode"}
+    return [{"kv": row["kv"], "rows": row["rows"], "shared_us": row["us"], "unshared_us": plain[row["kv"], row["rows"]]}
+            for row in rows if row["op"] == "attention_shared" and (row["kv"], row["rows"]) in plain]
+
+
 def part_ops(session, figures):
-    """Each op of a layer as the engine calls it, back to back in one step over several layers of random weights."""
+    """Each op of a layer as the engine calls it, back to back in one step over several layers of random weights, and what
+    surrounds the layers."""
     rows, errors = figures.setdefault("rows", []), []
     for what, command in ops_commands(session):
         try:
@@ -73,14 +115,15 @@ def part_ops(session, figures):
             errors.append(f"{what}: {failure}")
     ceilings = {row["what"]: row["value"] for row in session.results["parts"].get("ceilings", {}).get("figures", {}).get("rows", [])}
     for row in rows:
-        if "copy" in ceilings:
-            row["share_of_copy"] = row["gb_s"] / ceilings["copy"]
-        if "GEMM bf16" in ceilings:
-            row["share_of_gemm"] = row["tflop_s"] / ceilings["GEMM bf16"]
+        add_shares(row, ceilings)
         share = f"{100 * row['share_of_copy']:4.0f} % of the copy" if "share_of_copy" in row else ""
         mode = "" if row["batch_invariant"] else " " + VARIANT
         say(f"    {row['op']:18} {label(row):9} {row['rows']:5} rows {row['us']:10.1f} us {row['gb_s']:8.1f} GB/s "
             f"{row['tflop_s']:7.2f} TFLOP/s {share}{mode}".rstrip())
+    figures["shared"] = shared_beside_unshared(rows)
+    for row in figures["shared"]:
+        say(f"    attention of {row['rows']} rows, {row['kv']}: {row['shared_us']:.1f} us with a shared prefix, "
+            f"{row['unshared_us']:.1f} without")
     if errors:
         raise PartFailed("; ".join(errors))
 
@@ -173,8 +216,9 @@ def part_start(session, figures):
     for model in ("llama-3.2-1b", "llama-3.1-8b"):
         fields = {**gpu_models.TINY} if session.small else json.loads((ROOT / f"benchmarks/shapes/{model}/config.json").read_text())
         directory = gpu_models.written(session, f"start-{model}", fields)
-        found = figures[model] = {"checkpoint_bytes": write_checkpoint(directory, {**gpu_models.COMMON, **fields})}
+        found = figures[model] = {}
         try:
+            found["checkpoint_bytes"] = write_checkpoint(session, directory, {**gpu_models.COMMON, **fields})
             for name in formats_of(session):
                 rows = []
                 flags = [*gpu_models.engine_flags(session), "--skip-tokenizer-init", *gpu_models.FORMATS[name], "--max-model-len", 512]
@@ -182,7 +226,19 @@ def part_start(session, figures):
                 found[name] = {"start_to_ready_s": rows[0]["start_to_ready_s"]}
                 say(f"    {model} {name}: ready after {rows[0]['start_to_ready_s']:.2f} s, {found['checkpoint_bytes'] / 1e9:.2f} GB of weights")
         finally:
-            os.unlink(os.path.join(directory, "model.safetensors"))  # 16 GB
+            (pathlib.Path(directory) / CHECKPOINT).unlink(missing_ok=True)  # up to 16 GB, also where the disk was too small
+
+
+def invariance_of(row):
+    """What a row of this part is of, and its rate."""
+    if "batch" in row:
+        return f"batch {row['batch']}", "decode_tok_s"
+    return f"{row['input_len']}/{row['output_len']}", "output_tok_s"
+
+
+def cost_percent(rate, other):
+    """What the first rate lacks of the other."""
+    return 100 * (1 - rate / other)
 
 
 def part_invariance_cost(session, figures):
@@ -202,15 +258,16 @@ def part_invariance_cost(session, figures):
         except PartFailed as failure:
             errors.append(f"{bench}: {failure}")
         for with_it, without in zip(found["batch-invariant"], found["not"]):
-            what = f"batch {with_it['batch']}" if "batch" in with_it else f"{with_it['input_len']}/{with_it['output_len']}"
-            key = "decode_tok_s" if "batch" in with_it else "output_tok_s"
-            say(f"    {bench} {what}: {with_it[key]:.1f} tok/s, {VARIANT} {without[key]:.1f}")
+            what, key = invariance_of(with_it)
+            say(f"    {bench} {what}: {with_it[key]:.1f} tok/s, {VARIANT} {without[key]:.1f}: "
+                f"costs {cost_percent(with_it[key], without[key]):.1f} %")
     if errors:
         raise PartFailed("; ".join(errors))
 
 
-def write_checkpoint(directory, config):
-    """model.safetensors of random bf16 values of magnitude 2^-6 to 2^-5; its bytes."""
+def write_checkpoint(session, directory, config):
+    """model.safetensors of random bf16 values of magnitude 2^-6 to 2^-5; its bytes. Ends with the part's time: a slow disk must
+    not take that of the parts behind."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
     kv = config["num_key_value_heads"] * head_dim
@@ -232,9 +289,12 @@ def write_checkpoint(directory, config):
         offset += size
     text = json.dumps(header).encode()
     block = random_bf16(1 << 20)
-    with open(os.path.join(directory, "model.safetensors"), "wb") as file:
+    with open(os.path.join(directory, CHECKPOINT), "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for left in range(offset, 0, -len(block)):
+            if session.left_s() <= 0:
+                gb = f"{left / 1e9:.1f} of {offset / 1e9:.1f} GB"
+                raise PartFailed(f"time was up with {gb} of {directory} still to be written")
             file.write(block[:left])
     return offset
 

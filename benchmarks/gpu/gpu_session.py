@@ -188,17 +188,19 @@ def library_folders():
     return folders
 
 
-def output_of(argv):
+def output_of(argv, cwd=ROOT):
     try:
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+        return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def commit():
-    bundled = ROOT / "build/bundled/commit"
-    named = output_of(["git", "describe", "--always", "--dirty", "--abbrev=12"])
-    return named or (bundled.read_text().strip() if bundled.exists() else None)
+def commit(root=ROOT):
+    """Of the repository that begins here; a bundle may be unpacked inside another one, whose commit says nothing of it."""
+    top, bundled = output_of(["git", "rev-parse", "--show-toplevel"], root), root / "build/bundled/commit"
+    if top and pathlib.Path(top).resolve() == root.resolve():
+        return output_of(["git", "describe", "--always", "--dirty", "--abbrev=12"], root)
+    return bundled.read_text().strip() if bundled.exists() else None
 
 
 def machine(device):

@@ -9,8 +9,11 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
+import resource
 import signal
 import subprocess
+import sys
 import types
 
 import pytest
@@ -21,6 +24,18 @@ FAKE = BUILD / "libbantam_cuda_fake.so"
 
 COST_S = 50
 pytestmark = pytest.mark.skipif(os.environ.get("BANTAM_SANITIZED", "0") == "1", reason="a script: the release build is enough")
+
+
+def load_script(name):
+    """A file of benchmarks/gpu as a module."""
+    sys.path.insert(0, str(ROOT / "benchmarks/gpu"))
+    try:
+        loader = importlib.machinery.SourceFileLoader(f"gpu_{name}_tested", str(ROOT / "benchmarks/gpu" / name))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+        return module
+    finally:
+        sys.path.pop(0)
 
 
 def run(out, *arguments, environment=None):
@@ -50,7 +65,9 @@ def test_every_part_on_the_cpu(tmp_path):
     assert plain[0]["steady_s"] > 0 and plain[0]["steady_request_throughput"] >= 0
     assert all(model["bf16"]["start_to_ready_s"] > 0 for model in parts["start"]["figures"].values())
     assert set(parts["start"]["figures"]) == {"llama-3.2-1b", "llama-3.1-8b"}
-    assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {"layer_linears", "attention_decode"}
+    assert {row["op"] for row in parts["ops"]["figures"]["rows"]} >= {
+        "layer_linears", "attention_decode", "decode_layer", "embed", "lm_head", "lm_head_greedy", "lm_head_top_p"}
+    assert [row["rows"] for row in parts["ops"]["figures"]["shared"]] == [4]
     assert "decode bf16, batch 2" in done.stdout and "target" not in done.stdout
 
 
@@ -68,16 +85,14 @@ def test_parts_by_name_and_a_part_that_fails(tmp_path):
 
 def test_targets_stand_beside_what_they_are_of(capsys):
     """Of the rates, batches and ops the one that has a target, and no other."""
-    loader = importlib.machinery.SourceFileLoader("gpu_run", str(ROOT / "benchmarks/gpu/run"))
-    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_run", loader))
-    loader.exec_module(script)
+    script = load_script("run")
 
     def load(rate, served):
         return {"request_rate": rate, "steady_request_throughput": served, "request_throughput": served / 2, "p50_ttft_ms": 64}
 
     def op(name, weights, group, rows):
-        return {"op": name, "weights": weights, "group": group, "rows": rows, "kv": "fp8", "batch_invariant": True,
-                "share_of_copy": 0.5}
+        return {"op": name, "weights": weights, "group": group, "rows": rows, "kv": "fp8", "batch_invariant": True, "us": 42.4,
+                **({"share_of_copy": 0.5} if rows != 32 else {})}  # without ceilings the time still counts
 
     figures = {
         "decode": {"W8A8": [{"batch": 1, "decode_tok_s": 300}],
@@ -85,6 +100,8 @@ def test_targets_stand_beside_what_they_are_of(capsys):
         "load": {"800/200": [load(30, 30.1), load(58, 57.9)], "800/200, 600 shared": [load(58, 58.1), load(120, 119.5)]},
         "ops": {"rows": [op("layer_linears", "int4", 32, 1), op("layer_linears", "int4", 128, 1), op("layer_linears", "uint4", 128, 1),
                          op("layer_linears", "int4", 128, 16), op("attention_decode", "", 0, 1), op("attention_decode", "", 0, 32)]},
+        "invariance_cost": {"offline FP8": {"batch-invariant": [{"input_len": 1000, "output_len": 1000, "output_tok_s": 14433}],
+                                            "not": [{"input_len": 1000, "output_len": 1000, "output_tok_s": 14736}]}},
         "start": {"llama-3.1-8b": {"checkpoint_bytes": 16e9, "FP8": {"start_to_ready_s": 9.5}}},
     }
     parts = {name: {"status": "ok", "figures": value} for name, value in figures.items()}
@@ -93,8 +110,113 @@ def test_targets_stand_beside_what_they_are_of(capsys):
     targets = {line[:36].strip(): line[73:].strip() for line in lines if line[73:].strip() and not line.startswith(" ")}
     assert targets == {"decode FP8, batch 1": "400", "800/200 at 58/s": "58 RPS", "800/200, 600 shared at 120/s": "120 RPS, 200 ms",
                        "layer_linears int4/128, 1 rows": "75 %", "layer_linears int4/128, 16 rows": "85 %",
-                       "attention_decode fp8, 32 rows": "80 %", "start llama-3.1-8b FP8": "2 s and the copy"}
+                       "attention_decode fp8, 32 rows": "80 %", "offline FP8 1000/1000, invariance": "2 %",
+                       "start llama-3.1-8b FP8": "2 s and the copy"}
     assert any("57.9 RPS" in line for line in lines)
+    assert any(line.startswith("offline FP8 1000/1000") and "costs 2.1 %: 14433 for 14736 tok/s" in line for line in lines)
+    assert any("42.4 us, 50 % of the copy" in line for line in lines)
+    assert any(line.split("rows")[-1].split() == ["42.4", "us", "80", "%"] for line in lines)
+
+
+def test_the_docs_have_the_parts_in_their_order():
+    """And what has a target fits the ten minutes by its limits, the build aside."""
+    script = load_script("run")
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/gpu-benchmark.md").read_text(), re.MULTILINE)
+    assert table == list(script.PARTS)
+    limits = [limit_s for name, (_, limit_s) in script.PARTS.items() if name not in ("build", *script.WITHOUT_TARGETS)]
+    assert sum(limits) <= 600
+    assert tuple(script.PARTS)[-len(script.WITHOUT_TARGETS):] == script.WITHOUT_TARGETS
+
+
+def test_the_build_that_is_told_of_is_parallel():
+    """Preset engine takes make, which compiles one file at a time unless it is told."""
+    command, told = "cmake --build --preset engine", 0
+    for path in [ROOT / "README.md", ROOT / "scripts/bundle", *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text()
+        told += text.count(command)
+        assert text.count(command) == text.count(command + ' --parallel "$(nproc)"'), path
+    assert told >= 3
+
+
+def test_the_commit_is_of_what_was_unpacked(tmp_path):
+    """Also where a bundle lies inside another repository."""
+    session = load_script("gpu_session.py")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", tmp_path]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another"]):
+        subprocess.run([*git, *command], check=True)
+    describe = subprocess.run([*git, "describe", "--always", "--abbrev=12"], capture_output=True, text=True, check=True)
+    inside = tmp_path / "bantam"
+    (inside / "build/bundled").mkdir(parents=True)
+    assert session.commit(inside) is None
+    (inside / "build/bundled/commit").write_text("0123456789ab\n")
+    assert session.commit(inside) == "0123456789ab"
+    assert session.commit(tmp_path) == describe.stdout.strip()
+
+
+def test_shares_are_of_the_ceiling_of_the_type():
+    script = load_script("gpu_figures.py")
+    ceilings = {"copy": 4000.0, "GEMM bf16": 800.0, "GEMM FP8": 1600.0}
+
+    def share(weights, flops=1e12):
+        row = {"op": "layer_linears", "weights": weights, "gb_s": 1000.0, "tflop_s": 400.0, "flops": flops}
+        script.add_shares(row, ceilings)
+        assert row["share_of_copy"] == 0.25
+        return row.get("share_of_gemm"), row.get("gemm")
+
+    assert share("fp8") == (0.25, "GEMM FP8")
+    assert share("bf16") == share("int4") == share("int8") == share("") == (0.5, "GEMM bf16")
+    assert share("w8a8") == share("bf16", flops=0) == (None, None)  # no ceiling of int8; no products
+    del ceilings["GEMM FP8"]
+    assert share("fp8") == (None, None)
+
+
+def test_a_shared_prefix_stands_beside_as_many_rows_without():
+    script = load_script("gpu_figures.py")
+    rows = [{"op": op, "kv": "fp8", "rows": n, "us": us} for op, n, us in
+            [("attention_decode", 32, 19.6), ("attention_decode", 64, 35.7), ("attention_shared", 64, 42.2),
+             ("attention_shared", 256, 105.7)]]
+    assert script.shared_beside_unshared(rows) == [{"kv": "fp8", "rows": 64, "shared_us": 42.2, "unshared_us": 35.7}]
+    session = types.SimpleNamespace(device="cuda", small=False, bantam="bantam")
+    commands = [command for _, command in script.ops_commands(session)]
+
+    def rows_of(op):
+        return [{command[i + 1] for i, word in enumerate(command) if word == "--rows"} for command in commands if op in command]
+
+    plain, shared = rows_of("attention_decode"), rows_of("attention_shared")
+    assert len(plain) == len(shared) == 2 and all(a >= b for a, b in zip(plain, shared))
+
+
+def test_ceilings_say_what_is_missing(tmp_path, capsys):
+    script = load_script("gpu_figures.py")
+    session = types.SimpleNamespace(device="cuda", build=tmp_path, rows=lambda argv, into: into.extend(
+        [{"what": "copy", "value": 4291.0, "unit": "GB/s"}]))
+    with pytest.raises(script.PartFailed, match=f"was not built: `cmake --build {tmp_path} --target ceilings`"):
+        script.part_ceilings(session, {})
+    (tmp_path / "benchmarks/gpu").mkdir(parents=True)
+    (tmp_path / "benchmarks/gpu/ceilings").touch()
+    figures = {}
+    script.part_ceilings(session, figures)
+    assert [row["what"] for row in figures["rows"]] == ["copy"] and "without cuBLASLt" in capsys.readouterr().out
+
+
+def test_no_checkpoint_stays_behind(tmp_path, monkeypatch):
+    """Of 16 GB: not where time is up while it is written, and not where the disk is full."""
+    script = load_script("gpu_figures.py")
+    lefts = iter([1, 1, 0])
+    session = types.SimpleNamespace(device="cpu", small=True, work=tmp_path, left_s=lambda: next(lefts))
+    monkeypatch.setattr(script, "random_bf16", lambda n: bytes(2 << 10))  # in pieces
+    with pytest.raises(script.PartFailed, match=r"time was up with .* GB .*start-llama-3.2-1b still to be written"):
+        script.part_start(session, {})
+    session.left_s, before = lambda: 1, resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, before[1]))
+        with pytest.raises(OSError):
+            script.part_start(session, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, signal_before)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
 
 
 def test_parts_without_time_say_so(tmp_path):
@@ -107,9 +229,9 @@ def test_parts_without_time_say_so(tmp_path):
 def test_a_run_that_is_cut_keeps_what_it_has(tmp_path):
     out = tmp_path / "gpu.json"
     command = ["python3", ROOT / "benchmarks/gpu/run", "--build", BUILD, "--no-build", "--small", "--out", out, "--device", "cpu",
-               "--only", "offline,ops", "--minutes", "14"]
+               "--only", "offline,load", "--minutes", "14"]
     cut = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    seen = next((line for line in cut.stdout if line.startswith("--- ops")), "")  # the part before is over
+    seen = next((line for line in cut.stdout if line.startswith("--- load")), "")  # the part before is over
     os.killpg(cut.pid, signal.SIGKILL)
     cut.communicate()
     assert seen

@@ -520,15 +520,29 @@ def test_bench_latency():
 
 
 def test_bench_ops():
-    sizes = ["--hidden", 64, "--intermediate", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 16, "--layers", 2, "--context", 50]
+    sizes = ["--hidden", 64, "--intermediate", 128, "--heads", 4, "--kv-heads", 2, "--head-dim", 16, "--layers", 2, "--context", 50,
+             "--vocab", 320]
     rows = run_json("bench", "ops", *sizes, "--rows", 1, "--rows", 5, "--threads", 1, "--json")
     assert {row["op"] for row in rows} == {"layer_linears", "attention_decode", "attention_shared", "attention_prefill",
-                                           "rope_kv_write", "add_norm", "activation_mul", "decode_layer"}
-    assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 16
+                                           "rope_kv_write", "add_norm", "activation_mul", "decode_layer", "embed", "lm_head",
+                                           "lm_head_greedy", "lm_head_top_p"}
+    assert all(row["us"] > 0 and row["gb_s"] > 0 for row in rows) and len(rows) == 24
     linears = [row for row in rows if row["op"] == "layer_linears"]
     assert linears[1]["flops"] == 5 * linears[0]["flops"] == 5 * 2 * (128 * 64 + 64 * 64 + 3 * 64 * 128)
     (zeros,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "uint4", "--rows", 1, "--json")
     assert zeros["weights"] == "uint4" and zeros["bytes"] > linears[0]["bytes"]  # int4, and zero points
+    (w8a8,) = run_json("bench", "ops", *sizes, "--op", "layer_linears", "--weights", "w8a8", "--rows", 1, "--json")
+    assert w8a8["weights"] == "w8a8" and w8a8["flops"] == linears[0]["flops"]
+    heads = [row for row in rows if row["op"].startswith("lm_head")]
+    assert {row["weights"] for row in heads} == {"int8"} and heads[1]["flops"] == 5 * heads[0]["flops"] == 5 * 2 * 64 * 320
+    assert {row["footprint_bytes"] for row in heads} == {heads[0]["footprint_bytes"]} and heads[0]["footprint_bytes"] >= 64 * 320
+    for weights in ("fp8", "w8a8", "uint4", "bf16"):  # as a model has it: what is quantised is the layers
+        (plain,) = run_json("bench", "ops", *sizes, "--op", "lm_head", "--weights", weights, "--rows", 1, "--json")
+        assert plain["weights"] == "bf16" and plain["footprint_bytes"] >= 2 * 64 * 320
+    by_op = {(row["op"], row["rows"]): row for row in heads}  # with sampling, which reads the logits once more
+    assert by_op["lm_head_top_p", 5]["bytes"] - by_op["lm_head", 5]["bytes"] == 5 * 4 * 320
+    many = run_json("bench", "ops", *sizes, "--op", "lm_head_greedy", "--rows", 70, "--json")  # several passes through the head
+    assert many[0]["rows"] == 70 and many[0]["us"] > 0
     (decode,) = run_json("bench", "ops", *sizes, "--op", "attention_decode", "--rows", 3, "--json")
     assert decode["bytes"] == 3 * 50 * 2 * 2 * 16 * 2 + 3 * 2 * 2 * 64
     (shared,) = run_json("bench", "ops", *sizes, "--op", "attention_shared", "--rows", 3, "--json")
