@@ -109,13 +109,54 @@ static void too_little_memory_is_said(void **state)
     struct model_options options = driver_options(CHECKPOINT, 2, 64);
     options.device = "cuda";
     control->set_memory(1 << 20);
-    expect_error(load_once(&options), ERR_RESOURCE_EXHAUSTED, "not enough memory", "MiB", NULL);
+    err_t e = load_once(&options);
+    expect_error(e, ERR_RESOURCE_EXHAUSTED, "not enough memory on Emulated GPU, which has 0.9 MiB",
+                 "--device cpu", NULL);
+    assert_null(strstr(e.message, "engine")); /* which is no part of a card's plan */
     /* A plan by hand that is beyond the card. */
     options.memory_limit_bytes = (uint64_t)1 << 40;
     expect_error(load_once(&options), ERR_RESOURCE_EXHAUSTED, "Emulated GPU", "--memory-limit",
                  "--device cpu", NULL);
     control->set_memory(0);
     fake_control_assert_nothing_is_left(control);
+}
+
+/* Loads with --device auto; whether it took the GPUs. */
+static bool auto_takes_cuda(uint32_t n_ranks)
+{
+    struct model_options options = driver_options(CHECKPOINT, 2, 64);
+    options.device = "auto";
+    options.n_threads = 1;
+    options.n_ranks = n_ranks;
+    struct model *model;
+    err_t e = model_load(&options, NULL, &model);
+    if (e.code != ERR_OK)
+        fail_msg("%s", e.message);
+    assert_int_equal(model_describe(model)->n_ranks, n_ranks);
+    bool is_cuda = strstr(model_describe(model)->backend, "Emulated GPU") != NULL;
+    model_destroy(model);
+    fake_control_assert_nothing_is_left(control);
+    return is_cuda;
+}
+
+/* All ranks on GPUs or none. */
+static void auto_takes_one_kind_of_device(void **state)
+{
+    (void)state;
+    assert_true(auto_takes_cuda(1));
+    assert_false(auto_takes_cuda(2)); /* of one GPU */
+    setenv("BANTAM_FAKE_DEVICES", "2", 1);
+    assert_true(auto_takes_cuda(2));
+    enum { CALLS_OF_A_RANK = 3 };                              /* the device and two streams */
+    for (int nth = 0; nth <= 2 * CALLS_OF_A_RANK + 1; nth++) { /* then the group, then how much is free */
+        control->fail_nth(nth);
+        assert_false(auto_takes_cuda(2));
+    }
+    control->fail_nth(-1);
+    unsetenv("BANTAM_FAKE_DEVICES");
+    control->set_memory(1 << 20);
+    assert_false(auto_takes_cuda(1)); /* nothing fits */
+    control->set_memory(0);
 }
 
 /* An 8B model by its shapes alone: what fits a card is planned, within it. */
@@ -213,11 +254,9 @@ static void graphs_replay(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_say_what_is_missing),
-        cmocka_unit_test(every_call_that_fails_is_an_error),
-        cmocka_unit_test(too_little_memory_is_said),
-        cmocka_unit_test(plans_fit_small_cards),
-        cmocka_unit_test(graphs_replay),
+        cmocka_unit_test(messages_say_what_is_missing), cmocka_unit_test(every_call_that_fails_is_an_error),
+        cmocka_unit_test(too_little_memory_is_said),    cmocka_unit_test(auto_takes_one_kind_of_device),
+        cmocka_unit_test(plans_fit_small_cards),        cmocka_unit_test(graphs_replay),
     };
     return cmocka_run_group_tests_name("cuda host", tests, open_control, NULL);
 }
