@@ -80,11 +80,12 @@ err_t backend_cuda_create(const struct backend_cuda_options *options, struct bac
                        LIBRARY_NAME " has no " CUDA_LIBRARY_SYMBOL ": it is no library of Bantam; "
                                     "--device cpu works without it");
     if (library->abi != CUDA_LIBRARY_ABI || library->vtable_bytes != sizeof(struct backend_vtable))
-        return err_new(
-            ERR_UNAVAILABLE,
-            LIBRARY_NAME " is of another build (interface %u with %u bytes, this program has %u with %zu): "
-                         "build or install both together; --device cpu works without it",
-            library->abi, library->vtable_bytes, (unsigned)CUDA_LIBRARY_ABI, sizeof(struct backend_vtable));
+        return err_new(ERR_UNAVAILABLE,
+                       LIBRARY_NAME
+                       " is of another build (interface %08x with %u bytes, this program has %08x with %zu): "
+                       "build or install both together; --device cpu works without it",
+                       library->abi, library->vtable_bytes, (unsigned)CUDA_LIBRARY_ABI,
+                       sizeof(struct backend_vtable));
     err_t e = library->create(options, out);
     if (e.code == ERR_UNAVAILABLE)
         return err_prefix(e, "--device cuda does not work here (--device cpu does)");

@@ -42,6 +42,9 @@ static void messages_say_what_is_missing(void **state)
     expect_error(create_backend(0), ERR_UNAVAILABLE, "/nowhere/libbantam_cuda.so", "--device cpu", NULL);
     setenv("BANTAM_CUDA_LIBRARY", "libm.so.6", 1);
     expect_error(create_backend(0), ERR_UNAVAILABLE, "no library of Bantam", "--device cpu", NULL);
+    setenv("BANTAM_CUDA_LIBRARY", OTHER_LIBRARY, 1);
+    expect_error(create_backend(0), ERR_UNAVAILABLE, "of another build (interface ", "install both together",
+                 "--device cpu", NULL);
     setenv("BANTAM_CUDA_LIBRARY", "", 1);
     expect_error(create_backend(0), ERR_NOT_FOUND, "BANTAM_CUDA_LIBRARY", "--device cpu", NULL);
     setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
