@@ -171,6 +171,7 @@ static err_t open_device(struct cuda_backend *cuda, const struct backend_cuda_op
     const struct device_api *api = cuda->api;
     TRY(api->open(options->device, &cuda->device));
     cuda->properties = api->properties(cuda->device);
+    TRY(cuda_code_check(cuda));
     TRY(api->stream_create(cuda->device, &cuda->stream));
     TRY(api->stream_create(cuda->device, &cuda->results_stream));
     TRY(cuda_products_open(cuda, options));

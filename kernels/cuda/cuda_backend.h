@@ -252,6 +252,9 @@ static inline size_t act_element_bytes(const struct act *act)
 err_t cuda_backend_create(const struct device_api *api, const struct backend_cuda_options *options,
                           struct backend **out) ERR_MUST_CHECK;
 
+/* cuda_code.c: ERR_UNAVAILABLE where the library has no kernels for the card. */
+err_t cuda_code_check(struct cuda_backend *cuda) ERR_MUST_CHECK;
+
 /* cuda_fault.c: whether the device can still be asked for anything; of a group, whether all of them can. */
 bool cuda_is_alive(struct cuda_backend *cuda);
 /* e: what the device answered. An error means that it is lost; true without one. */

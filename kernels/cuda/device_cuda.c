@@ -135,6 +135,7 @@ static err_t open_device(int ordinal, struct device **out)
     err_t e = read_properties(ordinal, &device->properties);
     device->properties.driver_version = (uint32_t)driver;
     device->properties.runtime_version = (uint32_t)runtime;
+    device->properties.code_targets = BANTAM_CUDA_TARGETS; /* of CMake */
     if (e.code == ERR_OK && device->properties.capability < 80)
         e = err_new(ERR_UNAVAILABLE, "%s has compute capability %u.%u, 8.0 is needed",
                     device->properties.name, device->properties.capability / 10,
@@ -165,6 +166,21 @@ static void close_device(struct device *device)
 static const struct device_properties *properties(const struct device *device)
 {
     return &device->properties;
+}
+
+static err_t kernel_shared_bytes(struct device *device, enum cuda_kernel_id kernel, uint32_t *out)
+{
+    struct cudaFuncAttributes attributes;
+    enter(device);
+    cudaError_t code = cudaFuncGetAttributes(&attributes, kernels[kernel]);
+    if (code == cudaErrorMemoryAllocation)
+        return error_of(code, kernel_name(kernel));
+    (void)cudaGetLastError();
+    if (code != cudaSuccess)
+        return err_new(ERR_UNAVAILABLE, "has no kernels that run on it (%s: %s)", kernel_name(kernel),
+                       cudaGetErrorString(code));
+    *out = (uint32_t)attributes.sharedSizeBytes;
+    return err_ok();
 }
 
 static err_t memory_free_bytes(struct device *device, uint64_t *out)
@@ -486,6 +502,7 @@ static const struct device_api cuda_device_api = {
     .open = open_device,
     .close = close_device,
     .properties = properties,
+    .kernel_shared_bytes = kernel_shared_bytes,
     .memory_free_bytes = memory_free_bytes,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,

@@ -60,6 +60,36 @@ static void messages_say_what_is_missing(void **state)
     fake_control_assert_nothing_is_left(control);
 }
 
+/* Kernels that are missing for the card are missed when it is opened, not in the first step. */
+static void code_for_another_card_is_noticed(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t target;
+        const char *lacks, *card, *arch;
+    } builds[] = {
+        {90, "all", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"},
+        {90, "wgmma", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"}, /* of plain compute_90 */
+        {90, "stream", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"},
+        {80, "all", "capability 8.0", "-DBANTAM_CUDA_ARCHS=80"},
+        {89, "linear_e4m3_r", "capability 8.9", "-DBANTAM_CUDA_ARCHS=89"},    /* machine code of sm_86 */
+        {120, "linear_e4m3_r", "capability 12.0", "-DBANTAM_CUDA_ARCHS=120"}, /* PTX of compute_90 */
+    };
+    for (size_t i = 0; i < sizeof builds / sizeof builds[0]; i++) {
+        control->set_target(builds[i].target);
+        setenv("BANTAM_FAKE_LACKS", builds[i].lacks, 1);
+        expect_error(create_backend(0), ERR_UNAVAILABLE, "Emulated GPU", builds[i].card, builds[i].arch,
+                     "made for the emulator", "--device cpu", NULL);
+    }
+    /* What a card is not given need not be there. */
+    control->set_target(89);
+    setenv("BANTAM_FAKE_LACKS", "wgmma", 1);
+    assert_int_equal(create_backend(0).code, ERR_OK);
+    control->set_target(90);
+    unsetenv("BANTAM_FAKE_LACKS");
+    fake_control_assert_nothing_is_left(control);
+}
+
 /* Opens, makes both steps, closes. */
 static err_t load_once(const struct model_options *options)
 {
@@ -150,7 +180,7 @@ static void auto_takes_one_kind_of_device(void **state)
     assert_false(auto_takes_cuda(2)); /* of one GPU */
     setenv("BANTAM_FAKE_DEVICES", "2", 1);
     assert_true(auto_takes_cuda(2));
-    enum { CALLS_OF_A_RANK = 3 };                              /* the device and two streams */
+    enum { CALLS_OF_A_RANK = 5 };                              /* the device, two kernels, two streams */
     for (int nth = 0; nth <= 2 * CALLS_OF_A_RANK + 1; nth++) { /* then the group, then how much is free */
         control->fail_nth(nth);
         assert_false(auto_takes_cuda(2));
@@ -257,9 +287,13 @@ static void graphs_replay(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_say_what_is_missing), cmocka_unit_test(every_call_that_fails_is_an_error),
-        cmocka_unit_test(too_little_memory_is_said),    cmocka_unit_test(auto_takes_one_kind_of_device),
-        cmocka_unit_test(plans_fit_small_cards),        cmocka_unit_test(graphs_replay),
+        cmocka_unit_test(messages_say_what_is_missing),
+        cmocka_unit_test(code_for_another_card_is_noticed),
+        cmocka_unit_test(every_call_that_fails_is_an_error),
+        cmocka_unit_test(too_little_memory_is_said),
+        cmocka_unit_test(auto_takes_one_kind_of_device),
+        cmocka_unit_test(plans_fit_small_cards),
+        cmocka_unit_test(graphs_replay),
     };
     return cmocka_run_group_tests_name("cuda host", tests, open_control, NULL);
 }
