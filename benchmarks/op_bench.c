@@ -426,9 +426,10 @@ static void run_op(struct op_bench *b, enum op_kind kind, uint32_t layer)
 static void run_step(struct op_bench *b)
 {
     if (b->ops->forward_begin(b->backend, b->step)) {
-        for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
-            run_op(b, b->kind, i % b->options->n_layers);
-        b->ops->forward_end(b->backend, b->step);
+        do
+            for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
+                run_op(b, b->kind, i % b->options->n_layers);
+        while (!b->ops->forward_end(b->backend, b->step));
     }
     b->ops->collect(b->backend, b->step);
 }

@@ -120,6 +120,14 @@ static err_t broken(struct device *device, const char *what)
         MAY_FAIL(ERR_INTERNAL, (what));                                                                      \
     } while (0)
 
+#define MAY_LACK_MEMORY(call, what)                                                                          \
+    do {                                                                                                     \
+        if (fake_state.n_short[call] > 0) {                                                                  \
+            fake_state.n_short[call]--;                                                                      \
+            return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of device memory", (what));                      \
+        }                                                                                                    \
+    } while (0)
+
 static uint32_t random_below(struct device *device, uint32_t n)
 {
     device->random = device->random * 6364136223846793005u + 1442695040888963407u;
@@ -625,10 +633,22 @@ static err_t capture_begin(struct device *device, struct device_stream *stream)
 {
     LOCKED;
     MAY_BREAK(FAKE_BREAK_GRAPH, "capture_begin");
+    MAY_LACK_MEMORY(FAKE_CAPTURE_BEGIN, "capture_begin");
     if (stream->capture != NULL)
         fail("a capture within a capture");
     stream->capture = mem_alloc(sizeof(struct device_graph));
     ASSERT(stream->capture != NULL);
+    return err_ok();
+}
+
+static err_t capture_outcome(struct device *device, const struct device_graph *graph)
+{
+    if (is_broken(device, FAKE_BREAK_GRAPH) || device->is_cut) /* something is missing in it */
+        return broken(device, "capture_end");
+    MAY_LACK_MEMORY(FAKE_CAPTURE_END, "capture_end");
+    MAY_FAIL(ERR_INTERNAL, "capture_end");
+    if (graph->body.n == 0)
+        fail("the end of a capture that has nothing in it");
     return err_ok();
 }
 
@@ -639,24 +659,23 @@ static err_t capture_end(struct device *device, struct device_stream *stream, st
         fail("the end of a capture that did not begin");
     struct device_graph *graph = stream->capture;
     stream->capture = NULL;
-    if (is_broken(device, FAKE_BREAK_GRAPH) || device->is_cut) { /* something is missing in it */
+    err_t e = capture_outcome(device, graph);
+    if (e.code != ERR_OK) {
         mem_free(graph->body.items);
         mem_free(graph);
-        return broken(device, "capture_end");
+        return e;
     }
-    MAY_FAIL(ERR_INTERNAL, "capture_end");
-    if (graph->body.n == 0)
-        fail("the end of a capture that has nothing in it");
     *out = graph;
     fake_state.counts.captures++;
     fake_state.counts.graphs++;
-    return err_ok();
+    return e;
 }
 
 static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
 {
     LOCKED;
     MAY_BREAK(FAKE_BREAK_GRAPH, "graph_launch");
+    MAY_LACK_MEMORY(FAKE_GRAPH_LAUNCH, "graph_launch");
     fake_state.counts.graph_launches++;
     for (size_t i = 0; i < graph->body.n; i++) {
         struct operation *operation = enqueue(device, stream, graph->body.items[i].kind);

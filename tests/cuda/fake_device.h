@@ -28,6 +28,8 @@ struct fake_device_counts {
     int64_t devices, allocations, pinned, streams, events, graphs, product_plans; /* alive */
 };
 
+enum fake_graph_call { FAKE_CAPTURE_BEGIN, FAKE_CAPTURE_END, FAKE_GRAPH_LAUNCH, FAKE_GRAPH_CALLS };
+
 struct fake_device_control {
     /* The nth call from now on (0 = the next) that may fail does, once; negative: off. */
     void (*fail_nth)(int64_t nth);
@@ -36,6 +38,8 @@ struct fake_device_control {
     void (*set_seed)(uint64_t seed);
     /* Of the cards opened from now on: 80, 86, 89, 90, 120. */
     void (*set_target)(uint32_t capability);
+    /* The next n of these calls lack memory. */
+    void (*lack_memory)(enum fake_graph_call call, uint32_t n);
     /* fake_break.h; NULL: what the environment says. */
     void (*break_at)(const char *spec);
 };

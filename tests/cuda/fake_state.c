@@ -50,6 +50,11 @@ static void set_target(uint32_t capability)
     emu_set_options(&options);
 }
 
+static void lack_memory(enum fake_graph_call call, uint32_t n)
+{
+    fake_state.n_short[call] = n;
+}
+
 static void break_at(const char *spec)
 {
     fake_state.has_break = spec != NULL;
@@ -63,5 +68,6 @@ __attribute__((visibility("default"))) const struct fake_device_control bantam_f
     .set_memory = set_memory,
     .set_seed = set_seed,
     .set_target = set_target,
+    .lack_memory = lack_memory,
     .break_at = break_at,
 };

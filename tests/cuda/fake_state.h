@@ -13,6 +13,7 @@ extern struct fake_state {
     uint64_t seed;
     bool has_seed;
     bool has_break; /* by the test; else from the environment */
+    uint32_t n_short[FAKE_GRAPH_CALLS];
 } fake_state;
 
 /* Whether this call, which may fail, is the one that does. */

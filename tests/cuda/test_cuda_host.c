@@ -284,6 +284,41 @@ static void graphs_replay(void **state)
     fake_control_assert_nothing_is_left(control);
 }
 
+/* Where a graph finds no memory, the pass runs without it, and the device is not lost. */
+static void graphs_that_lack_memory_are_left_out(void **state)
+{
+    (void)state;
+    uint32_t eager[N_DRAWN], drawn[N_DRAWN];
+    uint64_t waits;
+    struct model_options options = driver_options(CHECKPOINT, 4, 64);
+    options.device = "cuda";
+    setenv("BANTAM_FAKE_DEVICES", "2", 1);
+    for (uint32_t n_ranks = 1; n_ranks <= 2; n_ranks++) {
+        options.n_ranks = n_ranks;
+        options.enforce_eager = true;
+        struct driver driver = driver_open(&options);
+        draw_greedily(&driver, 4, eager, &waits);
+        driver_close(&driver);
+        options.enforce_eager = false;
+        for (enum fake_graph_call call = 0; call < FAKE_GRAPH_CALLS; call++) {
+            struct fake_device_counts before, after;
+            control->counts(&before);
+            driver = driver_open(&options);
+            control->lack_memory(call, 1); /* of one rank, in a forward pass */
+            draw_greedily(&driver, 4, drawn, &waits);
+            assert_memory_equal(drawn, eager, sizeof eager);
+            draw_greedily(&driver, 3, drawn, &waits);
+            assert_memory_equal(drawn, eager, sizeof eager);
+            control->counts(&after);
+            uint64_t n_captures = 2 * n_ranks - (call == FAKE_GRAPH_LAUNCH ? 0 : 1);
+            assert_int_equal(after.captures - before.captures, n_captures);
+            driver_close(&driver);
+            fake_control_assert_nothing_is_left(control);
+        }
+    }
+    unsetenv("BANTAM_FAKE_DEVICES");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +329,7 @@ int main(void)
         cmocka_unit_test(auto_takes_one_kind_of_device),
         cmocka_unit_test(plans_fit_small_cards),
         cmocka_unit_test(graphs_replay),
+        cmocka_unit_test(graphs_that_lack_memory_are_left_out),
     };
     return cmocka_run_group_tests_name("cuda host", tests, open_control, NULL);
 }
