@@ -21,9 +21,9 @@ void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const ui
         .shared_bytes = shared_bytes,
         .args = args,
         .args_bytes = args_bytes,
-        .flags = cuda->products.launched ? 0 : LAUNCH_PDL,
+        .flags = cuda->behind_library ? 0 : LAUNCH_PDL,
     };
-    cuda->products.launched = false;
+    cuda->behind_library = false;
     (void)CUDA_STEP(cuda, cuda->api->launch(cuda->device, cuda->stream, &launch));
 }
 

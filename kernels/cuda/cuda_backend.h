@@ -123,7 +123,6 @@ struct cuda_products {
     char note[256];
     uint32_t n;
     struct cuda_product list[CUDA_PRODUCTS_MAX];
-    bool launched; /* what was enqueued last is a product: no programmatic launch behind it */
 };
 
 struct cuda_backend {
@@ -154,6 +153,10 @@ struct cuda_backend {
     struct cuda_flight flights[CUDA_FLIGHTS_MAX];
     struct cuda_graphs graphs;
     struct cuda_products products;
+
+    /* What was enqueued last is another library's, a product or a gathering: no programmatic launch behind
+     * it. */
+    bool behind_library;
 
     /* Of the pass being submitted. */
     struct cuda_graph *capturing; /* NULL = launches run as they come */

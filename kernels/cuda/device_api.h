@@ -140,7 +140,8 @@ struct device_api {
     err_t (*group_create)(struct device *const *devices, uint32_t n_ranks, struct device_group **out);
     void (*group_destroy)(struct device_group *group);
     /* whole[r] = rank r's part, [n_ranks][part_bytes], on every rank; each calls it from its own thread, all
-     * in the same order. May be captured. */
+     * in the same order. May be captured. The kernel behind it is launched without LAUNCH_PDL, as behind a
+     * product. */
     err_t (*all_gather)(struct device *device, struct device_stream *stream, const void *part, void *whole,
                         size_t part_bytes);
     /* This rank's part in the group ends, by its own thread: what of it waits for other ranks does so no

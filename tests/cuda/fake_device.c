@@ -19,7 +19,7 @@ enum { STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
 struct device_stream {
     struct operations queue;
     struct device_graph *capture; /* NULL = what is enqueued runs */
-    bool behind_product;          /* of what was enqueued last */
+    bool behind_library;          /* of what was enqueued last: a product or a gathering */
 };
 
 struct device_product {
@@ -317,7 +317,7 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
     struct operation *operation =
         operations_append(stream->capture ? &stream->capture->body : &stream->queue);
     operation->kind = kind;
-    stream->behind_product = kind == RUN_PRODUCT;
+    stream->behind_library = kind == RUN_PRODUCT || kind == RUN_TAKE;
     return operation;
 }
 
@@ -613,8 +613,9 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
         launch->grid[2] > 65535 || launch->block_threads == 0 || launch->block_threads > 1024 ||
         launch->shared_bytes > device->properties.shared_bytes_max)
         fail("a grid, block or shared memory that no device has");
-    if (stream->behind_product && (launch->flags & LAUNCH_PDL))
-        fail("a programmatic launch behind a product: the library's kernels may not have let it begin");
+    if (stream->behind_library && (launch->flags & LAUNCH_PDL))
+        fail("a programmatic launch behind a product or a gathering: the library's kernels may not have let "
+             "it begin");
     struct operation *operation = enqueue(device, stream, RUN_KERNEL);
     operation->kernel = launch->kernel;
     memcpy(operation->grid, launch->grid, sizeof operation->grid);
