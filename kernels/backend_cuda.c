@@ -61,12 +61,14 @@ static err_t open_library(void **out)
     *out = dlopen(LIBRARY_NAME, RTLD_NOW | RTLD_LOCAL);
     if (*out != NULL)
         return err_ok();
-    return err_new(ERR_NOT_FOUND,
-                   LIBRARY_NAME
-                   " is neither beside the program (%s) nor in a library folder: this build has no CUDA, "
-                   "or it was not installed; BANTAM_CUDA_LIBRARY names it elsewhere, --device cpu works "
-                   "without it",
-                   folder);
+    const char *why = dlerror(); /* that none is there, or what is wrong with one that is */
+    return err_new(
+        ERR_NOT_FOUND,
+        LIBRARY_NAME
+        " is neither beside the program (%.150s) nor in a library folder (%.150s): this build has no "
+        "CUDA, or it was not installed; BANTAM_CUDA_LIBRARY names it elsewhere, --device cpu works "
+        "without it",
+        folder, why ? why : "unknown error");
 }
 
 err_t backend_cuda_create(const struct backend_cuda_options *options, struct backend **out)
