@@ -284,7 +284,11 @@ bool cuda_forward_begin(struct backend *backend, struct step *step)
     cuda->rows_max = step->n_rows;
     if (!is_decode(step))
         return true;
-    enum cuda_pass pass = cuda->attention_large ? PASS_FORWARD_LARGE : PASS_FORWARD;
+    enum cuda_pass pass = PASS_FORWARD;
+    if (cuda->attention_large) {
+        pass = PASS_FORWARD_LARGE;
+        cuda->attention_small = true; /* the graph is for steps with small items too, whatever this one has */
+    }
     return cuda_pass_begin(cuda, pass, step->n_rows, &cuda->rows_max) != PASS_IS_DONE;
 }
 
