@@ -1,6 +1,7 @@
 /* The device table filled with the CUDA runtime: the only file beside the kernels that includes its headers.
  */
 #include <cuda_runtime.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
-enum { PDL_CAPABILITY = 90, NCCL_LOOKS = 256 };
+enum { PDL_CAPABILITY = 90, NCCL_LOOKS = 256, GPUS_MAX = 64 };
 
 struct device_group {
     struct nccl_group *nccl;
@@ -23,7 +24,7 @@ struct device {
     uint32_t rank;
     struct device_properties properties;
     struct cublaslt *cublaslt;                /* NULL = not asked for yet */
-    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as allowed so far */
+    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as known to be allowed */
 };
 
 struct device_stream {
@@ -125,7 +126,7 @@ static err_t open_device(int ordinal, struct device **out)
     cudaError_t code = cudaGetDeviceCount(&n_devices);
     if (code != cudaSuccess)
         return open_failed(code, driver, runtime);
-    if (ordinal >= n_devices)
+    if (ordinal >= n_devices || ordinal >= GPUS_MAX)
         return err_new(ERR_UNAVAILABLE, "there is no GPU %d: the driver shows %d, numbered from 0", ordinal,
                        n_devices);
     struct device *device = mem_alloc(sizeof *device);
@@ -338,17 +339,30 @@ static err_t fill(struct device *device, struct device_stream *stream, void *to,
     return err_ok();
 }
 
+/* What is allowed holds for a GPU and the whole process, whatever devices are open on it: so it is only ever
+ * raised. */
+static err_t raise_shared(int ordinal, const struct launch *launch, uint32_t *allowed)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static uint32_t all[GPUS_MAX][CUDA_KERNEL_COUNT];
+    cudaError_t code = cudaSuccess;
+    pthread_mutex_lock(&lock);
+    uint32_t *of_gpu = &all[ordinal][launch->kernel];
+    if (launch_asks_shared(launch, *of_gpu))
+        code = cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    (int)launch->shared_bytes);
+    if (code == cudaSuccess && *of_gpu < launch->shared_bytes)
+        *of_gpu = launch->shared_bytes;
+    *allowed = *of_gpu;
+    pthread_mutex_unlock(&lock);
+    return code == cudaSuccess ? err_ok() : error_of(code, kernel_name(launch->kernel));
+}
+
 /* Once per kernel and size. */
 static err_t allow_shared(struct device *device, const struct launch *launch)
 {
     uint32_t *allowed = &device->shared_bytes[launch->kernel];
-    if (!launch_asks_shared(launch, *allowed))
-        return err_ok();
-    CUDA_TRY(cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  (int)launch->shared_bytes),
-             kernel_name(launch->kernel));
-    *allowed = launch->shared_bytes;
-    return err_ok();
+    return launch_asks_shared(launch, *allowed) ? raise_shared(device->ordinal, launch, allowed) : err_ok();
 }
 
 static err_t launch_kernel(struct device *device, struct device_stream *stream, const struct launch *launch)
