@@ -4,11 +4,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "kernels/cuda/device_api.h"
 #include "kernels/cuda/device_cublaslt.h"
+#include "kernels/cuda/device_missing.h"
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
@@ -95,13 +97,11 @@ static void enter(const struct device *device)
 static err_t open_failed(cudaError_t code, int driver, int runtime)
 {
     (void)cudaGetLastError();
-    if (driver == 0)
-        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded (%s)", cudaGetErrorString(code));
-    if (code == cudaErrorInsufficientDriver)
-        return err_new(ERR_UNAVAILABLE,
-                       "the NVIDIA driver is for CUDA %d.%d, this program needs %d.%d: update the driver",
-                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    return err_new(ERR_UNAVAILABLE, "the NVIDIA driver shows no GPU: %s", cudaGetErrorString(code));
+    return device_missing(&(struct device_missing){.driver = driver,
+                                                   .runtime = runtime,
+                                                   .is_too_old = code == cudaErrorInsufficientDriver,
+                                                   .says = cudaGetErrorString(code),
+                                                   .visible = getenv("CUDA_VISIBLE_DEVICES")});
 }
 
 static err_t read_properties(int ordinal, struct device_properties *out)

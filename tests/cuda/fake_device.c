@@ -7,6 +7,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "kernels/cuda/device_missing.h"
 #include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/fake_break.h"
 #include "tests/cuda/fake_memory.h"
@@ -323,17 +324,30 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
 
 /* ---- The table ---- */
 
+/* What the runtime says without a driver, with an old one, without a GPU. */
+static err_t fault_of(const char *name)
+{
+    struct device_missing missing = {.runtime = 13000};
+    if (strcmp(name, "device") == 0) {
+        missing.driver = 13000;
+        missing.says = "no CUDA-capable device is detected";
+        missing.visible = getenv("CUDA_VISIBLE_DEVICES");
+    } else {
+        missing.driver = strcmp(name, "old") == 0 ? 11040 : 0;
+        missing.is_too_old = true;
+        missing.says = "CUDA driver version is insufficient for CUDA runtime version";
+    }
+    return device_missing(&missing);
+}
+
 static err_t open_device(int ordinal, struct device **out)
 {
     LOCKED;
     *out = NULL;
     const char *fault = getenv("BANTAM_FAKE_FAULT");
-    if (fault != NULL && strcmp(fault, "driver") == 0)
-        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded");
-    if (fault != NULL && strcmp(fault, "old") == 0)
-        return err_new(ERR_UNAVAILABLE, "the NVIDIA driver is for CUDA 11.4, this program needs 13.0");
-    if ((uint64_t)ordinal >= fake_environment("BANTAM_FAKE_DEVICES", 1) ||
-        (fault != NULL && strcmp(fault, "device") == 0))
+    if (fault != NULL)
+        return fault_of(fault);
+    if ((uint64_t)ordinal >= fake_environment("BANTAM_FAKE_DEVICES", 1))
         return err_new(ERR_UNAVAILABLE, "there is no GPU %d", ordinal);
     MAY_FAIL(ERR_UNAVAILABLE, "open");
     struct device *device = mem_alloc(sizeof *device);

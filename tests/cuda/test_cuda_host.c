@@ -50,11 +50,18 @@ static void messages_say_what_is_missing(void **state)
     setenv("BANTAM_CUDA_LIBRARY", FAKE_LIBRARY, 1);
     static const struct {
         const char *fault, *says;
-    } faults[] = {{"driver", "no NVIDIA driver"}, {"old", "13.0"}, {"device", "no GPU 0"}};
+    } faults[] = {
+        {"driver", "no NVIDIA driver is loaded, this program needs one for CUDA 13.0"},
+        {"old", "the NVIDIA driver is for CUDA 11.4, this program needs 13.0"},
+        {"device", "shows no GPU: no CUDA-capable device is detected; CUDA_VISIBLE_DEVICES is \"7\""}};
+    setenv("CUDA_VISIBLE_DEVICES", "7", 1);
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         setenv("BANTAM_FAKE_FAULT", faults[i].fault, 1);
-        expect_error(create_backend(0), ERR_UNAVAILABLE, faults[i].says, "--device cpu", NULL);
+        err_t e = create_backend(0);
+        expect_error(e, ERR_UNAVAILABLE, faults[i].says, "--device cpu", NULL);
+        assert_null(strstr(e.message, "insufficient")); /* as CUDA has it where there is no driver */
     }
+    unsetenv("CUDA_VISIBLE_DEVICES");
     unsetenv("BANTAM_FAKE_FAULT");
     expect_error(create_backend(70), ERR_UNAVAILABLE, "no GPU 70", NULL);
     fake_control_assert_nothing_is_left(control);
