@@ -563,6 +563,7 @@ static err_t event_wait(struct device *device, struct device_event *event, const
     LOCKED;
     if (device->is_reported || device->is_cut)
         fail("a wait for a device that is lost");
+    fake_state.counts.event_waits++;
     MAY_BREAK(FAKE_BREAK_WAIT, "event_wait");
     run_until(device, event_completed, event, given_up);
     if (device->is_broken)

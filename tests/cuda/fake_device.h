@@ -24,7 +24,8 @@ struct fake_device_counts {
     uint64_t calls; /* that could have failed */
     uint64_t launches, graph_launches, captures;
     uint64_t products, products_replayed;
-    uint64_t waits;                                                               /* for a stream */
+    uint64_t waits; /* for a stream */
+    uint64_t event_waits;
     int64_t devices, allocations, pinned, streams, events, graphs, product_plans; /* alive */
 };
 
