@@ -561,20 +561,22 @@ static void run_outputs(struct op_bench *b)
 {
     if (!b->ops->sample_begin(b->backend, b->step, NULL))
         return;
-    for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
-        run_op(b, b->kind, i % b->options->n_layers);
-    b->ops->sample_end(b->backend, b->step);
+    do
+        for (uint32_t i = 0; i < b->options->n_rounds * b->options->n_layers; i++)
+            run_op(b, b->kind, i % b->options->n_layers);
+    while (!b->ops->sample_end(b->backend, b->step));
 }
 
 static void run_step(struct op_bench *b)
 {
     uint32_t n_calls = b->options->n_rounds * b->options->n_layers;
     if (b->ops->forward_begin(b->backend, b->step)) {
-        for (uint32_t i = 0; i < n_calls && !is_of_outputs(b->kind); i++)
-            run_op(b, b->kind, i % b->options->n_layers);
-        if (is_of_outputs(b->kind))
-            run_op(b, OP_ADD_NORM, 0);
-        b->ops->forward_end(b->backend, b->step);
+        do {
+            for (uint32_t i = 0; i < n_calls && !is_of_outputs(b->kind); i++)
+                run_op(b, b->kind, i % b->options->n_layers);
+            if (is_of_outputs(b->kind))
+                run_op(b, OP_ADD_NORM, 0);
+        } while (!b->ops->forward_end(b->backend, b->step));
     }
     if (is_of_outputs(b->kind))
         run_outputs(b);

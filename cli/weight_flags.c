@@ -46,7 +46,7 @@ size_t weight_flags_fill(struct weight_flag_values *v, struct flag *flags)
          .default_text = "cpu",
          .metavar = "DEVICE",
          .help = "where the model runs: cpu, cuda, cuda:N (the GPU of that number), or auto: cuda where "
-                 "there is one"},
+                 "there is one, or one for each rank, with room for the model; else cpu"},
         {.name = "threads",
          .kind = FLAG_INT,
          .target = &v->threads,

@@ -1,6 +1,7 @@
 # Where CUDA is: nvcc, the headers of its libraries and the static runtime, from a toolkit or from the nvidia-* Python
 # packages. BANTAM_NVCC is false where there is none: all but libbantam_cuda.so builds without it.
-#   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_MACHINE_TARGETS (sm_80 and so on), BANTAM_CUDA_INCLUDE_DIRS,
+#   BANTAM_NVCC, BANTAM_CUDA_GENCODE, BANTAM_CUDA_MACHINE_TARGETS (a list: sm_80 and so on), BANTAM_CUDA_TARGETS (those and
+#   compute_90, a text), BANTAM_CUDA_INCLUDE_DIRS,
 #   BANTAM_CUDART_STATIC, BANTAM_HAS_CUBLASLT, BANTAM_HAS_NCCL
 #   bantam_cuda_objects(out file.cu...): each file compiled on its own, so that kernels build in parallel; what ptxas
 #   says of it (registers, spills) is kept beside the object
@@ -49,8 +50,8 @@ list(REMOVE_DUPLICATES BANTAM_CUDA_INCLUDE_DIRS)
 execute_process(COMMAND ${BANTAM_NVCC} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
 
 # bantam_archs_found(list): the archs of this machine's cards, none where nvidia-smi is not there or lists none of 8.0 or
-# later. 9.0 -> 90a: wgmma is in no other name of it. A card that is not listed above, and one that nvcc does not know, run
-# the PTX of compute_90.
+# later. 9.0 -> 90a: wgmma is in no other name of it. 12.1 runs the machine code of 12.0 where nvcc knows no better. Any other
+# card that nvcc does not know, and one that is not listed above, runs the PTX of compute_90.
 function(bantam_archs_found list)
   set(found)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
@@ -65,6 +66,8 @@ function(bantam_archs_found list)
       message(STATUS "a card of compute capability ${capability}: the kernels need 8.0")
     elseif(number EQUAL 90)
       list(APPEND found 90a)
+    elseif(number MATCHES "^12[0-9]$" AND NOT known MATCHES "sm_${number}[^0-9]" AND known MATCHES "sm_120[^0-9]")
+      list(APPEND found 120)
     elseif(number MATCHES "^1[013][0-9]$" OR NOT known MATCHES "sm_${number}[^0-9]")
       list(APPEND found 90-virtual)
     else()
@@ -84,6 +87,15 @@ if(archs MATCHES "^(native|found)$")
     message(STATUS "nvidia-smi lists no card that the kernels run on: they are compiled for every one (BANTAM_CUDA_ARCHS)")
     set(archs ${every_arch})
   endif()
+endif()
+
+# Plain machine code of 9.0 lacks wgmma, which a card of 9.0 is given everywhere.
+if("${archs}" MATCHES "(^|;)(90|90a-virtual)(;|$)")
+  message(STATUS "BANTAM_CUDA_ARCHS: 90a instead of 90: wgmma is in no other name of it")
+  list(TRANSFORM archs REPLACE "^90$|^90a-virtual$" "90a")
+  list(REMOVE_DUPLICATES archs)
+elseif("${archs}" MATCHES "(^|;)90-virtual(;|$)" AND NOT "${archs}" MATCHES "(^|;)90a(;|$)")
+  message(STATUS "BANTAM_CUDA_ARCHS: 90-virtual without 90a: PTX for later cards; a card of 9.0 itself is refused at start")
 endif()
 
 set(BANTAM_CUDA_GENCODE)
@@ -134,6 +146,7 @@ set(BANTAM_CUDA_WGMMA attention_wgmma.cu linear_e4m3.cu linear_wgmma.cu linear_w
 set(BANTAM_CUDA_MACHINE_TARGETS ${arch_names})
 list(FILTER BANTAM_CUDA_MACHINE_TARGETS INCLUDE REGEX "^sm_")
 string(JOIN " " arch_names ${arch_names})
+set(BANTAM_CUDA_TARGETS ${arch_names})
 message(STATUS "nvcc: ${BANTAM_NVCC} for ${arch_names}; cuBLASLt headers: ${BANTAM_HAS_CUBLASLT}, NCCL headers: ${BANTAM_HAS_NCCL}")
 
 # As for C: a fused multiply-add happens only where the code says so.

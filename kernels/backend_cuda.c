@@ -61,12 +61,14 @@ static err_t open_library(void **out)
     *out = dlopen(LIBRARY_NAME, RTLD_NOW | RTLD_LOCAL);
     if (*out != NULL)
         return err_ok();
-    return err_new(ERR_NOT_FOUND,
-                   LIBRARY_NAME
-                   " is neither beside the program (%s) nor in a library folder: this build has no CUDA, "
-                   "or it was not installed; BANTAM_CUDA_LIBRARY names it elsewhere, --device cpu works "
-                   "without it",
-                   folder);
+    const char *why = dlerror(); /* that none is there, or what is wrong with one that is */
+    return err_new(
+        ERR_NOT_FOUND,
+        LIBRARY_NAME
+        " is neither beside the program (%.150s) nor in a library folder (%.150s): this build has no "
+        "CUDA, or it was not installed; BANTAM_CUDA_LIBRARY names it elsewhere, --device cpu works "
+        "without it",
+        folder, why ? why : "unknown error");
 }
 
 err_t backend_cuda_create(const struct backend_cuda_options *options, struct backend **out)
@@ -80,11 +82,12 @@ err_t backend_cuda_create(const struct backend_cuda_options *options, struct bac
                        LIBRARY_NAME " has no " CUDA_LIBRARY_SYMBOL ": it is no library of Bantam; "
                                     "--device cpu works without it");
     if (library->abi != CUDA_LIBRARY_ABI || library->vtable_bytes != sizeof(struct backend_vtable))
-        return err_new(
-            ERR_UNAVAILABLE,
-            LIBRARY_NAME " is of another build (interface %u with %u bytes, this program has %u with %zu): "
-                         "build or install both together; --device cpu works without it",
-            library->abi, library->vtable_bytes, (unsigned)CUDA_LIBRARY_ABI, sizeof(struct backend_vtable));
+        return err_new(ERR_UNAVAILABLE,
+                       LIBRARY_NAME
+                       " is of another build (interface %08x with %u bytes, this program has %08x with %zu): "
+                       "build or install both together; --device cpu works without it",
+                       library->abi, library->vtable_bytes, (unsigned)CUDA_LIBRARY_ABI,
+                       sizeof(struct backend_vtable));
     err_t e = library->create(options, out);
     if (e.code == ERR_UNAVAILABLE)
         return err_prefix(e, "--device cuda does not work here (--device cpu does)");

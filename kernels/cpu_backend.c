@@ -129,10 +129,11 @@ static bool cpu_forward_begin(struct backend *backend, struct step *step)
     return true;
 }
 
-static void cpu_forward_end(struct backend *backend, struct step *step)
+static bool cpu_forward_end(struct backend *backend, struct step *step)
 {
     (void)step;
     cpu_sharers_forget(cpu_of(backend));
+    return true;
 }
 
 static bool cpu_sample_begin(struct backend *backend, struct step *step, const uint32_t *const *masks)
@@ -142,7 +143,13 @@ static bool cpu_sample_begin(struct backend *backend, struct step *step, const u
 }
 
 /* The ops have returned with their results. */
-static void cpu_step_nothing(struct backend *backend, struct step *step)
+static bool cpu_sample_end(struct backend *backend, struct step *step)
+{
+    (void)backend, (void)step;
+    return true;
+}
+
+static void cpu_collect(struct backend *backend, struct step *step)
 {
     (void)backend, (void)step;
 }
@@ -209,8 +216,8 @@ static const struct backend_vtable cpu_vtable = {
     .forward_begin = cpu_forward_begin,
     .forward_end = cpu_forward_end,
     .sample_begin = cpu_sample_begin,
-    .sample_end = cpu_step_nothing,
-    .collect = cpu_step_nothing,
+    .sample_end = cpu_sample_end,
+    .collect = cpu_collect,
     .join = cpu_join,
     .all_reduce = cpu_all_reduce,
     .all_gather = cpu_all_gather,

@@ -263,10 +263,11 @@ struct backend_vtable {
     /* The step is filled and may be read from here on until it is collected. False: everything that the
      * forward pass does was submitted by this call; the ops and forward_end are left out. */
     bool (*forward_begin)(struct backend *backend, struct step *step);
-    void (*forward_end)(struct backend *backend, struct step *step);
+    /* False: nothing of the ops was done; they follow once more, and forward_end again. */
+    bool (*forward_end)(struct backend *backend, struct step *step);
     /* The same for sampling; masks as in sample, for the step's outputs. */
     bool (*sample_begin)(struct backend *backend, struct step *step, const uint32_t *const *masks);
-    void (*sample_end)(struct backend *backend, struct step *step);
+    bool (*sample_end)(struct backend *backend, struct step *step);
     /* Waits until the step has run; its results are then readable. Steps are collected in the order of their
      * submission. Of a lost device it returns at once. */
     void (*collect)(struct backend *backend, struct step *step);

@@ -107,8 +107,9 @@ void rank_forward(struct model_rank *rank, struct step *step)
     struct backend *backend = rank->backend;
     if (!backend->vtable->forward_begin(backend, step))
         return;
-    run_rows(rank, step);
-    backend->vtable->forward_end(backend, step);
+    do
+        run_rows(rank, step);
+    while (!backend->vtable->forward_end(backend, step));
 }
 
 void rank_gather_hidden(struct model_rank *rank, const struct step *step, uint32_t first, uint32_t n)
@@ -135,17 +136,23 @@ static void run_logits(struct model_rank *rank, const struct step *step, uint32_
     op->all_gather(backend, step, first, n, acts->logits_part, acts->logits);
 }
 
-void rank_sample(struct model_rank *rank, struct step *step, const uint32_t *const *masks)
+static void run_outputs(struct model_rank *rank, struct step *step, const uint32_t *const *masks)
 {
-    struct backend *backend = rank->backend;
-    const struct backend_vtable *op = backend->vtable;
-    if (!op->sample_begin(backend, step, masks))
-        return;
     for (uint32_t first = 0; first < step->n_outputs; first += rank->logits_rows) {
         uint32_t n = step->n_outputs - first;
         n = n < rank->logits_rows ? n : rank->logits_rows;
         run_logits(rank, step, first, n);
-        op->sample(backend, step, first, n, rank->acts.logits, masks ? masks + first : NULL, rank->sampler);
+        rank->backend->vtable->sample(rank->backend, step, first, n, rank->acts.logits,
+                                      masks ? masks + first : NULL, rank->sampler);
     }
-    op->sample_end(backend, step);
+}
+
+void rank_sample(struct model_rank *rank, struct step *step, const uint32_t *const *masks)
+{
+    struct backend *backend = rank->backend;
+    if (!backend->vtable->sample_begin(backend, step, masks))
+        return;
+    do
+        run_outputs(rank, step, masks);
+    while (!backend->vtable->sample_end(backend, step));
 }

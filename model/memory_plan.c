@@ -236,6 +236,30 @@ static uint32_t greatest_fit(const struct planner *planner, const struct memory_
     return best;
 }
 
+/* Of a card what the process holds beside it is no part, and which of them is too small is said. */
+static err_t short_of_memory(const struct planner *planner, const struct memory_plan *plan,
+                             const char *advice)
+{
+    const struct backend *backend = planner->backend;
+    bool on_host = backend->vtable->is_host_memory;
+    char host[96] = "", card[160] = "";
+    if (on_host)
+        snprintf(host, sizeof host, ", engine %.1f MiB, program %.1f MiB", (double)plan->engine_bytes / MIB,
+                 (double)plan->program_bytes / MIB);
+    else
+        snprintf(card, sizeof card, " on %.96s, which has %.1f MiB for a model",
+                 backend->vtable->library(backend)->card, (double)plan->available_bytes / MIB);
+    return err_new(
+        ERR_RESOURCE_EXHAUSTED,
+        "not enough memory%s: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB%s and %.1f "
+        "MiB of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f MiB of %.1f MiB; "
+        "%s%s",
+        card, (double)plan->weights_bytes / MIB, (double)plan->activations_bytes / MIB,
+        (double)plan->sampler_bytes / MIB, host, (double)plan->kv_bytes / MIB, plan->max_model_len,
+        plan->max_num_seqs, (double)plan->total_bytes / MIB, (double)planner->limit_bytes / MIB, advice,
+        on_host ? "" : "; --device cpu runs without the GPU");
+}
+
 static err_t too_little_memory(const struct planner *planner, const struct memory_plan *wanted)
 {
     struct memory_plan plan = *wanted;
@@ -258,17 +282,7 @@ static err_t too_little_memory(const struct planner *planner, const struct memor
     else
         snprintf(advice, sizeof advice,
                  "no length fits: use --quantization, fewer --max-num-batched-tokens, or more memory");
-    return err_new(ERR_RESOURCE_EXHAUSTED,
-                   "not enough memory: weights %.1f MiB, activations %.1f MiB, sampling %.1f MiB, engine "
-                   "%.1f MiB, program "
-                   "%.1f MiB and %.1f MiB of KV cache for --max-model-len %u and --max-num-seqs %u take %.1f "
-                   "MiB of %.1f "
-                   "MiB; %s",
-                   (double)plan.weights_bytes / MIB, (double)plan.activations_bytes / MIB,
-                   (double)plan.sampler_bytes / MIB, (double)plan.engine_bytes / MIB,
-                   (double)plan.program_bytes / MIB, (double)plan.kv_bytes / MIB, plan.max_model_len,
-                   plan.max_num_seqs, (double)plan.total_bytes / MIB, (double)planner->limit_bytes / MIB,
-                   advice);
+    return short_of_memory(planner, &plan, advice);
 }
 
 static err_t check_options(const struct model_options *options, const struct model_config *config,

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/log.h"
@@ -9,13 +10,27 @@
 #include "model/model_internal.h"
 #include "model/survey.h"
 
-static err_t survey_make(const struct model_options *options, struct survey *survey, struct memory_plan *plan)
+static err_t survey_once(const struct model_options *options, struct survey *survey, struct memory_plan *plan)
 {
     TRY(survey_open(options, survey));
     /* No rank has more than the first. */
     struct model_config config = shard_config(&survey->config, &survey->shards[0]);
     return memory_plan_compute(&survey->options, &config, &survey->shards[0], &survey->lists[0],
                                survey->backends[0], plan);
+}
+
+/* A GPU that is too small for the model is none to `auto`. */
+static err_t survey_make(const struct model_options *options, struct survey *survey, struct memory_plan *plan)
+{
+    err_t e = survey_once(options, survey, plan);
+    const char *device = survey->options.device;
+    if (e.code != ERR_RESOURCE_EXHAUSTED || device == NULL || strcmp(device, "auto") != 0)
+        return e;
+    log_warn("model", "--device auto takes the CPU: %s", e.message);
+    struct model_options on_cpu = *options;
+    on_cpu.device = "cpu";
+    survey_free(survey);
+    return survey_once(&on_cpu, survey, plan);
 }
 
 err_t model_plan_memory(const struct model_options *options, struct memory_plan *out)

@@ -55,7 +55,9 @@ struct model_options {
      * Monotonic in them; called many times. */
     uint64_t (*engine_bytes)(const void *context, const struct memory_plan *plan);
     const void *engine_context;
-    const char *device; /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where it works, else cpu */
+    /* "cpu" (also NULL), "cuda", "cuda:N", "auto": cuda where there is a GPU for each rank, and the plan fits
+     * them, else cpu. */
+    const char *device;
     const char *isa;    /* backend_cpu_create */
     bool enforce_eager; /* on a GPU: kernels one by one instead of captured graphs */
     /* On a GPU: products of many rows by a library, at which a row's bits may hang on its neighbours. */

@@ -9,55 +9,79 @@
 
 enum { UNUSED_NAMED_MAX = 8 }; /* tensors that the warning names; the others are counted */
 
-void survey_free(struct survey *survey)
+static void destroy_backends(struct survey *survey)
 {
     for (uint32_t i = 0; i < survey->n_ranks; i++) {
-        weight_list_free(&survey->lists[i]);
         if (survey->backends[i])
             survey->backends[i]->vtable->destroy(survey->backends[i]);
+        survey->backends[i] = NULL;
     }
+}
+
+void survey_free(struct survey *survey)
+{
+    for (uint32_t i = 0; i < survey->n_ranks; i++)
+        weight_list_free(&survey->lists[i]);
+    destroy_backends(survey);
     checkpoint_close(survey->checkpoint);
     packed_file_close(&survey->packed);
     *survey = (struct survey){0};
 }
 
-/* The ranks share the CPUs. */
-static err_t create_cpu(const struct model_options *options, uint32_t n_ranks, struct backend **out)
+static err_t join(struct survey *survey)
 {
-    int n_threads = options->n_threads;
-    if (n_ranks > 1) {
-        n_threads = (n_threads > 0 ? n_threads : usable_cpu_count()) / (int)n_ranks;
-        n_threads = n_threads > 1 ? n_threads : 1;
-    }
-    return backend_cpu_create(n_threads, options->isa ? options->isa : "auto", out);
+    return survey->n_ranks > 1 ? survey->backends[0]->vtable->join(survey->backends, survey->n_ranks)
+                               : err_ok();
 }
 
-/* The backend of one rank; GPUs are taken one after the other. dtype: as computed, never AUTO. */
-static err_t create_backend(const struct model_options *options, const struct shard *shard,
-                            enum model_dtype dtype, struct backend **out)
+/* The ranks share the CPUs. */
+static err_t create_on_cpu(struct survey *survey)
 {
-    const char *device = options->device ? options->device : "cpu";
-    if (strcmp(device, "cpu") == 0)
-        return create_cpu(options, shard->n_ranks, out);
-    struct backend_cuda_options cuda = {.device = (int)shard->rank,
-                                        .f32 = dtype == MODEL_DTYPE_F32,
+    const struct model_options *options = &survey->options;
+    int n_threads = options->n_threads, n_ranks = (int)survey->n_ranks;
+    if (n_ranks > 1) {
+        n_threads = (n_threads > 0 ? n_threads : usable_cpu_count()) / n_ranks;
+        n_threads = n_threads > 1 ? n_threads : 1;
+    }
+    for (uint32_t i = 0; i < survey->n_ranks; i++)
+        TRY(backend_cpu_create(n_threads, options->isa ? options->isa : "auto", &survey->backends[i]));
+    return join(survey);
+}
+
+/* GPUs are taken one after the other. dtype: as computed, never AUTO. */
+static err_t create_on_cuda(struct survey *survey, int first, enum model_dtype dtype)
+{
+    const struct model_options *options = &survey->options;
+    struct backend_cuda_options cuda = {.f32 = dtype == MODEL_DTYPE_F32,
                                         .eager = options->enforce_eager,
                                         .batch_variant = options->batch_variant,
                                         .library_rows_min = options->library_rows_min,
                                         .n_threads = options->n_threads};
-    if (strcmp(device, "auto") == 0) {
-        err_t e = backend_cuda_create(&cuda, out);
-        if (e.code == ERR_OK)
-            return e;
-        log_info("model", "--device auto takes the CPU: %s", e.message);
-        return create_cpu(options, shard->n_ranks, out);
+    for (uint32_t i = 0; i < survey->n_ranks; i++) {
+        cuda.device = first + (int)i;
+        TRY(backend_cuda_create(&cuda, &survey->backends[i]));
     }
-    int first;
-    if (!backend_cuda_parse(device, &first))
+    return join(survey);
+}
+
+/* One kind of device for all ranks: `auto` takes the CPU for all of them where one has no GPU. */
+static err_t create_backends(struct survey *survey, enum model_dtype dtype)
+{
+    const char *device = survey->options.device ? survey->options.device : "cpu";
+    int first = 0;
+    if (strcmp(device, "cpu") == 0)
+        return create_on_cpu(survey);
+    bool is_auto = strcmp(device, "auto") == 0;
+    if (!is_auto && !backend_cuda_parse(device, &first))
         return err_new(ERR_UNIMPLEMENTED,
                        "--device \"%.60s\" is not known; known are cpu, cuda, cuda:N and auto", device);
-    cuda.device += first;
-    return backend_cuda_create(&cuda, out);
+    err_t e = create_on_cuda(survey, first, dtype);
+    if (e.code == ERR_OK || !is_auto)
+        return e;
+    destroy_backends(survey);
+    log_info("model", "--device auto takes the CPU: %s", e.message);
+    survey->options.device = "cpu";
+    return create_on_cpu(survey);
 }
 
 static err_t bind_packed(struct survey *survey, uint32_t rank)
@@ -75,14 +99,14 @@ static err_t survey_ranks(struct survey *survey)
         TRY(shard_make(&survey->config, n_ranks, i, &survey->shards[i]));
         survey->n_ranks = i + 1;
     }
+    TRY(create_backends(survey, dtype));
     for (uint32_t i = 0; i < n_ranks; i++) {
-        TRY(create_backend(options, &survey->shards[i], dtype, &survey->backends[i]));
         TRY(weight_list_create(&survey->config, &survey->shards[i], survey->checkpoint, options,
                                survey->backends[i], &survey->lists[i]));
         if (survey->packed.path)
             TRY(bind_packed(survey, i));
     }
-    return n_ranks > 1 ? survey->backends[0]->vtable->join(survey->backends, n_ranks) : err_ok();
+    return err_ok();
 }
 
 /* A packed file lies beside the configuration that it was made with. */

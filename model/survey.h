@@ -12,7 +12,7 @@
 #include "model/weights.h"
 
 struct survey {
-    struct model_options options; /* with what a packed file has decided */
+    struct model_options options; /* with what a packed file has decided; device "auto": it is a GPU */
     struct model_config config;
     struct checkpoint *checkpoint; /* NULL = dummy weights, or packed ones */
     struct packed_file packed;     /* path NULL = none */

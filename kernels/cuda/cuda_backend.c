@@ -21,9 +21,9 @@ void cuda_launch(struct cuda_backend *cuda, enum cuda_kernel_id kernel, const ui
         .shared_bytes = shared_bytes,
         .args = args,
         .args_bytes = args_bytes,
-        .flags = cuda->products.launched ? 0 : LAUNCH_PDL,
+        .flags = cuda->behind_library ? 0 : LAUNCH_PDL,
     };
-    cuda->products.launched = false;
+    cuda->behind_library = false;
     (void)CUDA_STEP(cuda, cuda->api->launch(cuda->device, cuda->stream, &launch));
 }
 
@@ -171,6 +171,7 @@ static err_t open_device(struct cuda_backend *cuda, const struct backend_cuda_op
     const struct device_api *api = cuda->api;
     TRY(api->open(options->device, &cuda->device));
     cuda->properties = api->properties(cuda->device);
+    TRY(cuda_code_check(cuda));
     TRY(api->stream_create(cuda->device, &cuda->stream));
     TRY(api->stream_create(cuda->device, &cuda->results_stream));
     TRY(cuda_products_open(cuda, options));

@@ -60,6 +60,8 @@ struct cuda_flight {
 struct cuda_graph {
     struct device_graph *graph;
     bool warm;
+    bool lacks_memory; /* there is none for it: its passes run kernel by kernel, over the bucket all the same
+                        */
 };
 
 enum cuda_pass {
@@ -71,6 +73,7 @@ enum cuda_pass {
 };
 
 struct cuda_graphs {
+    bool is_told; /* that one lacks memory */
     uint32_t n_buckets;
     uint32_t buckets[CUDA_BUCKETS_MAX]; /* ascending */
     struct cuda_graph graphs[CUDA_PASSES][CUDA_BUCKETS_MAX];
@@ -120,7 +123,6 @@ struct cuda_products {
     char note[256];
     uint32_t n;
     struct cuda_product list[CUDA_PRODUCTS_MAX];
-    bool launched; /* what was enqueued last is a product: no programmatic launch behind it */
 };
 
 struct cuda_backend {
@@ -152,8 +154,13 @@ struct cuda_backend {
     struct cuda_graphs graphs;
     struct cuda_products products;
 
+    /* What was enqueued last is another library's, a product or a gathering: no programmatic launch behind
+     * it. */
+    bool behind_library;
+
     /* Of the pass being submitted. */
     struct cuda_graph *capturing; /* NULL = launches run as they come */
+    bool by_bucket;               /* covers as many rows or outputs as its bucket */
     uint32_t rows_max;            /* rows that grids cover */
     uint32_t outputs_max;
     bool with_masks;
@@ -251,6 +258,9 @@ static inline size_t act_element_bytes(const struct act *act)
 /* The device table's create, called by the library with its own table. */
 err_t cuda_backend_create(const struct device_api *api, const struct backend_cuda_options *options,
                           struct backend **out) ERR_MUST_CHECK;
+
+/* cuda_code.c: ERR_UNAVAILABLE where the library has no kernels for the card. */
+err_t cuda_code_check(struct cuda_backend *cuda) ERR_MUST_CHECK;
 
 /* cuda_fault.c: whether the device can still be asked for anything; of a group, whether all of them can. */
 bool cuda_is_alive(struct cuda_backend *cuda);
@@ -401,9 +411,9 @@ err_t cuda_scratch_create(struct cuda_backend *cuda) ERR_MUST_CHECK;
 err_t cuda_step_create(struct backend *backend, const struct step_capacity *capacity, struct step **out);
 void cuda_step_destroy(struct backend *backend, struct step *step);
 bool cuda_forward_begin(struct backend *backend, struct step *step);
-void cuda_forward_end(struct backend *backend, struct step *step);
+bool cuda_forward_end(struct backend *backend, struct step *step);
 bool cuda_sample_begin(struct backend *backend, struct step *step, const uint32_t *const *masks);
-void cuda_sample_end(struct backend *backend, struct step *step);
+bool cuda_sample_end(struct backend *backend, struct step *step);
 void cuda_collect(struct backend *backend, struct step *step);
 /* The rows of an op in the pass being submitted. */
 struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda, const struct step *step,
@@ -417,5 +427,6 @@ void cuda_graphs_plan(struct cuda_graphs *graphs, uint32_t max_rows);
 enum cuda_pass_plan { PASS_RUNS, PASS_IS_CAPTURED, PASS_IS_DONE };
 enum cuda_pass_plan cuda_pass_begin(struct cuda_backend *cuda, enum cuda_pass pass, uint32_t n,
                                     uint32_t *covers);
-void cuda_pass_end(struct cuda_backend *cuda);
+/* False: there was no memory for the graph, and the pass is to be made once more, kernel by kernel. */
+bool cuda_pass_end(struct cuda_backend *cuda);
 void cuda_graphs_destroy(struct cuda_backend *cuda);

@@ -1,6 +1,7 @@
 /* Captured graphs of decode steps: launching one costs the host what a single kernel does. A graph covers a
  * bucket, so many rows or outputs; grids are made for it, and the kernels read from the step how many there
  * are. */
+#include "base/log.h"
 #include "kernels/cuda/cuda_backend.h"
 
 /* Buckets stand at multiples of 8, so that a pass over the outputs in parts of logits_rows (a multiple of 8,
@@ -36,10 +37,45 @@ static struct cuda_graph *find_graph(struct cuda_backend *cuda, enum cuda_pass p
     return NULL;
 }
 
+/* Whether that is what a call for a graph said: no reason to give up the device. Ranks of a group may differ
+ * in this, so that a pass without its graph covers what it would with it. */
+static bool lacks_memory(struct cuda_backend *cuda, struct cuda_graph *graph, const err_t *e)
+{
+    if (e->code != ERR_RESOURCE_EXHAUSTED || !cuda_is_alive(cuda))
+        return false;
+    graph->lacks_memory = true;
+    if (!cuda->graphs.is_told)
+        log_warn("cuda",
+                 "GPU %d (%s) has no memory for a graph, whose steps become slower: %s; a lower "
+                 "--memory-limit leaves more",
+                 cuda->ordinal, cuda->properties->name, e->message);
+    cuda->graphs.is_told = true;
+    return true;
+}
+
+/* Of a bucket whose first step has run. */
+static enum cuda_pass_plan begin_by_bucket(struct cuda_backend *cuda, struct cuda_graph *graph)
+{
+    if (!cuda_is_alive(cuda))
+        return PASS_IS_DONE;
+    cuda->by_bucket = true;
+    if (graph->lacks_memory)
+        return PASS_RUNS;
+    bool replays = graph->graph != NULL;
+    err_t e = replays ? cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream)
+                      : cuda->api->capture_begin(cuda->device, cuda->stream);
+    if (lacks_memory(cuda, graph, &e))
+        return PASS_RUNS;
+    if (!cuda_worked(cuda, e) || replays)
+        return PASS_IS_DONE;
+    cuda->capturing = graph;
+    return PASS_IS_CAPTURED;
+}
+
 enum cuda_pass_plan cuda_pass_begin(struct cuda_backend *cuda, enum cuda_pass pass, uint32_t n,
                                     uint32_t *covers)
 {
-    ASSERT(cuda->capturing == NULL);
+    ASSERT(cuda->capturing == NULL && !cuda->by_bucket);
     uint32_t bucket;
     struct cuda_graph *graph = cuda->eager || n == 0 ? NULL : find_graph(cuda, pass, n, &bucket);
     *covers = n;
@@ -49,25 +85,27 @@ enum cuda_pass_plan cuda_pass_begin(struct cuda_backend *cuda, enum cuda_pass pa
         return PASS_RUNS;
     }
     *covers = bucket;
-    if (graph->graph != NULL) {
-        (void)CUDA_STEP(cuda, cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
-        return PASS_IS_DONE;
-    }
-    if (!CUDA_STEP(cuda, cuda->api->capture_begin(cuda->device, cuda->stream)))
-        return PASS_IS_DONE;
-    cuda->capturing = graph;
-    return PASS_IS_CAPTURED;
+    enum cuda_pass_plan plan = begin_by_bucket(cuda, graph);
+    if (plan == PASS_IS_DONE)
+        cuda->by_bucket = false;
+    return plan;
 }
 
-void cuda_pass_end(struct cuda_backend *cuda)
+bool cuda_pass_end(struct cuda_backend *cuda)
 {
     struct cuda_graph *graph = cuda->capturing;
     cuda->capturing = NULL;
-    if (graph == NULL)
-        return;
-    /* Also of a lost device: a stream is not destroyed in the middle of a capture. */
-    if (cuda_worked(cuda, cuda->api->capture_end(cuda->device, cuda->stream, &graph->graph)))
-        (void)CUDA_STEP(cuda, cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream));
+    if (graph != NULL) {
+        /* Also of a lost device: a stream is not destroyed in the middle of a capture. */
+        err_t e = cuda->api->capture_end(cuda->device, cuda->stream, &graph->graph);
+        if (e.code == ERR_OK && cuda_is_alive(cuda))
+            e = cuda->api->graph_launch(cuda->device, graph->graph, cuda->stream);
+        if (lacks_memory(cuda, graph, &e))
+            return false;
+        (void)cuda_worked(cuda, e);
+    }
+    cuda->by_bucket = false;
+    return true;
 }
 
 void cuda_graphs_destroy(struct cuda_backend *cuda)

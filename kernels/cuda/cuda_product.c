@@ -190,5 +190,5 @@ void cuda_product_run(struct cuda_backend *cuda, const struct weight *weight, ui
     }
     (void)CUDA_STEP(cuda, cuda->api->product(cuda->device, cuda->stream, weight->product->product, &call));
     cuda->quantized = NULL;
-    cuda->products.launched = true;
+    cuda->behind_library = true;
 }

@@ -89,15 +89,22 @@ err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_nee
         cuda->n_ranks, needs->vocab_size);
 }
 
+/* Every rank's part, part_bytes each, to scratch. */
+static bool gather(struct cuda_backend *cuda, const void *part, size_t part_bytes)
+{
+    cuda_turn_flush(cuda);
+    bool worked = CUDA_STEP(
+        cuda, cuda->api->all_gather(cuda->device, cuda->stream, part, cuda->scratch.ranks, part_bytes));
+    cuda->behind_library = true;
+    return worked;
+}
+
 void cuda_all_reduce(struct backend *backend, const struct step *step, enum step_rows rows, struct act *act)
 {
     struct cuda_backend *cuda = cuda_of(backend);
     const struct cuda_rows covered = cuda_step_rows(cuda, step, rows);
     ASSERT(cuda->n_ranks > 1 && covered.max <= act->max_rows);
-    cuda_turn_flush(cuda);
-    size_t part_bytes = (size_t)covered.max * act->stride * act_element_bytes(act);
-    if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, act->data, cuda->scratch.ranks,
-                                               part_bytes)))
+    if (!gather(cuda, act->data, (size_t)covered.max * act->stride * act_element_bytes(act)))
         return;
     struct sum_ranks_args args = {
         .rows = covered,
@@ -120,7 +127,6 @@ void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t 
     struct cuda_backend *cuda = cuda_of(backend);
     ASSERT(first_output <= step->n_outputs && n <= step->n_outputs - first_output);
     ASSERT(cuda->n_ranks > 1 && part->f32 && whole->f32 && part->width * cuda->n_ranks == whole->width);
-    cuda_turn_flush(cuda);
     struct join_ranks_args args = {
         .rows = cuda_output_rows(cuda, first_output, n),
         .gathered = cuda->scratch.ranks,
@@ -129,9 +135,7 @@ void cuda_all_gather(struct backend *backend, const struct step *step, uint32_t 
         .part_width = (uint32_t)part->width,
         .whole_stride = whole->stride,
     };
-    size_t part_bytes = (size_t)args.rows.max * part->stride * sizeof(float);
-    if (!CUDA_STEP(cuda, cuda->api->all_gather(cuda->device, cuda->stream, part->data, cuda->scratch.ranks,
-                                               part_bytes)))
+    if (!gather(cuda, part->data, (size_t)args.rows.max * part->stride * sizeof(float)))
         return;
     const uint32_t grid[3] = {args.rows.max, (uint32_t)div_up(part->width, RANK_PIECE), cuda->n_ranks};
     cuda_launch(cuda, CUDA_KERNEL_join_ranks, grid, RANK_THREADS, 0, &args, sizeof args);

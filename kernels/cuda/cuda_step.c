@@ -284,15 +284,19 @@ bool cuda_forward_begin(struct backend *backend, struct step *step)
     cuda->rows_max = step->n_rows;
     if (!is_decode(step))
         return true;
-    enum cuda_pass pass = cuda->attention_large ? PASS_FORWARD_LARGE : PASS_FORWARD;
+    enum cuda_pass pass = PASS_FORWARD;
+    if (cuda->attention_large) {
+        pass = PASS_FORWARD_LARGE;
+        cuda->attention_small = true; /* the graph is for steps with small items too, whatever this one has */
+    }
     return cuda_pass_begin(cuda, pass, step->n_rows, &cuda->rows_max) != PASS_IS_DONE;
 }
 
-void cuda_forward_end(struct backend *backend, struct step *step)
+bool cuda_forward_end(struct backend *backend, struct step *step)
 {
     (void)step;
     cuda_turn_flush(cuda_of(backend));
-    cuda_pass_end(cuda_of(backend));
+    return cuda_pass_end(cuda_of(backend));
 }
 
 static bool upload_masks(struct cuda_backend *cuda, struct cuda_flight *flight, const uint32_t *const *masks)
@@ -354,11 +358,13 @@ bool cuda_sample_begin(struct backend *backend, struct step *step, const uint32_
     return true;
 }
 
-void cuda_sample_end(struct backend *backend, struct step *step)
+bool cuda_sample_end(struct backend *backend, struct step *step)
 {
     struct cuda_backend *cuda = cuda_of(backend);
-    cuda_pass_end(cuda);
+    if (!cuda_pass_end(cuda))
+        return false;
     send_results(cuda, flight_of(cuda, step));
+    return true;
 }
 
 void cuda_collect(struct backend *backend, struct step *step)
@@ -378,17 +384,17 @@ void cuda_collect(struct backend *backend, struct step *step)
 struct cuda_rows cuda_step_rows(const struct cuda_backend *cuda, const struct step *step, enum step_rows rows)
 {
     if (rows == STEP_ROWS_OUTPUTS) {
-        ASSERT(cuda->capturing == NULL); /* a bucket covers so many rows */
+        ASSERT(!cuda->by_bucket); /* which is one of rows */
         return (struct cuda_rows){cuda->scratch.step, CUDA_COUNT_OUTPUTS, 0, step->n_outputs};
     }
     return (struct cuda_rows){cuda->scratch.step, CUDA_COUNT_ROWS, 0, cuda->rows_max};
 }
 
-/* n: of the step's outputs from first_output on. A captured pass covers as many of its bucket. */
+/* n: of the step's outputs from first_output on. A pass by bucket covers as many of that. */
 struct cuda_rows cuda_output_rows(const struct cuda_backend *cuda, uint32_t first_output, uint32_t n)
 {
     uint32_t part = cuda->needs.logits_rows, max = n;
-    if (cuda->capturing != NULL) {
+    if (cuda->by_bucket) {
         max = cuda->outputs_max - first_output;
         max = max < part ? max : part;
     }

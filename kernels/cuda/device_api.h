@@ -29,6 +29,7 @@ struct device_properties {
     uint32_t shared_bytes_max; /* of a block, static and dynamic */
     uint64_t memory_bytes, l2_bytes;
     uint32_t driver_version, runtime_version; /* 13000 for 13.0 */
+    const char *code_targets;                 /* what kernels were compiled for: "sm_80 sm_90a compute_90" */
 };
 
 enum launch_flags {
@@ -80,6 +81,9 @@ struct device_api {
     err_t (*open)(int ordinal, struct device **out);
     void (*close)(struct device *device); /* everything made on it has been destroyed */
     const struct device_properties *(*properties)(const struct device *device);
+    /* Static shared memory of the kernel as it was compiled for this card, or is now by its driver. Loads it.
+     * ERR_UNAVAILABLE: there is neither machine code for the card nor PTX that the driver can compile. */
+    err_t (*kernel_shared_bytes)(struct device *device, enum cuda_kernel_id kernel, uint32_t *out);
     /* Bytes that memory_alloc could take now. */
     err_t (*memory_free_bytes)(struct device *device, uint64_t *out);
 
@@ -136,7 +140,8 @@ struct device_api {
     err_t (*group_create)(struct device *const *devices, uint32_t n_ranks, struct device_group **out);
     void (*group_destroy)(struct device_group *group);
     /* whole[r] = rank r's part, [n_ranks][part_bytes], on every rank; each calls it from its own thread, all
-     * in the same order. May be captured. */
+     * in the same order. May be captured. The kernel behind it is launched without LAUNCH_PDL, as behind a
+     * product. */
     err_t (*all_gather)(struct device *device, struct device_stream *stream, const void *part, void *whole,
                         size_t part_bytes);
     /* This rank's part in the group ends, by its own thread: what of it waits for other ranks does so no

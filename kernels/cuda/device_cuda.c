@@ -1,17 +1,20 @@
 /* The device table filled with the CUDA runtime: the only file beside the kernels that includes its headers.
  */
 #include <cuda_runtime.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "kernels/cuda/device_api.h"
 #include "kernels/cuda/device_cublaslt.h"
+#include "kernels/cuda/device_missing.h"
 #include "kernels/cuda/device_nccl.h"
 #include "kernels/kernels.h"
 
-enum { PDL_CAPABILITY = 90, NCCL_LOOKS = 256 };
+enum { PDL_CAPABILITY = 90, NCCL_LOOKS = 256, GPUS_MAX = 64 };
 
 struct device_group {
     struct nccl_group *nccl;
@@ -23,7 +26,7 @@ struct device {
     uint32_t rank;
     struct device_properties properties;
     struct cublaslt *cublaslt;                /* NULL = not asked for yet */
-    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as allowed so far */
+    uint32_t shared_bytes[CUDA_KERNEL_COUNT]; /* dynamic, as known to be allowed */
 };
 
 struct device_stream {
@@ -94,13 +97,11 @@ static void enter(const struct device *device)
 static err_t open_failed(cudaError_t code, int driver, int runtime)
 {
     (void)cudaGetLastError();
-    if (driver == 0)
-        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded (%s)", cudaGetErrorString(code));
-    if (code == cudaErrorInsufficientDriver)
-        return err_new(ERR_UNAVAILABLE,
-                       "the NVIDIA driver is for CUDA %d.%d, this program needs %d.%d: update the driver",
-                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    return err_new(ERR_UNAVAILABLE, "the NVIDIA driver shows no GPU: %s", cudaGetErrorString(code));
+    return device_missing(&(struct device_missing){.driver = driver,
+                                                   .runtime = runtime,
+                                                   .is_too_old = code == cudaErrorInsufficientDriver,
+                                                   .says = cudaGetErrorString(code),
+                                                   .visible = getenv("CUDA_VISIBLE_DEVICES")});
 }
 
 static err_t read_properties(int ordinal, struct device_properties *out)
@@ -125,7 +126,7 @@ static err_t open_device(int ordinal, struct device **out)
     cudaError_t code = cudaGetDeviceCount(&n_devices);
     if (code != cudaSuccess)
         return open_failed(code, driver, runtime);
-    if (ordinal >= n_devices)
+    if (ordinal >= n_devices || ordinal >= GPUS_MAX)
         return err_new(ERR_UNAVAILABLE, "there is no GPU %d: the driver shows %d, numbered from 0", ordinal,
                        n_devices);
     struct device *device = mem_alloc(sizeof *device);
@@ -135,6 +136,7 @@ static err_t open_device(int ordinal, struct device **out)
     err_t e = read_properties(ordinal, &device->properties);
     device->properties.driver_version = (uint32_t)driver;
     device->properties.runtime_version = (uint32_t)runtime;
+    device->properties.code_targets = BANTAM_CUDA_TARGETS; /* of CMake */
     if (e.code == ERR_OK && device->properties.capability < 80)
         e = err_new(ERR_UNAVAILABLE, "%s has compute capability %u.%u, 8.0 is needed",
                     device->properties.name, device->properties.capability / 10,
@@ -165,6 +167,21 @@ static void close_device(struct device *device)
 static const struct device_properties *properties(const struct device *device)
 {
     return &device->properties;
+}
+
+static err_t kernel_shared_bytes(struct device *device, enum cuda_kernel_id kernel, uint32_t *out)
+{
+    struct cudaFuncAttributes attributes;
+    enter(device);
+    cudaError_t code = cudaFuncGetAttributes(&attributes, kernels[kernel]);
+    if (code == cudaErrorMemoryAllocation)
+        return error_of(code, kernel_name(kernel));
+    (void)cudaGetLastError();
+    if (code != cudaSuccess)
+        return err_new(ERR_UNAVAILABLE, "has no kernels that run on it (%s: %s)", kernel_name(kernel),
+                       cudaGetErrorString(code));
+    *out = (uint32_t)attributes.sharedSizeBytes;
+    return err_ok();
 }
 
 static err_t memory_free_bytes(struct device *device, uint64_t *out)
@@ -322,17 +339,30 @@ static err_t fill(struct device *device, struct device_stream *stream, void *to,
     return err_ok();
 }
 
+/* What is allowed holds for a GPU and the whole process, whatever devices are open on it: so it is only ever
+ * raised. */
+static err_t raise_shared(int ordinal, const struct launch *launch, uint32_t *allowed)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static uint32_t all[GPUS_MAX][CUDA_KERNEL_COUNT];
+    cudaError_t code = cudaSuccess;
+    pthread_mutex_lock(&lock);
+    uint32_t *of_gpu = &all[ordinal][launch->kernel];
+    if (launch_asks_shared(launch, *of_gpu))
+        code = cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    (int)launch->shared_bytes);
+    if (code == cudaSuccess && *of_gpu < launch->shared_bytes)
+        *of_gpu = launch->shared_bytes;
+    *allowed = *of_gpu;
+    pthread_mutex_unlock(&lock);
+    return code == cudaSuccess ? err_ok() : error_of(code, kernel_name(launch->kernel));
+}
+
 /* Once per kernel and size. */
 static err_t allow_shared(struct device *device, const struct launch *launch)
 {
     uint32_t *allowed = &device->shared_bytes[launch->kernel];
-    if (!launch_asks_shared(launch, *allowed))
-        return err_ok();
-    CUDA_TRY(cudaFuncSetAttribute(kernels[launch->kernel], cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  (int)launch->shared_bytes),
-             kernel_name(launch->kernel));
-    *allowed = launch->shared_bytes;
-    return err_ok();
+    return launch_asks_shared(launch, *allowed) ? raise_shared(device->ordinal, launch, allowed) : err_ok();
 }
 
 static err_t launch_kernel(struct device *device, struct device_stream *stream, const struct launch *launch)
@@ -486,6 +516,7 @@ static const struct device_api cuda_device_api = {
     .open = open_device,
     .close = close_device,
     .properties = properties,
+    .kernel_shared_bytes = kernel_shared_bytes,
     .memory_free_bytes = memory_free_bytes,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,

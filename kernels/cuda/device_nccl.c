@@ -43,10 +43,13 @@ static err_t load(struct nccl_functions *out)
 {
     const char *path = getenv("BANTAM_NCCL_LIBRARY");
     void *library = dlopen(path != NULL && *path ? path : "libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+    const char *why = library == NULL ? dlerror() : NULL;
     if (library == NULL)
-        return err_new(ERR_UNAVAILABLE,
-                       "several GPUs need NCCL: %s; install it, or name it by BANTAM_NCCL_LIBRARY",
-                       dlerror());
+        return err_new(
+            ERR_UNAVAILABLE,
+            "several GPUs need NCCL: %.200s; install it, or name it by BANTAM_NCCL_LIBRARY: that of "
+            "Python's nvidia-nccl-cu13 is site-packages/nvidia/nccl/lib/libnccl.so.2",
+            why != NULL ? why : "unknown error");
     return load_symbols(library, out);
 }
 

@@ -18,6 +18,15 @@ STATIC_SHARED_MAX = 48 * 1024
 # Kernels that may spill: name -> (bytes of spills and stack on any target, why).
 EXCEPTIONS = {}
 
+# Kernels by which kernels/cuda/cuda_code.c finds out whether the library has a body for the card: static shared memory on the targets
+# that have one, and none elsewhere.
+BODIES = {
+    "linear_e4m3_as_bf16_r8": {"sm_80", "sm_86"},
+    "linear_e4m3_r8": {"sm_89", "sm_120"},
+    "linear_e4m3_wgmma_r8": {"sm_90a"},
+    "linear_int8_stream_r16": {"sm_90a", "sm_120"},
+}
+
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
@@ -54,6 +63,8 @@ def check_kernel(kernel, exceptions=None):
                f"registers, at most {allowed}")
     if kernel.shared > STATIC_SHARED_MAX:
         yield f"{where}: {kernel.shared} bytes of static shared memory, at most {STATIC_SHARED_MAX}"
+    if kernel.name in BODIES and (kernel.shared > 0) != (kernel.target in BODIES[kernel.name]):
+        yield f"{where}: {kernel.shared} bytes of static shared memory, by which cuda_code.c would take it for another target's"
 
 
 def check_log(text, targets, exceptions=None):

@@ -45,6 +45,14 @@ class CheckCompile(unittest.TestCase):
         _, violations = check_compile.check_log(log(shared=49153), [])
         self.assertIn("49153 bytes of static shared memory", violations[0])
 
+    def test_shared_memory_tells_whether_there_is_a_body(self):
+        text = log().replace("'scale'", "'linear_e4m3_as_bf16_r8'")  # shared memory on sm_80 alone
+        self.assertEqual(check_compile.check_log(text, [])[1], [])
+        for bad in (log(shared=0).replace("'scale'", "'linear_e4m3_as_bf16_r8'"), text.replace("sm_80", "sm_89")):
+            _, violations = check_compile.check_log(bad, [])
+            self.assertEqual(len(violations), 1)
+            self.assertIn("cuda_code.c", violations[0])
+
     def test_a_target_is_missing(self):
         _, violations = check_compile.check_log(log(), ["sm_80", "sm_86"])
         self.assertEqual(violations, ["scale was not compiled for sm_86"])

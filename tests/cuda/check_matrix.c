@@ -12,7 +12,9 @@ static uint32_t draw_inputs(struct cuda_case *c, struct check_matrix *m, uint32_
         step = m->group;
     }
     uint32_t n_in = step * rng_between(&c->rng, 1, max_in / step > 0 ? max_in / step : 1);
-    if (m->format == WEIGHT_FP8 || (m->format == WEIGHT_INT8 && rng_below(&c->rng, 2)))
+    bool is_int4 = m->format == WEIGHT_INT4 || m->format == WEIGHT_UINT4;
+    if (m->format == WEIGHT_FP8 || (m->format == WEIGHT_INT8 && rng_below(&c->rng, 2)) ||
+        (is_int4 && rng_below(&c->rng, 4) == 0)) /* as "group_size": -1 has it */
         m->group = n_in;
     return n_in;
 }

@@ -54,8 +54,9 @@ class CudaArchs(unittest.TestCase):
         for archs in ("found", "native"):
             self.assertEqual(self.targets(archs, ["9.0"]), "sm_90a")
             self.assertEqual(self.targets(archs, ["8.9", "8.9", "12.0"]), "sm_89 sm_120")
-            # B200: the PTX for later ones. 12.1 is not known to this nvcc. 7.5 has none of the instructions.
-            self.assertEqual(self.targets(archs, ["10.0", "12.1"]), "compute_90")
+            # B200: the PTX for later ones. 12.1 and 9.1 are not known to this nvcc. 7.5 has none of the instructions.
+            self.assertEqual(self.targets(archs, ["10.0", "9.1"]), "compute_90")
+            self.assertEqual(self.targets(archs, ["12.1"]), "sm_120")
             self.assertEqual(self.targets(archs, ["7.5", "8.6"]), "sm_86")
 
     def test_no_card(self):
@@ -67,8 +68,13 @@ class CudaArchs(unittest.TestCase):
 
     def test_cards_that_are_named(self):
         self.assertEqual(self.targets("80;90-virtual", ["8.9"]), "sm_80 compute_90")
+        self.assertIn("a card of 9.0 itself is refused", self.configure("80;90-virtual"))
+        self.assertNotIn("refused", self.configure("90a;90-virtual"))
         self.assertEqual(self.targets(None, ["8.9"]), EVERY)
         self.assertEqual(self.targets("86;130"), "sm_86")
+        for plain in ("90", "90a;90", "90;90a", "90a-virtual"):
+            self.assertEqual(self.targets(plain), "sm_90a")
+            self.assertIn("90a instead of 90", self.configure(plain))
         self.assertIn("BANTAM_CUDA_ARCHS=130: nvcc knows none of them", self.configure("130"))
         self.assertEqual(self.status, 1)
 

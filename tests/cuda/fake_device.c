@@ -7,18 +7,20 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "kernels/cuda/device_missing.h"
 #include "tests/cuda/emulator/emulator.h"
 #include "tests/cuda/fake_break.h"
 #include "tests/cuda/fake_memory.h"
 #include "tests/cuda/fake_operation.h"
 #include "tests/cuda/fake_product.h"
+#include "tests/cuda/fake_state.h"
 
 enum { STREAMS_MAX = 8, RUN_EARLY_MAX = 40 };
 
 struct device_stream {
     struct operations queue;
     struct device_graph *capture; /* NULL = what is enqueued runs */
-    bool behind_product;          /* of what was enqueued last */
+    bool behind_library;          /* of what was enqueued last: a product or a gathering */
 };
 
 struct device_product {
@@ -61,16 +63,6 @@ struct device {
     bool is_cut;      /* left its group: what it still had to do is dropped */
 };
 
-static struct {
-    struct fake_device_counts counts;
-    int64_t fail_nth;
-    bool fails;
-    uint64_t memory_bytes; /* 0 = from the environment */
-    uint64_t seed;
-    bool has_seed;
-    bool has_break; /* by the test; else from the environment */
-} control;
-
 /* Ranks are driven by threads of their own, and what a device does is done by whoever waits for it: one
  * thread at a time is in here, and lets others in while its device waits for theirs. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -93,12 +85,6 @@ static _Noreturn void fail(const char *what)
     abort();
 }
 
-static uint64_t environment(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text == NULL || *text == '\0' ? otherwise : strtoull(text, NULL, 10);
-}
-
 static void drop_work(struct device *device)
 {
     for (int i = 0; i < STREAMS_MAX; i++)
@@ -106,19 +92,9 @@ static void drop_work(struct device *device)
             device->streams[i]->queue.first = device->streams[i]->queue.n = 0;
 }
 
-/* Whether this call is the one that fails. */
-static bool must_fail(void)
-{
-    control.counts.calls++;
-    if (!control.fails || control.fail_nth-- > 0)
-        return false;
-    control.fails = false;
-    return true;
-}
-
 #define MAY_FAIL(code, what)                                                                                 \
     do {                                                                                                     \
-        if (must_fail())                                                                                     \
+        if (fake_must_fail())                                                                                \
             return err_new((code), "%s: injected by the test", (what));                                      \
     } while (0)
 
@@ -145,6 +121,14 @@ static err_t broken(struct device *device, const char *what)
         MAY_FAIL(ERR_INTERNAL, (what));                                                                      \
     } while (0)
 
+#define MAY_LACK_MEMORY(call, what)                                                                          \
+    do {                                                                                                     \
+        if (fake_state.n_short[call] > 0) {                                                                  \
+            fake_state.n_short[call]--;                                                                      \
+            return err_new(ERR_RESOURCE_EXHAUSTED, "%s: out of device memory", (what));                      \
+        }                                                                                                    \
+    } while (0)
+
 static uint32_t random_below(struct device *device, uint32_t n)
 {
     device->random = device->random * 6364136223846793005u + 1442695040888963407u;
@@ -153,7 +137,7 @@ static uint32_t random_below(struct device *device, uint32_t n)
 
 static void seal(const struct device *device, const char *what)
 {
-    if (!device->is_sealed || !environment("BANTAM_FAKE_SEAL", 0))
+    if (!device->is_sealed || !fake_environment("BANTAM_FAKE_SEAL", 0))
         return;
     (void)fprintf(stderr, "%s: ", what);
     fail("called while steps run");
@@ -334,23 +318,36 @@ static struct operation *enqueue(struct device *device, struct device_stream *st
     struct operation *operation =
         operations_append(stream->capture ? &stream->capture->body : &stream->queue);
     operation->kind = kind;
-    stream->behind_product = kind == RUN_PRODUCT;
+    stream->behind_library = kind == RUN_PRODUCT || kind == RUN_TAKE;
     return operation;
 }
 
 /* ---- The table ---- */
+
+/* What the runtime says without a driver, with an old one, without a GPU. */
+static err_t fault_of(const char *name)
+{
+    struct device_missing missing = {.runtime = 13000};
+    if (strcmp(name, "device") == 0) {
+        missing.driver = 13000;
+        missing.says = "no CUDA-capable device is detected";
+        missing.visible = getenv("CUDA_VISIBLE_DEVICES");
+    } else {
+        missing.driver = strcmp(name, "old") == 0 ? 11040 : 0;
+        missing.is_too_old = true;
+        missing.says = "CUDA driver version is insufficient for CUDA runtime version";
+    }
+    return device_missing(&missing);
+}
 
 static err_t open_device(int ordinal, struct device **out)
 {
     LOCKED;
     *out = NULL;
     const char *fault = getenv("BANTAM_FAKE_FAULT");
-    if (fault != NULL && strcmp(fault, "driver") == 0)
-        return err_new(ERR_UNAVAILABLE, "no NVIDIA driver is loaded");
-    if (fault != NULL && strcmp(fault, "old") == 0)
-        return err_new(ERR_UNAVAILABLE, "the NVIDIA driver is for CUDA 11.4, this program needs 13.0");
-    if ((uint64_t)ordinal >= environment("BANTAM_FAKE_DEVICES", 1) ||
-        (fault != NULL && strcmp(fault, "device") == 0))
+    if (fault != NULL)
+        return fault_of(fault);
+    if ((uint64_t)ordinal >= fake_environment("BANTAM_FAKE_DEVICES", 1))
         return err_new(ERR_UNAVAILABLE, "there is no GPU %d", ordinal);
     MAY_FAIL(ERR_UNAVAILABLE, "open");
     struct device *device = mem_alloc(sizeof *device);
@@ -360,20 +357,21 @@ static err_t open_device(int ordinal, struct device **out)
         .capability = options.target,
         .n_multiprocessors = 4,
         .shared_bytes_max = emu_shared_limit(options.target),
-        .memory_bytes =
-            control.memory_bytes ? control.memory_bytes : environment("BANTAM_FAKE_MEMORY_MIB", 4096) << 20,
+        .memory_bytes = fake_state.memory_bytes ? fake_state.memory_bytes
+                                                : fake_environment("BANTAM_FAKE_MEMORY_MIB", 4096) << 20,
         .l2_bytes = 4 << 20,
         .driver_version = 13000,
         .runtime_version = 13000,
+        .code_targets = "the emulator",
     };
     const char *name = getenv("BANTAM_FAKE_NAME");
     (void)snprintf(device->properties.name, sizeof device->properties.name, "%s",
                    name != NULL ? name : "Emulated GPU");
     device->ordinal = ordinal;
-    if (!control.has_break)
+    if (!fake_state.has_break)
         fake_break_set(getenv("BANTAM_FAKE_BREAK"));
-    device->random = control.has_seed ? control.seed : environment("BANTAM_FAKE_SEED", 0);
-    control.counts.devices++;
+    device->random = fake_state.has_seed ? fake_state.seed : fake_environment("BANTAM_FAKE_SEED", 0);
+    fake_state.counts.devices++;
     *out = device;
     return err_ok();
 }
@@ -384,21 +382,33 @@ static void close_device(struct device *device)
     for (int i = 0; i < STREAMS_MAX; i++)
         if (device->streams[i] != NULL)
             fail("closed with a stream");
-    if (control.counts.devices > 1) {
-        control.counts.devices--;
+    if (fake_state.counts.devices > 1) {
+        fake_state.counts.devices--;
         mem_free(device);
         return; /* what is left may be another's */
     }
-    if (control.counts.allocations || control.counts.pinned || control.counts.events ||
-        control.counts.graphs || control.counts.product_plans)
+    if (fake_state.counts.allocations || fake_state.counts.pinned || fake_state.counts.events ||
+        fake_state.counts.graphs || fake_state.counts.product_plans)
         fail("closed with memory, events, graphs or products");
-    control.counts.devices--;
+    fake_state.counts.devices--;
     mem_free(device);
 }
 
 static const struct device_properties *properties(const struct device *device)
 {
     return &device->properties;
+}
+
+static err_t kernel_shared_bytes(struct device *device, enum cuda_kernel_id kernel, uint32_t *out)
+{
+    LOCKED;
+    (void)device;
+    MAY_FAIL(ERR_INTERNAL, "kernel_shared_bytes");
+    const char *lacks = getenv("BANTAM_FAKE_LACKS");
+    if (lacks != NULL && strcmp(lacks, "all") == 0)
+        return err_new(ERR_UNAVAILABLE, "has no kernels that run on it");
+    *out = lacks != NULL && strstr(emulated_kernel(kernel)->name, lacks) != NULL ? 0 : 1024;
+    return err_ok();
 }
 
 static err_t memory_free_bytes(struct device *device, uint64_t *out)
@@ -416,7 +426,7 @@ static err_t memory_alloc(struct device *device, size_t size_bytes, void **out)
     MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "memory_alloc");
     if (size_bytes > device->properties.memory_bytes - fake_memory_device_bytes())
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of device memory");
-    control.counts.allocations++;
+    fake_state.counts.allocations++;
     *out = fake_memory_alloc(FAKE_MEMORY_DEVICE, size_bytes);
     return err_ok();
 }
@@ -442,7 +452,7 @@ static void memory_free(struct device *device, void *memory)
 {
     LOCKED;
     check_unused(device, memory);
-    control.counts.allocations--;
+    fake_state.counts.allocations--;
     fake_memory_free(memory);
 }
 
@@ -451,7 +461,7 @@ static err_t host_alloc(struct device *device, size_t size_bytes, void **out)
     LOCKED;
     seal(device, "host_alloc");
     MAY_FAIL(ERR_RESOURCE_EXHAUSTED, "host_alloc");
-    control.counts.pinned++;
+    fake_state.counts.pinned++;
     *out = fake_memory_alloc(FAKE_MEMORY_PINNED, size_bytes);
     return err_ok();
 }
@@ -460,7 +470,7 @@ static void host_free(struct device *device, void *memory)
 {
     LOCKED;
     check_unused(device, memory);
-    control.counts.pinned--;
+    fake_state.counts.pinned--;
     fake_memory_free(memory);
 }
 
@@ -474,7 +484,7 @@ static err_t stream_create(struct device *device, struct device_stream **out)
             continue;
         *out = device->streams[i] = mem_alloc(sizeof(struct device_stream));
         ASSERT(*out != NULL);
-        control.counts.streams++;
+        fake_state.counts.streams++;
         return err_ok();
     }
     fail("too many streams");
@@ -489,7 +499,7 @@ static void stream_destroy(struct device *device, struct device_stream *stream)
     for (int i = 0; i < STREAMS_MAX; i++)
         if (device->streams[i] == stream)
             device->streams[i] = NULL;
-    control.counts.streams--;
+    fake_state.counts.streams--;
     mem_free(stream->queue.items);
     mem_free(stream);
 }
@@ -499,7 +509,7 @@ static err_t stream_wait(struct device *device, struct device_stream *stream)
     LOCKED;
     if (!stream_idle(stream))
         seal(device, "stream_wait");
-    control.counts.waits++;
+    fake_state.counts.waits++;
     if (device->is_reported || device->is_cut)
         fail("a wait for a device that is lost");
     run_until(device, stream_idle, stream, NULL); /* where waiting fails too nothing runs on */
@@ -525,7 +535,7 @@ static err_t event_create(struct device *device, struct device_event **out)
     MAY_FAIL(ERR_INTERNAL, "event_create");
     *out = mem_alloc(sizeof(struct device_event));
     ASSERT(*out != NULL);
-    control.counts.events++;
+    fake_state.counts.events++;
     return err_ok();
 }
 
@@ -534,7 +544,7 @@ static void event_destroy(struct device *device, struct device_event *event)
     LOCKED;
     if (!event_completed(event) && !device->is_broken && !device->is_cut)
         fail("an event destroyed before it completed");
-    control.counts.events--;
+    fake_state.counts.events--;
     mem_free(event);
 }
 
@@ -553,6 +563,7 @@ static err_t event_wait(struct device *device, struct device_event *event, const
     LOCKED;
     if (device->is_reported || device->is_cut)
         fail("a wait for a device that is lost");
+    fake_state.counts.event_waits++;
     MAY_BREAK(FAKE_BREAK_WAIT, "event_wait");
     run_until(device, event_completed, event, given_up);
     if (device->is_broken)
@@ -610,15 +621,16 @@ static err_t launch(struct device *device, struct device_stream *stream, const s
     LOCKED;
     device->is_sealed = true;
     MAY_BREAK(FAKE_BREAK_LAUNCH, "launch");
-    control.counts.launches += stream->capture == NULL;
+    fake_state.counts.launches += stream->capture == NULL;
     if (launch->kernel >= CUDA_KERNEL_COUNT || launch->args_bytes > ARGS_BYTES_MAX)
         fail("a kernel that is not in the list, or with too large arguments");
     if (launch->grid[0] == 0 || launch->grid[1] == 0 || launch->grid[2] == 0 || launch->grid[1] > 65535 ||
         launch->grid[2] > 65535 || launch->block_threads == 0 || launch->block_threads > 1024 ||
         launch->shared_bytes > device->properties.shared_bytes_max)
         fail("a grid, block or shared memory that no device has");
-    if (stream->behind_product && (launch->flags & LAUNCH_PDL))
-        fail("a programmatic launch behind a product: the library's kernels may not have let it begin");
+    if (stream->behind_library && (launch->flags & LAUNCH_PDL))
+        fail("a programmatic launch behind a product or a gathering: the library's kernels may not have let "
+             "it begin");
     struct operation *operation = enqueue(device, stream, RUN_KERNEL);
     operation->kernel = launch->kernel;
     memcpy(operation->grid, launch->grid, sizeof operation->grid);
@@ -637,10 +649,22 @@ static err_t capture_begin(struct device *device, struct device_stream *stream)
 {
     LOCKED;
     MAY_BREAK(FAKE_BREAK_GRAPH, "capture_begin");
+    MAY_LACK_MEMORY(FAKE_CAPTURE_BEGIN, "capture_begin");
     if (stream->capture != NULL)
         fail("a capture within a capture");
     stream->capture = mem_alloc(sizeof(struct device_graph));
     ASSERT(stream->capture != NULL);
+    return err_ok();
+}
+
+static err_t capture_outcome(struct device *device, const struct device_graph *graph)
+{
+    if (is_broken(device, FAKE_BREAK_GRAPH) || device->is_cut) /* something is missing in it */
+        return broken(device, "capture_end");
+    MAY_LACK_MEMORY(FAKE_CAPTURE_END, "capture_end");
+    MAY_FAIL(ERR_INTERNAL, "capture_end");
+    if (graph->body.n == 0)
+        fail("the end of a capture that has nothing in it");
     return err_ok();
 }
 
@@ -651,29 +675,28 @@ static err_t capture_end(struct device *device, struct device_stream *stream, st
         fail("the end of a capture that did not begin");
     struct device_graph *graph = stream->capture;
     stream->capture = NULL;
-    if (is_broken(device, FAKE_BREAK_GRAPH) || device->is_cut) { /* something is missing in it */
+    err_t e = capture_outcome(device, graph);
+    if (e.code != ERR_OK) {
         mem_free(graph->body.items);
         mem_free(graph);
-        return broken(device, "capture_end");
+        return e;
     }
-    MAY_FAIL(ERR_INTERNAL, "capture_end");
-    if (graph->body.n == 0)
-        fail("the end of a capture that has nothing in it");
     *out = graph;
-    control.counts.captures++;
-    control.counts.graphs++;
-    return err_ok();
+    fake_state.counts.captures++;
+    fake_state.counts.graphs++;
+    return e;
 }
 
 static err_t graph_launch(struct device *device, struct device_graph *graph, struct device_stream *stream)
 {
     LOCKED;
     MAY_BREAK(FAKE_BREAK_GRAPH, "graph_launch");
-    control.counts.graph_launches++;
+    MAY_LACK_MEMORY(FAKE_GRAPH_LAUNCH, "graph_launch");
+    fake_state.counts.graph_launches++;
     for (size_t i = 0; i < graph->body.n; i++) {
         struct operation *operation = enqueue(device, stream, graph->body.items[i].kind);
         *operation = graph->body.items[i];
-        control.counts.products_replayed += operation->kind == RUN_PRODUCT;
+        fake_state.counts.products_replayed += operation->kind == RUN_PRODUCT;
     }
     return err_ok();
 }
@@ -682,7 +705,7 @@ static void graph_destroy(struct device *device, struct device_graph *graph)
 {
     LOCKED;
     (void)device;
-    control.counts.graphs--;
+    fake_state.counts.graphs--;
     mem_free(graph->body.items);
     mem_free(graph);
 }
@@ -715,7 +738,7 @@ static err_t product_create(struct device *device, const struct product_shape *s
     *out = mem_alloc(sizeof **out);
     ASSERT(*out != NULL);
     (*out)->shape = *shape;
-    control.counts.product_plans++;
+    fake_state.counts.product_plans++;
     return err_ok();
 }
 
@@ -723,7 +746,7 @@ static void product_destroy(struct device *device, struct device_product *produc
 {
     LOCKED;
     (void)device;
-    control.counts.product_plans--;
+    fake_state.counts.product_plans--;
     mem_free(product);
 }
 
@@ -733,7 +756,7 @@ static err_t product(struct device *device, struct device_stream *stream, struct
     LOCKED;
     MAY_BREAK(FAKE_BREAK_LAUNCH, "product");
     device->is_sealed = true;
-    control.counts.products += stream->capture == NULL;
+    fake_state.counts.products += stream->capture == NULL;
     fake_product_check(&product->shape, call);
     struct operation *operation = enqueue(device, stream, RUN_PRODUCT);
     operation->product = product;
@@ -804,6 +827,7 @@ static const struct device_api fake_device_api = {
     .open = open_device,
     .close = close_device,
     .properties = properties,
+    .kernel_shared_bytes = kernel_shared_bytes,
     .memory_free_bytes = memory_free_bytes,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,
@@ -839,42 +863,3 @@ const struct device_api *device_api(void)
 {
     return &fake_device_api;
 }
-
-/* ---- Control ---- */
-
-static void fail_nth(int64_t nth)
-{
-    control.fails = nth >= 0;
-    control.fail_nth = nth;
-}
-
-static void counts(struct fake_device_counts *out)
-{
-    *out = control.counts;
-}
-
-static void set_memory(uint64_t bytes)
-{
-    control.memory_bytes = bytes;
-}
-
-static void set_seed(uint64_t seed)
-{
-    control.has_seed = true;
-    control.seed = seed;
-}
-
-static void break_at(const char *spec)
-{
-    control.has_break = spec != NULL;
-    fake_break_set(spec);
-}
-
-extern const struct fake_device_control bantam_fake_device_control;
-__attribute__((visibility("default"))) const struct fake_device_control bantam_fake_device_control = {
-    .fail_nth = fail_nth,
-    .counts = counts,
-    .set_memory = set_memory,
-    .set_seed = set_seed,
-    .break_at = break_at,
-};

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -30,8 +31,8 @@ def test_text_is_that_of_transformers(tmp_path, monkeypatch, flags):
     assert [answer["token_ids"] for answer in answers] == [case["token_ids"] for case in cases]
 
 
-def refused(tmp_path, *flags, **environment):
-    command = [BANTAM, "run", str(ROOT / "demo/model"), "--prompt", "Hello", *flags]
+def refused(tmp_path, *flags, program=BANTAM, **environment):
+    command = [program, "run", str(ROOT / "demo/model"), "--prompt", "Hello", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
     assert done.returncode != 0
     return done.stderr
@@ -44,6 +45,15 @@ def test_without_cuda_it_says_so(tmp_path):
     assert "13.0" in refused(tmp_path, "--device", "cuda", BANTAM_FAKE_FAULT="old", **library)
     assert "no GPU 9" in refused(tmp_path, "--device", "cuda:9", **library)
     assert "not enough memory" in refused(tmp_path, "--device", "cuda", BANTAM_FAKE_MEMORY_MIB="1", **library)
+
+
+def test_a_broken_library_is_not_taken_for_none(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = shutil.copy(BANTAM, tmp_path / "bin")  # with no library beside it
+    (tmp_path / "libbantam_cuda.so").write_text("no library")
+    said = refused(tmp_path, "--device", "cuda", program=program, BANTAM_CUDA_LIBRARY="", LD_LIBRARY_PATH=str(tmp_path))
+    assert f"{tmp_path}/libbantam_cuda.so: file too short" in said
+    assert "BANTAM_CUDA_LIBRARY names it elsewhere" in said
 
 
 def test_auto_falls_back_to_the_cpu(tmp_path):
