@@ -44,8 +44,7 @@ static void stream_release(struct stream *stream)
 {
     struct engine *engine = stream->engine;
     stream_cancel(stream);
-    metric_add(&engine->metrics.request_success[metric_reason(FINISH_ABORT)],
-               stream->n_choices - stream->n_done);
+    engine_count_left(engine, stream);
     request_registry_remove(engine->registry, stream);
     if (atomic_fetch_sub(&stream->references, 1) == 1) {
         stream_destroy(stream);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "api/request_log.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/answer_source.h"
@@ -187,6 +188,7 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
                                    id_bytes, sizeof id_bytes);
     generation->request.request.request_id = id;
     generation->request.request.tenant = http_exchange_caller(exchange)->tenant;
+    generation->request.request.door = "http";
     generation->n_choices = whole_answer_choices(&generation->request.request);
     generation->parts = mem_alloc_array(generation->request.n_prompts, sizeof *generation->parts);
     if (!generation->parts)
@@ -249,6 +251,19 @@ static err_t open_generation(struct generation *generation, struct http_exchange
     return e;
 }
 
+/* The request is gone: its name is the one in the headers. */
+static void log_refused(const struct http_door *door, struct http_exchange *exchange, const err_t *error)
+{
+    char id[REQUEST_ID_BYTES_MAX + 2];
+    const struct request_log_name name = {
+        .id = request_id_of(http_exchange_head(exchange), NULL, id, sizeof id),
+        .tenant = http_exchange_caller(exchange)->tenant,
+        .model = door->service->vtable->model_info(door->service)->model,
+        .door = "http",
+    };
+    request_log_refused(&name, error);
+}
+
 void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind)
 {
     struct generation *generation = mem_alloc(sizeof *generation);
@@ -265,6 +280,7 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
     http_add_rates(door, exchange);
     if (e.code != ERR_OK) {
         metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_HTTP, e.code)], 1);
+        log_refused(door, exchange, &e);
         http_refuse(door, exchange, &e, kind, generation->param);
         free_generation(generation);
         return;
