@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/gguf.h"
 #include "base/hash.h"
+#include "base/model_path.h"
 #include "base/philox.h"
 #include "base/program_memory.h"
 #include "engine/engine_state.h"
@@ -363,6 +364,7 @@ err_t engine_open(const struct engine_options *options, void (*on_plan)(const st
                   struct engine **out)
 {
     struct engine *engine;
+    TRY(model_path_check(options->model.directory, true));
     TRY(engine_new(options, &engine));
     err_t e = load(engine, on_plan);
     if (e.code != ERR_OK) {

@@ -250,6 +250,34 @@ def test_bad_models(tmp_path):
     assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "model.safetensors")
 
 
+@pytest.mark.parametrize("command", [["run", "--prompt", "a"], ["chat"], ["serve"], ["quantize"], ["bench", "throughput"],
+                                     ["bench", "decode"], ["bench", "latency"], ["tokenize"]], ids=" ".join)
+def test_what_is_no_model(command, tmp_path):
+    """A wrong path is told as such by every command, and not as the first file that is missed in it."""
+    if command[0] == "serve" and run("serve", "--help").returncode != 0:
+        pytest.skip("a build without a server")
+
+    def refusal(path):
+        words = command[:2] if command[0] == "bench" else command[:1]
+        done = run(*words, path, *command[len(words):], *([tmp_path / "out"] if command[0] == "quantize" else []), stdin="")
+        assert done.returncode in (1, 2) and "tokenizer.json" not in done.stderr, done.stderr
+        assert not (tmp_path / "out").exists()
+        return done.stderr
+
+    no_such = "no such file or folder; give a folder with config.json and *.safetensors, a .gguf file or a packed model"
+    assert f"{tmp_path}/none: {no_such}" in refusal(tmp_path / "none")
+    assert f"{tmp_path}/none.gguf: {no_such}" in refusal(tmp_path / "none.gguf")
+    assert "names of model hubs are not downloaded: give a folder" in refusal("meta-llama/Llama-3.2-1B")
+    assert "names of model hubs" not in refusal("demo/no-model")
+    assert "give the folder that holds it" in refusal(DEMO / "model.safetensors")
+    if command[0] == "tokenize":
+        return
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path}/empty: no config.json in it; give a folder" in refusal(tmp_path / "empty")
+    (tmp_path / "empty/some.gguf").write_bytes(b"")
+    assert f"give the file: {tmp_path}/empty/some.gguf" in refusal(tmp_path / "empty")
+
+
 def test_tokenizer_of_another_model(tmp_path):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(LLAMA / name, tmp_path)
