@@ -296,7 +296,8 @@ static void add_source(struct generation *generation, struct http_exchange *exch
         http_add_source_headers(generation->first_told->source, exchange);
 }
 
-/* Before anything of the event is encoded: messages begin with who answers. */
+/* Before anything of the event is encoded: messages begin with who answers, and his fingerprint may come with
+ * the end alone. */
 static err_t note_source(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
     if (!event->source)
@@ -304,9 +305,10 @@ static err_t note_source(struct generation *generation, struct prompt_part *part
     struct answer_source *kept = answer_source_copy(event->source);
     if (!kept)
         return no_memory();
+    bool tells_more = generation->first_told == part && !part->source->fingerprint[0] && kept->fingerprint[0];
     mem_free(part->source);
     part->source = kept;
-    if (generation->first_told)
+    if (generation->first_told && !tells_more)
         return err_ok();
     generation->first_told = part;
     return openai_answer_prepare(&generation->answer, kept) ? err_ok() : no_memory();

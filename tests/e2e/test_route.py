@@ -341,10 +341,15 @@ def test_every_door_says_who_answered(start_router, demo, provider, wish):
     asked = {"model": "", "messages": MESSAGES, "max_tokens": 4, "temperature": 0.7, "extra_body": {"bantam": {"route": wish}}}
     with client_of(router) as routed:
         raw = routed.chat.completions.with_raw_response.create(**asked)
-        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(raw.parse().usage.bantam)
+        whole = raw.parse()
+        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(whole.usage.bantam)
+        assert whole.system_fingerprint == whole.usage.bantam["fingerprint"]
+        times = whole.choices[0].timings  # of which a provider tells nothing
+        assert all(time is None if wish == "frontier" else time >= 0 for time in times.values()) and len(times) == 3
         for options in ({"include_usage": True}, {}):
             raw = routed.chat.completions.with_raw_response.create(**asked, stream=True, stream_options=options)
             last = list(raw.parse())[-1]
+            assert last.system_fingerprint == whole.system_fingerprint
             name = f"stream {options}"
             found[name] = who_by_usage(last.usage.bantam if options else last.bantam)
             answerer = found[name]["provider"]
