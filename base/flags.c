@@ -326,8 +326,8 @@ static err_t parse_flag(const struct flag_command *command, const char *argument
 static err_t add_positional(const struct flag_command *command, const char *argument, struct flag_result *out)
 {
     if (out->n_positionals == command->max_positionals)
-        return err_new(ERR_INVALID_ARGUMENT, "%s: unexpected argument \"%.100s\"%s%s", command->name,
-                       argument, command->positionals != NULL ? ": expected only " : "",
+        return err_new(ERR_INVALID_ARGUMENT, "unexpected argument \"%.100s\"%s%s", argument,
+                       command->positionals != NULL ? ": expected only " : "",
                        command->positionals != NULL ? command->positionals : "");
     out->positional[out->n_positionals++] = argument;
     return err_ok();

@@ -657,12 +657,36 @@ def test_usage():
     assert done.returncode == 2 and done.stdout == "" and "Usage: bantam COMMAND" in done.stderr
     done = run("frobnicate")
     assert done.returncode == 2 and done.stdout == "" and '"frobnicate"' in done.stderr
+    assert done.stderr == 'bantam: there is no command "frobnicate"\nTry "bantam help".\n'
     done = run("bench", "frobnicate")
     assert done.returncode == 2 and done.stdout == ""
-    done = run("--version")
-    assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
+    assert done.stderr == 'bantam bench: there is no bench "frobnicate"\nTry "bantam help bench".\n'
+    done = run("bench")
+    assert done.returncode == 2 and done.stdout == "" and "Usage: bantam bench WHAT" in done.stderr
+    for word in ("--version", "version", "-v"):
+        done = run(word)
+        assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
+    done = run("tokenize", DEMO, "extra")
+    assert done.returncode == 2 and done.stderr.startswith('bantam tokenize: unexpected argument "extra": expected only MODEL\n')
     done = run("run")
     assert done.returncode == 2 and done.stderr == 'bantam run: MODEL is missing\nTry "bantam run --help".\n'
+
+
+def test_help_by_name():
+    """"help serve" is "serve --help"."""
+    for words in (["run"], ["bench"], ["bench", "latency"]):
+        help_, flag = run("help", *words), run(*words, "--help")
+        assert help_.returncode == flag.returncode == 0 and help_.stdout == flag.stdout != ""
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "frobnicate").returncode == 2
+
+
+@pytest.mark.parametrize("script", ["setup", "test", "demo", "bundle"])
+def test_help_of_scripts(script):
+    """Their head comments, and nothing is done."""
+    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    first = (ROOT / "scripts" / script).read_text().splitlines()[1]
+    assert done.stderr == "" and done.stdout.splitlines()[0] == first.removeprefix("# ")
 
 
 @pytest.mark.parametrize("arguments", [
