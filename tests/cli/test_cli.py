@@ -109,6 +109,26 @@ def test_run_text_forms():
     assert bare["prompt_token_ids"] == rest and bos == 0
 
 
+def test_run_takes_a_prompt_without_a_flag(tmp_path):
+    arguments = ["run", DEMO, "--temperature", 0, "--max-tokens", 12, "--threads", 1]
+    said_by_flag = run(*arguments, "--prompt", "The train to").stdout
+    assert run(*arguments, "The train to").stdout == said_by_flag
+    assert run(*arguments, stdin="The train to\n").stdout == said_by_flag
+    assert run(*arguments, "--prompts", "-", stdin='"The train to"\n').stdout == said_by_flag
+    assert run(*arguments, "The train to", stdin="never read").stdout == said_by_flag
+    assert_refused(run(*arguments, stdin=""), 2, "nothing to run")
+    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "line 1")
+
+
+def test_run_says_that_an_answer_was_cut():
+    """Where nobody said how long it may be."""
+    arguments = ["run", DEMO, "The train to", "--temperature", 0, "--threads", 1, "--ignore-eos"]
+    cut = run(*arguments)
+    assert cut.returncode == 0 and "1 of 1 answers ended by length" in cut.stderr and "--max-tokens" in cut.stderr
+    for more in (["--max-tokens", 5], ["--json"]):
+        assert "ended by length" not in run(*arguments, *more).stderr
+
+
 def test_run_messages_file(tmp_path):
     prompts = tmp_path / "chat.jsonl"
     prompts.write_text(json.dumps({"messages": [{"role": "user", "content": "Hello"}]}) + "\n\"Hello\"\n")
@@ -214,7 +234,9 @@ def test_bad_prompts_file(tmp_path, text, line, word):
     (["--prompt", "a", "--isa", "avx9"], 2, ["--isa", "avx9", "avx512"]),
     (["--prompt", "a", "--logit-bias", "5"], 2, ["--logit-bias", "5", "ID:BIAS"]),
     (["--prompt", "a", "--stop-token-ids", "1,,2"], 2, ["--stop-token-ids", "1,,2"]),
-    (["--prompt", "a", "extra"], 2, ["extra"]),
+    (["a", "extra"], 2, ["extra", "MODEL [PROMPT]"]),
+    (["--prompt", "a", "--logprobs", "2"], 2, ["--logprobs", "--json"]),
+    (["--prompt", "a", "--prompt-logprobs", "2"], 2, ["--prompt-logprobs", "--json"]),
     (["--prompt", "a", "--max-model-len", "9000"], 2, ["--max-model-len 9000", "1024"]),
     (["--prompt", "a", "--chat-template", "/no/such/file"], 1, ["/no/such/file"]),
     (["--prompt", "a", "--memory-limit", "1m"], 1, ["not enough memory", "1.0 MiB"]),
@@ -391,10 +413,37 @@ def test_chat_system_message_stays(tmp_path):
     assert done.stdout == f"{answer}\n" * 2
 
 
+def test_chat_forgets_the_oldest_turns(tmp_path):
+    """At the model's length it goes on without them, and says so."""
+    lines = [f"Complete the sentence: The {word} is" for word in ("dog", "cat", "train", "house", "river", "moon")]
+    length, room = 150, 24
+    messages, n_forgotten, expected = [], 0, []
+    for line in lines:
+        messages.append(said("user", line))
+        while True:
+            prompts = tmp_path / "prompts.jsonl"
+            prompts.write_text(json.dumps({"messages": messages}))
+            (answer,) = run_json("run", DEMO, "--temperature", 0, "--max-tokens", room, "--threads", 1, "--prompts", prompts, "--json")
+            if answer["usage"]["prompt_tokens"] + room <= length:
+                break
+            del messages[:2]
+            n_forgotten += 1
+        messages.append(said("assistant", answer["text"]))
+        expected.append(answer["text"])
+    done = chat(*lines, arguments=["--max-model-len", length])
+    assert done.returncode == 0 and done.stdout == "".join(f"{text}\n" for text in expected), done.stderr
+    assert n_forgotten >= 2 and sum(map(int, re.findall(r"(\d+) of the oldest turns", done.stderr))) == n_forgotten
+
+
 def test_chat_refuses():
     done = chat("x " * 3000, "The train to")  # longer than the model: said, and the conversation goes on
     assert done.returncode == 0 and "tokens" in done.stderr and done.stdout.count("\n") == 1
-    assert_refused(chat("hi", arguments=["--n", 2]), 2, "--n 2")
+    for flag in ("--n", "--logprobs", "--prompt-logprobs"):  # of which it could show nothing
+        assert_refused(chat("hi", arguments=[flag, 2]), 2, flag)
+        assert f"  {flag} " not in run("chat", "--help").stdout
+    done = chat("/hlep", "/help", "/quit")
+    assert done.returncode == 0 and done.stdout == "" and "/hlep is not a command; /help lists them" in done.stderr
+    assert all(f"\n> {word}" in done.stderr or f"\n{word}" in done.stderr for word in ("/clear ", "/quit ", "/help "))
     assert_refused(run("chat", LLAMA, *IDS_ONLY, stdin=""), 1, "chat template")
 
 
