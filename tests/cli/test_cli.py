@@ -8,7 +8,9 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -590,10 +592,40 @@ def test_bench_latency():
     assert first["steady_s"] == pytest.approx(20 / 400 / 2, rel=0.01) and "steady_s" not in second  # half of the arrivals
     assert first["steady_request_throughput"] * first["steady_s"] <= 20
     plain = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2)
-    assert plain.returncode == 0 and "TTFT" in plain.stdout
+    assert plain.returncode == 0 and "TTFT" in plain.stdout and "goodput" not in plain.stdout
+    goal = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2, "--goodput", "ttft:60000")
+    assert re.search(r"^goodput +[\d.]+ requests/s$", goal.stdout, re.M) and "interrupted" not in goal.stdout
     assert_refused(run("bench", "latency", LLAMA, "--request-rate", "soon"), 2, "--request-rate", "soon")
     assert_refused(run("bench", "latency", LLAMA, "--input-len", 300), 2, "300", "256")
     assert_refused(run("bench", "latency", LLAMA, "--goodput", "speed:1"), 2, "speed:1")
+
+
+def wait_for_handler(process):
+    """Until the process, or what it became, looks out for SIGINT."""
+    caught = 0
+    while not caught & 1 << signal.SIGINT - 1:
+        assert process.poll() is None, "it ended before"
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s+(\w+)$", status, re.M)[1], 16)
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bench_latency_stopped(as_json):
+    """Ctrl-C: the report of what has ended, one arrival an hour from the rest."""
+    command = [str(BIN), "bench", "latency", str(LLAMA), "--request-rate", "0.0003", "--num-prompts", "50", "--output-len", "2",
+               *(["--json"] if as_json else [])]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean) as process:
+        wait_for_handler(process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, stderr
+    if as_json:
+        report = json.loads(stdout)
+        assert report["interrupted"] and report["num_prompts"] == 50 and report["completed"] < 50 and report["failed"] == 0
+    else:
+        assert re.search(r"^stopped +after \d+ of 50 requests", stdout, re.M) and "goodput" not in stdout
 
 
 def test_bench_ops():
