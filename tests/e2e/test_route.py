@@ -274,9 +274,9 @@ def test_a_model_that_is_listed_can_be_asked_for(start_router, demo, provider):
     router.wait_up()
     with client_of(router) as routed:
         names = [model.id for model in routed.models.list()]
-        assert names == ["auto", "local/demo", "mock/medium", "mock/large", "mock/other"]
+        assert names == ["auto", "local/demo", "mock/medium", "mock/large", "mock/other", "small", "middle", "frontier"]
         for _ in range(2):  # the second answers are kept ones: each model has its own
-            for name in (*names[1:], "middle"):
+            for name in (*names[1:5], "middle"):
                 told = routed.chat.completions.create(model=name, messages=MESSAGES, max_tokens=4, temperature=0,
                                                       extra_body={"bantam": {"complexity": 9}}).usage.bantam
                 wanted = {"middle": "mock/medium"}.get(name, name)
@@ -700,8 +700,8 @@ def test_a_replica_that_dies_is_followed_by_another(start_router, start, dummy_m
 # --- its configuration
 
 
-def check(path, **env):
-    return subprocess.run([str(BIN), "route", str(path), "--check"], env={**os.environ, **env}, capture_output=True, text=True,
+def check(path, *flags, **env):
+    return subprocess.run([str(BIN), "route", str(path), "--check", *flags], env={**os.environ, **env}, capture_output=True, text=True,
                           cwd=path.parent, check=False)
 
 
@@ -717,6 +717,14 @@ def test_the_examples_of_the_docs_are_good(tmp_path):
         done = check(tmp_path / "route.yaml", OPENAI_API_KEY="sk-secret", ENGINE_KEY="sk-other")
         assert done.returncode == 0, done.stderr
         assert "tier      frontier: openai/gpt-5\n" in done.stdout and "sk-" not in done.stdout + done.stderr
+
+
+def test_a_check_of_what_the_readme_names():
+    """Its file is in the clone; --offline is told."""
+    (path,) = set(re.findall(r"bantam route (\S+)", (ROOT / "README.md").read_text()))
+    plain, offline = check(ROOT / path), check(ROOT / path, "--offline")
+    assert plain.returncode == offline.returncode == 0 and plain.stdout.startswith("policy ")
+    assert offline.stdout == "offline   nothing leaves this machine: no provider is asked\n" + plain.stdout
 
 
 def test_a_check_says_what_is_wrong_and_where(tmp_path):
