@@ -331,7 +331,7 @@ int command_run(int argc, char *argv[])
     if (e.code == ERR_OK)
         e = gather_prompts(&run);
     if (e.code == ERR_OK)
-        e = engine_open(&options, isatty(STDERR_FILENO) ? print_memory_plan : NULL, &engine);
+        e = engine_open(&options, NULL, &engine);
     if (e.code == ERR_OK) {
         run.service = engine_service(engine);
         run_all(&run);

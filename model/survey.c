@@ -54,7 +54,7 @@ static err_t create_backend(const struct model_options *options, const struct sh
     }
     int first;
     if (!backend_cuda_parse(device, &first))
-        return err_new(ERR_UNIMPLEMENTED,
+        return err_new(ERR_INVALID_ARGUMENT,
                        "--device \"%.60s\" is not known; known are cpu, cuda, cuda:N and auto", device);
     cuda.device += first;
     return backend_cuda_create(&cuda, out);
@@ -99,7 +99,7 @@ static err_t open_packed(struct survey *survey)
             survey->packed.path);
     if (device && strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
         return err_new(
-            ERR_UNIMPLEMENTED,
+            ERR_INVALID_ARGUMENT,
             "%s: packed for the CPU; --device %.60s packs when it loads: give it the original model",
             survey->packed.path, device);
     if (device && strcmp(device, "auto") == 0) {

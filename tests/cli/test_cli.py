@@ -244,6 +244,9 @@ def test_bad_prompts_file(tmp_path, text, line, word):
     (["--prompt", "a", "--memory-limit", "1m"], 1, ["not enough memory", "1.0 MiB"]),
     (["--prompts", "/no/such/file"], 1, ["/no/such/file", "no such file"]),
     (["--token-ids", "1,2,x"], 2, ["--token-ids", "1,2,x"]),
+    (["--prompt", "a", "--device", "foo"], 2, ["--device", "foo", "cuda:N"]),
+    (["--prompt", "a", "--kv-cache-dtype", "fp8"], 2, ["--kv-cache-dtype fp8", "--device cuda"]),
+    (["--prompt", "a", "--quantization", "fp8"], 2, ["--quantization fp8", "--device cuda"]),
     (["--token-ids", "1,4294967296"], 2, ["--token-ids"]),
 ])
 def test_run_refuses(arguments, status, words):
@@ -472,7 +475,7 @@ def test_quantize_and_run(tmp_path):
     assert answer_of(packed) == eight_bits
     assert answer_of(packed, "--quantization", "int8", "--quantization-group", 64) == eight_bits
     assert_refused(run("run", packed, *IDS_ONLY, "--quantization", "int4", *ASK), 2, "packed with --quantization int8")
-    assert_refused(run("run", packed, *IDS_ONLY, "--device", "cuda", *ASK), 1, "packed for the CPU")
+    assert_refused(run("run", packed, *IDS_ONLY, "--device", "cuda", *ASK), 2, "packed for the CPU")
     # Again, in its place: another model.
     assert run("quantize", LLAMA, packed).returncode == 0
     assert answer_of(packed) == answer_of(LLAMA) != eight_bits
@@ -480,7 +483,7 @@ def test_quantize_and_run(tmp_path):
 
 def test_quantize_refuses(tmp_path):
     assert_refused(run("quantize", LLAMA), 2, "OUT is missing")
-    assert_refused(run("quantize", LLAMA, tmp_path / "out", "--device", "cuda:1"), 1, "--device cuda:1")
+    assert_refused(run("quantize", LLAMA, tmp_path / "out", "--device", "cuda:1"), 2, "--device cuda:1")
     assert_refused(run("quantize", tmp_path / "none", tmp_path / "out"), 1, "config.json")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("mine")
