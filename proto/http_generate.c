@@ -194,8 +194,11 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
     if (!generation->parts)
         return no_memory();
     generation->n_parts = generation->request.n_prompts;
-    for (size_t i = 0; i < generation->n_parts; i++)
-        TRY(submit_part(generation, i));
+    for (size_t i = 0; i < generation->n_parts; i++) {
+        err_t e = submit_part(generation, i);
+        if (e.code != ERR_OK)
+            return generation->n_parts > 1 ? openai_error_of_prompt(e, i) : e;
+    }
     return name_answer(generation, exchange, id);
 }
 

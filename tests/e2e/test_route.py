@@ -551,7 +551,8 @@ def test_metrics_say_what_was_decided(router, provider):
 def test_people_and_agents_find_their_paths(router):
     """The page on the operator's port alone, MCP on the clients' port alone."""
     operator = f"http://127.0.0.1:{router.metrics_port}"
-    assert "<html" in get(f"{operator}/")[1] and get(f"{router.web}/")[0] == 404
+    assert "<html" in get(f"{operator}/")[1] and get(f"{router.web}/page.js")[0] == get(f"{router.web}/router/state")[0] == 404
+    assert "POST /mcp" in json.loads(get(f"{router.web}/")[1])["paths"]
     state = json.loads(get(f"{operator}/router/state")[1])
     assert state["decisions"]["default"] >= 0 and "local/demo" in json.dumps(state)
 
