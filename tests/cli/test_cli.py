@@ -428,7 +428,8 @@ def test_chat_forgets_the_oldest_turns(tmp_path):
         while True:
             prompts = tmp_path / "prompts.jsonl"
             prompts.write_text(json.dumps({"messages": messages}))
-            (answer,) = run_json("run", DEMO, "--temperature", 0, "--max-tokens", room, "--threads", 1, "--prompts", prompts, "--json")
+            (answer,) = run_json("run", DEMO, "--temperature", 0, "--max-tokens", room, "--threads", 1, "--prompts", prompts,
+                                 "--json")
             if answer["usage"]["prompt_tokens"] + room <= length:
                 break
             del messages[:2]
@@ -751,7 +752,8 @@ def test_usage():
         done = run(word)
         assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
     done = run("tokenize", DEMO, "extra")
-    assert done.returncode == 2 and done.stderr.startswith('bantam tokenize: unexpected argument "extra": expected only MODEL\n')
+    assert done.returncode == 2
+    assert done.stderr.startswith('bantam tokenize: unexpected argument "extra": expected only MODEL\n')
     done = run("run")
     assert done.returncode == 2 and done.stderr == 'bantam run: MODEL is missing\nTry "bantam run --help".\n'
 

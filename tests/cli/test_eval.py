@@ -162,7 +162,8 @@ def test_eval_leaves_out_what_nobody_recorded(tmp_path):
 @pytest.mark.parametrize("at", [1, 7])
 def test_eval_reports_what_there_is_when_it_is_stopped(tmp_path, at):
     """Ctrl-C while the small model is asked: its answers count, the big one's none."""
-    cases, report, artefact = write_lines(tmp_path / "cases.jsonl", sums(60)), tmp_path / "report.json", tmp_path / "calibration"
+    cases = write_lines(tmp_path / "cases.jsonl", sums(60))
+    report, artefact = tmp_path / "report.json", tmp_path / "calibration"
     process, has_begun = [], threading.Event()
 
     def answer(request):

@@ -52,7 +52,7 @@ def test_completions_of_gemma(start):
 
 
 def test_builds_what_the_readme_goes_on_with():
-    """After scripts/demo the README runs the example of the C client and installs the client (test_native_clients does both)."""
+    """After scripts/demo the README runs the C client's example and installs the client (test_native_clients does both)."""
     readme = (ROOT / "README.md").read_text()
     (targets,) = re.findall(r"^cmake --build .* --target ([a-z_ ]+) >", (ROOT / "scripts/demo").read_text(), re.M)
     assert "after `scripts/demo`:\n\n    build/release/clients/c/stream_answer " in readme and "--component client" in readme

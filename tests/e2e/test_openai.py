@@ -389,10 +389,11 @@ def refusal(server, path, body):
     ("/v1/completions", {"prompt": [[1], [1, 2, 99999]]}, "prompt", "prompt[1][2] is 99999; "),
     ("/v1/completions", {"prompt": [[1], []]}, "prompt", "prompt[1] is empty; "),
     ("/v1/completions", {"prompt": "a", "seed": 1e30}, "seed", "seed is 1e+30; it must be "),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 30}, "top_logprobs",
-     "top_logprobs is 30; "),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 30},
+     "top_logprobs", "top_logprobs is 30; "),
     # The server's folders are nobody's business.
-    ("/v1/chat/completions", {"messages": [{"role": "odd", "content": "x"}]}, None, "tokenizer_config.json: the chat template refuses"),
+    ("/v1/chat/completions", {"messages": [{"role": "odd", "content": "x"}]}, None,
+     "tokenizer_config.json: the chat template refuses"),
 ])
 def test_refusals_have_the_words_of_the_request(demo, path, body, param, message):
     error = refusal(demo, path, body)

@@ -1,4 +1,4 @@
-"""The request log: at --log-level debug the end of every request is a line, by whichever door it came, and nothing of its text."""
+"""The request log: at --log-level debug the end of every request is a line, by whichever door it came, without its text."""
 
 import json
 import urllib.error
@@ -12,8 +12,8 @@ from route_tools import Provider, Router, route_config
 from test_identity import Tenants, grpc_client
 
 SECRET = "zebra crossing at noon"
-NAMES = {"id", "tenant", "model", "provider", "door", "choice", "prompt_tokens", "cached_tokens", "output_tokens", "finish", "status",
-         "queue_ms", "prefill_ms", "decode_ms"}
+NAMES = {"id", "tenant", "model", "provider", "door", "choice", "prompt_tokens", "cached_tokens", "output_tokens", "finish",
+         "status", "queue_ms", "prefill_ms", "decode_ms"}
 
 
 def line_of(server, request_id):
@@ -33,8 +33,10 @@ def line_of(server, request_id):
 
 def post(server, request_id, key=None, **more):
     body = {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 5, "temperature": 0, "ignore_eos": True, **more}
-    headers = {"Content-Type": "application/json", "x-request-id": request_id} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(f"http://127.0.0.1:{server.http_port}/v1/chat/completions", json.dumps(body).encode(), headers)
+    headers = {"Content-Type": "application/json", "x-request-id": request_id}
+    headers |= {"Authorization": f"Bearer {key}"} if key else {}
+    url = f"http://127.0.0.1:{server.http_port}/v1/chat/completions"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=CALL_LIMIT_S) as answer:
             return json.load(answer)

@@ -702,8 +702,8 @@ def test_a_replica_that_dies_is_followed_by_another(start_router, start, dummy_m
 
 
 def check(path, *flags, **env):
-    return subprocess.run([str(BIN), "route", str(path), "--check", *flags], env={**os.environ, **env}, capture_output=True, text=True,
-                          cwd=path.parent, check=False)
+    return subprocess.run([str(BIN), "route", str(path), "--check", *flags], env={**os.environ, **env}, capture_output=True,
+                          text=True, cwd=path.parent, check=False)
 
 
 def test_the_examples_of_the_docs_are_good(tmp_path):

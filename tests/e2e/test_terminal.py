@@ -19,7 +19,8 @@ def on_terminal(*arguments):
     """(process, lines that it writes)"""
     ours, its = pty.openpty()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
-    process = subprocess.Popen([str(BIN), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=its, stderr=its, cwd=ROOT, env=clean)
+    process = subprocess.Popen([str(BIN), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=its, stderr=its, cwd=ROOT,
+                               env=clean)
     os.close(its)
 
     def lines():
@@ -63,6 +64,6 @@ def test_run_says_nothing_of_memory(demo_model):
 
 def test_a_taken_port_names_its_flag(demo, demo_model):
     for flag, port in (("--port", demo.port), ("--http-port", demo.http_port), ("--metrics-port", demo.metrics_port)):
-        ports = [word for name in ("--port", "--http-port", "--metrics-port") for word in (name, str(port if name == flag else 0))]
-        done = subprocess.run([str(BIN), "serve", str(demo_model), *ports], capture_output=True, text=True, timeout=CALL_LIMIT_S, check=False)
+        done = subprocess.run([str(BIN), "serve", str(demo_model), *FREE_PORTS, flag, str(port)], capture_output=True, text=True,
+                              timeout=CALL_LIMIT_S, check=False)
         assert done.returncode != 0 and f"({flag}" in done.stderr and "the port is in use" in done.stderr, done.stderr
