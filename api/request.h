@@ -37,6 +37,7 @@ struct request {
     const char *request_id; /* NULL = the service makes one; unique among the running ones of a tenant */
     const char *model;      /* NULL or "" = the served model; else its name, or an adapter's */
     const char *tenant;     /* the authenticated identity; NULL or "" = none */
+    const char *door;       /* by which it came, for the log: "grpc", "http", "mcp"; static; NULL = by none */
     const char *cache_salt; /* prefixes are found by requests of one salt only; NULL = the tenant's name */
     int32_t priority;       /* lower runs earlier, 0 is normal (vLLM's meaning) */
     int64_t deadline_ns;    /* on the service's clock; REQUEST_NO_DEADLINE */

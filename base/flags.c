@@ -326,8 +326,8 @@ static err_t parse_flag(const struct flag_command *command, const char *argument
 static err_t add_positional(const struct flag_command *command, const char *argument, struct flag_result *out)
 {
     if (out->n_positionals == command->max_positionals)
-        return err_new(ERR_INVALID_ARGUMENT, "%s: unexpected argument \"%.100s\"%s%s", command->name,
-                       argument, command->positionals != NULL ? ": expected only " : "",
+        return err_new(ERR_INVALID_ARGUMENT, "unexpected argument \"%.100s\"%s%s", argument,
+                       command->positionals != NULL ? ": expected only " : "",
                        command->positionals != NULL ? command->positionals : "");
     out->positional[out->n_positionals++] = argument;
     return err_ok();
@@ -348,6 +348,16 @@ static err_t apply_arguments(const struct flag_command *command, struct cursor *
             TRY(add_positional(command, argument, out));
     }
     return err_ok();
+}
+
+/* Those in brackets, at the end, may be left out. */
+static err_t missing_positional(const struct flag_command *command)
+{
+    const char *names = command->positionals != NULL ? command->positionals : "an argument";
+    size_t size = strcspn(names, "[");
+    while (size > 1 && names[size - 1] == ' ')
+        size--;
+    return err_new(ERR_INVALID_ARGUMENT, "%.*s is missing", (int)size, names);
 }
 
 static bool wants_help(int argc, char *const argv[])
@@ -374,7 +384,6 @@ err_t flags_parse(const struct flag_command *command, int argc, char *const argv
     struct cursor cursor = {.next = 0, .argc = argc, .argv = argv};
     TRY(apply_arguments(command, &cursor, out));
     if (out->n_positionals < command->min_positionals)
-        return err_new(ERR_INVALID_ARGUMENT, "%s is missing",
-                       command->positionals != NULL ? command->positionals : "an argument");
+        return missing_positional(command);
     return err_ok();
 }

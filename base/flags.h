@@ -40,7 +40,7 @@ struct flag {
 struct flag_command {
     const char *name;        /* "bantam serve" */
     const char *summary;     /* what it does, for --help */
-    const char *positionals; /* "MODEL"; NULL = none */
+    const char *positionals; /* "MODEL [PROMPT]", what may be left out in brackets; NULL = none */
     size_t min_positionals, max_positionals;
     const struct flag *flags;
     size_t n_flags;

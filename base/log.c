@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -9,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/json_escape.h"
+
+enum { TAIL_RESERVE = 32 }; /* of a line: closing quotes and the newline */
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -104,9 +107,27 @@ static void line_write(const struct line *line)
         atomic_fetch_add(&logger.n_dropped, 1);
 }
 
+/* Behind it the message follows, in JSON inside its quotes. */
+static void line_open(struct line *line, enum log_level level, const char *area, bool json)
+{
+    line->size = 0;
+    line_append_time(line, json);
+    line->size += (size_t)snprintf(line->text + line->size, sizeof line->text - line->size,
+                                   json ? ",\"level\":\"%s\",\"area\":\"" : " %-5s ", level_names[level]);
+    line_append_escaped(line, area, json, LOG_LINE_MAX / 2);
+    const char *seam = json ? "\",\"msg\":\"" : ": ";
+    memcpy(line->text + line->size, seam, strlen(seam));
+    line->size += strlen(seam);
+}
+
+bool log_is_on(enum log_level level)
+{
+    return (int)level <= atomic_load_explicit(&logger.level, memory_order_relaxed);
+}
+
 void log_line(enum log_level level, const char *area, const char *format, ...)
 {
-    if ((int)level > atomic_load_explicit(&logger.level, memory_order_relaxed))
+    if (!log_is_on(level))
         return;
     char message[LOG_LINE_MAX];
     va_list arguments;
@@ -114,27 +135,56 @@ void log_line(enum log_level level, const char *area, const char *format, ...)
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
 
-    enum { TAIL_RESERVE = 32 }; /* closing quotes and the newline */
     struct line line;
-    line.size = 0;
     bool json = atomic_load_explicit(&logger.json, memory_order_relaxed);
-    line_append_time(&line, json);
-    if (json) {
-        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size,
-                                      ",\"level\":\"%s\",\"area\":\"", level_names[level]);
-        line_append_escaped(&line, area, json, LOG_LINE_MAX / 2);
-        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size, "\",\"msg\":\"");
-        line_append_escaped(&line, message, json, TAIL_RESERVE);
-        memcpy(line.text + line.size, "\"}\n", 3);
-        line.size += 3;
-    } else {
-        line.size += (size_t)snprintf(line.text + line.size, sizeof line.text - line.size, " %-5s ",
-                                      level_names[level]);
-        line_append_escaped(&line, area, json, LOG_LINE_MAX / 2);
-        memcpy(line.text + line.size, ": ", 2);
-        line.size += 2;
-        line_append_escaped(&line, message, json, TAIL_RESERVE);
-        line.text[line.size++] = '\n';
-    }
+    line_open(&line, level, area, json);
+    line_append_escaped(&line, message, json, TAIL_RESERVE);
+    const char *end = json ? "\"}\n" : "\n";
+    memcpy(line.text + line.size, end, strlen(end));
+    line.size += strlen(end);
+    line_write(&line);
+}
+
+/* Appends one, or nothing where it does not fit. */
+static void line_append_field(struct line *line, const struct log_field *field, bool json)
+{
+    char value[64];
+    size_t text_bytes = field->text ? strlen(field->text) : sizeof value;
+    size_t most = strlen(field->name) + 8 + JSON_ESCAPE_MAX * text_bytes;
+    if (line->size + most + TAIL_RESERVE > sizeof line->text)
+        return;
+    char *out = line->text + line->size;
+    line->size += (size_t)snprintf(out, most, json ? ",\"%s\":%s" : " %s=%s", field->name,
+                                   json && field->text ? "\"" : "");
+    if (field->text)
+        line_append_escaped(line, field->text, json, TAIL_RESERVE);
+    if (json && field->text)
+        line->text[line->size++] = '"';
+    if (field->text)
+        return;
+    if (isnan(field->number))
+        (void)snprintf(value, sizeof value, json ? "null" : "-");
+    else
+        (void)snprintf(value, sizeof value, "%.15g", round(field->number * 1e3) / 1e3);
+    memcpy(line->text + line->size, value, strlen(value));
+    line->size += strlen(value);
+}
+
+void log_line_fields(enum log_level level, const char *area, const char *message,
+                     const struct log_field *fields, size_t n)
+{
+    if (!log_is_on(level))
+        return;
+    struct line line;
+    bool json = atomic_load_explicit(&logger.json, memory_order_relaxed);
+    line_open(&line, level, area, json);
+    line_append_escaped(&line, message, json, LOG_LINE_MAX / 2);
+    if (json)
+        line.text[line.size++] = '"';
+    for (size_t i = 0; i < n; i++)
+        line_append_field(&line, &fields[i], json);
+    if (json)
+        line.text[line.size++] = '}';
+    line.text[line.size++] = '\n';
     line_write(&line);
 }

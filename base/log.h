@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
@@ -16,6 +17,19 @@ void log_init(enum log_level level, enum log_format format);
 void log_line(enum log_level level, const char *area, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 uint64_t log_dropped(void);
+
+/* A value beside a line's message. JSON has it as a field of the line, a terminal as name=value behind the
+ * message. */
+struct log_field {
+    const char *name; /* of letters and '_' */
+    const char *text; /* NULL = it is the number */
+    double number;    /* to three decimals; NaN = not known: null, or "-" */
+};
+/* As log_line. Fields that do not fit any more are left out. */
+void log_line_fields(enum log_level level, const char *area, const char *message,
+                     const struct log_field *fields, size_t n);
+/* For what is dear to say. */
+bool log_is_on(enum log_level level);
 /* "error" | "warn" | "info" | "debug" -> level; false when it is none of them. */
 bool log_level_parse(const char *name, enum log_level *out);
 

@@ -33,6 +33,7 @@ static err_t start_request(struct latency_load *load, size_t index, int64_t star
     if (e.code != ERR_RESOURCE_EXHAUSTED)
         return e;
     load_result_fail(load->out, index, e.message);
+    load_result_end(load->out, index);
     load->n_done++;
     return err_ok();
 }
@@ -67,6 +68,7 @@ static err_t read_stream(struct latency_load *load, size_t index, int64_t now_ns
             load_result_fail(load->out, index, event.error.message);
         vtable->stream_release(load->streams[index]);
         load->streams[index] = NULL;
+        load_result_end(load->out, index);
         load->n_done++;
     }
     return err_ok();
@@ -92,6 +94,13 @@ static int64_t time_to_next(const struct latency_load *load)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
+/* Somebody may have wished to stop meanwhile. */
+static int64_t time_to_look(const struct latency_load *load)
+{
+    int64_t wait_ns = time_to_next(load);
+    return wait_ns < 0 || wait_ns > LOAD_STOP_LOOK_NS ? LOAD_STOP_LOOK_NS : wait_ns;
+}
+
 static err_t drive(struct latency_load *load)
 {
     struct event_count *news = load->service->vtable->progress(load->service);
@@ -99,7 +108,7 @@ static err_t drive(struct latency_load *load)
     if (load->options->show_progress)
         progress_begin(&progress, "requests", load->n);
     err_t e = err_ok();
-    while (e.code == ERR_OK && load->n_done < load->n) {
+    while (e.code == ERR_OK && load->n_done < load->n && !load_is_stopped(load->options)) {
         uint32_t seen = event_count_read(news);
         e = start_due(load);
         if (e.code == ERR_OK)
@@ -107,7 +116,7 @@ static err_t drive(struct latency_load *load)
         if (load->options->show_progress)
             progress_update(&progress, load->n_done);
         if (e.code == ERR_OK && load->n_done < load->n)
-            (void)event_count_wait(news, seen, time_to_next(load));
+            (void)event_count_wait(news, seen, time_to_look(load));
     }
     if (load->options->show_progress)
         progress_end(&progress);
@@ -131,6 +140,8 @@ static err_t run_load(struct engine *engine, const struct load_options *options,
         load.began_ns = load.service->vtable->now_ns(load.service);
         e = drive(&load);
         out->duration_ns = load_now(&load);
+        if (load.n_done < n && e.code == ERR_OK)
+            load_result_cut(out);
     }
     for (size_t i = 0; load.streams && i < n; i++)
         if (load.streams[i])

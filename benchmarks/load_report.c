@@ -164,6 +164,8 @@ static bool write_circumstances(const struct load_options *options, const struct
                   : buffer_append_text(out, ",\"request_rate\":\"inf\"");
     ok = ok && buffer_append_format(out, ",\"burstiness\":%.6g,\"total_cached_tokens\":%" PRIu64,
                                     arrivals->burstiness, summary->cached_tokens);
+    if (result->is_partial)
+        ok = ok && buffer_append_format(out, ",\"interrupted\":true,\"num_prompts\":%zu", result->n_wanted);
     if (summary->steady_s > 0)
         ok = ok && buffer_append_format(out, ",\"steady_s\":%.6f,\"steady_request_throughput\":%.6g",
                                         summary->steady_s, steady_throughput(summary));
@@ -207,6 +209,26 @@ static bool text_metric(const char *name, const struct samples *samples, struct 
                                 samples_percentile(samples, 99));
 }
 
+/* What was asked for and did not happen, and what makes the figures others than they look. */
+static bool text_warnings(const struct load_options *options, const struct load_result *result,
+                          const struct summary *s, struct buffer *out)
+{
+    bool ok = true;
+    if (result->is_partial)
+        ok = buffer_append_format(out, "stopped    after %zu of %zu requests: those under way are left out\n",
+                                  result->n, result->n_wanted);
+    if (options->is_unshared && s->cached_tokens > s->input_tokens / 10)
+        ok = ok && buffer_append_text(
+                       out, "note       the server had these prompts in its prefix cache: take another "
+                            "--seed to measure prefill\n");
+    return ok;
+}
+
+static bool has_goal(const struct load_options *options)
+{
+    return options->goodput_ttft_ms > 0 || options->goodput_tpot_ms > 0 || options->goodput_e2el_ms > 0;
+}
+
 bool load_report_text(const struct load_options *options, struct load_result *result, struct buffer *out)
 {
     struct summary s;
@@ -220,8 +242,9 @@ bool load_report_text(const struct load_options *options, struct load_result *re
                   s.cached_tokens, s.output_tokens, per_second((double)s.completed, &s),
                   per_second((double)s.output_tokens, &s),
                   per_second((double)(s.input_tokens + s.output_tokens), &s)) &&
-              buffer_append_format(out, "goodput    %.2f requests/s\n%-8s %10s %10s %10s %10s\n",
-                                   per_second((double)s.good, &s), "", "mean", "median", "p90", "p99") &&
+              (!has_goal(options) ||
+               buffer_append_format(out, "goodput    %.2f requests/s\n", per_second((double)s.good, &s))) &&
+              buffer_append_format(out, "%-8s %10s %10s %10s %10s\n", "", "mean", "median", "p90", "p99") &&
               text_metric("TTFT", &s.ttft_ms, out) && text_metric("TPOT", &s.tpot_ms, out) &&
               text_metric("ITL", &result->itl_ms, out) && text_metric("E2E", &s.e2el_ms, out);
     if (s.steady_s > 0)
@@ -230,6 +253,7 @@ bool load_report_text(const struct load_options *options, struct load_result *re
                                        steady_throughput(&s), s.steady_s);
     if (result->retries >= 0)
         ok = ok && buffer_append_format(out, "retries    %" PRId64 "\n", result->retries);
+    ok = ok && text_warnings(options, result, &s, out);
     for (size_t i = 0; i < result->n && ok; i++)
         if (result->requests[i].error) {
             ok = buffer_append_format(out, "first error: %s\n", result->requests[i].error);

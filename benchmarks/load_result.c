@@ -1,5 +1,6 @@
 #include "benchmarks/load_result.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include "base/alloc.h"
 
@@ -7,7 +8,7 @@ static const int64_t NS_PER_S = 1000000000;
 
 err_t load_result_init(size_t n, struct load_result *out)
 {
-    *out = (struct load_result){.n = n, .retries = -1, .start_to_ready_ns = -1};
+    *out = (struct load_result){.n = n, .n_wanted = n, .retries = -1, .start_to_ready_ns = -1};
     out->requests = mem_alloc_array(n, sizeof *out->requests);
     if (!out->requests)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for %zu requests", n);
@@ -80,6 +81,29 @@ void load_result_fail(struct load_result *result, size_t index, const char *mess
 {
     if (!result->requests[index].error)
         result->requests[index].error = mem_strdup(message);
+}
+
+void load_result_end(struct load_result *result, size_t index)
+{
+    result->requests[index].has_ended = true;
+}
+
+void load_result_cut(struct load_result *result)
+{
+    size_t n_kept = 0;
+    for (size_t i = 0; i < result->n; i++) {
+        if (result->requests[i].has_ended)
+            result->requests[n_kept++] = result->requests[i];
+        else
+            mem_free(result->requests[i].error);
+    }
+    result->n = n_kept;
+    result->is_partial = true;
+}
+
+bool load_is_stopped(const struct load_options *options)
+{
+    return options->stop && atomic_load_explicit(options->stop, memory_order_relaxed);
 }
 
 bool load_is_open(const struct load_options *options)

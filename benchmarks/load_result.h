@@ -23,7 +23,10 @@ struct load_options {
     double temperature;
     double goodput_ttft_ms, goodput_tpot_ms, goodput_e2el_ms; /* 0 = not part of the goal */
     bool show_progress;
+    const _Atomic bool *stop; /* set: the load ends, with what has ended by then; NULL = never */
+    bool is_unshared;         /* its prompts have nothing in common: cached tokens are of earlier loads */
 };
+#define LOAD_STOP_LOOK_NS INT64_C(100000000) /* how long a wish to stop may wait */
 
 struct load_request_result {
     int64_t start_ns;               /* after the load's beginning */
@@ -31,6 +34,7 @@ struct load_request_result {
     uint32_t input_len, output_len; /* tokens, as the service counted */
     uint32_t cached_len;            /* of input_len: read from the prefix cache */
     char *error;                    /* owned; NULL = it went well */
+    bool has_ended;
 };
 
 struct load_result {
@@ -43,6 +47,8 @@ struct load_result {
         *tokens_per_second; /* [n_seconds] owned: output tokens that arrived in each second of the load */
     size_t n_seconds, seconds_capacity;
     int64_t retries;           /* requests sent once more, all together; -1 = the load does not do that */
+    bool is_partial;           /* it was stopped: `requests` are those that had ended by then */
+    size_t n_wanted;           /* requests that there would have been */
     int64_t start_to_ready_ns; /* what it took to open the engine; -1 = the engine was there already */
 };
 
@@ -56,6 +62,12 @@ err_t load_result_tokens(struct load_result *result, size_t index, size_t n_toke
 /* It ended, with these counts. */
 void load_result_usage(struct load_result *result, size_t index, const struct usage *usage);
 void load_result_fail(struct load_result *result, size_t index, const char *message);
+/* Nothing more comes of it. */
+void load_result_end(struct load_result *result, size_t index);
+
+/* A load that was stopped: requests that had not ended are none of its. */
+void load_result_cut(struct load_result *result);
+bool load_is_stopped(const struct load_options *options);
 
 /* An open loop has arrivals at a rate; a closed one starts a request when another ends. */
 bool load_is_open(const struct load_options *options);

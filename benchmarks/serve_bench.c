@@ -16,6 +16,7 @@ struct serve_load {
     int64_t *starts_ns; /* [n] */
     int64_t began_ns;
     size_t n_started, n_done;
+    bool is_over;  /* what is heard of requests after that counts no more */
     err_t failure; /* of the client itself: the load ends */
 };
 
@@ -42,7 +43,10 @@ void serve_load_usage(struct serve_load *load, size_t index, const struct usage 
 
 void serve_load_done(struct serve_load *load, size_t index, const char *error)
 {
+    if (load->is_over)
+        return;
     load->n_done++;
+    load_result_end(load->out, index);
     if (error)
         load_result_fail(load->out, index, error);
 }
@@ -77,16 +81,24 @@ static int64_t time_to_next(const struct serve_load *load)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
+/* Somebody may have wished to stop meanwhile. */
+static int64_t time_to_look(const struct serve_load *load)
+{
+    int64_t wait_ns = time_to_next(load);
+    return wait_ns < 0 || wait_ns > LOAD_STOP_LOOK_NS ? LOAD_STOP_LOOK_NS : wait_ns;
+}
+
 static void drive(struct serve_load *load)
 {
     struct progress progress;
     if (load->options->load.show_progress)
         progress_begin(&progress, "requests", load->data->count);
-    while (load->n_done < load->data->count && load->failure.code == ERR_OK) {
+    while (load->n_done < load->data->count && load->failure.code == ERR_OK &&
+           !load_is_stopped(&load->options->load)) {
         start_due(load);
         if (load->n_done == load->data->count) /* the last ones failed as they started */
             break;
-        fail(load, load->wire->poll(load->driver, time_to_next(load)));
+        fail(load, load->wire->poll(load->driver, time_to_look(load)));
         if (load->options->load.show_progress)
             progress_update(&progress, load->n_done);
     }
@@ -114,7 +126,10 @@ err_t serve_bench_run(const struct serve_bench_options *options, const struct be
         out->retries = load.wire->retries(load.driver);
         e = load.failure;
     }
+    load.is_over = true;
     load.wire->close(load.driver);
+    if (load.n_done < data->count && e.code == ERR_OK)
+        load_result_cut(out);
     mem_free(load.starts_ns);
     return e;
 }

@@ -81,6 +81,11 @@ int command_bench(int argc, char *argv[])
         if (strcmp(argv[0], BENCHES[i].name) == 0)
             return BENCHES[i].run(argc - 1, argv + 1);
     bool help = argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0);
+    if (argc > 0 && !help) {
+        (void)fprintf(stderr, "bantam bench: there is no bench \"%s\"\nTry \"bantam help bench\".\n",
+                      argv[0]);
+        return 2;
+    }
     FILE *to = help ? stdout : stderr;
     (void)fputs("Usage: bantam bench WHAT [ARGUMENTS]\n\n", to);
     for (size_t i = 0; i < n; i++)

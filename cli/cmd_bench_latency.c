@@ -6,6 +6,7 @@
 #include "cli/bench_commands.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
+#include "cli/interrupt.h"
 #include "cli/load_flags.h"
 
 struct latency_values {
@@ -143,7 +144,7 @@ static err_t run_series(const struct latency_values *v, const char *directory, b
     TRY(engine_open(&options, v->load.json ? NULL : print_memory_plan, &engine));
     int64_t start_to_ready_ns = clock_now_ns(clock_monotonic()) - started_ns;
     err_t e = err_ok();
-    for (size_t i = 0; i < n && e.code == ERR_OK; i++)
+    for (size_t i = 0; i < n && e.code == ERR_OK && (i == 0 || !*v->load.stop); i++)
         e = run_load(v, engine, rates[i], i, start_to_ready_ns, any_failed);
     engine_close(engine);
     return e;
@@ -174,8 +175,9 @@ int bench_latency(int argc, char *argv[])
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     bool any_failed = false;
+    values.load.stop = interrupt_watch();
     err_t e = run_series(&values, arguments.positional[0], &any_failed);
     if (e.code != ERR_OK)
         return report_error(command.name, &e);
-    return any_failed ? 1 : 0;
+    return *values.load.stop ? INTERRUPTED_STATUS : any_failed ? 1 : 0;
 }

@@ -4,6 +4,7 @@
 #include "cli/bench_commands.h"
 #include "cli/client_flags.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "cli/load_flags.h"
 
 enum { BENCH_SERVE_FLAGS_MAX = 20 + LOAD_FLAGS_MAX + CLIENT_FLAGS_MAX };
@@ -179,6 +180,7 @@ static err_t run_load(const struct bench_serve_values *v, bool *any_failed)
     arrivals->ramp_start = v->ramp_start;
     arrivals->ramp_end = v->ramp_end;
     options.load.ignore_eos = v->ignore_eos;
+    options.load.is_unshared = strcmp(v->dataset, "random") == 0;
     struct bench_data data;
     struct load_result result = {0};
     err_t e = load_data(v, &options.client, &data);
@@ -215,8 +217,9 @@ int bench_serve(int argc, char *argv[])
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     bool any_failed = false;
+    values.load.stop = interrupt_watch();
     err_t e = run_load(&values, &any_failed);
     if (e.code != ERR_OK)
         return report_error(command.name, &e);
-    return any_failed ? 1 : 0;
+    return *values.load.stop ? INTERRUPTED_STATUS : any_failed ? 1 : 0;
 }

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
 #include "cli/answer.h"
@@ -11,7 +12,11 @@
 #include "cli/engine_flags.h"
 #include "cli/sampling_flags.h"
 
-enum { CHAT_FLAGS_MAX = ENGINE_FLAGS_MAX + SAMPLING_FLAGS_MAX + 4, CHAT_MESSAGES_MAX = 1024 };
+enum {
+    CHAT_FLAGS_MAX = ENGINE_FLAGS_MAX + SAMPLING_FLAGS_MAX + 4,
+    CHAT_MESSAGES_MAX = 1024,
+    CHAT_ROOM_TOKENS = 256, /* for an answer, where the model's length has four times as many */
+};
 
 struct chat {
     struct service *service;
@@ -52,16 +57,63 @@ static void forget(struct chat *chat, size_t keep)
         mem_free((char *)chat->messages[--chat->n_messages].content);
 }
 
-/* Prints the answer as it comes; Ctrl-C ends it, not the program. */
-static err_t answer_turn(struct chat *chat, struct answer *answer)
+static struct request request_of(const struct chat *chat)
 {
-    struct request request = {
+    return (struct request){
         .prompt_kind = PROMPT_MESSAGES,
         .messages = chat->messages,
         .n_messages = chat->n_messages,
         .deadline_ns = REQUEST_NO_DEADLINE,
         .sampling = chat->sampling,
     };
+}
+
+/* What an answer should find free of the model's length. */
+static uint32_t room_tokens(const struct chat *chat, uint32_t max_model_len)
+{
+    uint32_t room = max_model_len / 4 < CHAT_ROOM_TOKENS ? max_model_len / 4 : CHAT_ROOM_TOKENS;
+    bool given = (chat->sampling.set & SAMPLING_MAX_TOKENS) && chat->sampling.max_tokens > 0;
+    return given && chat->sampling.max_tokens < room ? chat->sampling.max_tokens : room;
+}
+
+/* Whether the conversation leaves that; true too when it cannot be told, which submit then says. */
+static bool fits(const struct chat *chat)
+{
+    const struct request request = request_of(chat);
+    const struct service_vtable *vtable = chat->service->vtable;
+    uint32_t *ids = NULL, max_model_len = vtable->model_info(chat->service)->max_model_len;
+    size_t n = 0;
+    err_t e = vtable->tokenize(chat->service, &request, &ids, &n);
+    mem_free(ids);
+    return e.code != ERR_OK || n + room_tokens(chat, max_model_len) <= max_model_len;
+}
+
+/* The oldest question and its answer, behind the system's message. */
+static void drop_turn(struct chat *chat)
+{
+    struct chat_message *oldest = chat->messages + chat->n_system;
+    mem_free((char *)oldest[0].content);
+    mem_free((char *)oldest[1].content);
+    chat->n_messages -= 2;
+    memmove(oldest, oldest + 2, (chat->n_messages - chat->n_system) * sizeof *oldest);
+}
+
+/* The last message stays in any case. Returns how many turns went. */
+static size_t make_room(struct chat *chat)
+{
+    size_t n = 0;
+    for (; chat->n_messages > chat->n_system + 2 && !fits(chat); n++)
+        drop_turn(chat);
+    if (n > 0)
+        (void)fprintf(stderr, "(the model's length is reached: %zu of the oldest turns %s forgotten)\n", n,
+                      n == 1 ? "is" : "are");
+    return n;
+}
+
+/* Prints the answer as it comes; Ctrl-C ends it, not the program. */
+static err_t answer_turn(struct chat *chat, struct answer *answer)
+{
+    const struct request request = request_of(chat);
     const struct service_vtable *vtable = chat->service->vtable;
     struct event_count *progress = vtable->progress(chat->service);
     struct stream *stream;
@@ -94,6 +146,8 @@ static void take_turn(struct chat *chat, const char *line, size_t size)
     size_t before = chat->n_messages;
     err_t e = add_message(chat, "user", line, size);
     if (e.code == ERR_OK)
+        before -= 2 * make_room(chat);
+    if (e.code == ERR_OK)
         e = answer_turn(chat, &answer);
     if (e.code == ERR_OK)
         e = add_message(chat, "assistant", answer.text.data ? answer.text.data : "", answer.text.size);
@@ -104,13 +158,30 @@ static void take_turn(struct chat *chat, const char *line, size_t size)
     answer_free(&answer);
 }
 
+/* "/clear" and its like. False: the conversation ends. */
+static bool obey(struct chat *chat, const char *line)
+{
+    if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0)
+        return false;
+    if (strcmp(line, "/clear") == 0)
+        forget(chat, chat->n_system);
+    else if (strcmp(line, "/help") == 0)
+        (void)fputs("/clear  forgets the conversation, but for --system\n"
+                    "/quit   ends it, as Ctrl-D does\n"
+                    "/help   prints this\n"
+                    "Ctrl-C stops an answer. A message that begins with '/' takes a blank before that.\n",
+                    stderr);
+    else
+        (void)fprintf(stderr, "%.100s is not a command; /help lists them\n", line);
+    return true;
+}
+
 static void converse(struct chat *chat)
 {
     char *line = NULL;
     size_t capacity = 0;
-    (void)fputs(
-        "Type a message; /clear forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer.\n",
-        stderr);
+    (void)fputs("Type a message; /help lists commands, /quit or Ctrl-D ends it, Ctrl-C stops an answer.\n",
+                stderr);
     while (!ferror(stdout)) { /* main reports that */
         (void)fputs("> ", stderr);
         errno = 0;
@@ -124,11 +195,9 @@ static void converse(struct chat *chat)
             break;
         while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r'))
             line[--size] = '\0';
-        if (strcmp(line, "/quit") == 0)
+        if (line[0] == '/' && !obey(chat, line))
             break;
-        if (strcmp(line, "/clear") == 0)
-            forget(chat, chat->n_system);
-        else if (size > 0)
+        if (size > 0 && line[0] != '/')
             take_turn(chat, line, (size_t)size);
     }
     mem_free(line);
@@ -141,7 +210,7 @@ static size_t chat_flags(struct chat_values *values, struct flag *flags)
                              .target = &values->system,
                              .metavar = "TEXT",
                              .help = "instructions that open the conversation"};
-    size_t n = 1 + sampling_flags_fill(&values->sampling, flags + 1);
+    size_t n = 1 + sampling_flags_fill_chat(&values->sampling, flags + 1);
     return n + engine_flags_fill(&values->engine, flags + n);
 }
 
@@ -167,10 +236,8 @@ int command_chat(int argc, char *argv[])
     struct engine_options options = engine_flags_options(&values.engine, arguments.positional[0]);
     struct engine *engine = NULL;
     err_t e = sampling_flags_params(&values.sampling, &chat.sampling);
-    if (e.code == ERR_OK && (chat.sampling.set & SAMPLING_N) && chat.sampling.n > 1)
-        e = err_new(ERR_INVALID_ARGUMENT, "--n %u: a conversation goes on from one answer", chat.sampling.n);
     if (e.code == ERR_OK)
-        e = engine_open(&options, print_memory_plan, &engine);
+        e = engine_open(&options, isatty(STDERR_FILENO) ? NULL : print_memory_plan, &engine);
     if (e.code == ERR_OK &&
         !engine_service(engine)->vtable->model_info(engine_service(engine))->has_chat_template)
         e = err_new(ERR_FAILED_PRECONDITION, "%s has no chat template: give --chat-template FILE",

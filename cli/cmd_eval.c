@@ -7,6 +7,7 @@
 #include "base/mapped_file.h"
 #include "cli/commands.h"
 #include "cli/eval_flags.h"
+#include "cli/interrupt.h"
 #include "router/gate/confidence_map.h"
 #include "router/gate/eval_artefact.h"
 #include "router/gate/eval_report.h"
@@ -269,6 +270,31 @@ static err_t compare(const struct eval_values *v, const struct eval_report *repo
     return e.code == ERR_OK ? e : err_prefix(e, "%s", v->golden);
 }
 
+/* Where there is nothing to draw, that is no failure of what was measured. */
+static err_t write_chart(const struct eval_values *v, const struct eval_report *report)
+{
+    err_t e = write_report(v->svg, report, eval_report_chart);
+    if (e.code != ERR_FAILED_PRECONDITION)
+        return e;
+    (void)fprintf(stderr, "bantam eval: warning: %s is not written: %s\n", v->svg, e.message);
+    return err_ok();
+}
+
+/* What is made to be relied on is not made of a part. */
+static err_t skip_of_partial(const struct eval_values *v)
+{
+    const char *const skipped[] = {v->calibration, v->artefact};
+    for (size_t i = 0; i < sizeof skipped / sizeof skipped[0]; i++)
+        if (skipped[i])
+            (void)fprintf(stderr, "bantam eval: warning: %s is not written: the evaluation was stopped\n",
+                          skipped[i]);
+    if (v->golden)
+        (void)fprintf(stderr,
+                      "bantam eval: warning: nothing is held against %s: the evaluation was stopped\n",
+                      v->golden);
+    return err_ok();
+}
+
 static err_t report_all(const struct eval_values *v, const struct eval_report *report, bool *is_worse)
 {
     struct buffer table = {.limit_bytes = 1 << 20};
@@ -278,7 +304,9 @@ static err_t report_all(const struct eval_values *v, const struct eval_report *r
     buffer_free(&table);
     TRY(e);
     TRY(write_report(v->json, report, eval_report_json));
-    TRY(write_report(v->svg, report, eval_report_chart));
+    TRY(write_chart(v, report));
+    if (report->run->is_partial)
+        return skip_of_partial(v);
     TRY(write_calibration(v, report->run));
     TRY(write_artefact(v, report));
     return compare(v, report, is_worse);
@@ -290,6 +318,7 @@ static err_t evaluate(struct eval_values *v, const char *path, const struct eval
     struct eval_policies policies = {0};
     const struct eval_run_options options = {.concurrency = (uint32_t)v->shared.concurrency,
                                              .shows_progress = v->shared.progress,
+                                             .stop = v->shared.stop,
                                              .classifier_prompt = v->classifier_prompt,
                                              .easy_label = v->easy_label,
                                              .hard_label = v->hard_label};
@@ -354,6 +383,7 @@ int command_eval(int argc, char *argv[])
     bool is_worse = false;
     const struct eval_case_defaults defaults = {.max_tokens = (uint32_t)values.max_tokens,
                                                 .temperature = values.temperature};
+    values.shared.stop = interrupt_watch();
     err_t e = eval_flags_read_config(&values.shared);
     if (e.code == ERR_OK)
         e = eval_cases_read(arguments.positional[0], &defaults, &cases);
@@ -361,7 +391,6 @@ int command_eval(int argc, char *argv[])
         e = evaluate(&values, arguments.positional[0], &cases, &is_worse);
     eval_cases_free(&cases);
     eval_flags_free(&values.shared);
-    if (e.code != ERR_OK)
-        return report_error(command.name, &e);
-    return is_worse ? 1 : 0;
+    status = e.code != ERR_OK ? report_error(command.name, &e) : is_worse ? 1 : 0;
+    return *values.shared.stop ? INTERRUPTED_STATUS : status;
 }

@@ -40,14 +40,16 @@ int command_keys(int argc, char *argv[])
         .name = "bantam keys",
         .summary =
             "new: prints a fresh random key, which is kept nowhere, and the line that stands for it in the "
-            "file of --api-keys-file. hash: prints that line for a key read from standard input.",
+            "file of --api-keys-file, below a line \"tenant NAME\". hash: prints that line for a key read "
+            "from "
+            "standard input.",
         .positionals = "new|hash",
         .min_positionals = 1,
         .max_positionals = 1,
         .flags = flags,
         .n_flags = sizeof flags / sizeof *flags,
-        .examples =
-            "  bantam keys new --tenant acme\n  bantam keys hash --tenant acme < key.txt >> tenants.txt\n",
+        .examples = "  bantam keys new --tenant acme\n"
+                    "  (echo tenant acme; bantam keys hash --tenant acme < key.txt) >> tenants.txt\n",
     };
     struct flag_result arguments;
     int status;

@@ -80,9 +80,11 @@ static size_t route_flags(struct route_values *v, struct flag *flags)
     return n + door_flags_fill(&v->doors, &PORTS, flags + n);
 }
 
-static err_t print_description(const struct route_config *config)
+static err_t print_description(const struct route_config *config, bool is_offline)
 {
     struct buffer text = {.limit_bytes = DESCRIPTION_BYTES_MAX};
+    if (is_offline)
+        (void)puts("offline   nothing leaves this machine: no provider is asked");
     err_t e = err_ok();
     if (route_config_describe(config, &text))
         (void)fputs(text.data, stdout);
@@ -245,7 +247,7 @@ static err_t route(const struct route_values *values, const char *path)
                               .prices = {.limit_bytes = DESCRIPTION_BYTES_MAX}};
     struct route_config *config;
     TRY(route_file_open(path, getenv, &running.file, &config));
-    err_t e = print_description(config);
+    err_t e = print_description(config, values->is_offline);
     if (e.code == ERR_OK && !route_config_prices(config, &running.prices))
         e = err_new(ERR_RESOURCE_EXHAUSTED, "no memory for the prices of the configuration");
     if (e.code == ERR_OK && !values->is_check)

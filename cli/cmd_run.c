@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
+#include "base/mapped_file.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -16,7 +17,7 @@ struct run_values {
     struct engine_flag_values engine;
     struct sampling_flag_values sampling;
     struct flag_list prompts, token_ids;
-    const char *prompts_file;
+    const char *prompts_file, *prompt; /* prompt: the one behind MODEL */
     bool json, no_special_tokens;
 };
 
@@ -35,6 +36,7 @@ struct run {
     struct sampling_params sampling;
     struct run_item *items; /* [prompts.count] */
     size_t n_submitted, n_printed;
+    size_t n_answers, n_cut; /* printed; of them, that ended by their length */
     struct buffer line;
     int status;
 };
@@ -56,7 +58,9 @@ static size_t run_flags(struct run_values *values, struct flag *flags)
          .kind = FLAG_STRING,
          .target = &values->prompts_file,
          .metavar = "FILE",
-         .help = "JSON lines: strings, or objects with \"prompt\", \"prompt_token_ids\" or \"messages\""},
+         .help =
+             "JSON lines: strings, or objects with \"prompt\", \"prompt_token_ids\" or \"messages\"; - for "
+             "standard input"},
         {.name = "json",
          .kind = FLAG_BOOL,
          .target = &values->json,
@@ -74,22 +78,67 @@ static size_t run_flags(struct run_values *values, struct flag *flags)
     return n + engine_flags_fill(&values->engine, flags + n);
 }
 
+#define STANDARD_INPUT "/dev/stdin"
+
+/* What is piped in is a prompt where there is no other. */
+static err_t read_piped(struct run *run)
+{
+    char *text = NULL;
+    size_t size = 0;
+    if (isatty(STDIN_FILENO) || file_read(STANDARD_INPUT, RUN_LINE_BYTES_MAX, &text, &size).code != ERR_OK)
+        return err_ok();
+    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
+        text[--size] = '\0';
+    err_t e = size > 0 ? prompts_add_text(&run->prompts, text) : err_ok();
+    mem_free(text);
+    return e;
+}
+
 static err_t gather_prompts(struct run *run)
 {
     const struct run_values *values = run->values;
+    if (values->prompt)
+        TRY(prompts_add_text(&run->prompts, values->prompt));
     for (size_t i = 0; i < values->prompts.count; i++)
         TRY(prompts_add_text(&run->prompts, values->prompts.item[i]));
     for (size_t i = 0; i < values->token_ids.count; i++)
         TRY(prompts_add_ids(&run->prompts, values->token_ids.item[i]));
     if (values->prompts_file)
-        TRY(prompts_read_file(values->prompts_file, &run->prompts));
+        TRY(prompts_read_file(strcmp(values->prompts_file, "-") == 0 ? STANDARD_INPUT : values->prompts_file,
+                              &run->prompts));
+    else if (run->prompts.count == 0)
+        TRY(read_piped(run));
     if (run->prompts.count == 0)
-        return err_new(ERR_INVALID_ARGUMENT,
-                       "nothing to run: give --prompt TEXT, --token-ids 1,2,3 or --prompts FILE");
+        return err_new(
+            ERR_INVALID_ARGUMENT,
+            "nothing to run: give a text behind MODEL or on standard input, --prompt TEXT, --token-ids "
+            "1,2,3 or --prompts FILE");
     run->items = mem_alloc_array(run->prompts.count, sizeof *run->items);
     if (!run->items)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the prompts");
     return err_ok();
+}
+
+/* Without JSON there is no place for them. */
+static err_t check_logprobs(const struct run_values *values, const struct sampling_params *sampling)
+{
+    bool wants = ((sampling->set & SAMPLING_LOGPROBS) && sampling->logprobs >= 0) ||
+                 ((sampling->set & SAMPLING_PROMPT_LOGPROBS) && sampling->prompt_logprobs >= 0);
+    if (!wants || values->json)
+        return err_ok();
+    return err_new(ERR_INVALID_ARGUMENT, "--logprobs and --prompt-logprobs are printed with --json alone");
+}
+
+/* Answers that end in the middle because nobody said how long they may be. */
+static void report_cut(const struct run *run)
+{
+    if (run->n_cut == 0 || run->values->json || (run->sampling.set & SAMPLING_MAX_TOKENS))
+        return;
+    (void)fprintf(
+        stderr,
+        "bantam run: %zu of %zu answers ended by length, not by themselves; --max-tokens N sets it, 0 is "
+        "as much as the model has\n",
+        run->n_cut, run->n_answers);
 }
 
 /* A prompt that was refused has its error as its answer: the others go on. */
@@ -201,6 +250,8 @@ static void print_item(struct run *run, size_t index)
     const struct run_item *item = &run->items[index];
     bool alone = run->prompts.count == 1 && item->n == 1;
     for (uint32_t i = 0; i < item->n; i++) {
+        run->n_answers++;
+        run->n_cut += item->answers[i].finish_reason == FINISH_LENGTH;
         if (run->values->json)
             print_json(run, item, index, i);
         else if (item->answers[i].finish_reason == FINISH_ERROR)
@@ -257,12 +308,13 @@ int command_run(int argc, char *argv[])
     const struct flag_command command = {
         .name = "bantam run",
         .summary = "Answers prompts with a model: a directory in Hugging Face's layout, or a GGUF file.",
-        .positionals = "MODEL",
+        .positionals = "MODEL [PROMPT]",
         .min_positionals = 1,
-        .max_positionals = 1,
+        .max_positionals = 2,
         .flags = flags,
         .n_flags = run_flags(&values, flags),
-        .examples = "  bantam run demo/model --prompt \"The train to\" --max-tokens 20\n"
+        .examples = "  bantam run demo/model \"The train to\" --max-tokens 20\n"
+                    "  cat letter.txt | bantam run demo/model --max-tokens 0\n"
                     "  bantam run demo/model --prompts questions.jsonl --json > answers.jsonl\n",
     };
     struct flag_result arguments;
@@ -271,15 +323,19 @@ int command_run(int argc, char *argv[])
         return status;
     struct run run = {.values = &values, .line = {.limit_bytes = RUN_LINE_BYTES_MAX}};
     struct engine *engine = NULL;
+    values.prompt = arguments.n_positionals > 1 ? arguments.positional[1] : NULL;
     struct engine_options options = engine_flags_options(&values.engine, arguments.positional[0]);
     err_t e = sampling_flags_params(&values.sampling, &run.sampling);
     if (e.code == ERR_OK)
+        e = check_logprobs(&values, &run.sampling);
+    if (e.code == ERR_OK)
         e = gather_prompts(&run);
     if (e.code == ERR_OK)
-        e = engine_open(&options, isatty(STDERR_FILENO) ? print_memory_plan : NULL, &engine);
+        e = engine_open(&options, NULL, &engine);
     if (e.code == ERR_OK) {
         run.service = engine_service(engine);
         run_all(&run);
+        report_cut(&run);
         engine_close(engine);
         status = run.status;
     } else {

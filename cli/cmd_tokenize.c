@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "base/model_path.h"
 #include "cli/commands.h"
 #include "text/tokenizer.h"
 
@@ -134,7 +135,9 @@ int command_tokenize(int argc, char *argv[])
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     struct tokenizer *tokenizer = NULL;
-    err_t e = tokenizer_load(arguments.positional[0], &tokenizer);
+    err_t e = model_path_check(arguments.positional[0], false);
+    if (e.code == ERR_OK)
+        e = tokenizer_load(arguments.positional[0], &tokenizer);
     if (e.code == ERR_OK)
         e = convert_all(tokenizer, &values);
     tokenizer_destroy(tokenizer);

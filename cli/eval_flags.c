@@ -192,8 +192,10 @@ err_t eval_flags_open(const struct eval_flag_values *values, const char *flag, c
         return err_ok();
     TRY(find_value("key-env", &values->key_envs, name, &variable));
     TRY(find_value("price", &values->prices, name, &price_text));
-    struct eval_endpoint_options options = {
-        .name = name, .target = target, .timeout_ms = (int64_t)(values->timeout_s * 1e3)};
+    struct eval_endpoint_options options = {.name = name,
+                                            .target = target,
+                                            .timeout_ms = (int64_t)(values->timeout_s * 1e3),
+                                            .stop = values->stop};
     if (variable != NULL && (options.key = getenv(variable)) == NULL)
         return err_new(ERR_INVALID_ARGUMENT, "--key-env %s: the environment has no %.60s", name, variable);
     if (price_text != NULL && is_hourly(price_text)) {

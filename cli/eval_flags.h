@@ -14,6 +14,7 @@ struct eval_flag_values {
     int64_t concurrency, seed;
     double timeout_s, margin;
     bool progress;
+    const _Atomic bool *stop;    /* of no flag: the endpoints' (eval_ask.h) */
     struct route_config *config; /* owned: of `policy`; NULL = none */
 };
 

@@ -91,6 +91,7 @@ err_t load_flags_options(const struct load_flag_values *v, struct load_options *
         .max_concurrency = (uint32_t)v->max_concurrency,
         .temperature = v->temperature,
         .show_progress = isatty(STDERR_FILENO) != 0,
+        .stop = v->stop,
     };
     return parse_goodput(&v->goodput, options);
 }

@@ -11,6 +11,7 @@ struct load_flag_values {
     double burstiness, temperature;
     struct flag_list goodput;
     bool json, detailed;
+    const _Atomic bool *stop; /* of no flag: cli/interrupt.h; NULL = the load is never stopped */
 };
 
 /* Writes the rows to flags[0..LOAD_FLAGS_MAX) with targets in *values; returns how many. */

@@ -53,10 +53,42 @@ static void usage(FILE *to)
                 to);
     for (int i = 0; i < N_COMMANDS; i++)
         (void)fprintf(to, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
-    (void)fputs("\n\"bantam COMMAND --help\" tells more about each. Every flag can also be given as an "
+    (void)fputs("\n\"bantam help COMMAND\" tells more about each. Every flag can also be given as an "
                 "environment variable:\n"
                 "--max-model-len as BANTAM_MAX_MODEL_LEN.\n",
                 to);
+}
+
+static bool is_one_of(const char *word, const char *first, const char *second, const char *third)
+{
+    return strcmp(word, first) == 0 || strcmp(word, second) == 0 || strcmp(word, third) == 0;
+}
+
+/* argv[0]: the command's name. */
+static int run_named(int argc, char *argv[])
+{
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[0], COMMANDS[i].name) == 0)
+            return COMMANDS[i].run(argc - 1, argv + 1);
+    (void)fprintf(stderr, "bantam: there is no command \"%s\"\nTry \"bantam help\".\n", argv[0]);
+    return 2;
+}
+
+/* "help serve" is "serve --help", "help bench latency" "bench latency --help". */
+static int help(int argc, char *argv[])
+{
+    enum { WORDS_MAX = 2 };
+    static char flag[] = "--help";
+    char *words[WORDS_MAX + 1];
+    int n = 0;
+    for (; n < argc && n < WORDS_MAX && argv[n][0] != '-'; n++)
+        words[n] = argv[n];
+    if (n == 0) {
+        usage(stdout);
+        return 0;
+    }
+    words[n] = flag;
+    return run_named(n + 1, words);
 }
 
 static int run_command(int argc, char *argv[])
@@ -65,20 +97,13 @@ static int run_command(int argc, char *argv[])
         usage(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        usage(stdout);
-        return 0;
-    }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (is_one_of(argv[1], "help", "--help", "-h"))
+        return help(argc - 2, argv + 2);
+    if (is_one_of(argv[1], "version", "--version", "-v")) {
         (void)puts("bantam " BANTAM_VERSION);
         return 0;
     }
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (strcmp(argv[1], COMMANDS[i].name) == 0)
-            return COMMANDS[i].run(argc - 2, argv + 2);
-    (void)fprintf(stderr, "bantam: there is no command \"%s\"\n\n", argv[1]);
-    usage(stderr);
-    return 2;
+    return run_named(argc - 1, argv + 1);
 }
 
 /* A full disk or a closed pipe: what was printed is not all there is, and the status must say so. */

@@ -146,6 +146,16 @@ size_t sampling_flags_fill(struct sampling_flag_values *v, struct flag *flags)
     return n;
 }
 
+size_t sampling_flags_fill_chat(struct sampling_flag_values *v, struct flag *flags)
+{
+    size_t n = sampling_flags_fill(v, flags), n_kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (flags[i].target != &v->n && flags[i].target != &v->logprobs &&
+            flags[i].target != &v->prompt_logprobs)
+            flags[n_kept++] = flags[i];
+    return n_kept;
+}
+
 err_t parse_token_ids(const char *name, const char *text, uint32_t *ids, size_t max, size_t *n)
 {
     const char *at = text;

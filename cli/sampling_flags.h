@@ -18,6 +18,8 @@ struct sampling_flag_values {
 };
 
 size_t sampling_flags_fill(struct sampling_flag_values *values, struct flag *flags);
+/* The same but for what one answer in a terminal cannot show: --n, --logprobs, --prompt-logprobs. */
+size_t sampling_flags_fill_chat(struct sampling_flag_values *values, struct flag *flags);
 /* Parsed values -> parameters with exactly the given fields set; lists point into *values. INVALID_ARGUMENT
  * names the flag. */
 err_t sampling_flags_params(struct sampling_flag_values *values, struct sampling_params *out) ERR_MUST_CHECK;

@@ -146,6 +146,7 @@ static err_t name_stream(struct engine *engine, const struct request *request, s
     stream->tenant = mem_strdup(request->tenant ? request->tenant : "");
     if (!stream->request_id || !stream->tenant)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for a request");
+    stream->door = request->door;
     stream->priority = request->priority;
     stream->deadline_ns = request->deadline_ns;
     stream->salt = engine_salt(engine, request->cache_salt, stream->tenant);

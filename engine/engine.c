@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/gguf.h"
 #include "base/hash.h"
+#include "base/model_path.h"
 #include "base/philox.h"
 #include "base/program_memory.h"
 #include "engine/engine_state.h"
@@ -44,8 +45,7 @@ static void stream_release(struct stream *stream)
 {
     struct engine *engine = stream->engine;
     stream_cancel(stream);
-    metric_add(&engine->metrics.request_success[metric_reason(FINISH_ABORT)],
-               stream->n_choices - stream->n_done);
+    engine_count_left(engine, stream);
     request_registry_remove(engine->registry, stream);
     if (atomic_fetch_sub(&stream->references, 1) == 1) {
         stream_destroy(stream);
@@ -364,6 +364,7 @@ err_t engine_open(const struct engine_options *options, void (*on_plan)(const st
                   struct engine **out)
 {
     struct engine *engine;
+    TRY(model_path_check(options->model.directory, true));
     TRY(engine_new(options, &engine));
     err_t e = load(engine, on_plan);
     if (e.code != ERR_OK) {

@@ -1,5 +1,6 @@
 /* What the loop counts, and how others read it. */
 #include <string.h>
+#include "api/request_log.h"
 #include "engine/engine_state.h"
 
 static const int64_t NS_PER_S = 1000000000;
@@ -71,11 +72,31 @@ void engine_count_request(struct engine *engine, const struct sampling_params *p
     metric_record(&engine->metrics.request_params_max_tokens, &METRIC_BUCKETS_TOKENS, params->max_tokens, 1);
 }
 
+static struct request_log_name log_name(const struct engine *engine, const struct stream *stream)
+{
+    return (struct request_log_name){stream->request_id, stream->tenant, engine->model_info.model,
+                                     stream->door};
+}
+
+void engine_count_left(struct engine *engine, const struct stream *stream)
+{
+    metric_add(&engine->metrics.request_success[metric_reason(FINISH_ABORT)],
+               stream->n_choices - stream->n_done);
+    const struct request_log_name name = log_name(engine, stream);
+    for (uint32_t i = 0; i < stream->n_choices; i++) {
+        const struct choice *choice = &stream->choices[i];
+        if (!choice->reader_done)
+            request_log_left(&name, i, stream->n_prompt, choice->n_delivered);
+    }
+}
+
 void engine_count_finish(struct engine *engine, const struct choice *choice, const struct event *finish)
 {
     struct metrics *m = &engine->metrics;
     const struct timings *timings = &finish->timings;
     const struct usage *usage = &finish->usage;
+    const struct request_log_name name = log_name(engine, choice->stream);
+    request_log_finished(&name, finish);
     metric_add(&m->request_success[metric_reason(finish->finish_reason)], 1);
     metric_record(&m->e2e_latency, &METRIC_BUCKETS_REQUEST,
                   span_ns(choice->stream->submitted_ns, clock_now_ns(engine->clock)), 1);

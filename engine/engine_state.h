@@ -148,6 +148,8 @@ void engine_count_turn(struct engine *engine, int64_t turn_ns, int64_t executed_
 void engine_count_request(struct engine *engine, const struct sampling_params *params);
 /* The reader: what it gave out as a choice's end. */
 void engine_count_finish(struct engine *engine, const struct choice *choice, const struct event *finish);
+/* The reader goes: choices whose end it has not taken are counted as aborted. */
+void engine_count_left(struct engine *engine, const struct stream *stream);
 
 /* engine_memory.c: the sizes of what the loop works with. hash_key is left to the caller. */
 struct sched_config engine_sched_config(const struct engine_options *options,

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/gguf.h"
 #include "base/mapped_file.h"
+#include "base/model_path.h"
 #include "base/new_file.h"
 #include "model/gguf_config.h"
 #include "model/packed_file.h"
@@ -123,6 +124,7 @@ err_t packed_model_write(const struct model_options *options, const char *direct
 {
     bool is_new;
     struct beside beside = {options->directory, directory};
+    TRY(model_path_check(options->directory, true));
     TRY(make_directory(directory, &is_new));
     err_t e = model_pack(options, directory, write_beside, &beside, out);
     if (e.code != ERR_OK && is_new)

@@ -82,6 +82,7 @@ struct stream {
     _Atomic int references; /* reader and loop */
     struct stream *garbage_next;
     char *request_id, *tenant;    /* owned */
+    const char *door;             /* static; NULL = none */
     struct stream *registry_next; /* request_registry's chain */
 
     struct sampling_params sampling; /* resolved; lists point to owned copies */

@@ -97,7 +97,7 @@ err_t cpu_kv_create(struct backend *backend, const struct kv_desc *desc, struct 
     ASSERT(desc->n_blocks > 0 && desc->n_kv_heads > 0 && desc->head_dim > 0);
     *out = NULL;
     if (desc->dtype == KV_FP8)
-        return err_new(ERR_UNIMPLEMENTED,
+        return err_new(ERR_INVALID_ARGUMENT,
                        "the CPU has no fp8 KV cache: --kv-cache-dtype fp8 needs --device cuda, int8 is "
                        "the CPU's");
     if (desc->head_dim > HEAD_DIM_MAX)

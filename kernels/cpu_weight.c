@@ -149,7 +149,7 @@ err_t cpu_weight_pack(struct backend *backend, const struct weight_desc *desc, s
 {
     *out = NULL;
     if (desc->n_sections == 0 && desc->format == WEIGHT_FP8 && desc->codes == NULL)
-        return err_new(ERR_UNIMPLEMENTED,
+        return err_new(ERR_INVALID_ARGUMENT,
                        "weight %s: the CPU has no fp8 kernels: --quantization fp8 needs --device cuda",
                        desc->name);
     check_desc(desc);

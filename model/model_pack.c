@@ -277,7 +277,7 @@ static err_t check_device(struct model_options *options)
     options->device = "cpu";
     return strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0
                ? err_ok()
-               : err_new(ERR_UNIMPLEMENTED,
+               : err_new(ERR_INVALID_ARGUMENT,
                          "--device %.60s packs its weights whenever it loads them: only those of the CPU are "
                          "written",
                          device);

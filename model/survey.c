@@ -73,7 +73,7 @@ static err_t create_backends(struct survey *survey, enum model_dtype dtype)
         return create_on_cpu(survey);
     bool is_auto = strcmp(device, "auto") == 0;
     if (!is_auto && !backend_cuda_parse(device, &first))
-        return err_new(ERR_UNIMPLEMENTED,
+        return err_new(ERR_INVALID_ARGUMENT,
                        "--device \"%.60s\" is not known; known are cpu, cuda, cuda:N and auto", device);
     err_t e = create_on_cuda(survey, first, dtype);
     if (e.code == ERR_OK || !is_auto)
@@ -123,7 +123,7 @@ static err_t open_packed(struct survey *survey)
             survey->packed.path);
     if (device && strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
         return err_new(
-            ERR_UNIMPLEMENTED,
+            ERR_INVALID_ARGUMENT,
             "%s: packed for the CPU; --device %.60s packs when it loads: give it the original model",
             survey->packed.path, device);
     if (device && strcmp(device, "auto") == 0) {

@@ -155,3 +155,5 @@ int openai_status_of(enum err_code code);
 bool openai_encode_error(const err_t *error, enum openai_kind kind, const char *param, struct buffer *out);
 /* The same for what has a status and no err_t. */
 bool openai_encode_fault(int status, const char *message, struct buffer *out);
+/* What the service said of one of several prompts, with that prompt's number in it. */
+err_t openai_error_of_prompt(err_t error, size_t prompt);

@@ -278,9 +278,17 @@ static bool encode_text(const struct openai_answer *answer, const struct openai_
     return true;
 }
 
-static double ms_of(int64_t ns)
+/* A time that did not happen, or of which who answered tells nothing, is null. */
+static bool encode_ms(const char *field, int64_t ns, struct buffer *out)
 {
-    return ns < 0 ? -1.0 : (double)ns * 1e-6;
+    return PRINT("\"%s\":", field) && (ns < 0 ? TEXT("null") : PRINT("%.3f", (double)ns * 1e-6));
+}
+
+static bool encode_timings(const struct timings *timings, struct buffer *out)
+{
+    return TEXT(",\"timings\":{") && encode_ms("queue_ms", timings->queue_ns, out) && TEXT(",") &&
+           encode_ms("prefill_ms", timings->prefill_ns, out) && TEXT(",") &&
+           encode_ms("decode_ms", timings->decode_ns, out) && TEXT("}");
 }
 
 /* finish_reason and what else the end of a choice tells. */
@@ -295,10 +303,8 @@ static bool encode_finish(const struct openai_answer *answer, const struct event
                 : event->stop_token_id >= 0 && event->finish_reason == FINISH_STOP
                     ? PRINT("%" PRId64, event->stop_token_id)
                     : TEXT("null");
-    return good && PRINT(",\"timings\":{\"queue_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f}"
-                         ",\"preemptions\":%" PRIu32,
-                         ms_of(event->timings.queue_ns), ms_of(event->timings.prefill_ns),
-                         ms_of(event->timings.decode_ns), event->usage.preemptions);
+    return good && encode_timings(&event->timings, out) &&
+           PRINT(",\"preemptions\":%" PRIu32, event->usage.preemptions);
 }
 
 static bool encode_token_ids(const struct openai_answer *answer, const struct event *event,

@@ -18,6 +18,7 @@ struct decoder {
 
 #define NEEDS_CONSTRAINED_DECODING "it needs constrained decoding, which this server does not have yet"
 #define NEEDS_OWN_TEMPLATE         "a template cannot come with a request"
+#define STANDS_ELSEWHERE           "it is another API's; parameters stand in the body itself"
 
 static const struct {
     const char *name, *why;
@@ -29,6 +30,13 @@ static const struct {
     {"guided_grammar", NEEDS_CONSTRAINED_DECODING},
     {"structural_tag", NEEDS_CONSTRAINED_DECODING},
     {"structured_outputs", NEEDS_CONSTRAINED_DECODING},
+    /* llama.cpp's, SGLang's and Ollama's: to ignore them would be to answer in another form. */
+    {"grammar", NEEDS_CONSTRAINED_DECODING},
+    {"json_schema", NEEDS_CONSTRAINED_DECODING},
+    {"regex", NEEDS_CONSTRAINED_DECODING},
+    {"ebnf", NEEDS_CONSTRAINED_DECODING},
+    {"format", NEEDS_CONSTRAINED_DECODING},
+    {"options", STANDS_ELSEWHERE},
     {"chat_template", NEEDS_OWN_TEMPLATE},
     {"continue_final_message", "an answer begins a new message; give its beginning as output_prefix_ids"},
     {"use_beam_search", "there is no beam search"},

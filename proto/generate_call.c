@@ -1,6 +1,7 @@
 /* Generate and GenerateWhole, of every codec: a request from its bytes to its last event. */
 #include <string.h>
 #include <time.h>
+#include "api/request_log.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/event_count.h"
@@ -305,6 +306,18 @@ static err_t take_openai(const struct generate_options *options, struct openai_s
     return err_ok();
 }
 
+static void log_refused(const struct grpc_door *door, const struct rpc_call *call, const char *id,
+                        const err_t *error)
+{
+    const struct request_log_name name = {
+        .id = id,
+        .tenant = rpc_call_caller(call)->tenant,
+        .model = door->service->vtable->model_info(door->service)->model,
+        .door = "grpc",
+    };
+    request_log_refused(&name, error);
+}
+
 /* Decodes and submits; what the request borrowed is free again afterwards. */
 static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
                          struct generate_call *generate)
@@ -312,7 +325,7 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     struct codec_scratch scratch = {0};
     struct openai_scratch openai_scratch = {.passes_on = door->service->vtable->passes_on};
     struct generate_options options;
-    struct request request;
+    struct request request = {.tenant = ""}; /* what is refused may not have been read */
     size_t size_bytes;
     const uint8_t *bytes = rpc_call_payload(call, &size_bytes);
     err_t e = generate->codec->decode_generate(bytes, size_bytes, &scratch, &request, &options);
@@ -326,11 +339,14 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
     if (e.code == ERR_OK) {
         request.deadline_ns = generate->deadline_ns;
         request.tenant = rpc_call_caller(call)->tenant;
+        request.door = "grpc";
         request.wants_whole = generate->whole != NULL;
         request.takes_ids_only = generate->codec->has_ids_only;
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
+    if (e.code != ERR_OK)
+        log_refused(door, call, request.request_id, &e);
     openai_scratch_free(&openai_scratch);
     codec_scratch_free(&scratch);
     rpc_call_drop_payload(call);

@@ -255,6 +255,8 @@ enum http_access {
     HTTP_FOR_ADMINS,
 };
 
+static route_fn get_paths;
+
 static const struct http_route {
     const char *path;
     bool posts; /* POST with a JSON body; else GET and HEAD */
@@ -270,8 +272,22 @@ static const struct http_route {
     {"/ready", false, get_ready, HTTP_FOR_EVERYONE},
     {"/version", false, get_version, HTTP_FOR_CALLERS},
     {"/metrics", false, get_metrics, HTTP_FOR_ADMINS},
+    {"/", false, get_paths, HTTP_FOR_CALLERS},
 };
 static const struct http_route model_route = {models_prefix, false, get_model, HTTP_FOR_CALLERS};
+
+/* For who opens the address in a browser, or has a wrong path. */
+static void get_paths(struct http_door *door, struct http_exchange *exchange)
+{
+    struct buffer body = {.limit_bytes = SMALL_ANSWER_BYTES_MAX};
+    bool good = buffer_append_format(&body, "{\"version\":\"%s\",\"paths\":[", door->options.version);
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        good = good && buffer_append_format(&body, "%s\"%s %s\"", i > 0 ? "," : "",
+                                            routes[i].posts ? "POST" : "GET", routes[i].path);
+    for (size_t i = 0; i < door->options.extra.n; i++)
+        good = good && buffer_append_format(&body, ",\"POST %s\"", door->options.extra.routes[i].path);
+    answer(door, exchange, good && buffer_append_text(&body, "]}"), &body);
+}
 
 static const struct http_route *find_route(struct http_text path)
 {
@@ -360,7 +376,7 @@ static void handle(void *context, struct http_exchange *exchange)
     }
     if (!route) {
         char message[128];
-        (void)snprintf(message, sizeof message, "there is nothing at %.*s",
+        (void)snprintf(message, sizeof message, "there is nothing at %.*s; GET / lists what there is",
                        (int)(head->path.size < 64 ? head->path.size : 64), head->path.data);
         http_refuse_with(exchange, 404, message);
         return;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "api/request_log.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "proto/answer_source.h"
@@ -187,13 +188,17 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
                                    id_bytes, sizeof id_bytes);
     generation->request.request.request_id = id;
     generation->request.request.tenant = http_exchange_caller(exchange)->tenant;
+    generation->request.request.door = "http";
     generation->n_choices = whole_answer_choices(&generation->request.request);
     generation->parts = mem_alloc_array(generation->request.n_prompts, sizeof *generation->parts);
     if (!generation->parts)
         return no_memory();
     generation->n_parts = generation->request.n_prompts;
-    for (size_t i = 0; i < generation->n_parts; i++)
-        TRY(submit_part(generation, i));
+    for (size_t i = 0; i < generation->n_parts; i++) {
+        err_t e = submit_part(generation, i);
+        if (e.code != ERR_OK)
+            return generation->n_parts > 1 ? openai_error_of_prompt(e, i) : e;
+    }
     return name_answer(generation, exchange, id);
 }
 
@@ -249,6 +254,19 @@ static err_t open_generation(struct generation *generation, struct http_exchange
     return e;
 }
 
+/* The request is gone: its name is the one in the headers. */
+static void log_refused(const struct http_door *door, struct http_exchange *exchange, const err_t *error)
+{
+    char id[REQUEST_ID_BYTES_MAX + 2];
+    const struct request_log_name name = {
+        .id = request_id_of(http_exchange_head(exchange), NULL, id, sizeof id),
+        .tenant = http_exchange_caller(exchange)->tenant,
+        .model = door->service->vtable->model_info(door->service)->model,
+        .door = "http",
+    };
+    request_log_refused(&name, error);
+}
+
 void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind)
 {
     struct generation *generation = mem_alloc(sizeof *generation);
@@ -265,6 +283,7 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
     http_add_rates(door, exchange);
     if (e.code != ERR_OK) {
         metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_HTTP, e.code)], 1);
+        log_refused(door, exchange, &e);
         http_refuse(door, exchange, &e, kind, generation->param);
         free_generation(generation);
         return;
@@ -280,7 +299,8 @@ static void add_source(struct generation *generation, struct http_exchange *exch
         http_add_source_headers(generation->first_told->source, exchange);
 }
 
-/* Before anything of the event is encoded: messages begin with who answers. */
+/* Before anything of the event is encoded: messages begin with who answers, and his fingerprint may come with
+ * the end alone. */
 static err_t note_source(struct generation *generation, struct prompt_part *part, const struct event *event)
 {
     if (!event->source)
@@ -288,9 +308,10 @@ static err_t note_source(struct generation *generation, struct prompt_part *part
     struct answer_source *kept = answer_source_copy(event->source);
     if (!kept)
         return no_memory();
+    bool tells_more = generation->first_told == part && !part->source->fingerprint[0] && kept->fingerprint[0];
     mem_free(part->source);
     part->source = kept;
-    if (generation->first_told)
+    if (generation->first_told && !tells_more)
         return err_ok();
     generation->first_told = part;
     return openai_answer_prepare(&generation->answer, kept) ? err_ok() : no_memory();

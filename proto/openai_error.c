@@ -66,6 +66,7 @@ static const char *door_word(const char *word, size_t size, enum openai_kind kin
     } words[] = {
         {"text", "prompt"},
         {"token_ids", "prompt"},
+        {"prompt", "prompt"},
         {"logprobs", chat ? "top_logprobs" : "logprobs"},
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
@@ -77,6 +78,7 @@ static const char *door_word(const char *word, size_t size, enum openai_kind kin
 static bool is_field(const char *word, size_t size)
 {
     static const char *const fields[] = {
+        "prompt",
         "model",
         "messages",
         "text",
@@ -135,6 +137,25 @@ static void find_param(const char *message, enum openai_kind kind, char out[OPEN
         (void)snprintf(out, OPENAI_PARAM_BYTES_MAX, "%.*s", (int)size, message);
 }
 
+/* The validator's message in this door's words. */
+static void translate(const char *message, enum openai_kind kind, char out[ERR_MESSAGE_MAX])
+{
+    size_t root = strcspn(message, "[. ");
+    const char *word = is_field(message, root) ? door_word(message, root, kind) : NULL;
+    (void)snprintf(out, ERR_MESSAGE_MAX, "%s%s", word ? word : "", word ? message + root : message);
+}
+
+err_t openai_error_of_prompt(err_t error, size_t prompt)
+{
+    size_t root = strcspn(error.message, "[. ");
+    const char *word = door_word(error.message, root, OPENAI_COMPLETION);
+    if (error.code != ERR_INVALID_ARGUMENT || !word || strcmp(word, "prompt") != 0)
+        return error;
+    err_t e = error;
+    (void)snprintf(e.message, sizeof e.message, "prompt[%zu]%.480s", prompt, error.message + root);
+    return e;
+}
+
 static const char *code_of(const err_t *error)
 {
     switch (error->code) {
@@ -170,20 +191,23 @@ static bool encode(const char *message, const char *type, const char *param, con
 
 bool openai_encode_error(const err_t *error, enum openai_kind kind, const char *param, struct buffer *out)
 {
-    char found[OPENAI_PARAM_BYTES_MAX] = "";
+    char found[OPENAI_PARAM_BYTES_MAX] = "", message[ERR_MESSAGE_MAX];
+    (void)snprintf(message, sizeof message, "%s", error->message);
     int status = openai_status_of(error->code);
-    if (param && param[0])
+    if (param && param[0]) {
         (void)snprintf(found, sizeof found, "%s", param);
-    else if (error->code == ERR_UNIMPLEMENTED && lacks_field(error->message))
+    } else if (error->code == ERR_UNIMPLEMENTED && lacks_field(error->message)) {
         (void)snprintf(found, sizeof found, "%.*s", (int)path_length(error->message), error->message);
-    else if (status == 400)
+    } else if (status == 400) {
         find_param(error->message, kind, found);
-    else if (status == 404)
+        translate(error->message, kind, message);
+    } else if (status == 404) {
         (void)snprintf(found, sizeof found, "model");
+    }
     const char *type = type_of(status);
     if (error->code == ERR_QUOTA_EXCEEDED)
         type = strstr(error->message, "tokens a minute") ? "tokens" : "requests";
-    return encode(error->message, type, found, code_of(error), out);
+    return encode(message, type, found, code_of(error), out);
 }
 
 bool openai_encode_fault(int status, const char *message, struct buffer *out)

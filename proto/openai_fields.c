@@ -190,6 +190,14 @@ err_t openai_number(struct openai_scratch *scratch, const json_t *object, const 
     return err_ok();
 }
 
+/* 2^63: from there on a number is no int64_t. */
+static const double INT64_END = 0x1p63;
+
+static bool is_whole(const json_t *value)
+{
+    return json_is_real(value) && json_real_value(value) == trunc(json_real_value(value));
+}
+
 /* A number without a fraction; false for all else. */
 static bool integer_of(const json_t *value, int64_t *out)
 {
@@ -197,10 +205,9 @@ static bool integer_of(const json_t *value, int64_t *out)
         *out = json_integer_value(value);
         return true;
     }
-    double real = json_is_real(value) ? json_real_value(value) : NAN;
-    if (!(fabs(real) < 9e15) || real != trunc(real))
+    if (!is_whole(value) || !(fabs(json_real_value(value)) < INT64_END))
         return false;
-    *out = (int64_t)real;
+    *out = (int64_t)json_real_value(value);
     return true;
 }
 
@@ -212,6 +219,11 @@ err_t openai_integer(struct openai_scratch *scratch, const json_t *object, const
     set_found(found, value);
     if (!value)
         return err_ok();
+    if (is_whole(value) && !integer_of(value, &number)) {
+        openai_blame(scratch, "%s", name);
+        return INVALID("%s is %.15g; it must be %lld to %lld", name, json_real_value(value), (long long)low,
+                       (long long)high);
+    }
     if (!integer_of(value, &number))
         return openai_wrong_type(scratch, name, value, "an integer");
     openai_blame(scratch, "%s", name);

@@ -84,9 +84,9 @@ static err_t check_bind(const struct doors_options *options)
     TRY(access_check(&options->access, options->host));
     TRY(check_metrics_bind(options));
     TRY(listen_is_loopback(options->host, &loopback));
-    if (!grpc_runtime_is_current())
-        log_line(
-            loopback ? LOG_INFO : LOG_WARN, "serve",
+    if (!loopback && !grpc_runtime_is_current())
+        log_warn(
+            "serve",
             "gRPC core %s lacks fixes of known denial-of-service faults; put a proxy in front of a network "
             "that is not trusted",
             grpc_runtime_version());
@@ -112,7 +112,27 @@ static err_t write_port_file(const char *flag, const char *path, uint16_t port)
     return err_ok();
 }
 
-static err_t announce(const struct doors *doors)
+/* For a person at a terminal: a first request, as it is typed. */
+static void print_example(const struct doors *doors, struct service *service)
+{
+    const struct doors_options *options = &doors->options;
+    const struct model_info *model = service->vtable->model_info(service);
+    if (!doors->http || !isatty(STDOUT_FILENO))
+        return;
+    char address[LISTEN_HOST_BYTES_MAX + 16];
+    listen_format_address(options->host, http_door_port(doors->http), address, sizeof address);
+    bool chats = model->has_chat_template || service->vtable->passes_on;
+    const char *ask = chats                  ? "\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]"
+                      : model->has_tokenizer ? "\"prompt\": \"The train to\""
+                                             : "\"prompt\": [1, 2, 3]";
+    (void)printf(
+        "%s is ready; try:\n  curl %s://%s/v1/%scompletions%s -H 'Content-Type: application/json' -d '{%s, "
+        "\"max_tokens\": 24}'\n",
+        model->model, options->access.cert_file ? "https" : "http", address, chats ? "chat/" : "",
+        doors->access.identity ? " -H 'Authorization: Bearer YOUR-KEY'" : "", ask);
+}
+
+static err_t announce(const struct doors *doors, struct service *service)
 {
     const struct doors_options *options = &doors->options;
     uint16_t port = grpc_door_port(doors->grpc);
@@ -134,6 +154,7 @@ static err_t announce(const struct doors *doors)
         listen_format_address(options->metrics_host, admin_door_port(doors->admin), address, sizeof address);
         (void)printf("metrics on http://%s/metrics\n", address);
     }
+    print_example(doors, service);
     (void)fflush(stdout);
     service_notify("READY=1");
     return err_ok();
@@ -247,7 +268,8 @@ static err_t open_grpc(struct doors *doors, struct service *service)
         door.send_timeout_ms = options->send_timeout_ns / 1000000 + 1;
     door.tls = doors->access.tls;
     door.identity = doors->access.identity;
-    return grpc_door_open(service, &door, &doors->grpc);
+    err_t e = grpc_door_open(service, &door, &doors->grpc);
+    return e.code == ERR_OK ? e : err_prefix(e, "gRPC (--port)");
 }
 
 static err_t open_http(struct doors *doors, struct service *service)
@@ -341,7 +363,7 @@ static err_t open_all(struct doors *doors, struct service *service)
     if (doors->options.metrics)
         TRY(open_admin(doors, service));
     stop_signals_arm();
-    return announce(doors);
+    return announce(doors, service);
 }
 
 static void forget_port(bool is_open, const char *path)

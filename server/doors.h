@@ -57,10 +57,10 @@ err_t doors_prepare(const struct doors_options *options, struct doors **out) ERR
 /* What they take in ordinary use, for a memory plan. */
 uint64_t doors_bytes(const struct doors *doors);
 /* Opens the doors, prints "listening on HOST:PORT", "listening on http://HOST:PORT" (https with TLS) and
- * "metrics on http://HOST:PORT/metrics" to stdout, and serves until SIGTERM or SIGINT. Then it drains: health
- * NOT_SERVING, after drain_delay_ns no new requests, what is in flight finishes within shutdown_timeout_ns; a
- * second signal ends either wait. Requests that had to be cut off are counted in the log. Files of
- * certificates and keys are looked at once a second, and at SIGHUP. OK after a stop by signal. Nobody uses
- * the service any more when it returns. Once. */
+ * "metrics on http://HOST:PORT/metrics" to stdout, on a terminal a first request too, and serves until
+ * SIGTERM or SIGINT. Then it drains: health NOT_SERVING, after drain_delay_ns no new requests, what is in
+ * flight finishes within shutdown_timeout_ns; a second signal ends either wait. Requests that had to be cut
+ * off are counted in the log. Files of certificates and keys are looked at once a second, and at SIGHUP. OK
+ * after a stop by signal. Nobody uses the service any more when it returns. Once. */
 err_t doors_run(struct doors *doors, struct service *service) ERR_MUST_CHECK;
 void doors_close(struct doors *doors); /* NULL is fine */

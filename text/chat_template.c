@@ -73,10 +73,11 @@ static err_t compile_into(struct chat_template *chat_template, const char *sourc
                        TEMPLATE_SOURCE_BYTES_MAX);
     if (!utf8_valid(source, source_bytes) || memchr(source, '\0', source_bytes) != NULL)
         return err_new(ERR_INVALID_ARGUMENT, "the template is not UTF-8 text");
-    char *title = template_pool_alloc(&chat_template->pool, strlen(name) + 1);
+    const char *slash = strrchr(name, '/'), *file = slash ? slash + 1 : name;
+    char *title = template_pool_alloc(&chat_template->pool, strlen(file) + 1);
     if (title == NULL)
         return err_new(ERR_RESOURCE_EXHAUSTED, "out of memory for the template");
-    memcpy(title, name, strlen(name));
+    memcpy(title, file, strlen(file));
     chat_template->title = title;
     TRY(template_lex(source, source_bytes, &chat_template->pool, &tokens));
     return template_parse(chat_template, &tokens);

@@ -84,7 +84,7 @@ const char *template_intern_find(const struct template_names *names, const char 
 struct chat_template {
     struct template_pool pool;
     struct template_names names;
-    const char *title; /* for messages */
+    const char *title; /* for messages to clients: its file's name without the folders */
     const struct node *body;
 };
 

@@ -8,6 +8,7 @@
 #include "router/gate/eval_ask_internal.h"
 #include "router/gate/eval_check.h"
 
+enum { STOP_LOOK_MS = 100 }; /* how long a wish to stop may wait while something else is waited for */
 enum { CONNECT_TIMEOUT_MS = 10000, BACKOFF_MS = 250, BACKOFF_MAX_MS = 30000, ANTHROPIC_OUTPUT_TOKENS = 4096 };
 static const int64_t NS_PER_MS = 1000000;
 
@@ -145,6 +146,7 @@ err_t eval_endpoint_open(const struct eval_endpoint_options *options, struct eva
         return no_memory();
     (void)snprintf(endpoint->name, sizeof endpoint->name, "%s", options->name);
     endpoint->timeout_ns = options->timeout_ms * NS_PER_MS;
+    endpoint->stop = options->stop;
     err_t e = open_either(endpoint, options);
     if (e.code != ERR_OK) {
         eval_endpoint_close(endpoint);
@@ -225,6 +227,21 @@ struct asking {
     uint32_t n_slots;
 };
 
+static struct eval_answer not_asked(void)
+{
+    return (struct eval_answer){.error = "not asked",
+                                .usage = {-1, -1, -1, -1, -1},
+                                .cost = -1,
+                                .first_token_us = -1,
+                                .total_us = -1};
+}
+
+static bool is_stopped(const struct asking *asking)
+{
+    const _Atomic bool *stop = asking->endpoint->stop;
+    return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
 static void start_slot(struct asking *asking, struct eval_slot *slot)
 {
     buffer_clear(&slot->text);
@@ -233,8 +250,9 @@ static void start_slot(struct asking *asking, struct eval_slot *slot)
     slot->attempts++;
     slot->first_ns = slot->ended_ns = 0;
     slot->may_retry = false;
-    *slot->answer =
-        (struct eval_answer){.usage = {-1, -1, -1, -1, -1}, .cost = -1, .first_token_us = -1, .total_us = -1};
+    *slot->answer = not_asked();
+    slot->answer->was_asked = true;
+    slot->answer->error[0] = '\0';
     slot->started_ns = clock_now_ns(clock_monotonic());
     atomic_store_explicit(&slot->state, SLOT_RUNNING, memory_order_relaxed);
     const json_t *request = asking->requests[slot->index];
@@ -281,15 +299,26 @@ static bool wait_to_retry(struct eval_slot *slot, int64_t now_ns)
     return true;
 }
 
+/* What it waits for will not be tried. */
+static void give_up_waiting(struct asking *asking, struct eval_slot *slot)
+{
+    *slot->answer = not_asked();
+    asking->n_done++;
+    atomic_store_explicit(&slot->state, SLOT_FREE, memory_order_relaxed);
+}
+
 /* Takes up to one step for each slot; returns when something is due at the latest, 0 = nothing is waited for.
  */
 static int64_t step(struct asking *asking, void (*done)(void *context, size_t n_done), void *context)
 {
     int64_t now_ns = clock_now_ns(clock_monotonic()), due_ns = 0;
+    bool stops = is_stopped(asking);
     for (uint32_t i = 0; i < asking->n_slots; i++) {
         struct eval_slot *slot = &asking->slots[i];
         int state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (state == SLOT_ENDED && !wait_to_retry(slot, now_ns)) {
+        if (state == SLOT_WAITING && stops)
+            give_up_waiting(asking, slot);
+        if (state == SLOT_ENDED && (stops || !wait_to_retry(slot, now_ns))) {
             finish_answer(asking, slot);
             if (done != NULL)
                 done(context, asking->n_done);
@@ -301,7 +330,7 @@ static int64_t step(struct asking *asking, void (*done)(void *context, size_t n_
             asking->n_done++;
         }
         bool gave_up = asking->n_failed == asking->n_done && asking->n_done >= EVAL_FAILURES_MAX;
-        if (state == SLOT_FREE && asking->next < asking->n && !gave_up) {
+        if (state == SLOT_FREE && asking->next < asking->n && !gave_up && !stops) {
             slot->index = asking->next++;
             slot->answer = &asking->answers[slot->index];
             slot->attempts = 0;
@@ -334,6 +363,8 @@ static void ask_all(struct asking *asking, void (*done)(void *context, size_t n_
         int64_t wait_ns = due_ns == 0 ? -1 : due_ns - clock_now_ns(clock_monotonic());
         if (wait_ns < 0 && due_ns != 0)
             wait_ns = 0;
+        if (wait_ns > STOP_LOOK_MS * NS_PER_MS)
+            wait_ns = STOP_LOOK_MS * NS_PER_MS;
         if (event_count_read(&endpoint->ended) != seen)
             continue;
         if (endpoint->client != NULL)
@@ -363,11 +394,7 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
     struct asking asking = {
         .endpoint = endpoint, .requests = requests, .n = n, .answers = answers, .n_slots = concurrency};
     for (size_t i = 0; i < n; i++)
-        answers[i] = (struct eval_answer){.error = "not asked",
-                                          .usage = {-1, -1, -1, -1, -1},
-                                          .cost = -1,
-                                          .first_token_us = -1,
-                                          .total_us = -1};
+        answers[i] = not_asked();
     asking.slots = mem_alloc_array(concurrency, sizeof *asking.slots);
     if (asking.slots == NULL)
         return no_memory();
@@ -383,7 +410,7 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
         json_decref(asking.slots[i].calls);
     }
     mem_free(asking.slots);
-    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n)
+    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n && !is_stopped(&asking))
         return err_new(ERR_UNAVAILABLE,
                        "model %s: %zu requests failed and none was answered; the last one: %s",
                        endpoint->name, asking.n_failed, answers[asking.next - 1].error);

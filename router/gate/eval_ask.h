@@ -22,6 +22,7 @@ enum {
 struct eval_answer {
     char *text; /* owned, text_bytes and a NUL; tool calls as eval_put_calls writes them; NULL = failed */
     size_t text_bytes;
+    bool was_asked;  /* or recorded; false: it is no answer, not even one that failed */
     char error[160]; /* why it failed; "" = it did not */
     char model[64];  /* as who answered calls it; "" = not told */
     struct answer_usage usage;
@@ -50,6 +51,7 @@ struct eval_endpoint_options {
     int64_t nanodollars_per_hour; /* of an engine while it is asked, shared out evenly; 0 = free, or the
                                      local's */
     int64_t timeout_ms;           /* of a request */
+    const _Atomic bool *stop;     /* set: nothing more is asked; outlives the endpoint; NULL = never */
 };
 
 struct eval_endpoint;
@@ -64,7 +66,8 @@ const char *eval_endpoint_fingerprint(const struct eval_endpoint *endpoint);
 /* Puts requests[0..n), chat requests in OpenAI's form, a NULL being left out, and waits for all.
  * answers[0..n): the caller's, to be freed one by one, whatever is returned. done: after each, with how many
  * there are; may be NULL. A request that fails is one answer's error; the first EVAL_FAILURES_MAX failing is
- * this function's. One thread. */
+ * this function's. Once the endpoint is told to stop what is under way is awaited, and the rest was not
+ * asked. One thread. */
 err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n, uint32_t concurrency,
                void (*done)(void *context, size_t n_done), void *context,
                struct eval_answer *answers) ERR_MUST_CHECK;

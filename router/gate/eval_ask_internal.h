@@ -28,6 +28,7 @@ struct eval_slot {
 struct eval_endpoint {
     char name[64];
     int64_t timeout_ns;
+    const _Atomic bool *stop; /* NULL = never */
     bool has_price;
     struct price price;
     nanodollars per_hour; /* > 0: what was asked at once shares the time that it took */

@@ -204,13 +204,25 @@ static bool put_points(const struct eval_report *report, struct buffer *out)
                100 * report->margin, 100 * report->quality);
 }
 
+/* Which cases these figures are not of. */
+static bool put_left_out(const struct eval_run *run, struct buffer *out)
+{
+    if (run->is_partial)
+        return buffer_append_format(out, "PARTIAL: stopped; %zu of %zu cases were not put to every model\n",
+                                    run->n_left_out, run->n_given);
+    return run->n_left_out == 0 ||
+           buffer_append_format(out, "%zu of %zu cases are left out: no answer is recorded for them\n",
+                                run->n_left_out, run->n_given);
+}
+
 err_t eval_report_table(const struct eval_report *report, struct buffer *out)
 {
     const struct eval_run *run = report->run;
     err_t e = err_ok();
     bool fits =
-        buffer_append_format(out, "%s: %zu cases, %s\n\n", report->file, run->cases->n, run->cases->id) &&
-        put_models(report, out, &e) && put_tasks(report, out);
+        buffer_append_format(out, "%s: %zu cases, %s\n", report->file, run->cases->n, run->cases->id) &&
+        put_left_out(run, out) && buffer_append_text(out, "\n") && put_models(report, out, &e) &&
+        put_tasks(report, out);
     if (fits && run->n_unjudged > 0)
         fits = buffer_append_format(
             out, "\n%zu answers were compared as texts: the judge's word on them could not be read\n",

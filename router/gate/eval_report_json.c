@@ -126,9 +126,10 @@ err_t eval_report_json(const struct eval_report *report, struct buffer *out)
         json_decref(models);
         return e;
     }
-    json_t *root = json_pack("{s:i, s:s, s:s, s:I, s:s, s:s, s:f, s:o, s:o, s:o}", "bantam_report",
+    json_t *root = json_pack("{s:i, s:s, s:s, s:I, s:I, s:b, s:s, s:s, s:f, s:o, s:o, s:o}", "bantam_report",
                              EVAL_REPORT_VERSION, "file", report->file, "cases_id", run->cases->id, "cases",
-                             (json_int_t)run->cases->n, "weak", run->models[run->weak].name, "strong",
+                             (json_int_t)run->cases->n, "cases_left_out", (json_int_t)run->n_left_out,
+                             "partial", run->is_partial, "weak", run->models[run->weak].name, "strong",
                              run->models[run->strong].name, "margin", report->margin, "models", models,
                              "policies", policies_json(report), "results", results_json(report));
     if (root == NULL)

@@ -1,6 +1,7 @@
 #include "router/gate/eval_run.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -21,7 +22,8 @@ static void show(void *context, size_t n_done)
 
 static void copy_recorded(const struct eval_case *one, struct eval_answer *answer)
 {
-    *answer = (struct eval_answer){.error = "no answer was recorded",
+    *answer = (struct eval_answer){.was_asked = one->strong != NULL,
+                                   .error = "no answer was recorded",
                                    .usage = {-1, -1, -1, -1, -1},
                                    .cost = one->strong_cost,
                                    .first_token_us = -1,
@@ -54,15 +56,101 @@ static err_t ask_model(struct eval_run *run, struct eval_model *model, const str
         progress_end(&progress);
     }
     mem_free(requests);
-    for (size_t i = 0; i < n && e.code == ERR_OK; i++)
-        model->n_failed += model->answers[i].text == NULL;
     return e;
+}
+
+static bool is_stopped(const struct eval_run_options *options)
+{
+    return options->stop != NULL && atomic_load_explicit(options->stop, memory_order_relaxed);
+}
+
+static void free_model(struct eval_model *model, size_t n_cases)
+{
+    for (size_t i = 0; model->answers != NULL && i < n_cases; i++)
+        eval_answer_free(&model->answers[i]);
+    mem_free(model->answers);
+    mem_free(model->scores);
+    eval_endpoint_close(model->endpoint);
+    *model = (struct eval_model){0};
+}
+
+/* Recorded answers are there without asking; of the others those that nobody got to go. */
+static err_t ask_models(struct eval_run *run, const struct eval_run_options *options)
+{
+    size_t n = 0, weak = EVAL_MODELS_MAX, strong = EVAL_MODELS_MAX;
+    for (size_t m = 0; m < run->n_models; m++) {
+        struct eval_model *model = &run->models[m];
+        if (model->endpoint != NULL && is_stopped(options)) {
+            free_model(model, 0);
+            continue;
+        }
+        TRY(ask_model(run, model, options));
+        weak = m == run->weak ? n : weak;
+        strong = m == run->strong ? n : strong;
+        if (n < m) {
+            run->models[n] = *model;
+            *model = (struct eval_model){0};
+        }
+        n++;
+    }
+    run->n_models = n;
+    run->has_lost_strong = strong == EVAL_MODELS_MAX;
+    run->weak = weak == EVAL_MODELS_MAX ? 0 : weak;
+    run->strong = strong == EVAL_MODELS_MAX ? run->weak : strong;
+    return err_ok();
 }
 
 /* Where nothing is expected, the strong model's answer is what others are held against. */
 static bool needs_reference(const struct eval_case *one)
 {
     return one->check.kind == CHECK_NONE;
+}
+
+/* Can anything be said of it, and of each model? */
+static bool is_kept(const struct eval_run *run, size_t i)
+{
+    bool is_kept = run->n_models > 0 && !(run->has_lost_strong && needs_reference(&run->cases->cases[i]));
+    for (size_t m = 0; m < run->n_models && is_kept; m++)
+        is_kept = run->models[m].answers[i].was_asked;
+    return is_kept;
+}
+
+static void move_case(struct eval_run *run, size_t from, size_t to)
+{
+    run->kept_cases[to] = run->cases->cases[from];
+    for (size_t m = 0; m < run->n_models && to < from; m++) {
+        run->models[m].answers[to] = run->models[m].answers[from];
+        run->models[m].answers[from].text = NULL;
+    }
+}
+
+/* Figures are of cases that all models were asked, so that they can be held beside each other. */
+static err_t leave_out(struct eval_run *run)
+{
+    size_t n = 0;
+    run->n_given = run->cases->n;
+    run->kept_cases = mem_alloc_array(run->n_given, sizeof *run->kept_cases);
+    if (run->kept_cases == NULL)
+        return no_memory();
+    for (size_t i = 0; i < run->n_given; i++) {
+        if (is_kept(run, i))
+            move_case(run, i, n++);
+        else
+            for (size_t m = 0; m < run->n_models; m++)
+                eval_answer_free(&run->models[m].answers[i]);
+    }
+    run->n_left_out = run->n_given - n;
+    run->kept = *run->cases;
+    run->kept.cases = run->kept_cases;
+    run->kept.n = n;
+    run->cases = &run->kept;
+    for (size_t m = 0; m < run->n_models; m++)
+        for (size_t i = 0; i < n; i++)
+            run->models[m].n_failed += run->models[m].answers[i].text == NULL;
+    if (n > 0)
+        return err_ok();
+    return run->is_partial ? err_new(ERR_CANCELLED, "stopped before there was anything to report")
+                           : err_new(ERR_INVALID_ARGUMENT, "no case has a recorded answer (\"strong\")");
 }
 
 static double score_one(const struct eval_case *one, const struct eval_answer *answer,
@@ -185,6 +273,10 @@ static err_t classify(struct eval_run *run, const struct eval_run_options *optio
     progress_end(&progress);
     for (size_t i = 0; i < n && e.code == ERR_OK; i++)
         run->difficulty[i] = eval_difficulty_of(&answers[i], options->easy_label, options->hard_label);
+    if (is_stopped(options)) { /* half of it would say nothing of the classifier */
+        mem_free(run->difficulty);
+        run->difficulty = NULL;
+    }
     for (size_t i = 0; i < n; i++) {
         if (requests != NULL)
             json_decref(requests[i]);
@@ -214,8 +306,9 @@ static err_t find_difficulty(struct eval_run *run, const struct eval_run_options
 
 err_t eval_run(struct eval_run *run, const struct eval_run_options *options)
 {
-    for (size_t m = 0; m < run->n_models; m++)
-        TRY(ask_model(run, &run->models[m], options));
+    TRY(ask_models(run, options));
+    run->is_partial = is_stopped(options);
+    TRY(leave_out(run));
     const struct eval_model *strong = &run->models[run->strong];
     for (size_t m = 0; m < run->n_models; m++)
         for (size_t i = 0; i < run->cases->n; i++)
@@ -223,20 +316,17 @@ err_t eval_run(struct eval_run *run, const struct eval_run_options *options)
                 score_one(&run->cases->cases[i], &run->models[m].answers[i], &strong->answers[i]);
     for (size_t m = 0; run->judge != NULL && m < run->n_models; m++)
         TRY(judge_model(run, m, options));
-    return find_difficulty(run, options);
+    TRY(find_difficulty(run, options));
+    run->is_partial = is_stopped(options);
+    return err_ok();
 }
 
 void eval_run_free(struct eval_run *run)
 {
-    for (size_t m = 0; m < run->n_models; m++) {
-        struct eval_model *model = &run->models[m];
-        for (size_t i = 0; model->answers != NULL && i < run->cases->n; i++)
-            eval_answer_free(&model->answers[i]);
-        mem_free(model->answers);
-        mem_free(model->scores);
-        eval_endpoint_close(model->endpoint);
-    }
+    for (size_t m = 0; m < run->n_models; m++)
+        free_model(&run->models[m], run->cases->n);
     eval_endpoint_close(run->judge);
+    mem_free(run->kept_cases);
     mem_free(run->difficulty);
     *run = (struct eval_run){0};
 }

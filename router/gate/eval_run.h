@@ -20,23 +20,31 @@ struct eval_model {
 };
 
 struct eval_run {
-    const struct eval_cases *cases;
+    const struct eval_cases *cases;            /* from eval_run on those that all models were asked */
     struct eval_model models[EVAL_MODELS_MAX]; /* [n_models] */
     size_t n_models, weak, strong;             /* the same when there is one model */
     struct eval_endpoint *judge;               /* owned; NULL = none */
-    double *difficulty; /* [n] 0..1, owned; NULL = nobody told. Of the cases where all have it */
-    size_t n_unjudged;  /* answers that the judge said nothing readable of: compared as texts */
+    double *difficulty;           /* [n] 0..1, owned; NULL = nobody told. Of the cases where all have it */
+    struct eval_case *kept_cases; /* owned; what is in them is of the cases that were given */
+    struct eval_cases kept;       /* over kept_cases */
+    size_t n_given, n_left_out; /* cases; left out: nobody has recorded an answer, or it was stopped before */
+    bool is_partial;            /* it was stopped */
+    bool has_lost_strong;       /* before anybody asked the strong model */
+    size_t n_unjudged;          /* answers that the judge said nothing readable of: compared as texts */
 };
 
 struct eval_run_options {
     uint32_t concurrency;
     bool shows_progress;
+    const _Atomic bool *stop; /* set: what there is by then is all; NULL = never. The endpoints' too */
     /* The classifier: this text and the case's last user message are put to the weak model, and its answer
      * names one of two labels. NULL = the cases' own `difficulty`. */
     const char *classifier_prompt, *easy_label, *hard_label;
 };
 
-/* Asks and scores. The run stays the caller's, whatever is returned: eval_run_free. */
+/* Asks and scores. The run stays the caller's, whatever is returned: eval_run_free. INVALID_ARGUMENT: no case
+ * has a recorded answer. CANCELLED: it was stopped before every model of one case had answered. Models that
+ * nobody got to then are none of the run any more. */
 err_t eval_run(struct eval_run *run, const struct eval_run_options *options) ERR_MUST_CHECK;
 void eval_run_free(struct eval_run *run);
 

@@ -225,6 +225,7 @@ static err_t with_request(const struct mcp_ground *ground, const char *tenant, c
         e = openai_decode_request(OPENAI_CHAT, text.data, text.size, &scratch, &request);
     if (e.code == ERR_OK) {
         request.request.tenant = tenant;
+        request.request.door = "mcp";
         e = use(context, &request.request);
     }
     openai_scratch_free(&scratch);

@@ -7,7 +7,8 @@
 
 /* ---- For people ---- */
 
-enum { COLUMNS = 8, CELL_BYTES = 320 };
+/* The first ones are names, and stand to the left. */
+enum { COLUMNS = 9, NAME_COLUMNS = 3, CELL_BYTES = 320 };
 
 /* A line of the table as texts. */
 struct cells {
@@ -33,18 +34,18 @@ static void write_saved(char out[CELL_BYTES], nanodollars frontier, nanodollars 
 static void write_sums(struct cells *cells, const struct cost_sum *sum, bool has_frontier)
 {
     bool is_estimate = sum->n_unknown > 0, is_partial = sum->n_uncounted > 0;
-    snprintf(cells->text[2], CELL_BYTES, "%llu", (unsigned long long)sum->n_calls);
-    snprintf(cells->text[3], CELL_BYTES, "%llu", (unsigned long long)sum->input_tokens);
-    snprintf(cells->text[4], CELL_BYTES, "%llu", (unsigned long long)sum->output_tokens);
-    write_amount(cells->text[5], sum->cost, is_estimate);
+    snprintf(cells->text[3], CELL_BYTES, "%llu", (unsigned long long)sum->n_calls);
+    snprintf(cells->text[4], CELL_BYTES, "%llu", (unsigned long long)sum->input_tokens);
+    snprintf(cells->text[5], CELL_BYTES, "%llu", (unsigned long long)sum->output_tokens);
+    write_amount(cells->text[6], sum->cost, is_estimate);
     if (!has_frontier)
         return;
-    write_amount(cells->text[6], sum->frontier, is_estimate || is_partial);
-    write_saved(cells->text[7], sum->frontier, sum->cost, is_estimate || is_partial);
+    write_amount(cells->text[7], sum->frontier, is_estimate || is_partial);
+    write_saved(cells->text[8], sum->frontier, sum->cost, is_estimate || is_partial);
 }
 
 static const struct cells HEAD = {
-    {"day  tenant", "answered by", "calls", "input", "output", "cost", "frontier alone", "saved"}};
+    {"day", "tenant", "answered by", "calls", "input", "output", "cost", "frontier alone", "saved"}};
 
 static void write_line(const struct cost_report *report, size_t index, struct cells *cells)
 {
@@ -54,20 +55,28 @@ static void write_line(const struct cost_report *report, size_t index, struct ce
     if (index < report->n_lines) {
         const struct cost_line *line = &report->lines[index];
         sum = &line->sum;
-        snprintf(cells->text[0], CELL_BYTES, "%s  %.256s", line->day, line->tenant[0] ? line->tenant : "-");
-        snprintf(cells->text[1], CELL_BYTES, "%.150s/%.150s", line->provider, line->model);
+        snprintf(cells->text[0], CELL_BYTES, "%s", line->day);
+        snprintf(cells->text[1], CELL_BYTES, "%.256s", line->tenant[0] ? line->tenant : "-");
+        snprintf(cells->text[2], CELL_BYTES, "%.150s/%.150s", line->provider, line->model);
     }
     write_sums(cells, sum, report->options.has_frontier);
+}
+
+/* Without the blanks that the last cells leave. */
+static bool end_line(struct buffer *out)
+{
+    while (out->data[out->size - 1] == ' ')
+        out->data[--out->size] = '\0';
+    return buffer_append_text(out, "\n");
 }
 
 static bool append_cells(struct buffer *out, const struct cells *cells, const int widths[COLUMNS], int n)
 {
     bool fits = true;
     for (int i = 0; i < n; i++)
-        fits = fits && buffer_append_format(out, i < 2 ? "%-*s  " : "%*s  ", widths[i], cells->text[i]);
-    while (fits && out->data[out->size - 1] == ' ')
-        out->data[--out->size] = '\0';
-    return fits && buffer_append_text(out, "\n");
+        fits = fits &&
+               buffer_append_format(out, i < NAME_COLUMNS ? "%-*s  " : "%*s  ", widths[i], cells->text[i]);
+    return fits && end_line(out);
 }
 
 static bool append_lines(const struct cost_report *report, struct buffer *out)
@@ -95,8 +104,9 @@ static bool append_volumes(const struct cost_report *report, struct buffer *out)
     bool has_frontier = report->options.has_frontier, is_estimate = total->n_unknown > 0,
          is_partial = is_estimate || total->n_uncounted > 0;
     bool fits =
-        buffer_append_format(out, "\nA day of as many calls of this mix:\n%12s%18s%18s%18s\n", "calls",
-                             "cost", has_frontier ? "frontier alone" : "", has_frontier ? "saved" : "");
+        buffer_append_format(out, "\nA day of as many calls of this mix:\n%12s%18s%18s%18s", "calls", "cost",
+                             has_frontier ? "frontier alone" : "", has_frontier ? "saved" : "") &&
+        end_line(out);
     for (int i = 0; fits && i < COST_VOLUMES; i++) {
         char cost[CELL_BYTES], frontier[CELL_BYTES] = "", saved[CELL_BYTES] = "";
         nanodollars here = cost_of_volume(total, total->cost, COST_VOLUMES_A_DAY[i]),
@@ -106,8 +116,9 @@ static bool append_volumes(const struct cost_report *report, struct buffer *out)
             write_amount(frontier, there, is_partial);
             write_saved(saved, there, here, is_partial);
         }
-        fits = buffer_append_format(out, "%12llu%18s%18s%18s\n", (unsigned long long)COST_VOLUMES_A_DAY[i],
-                                    cost, frontier, saved);
+        fits = buffer_append_format(out, "%12llu%18s%18s%18s", (unsigned long long)COST_VOLUMES_A_DAY[i],
+                                    cost, frontier, saved) &&
+               end_line(out);
     }
     return fits;
 }

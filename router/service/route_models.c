@@ -105,7 +105,7 @@ static const char *kept_name(struct route_service *service, const char *name)
     return card ? card->name : "auto";
 }
 
-/* "auto", then the models of the tiers in their order. */
+/* "auto", then the models of the tiers in their order, then the tiers. */
 bool route_model_card(struct service *service, size_t i, struct model_card *out)
 {
     struct route_service *own = (struct route_service *)service;
@@ -129,6 +129,11 @@ bool route_model_card(struct service *service, size_t i, struct model_card *out)
             else if (local_fleet_view(snapshot_fleet(snapshot), upstream->local, &view) && view.has_info)
                 out->context_tokens = view.info.max_model_len;
         }
+    }
+    for (size_t t = 0; t < snapshot->n_tiers && !found; t++, at++) {
+        found = at == i;
+        if (found)
+            out->name = kept_name(own, snapshot->tiers[t].tier->name);
     }
     pthread_mutex_unlock(&own->lock);
     return found;

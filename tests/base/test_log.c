@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,6 +103,31 @@ static void test_levels(void **state)
     assert_int_equal(parsed, LOG_ERROR);
     assert_false(log_level_parse("loud", &parsed));
     assert_false(log_level_parse("", &parsed));
+}
+
+static void test_fields(void **state)
+{
+    (void)state;
+    const struct log_field fields[] = {
+        {"id", "a\"b\n", 0}, {"tenant", NULL, NAN}, {"n", NULL, 12}, {"ms", NULL, 1.23456}};
+    log_init(LOG_DEBUG, LOG_FORMAT_JSON);
+    log_line_fields(LOG_DEBUG, "request", "ended", fields, 4);
+    assert_non_null(strstr(take_seen(), "\"level\":\"debug\",\"area\":\"request\",\"msg\":\"ended\","
+                                        "\"id\":\"a\\\"b\\n\",\"tenant\":null,\"n\":12,\"ms\":1.235}\n"));
+    log_init(LOG_DEBUG, LOG_FORMAT_TEXT);
+    log_line_fields(LOG_DEBUG, "request", "ended", fields, 4);
+    assert_non_null(strstr(take_seen(), " debug request: ended id=a\"b\\n tenant=- n=12 ms=1.235\n"));
+    log_init(LOG_INFO, LOG_FORMAT_JSON);
+    assert_false(log_is_on(LOG_DEBUG));
+    log_line_fields(LOG_DEBUG, "request", "ended", fields, 4);
+    assert_string_equal(take_seen(), "");
+    /* A text that does not fit costs its field, not the line. */
+    char large[LOG_LINE_MAX];
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    const struct log_field too_large[] = {{"id", large, 0}, {"n", NULL, 7}};
+    log_line_fields(LOG_INFO, "request", "ended", too_large, 2);
+    assert_non_null(strstr(take_seen(), "\"msg\":\"ended\",\"n\":7}\n"));
 }
 
 /* Messages of every length around the limit, of characters that grow when escaped and of ones that do not. */
@@ -208,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_text_line),
         cmocka_unit_test(test_auto_is_json_without_a_terminal),
         cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_fields),
         cmocka_unit_test(test_long_lines_are_cut),
         cmocka_unit_test(test_full_pipe_drops_lines),
         cmocka_unit_test(test_lines_of_many_threads_stay_whole),

@@ -8,7 +8,9 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -107,6 +109,26 @@ def test_run_text_forms():
     bos, *rest = answer["prompt_token_ids"]
     (bare,) = run_json(*arguments, "--prompt", "The train to", "--json", "--no-special-tokens")
     assert bare["prompt_token_ids"] == rest and bos == 0
+
+
+def test_run_takes_a_prompt_without_a_flag(tmp_path):
+    arguments = ["run", DEMO, "--temperature", 0, "--max-tokens", 12, "--threads", 1]
+    said_by_flag = run(*arguments, "--prompt", "The train to").stdout
+    assert run(*arguments, "The train to").stdout == said_by_flag
+    assert run(*arguments, stdin="The train to\n").stdout == said_by_flag
+    assert run(*arguments, "--prompts", "-", stdin='"The train to"\n').stdout == said_by_flag
+    assert run(*arguments, "The train to", stdin="never read").stdout == said_by_flag
+    assert_refused(run(*arguments, stdin=""), 2, "nothing to run")
+    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "line 1")
+
+
+def test_run_says_that_an_answer_was_cut():
+    """Where nobody said how long it may be."""
+    arguments = ["run", DEMO, "The train to", "--temperature", 0, "--threads", 1, "--ignore-eos"]
+    cut = run(*arguments)
+    assert cut.returncode == 0 and "1 of 1 answers ended by length" in cut.stderr and "--max-tokens" in cut.stderr
+    for more in (["--max-tokens", 5], ["--json"]):
+        assert "ended by length" not in run(*arguments, *more).stderr
 
 
 def test_run_messages_file(tmp_path):
@@ -214,12 +236,17 @@ def test_bad_prompts_file(tmp_path, text, line, word):
     (["--prompt", "a", "--isa", "avx9"], 2, ["--isa", "avx9", "avx512"]),
     (["--prompt", "a", "--logit-bias", "5"], 2, ["--logit-bias", "5", "ID:BIAS"]),
     (["--prompt", "a", "--stop-token-ids", "1,,2"], 2, ["--stop-token-ids", "1,,2"]),
-    (["--prompt", "a", "extra"], 2, ["extra"]),
+    (["a", "extra"], 2, ["extra", "MODEL [PROMPT]"]),
+    (["--prompt", "a", "--logprobs", "2"], 2, ["--logprobs", "--json"]),
+    (["--prompt", "a", "--prompt-logprobs", "2"], 2, ["--prompt-logprobs", "--json"]),
     (["--prompt", "a", "--max-model-len", "9000"], 2, ["--max-model-len 9000", "1024"]),
     (["--prompt", "a", "--chat-template", "/no/such/file"], 1, ["/no/such/file"]),
     (["--prompt", "a", "--memory-limit", "1m"], 1, ["not enough memory", "1.0 MiB"]),
     (["--prompts", "/no/such/file"], 1, ["/no/such/file", "no such file"]),
     (["--token-ids", "1,2,x"], 2, ["--token-ids", "1,2,x"]),
+    (["--prompt", "a", "--device", "foo"], 2, ["--device", "foo", "cuda:N"]),
+    (["--prompt", "a", "--kv-cache-dtype", "fp8"], 2, ["--kv-cache-dtype fp8", "--device cuda"]),
+    (["--prompt", "a", "--quantization", "fp8"], 2, ["--quantization fp8", "--device cuda"]),
     (["--token-ids", "1,4294967296"], 2, ["--token-ids"]),
 ])
 def test_run_refuses(arguments, status, words):
@@ -248,6 +275,34 @@ def test_bad_models(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((LLAMA / "model.safetensors").read_bytes()[:5000])
     assert_refused(run("run", tmp_path, *IDS_ONLY, "--token-ids", "1"), 1, "model.safetensors")
+
+
+@pytest.mark.parametrize("command", [["run", "--prompt", "a"], ["chat"], ["serve"], ["quantize"], ["bench", "throughput"],
+                                     ["bench", "decode"], ["bench", "latency"], ["tokenize"]], ids=" ".join)
+def test_what_is_no_model(command, tmp_path):
+    """A wrong path is told as such by every command, and not as the first file that is missed in it."""
+    if command[0] == "serve" and run("serve", "--help").returncode != 0:
+        pytest.skip("a build without a server")
+
+    def refusal(path):
+        words = command[:2] if command[0] == "bench" else command[:1]
+        done = run(*words, path, *command[len(words):], *([tmp_path / "out"] if command[0] == "quantize" else []), stdin="")
+        assert done.returncode in (1, 2) and "tokenizer.json" not in done.stderr, done.stderr
+        assert not (tmp_path / "out").exists()
+        return done.stderr
+
+    no_such = "no such file or folder; give a folder with config.json and *.safetensors, a .gguf file or a packed model"
+    assert f"{tmp_path}/none: {no_such}" in refusal(tmp_path / "none")
+    assert f"{tmp_path}/none.gguf: {no_such}" in refusal(tmp_path / "none.gguf")
+    assert "names of model hubs are not downloaded: give a folder" in refusal("meta-llama/Llama-3.2-1B")
+    assert "names of model hubs" not in refusal("demo/no-model")
+    assert "give the folder that holds it" in refusal(DEMO / "model.safetensors")
+    if command[0] == "tokenize":
+        return
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path}/empty: no config.json in it; give a folder" in refusal(tmp_path / "empty")
+    (tmp_path / "empty/some.gguf").write_bytes(b"")
+    assert f"give the file: {tmp_path}/empty/some.gguf" in refusal(tmp_path / "empty")
 
 
 def test_tokenizer_of_another_model(tmp_path):
@@ -363,10 +418,38 @@ def test_chat_system_message_stays(tmp_path):
     assert done.stdout == f"{answer}\n" * 2
 
 
+def test_chat_forgets_the_oldest_turns(tmp_path):
+    """At the model's length it goes on without them, and says so."""
+    lines = [f"Complete the sentence: The {word} is" for word in ("dog", "cat", "train", "house", "river", "moon")]
+    length, room = 150, 24
+    messages, n_forgotten, expected = [], 0, []
+    for line in lines:
+        messages.append(said("user", line))
+        while True:
+            prompts = tmp_path / "prompts.jsonl"
+            prompts.write_text(json.dumps({"messages": messages}))
+            (answer,) = run_json("run", DEMO, "--temperature", 0, "--max-tokens", room, "--threads", 1, "--prompts", prompts,
+                                 "--json")
+            if answer["usage"]["prompt_tokens"] + room <= length:
+                break
+            del messages[:2]
+            n_forgotten += 1
+        messages.append(said("assistant", answer["text"]))
+        expected.append(answer["text"])
+    done = chat(*lines, arguments=["--max-model-len", length])
+    assert done.returncode == 0 and done.stdout == "".join(f"{text}\n" for text in expected), done.stderr
+    assert n_forgotten >= 2 and sum(map(int, re.findall(r"(\d+) of the oldest turns", done.stderr))) == n_forgotten
+
+
 def test_chat_refuses():
     done = chat("x " * 3000, "The train to")  # longer than the model: said, and the conversation goes on
     assert done.returncode == 0 and "tokens" in done.stderr and done.stdout.count("\n") == 1
-    assert_refused(chat("hi", arguments=["--n", 2]), 2, "--n 2")
+    for flag in ("--n", "--logprobs", "--prompt-logprobs"):  # of which it could show nothing
+        assert_refused(chat("hi", arguments=[flag, 2]), 2, flag)
+        assert f"  {flag} " not in run("chat", "--help").stdout
+    done = chat("/hlep", "/help", "/quit")
+    assert done.returncode == 0 and done.stdout == "" and "/hlep is not a command; /help lists them" in done.stderr
+    assert all(f"\n> {word}" in done.stderr or f"\n{word}" in done.stderr for word in ("/clear ", "/quit ", "/help "))
     assert_refused(run("chat", LLAMA, *IDS_ONLY, stdin=""), 1, "chat template")
 
 
@@ -393,7 +476,7 @@ def test_quantize_and_run(tmp_path):
     assert answer_of(packed) == eight_bits
     assert answer_of(packed, "--quantization", "int8", "--quantization-group", 64) == eight_bits
     assert_refused(run("run", packed, *IDS_ONLY, "--quantization", "int4", *ASK), 2, "packed with --quantization int8")
-    assert_refused(run("run", packed, *IDS_ONLY, "--device", "cuda", *ASK), 1, "packed for the CPU")
+    assert_refused(run("run", packed, *IDS_ONLY, "--device", "cuda", *ASK), 2, "packed for the CPU")
     # Again, in its place: another model.
     assert run("quantize", LLAMA, packed).returncode == 0
     assert answer_of(packed) == answer_of(LLAMA) != eight_bits
@@ -401,7 +484,7 @@ def test_quantize_and_run(tmp_path):
 
 def test_quantize_refuses(tmp_path):
     assert_refused(run("quantize", LLAMA), 2, "OUT is missing")
-    assert_refused(run("quantize", LLAMA, tmp_path / "out", "--device", "cuda:1"), 1, "--device cuda:1")
+    assert_refused(run("quantize", LLAMA, tmp_path / "out", "--device", "cuda:1"), 2, "--device cuda:1")
     assert_refused(run("quantize", tmp_path / "none", tmp_path / "out"), 1, "config.json")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("mine")
@@ -513,10 +596,40 @@ def test_bench_latency():
     assert first["steady_s"] == pytest.approx(20 / 400 / 2, rel=0.01) and "steady_s" not in second  # half of the arrivals
     assert first["steady_request_throughput"] * first["steady_s"] <= 20
     plain = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2)
-    assert plain.returncode == 0 and "TTFT" in plain.stdout
+    assert plain.returncode == 0 and "TTFT" in plain.stdout and "goodput" not in plain.stdout
+    goal = run("bench", "latency", LLAMA, "--num-prompts", 2, "--output-len", 2, "--goodput", "ttft:60000")
+    assert re.search(r"^goodput +[\d.]+ requests/s$", goal.stdout, re.M) and "interrupted" not in goal.stdout
     assert_refused(run("bench", "latency", LLAMA, "--request-rate", "soon"), 2, "--request-rate", "soon")
     assert_refused(run("bench", "latency", LLAMA, "--input-len", 300), 2, "300", "256")
     assert_refused(run("bench", "latency", LLAMA, "--goodput", "speed:1"), 2, "speed:1")
+
+
+def wait_for_handler(process):
+    """Until the process, or what it became, looks out for SIGINT."""
+    caught = 0
+    while not caught & 1 << signal.SIGINT - 1:
+        assert process.poll() is None, "it ended before"
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s+(\w+)$", status, re.M)[1], 16)
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bench_latency_stopped(as_json):
+    """Ctrl-C: the report of what has ended, one arrival an hour from the rest."""
+    command = [str(BIN), "bench", "latency", str(LLAMA), "--request-rate", "0.0003", "--num-prompts", "50", "--output-len", "2",
+               *(["--json"] if as_json else [])]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BANTAM_")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean) as process:
+        wait_for_handler(process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, stderr
+    if as_json:
+        report = json.loads(stdout)
+        assert report["interrupted"] and report["num_prompts"] == 50 and report["completed"] < 50 and report["failed"] == 0
+    else:
+        assert re.search(r"^stopped +after \d+ of 50 requests", stdout, re.M) and "goodput" not in stdout
 
 
 def test_bench_ops():
@@ -643,12 +756,37 @@ def test_usage():
     assert done.returncode == 2 and done.stdout == "" and "Usage: bantam COMMAND" in done.stderr
     done = run("frobnicate")
     assert done.returncode == 2 and done.stdout == "" and '"frobnicate"' in done.stderr
+    assert done.stderr == 'bantam: there is no command "frobnicate"\nTry "bantam help".\n'
     done = run("bench", "frobnicate")
     assert done.returncode == 2 and done.stdout == ""
-    done = run("--version")
-    assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
+    assert done.stderr == 'bantam bench: there is no bench "frobnicate"\nTry "bantam help bench".\n'
+    done = run("bench")
+    assert done.returncode == 2 and done.stdout == "" and "Usage: bantam bench WHAT" in done.stderr
+    for word in ("--version", "version", "-v"):
+        done = run(word)
+        assert done.returncode == 0 and re.fullmatch(r"bantam \d+\.\d+\.\d+\n", done.stdout)
+    done = run("tokenize", DEMO, "extra")
+    assert done.returncode == 2
+    assert done.stderr.startswith('bantam tokenize: unexpected argument "extra": expected only MODEL\n')
     done = run("run")
     assert done.returncode == 2 and done.stderr == 'bantam run: MODEL is missing\nTry "bantam run --help".\n'
+
+
+def test_help_by_name():
+    """"help serve" is "serve --help"."""
+    for words in (["run"], ["bench"], ["bench", "latency"]):
+        help_, flag = run("help", *words), run(*words, "--help")
+        assert help_.returncode == flag.returncode == 0 and help_.stdout == flag.stdout != ""
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "frobnicate").returncode == 2
+
+
+@pytest.mark.parametrize("script", ["setup", "test", "demo", "bundle"])
+def test_help_of_scripts(script):
+    """Their head comments, and nothing is done."""
+    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    first = (ROOT / "scripts" / script).read_text().splitlines()[1]
+    assert done.stderr == "" and done.stdout.splitlines()[0] == first.removeprefix("# ")
 
 
 @pytest.mark.parametrize("arguments", [

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -140,6 +141,50 @@ def test_eval_judges_what_has_no_reference(tmp_path):
                    f"referee={referee.target}")
         assert len(referee.requests) == 4  # from both sides each
     assert re.search(r"^small +100\.0 % ", done.stdout, re.M), done.stdout
+
+
+def test_eval_leaves_out_what_nobody_recorded(tmp_path):
+    lines = [{"prompt": f"{i} + 4", "expected": i + 4, "strong": str(i + 4)} for i in range(6)]
+    del lines[2]["strong"], lines[4]["strong"]
+    cases, picture, report = write_lines(tmp_path / "cases.jsonl", lines), tmp_path / "report.svg", tmp_path / "report.json"
+    with Endpoint(right) as small:
+        models = ["--model", f"small={small.target}", "--model", "big=recorded"]
+        done = run("eval", cases, *models, "--svg", picture, "--json", report)  # two that are equal: there is nothing to draw
+    assert "2 of 6 cases are left out: no answer is recorded for them" in done.stdout
+    assert re.search(r"^big +100\.0 % +4 +0 ", done.stdout, re.M), done.stdout
+    assert "warning" in done.stderr and "report.svg is not written" in done.stderr and not picture.exists()
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert (found["cases"], found["cases_left_out"], found["partial"]) == (4, 2, False)
+    none = write_lines(tmp_path / "none.jsonl", [{"prompt": "a", "expected": "b"}])
+    assert "no case has a recorded answer" in run("eval", none, "--model", "a=recorded", status=2).stderr
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_eval_reports_what_there_is_when_it_is_stopped(tmp_path, at):
+    """Ctrl-C while the small model is asked: its answers count, the big one's none."""
+    cases = write_lines(tmp_path / "cases.jsonl", sums(60))
+    report, artefact = tmp_path / "report.json", tmp_path / "calibration"
+    process, has_begun = [], threading.Event()
+
+    def answer(request):
+        has_begun.wait(LIMIT_S)
+        if len(small.requests) == at:
+            process[0].send_signal(signal.SIGINT)
+        return right(request)
+
+    with Endpoint(answer) as small, Endpoint(right) as big:
+        command = [BIN, "eval", cases, "--model", f"small={small.target}", "--model", f"big={big.target}", "--json", report,
+                   "--concurrency", "1", "--calibration", artefact]
+        process.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        has_begun.set()
+        stdout, stderr = process[0].communicate(timeout=LIMIT_S)
+        assert not big.requests and at <= len(small.requests) < 60
+    assert process[0].returncode == 130, stderr
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["partial"] and found["cases"] == len(small.requests) and found["cases_left_out"] == 60 - found["cases"]
+    assert [model["name"] for model in found["models"]] == ["small"] and found["models"][0]["quality"] == 1
+    assert f"PARTIAL: stopped; {60 - found['cases']} of 60 cases were not put to every model" in stdout
+    assert not artefact.exists() and "not written" in stderr
 
 
 def test_eval_refuses(tmp_path):

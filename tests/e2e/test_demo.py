@@ -1,6 +1,7 @@
 """What scripts/demo runs, behind programs of the tests: each of its models, and the router with demo/route.yaml."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -48,3 +49,11 @@ def test_completions_of_gemma(start):
         pytest.skip(why)
     engine = start(path)
     assert "tokens/s" in run("show.py", f"127.0.0.1:{engine.port}", str(ROOT / "demo/gemma_prompts.jsonl"))
+
+
+def test_builds_what_the_readme_goes_on_with():
+    """After scripts/demo the README runs the C client's example and installs the client (test_native_clients does both)."""
+    readme = (ROOT / "README.md").read_text()
+    (targets,) = re.findall(r"^cmake --build .* --target ([a-z_ ]+) >", (ROOT / "scripts/demo").read_text(), re.M)
+    assert "after `scripts/demo`:\n\n    build/release/clients/c/stream_answer " in readme and "--component client" in readme
+    assert targets.split() == ["bantam", "stream_answer", "bantam_client"]

@@ -546,6 +546,17 @@ def test_a_default_start_opens_the_documented_ports(tmp_path, dummy_model):
     assert {address for _, address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
+def test_the_help_of_keys_makes_a_file_that_is_taken(start, dummy_model, tmp_path):
+    """Its example, word for word."""
+    text = subprocess.run([str(BIN), "keys", "--help"], capture_output=True, text=True, check=True).stdout
+    (command,) = re.findall(r"^  (\(.* >> tenants\.txt)$", text, re.M)
+    (tmp_path / "key.txt").write_text("sk-some-key-that-there-was\n")
+    subprocess.run(["sh", "-c", f"bantam() {{ '{BIN}' \"$@\"; }}; {command}"], cwd=tmp_path, check=True, timeout=CALL_LIMIT_S)
+    server = start(dummy_model, *DUMMY_FLAGS, "--api-keys-file", str(tmp_path / "tenants.txt"))
+    assert http_status(server, "/v1/models", key="sk-some-key-that-there-was")[0] == 200
+    assert http_status(server, "/v1/models")[0] == 401
+
+
 def test_key_commands():
     keys = [make_key("acme") for _ in range(3)]
     assert len({key for key, _ in keys}) == 3

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import urllib.request
 
@@ -207,6 +208,27 @@ def test_bench_tries_refused_requests_again(start, dummy_model):
 def generated_tokens(server):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=CALL_LIMIT_S) as answer:
         return int(float(re.search(r"^vllm:generation_tokens_total\S* (\S+)$", answer.read().decode(), re.M).group(1)))
+
+
+def test_bench_is_stopped(dummy):
+    """Ctrl-C in the middle: the report of what has ended, and those under way are neither here nor there."""
+    before = generated_tokens(dummy)
+    command = bench_command(dummy, "--num-prompts", 1000000, "--random-output-len", 16)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: generated_tokens(dummy) > before + 200)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=CALL_LIMIT_S)
+    report = json.loads(output)
+    assert process.returncode == 130 and report["interrupted"] and report["num_prompts"] == 1000000
+    assert report["completed"] > 0 and report["failed"] == 0 and report["total_output_tokens"] == 16 * report["completed"]
+
+
+def test_bench_says_what_the_cache_had(dummy):
+    """The same prompts once more: the figures are of the prefix cache, and the report says so."""
+    command = [word for word in bench_command(dummy, "--random-input-len", 64, "--seed", 77) if word != "--json"]
+    first, second = run_well(*command).stdout, run_well(*command).stdout
+    assert "(0 from the prefix cache)" in first and "--seed" not in first
+    assert re.search(r"^note .*prefix cache.*--seed", second, re.M), second
 
 
 def test_bench_across_a_restart(start, dummy_model):

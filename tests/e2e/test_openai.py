@@ -5,6 +5,7 @@ import collections
 import json
 import math
 import struct
+import urllib.error
 import urllib.request
 
 import grpc
@@ -375,6 +376,46 @@ def post(server, path, body):
                                      {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=CALL_LIMIT_S) as answer:
         return json.load(answer)
+
+
+def refusal(server, path, body):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(server, path, body)
+    return json.load(refused.value)["error"]
+
+
+@pytest.mark.parametrize(("path", "body", "param", "message"), [
+    ("/v1/completions", {"prompt": [1, 2, 99999]}, "prompt", "prompt[2] is 99999; "),
+    ("/v1/completions", {"prompt": [[1], [1, 2, 99999]]}, "prompt", "prompt[1][2] is 99999; "),
+    ("/v1/completions", {"prompt": [[1], []]}, "prompt", "prompt[1] is empty; "),
+    ("/v1/completions", {"prompt": "a", "seed": 1e30}, "seed", "seed is 1e+30; it must be "),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 30},
+     "top_logprobs", "top_logprobs is 30; "),
+    # The server's folders are nobody's business.
+    ("/v1/chat/completions", {"messages": [{"role": "odd", "content": "x"}]}, None,
+     "tokenizer_config.json: the chat template refuses"),
+])
+def test_refusals_have_the_words_of_the_request(demo, path, body, param, message):
+    error = refusal(demo, path, body)
+    assert error["param"] == param and error["message"].startswith(message), error
+
+
+def test_the_paths_are_listed(demo):
+    """GET / names them, and each is there; a wrong path says where to look."""
+    def get(path):
+        return urllib.request.urlopen(f"http://127.0.0.1:{demo.http_port}{path}", timeout=CALL_LIMIT_S)
+
+    with get("/") as answer:
+        paths = json.load(answer)["paths"]
+    assert {"POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "GET /health"} <= set(paths)
+    for method, path in (line.split() for line in paths if line != "GET /"):
+        if method == "GET":
+            get(path).close()
+        else:
+            assert "there is nothing" not in refusal(demo, path, [])["message"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        get("/v1/embeddings")
+    assert refused.value.code == 404 and "GET / lists what there is" in json.load(refused.value)["error"]["message"]
 
 
 def test_tokenize_and_detokenize(demo):

@@ -274,9 +274,9 @@ def test_a_model_that_is_listed_can_be_asked_for(start_router, demo, provider):
     router.wait_up()
     with client_of(router) as routed:
         names = [model.id for model in routed.models.list()]
-        assert names == ["auto", "local/demo", "mock/medium", "mock/large", "mock/other"]
+        assert names == ["auto", "local/demo", "mock/medium", "mock/large", "mock/other", "small", "middle", "frontier"]
         for _ in range(2):  # the second answers are kept ones: each model has its own
-            for name in (*names[1:], "middle"):
+            for name in (*names[1:5], "middle"):
                 told = routed.chat.completions.create(model=name, messages=MESSAGES, max_tokens=4, temperature=0,
                                                       extra_body={"bantam": {"complexity": 9}}).usage.bantam
                 wanted = {"middle": "mock/medium"}.get(name, name)
@@ -341,10 +341,15 @@ def test_every_door_says_who_answered(start_router, demo, provider, wish):
     asked = {"model": "", "messages": MESSAGES, "max_tokens": 4, "temperature": 0.7, "extra_body": {"bantam": {"route": wish}}}
     with client_of(router) as routed:
         raw = routed.chat.completions.with_raw_response.create(**asked)
-        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(raw.parse().usage.bantam)
+        whole = raw.parse()
+        found["headers"], found["usage"] = who_by_headers(raw.headers), who_by_usage(whole.usage.bantam)
+        assert whole.system_fingerprint == whole.usage.bantam["fingerprint"]
+        times = whole.choices[0].timings  # of which a provider tells nothing
+        assert all(time is None if wish == "frontier" else time >= 0 for time in times.values()) and len(times) == 3
         for options in ({"include_usage": True}, {}):
             raw = routed.chat.completions.with_raw_response.create(**asked, stream=True, stream_options=options)
             last = list(raw.parse())[-1]
+            assert last.system_fingerprint == whole.system_fingerprint
             name = f"stream {options}"
             found[name] = who_by_usage(last.usage.bantam if options else last.bantam)
             answerer = found[name]["provider"]
@@ -546,7 +551,8 @@ def test_metrics_say_what_was_decided(router, provider):
 def test_people_and_agents_find_their_paths(router):
     """The page on the operator's port alone, MCP on the clients' port alone."""
     operator = f"http://127.0.0.1:{router.metrics_port}"
-    assert "<html" in get(f"{operator}/")[1] and get(f"{router.web}/")[0] == 404
+    assert "<html" in get(f"{operator}/")[1] and get(f"{router.web}/page.js")[0] == get(f"{router.web}/router/state")[0] == 404
+    assert "POST /mcp" in json.loads(get(f"{router.web}/")[1])["paths"]
     state = json.loads(get(f"{operator}/router/state")[1])
     assert state["decisions"]["default"] >= 0 and "local/demo" in json.dumps(state)
 
@@ -695,9 +701,9 @@ def test_a_replica_that_dies_is_followed_by_another(start_router, start, dummy_m
 # --- its configuration
 
 
-def check(path, **env):
-    return subprocess.run([str(BIN), "route", str(path), "--check"], env={**os.environ, **env}, capture_output=True, text=True,
-                          cwd=path.parent, check=False)
+def check(path, *flags, **env):
+    return subprocess.run([str(BIN), "route", str(path), "--check", *flags], env={**os.environ, **env}, capture_output=True,
+                          text=True, cwd=path.parent, check=False)
 
 
 def test_the_examples_of_the_docs_are_good(tmp_path):
@@ -712,6 +718,14 @@ def test_the_examples_of_the_docs_are_good(tmp_path):
         done = check(tmp_path / "route.yaml", OPENAI_API_KEY="sk-secret", ENGINE_KEY="sk-other")
         assert done.returncode == 0, done.stderr
         assert "tier      frontier: openai/gpt-5\n" in done.stdout and "sk-" not in done.stdout + done.stderr
+
+
+def test_a_check_of_what_the_readme_names():
+    """Its file is in the clone; --offline is told."""
+    (path,) = set(re.findall(r"bantam route (\S+)", (ROOT / "README.md").read_text()))
+    plain, offline = check(ROOT / path), check(ROOT / path, "--offline")
+    assert plain.returncode == offline.returncode == 0 and plain.stdout.startswith("policy ")
+    assert offline.stdout == "offline   nothing leaves this machine: no provider is asked\n" + plain.stdout
 
 
 def test_a_check_says_what_is_wrong_and_where(tmp_path):

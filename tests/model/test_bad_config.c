@@ -310,20 +310,20 @@ static void options_that_cannot_be_met(void **state)
                  "65536", NULL);
     options = broken_model_options(&broken);
     options.device = "tpu";
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "tpu", "cpu", "cuda:N", NULL);
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "tpu", "cpu", "cuda:N", NULL);
     options.device = "cuda:1x";
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:1x", NULL);
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "cuda:1x", NULL);
     options.device = "cuda:-1";
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:-1", NULL);
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "cuda:-1", NULL);
     options.device = "cuda:1000";
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "cuda:1000", NULL);
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "cuda:1000", NULL);
     options = broken_model_options(&broken);
     options.quantization = MODEL_QUANT_FP8;
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "--quantization fp8",
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "--quantization fp8",
                  "--device cuda", NULL);
     options = broken_model_options(&broken);
     options.kv_cache = MODEL_KV_FP8;
-    expect_error(broken_model_load(&broken, &options), ERR_UNIMPLEMENTED, "--kv-cache-dtype fp8",
+    expect_error(broken_model_load(&broken, &options), ERR_INVALID_ARGUMENT, "--kv-cache-dtype fp8",
                  "--device cuda", NULL);
     options = broken_model_options(&broken);
     options.isa = "neon";

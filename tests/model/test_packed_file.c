@@ -343,7 +343,7 @@ static void options_that_ask_for_something_else(void **state)
                  NULL);
     options = broken_model_options(&target);
     options.device = "cuda:1";
-    expect_error(broken_model_load(&target, &options), ERR_UNIMPLEMENTED, "packed for the CPU", "cuda:1",
+    expect_error(broken_model_load(&target, &options), ERR_INVALID_ARGUMENT, "packed for the CPU", "cuda:1",
                  NULL);
     options = broken_model_options(&target);
     options.dummy_weights = true; /* looks at no weights at all */
@@ -373,7 +373,7 @@ static void a_failed_write_changes_nothing(void **state)
     expect_error(model_pack(&options, target.directory, fail_beside, NULL, &packed), ERR_IO, "no tokenizer",
                  NULL);
     options.device = "cuda";
-    expect_error(pack(&options), ERR_UNIMPLEMENTED, "--device cuda", NULL);
+    expect_error(pack(&options), ERR_INVALID_ARGUMENT, "--device cuda", NULL);
     options = broken_model_options(&target);
     expect_error(pack(&options), ERR_INVALID_ARGUMENT, "packed already", NULL);
     options = broken_model_options(&source);

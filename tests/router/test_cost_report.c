@@ -88,10 +88,10 @@ static void a_table_says_what_is_an_estimate(void **state)
     give(&report, "hr", "openai", "big", 10, 2, DOLLAR / 2);
     assert_table(
         &report,
-        "day  tenant     answered by  calls   input  output      cost  frontier alone     saved\n"
-        "2026-11-27  -   local/demo      90   90000    9000   $0.0100         $0.2520   $0.2420\n"
-        "2026-11-27  hr  openai/big      10   10000    1000  ~$0.5000        ~$0.5000  ~$0.0000\n"
-        "total                          100  100000   10000  ~$0.5100        ~$0.7520  ~$0.2420\n"
+        "day         tenant  answered by  calls   input  output      cost  frontier alone     saved\n"
+        "2026-11-27  -       local/demo      90   90000    9000   $0.0100         $0.2520   $0.2420\n"
+        "2026-11-27  hr      openai/big      10   10000    1000  ~$0.5000        ~$0.5000  ~$0.0000\n"
+        "total                              100  100000   10000  ~$0.5100        ~$0.7520  ~$0.2420\n"
         "\nA day of as many calls of this mix:\n"
         "       calls              cost    frontier alone             saved\n"
         "       10000         ~$51.0000         ~$75.2000         ~$24.2000\n"
@@ -116,6 +116,7 @@ static void a_table_without_a_frontier_compares_nothing(void **state)
     struct buffer text = {.limit_bytes = 1 << 16};
     assert_int_equal(cost_report_table(&report, &text).code, ERR_OK);
     assert_null(strstr(text.data, "saved"));
+    assert_null(strstr(text.data, " \n"));
     assert_non_null(strstr(text.data, "Nothing is compared"));
     buffer_free(&text);
     struct buffer small = {.limit_bytes = 100};

@@ -317,10 +317,48 @@ static void strong_answers_stand_for_a_reference(void **state)
     struct eval_run run = {.cases = &cases, .n_models = 2, .strong = 1};
     const struct eval_run_options options = {.concurrency = 1};
     assert_int_equal(eval_run(&run, &options).code, ERR_OK);
-    assert_true(run.models[1].scores[0] == 1 && run.models[1].scores[1] == 1 && run.models[1].scores[2] == 0);
+    assert_true(run.models[1].scores[0] == 1 && run.models[1].scores[1] == 1);
     assert_true(run.models[0].scores[0] == 1 && run.models[0].scores[1] == 1); /* the same recorded words */
-    assert_int_equal(run.models[1].n_failed, 1);
-    assert_string_equal(run.models[1].answers[2].error, "no answer was recorded");
+    /* Of the last one nothing was recorded: it is no wrong answer, but no case at all. */
+    assert_true(run.cases->n == 2 && run.n_left_out == 1 && run.n_given == 3 && !run.is_partial);
+    assert_int_equal(run.models[1].n_failed, 0);
+    eval_run_free(&run);
+    eval_cases_free(&cases);
+}
+
+static void a_run_that_is_stopped_keeps_what_was_asked(void **state)
+{
+    (void)state;
+    static const char FILE[] = "{\"prompt\": \"a\", \"expected\": \"x\"}\n"
+                               "{\"prompt\": \"b\", \"expected\": \"x\", \"strong\": \"x\"}\n"
+                               "{\"prompt\": \"c\", \"strong\": \"x\"}\n";
+    const struct eval_case_defaults defaults = {0};
+    const _Atomic bool stop = true;
+    const struct eval_run_options options = {.concurrency = 1, .stop = &stop};
+    struct eval_endpoint_options nowhere = {.name = "m", .target = "http://127.0.0.1:1/v1#m", .stop = &stop};
+    struct eval_cases cases;
+    assert_int_equal(eval_cases_parse("f", FILE, strlen(FILE), &defaults, &cases).code, ERR_OK);
+    /* The strong one was not asked: what it alone could be held against goes, too. */
+    struct eval_run run = {.cases = &cases, .n_models = 2, .strong = 1};
+    snprintf(run.models[0].name, 64, "weak");
+    assert_int_equal(eval_endpoint_open(&nowhere, &run.models[1].endpoint).code, ERR_OK);
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_true(run.is_partial && run.n_models == 1 && run.weak == 0 && run.strong == 0);
+    assert_true(run.cases->n == 1 && run.n_left_out == 2 && run.models[0].scores[0] == 1);
+    assert_string_equal(run.models[0].name, "weak");
+    eval_run_free(&run);
+    /* The weak one was not. */
+    run = (struct eval_run){.cases = &cases, .n_models = 2, .strong = 1};
+    snprintf(run.models[1].name, 64, "strong");
+    assert_int_equal(eval_endpoint_open(&nowhere, &run.models[0].endpoint).code, ERR_OK);
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_true(run.n_models == 1 && run.weak == 0 && run.strong == 0 && run.cases->n == 2);
+    assert_string_equal(run.models[0].name, "strong");
+    eval_run_free(&run);
+    /* Nobody was. */
+    run = (struct eval_run){.cases = &cases, .n_models = 1};
+    assert_int_equal(eval_endpoint_open(&nowhere, &run.models[0].endpoint).code, ERR_OK);
+    assert_int_equal(eval_run(&run, &options).code, ERR_CANCELLED);
     eval_run_free(&run);
     eval_cases_free(&cases);
 }
@@ -603,6 +641,7 @@ int main(void)
         cmocka_unit_test(reports),
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),
+        cmocka_unit_test(a_run_that_is_stopped_keeps_what_was_asked),
         cmocka_unit_test(endpoints_are_asked_again),
         cmocka_unit_test(a_private_case_is_not_classified_elsewhere),
         cmocka_unit_test(hints_cross_over_grpc),

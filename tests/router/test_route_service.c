@@ -710,7 +710,13 @@ static void choices_end_one_by_one(void **state)
     assert_string_equal(card.name, "p/big");
     assert_string_equal(card.owner, "p");
     assert_int_equal(card.context_tokens, 100000);
-    assert_false(rig->service->vtable->model_card(rig->service, 3, &card));
+    static const char *const TIERS[] = {"small", "frontier"}; /* which may be asked for, too */
+    for (size_t t = 0; t < 2; t++) {
+        assert_true(rig->service->vtable->model_card(rig->service, 3 + t, &card));
+        assert_string_equal(card.name, TIERS[t]);
+        assert_string_equal(card.owner, "bantam");
+    }
+    assert_false(rig->service->vtable->model_card(rig->service, 5, &card));
     rig->service->vtable->drain(rig->service);
     struct stream *stream;
     assert_int_equal(rig_submit(rig, &(struct rig_question){0}, &stream).code, ERR_UNAVAILABLE);
