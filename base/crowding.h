@@ -4,11 +4,11 @@
  *
  * An operation was stalled when thread 0 waited for the others several times as long as its own part took:
  * slower cores and uneven shares are not stalls. With the share s of the time stalled, n threads do the work
- * of (1 - s) * n; where that is well below n - 1, one leaves. It comes back to try after a rest, which
- * doubles each time that it was too early. */
+ * of (1 - s) * n; where that is well below n - 1, one leaves. Where those that stay do hardly more without
+ * it, it is taken back; else it comes back to try after a rest. What was in vain doubles the rest before it
+ * is done again. */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -23,9 +23,10 @@ enum {
 struct crowding {
     int n_threads, n_active; /* n_active: in 1..n_threads */
     int n_samples;
-    int64_t busy_ns, stalled_ns; /* of the samples */
-    int64_t rest_ms, rest_until_ns;
-    bool is_trying; /* a thread has come back */
+    int64_t busy_ns, stalled_ns;                                   /* of the samples */
+    enum { CROWDING_STEADY, CROWDING_LEFT, CROWDING_TRYING } last; /* what the last decision did */
+    int64_t work_before;                                           /* one left: work_done before */
+    int64_t rest_ms, leave_from_ns, try_from_ns;
 };
 
 void crowding_init(struct crowding *crowding, int n_threads);

@@ -23,7 +23,8 @@ struct worker {
     atomic_bool joins; /* set when it is put in: its next run is the one behind joined_at */
     _Atomic uint32_t joined_at;
     int index;
-    int node; /* the kernel's number */
+    int node;       /* the kernel's number */
+    cpu_set_t cpus; /* where pool->is_pinned: the one of this worker */
 };
 
 struct thread_pool {
@@ -40,6 +41,8 @@ struct thread_pool {
     struct crowding crowding;
     uint32_t n_shares;
     struct spin_barrier barrier;
+    bool is_pinned; /* on one node, to a CPU each while all take part */
+    cpu_set_t all_cpus;
     int n_nodes, caller_node; /* caller_node: of thread 0, the kernel's number */
     cpu_set_t caller_cpus;    /* of thread 0, where n_nodes > 1 */
     pthread_t placed_caller;
@@ -85,6 +88,16 @@ static void *worker_main(void *argument)
     }
 }
 
+/* While somebody is left out, the others go where there is room. */
+static void move_workers(struct thread_pool *pool, bool all_take_part)
+{
+    for (int i = 0; pool->is_pinned && i < pool->n_threads - 1; i++) {
+        const struct worker *worker = &pool->workers[i];
+        const cpu_set_t *cpus = all_take_part ? &worker->cpus : &pool->all_cpus;
+        (void)pthread_setaffinity_np(worker->thread, sizeof *cpus, cpus);
+    }
+}
+
 /* Between runs. Who is left out hears of it at the start of the next run, or much later when the kernel has
  * put it aside: by then it may be in again, for runs behind joined_at. */
 static void put_in(struct thread_pool *pool, int n_active)
@@ -96,6 +109,8 @@ static void put_in(struct thread_pool *pool, int n_active)
         pool->workers[i - 1].joined_at = event_count_read(&pool->start);
         pool->workers[i - 1].joins = true;
     }
+    if (before == pool->n_threads || n_active == pool->n_threads)
+        move_workers(pool, n_active == pool->n_threads);
     pool->n_active = n_active;
     if (n_active > before)
         event_count_bump(&pool->joined);
@@ -115,12 +130,15 @@ static void place_workers(struct thread_pool *pool, int n_cpus)
     bool several = topology.n_nodes > 1 && pool->n_threads > 1;
     if (!several && (pool->n_threads > n_cpus || CPU_COUNT(&mask) != pool->n_threads))
         return;
+    pool->is_pinned = !several;
+    pool->all_cpus = mask;
     for (int i = 0; i < pool->n_threads; i++) {
         cpu_set_t cpus;
         int node = topology.nodes[numa_thread_node(&topology, i, pool->n_threads, &cpus)].id;
         if (i > 0) {
             pool->n_nodes += several && node != thread_pool_node(pool, i - 1);
             pool->workers[i - 1].node = node;
+            pool->workers[i - 1].cpus = cpus;
             (void)pthread_setaffinity_np(pool->workers[i - 1].thread, sizeof cpus, &cpus);
         } else { /* the caller's affinity is the caller's: thread_pool_place_caller */
             pool->caller_node = node;
@@ -245,7 +263,8 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context
 
 void thread_pool_share(struct thread_pool *pool, thread_pool_fn *fn, void *context)
 {
-    const int n_active = pool->crowding.n_active;
+    /* On several nodes each has its rows in memory of its own. */
+    const int n_active = pool->n_nodes > 1 ? pool->n_threads : pool->crowding.n_active;
     if (pool->n_threads == 1 || ++pool->n_shares % SHARES_PER_SAMPLE != 0) {
         run_on(pool, fn, context, n_active, NULL);
         return;

@@ -1,9 +1,9 @@
 /* A fixed set of threads for data-parallel kernels. thread_pool_run calls fn once on each thread (the caller
  * is thread 0) and returns when all are done; thread_pool_share on fewer while they would only wait for each
- * other (crowding.h). Workers spin for a short while, then sleep on a futex, so an
- * idle engine uses no CPU. One caller at a time. Threads are pinned to the CPUs of the process's affinity
- * mask when there are exactly as many; on a machine of several memory nodes (numa.h) otherwise to the CPUs of
- * a node, the first threads to the first. */
+ * other (crowding.h; on one memory node). Workers spin for a short while, then sleep on a futex, so an idle
+ * engine uses no CPU. One caller at a time. Threads are pinned to the CPUs of the process's affinity mask
+ * when there are exactly as many and all take part; on a machine of several memory nodes (numa.h) otherwise
+ * to the CPUs of a node, the first threads to the first. */
 #pragma once
 
 #include <stddef.h>
@@ -34,7 +34,7 @@ void thread_pool_share(struct thread_pool *pool, thread_pool_fn *fn, void *conte
 void thread_pool_barrier(struct thread_pool *pool);
 
 /* Thread i's share of [0, n): begins and ends on multiples of `grain` (but for n itself). The same split for
- * the same arguments, so that a thread always reads the same rows. */
+ * the same arguments, so that a thread reads the same rows in every run of all of them. */
 void thread_split(size_t n, size_t grain, int thread_index, int n_threads, size_t *begin, size_t *end);
 
 /* CPUs that this process may use: affinity mask, lowered by a cgroup CPU quota. At least 1. */

@@ -1,4 +1,5 @@
 /* Threads leave a pool that stalls and come back to try, in virtual time. */
+#include <stdbool.h>
 #include "base/crowding.h"
 #include "tests/base/cmocka_base.h"
 
@@ -7,7 +8,9 @@ static const int64_t US = 1000, MS = 1000 * 1000;
 struct machine {
     struct crowding crowding;
     int64_t now_ns;
-    int n_free;        /* CPUs: with more threads than these, every tenth operation stalls */
+    int n_free; /* CPUs: with more threads than these, every tenth operation stalls */
+    int beside; /* the thread whose CPU a program has that stays there: likewise where it takes part; 0: none
+                 */
     int64_t own_ns;    /* of an operation on all threads */
     int64_t uneven_ns; /* that thread 0 waits each time */
 };
@@ -25,7 +28,9 @@ static void run(struct machine *machine, int64_t for_ns)
     for (int i = 0; machine->now_ns < end_ns; i++) {
         struct crowding *crowding = &machine->crowding;
         int64_t own_ns = machine->own_ns * crowding->n_threads / crowding->n_active;
-        int64_t wait_ns = crowding->n_active > machine->n_free && i % 10 == 0 ? 3 * MS : machine->uneven_ns;
+        bool stalls = crowding->n_active > machine->n_free ||
+                      (machine->beside > 0 && crowding->n_active > machine->beside);
+        int64_t wait_ns = stalls && i % 10 == 0 ? 3 * MS : machine->uneven_ns;
         machine->now_ns += own_ns + wait_ns;
         int n_active = crowding_sample(crowding, machine->now_ns, own_ns, wait_ns);
         assert_int_equal(n_active, crowding->n_active);
@@ -82,6 +87,25 @@ static void test_rests_grow(void **state)
     assert_in_range(n_tries, 10, 18);
 }
 
+/* Nobody else leaves for a thread that stays put aside, but to see. */
+static void test_what_does_not_help_is_undone(void **state)
+{
+    (void)state;
+    struct machine machine = machine_of(8, 8, 5 * US);
+    machine.beside = 2;
+    int n_left = 0, before = 8;
+    while (machine.now_ns < 60000LL * MS) {
+        run(&machine, 1);
+        assert_in_range(machine.crowding.n_active, 7, 8);
+        n_left += machine.crowding.n_active < before;
+        before = machine.crowding.n_active;
+    }
+    assert_in_range(n_left, 10, 18);
+    machine.beside = 7; /* the one that leaves */
+    run(&machine, 2 * CROWDING_REST_MAX_MS * MS);
+    assert_int_equal(machine.crowding.n_active, 7);
+}
+
 /* Long operations: a stall is no longer than they are. */
 static void test_long_operations_keep_all(void **state)
 {
@@ -94,8 +118,11 @@ static void test_long_operations_keep_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_quiet_machine_keeps_all),        cmocka_unit_test(test_slower_cores_stay),
-        cmocka_unit_test(test_who_stalls_leaves_and_comes_back), cmocka_unit_test(test_rests_grow),
+        cmocka_unit_test(test_a_quiet_machine_keeps_all),
+        cmocka_unit_test(test_slower_cores_stay),
+        cmocka_unit_test(test_who_stalls_leaves_and_comes_back),
+        cmocka_unit_test(test_rests_grow),
+        cmocka_unit_test(test_what_does_not_help_is_undone),
         cmocka_unit_test(test_long_operations_keep_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
