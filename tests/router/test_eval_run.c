@@ -344,6 +344,7 @@ static void a_run_that_is_stopped_keeps_what_was_asked(void **state)
     assert_int_equal(eval_endpoint_open(&nowhere, &run.models[1].endpoint).code, ERR_OK);
     assert_int_equal(eval_run(&run, &options).code, ERR_OK);
     assert_true(run.is_partial && run.n_models == 1 && run.weak == 0 && run.strong == 0);
+    assert_true(run.lost.n_models == 1 && run.lost.n_cases == 1);
     assert_true(run.cases->n == 1 && run.n_left_out == 2 && run.models[0].scores[0] == 1);
     assert_string_equal(run.models[0].name, "weak");
     eval_run_free(&run);
@@ -359,6 +360,39 @@ static void a_run_that_is_stopped_keeps_what_was_asked(void **state)
     run = (struct eval_run){.cases = &cases, .n_models = 1};
     assert_int_equal(eval_endpoint_open(&nowhere, &run.models[0].endpoint).code, ERR_OK);
     assert_int_equal(eval_run(&run, &options).code, ERR_CANCELLED);
+    eval_run_free(&run);
+    eval_cases_free(&cases);
+}
+
+/* Whatever the judge was asked before, a column has no scores of two kinds, and nothing is told of cases that
+ * were put to all models. */
+static void a_stop_while_the_judge_is_asked(void **state)
+{
+    (void)state;
+    static const char FILE[] = "{\"prompt\": \"a\", \"strong\": \"x\"}\n{\"prompt\": \"b\"}\n";
+    const struct eval_case_defaults defaults = {0};
+    const _Atomic bool stop = true;
+    const struct eval_run_options options = {.concurrency = 1, .stop = &stop};
+    struct eval_endpoint_options nowhere = {.name = "j", .target = "http://127.0.0.1:1/v1#j", .stop = &stop};
+    struct eval_cases cases;
+    assert_int_equal(eval_cases_parse("f", FILE, strlen(FILE), &defaults, &cases).code, ERR_OK);
+    struct eval_run run = {.cases = &cases, .n_models = 2, .strong = 1};
+    assert_int_equal(eval_endpoint_open(&nowhere, &run.judge).code, ERR_OK);
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_true(run.is_partial && run.lost.is_judge && run.lost.n_cases == 0 && run.lost.n_models == 0);
+    assert_true(run.n_unjudged == 0 && run.n_left_out == 1 && run.models[0].scores[0] == 1);
+    struct eval_report report = {.file = "f", .run = &run, .margin = 0.03, .quality = 0.95};
+    struct buffer table = {.limit_bytes = 1 << 20};
+    assert_int_equal(eval_report_table(&report, &table).code, ERR_OK);
+    assert_non_null(strstr(table.data, "PARTIAL: stopped; the judge was not asked about every answer"));
+    assert_non_null(strstr(table.data, "1 of 2 cases are left out: no answer is recorded for them"));
+    assert_null(strstr(table.data, "could not be read"));
+    buffer_free(&table);
+    eval_run_free(&run);
+    /* Nothing was to be asked: nothing is lost. */
+    run = (struct eval_run){.cases = &cases, .n_models = 2, .strong = 1};
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_false(run.is_partial);
     eval_run_free(&run);
     eval_cases_free(&cases);
 }
@@ -642,6 +676,7 @@ int main(void)
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),
         cmocka_unit_test(a_run_that_is_stopped_keeps_what_was_asked),
+        cmocka_unit_test(a_stop_while_the_judge_is_asked),
         cmocka_unit_test(endpoints_are_asked_again),
         cmocka_unit_test(a_private_case_is_not_classified_elsewhere),
         cmocka_unit_test(hints_cross_over_grpc),
