@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -119,7 +120,28 @@ def test_run_takes_a_prompt_without_a_flag(tmp_path):
     assert run(*arguments, "--prompts", "-", stdin='"The train to"\n').stdout == said_by_flag
     assert run(*arguments, "The train to", stdin="never read").stdout == said_by_flag
     assert_refused(run(*arguments, stdin=""), 2, "nothing to run")
-    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "line 1")
+    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "standard input line 1")
+    assert_refused(run(*arguments, stdin="The train\0 to"), 2, "standard input: byte 10 is NUL")
+
+
+@pytest.mark.parametrize(("more", "text"), [([], b"The train to\n"), (["--prompts", "-"], b'"The train to"\n')])
+def test_run_reads_any_standard_input(more, text):
+    command = [str(BIN), "run", str(DEMO), "--temperature", "0", "--max-tokens", "12", "--threads", "1"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(text)
+        ours.shutdown(socket.SHUT_WR)
+        done = subprocess.run([*command, *more], stdin=theirs, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0 and done.stdout == run(*command[1:], "The train to").stdout, done.stderr
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        done = subprocess.run([*command, *more], stdin=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    finally:
+        os.close(folder)
+    assert_refused(done, 2, "standard input: is a directory")
+    closed = ["sh", "-c", 'exec "$0" "$@" <&-', *command]
+    done = subprocess.run([*closed, *more], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert_refused(done, 1 if more else 2, "standard input" if more else "nothing to run")
 
 
 def test_run_says_that_an_answer_was_cut():
