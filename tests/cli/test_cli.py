@@ -22,6 +22,7 @@ COST_S = 10
 LIMIT_S = 600 if SANITIZED else 120
 DEMO = ROOT / "demo/model"
 LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer
+GGUF = ROOT / "tests/parity/gguf/qwen2-gqa-tied.gguf"
 IDS_ONLY = ["--skip-tokenizer-init", "--threads", "1"]
 
 
@@ -280,6 +281,14 @@ def test_refused_prompts(prompt):
     assert_refused(run("run", DEMO, *prompt, "--top-p", 0), 1, "prompt 1", "top_p is 0")
     assert_refused(run("run", DEMO, *prompt, "--stop", ""), 1, "prompt 1", "stop[0]")
     assert_refused(run("run", DEMO, *prompt, "--min-tokens", 9, "--max-tokens", 3), 1, "min_tokens is 9", "3")
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.json", "blob"])
+def test_a_gguf_file_of_any_name(name, tmp_path):
+    (tmp_path / name).symlink_to(GGUF)
+    named, plain = (run_json("run", path, *IDS_ONLY, "--token-ids", "1,2", "--temperature", 0, "--max-tokens", 3, "--json")
+                    for path in (tmp_path / name, GGUF))
+    assert named[0]["token_ids"] == plain[0]["token_ids"]
 
 
 def test_run_without_tokenizer():
