@@ -287,19 +287,21 @@ static void finish_answer(struct asking *asking, struct eval_slot *slot)
     asking->n_done++;
 }
 
-/* False: that was its last word. */
-static bool wait_to_retry(struct eval_slot *slot, int64_t now_ns)
+/* Or was that its last word? */
+static bool is_to_retry(const struct eval_slot *slot)
 {
-    if (!slot->may_retry || slot->attempts >= EVAL_ATTEMPTS_MAX)
-        return false;
+    return slot->may_retry && slot->attempts < EVAL_ATTEMPTS_MAX;
+}
+
+static void wait_to_retry(struct eval_slot *slot, int64_t now_ns)
+{
     int64_t wait_ms =
         slot->error.retry_after_ms > 0 ? slot->error.retry_after_ms : (int64_t)BACKOFF_MS << slot->attempts;
     slot->due_ns = now_ns + (wait_ms < BACKOFF_MAX_MS ? wait_ms : BACKOFF_MAX_MS) * NS_PER_MS;
     atomic_store_explicit(&slot->state, SLOT_WAITING, memory_order_relaxed);
-    return true;
 }
 
-/* What it waits for will not be tried. */
+/* What it waits for, or would wait for now, will not be tried. */
 static void give_up_waiting(struct asking *asking, struct eval_slot *slot)
 {
     *slot->answer = not_asked();
@@ -316,9 +318,12 @@ static int64_t step(struct asking *asking, void (*done)(void *context, size_t n_
     for (uint32_t i = 0; i < asking->n_slots; i++) {
         struct eval_slot *slot = &asking->slots[i];
         int state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (state == SLOT_WAITING && stops)
+        bool is_repeated = state == SLOT_WAITING || (state == SLOT_ENDED && is_to_retry(slot));
+        if (is_repeated && stops) {
             give_up_waiting(asking, slot);
-        if (state == SLOT_ENDED && (stops || !wait_to_retry(slot, now_ns))) {
+        } else if (is_repeated && state == SLOT_ENDED) {
+            wait_to_retry(slot, now_ns);
+        } else if (state == SLOT_ENDED) {
             finish_answer(asking, slot);
             if (done != NULL)
                 done(context, asking->n_done);

@@ -454,6 +454,53 @@ static void endpoints_are_asked_again(void **state)
     script_server_close(server);
 }
 
+struct stopping {
+    _Atomic bool stop;
+    struct script_server *server;
+};
+
+static void stop_at_the_first(void *context, size_t n_done)
+{
+    struct stopping *stopping = context;
+    if (n_done == 1)
+        stopping->stop = true;
+    script_server_go(stopping->server);
+}
+
+/* Refused for now after the stop: as with what waits to be asked again, nobody knows what the answer would
+ * have been. */
+static void a_stop_makes_no_failure_of_a_retry(void **state)
+{
+    (void)state;
+    const struct script_step good[] = {
+        {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("right")}, {STEP_END, NULL}};
+    const struct script_step busy[] = {
+        {STEP_READ, NULL},
+        {STEP_WAIT, NULL},
+        {STEP_SEND, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
+        {STEP_END, NULL}};
+    const struct script_step *scripts[] = {good, busy};
+    struct stopping stopping = {.server = script_server_open(scripts, 2)};
+    char target[64];
+    snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(stopping.server));
+    const struct eval_endpoint_options options = {
+        .name = "m", .target = target, .timeout_ms = 60000, .stop = &stopping.stop};
+    struct eval_endpoint *endpoint;
+    assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
+    json_t *request = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "Hi");
+    json_t *requests[] = {request, request};
+    struct eval_answer answers[2];
+    assert_int_equal(eval_ask(endpoint, requests, 2, 2, stop_at_the_first, &stopping, answers).code, ERR_OK);
+    size_t right = answers[0].text ? 0 : 1; /* whichever came first */
+    assert_string_equal(answers[right].text, "right");
+    assert_true(answers[right].was_asked && !answers[1 - right].was_asked);
+    assert_string_equal(answers[1 - right].error, "not asked");
+    eval_answer_free(&answers[right]);
+    json_decref(request);
+    eval_endpoint_close(endpoint);
+    script_server_close(stopping.server);
+}
+
 /* The classifier's question has the case's words, and so the case's mark. */
 static void a_private_case_is_not_classified_elsewhere(void **state)
 {
@@ -678,6 +725,7 @@ int main(void)
         cmocka_unit_test(a_run_that_is_stopped_keeps_what_was_asked),
         cmocka_unit_test(a_stop_while_the_judge_is_asked),
         cmocka_unit_test(endpoints_are_asked_again),
+        cmocka_unit_test(a_stop_makes_no_failure_of_a_retry),
         cmocka_unit_test(a_private_case_is_not_classified_elsewhere),
         cmocka_unit_test(hints_cross_over_grpc),
         cmocka_unit_test(routers_tell_who_answered),
