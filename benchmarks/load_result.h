@@ -65,7 +65,8 @@ void load_result_fail(struct load_result *result, size_t index, const char *mess
 /* Nothing more comes of it. */
 void load_result_end(struct load_result *result, size_t index);
 
-/* A load that was stopped: requests that had not ended are none of its. */
+/* A load that was stopped: requests that had not ended are none of its. Their tokens stay where tokens are
+ * counted and not requests: in ITL, and in the tokens of each second. */
 void load_result_cut(struct load_result *result);
 bool load_is_stopped(const struct load_options *options);
 
