@@ -430,6 +430,14 @@ def said(role, content):
     return {"role": role, "content": content}
 
 
+def test_answers_come_without_a_memory_plan():
+    """Where stderr is no terminal, too (tests/e2e/test_terminal.py has one); a server and benches tell it."""
+    short = ["--max-tokens", 2, "--threads", 1]
+    assert "memory plan" not in chat("Hello", arguments=["--max-tokens", 2]).stderr
+    assert "memory plan" not in run("run", DEMO, "Hello", *short).stderr
+    assert "memory plan" in run("bench", "latency", LLAMA, "--num-prompts", 1, "--output-len", 1).stderr
+
+
 def test_chat_remembers_until_cleared(tmp_path):
     first, second = "Finish this: the train to", "Complete the sentence: The dog"
     done = chat(first, second, "", "/clear", second, "/quit", "never read")
