@@ -2,6 +2,7 @@
 
 BANTAM_BIN names the program (default build/release/bantam). BANTAM_SANITIZED=1 says that it is several times slower."""
 
+import errno
 import json
 import math
 import os
@@ -669,6 +670,35 @@ def test_bench_latency_stopped(as_json):
         assert report["interrupted"] and report["num_prompts"] == 50 and report["completed"] < 50 and report["failed"] == 0
     else:
         assert re.search(r"^stopped +after \d+ of 50 requests", stdout, re.M) and "goodput" not in stdout
+
+
+def wait_for_reader(process, pipe):
+    """The pipe's other end, once the process has begun to read."""
+    while True:
+        assert process.poll() is None, "it ended before"
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("command", [["bench", "latency", "FOLDER"], ["bench", "serve", "--dataset-name", "custom",
+                                                                      "--dataset-path", "FILE"],
+                                     ["eval", "FILE", "--model", "a=recorded"]], ids=lambda words: " ".join(words[:2]))
+def test_ctrl_c_while_it_loads(command, tmp_path):
+    """There is nothing to report yet: the first one ends it, and not the second one."""
+    if command[1] != "latency" and run("serve", "--help").returncode != 0:
+        pytest.skip("a build without a server")
+    os.mkfifo(tmp_path / "config.json")  # a file that takes its time
+    words = [{"FOLDER": str(tmp_path), "FILE": str(tmp_path / "config.json")}.get(word, word) for word in command]
+    with subprocess.Popen([str(BIN), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+        writer = wait_for_reader(process, tmp_path / "config.json")
+        process.send_signal(signal.SIGINT)
+        os.close(writer)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == -signal.SIGINT, stderr
 
 
 def test_bench_ops():
