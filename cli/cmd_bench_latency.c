@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
+#include "base/stop.h"
 #include "benchmarks/latency_bench.h"
 #include "cli/bench_commands.h"
 #include "cli/commands.h"
@@ -145,7 +146,7 @@ static err_t run_series(const struct latency_values *v, const char *directory, b
     int64_t start_to_ready_ns = clock_now_ns(clock_monotonic()) - started_ns;
     interrupt_watch();
     err_t e = err_ok();
-    for (size_t i = 0; i < n && e.code == ERR_OK && (i == 0 || !*v->load.stop); i++)
+    for (size_t i = 0; i < n && e.code == ERR_OK && (i == 0 || !stop_is_wished(v->load.stop)); i++)
         e = run_load(v, engine, rates[i], i, start_to_ready_ns, any_failed);
     engine_close(engine);
     return e;

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/stop.h"
 #include "router/gate/eval_ask_internal.h"
 #include "router/gate/eval_check.h"
 
@@ -236,12 +237,6 @@ static struct eval_answer not_asked(void)
                                 .total_us = -1};
 }
 
-static bool is_stopped(const struct asking *asking)
-{
-    const _Atomic bool *stop = asking->endpoint->stop;
-    return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
-}
-
 static void start_slot(struct asking *asking, struct eval_slot *slot)
 {
     buffer_clear(&slot->text);
@@ -314,7 +309,7 @@ static void give_up_waiting(struct asking *asking, struct eval_slot *slot)
 static int64_t step(struct asking *asking, void (*done)(void *context, size_t n_done), void *context)
 {
     int64_t now_ns = clock_now_ns(clock_monotonic()), due_ns = 0;
-    bool stops = is_stopped(asking);
+    bool stops = stop_is_wished(asking->endpoint->stop);
     for (uint32_t i = 0; i < asking->n_slots; i++) {
         struct eval_slot *slot = &asking->slots[i];
         int state = atomic_load_explicit(&slot->state, memory_order_acquire);
@@ -415,7 +410,8 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
         json_decref(asking.slots[i].calls);
     }
     mem_free(asking.slots);
-    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n && !is_stopped(&asking))
+    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n &&
+        !stop_is_wished(endpoint->stop))
         return err_new(ERR_UNAVAILABLE,
                        "model %s: %zu requests failed and none was answered; the last one: %s",
                        endpoint->name, asking.n_failed, answers[asking.next - 1].error);

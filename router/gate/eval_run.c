@@ -1,11 +1,11 @@
 #include "router/gate/eval_run.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/progress.h"
+#include "base/stop.h"
 #include "router/gate/eval_judge.h"
 
 enum { CLASSIFIER_TOKENS = 24, SURE_TOKENS = 16 };
@@ -59,11 +59,6 @@ static err_t ask_model(struct eval_run *run, struct eval_model *model, const str
     return e;
 }
 
-static bool is_stopped(const struct eval_run_options *options)
-{
-    return options->stop != NULL && atomic_load_explicit(options->stop, memory_order_relaxed);
-}
-
 static void free_model(struct eval_model *model, size_t n_cases)
 {
     for (size_t i = 0; model->answers != NULL && i < n_cases; i++)
@@ -80,7 +75,7 @@ static err_t ask_models(struct eval_run *run, const struct eval_run_options *opt
     size_t n = 0, weak = EVAL_MODELS_MAX, strong = EVAL_MODELS_MAX;
     for (size_t m = 0; m < run->n_models; m++) {
         struct eval_model *model = &run->models[m];
-        if (model->endpoint != NULL && is_stopped(options)) {
+        if (model->endpoint != NULL && stop_is_wished(options->stop)) {
             free_model(model, 0);
             continue;
         }

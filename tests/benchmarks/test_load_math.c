@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/stop.h"
 #include "benchmarks/arrivals.h"
 #include "benchmarks/bench_data.h"
 #include "benchmarks/load_result.h"
@@ -172,6 +173,20 @@ static void what_was_under_way_counts_in_itl(void **state)
     load_result_free(&result);
 }
 
+/* However far the next start is: somebody may wish to stop, and nothing wakes the load for that. */
+static void a_wish_to_stop_is_looked_for(void **state)
+{
+    (void)state;
+    _Atomic bool stop = false;
+    assert_false(stop_is_wished(NULL) || stop_is_wished(&stop));
+    stop = true;
+    assert_true(stop_is_wished(&stop));
+    assert_int_equal(load_wait_ns(0), 0);
+    assert_int_equal(load_wait_ns(5), 5);
+    assert_int_equal(load_wait_ns(-1), 100000000);
+    assert_int_equal(load_wait_ns(INT64_MAX), 100000000);
+}
+
 static void random_prompts_share_what_they_should(void **state)
 {
     (void)state;
@@ -277,6 +292,7 @@ int main(void)
         cmocka_unit_test(ramps_grow),
         cmocka_unit_test(steady_throughput_has_no_beginning_and_no_end),
         cmocka_unit_test(what_was_under_way_counts_in_itl),
+        cmocka_unit_test(a_wish_to_stop_is_looked_for),
         cmocka_unit_test(random_prompts_share_what_they_should),
         cmocka_unit_test(lengths_are_drawn_from_a_range),
         cmocka_unit_test(files_are_read_and_repeated),
