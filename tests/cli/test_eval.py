@@ -188,7 +188,7 @@ def test_eval_reports_what_there_is_when_it_is_stopped(tmp_path, at):
 
 
 def test_eval_stopped_while_it_judges(tmp_path):
-    """Ctrl-C at the judge's fourth word: no column has scores by it and by texts, and the report says at what it was stopped."""
+    """Ctrl-C at the judge's fourth word: no column has scores by it and by texts, and the report says what is lost."""
     cases = write_lines(tmp_path / "cases.jsonl", [{"prompt": f"Say {i}", "strong": f"Hello {i}"} for i in range(6)])
     report, process, has_begun = tmp_path / "report.json", [], threading.Event()
 
