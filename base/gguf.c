@@ -304,7 +304,7 @@ static err_t take_head(struct reader *reader, struct gguf *out)
 {
     const uint8_t *magic = NULL;
     uint64_t version;
-    if (reader->size_bytes < 4 || memcmp(reader->data, "GGUF", 4) != 0)
+    if (reader->size_bytes < 4 || memcmp(reader->data, GGUF_MAGIC, 4) != 0)
         return err_new(ERR_DATA_LOSS, "%s: not a GGUF file", reader->path);
     TRY(take(reader, 4, &magic));
     TRY(take_number(reader, 4, &version));

@@ -28,6 +28,8 @@ enum {
 #define GGUF_HEAD_KEY  "bantam.head"
 #define GGUF_HEAD_FILE "head.gguf" /* its name in a model's directory */
 
+#define GGUF_MAGIC "GGUF" /* a file's first bytes, without the NUL */
+
 /* As the format numbers them. */
 enum gguf_type {
     GGUF_U8,

@@ -56,7 +56,7 @@ static bool put_head(const struct gguf *gguf, uint64_t alignment, const struct g
     enum { VERSION = 3 };
     size_t begin = out->size;
     uint64_t at = 0;
-    bool ok = buffer_append(out, "GGUF", 4) && put_number(out, VERSION, 4) &&
+    bool ok = buffer_append(out, GGUF_MAGIC, 4) && put_number(out, VERSION, 4) &&
               put_number(out, gguf->n_tensors, 8) && put_keys(gguf, out);
     if (kept)
         ok = ok && put_tensor(kept, alignment, &at, out);

@@ -55,8 +55,7 @@ void mapped_file_close(struct mapped_file *file)
 }
 
 /* The file's size is not asked for: files of the kernel and pipes do not know theirs. */
-static err_t read_descriptor(const char *path, int descriptor, size_t max_bytes, char **data,
-                             size_t *size_bytes)
+static err_t read_to_end(const char *path, int descriptor, size_t max_bytes, char **data, size_t *size_bytes)
 {
     size_t size = 0, capacity = 0;
     for (;;) {
@@ -86,6 +85,18 @@ static err_t read_descriptor(const char *path, int descriptor, size_t max_bytes,
     return err_ok();
 }
 
+err_t descriptor_read(int descriptor, const char *name, size_t max_bytes, char **data, size_t *size_bytes)
+{
+    *data = NULL;
+    *size_bytes = 0;
+    err_t e = read_to_end(name, descriptor, max_bytes, data, size_bytes);
+    if (e.code != ERR_OK) {
+        mem_free(*data);
+        *data = NULL;
+    }
+    return e;
+}
+
 err_t file_read(const char *path, size_t max_bytes, char **data, size_t *size_bytes)
 {
     *data = NULL;
@@ -93,12 +104,8 @@ err_t file_read(const char *path, size_t max_bytes, char **data, size_t *size_by
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0)
         return system_error(path, "open");
-    err_t e = read_descriptor(path, descriptor, max_bytes, data, size_bytes);
+    err_t e = descriptor_read(descriptor, path, max_bytes, data, size_bytes);
     close(descriptor);
-    if (e.code != ERR_OK) {
-        mem_free(*data);
-        *data = NULL;
-    }
     return e;
 }
 

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -39,12 +40,24 @@ static err_t absent(const char *path)
     return err_new(ERR_NOT_FOUND, "%s: no such file or folder; " WHAT_TO_GIVE, path);
 }
 
+/* Whatever its name. */
+static bool begins_as_gguf(const char *path)
+{
+    char first[sizeof GGUF_MAGIC - 1];
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+        return false;
+    ssize_t size = read(descriptor, first, sizeof first);
+    (void)close(descriptor);
+    return size == (ssize_t)sizeof first && memcmp(first, GGUF_MAGIC, sizeof first) == 0;
+}
+
 /* Any other name may be a GGUF file's, which its reader checks. */
 static err_t check_file(const char *path)
 {
     static const char *const PARTS[] = {".safetensors", ".json", ".bin", ".pt", ".pth"};
     for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
-        if (ends_with(path, PARTS[i]))
+        if (ends_with(path, PARTS[i]) && !begins_as_gguf(path))
             return err_new(ERR_INVALID_ARGUMENT, "%s: one file of a model; give the folder that holds it",
                            path);
     return err_ok();

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/event_count.h"
 #include "base/progress.h"
+#include "base/stop.h"
 
 struct latency_load {
     const struct load_options *options;
@@ -94,13 +95,6 @@ static int64_t time_to_next(const struct latency_load *load)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
-/* Somebody may have wished to stop meanwhile. */
-static int64_t time_to_look(const struct latency_load *load)
-{
-    int64_t wait_ns = time_to_next(load);
-    return wait_ns < 0 || wait_ns > LOAD_STOP_LOOK_NS ? LOAD_STOP_LOOK_NS : wait_ns;
-}
-
 static err_t drive(struct latency_load *load)
 {
     struct event_count *news = load->service->vtable->progress(load->service);
@@ -108,7 +102,7 @@ static err_t drive(struct latency_load *load)
     if (load->options->show_progress)
         progress_begin(&progress, "requests", load->n);
     err_t e = err_ok();
-    while (e.code == ERR_OK && load->n_done < load->n && !load_is_stopped(load->options)) {
+    while (e.code == ERR_OK && load->n_done < load->n && !stop_is_wished(load->options->stop)) {
         uint32_t seen = event_count_read(news);
         e = start_due(load);
         if (e.code == ERR_OK)
@@ -116,7 +110,7 @@ static err_t drive(struct latency_load *load)
         if (load->options->show_progress)
             progress_update(&progress, load->n_done);
         if (e.code == ERR_OK && load->n_done < load->n)
-            (void)event_count_wait(news, seen, time_to_look(load));
+            (void)event_count_wait(news, seen, load_wait_ns(time_to_next(load)));
     }
     if (load->options->show_progress)
         progress_end(&progress);

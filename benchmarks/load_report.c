@@ -215,8 +215,9 @@ static bool text_warnings(const struct load_options *options, const struct load_
 {
     bool ok = true;
     if (result->is_partial)
-        ok = buffer_append_format(out, "stopped    after %zu of %zu requests: those under way are left out\n",
-                                  result->n, result->n_wanted);
+        ok = buffer_append_format(
+            out, "stopped    after %zu of %zu requests: those under way count in ITL alone\n", result->n,
+            result->n_wanted);
     if (options->is_unshared && s->cached_tokens > s->input_tokens / 10)
         ok = ok && buffer_append_text(
                        out, "note       the server had these prompts in its prefix cache: take another "

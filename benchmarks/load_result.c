@@ -1,10 +1,10 @@
 #include "benchmarks/load_result.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include "base/alloc.h"
 
 static const int64_t NS_PER_S = 1000000000;
+static const int64_t STOP_LOOK_NS = 100000000; /* how long a wish to stop may wait */
 
 err_t load_result_init(size_t n, struct load_result *out)
 {
@@ -101,9 +101,9 @@ void load_result_cut(struct load_result *result)
     result->is_partial = true;
 }
 
-bool load_is_stopped(const struct load_options *options)
+int64_t load_wait_ns(int64_t next_ns)
 {
-    return options->stop && atomic_load_explicit(options->stop, memory_order_relaxed);
+    return next_ns < 0 || next_ns > STOP_LOOK_NS ? STOP_LOOK_NS : next_ns;
 }
 
 bool load_is_open(const struct load_options *options)

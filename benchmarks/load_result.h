@@ -26,7 +26,6 @@ struct load_options {
     const _Atomic bool *stop; /* set: the load ends, with what has ended by then; NULL = never */
     bool is_unshared;         /* its prompts have nothing in common: cached tokens are of earlier loads */
 };
-#define LOAD_STOP_LOOK_NS INT64_C(100000000) /* how long a wish to stop may wait */
 
 struct load_request_result {
     int64_t start_ns;               /* after the load's beginning */
@@ -65,9 +64,12 @@ void load_result_fail(struct load_result *result, size_t index, const char *mess
 /* Nothing more comes of it. */
 void load_result_end(struct load_result *result, size_t index);
 
-/* A load that was stopped: requests that had not ended are none of its. */
+/* A load that was stopped: requests that had not ended are none of its. Their tokens stay where tokens are
+ * counted and not requests: in ITL, and in the tokens of each second. */
 void load_result_cut(struct load_result *result);
-bool load_is_stopped(const struct load_options *options);
+/* How long to wait for news where the next start is due in next_ns, -1 = by an answer alone: somebody may
+ * wish to stop meanwhile. */
+int64_t load_wait_ns(int64_t next_ns);
 
 /* An open loop has arrivals at a rate; a closed one starts a request when another ends. */
 bool load_is_open(const struct load_options *options);

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/progress.h"
+#include "base/stop.h"
 #include "benchmarks/serve_internal.h"
 
 static const int64_t NS_PER_S = 1000000000;
@@ -81,24 +82,17 @@ static int64_t time_to_next(const struct serve_load *load)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
-/* Somebody may have wished to stop meanwhile. */
-static int64_t time_to_look(const struct serve_load *load)
-{
-    int64_t wait_ns = time_to_next(load);
-    return wait_ns < 0 || wait_ns > LOAD_STOP_LOOK_NS ? LOAD_STOP_LOOK_NS : wait_ns;
-}
-
 static void drive(struct serve_load *load)
 {
     struct progress progress;
     if (load->options->load.show_progress)
         progress_begin(&progress, "requests", load->data->count);
     while (load->n_done < load->data->count && load->failure.code == ERR_OK &&
-           !load_is_stopped(&load->options->load)) {
+           !stop_is_wished(load->options->load.stop)) {
         start_due(load);
         if (load->n_done == load->data->count) /* the last ones failed as they started */
             break;
-        fail(load, load->wire->poll(load->driver, time_to_look(load)));
+        fail(load, load->wire->poll(load->driver, load_wait_ns(time_to_next(load))));
         if (load->options->load.show_progress)
             progress_update(&progress, load->n_done);
     }

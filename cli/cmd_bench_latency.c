@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
+#include "base/stop.h"
 #include "benchmarks/latency_bench.h"
 #include "cli/bench_commands.h"
 #include "cli/commands.h"
@@ -143,8 +144,9 @@ static err_t run_series(const struct latency_values *v, const char *directory, b
     struct engine *engine = NULL;
     TRY(engine_open(&options, v->load.json ? NULL : print_memory_plan, &engine));
     int64_t start_to_ready_ns = clock_now_ns(clock_monotonic()) - started_ns;
+    interrupt_watch();
     err_t e = err_ok();
-    for (size_t i = 0; i < n && e.code == ERR_OK && (i == 0 || !*v->load.stop); i++)
+    for (size_t i = 0; i < n && e.code == ERR_OK && (i == 0 || !stop_is_wished(v->load.stop)); i++)
         e = run_load(v, engine, rates[i], i, start_to_ready_ns, any_failed);
     engine_close(engine);
     return e;
@@ -175,7 +177,7 @@ int bench_latency(int argc, char *argv[])
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     bool any_failed = false;
-    values.load.stop = interrupt_watch();
+    values.load.stop = interrupt_flag();
     err_t e = run_series(&values, arguments.positional[0], &any_failed);
     if (e.code != ERR_OK)
         return report_error(command.name, &e);

@@ -184,8 +184,10 @@ static err_t run_load(const struct bench_serve_values *v, bool *any_failed)
     struct bench_data data;
     struct load_result result = {0};
     err_t e = load_data(v, &options.client, &data);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK) {
+        interrupt_watch();
         e = serve_bench_run(&options, &data, &result);
+    }
     if (e.code == ERR_OK)
         e = load_flags_report(&v->load, &options.load, &result, any_failed);
     load_result_free(&result);
@@ -217,7 +219,7 @@ int bench_serve(int argc, char *argv[])
     if (!parse_command(&command, argc, argv, &arguments, &status))
         return status;
     bool any_failed = false;
-    values.load.stop = interrupt_watch();
+    values.load.stop = interrupt_flag();
     err_t e = run_load(&values, &any_failed);
     if (e.code != ERR_OK)
         return report_error(command.name, &e);

@@ -4,7 +4,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
 #include "cli/answer.h"
@@ -237,7 +236,7 @@ int command_chat(int argc, char *argv[])
     struct engine *engine = NULL;
     err_t e = sampling_flags_params(&values.sampling, &chat.sampling);
     if (e.code == ERR_OK)
-        e = engine_open(&options, isatty(STDERR_FILENO) ? NULL : print_memory_plan, &engine);
+        e = engine_open(&options, NULL, &engine);
     if (e.code == ERR_OK &&
         !engine_service(engine)->vtable->model_info(engine_service(engine))->has_chat_template)
         e = err_new(ERR_FAILED_PRECONDITION, "%s has no chat template: give --chat-template FILE",

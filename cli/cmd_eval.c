@@ -323,8 +323,10 @@ static err_t evaluate(struct eval_values *v, const char *path, const struct eval
                                              .easy_label = v->easy_label,
                                              .hard_label = v->hard_label};
     err_t e = open_models(v, &run);
-    if (e.code == ERR_OK)
+    if (e.code == ERR_OK) {
+        interrupt_watch();
         e = eval_run(&run, &options);
+    }
     struct eval_report report = {.file = path,
                                  .run = &run,
                                  .policies = run.n_models > 1 ? &policies : NULL,
@@ -383,7 +385,7 @@ int command_eval(int argc, char *argv[])
     bool is_worse = false;
     const struct eval_case_defaults defaults = {.max_tokens = (uint32_t)values.max_tokens,
                                                 .temperature = values.temperature};
-    values.shared.stop = interrupt_watch();
+    values.shared.stop = interrupt_flag();
     err_t e = eval_flags_read_config(&values.shared);
     if (e.code == ERR_OK)
         e = eval_cases_read(arguments.positional[0], &defaults, &cases);

@@ -4,7 +4,6 @@
 #include <unistd.h>
 #include "base/alloc.h"
 #include "base/event_count.h"
-#include "base/mapped_file.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -78,22 +77,6 @@ static size_t run_flags(struct run_values *values, struct flag *flags)
     return n + engine_flags_fill(&values->engine, flags + n);
 }
 
-#define STANDARD_INPUT "/dev/stdin"
-
-/* What is piped in is a prompt where there is no other. */
-static err_t read_piped(struct run *run)
-{
-    char *text = NULL;
-    size_t size = 0;
-    if (isatty(STDIN_FILENO) || file_read(STANDARD_INPUT, RUN_LINE_BYTES_MAX, &text, &size).code != ERR_OK)
-        return err_ok();
-    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
-        text[--size] = '\0';
-    err_t e = size > 0 ? prompts_add_text(&run->prompts, text) : err_ok();
-    mem_free(text);
-    return e;
-}
-
 static err_t gather_prompts(struct run *run)
 {
     const struct run_values *values = run->values;
@@ -104,10 +87,9 @@ static err_t gather_prompts(struct run *run)
     for (size_t i = 0; i < values->token_ids.count; i++)
         TRY(prompts_add_ids(&run->prompts, values->token_ids.item[i]));
     if (values->prompts_file)
-        TRY(prompts_read_file(strcmp(values->prompts_file, "-") == 0 ? STANDARD_INPUT : values->prompts_file,
-                              &run->prompts));
-    else if (run->prompts.count == 0)
-        TRY(read_piped(run));
+        TRY(prompts_read_file(values->prompts_file, &run->prompts));
+    else if (run->prompts.count == 0 && !isatty(STDIN_FILENO)) /* what is piped in */
+        TRY(prompts_add_input(&run->prompts));
     if (run->prompts.count == 0)
         return err_new(
             ERR_INVALID_ARGUMENT,

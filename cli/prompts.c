@@ -2,11 +2,14 @@
 
 #include <jansson.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "base/alloc.h"
 #include "base/mapped_file.h"
 #include "cli/sampling_flags.h"
 
 enum { PROMPT_IDS_MAX = 1 << 22 };
+static const char STANDARD_INPUT[] = "standard input";
 
 static err_t no_memory(void)
 {
@@ -59,6 +62,39 @@ static err_t add_text(struct prompt_set *set, const char *text, size_t size)
 err_t prompts_add_text(struct prompt_set *set, const char *text)
 {
     return add_text(set, text, strlen(text));
+}
+
+/* By its descriptor: a socket cannot be opened by the name /dev/stdin. */
+static err_t read_input(char **data, size_t *size)
+{
+    return descriptor_read(STDIN_FILENO, STANDARD_INPUT, PROMPTS_FILE_BYTES_MAX, data, size);
+}
+
+/* A library may have taken the number for what is no file, before main. */
+static bool is_input_closed(void)
+{
+    struct stat status;
+    return fstat(STDIN_FILENO, &status) != 0 || (status.st_mode & S_IFMT) == 0;
+}
+
+err_t prompts_add_input(struct prompt_set *set)
+{
+    char *text = NULL;
+    size_t size = 0;
+    if (is_input_closed())
+        return err_ok();
+    TRY(read_input(&text, &size));
+    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
+        size--;
+    const char *nul = memchr(text, '\0', size);
+    err_t e = err_ok();
+    if (nul)
+        e = err_new(ERR_INVALID_ARGUMENT, "%s: byte %td is NUL, and a prompt is a text", STANDARD_INPUT,
+                    nul - text + 1);
+    else if (size > 0)
+        e = add_text(set, text, size);
+    mem_free(text);
+    return e;
 }
 
 err_t prompts_add_ids(struct prompt_set *set, const char *text)
@@ -161,8 +197,12 @@ err_t prompts_read_file(const char *path, struct prompt_set *out)
 {
     char *data = NULL;
     size_t size = 0;
-    TRY(file_read(path, PROMPTS_FILE_BYTES_MAX, &data, &size));
-    err_t e = add_lines(out, path, data, size);
+    bool is_input = strcmp(path, "-") == 0;
+    if (is_input)
+        TRY(read_input(&data, &size));
+    else
+        TRY(file_read(path, PROMPTS_FILE_BYTES_MAX, &data, &size));
+    err_t e = add_lines(out, is_input ? STANDARD_INPUT : path, data, size);
     mem_free(data);
     return e;
 }

@@ -17,9 +17,13 @@ struct prompt_set {
 
 /* Each line is a JSON string (a text prompt) or an object with one of "prompt" (text), "prompt_token_ids" or
  * "messages"
- * ([{"role", "content"}]). Empty lines are skipped. Errors name file and line. */
+ * ([{"role", "content"}]). Empty lines are skipped. Errors name file and line. "-" is standard
+ * input. */
 err_t prompts_read_file(const char *path, struct prompt_set *out) ERR_MUST_CHECK;
 err_t prompts_add_text(struct prompt_set *set, const char *text) ERR_MUST_CHECK;
+/* All of standard input as one text, without the ends of lines behind it; none where that is empty or closed.
+ * INVALID_ARGUMENT: it has a NUL byte. */
+err_t prompts_add_input(struct prompt_set *set) ERR_MUST_CHECK;
 /* "1,2,3" */
 err_t prompts_add_ids(struct prompt_set *set, const char *text) ERR_MUST_CHECK;
 void prompts_free(struct prompt_set *set);

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/stop.h"
 #include "router/gate/eval_ask_internal.h"
 #include "router/gate/eval_check.h"
 
@@ -236,12 +237,6 @@ static struct eval_answer not_asked(void)
                                 .total_us = -1};
 }
 
-static bool is_stopped(const struct asking *asking)
-{
-    const _Atomic bool *stop = asking->endpoint->stop;
-    return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
-}
-
 static void start_slot(struct asking *asking, struct eval_slot *slot)
 {
     buffer_clear(&slot->text);
@@ -287,19 +282,21 @@ static void finish_answer(struct asking *asking, struct eval_slot *slot)
     asking->n_done++;
 }
 
-/* False: that was its last word. */
-static bool wait_to_retry(struct eval_slot *slot, int64_t now_ns)
+/* Or was that its last word? */
+static bool is_to_retry(const struct eval_slot *slot)
 {
-    if (!slot->may_retry || slot->attempts >= EVAL_ATTEMPTS_MAX)
-        return false;
+    return slot->may_retry && slot->attempts < EVAL_ATTEMPTS_MAX;
+}
+
+static void wait_to_retry(struct eval_slot *slot, int64_t now_ns)
+{
     int64_t wait_ms =
         slot->error.retry_after_ms > 0 ? slot->error.retry_after_ms : (int64_t)BACKOFF_MS << slot->attempts;
     slot->due_ns = now_ns + (wait_ms < BACKOFF_MAX_MS ? wait_ms : BACKOFF_MAX_MS) * NS_PER_MS;
     atomic_store_explicit(&slot->state, SLOT_WAITING, memory_order_relaxed);
-    return true;
 }
 
-/* What it waits for will not be tried. */
+/* What it waits for, or would wait for now, will not be tried. */
 static void give_up_waiting(struct asking *asking, struct eval_slot *slot)
 {
     *slot->answer = not_asked();
@@ -312,13 +309,16 @@ static void give_up_waiting(struct asking *asking, struct eval_slot *slot)
 static int64_t step(struct asking *asking, void (*done)(void *context, size_t n_done), void *context)
 {
     int64_t now_ns = clock_now_ns(clock_monotonic()), due_ns = 0;
-    bool stops = is_stopped(asking);
+    bool stops = stop_is_wished(asking->endpoint->stop);
     for (uint32_t i = 0; i < asking->n_slots; i++) {
         struct eval_slot *slot = &asking->slots[i];
         int state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (state == SLOT_WAITING && stops)
+        bool is_repeated = state == SLOT_WAITING || (state == SLOT_ENDED && is_to_retry(slot));
+        if (is_repeated && stops) {
             give_up_waiting(asking, slot);
-        if (state == SLOT_ENDED && (stops || !wait_to_retry(slot, now_ns))) {
+        } else if (is_repeated && state == SLOT_ENDED) {
+            wait_to_retry(slot, now_ns);
+        } else if (state == SLOT_ENDED) {
             finish_answer(asking, slot);
             if (done != NULL)
                 done(context, asking->n_done);
@@ -410,7 +410,8 @@ err_t eval_ask(struct eval_endpoint *endpoint, json_t *const *requests, size_t n
         json_decref(asking.slots[i].calls);
     }
     mem_free(asking.slots);
-    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n && !is_stopped(&asking))
+    if (asking.n_failed > 0 && asking.n_failed == asking.n_done && asking.next < n &&
+        !stop_is_wished(endpoint->stop))
         return err_new(ERR_UNAVAILABLE,
                        "model %s: %zu requests failed and none was answered; the last one: %s",
                        endpoint->name, asking.n_failed, answers[asking.next - 1].error);

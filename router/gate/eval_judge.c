@@ -97,8 +97,10 @@ err_t eval_judge(struct eval_endpoint *judge, struct eval_judgement *judgements,
     }
     if (e.code == ERR_OK)
         e = eval_ask(judge, requests, 2 * n, concurrency, done, context, replies);
-    for (size_t i = 0; i < n && e.code == ERR_OK; i++)
+    for (size_t i = 0; i < n && e.code == ERR_OK; i++) {
         judgements[i].score = both(value_of(&replies[2 * i], false), value_of(&replies[2 * i + 1], true));
+        judgements[i].was_asked = replies[2 * i].was_asked && replies[2 * i + 1].was_asked;
+    }
     for (size_t i = 0; i < 2 * n; i++) {
         if (requests != NULL)
             json_decref(requests[i]);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include "base/error.h"
 #include "router/gate/eval_ask.h"
@@ -13,7 +14,8 @@ struct eval_judgement {
     size_t reference_bytes;
     const char *answer; /* answer_bytes */
     size_t answer_bytes;
-    double score; /* out: 1 the answer is as good or better, 0 it is worse, 0.5 one of each, NaN not told */
+    double score;   /* out: 1 the answer is as good or better, 0 it is worse, 0.5 one of each, NaN not told */
+    bool was_asked; /* out: both times; false: the endpoint was told to stop before */
 };
 
 /* The chat request that asks; the caller's. is_swapped: the reference is B, else A. NULL without memory. What

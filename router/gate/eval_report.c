@@ -204,15 +204,34 @@ static bool put_points(const struct eval_report *report, struct buffer *out)
                100 * report->margin, 100 * report->quality);
 }
 
+static bool put_lost(const struct eval_run *run, struct buffer *out)
+{
+    const struct eval_lost *lost = &run->lost;
+    bool fits = buffer_append_text(out, "PARTIAL: stopped");
+    if (lost->n_cases > 0)
+        fits = fits && buffer_append_format(out, "; %zu of %zu cases were not put to every model",
+                                            lost->n_cases, run->n_given);
+    if (lost->n_models > 0)
+        fits = fits && buffer_append_format(out, "; %zu of %zu models were asked nothing", lost->n_models,
+                                            run->n_models + lost->n_models);
+    if (lost->is_judge)
+        fits =
+            fits && buffer_append_text(out, "; the judge was not asked about every answer: its word is left "
+                                            "out, and all were compared as texts");
+    if (lost->is_classifier)
+        fits = fits &&
+               buffer_append_text(out, "; the classifier was not asked about every case: it is left out");
+    return fits && buffer_append_text(out, "\n");
+}
+
 /* Which cases these figures are not of. */
 static bool put_left_out(const struct eval_run *run, struct buffer *out)
 {
-    if (run->is_partial)
-        return buffer_append_format(out, "PARTIAL: stopped; %zu of %zu cases were not put to every model\n",
-                                    run->n_left_out, run->n_given);
-    return run->n_left_out == 0 ||
-           buffer_append_format(out, "%zu of %zu cases are left out: no answer is recorded for them\n",
-                                run->n_left_out, run->n_given);
+    size_t n_unrecorded = run->n_left_out - run->lost.n_cases;
+    return (!run->is_partial || put_lost(run, out)) &&
+           (n_unrecorded == 0 ||
+            buffer_append_format(out, "%zu of %zu cases are left out: no answer is recorded for them\n",
+                                 n_unrecorded, run->n_given));
 }
 
 err_t eval_report_table(const struct eval_report *report, struct buffer *out)

@@ -115,6 +115,13 @@ static json_t *results_json(const struct eval_report *report)
     return list;
 }
 
+/* What a run that was stopped asked nobody of. */
+static json_t *lost_json(const struct eval_lost *lost)
+{
+    return json_pack("{s:I, s:I, s:b, s:b}", "cases", (json_int_t)lost->n_cases, "models",
+                     (json_int_t)lost->n_models, "judge", lost->is_judge, "classifier", lost->is_classifier);
+}
+
 err_t eval_report_json(const struct eval_report *report, struct buffer *out)
 {
     const struct eval_run *run = report->run;
@@ -134,6 +141,8 @@ err_t eval_report_json(const struct eval_report *report, struct buffer *out)
                              "policies", policies_json(report), "results", results_json(report));
     if (root == NULL)
         return no_memory();
+    if (run->is_partial)
+        (void)json_object_set_new(root, "not_asked", lost_json(&run->lost));
     e = json_text_append(out, root);
     json_decref(root);
     return e.code != ERR_OK || buffer_append_text(out, "\n") ? e : no_memory();

@@ -1,11 +1,11 @@
 #include "router/gate/eval_run.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "base/progress.h"
+#include "base/stop.h"
 #include "router/gate/eval_judge.h"
 
 enum { CLASSIFIER_TOKENS = 24, SURE_TOKENS = 16 };
@@ -59,11 +59,6 @@ static err_t ask_model(struct eval_run *run, struct eval_model *model, const str
     return e;
 }
 
-static bool is_stopped(const struct eval_run_options *options)
-{
-    return options->stop != NULL && atomic_load_explicit(options->stop, memory_order_relaxed);
-}
-
 static void free_model(struct eval_model *model, size_t n_cases)
 {
     for (size_t i = 0; model->answers != NULL && i < n_cases; i++)
@@ -80,7 +75,7 @@ static err_t ask_models(struct eval_run *run, const struct eval_run_options *opt
     size_t n = 0, weak = EVAL_MODELS_MAX, strong = EVAL_MODELS_MAX;
     for (size_t m = 0; m < run->n_models; m++) {
         struct eval_model *model = &run->models[m];
-        if (model->endpoint != NULL && is_stopped(options)) {
+        if (model->endpoint != NULL && stop_is_wished(options->stop)) {
             free_model(model, 0);
             continue;
         }
@@ -93,8 +88,9 @@ static err_t ask_models(struct eval_run *run, const struct eval_run_options *opt
         }
         n++;
     }
+    run->lost.n_models = run->n_models - n;
+    run->lost.is_strong = strong == EVAL_MODELS_MAX;
     run->n_models = n;
-    run->has_lost_strong = strong == EVAL_MODELS_MAX;
     run->weak = weak == EVAL_MODELS_MAX ? 0 : weak;
     run->strong = strong == EVAL_MODELS_MAX ? run->weak : strong;
     return err_ok();
@@ -109,10 +105,19 @@ static bool needs_reference(const struct eval_case *one)
 /* Can anything be said of it, and of each model? */
 static bool is_kept(const struct eval_run *run, size_t i)
 {
-    bool is_kept = run->n_models > 0 && !(run->has_lost_strong && needs_reference(&run->cases->cases[i]));
+    bool is_kept = run->n_models > 0 && !(run->lost.is_strong && needs_reference(&run->cases->cases[i]));
     for (size_t m = 0; m < run->n_models && is_kept; m++)
         is_kept = run->models[m].answers[i].was_asked;
     return is_kept;
+}
+
+/* Has it an answer by every model whose answers are those of the file? */
+static bool is_recorded(const struct eval_run *run, size_t i)
+{
+    bool is_recorded = true;
+    for (size_t m = 0; m < run->n_models && is_recorded; m++)
+        is_recorded = run->models[m].endpoint != NULL || run->models[m].answers[i].was_asked;
+    return is_recorded;
 }
 
 static void move_case(struct eval_run *run, size_t from, size_t to)
@@ -124,6 +129,12 @@ static void move_case(struct eval_run *run, size_t from, size_t to)
     }
 }
 
+static bool has_lost(const struct eval_run *run)
+{
+    const struct eval_lost *lost = &run->lost;
+    return lost->n_cases > 0 || lost->n_models > 0 || lost->is_judge || lost->is_classifier;
+}
+
 /* Figures are of cases that all models were asked, so that they can be held beside each other. */
 static err_t leave_out(struct eval_run *run)
 {
@@ -133,11 +144,13 @@ static err_t leave_out(struct eval_run *run)
     if (run->kept_cases == NULL)
         return no_memory();
     for (size_t i = 0; i < run->n_given; i++) {
-        if (is_kept(run, i))
+        if (is_kept(run, i)) {
             move_case(run, i, n++);
-        else
-            for (size_t m = 0; m < run->n_models; m++)
-                eval_answer_free(&run->models[m].answers[i]);
+            continue;
+        }
+        run->lost.n_cases += is_recorded(run, i);
+        for (size_t m = 0; m < run->n_models; m++)
+            eval_answer_free(&run->models[m].answers[i]);
     }
     run->n_left_out = run->n_given - n;
     run->kept = *run->cases;
@@ -149,8 +162,8 @@ static err_t leave_out(struct eval_run *run)
             run->models[m].n_failed += run->models[m].answers[i].text == NULL;
     if (n > 0)
         return err_ok();
-    return run->is_partial ? err_new(ERR_CANCELLED, "stopped before there was anything to report")
-                           : err_new(ERR_INVALID_ARGUMENT, "no case has a recorded answer (\"strong\")");
+    return has_lost(run) ? err_new(ERR_CANCELLED, "stopped before there was anything to report")
+                         : err_new(ERR_INVALID_ARGUMENT, "no case has a recorded answer (\"strong\")");
 }
 
 static double score_one(const struct eval_case *one, const struct eval_answer *answer,
@@ -173,6 +186,15 @@ static double score_one(const struct eval_case *one, const struct eval_answer *a
     return eval_check_validate(&check).code == ERR_OK
                ? eval_check_score(&check, answer->text, answer->text_bytes)
                : 0;
+}
+
+static void score_all(struct eval_run *run)
+{
+    const struct eval_model *strong = &run->models[run->strong];
+    for (size_t m = 0; m < run->n_models; m++)
+        for (size_t i = 0; i < run->cases->n; i++)
+            run->models[m].scores[i] =
+                score_one(&run->cases->cases[i], &run->models[m].answers[i], &strong->answers[i]);
 }
 
 /* Has the judge a say about this answer? */
@@ -208,6 +230,7 @@ static err_t judge_model(struct eval_run *run, size_t index, const struct eval_r
     for (size_t i = 0, at = 0; i < n && e.code == ERR_OK; i++) {
         if (!is_judged(run, index, i))
             continue;
+        run->lost.is_judge |= !judgements[at].was_asked;
         double score = judgements[at++].score;
         run->n_unjudged += isnan(score);
         if (!isnan(score))
@@ -215,6 +238,17 @@ static err_t judge_model(struct eval_run *run, size_t index, const struct eval_r
     }
     mem_free(judgements);
     return e;
+}
+
+static err_t judge_all(struct eval_run *run, const struct eval_run_options *options)
+{
+    for (size_t m = 0; m < run->n_models && !run->lost.is_judge; m++)
+        TRY(judge_model(run, m, options));
+    if (run->lost.is_judge) { /* one column is of one kind of score */
+        score_all(run);
+        run->n_unjudged = 0;
+    }
+    return err_ok();
 }
 
 double eval_difficulty_of(const struct eval_answer *answer, const char *easy_label, const char *hard_label)
@@ -271,9 +305,11 @@ static err_t classify(struct eval_run *run, const struct eval_run_options *optio
         e = eval_ask(run->models[run->weak].endpoint, requests, n, options->concurrency, show, &progress,
                      answers);
     progress_end(&progress);
-    for (size_t i = 0; i < n && e.code == ERR_OK; i++)
+    for (size_t i = 0; i < n && e.code == ERR_OK; i++) {
         run->difficulty[i] = eval_difficulty_of(&answers[i], options->easy_label, options->hard_label);
-    if (is_stopped(options)) { /* half of it would say nothing of the classifier */
+        run->lost.is_classifier |= requests[i] != NULL && !answers[i].was_asked;
+    }
+    if (run->lost.is_classifier) { /* half of it would say nothing of the classifier */
         mem_free(run->difficulty);
         run->difficulty = NULL;
     }
@@ -307,17 +343,12 @@ static err_t find_difficulty(struct eval_run *run, const struct eval_run_options
 err_t eval_run(struct eval_run *run, const struct eval_run_options *options)
 {
     TRY(ask_models(run, options));
-    run->is_partial = is_stopped(options);
     TRY(leave_out(run));
-    const struct eval_model *strong = &run->models[run->strong];
-    for (size_t m = 0; m < run->n_models; m++)
-        for (size_t i = 0; i < run->cases->n; i++)
-            run->models[m].scores[i] =
-                score_one(&run->cases->cases[i], &run->models[m].answers[i], &strong->answers[i]);
-    for (size_t m = 0; run->judge != NULL && m < run->n_models; m++)
-        TRY(judge_model(run, m, options));
+    score_all(run);
+    if (run->judge != NULL)
+        TRY(judge_all(run, options));
     TRY(find_difficulty(run, options));
-    run->is_partial = is_stopped(options);
+    run->is_partial = has_lost(run);
     return err_ok();
 }
 

@@ -10,6 +10,15 @@
 
 enum { EVAL_MODELS_MAX = 8 };
 
+/* What was not asked any more of a run that was stopped. */
+struct eval_lost {
+    size_t n_cases;  /* not put to every model of the run */
+    size_t n_models; /* that nobody got to: they are none of the run any more */
+    bool is_strong;  /* one of these is the strong model */
+    bool is_judge; /* of one answer at least: then its word counts nowhere, or scores would be of two kinds */
+    bool is_classifier; /* of one case at least: then there is no difficulty */
+};
+
 /* A model, and how it did. A case that failed has the score 0. */
 struct eval_model {
     char name[64];
@@ -28,9 +37,9 @@ struct eval_run {
     struct eval_case *kept_cases; /* owned; what is in them is of the cases that were given */
     struct eval_cases kept;       /* over kept_cases */
     size_t n_given, n_left_out; /* cases; left out: nobody has recorded an answer, or it was stopped before */
-    bool is_partial;            /* it was stopped */
-    bool has_lost_strong;       /* before anybody asked the strong model */
-    size_t n_unjudged;          /* answers that the judge said nothing readable of: compared as texts */
+    bool is_partial;            /* it was stopped, and something is lost */
+    struct eval_lost lost;
+    size_t n_unjudged; /* answers that the judge said nothing readable of: compared as texts */
 };
 
 struct eval_run_options {
@@ -43,8 +52,7 @@ struct eval_run_options {
 };
 
 /* Asks and scores. The run stays the caller's, whatever is returned: eval_run_free. INVALID_ARGUMENT: no case
- * has a recorded answer. CANCELLED: it was stopped before every model of one case had answered. Models that
- * nobody got to then are none of the run any more. */
+ * has a recorded answer. CANCELLED: it was stopped before every model of one case had answered. */
 err_t eval_run(struct eval_run *run, const struct eval_run_options *options) ERR_MUST_CHECK;
 void eval_run_free(struct eval_run *run);
 

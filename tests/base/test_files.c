@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -116,6 +117,28 @@ static void test_read_of_a_file_without_size(void **state)
     assert_int_equal(strlen(text), size);
     mem_free(text);
     assert_error(ERR_RESOURCE_EXHAUSTED, file_read("/dev/zero", 100000, &text, &size));
+    assert_null(text);
+}
+
+/* Of a socket there is no name to open. */
+static void test_read_of_a_socket(void **state)
+{
+    (void)state;
+    int ends[2];
+    char *text;
+    size_t size;
+    for (size_t limit = 2; limit <= 3; limit++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        assert_int_equal(write(ends[0], "abc", 3), 3);
+        assert_int_equal(close(ends[0]), 0);
+        err_t e = descriptor_read(ends[1], "a socket", limit, &text, &size);
+        assert_int_equal(e.code, limit == 2 ? ERR_RESOURCE_EXHAUSTED : ERR_OK);
+        assert_string_equal(e.code == ERR_OK ? text : e.message,
+                            e.code == ERR_OK ? "abc" : "a socket: larger than the limit of 2 bytes");
+        mem_free(text);
+        assert_int_equal(close(ends[1]), 0);
+    }
+    assert_error(ERR_IO, descriptor_read(ends[1], "closed", 9, &text, &size));
     assert_null(text);
 }
 
@@ -300,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_map_refusals),
         cmocka_unit_test(test_read),
         cmocka_unit_test(test_read_of_a_file_without_size),
+        cmocka_unit_test(test_read_of_a_socket),
         cmocka_unit_test(test_read_refusals),
         cmocka_unit_test(test_path_join),
         cmocka_unit_test(test_new_file),

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/alloc.h"
+#include "base/stop.h"
 #include "benchmarks/arrivals.h"
 #include "benchmarks/bench_data.h"
 #include "benchmarks/load_result.h"
@@ -142,6 +143,50 @@ static void steady_throughput_has_no_beginning_and_no_end(void **state)
     load_result_free(&result);
 }
 
+/* Of a load that was stopped: what the report has of requests under way, it says. */
+static void what_was_under_way_counts_in_itl(void **state)
+{
+    (void)state;
+    const struct load_options options = {.arrivals = {.burstiness = 1}};
+    struct load_result result;
+    assert_int_equal(load_result_init(3, &result).code, ERR_OK);
+    for (size_t i = 0; i < 2; i++) { /* two tokens each, 10 and 30 ms apart */
+        load_result_start(&result, i, 0);
+        assert_int_equal(load_result_tokens(&result, i, 1, 5000000).code, ERR_OK);
+        assert_int_equal(load_result_tokens(&result, i, 1, i == 0 ? 15000000 : 35000000).code, ERR_OK);
+    }
+    load_result_usage(&result, 0, &(struct usage){.prompt_tokens = 1, .completion_tokens = 2});
+    load_result_end(&result, 0);
+    load_result_cut(&result);
+    struct buffer json = {.limit_bytes = 1 << 16}, text = {.limit_bytes = 1 << 16};
+    assert_true(load_report_json(&options, &result, false, &json) &&
+                load_report_text(&options, &result, &text));
+    static const char *const HAS[] = {
+        "\"completed\":1,",    "\"total_output_tokens\":2,", "\"max_output_tokens_per_s\":4,",
+        "\"mean_itl_ms\":20,", "\"mean_tpot_ms\":10,",       "\"interrupted\":true,\"num_prompts\":3"};
+    for (size_t i = 0; i < sizeof HAS / sizeof *HAS; i++)
+        if (!strstr(json.data, HAS[i]))
+            fail_msg("no %s in %s", HAS[i], json.data);
+    assert_non_null(strstr(text.data, "after 1 of 3 requests: those under way count in ITL alone"));
+    buffer_free(&json);
+    buffer_free(&text);
+    load_result_free(&result);
+}
+
+/* However far the next start is: somebody may wish to stop, and nothing wakes the load for that. */
+static void a_wish_to_stop_is_looked_for(void **state)
+{
+    (void)state;
+    _Atomic bool stop = false;
+    assert_false(stop_is_wished(NULL) || stop_is_wished(&stop));
+    stop = true;
+    assert_true(stop_is_wished(&stop));
+    assert_int_equal(load_wait_ns(0), 0);
+    assert_int_equal(load_wait_ns(5), 5);
+    assert_int_equal(load_wait_ns(-1), 100000000);
+    assert_int_equal(load_wait_ns(INT64_MAX), 100000000);
+}
+
 static void random_prompts_share_what_they_should(void **state)
 {
     (void)state;
@@ -246,6 +291,8 @@ int main(void)
         cmocka_unit_test(arrivals_keep_rate_and_shape),
         cmocka_unit_test(ramps_grow),
         cmocka_unit_test(steady_throughput_has_no_beginning_and_no_end),
+        cmocka_unit_test(what_was_under_way_counts_in_itl),
+        cmocka_unit_test(a_wish_to_stop_is_looked_for),
         cmocka_unit_test(random_prompts_share_what_they_should),
         cmocka_unit_test(lengths_are_drawn_from_a_range),
         cmocka_unit_test(files_are_read_and_repeated),

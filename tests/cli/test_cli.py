@@ -2,6 +2,7 @@
 
 BANTAM_BIN names the program (default build/release/bantam). BANTAM_SANITIZED=1 says that it is several times slower."""
 
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -21,6 +23,7 @@ COST_S = 10
 LIMIT_S = 600 if SANITIZED else 120
 DEMO = ROOT / "demo/model"
 LLAMA = ROOT / "tests/parity/checkpoints/llama-gqa"  # no tokenizer
+GGUF = ROOT / "tests/parity/gguf/qwen2-gqa-tied.gguf"
 IDS_ONLY = ["--skip-tokenizer-init", "--threads", "1"]
 
 
@@ -119,7 +122,28 @@ def test_run_takes_a_prompt_without_a_flag(tmp_path):
     assert run(*arguments, "--prompts", "-", stdin='"The train to"\n').stdout == said_by_flag
     assert run(*arguments, "The train to", stdin="never read").stdout == said_by_flag
     assert_refused(run(*arguments, stdin=""), 2, "nothing to run")
-    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "line 1")
+    assert_refused(run(*arguments, "--prompts", "-", stdin="no JSON\n"), 2, "standard input line 1")
+    assert_refused(run(*arguments, stdin="The train\0 to"), 2, "standard input: byte 10 is NUL")
+
+
+@pytest.mark.parametrize(("more", "text"), [([], b"The train to\n"), (["--prompts", "-"], b'"The train to"\n')])
+def test_run_reads_any_standard_input(more, text):
+    command = [str(BIN), "run", str(DEMO), "--temperature", "0", "--max-tokens", "12", "--threads", "1"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(text)
+        ours.shutdown(socket.SHUT_WR)
+        done = subprocess.run([*command, *more], stdin=theirs, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0 and done.stdout == run(*command[1:], "The train to").stdout, done.stderr
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        done = subprocess.run([*command, *more], stdin=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    finally:
+        os.close(folder)
+    assert_refused(done, 2, "standard input: is a directory")
+    closed = ["sh", "-c", 'exec "$0" "$@" <&-', *command]
+    done = subprocess.run([*closed, *more], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert_refused(done, 1 if more else 2, "standard input" if more else "nothing to run")
 
 
 def test_run_says_that_an_answer_was_cut():
@@ -260,6 +284,14 @@ def test_refused_prompts(prompt):
     assert_refused(run("run", DEMO, *prompt, "--min-tokens", 9, "--max-tokens", 3), 1, "min_tokens is 9", "3")
 
 
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.json", "blob"])
+def test_a_gguf_file_of_any_name(name, tmp_path):
+    (tmp_path / name).symlink_to(GGUF)
+    named, plain = (run_json("run", path, *IDS_ONLY, "--token-ids", "1,2", "--temperature", 0, "--max-tokens", 3, "--json")
+                    for path in (tmp_path / name, GGUF))
+    assert named[0]["token_ids"] == plain[0]["token_ids"]
+
+
 def test_run_without_tokenizer():
     assert_refused(run("run", LLAMA, "--prompt", "a"), 1, "tokenizer.json", "no such file")
     assert_refused(run("run", LLAMA, *IDS_ONLY, "--prompt", "a"), 1, "prompt 1", "tokenizer")
@@ -397,6 +429,14 @@ def answers_in_chat(tmp_path, *conversations, arguments=()):
 
 def said(role, content):
     return {"role": role, "content": content}
+
+
+def test_answers_come_without_a_memory_plan():
+    """Where stderr is no terminal, too (tests/e2e/test_terminal.py has one); a server and benches tell it."""
+    short = ["--max-tokens", 2, "--threads", 1]
+    assert "memory plan" not in chat("Hello", arguments=["--max-tokens", 2]).stderr
+    assert "memory plan" not in run("run", DEMO, "Hello", *short).stderr
+    assert "memory plan" in run("bench", "latency", LLAMA, "--num-prompts", 1, "--output-len", 1).stderr
 
 
 def test_chat_remembers_until_cleared(tmp_path):
@@ -630,6 +670,35 @@ def test_bench_latency_stopped(as_json):
         assert report["interrupted"] and report["num_prompts"] == 50 and report["completed"] < 50 and report["failed"] == 0
     else:
         assert re.search(r"^stopped +after \d+ of 50 requests", stdout, re.M) and "goodput" not in stdout
+
+
+def wait_for_reader(process, pipe):
+    """The pipe's other end, once the process has begun to read."""
+    while True:
+        assert process.poll() is None, "it ended before"
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("command", [["bench", "latency", "FOLDER"], ["bench", "serve", "--dataset-name", "custom",
+                                                                      "--dataset-path", "FILE"],
+                                     ["eval", "FILE", "--model", "a=recorded"]], ids=lambda words: " ".join(words[:2]))
+def test_ctrl_c_while_it_loads(command, tmp_path):
+    """There is nothing to report yet: the first one ends it, and not the second one."""
+    if command[1] != "latency" and run("serve", "--help").returncode != 0:
+        pytest.skip("a build without a server")
+    os.mkfifo(tmp_path / "config.json")  # a file that takes its time
+    words = [{"FOLDER": str(tmp_path), "FILE": str(tmp_path / "config.json")}.get(word, word) for word in command]
+    with subprocess.Popen([str(BIN), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+        writer = wait_for_reader(process, tmp_path / "config.json")
+        process.send_signal(signal.SIGINT)
+        os.close(writer)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == -signal.SIGINT, stderr
 
 
 def test_bench_ops():

@@ -187,6 +187,33 @@ def test_eval_reports_what_there_is_when_it_is_stopped(tmp_path, at):
     assert not artefact.exists() and "not written" in stderr
 
 
+def test_eval_stopped_while_it_judges(tmp_path):
+    """Ctrl-C at the judge's fourth word: no column has scores by it and by texts, and the report says what is lost."""
+    cases = write_lines(tmp_path / "cases.jsonl", [{"prompt": f"Say {i}", "strong": f"Hello {i}"} for i in range(6)])
+    report, process, has_begun = tmp_path / "report.json", [], threading.Event()
+
+    def judge(_):
+        has_begun.wait(LIMIT_S)
+        if len(referee.requests) == 4:
+            process[0].send_signal(signal.SIGINT)
+        return "C"
+
+    with Endpoint(lambda _: "Hi") as small, Endpoint(judge) as referee:
+        command = [BIN, "eval", cases, "--model", f"small={small.target}", "--model", "big=recorded", "--judge",
+                   f"referee={referee.target}", "--json", report, "--concurrency", "1"]
+        process.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        has_begun.set()
+        stdout, stderr = process[0].communicate(timeout=LIMIT_S)
+        assert len(small.requests) == 6 and 4 <= len(referee.requests) < 12
+    assert process[0].returncode == 130, stderr
+    assert "PARTIAL: stopped; the judge was not asked about every answer" in stdout and "0 of" not in stdout, stdout
+    assert "could not be read" not in stdout
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert (found["partial"], found["cases"], found["cases_left_out"]) == (True, 6, 0)
+    assert found["not_asked"] == {"cases": 0, "models": 0, "judge": True, "classifier": False}
+    assert {result["models"]["small"]["score"] for result in found["results"]} == {0}
+
+
 def test_eval_refuses(tmp_path):
     cases = write_lines(tmp_path / "cases.jsonl", [{"prompt": "a"}, {"check": "exact"}])
     assert "cases.jsonl line 2: a case needs" in run("eval", cases, "--model", "a=recorded", status=2).stderr

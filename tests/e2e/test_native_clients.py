@@ -211,7 +211,7 @@ def generated_tokens(server):
 
 
 def test_bench_is_stopped(dummy):
-    """Ctrl-C in the middle: the report of what has ended, and those under way are neither here nor there."""
+    """Ctrl-C in the middle: the report of what has ended, and no request that was under way is in it, done or failed."""
     before = generated_tokens(dummy)
     command = bench_command(dummy, "--num-prompts", 1000000, "--random-output-len", 16)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -344,6 +344,7 @@ static void a_run_that_is_stopped_keeps_what_was_asked(void **state)
     assert_int_equal(eval_endpoint_open(&nowhere, &run.models[1].endpoint).code, ERR_OK);
     assert_int_equal(eval_run(&run, &options).code, ERR_OK);
     assert_true(run.is_partial && run.n_models == 1 && run.weak == 0 && run.strong == 0);
+    assert_true(run.lost.n_models == 1 && run.lost.n_cases == 1);
     assert_true(run.cases->n == 1 && run.n_left_out == 2 && run.models[0].scores[0] == 1);
     assert_string_equal(run.models[0].name, "weak");
     eval_run_free(&run);
@@ -359,6 +360,39 @@ static void a_run_that_is_stopped_keeps_what_was_asked(void **state)
     run = (struct eval_run){.cases = &cases, .n_models = 1};
     assert_int_equal(eval_endpoint_open(&nowhere, &run.models[0].endpoint).code, ERR_OK);
     assert_int_equal(eval_run(&run, &options).code, ERR_CANCELLED);
+    eval_run_free(&run);
+    eval_cases_free(&cases);
+}
+
+/* Whatever the judge was asked before, a column has no scores of two kinds, and nothing is told of cases that
+ * were put to all models. */
+static void a_stop_while_the_judge_is_asked(void **state)
+{
+    (void)state;
+    static const char FILE[] = "{\"prompt\": \"a\", \"strong\": \"x\"}\n{\"prompt\": \"b\"}\n";
+    const struct eval_case_defaults defaults = {0};
+    const _Atomic bool stop = true;
+    const struct eval_run_options options = {.concurrency = 1, .stop = &stop};
+    struct eval_endpoint_options nowhere = {.name = "j", .target = "http://127.0.0.1:1/v1#j", .stop = &stop};
+    struct eval_cases cases;
+    assert_int_equal(eval_cases_parse("f", FILE, strlen(FILE), &defaults, &cases).code, ERR_OK);
+    struct eval_run run = {.cases = &cases, .n_models = 2, .strong = 1};
+    assert_int_equal(eval_endpoint_open(&nowhere, &run.judge).code, ERR_OK);
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_true(run.is_partial && run.lost.is_judge && run.lost.n_cases == 0 && run.lost.n_models == 0);
+    assert_true(run.n_unjudged == 0 && run.n_left_out == 1 && run.models[0].scores[0] == 1);
+    struct eval_report report = {.file = "f", .run = &run, .margin = 0.03, .quality = 0.95};
+    struct buffer table = {.limit_bytes = 1 << 20};
+    assert_int_equal(eval_report_table(&report, &table).code, ERR_OK);
+    assert_non_null(strstr(table.data, "PARTIAL: stopped; the judge was not asked about every answer"));
+    assert_non_null(strstr(table.data, "1 of 2 cases are left out: no answer is recorded for them"));
+    assert_null(strstr(table.data, "could not be read"));
+    buffer_free(&table);
+    eval_run_free(&run);
+    /* Nothing was to be asked: nothing is lost. */
+    run = (struct eval_run){.cases = &cases, .n_models = 2, .strong = 1};
+    assert_int_equal(eval_run(&run, &options).code, ERR_OK);
+    assert_false(run.is_partial);
     eval_run_free(&run);
     eval_cases_free(&cases);
 }
@@ -418,6 +452,53 @@ static void endpoints_are_asked_again(void **state)
     json_decref(request);
     eval_endpoint_close(endpoint);
     script_server_close(server);
+}
+
+struct stopping {
+    _Atomic bool stop;
+    struct script_server *server;
+};
+
+static void stop_at_the_first(void *context, size_t n_done)
+{
+    struct stopping *stopping = context;
+    if (n_done == 1)
+        stopping->stop = true;
+    script_server_go(stopping->server);
+}
+
+/* Refused for now after the stop: as with what waits to be asked again, nobody knows what the answer would
+ * have been. */
+static void a_stop_makes_no_failure_of_a_retry(void **state)
+{
+    (void)state;
+    const struct script_step good[] = {
+        {STEP_READ, NULL}, {STEP_SEND, HEAD ANSWER("right")}, {STEP_END, NULL}};
+    const struct script_step busy[] = {
+        {STEP_READ, NULL},
+        {STEP_WAIT, NULL},
+        {STEP_SEND, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
+        {STEP_END, NULL}};
+    const struct script_step *scripts[] = {good, busy};
+    struct stopping stopping = {.server = script_server_open(scripts, 2)};
+    char target[64];
+    snprintf(target, sizeof target, "http://127.0.0.1:%u/v1#m", script_server_port(stopping.server));
+    const struct eval_endpoint_options options = {
+        .name = "m", .target = target, .timeout_ms = 60000, .stop = &stopping.stop};
+    struct eval_endpoint *endpoint;
+    assert_int_equal(eval_endpoint_open(&options, &endpoint).code, ERR_OK);
+    json_t *request = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "Hi");
+    json_t *requests[] = {request, request};
+    struct eval_answer answers[2];
+    assert_int_equal(eval_ask(endpoint, requests, 2, 2, stop_at_the_first, &stopping, answers).code, ERR_OK);
+    size_t right = answers[0].text ? 0 : 1; /* whichever came first */
+    assert_string_equal(answers[right].text, "right");
+    assert_true(answers[right].was_asked && !answers[1 - right].was_asked);
+    assert_string_equal(answers[1 - right].error, "not asked");
+    eval_answer_free(&answers[right]);
+    json_decref(request);
+    eval_endpoint_close(endpoint);
+    script_server_close(stopping.server);
 }
 
 /* The classifier's question has the case's words, and so the case's mark. */
@@ -642,7 +723,9 @@ int main(void)
         cmocka_unit_test(golden_runs),
         cmocka_unit_test(strong_answers_stand_for_a_reference),
         cmocka_unit_test(a_run_that_is_stopped_keeps_what_was_asked),
+        cmocka_unit_test(a_stop_while_the_judge_is_asked),
         cmocka_unit_test(endpoints_are_asked_again),
+        cmocka_unit_test(a_stop_makes_no_failure_of_a_retry),
         cmocka_unit_test(a_private_case_is_not_classified_elsewhere),
         cmocka_unit_test(hints_cross_over_grpc),
         cmocka_unit_test(routers_tell_who_answered),
