@@ -1,7 +1,10 @@
 #include "api/request_log.h"
 
 #include <math.h>
+#include <stdio.h>
 #include "base/log.h"
+
+enum { ID_BYTES_SHOWN = REQUEST_ID_BYTES_MAX + 32 }; /* a prompt's number included */
 
 /* What the line says besides names. NaN = not known. */
 struct request_end {
@@ -93,12 +96,18 @@ void request_log_left(const struct request_log_name *name, uint32_t choice_index
     write_line(name, &end);
 }
 
-void request_log_refused(const struct request_log_name *name, const err_t *error)
+void request_log_refused(struct service *service, const struct request_log_name *name, const err_t *error)
 {
     if (!log_is_on(LOG_DEBUG))
         return;
+    /* No validator has seen them: an endless name would leave the line no room for the rest. */
+    char id[ID_BYTES_SHOWN], model[REQUEST_MODEL_BYTES_MAX + 1];
+    const char *served = service->vtable->model_info(service)->model;
+    (void)snprintf(id, sizeof id, "%s", name->id ? name->id : "");
+    (void)snprintf(model, sizeof model, "%s", known(name->model) ? name->model : served);
+    const struct request_log_name shown = {id, name->tenant, model, name->door};
     struct request_end end = nothing_known();
     end.finish = "refused";
     end.status = err_code_name(error->code);
-    write_line(name, &end);
+    write_line(&shown, &end);
 }

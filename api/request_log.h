@@ -3,6 +3,7 @@
 #pragma once
 
 #include "api/event.h"
+#include "api/service.h"
 #include "base/error.h"
 
 /* Whose request it is. Strings may be NULL: not known. */
@@ -15,5 +16,6 @@ void request_log_finished(const struct request_log_name *name, const struct even
 /* A choice that nobody reads any more, n_output tokens of it were taken. */
 void request_log_left(const struct request_log_name *name, uint32_t choice_index, uint32_t n_prompt,
                       uint32_t n_output);
-/* It never was one of the service's. */
-void request_log_refused(const struct request_log_name *name, const err_t *error);
+/* It never was one of the service's. The names are the client's, as far as they were read, well-formed or
+ * not; without a model it is the service's. */
+void request_log_refused(struct service *service, const struct request_log_name *name, const err_t *error);
