@@ -327,8 +327,15 @@ static void graphs_that_lack_memory_are_left_out(void **state)
             draw_greedily(&driver, 3, drawn);
             assert_memory_equal(drawn, eager, sizeof eager);
             control->counts(&after);
+            int64_t n_graphs = 2 * n_ranks - 1; /* what lacked memory holds none */
             uint64_t n_captures = 2 * n_ranks - (call == FAKE_GRAPH_LAUNCH ? 0 : 1);
             assert_int_equal(after.captures - before.captures, n_captures);
+            assert_int_equal(after.graphs, n_graphs);
+            control->lack_memory(FAKE_GRAPH_LAUNCH, 1); /* of one that was launched before */
+            draw_greedily(&driver, 4, drawn);
+            assert_memory_equal(drawn, eager, sizeof eager);
+            control->counts(&after);
+            assert_int_equal(after.graphs, n_graphs - 1);
             driver_close(&driver);
             fake_control_assert_nothing_is_left(control);
         }
