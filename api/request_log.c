@@ -10,7 +10,7 @@ enum { ID_BYTES_SHOWN = REQUEST_ID_BYTES_MAX + 32 }; /* a prompt's number includ
 struct request_end {
     double choice, prompt_tokens, cached_tokens, output_tokens;
     double queue_ms, prefill_ms, decode_ms;
-    const char *finish, *status, *provider;
+    const char *finish, *status;
 };
 
 static double ms_of(int64_t ns)
@@ -35,7 +35,7 @@ static void write_line(const struct request_log_name *name, const struct request
         {"id", known(name->id), NAN},
         {"tenant", known(name->tenant), NAN},
         {"model", known(name->model), NAN},
-        {"provider", end->provider, NAN},
+        {"provider", known(name->provider), NAN},
         {"door", name->door, NAN},
         {"choice", NULL, end->choice},
         {"prompt_tokens", NULL, end->prompt_tokens},
@@ -72,14 +72,13 @@ void request_log_finished(const struct request_log_name *name, const struct even
         .decode_ms = ms_of(finish->timings.decode_ns),
         .finish = finish_reason_name(finish->finish_reason),
         .status = status_of(finish),
-        .provider = finish->source ? finish->source->provider : NULL,
     };
     write_line(name, &end);
 }
 
 static struct request_end nothing_known(void)
 {
-    return (struct request_end){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL, NULL, NULL};
+    return (struct request_end){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL, NULL};
 }
 
 void request_log_left(const struct request_log_name *name, uint32_t choice_index, uint32_t n_prompt,
@@ -105,7 +104,7 @@ void request_log_refused(struct service *service, const struct request_log_name 
     const char *served = service->vtable->model_info(service)->model;
     (void)snprintf(id, sizeof id, "%s", name->id ? name->id : "");
     (void)snprintf(model, sizeof model, "%s", known(name->model) ? name->model : served);
-    const struct request_log_name shown = {id, name->tenant, model, name->door};
+    const struct request_log_name shown = {id, name->tenant, model, name->door, NULL};
     struct request_end end = nothing_known();
     end.finish = "refused";
     end.status = err_code_name(error->code);

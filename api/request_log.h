@@ -9,6 +9,7 @@
 /* Whose request it is. Strings may be NULL: not known. */
 struct request_log_name {
     const char *id, *tenant, *model, *door;
+    const char *provider; /* who answers, where a service asks others */
 };
 
 /* An EVENT_FINISHED as its reader has it. */

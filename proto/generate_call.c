@@ -333,8 +333,12 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
-    const struct request_log_name name = {request.request_id, rpc_call_caller(call)->tenant, request.model,
-                                          "grpc"};
+    const struct request_log_name name = {
+        .id = request.request_id,
+        .tenant = rpc_call_caller(call)->tenant,
+        .model = request.model,
+        .door = "grpc",
+    };
     if (e.code != ERR_OK)
         request_log_refused(door->service, &name, &e);
     openai_scratch_free(&openai_scratch);
