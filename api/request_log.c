@@ -1,13 +1,16 @@
 #include "api/request_log.h"
 
 #include <math.h>
+#include <stdio.h>
 #include "base/log.h"
+
+enum { ID_BYTES_SHOWN = REQUEST_ID_BYTES_MAX + 32 }; /* a prompt's number included */
 
 /* What the line says besides names. NaN = not known. */
 struct request_end {
     double choice, prompt_tokens, cached_tokens, output_tokens;
     double queue_ms, prefill_ms, decode_ms;
-    const char *finish, *status, *provider;
+    const char *finish, *status;
 };
 
 static double ms_of(int64_t ns)
@@ -32,7 +35,7 @@ static void write_line(const struct request_log_name *name, const struct request
         {"id", known(name->id), NAN},
         {"tenant", known(name->tenant), NAN},
         {"model", known(name->model), NAN},
-        {"provider", end->provider, NAN},
+        {"provider", known(name->provider), NAN},
         {"door", name->door, NAN},
         {"choice", NULL, end->choice},
         {"prompt_tokens", NULL, end->prompt_tokens},
@@ -69,14 +72,13 @@ void request_log_finished(const struct request_log_name *name, const struct even
         .decode_ms = ms_of(finish->timings.decode_ns),
         .finish = finish_reason_name(finish->finish_reason),
         .status = status_of(finish),
-        .provider = finish->source ? finish->source->provider : NULL,
     };
     write_line(name, &end);
 }
 
 static struct request_end nothing_known(void)
 {
-    return (struct request_end){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL, NULL, NULL};
+    return (struct request_end){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NULL, NULL};
 }
 
 void request_log_left(const struct request_log_name *name, uint32_t choice_index, uint32_t n_prompt,
@@ -93,12 +95,18 @@ void request_log_left(const struct request_log_name *name, uint32_t choice_index
     write_line(name, &end);
 }
 
-void request_log_refused(const struct request_log_name *name, const err_t *error)
+void request_log_refused(struct service *service, const struct request_log_name *name, const err_t *error)
 {
     if (!log_is_on(LOG_DEBUG))
         return;
+    /* No validator has seen them: an endless name would leave the line no room for the rest. */
+    char id[ID_BYTES_SHOWN], model[REQUEST_MODEL_BYTES_MAX + 1];
+    const char *served = service->vtable->model_info(service)->model;
+    (void)snprintf(id, sizeof id, "%s", name->id ? name->id : "");
+    (void)snprintf(model, sizeof model, "%s", known(name->model) ? name->model : served);
+    const struct request_log_name shown = {id, name->tenant, model, name->door, NULL};
     struct request_end end = nothing_known();
     end.finish = "refused";
     end.status = err_code_name(error->code);
-    write_line(name, &end);
+    write_line(&shown, &end);
 }

@@ -145,6 +145,18 @@ void log_line(enum log_level level, const char *area, const char *format, ...)
     line_write(&line);
 }
 
+/* As logfmt does: a value that could be read as more fields, as a number's "-" or as an escape stands in
+ * quotes. */
+static bool is_plain(const char *text)
+{
+    if (text[0] == '\0' || strcmp(text, "-") == 0)
+        return false;
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text <= ' ' || *text == 0x7f || strchr("=\"\\", *text) != NULL)
+            return false;
+    return true;
+}
+
 /* Appends one, or nothing where it does not fit. */
 static void line_append_field(struct line *line, const struct log_field *field, bool json)
 {
@@ -154,11 +166,12 @@ static void line_append_field(struct line *line, const struct log_field *field, 
     if (line->size + most + TAIL_RESERVE > sizeof line->text)
         return;
     char *out = line->text + line->size;
-    line->size += (size_t)snprintf(out, most, json ? ",\"%s\":%s" : " %s=%s", field->name,
-                                   json && field->text ? "\"" : "");
+    bool quotes = field->text && (json || !is_plain(field->text));
+    line->size +=
+        (size_t)snprintf(out, most, json ? ",\"%s\":%s" : " %s=%s", field->name, quotes ? "\"" : "");
     if (field->text)
-        line_append_escaped(line, field->text, json, TAIL_RESERVE);
-    if (json && field->text)
+        line_append_escaped(line, field->text, quotes, TAIL_RESERVE);
+    if (quotes)
         line->text[line->size++] = '"';
     if (field->text)
         return;

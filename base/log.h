@@ -19,7 +19,7 @@ void log_line(enum log_level level, const char *area, const char *format, ...)
 uint64_t log_dropped(void);
 
 /* A value beside a line's message. JSON has it as a field of the line, a terminal as name=value behind the
- * message. */
+ * message, in JSON's quotes where it has blanks, '=', quotes or backslashes, is empty or "-". */
 struct log_field {
     const char *name; /* of letters and '_' */
     const char *text; /* NULL = it is the number */

@@ -60,7 +60,7 @@ struct op_bench_result {
  * they are int4 or int8, else bf16. */
 enum weight_format op_bench_head_format(const struct op_bench_options *options);
 
-/* One op on each of rows[0..n_rows), ascending, in results[0..n_rows). ERR_UNIMPLEMENTED where the device
- * lacks the format. */
+/* One op on each of rows[0..n_rows), ascending, in results[0..n_rows). ERR_INVALID_ARGUMENT where the
+ * device lacks the format. */
 err_t op_bench_run(const struct op_bench_options *options, enum op_kind kind, const uint32_t *rows,
                    size_t n_rows, struct op_bench_result *results) ERR_MUST_CHECK;

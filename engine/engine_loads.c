@@ -74,8 +74,12 @@ void engine_count_request(struct engine *engine, const struct sampling_params *p
 
 static struct request_log_name log_name(const struct engine *engine, const struct stream *stream)
 {
-    return (struct request_log_name){stream->request_id, stream->tenant, engine->model_info.model,
-                                     stream->door};
+    return (struct request_log_name){
+        .id = stream->request_id,
+        .tenant = stream->tenant,
+        .model = engine->model_info.model,
+        .door = stream->door,
+    };
 }
 
 void engine_count_left(struct engine *engine, const struct stream *stream)

@@ -169,8 +169,9 @@ struct backend_library {
     uint32_t version; /* 130100 for 13.1.0; 0 = no library is used */
 };
 
-/* A format or shape that a backend lacks: ERR_UNIMPLEMENTED at creation, with a message that says which
- * device has it.
+/* What a flag asked for and a backend lacks, such as a format of weights or KV: ERR_INVALID_ARGUMENT at
+ * creation, with a message that names the flag and says which device has it. A shape of the model that is
+ * beyond a backend: ERR_UNIMPLEMENTED.
  *
  * Ops run between forward_begin and forward_end, those of sampling between sample_begin and sample_end. A
  * device may return from them before they have run: collect waits for the step, act_read for what was asked

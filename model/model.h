@@ -124,8 +124,8 @@ typedef err_t model_pack_beside_fn(void *context);
  * writes them to DIRECTORY/model.bantam (packed_file.h), which is there whole or not at all; with it, a
  * directory that has the files about the configuration is a model for model_load. `beside` is called when the
  * weights are written and before they take their place. One matrix is in memory at a time. Errors as of
- * model_load; UNIMPLEMENTED for a device that packs only when it loads, INVALID_ARGUMENT for a model that is
- * packed already, RESOURCE_EXHAUSTED for a full disk. */
+ * model_load; INVALID_ARGUMENT for a device that packs only when it loads and for a model that is packed
+ * already, RESOURCE_EXHAUSTED for a full disk. */
 err_t model_pack(const struct model_options *options, const char *directory, model_pack_beside_fn *beside,
                  void *context, struct model_packed *out) ERR_MUST_CHECK;
 

@@ -306,18 +306,6 @@ static err_t take_openai(const struct generate_options *options, struct openai_s
     return err_ok();
 }
 
-static void log_refused(const struct grpc_door *door, const struct rpc_call *call, const char *id,
-                        const err_t *error)
-{
-    const struct request_log_name name = {
-        .id = id,
-        .tenant = rpc_call_caller(call)->tenant,
-        .model = door->service->vtable->model_info(door->service)->model,
-        .door = "grpc",
-    };
-    request_log_refused(&name, error);
-}
-
 /* Decodes and submits; what the request borrowed is free again afterwards. */
 static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool whole,
                          struct generate_call *generate)
@@ -345,8 +333,14 @@ static err_t submit_call(struct grpc_door *door, struct rpc_call *call, bool who
         generate->answer.with_prompt_token_ids = options.return_prompt_token_ids;
         e = door->service->vtable->submit(door->service, &request, &generate->stream);
     }
+    const struct request_log_name name = {
+        .id = request.request_id,
+        .tenant = rpc_call_caller(call)->tenant,
+        .model = request.model,
+        .door = "grpc",
+    };
     if (e.code != ERR_OK)
-        log_refused(door, call, request.request_id, &e);
+        request_log_refused(door->service, &name, &e);
     openai_scratch_free(&openai_scratch);
     codec_scratch_free(&scratch);
     rpc_call_drop_payload(call);

@@ -44,6 +44,7 @@ struct generation {
     struct buffer chunk;            /* what is sent next */
     size_t whole_bytes;
     char param[OPENAI_PARAM_BYTES_MAX];
+    char part_id[REQUEST_ID_BYTES_MAX + 32]; /* of several: whose submission began last */
 };
 
 static const struct service_vtable *vtable_of(const struct generation *generation)
@@ -115,14 +116,17 @@ static err_t keep_echo(struct generation *generation, const struct request *requ
         ->detokenize(service, request->token_ids, request->n_token_ids, false, &part->echo);
 }
 
-/* The service's name for part i: the client's, numbered when there are several. */
-static const char *name_part(const struct generation *generation, const char *id, size_t i, char *out,
-                             size_t out_bytes)
+/* The service's name for part i: the client's, numbered when there are several. Without one the service makes
+ * up the first part's, and the other ones' are that one, numbered. */
+static const char *name_part(struct generation *generation, size_t i)
 {
-    if (!id || generation->n_parts == 1)
+    const char *id = generation->request.request.request_id;
+    if (generation->n_parts == 1 || (!id && i == 0))
         return id;
-    (void)snprintf(out, out_bytes, "%s-%zu", id, i);
-    return out;
+    if (!id)
+        id = vtable_of(generation)->stream_request_id(generation->parts[0].stream);
+    (void)snprintf(generation->part_id, sizeof generation->part_id, "%s-%zu", id, i);
+    return generation->part_id;
 }
 
 static void wake(void *exchange)
@@ -134,9 +138,8 @@ static err_t submit_part(struct generation *generation, size_t index)
 {
     struct prompt_part *part = &generation->parts[index];
     struct request request = openai_request_of_prompt(&generation->request, index);
-    char name[REQUEST_ID_BYTES_MAX + 32];
     request.wants_whole = !generation->request.stream;
-    request.request_id = name_part(generation, request.request_id, index, name, sizeof name);
+    request.request_id = name_part(generation, index);
     part->choices = mem_alloc_array(generation->n_choices, sizeof *part->choices);
     if (!part->choices)
         return no_memory();
@@ -183,10 +186,6 @@ static err_t name_answer(struct generation *generation, struct http_exchange *ex
 
 static err_t submit_all(struct generation *generation, struct http_exchange *exchange)
 {
-    char id_bytes[REQUEST_ID_BYTES_MAX + 2]; /* one past what the validator lets through */
-    const char *id = request_id_of(http_exchange_head(exchange), generation->request.request.request_id,
-                                   id_bytes, sizeof id_bytes);
-    generation->request.request.request_id = id;
     generation->request.request.tenant = http_exchange_caller(exchange)->tenant;
     generation->request.request.door = "http";
     generation->n_choices = whole_answer_choices(&generation->request.request);
@@ -199,7 +198,7 @@ static err_t submit_all(struct generation *generation, struct http_exchange *exc
         if (e.code != ERR_OK)
             return generation->n_parts > 1 ? openai_error_of_prompt(e, i) : e;
     }
-    return name_answer(generation, exchange, id);
+    return name_answer(generation, exchange, generation->request.request.request_id);
 }
 
 /* false: there is none, or it does not fit. */
@@ -230,6 +229,19 @@ static err_t apply_headers(struct service *service, const struct http_head *head
     return route_headers_apply(headers, has_priority ? priority : NULL, request);
 }
 
+static void log_refused(const struct generation *generation, struct http_exchange *exchange,
+                        const err_t *error)
+{
+    const struct request *request = &generation->request.request;
+    const struct request_log_name name = {
+        .id = generation->part_id[0] ? generation->part_id : request->request_id,
+        .tenant = http_exchange_caller(exchange)->tenant,
+        .model = request->model,
+        .door = "http",
+    };
+    request_log_refused(generation->door->service, &name, error);
+}
+
 static err_t open_generation(struct generation *generation, struct http_exchange *exchange,
                              enum openai_kind kind)
 {
@@ -237,34 +249,28 @@ static err_t open_generation(struct generation *generation, struct http_exchange
     struct openai_scratch scratch = {.passes_on = service->vtable->passes_on};
     size_t size_bytes;
     const char *body = http_exchange_body(exchange, &size_bytes);
-    err_t e = openai_decode_request(kind, body, size_bytes, &scratch, &generation->request);
+    struct request *request = &generation->request.request;
+    char id[REQUEST_ID_BYTES_MAX + 2]; /* one past what the validator lets through */
+    err_t e = atomic_load(&generation->door->draining)
+                  ? shutting_down()
+                  : openai_decode_request(kind, body, size_bytes, &scratch, &generation->request);
+    request->request_id = request_id_of(http_exchange_head(exchange), request->request_id, id, sizeof id);
     generation->answer.request = &generation->request;
     generation->answer.service = service;
     generation->answer.model = service->vtable->model_info(service);
     generation->answer.created_unix_s = (int64_t)time(NULL);
     struct route_headers headers;
     if (e.code == ERR_OK)
-        e = apply_headers(service, http_exchange_head(exchange), &headers, &generation->request.request);
+        e = apply_headers(service, http_exchange_head(exchange), &headers, request);
     if (e.code == ERR_OK)
         e = submit_all(generation, exchange);
-    if (e.code != ERR_OK)
+    if (e.code != ERR_OK) {
         memcpy(generation->param, scratch.param, sizeof scratch.param);
+        log_refused(generation, exchange, &e);
+    }
     openai_scratch_free(&scratch);
     http_exchange_drop_body(exchange);
     return e;
-}
-
-/* The request is gone: its name is the one in the headers. */
-static void log_refused(const struct http_door *door, struct http_exchange *exchange, const err_t *error)
-{
-    char id[REQUEST_ID_BYTES_MAX + 2];
-    const struct request_log_name name = {
-        .id = request_id_of(http_exchange_head(exchange), NULL, id, sizeof id),
-        .tenant = http_exchange_caller(exchange)->tenant,
-        .model = door->service->vtable->model_info(door->service)->model,
-        .door = "http",
-    };
-    request_log_refused(&name, error);
 }
 
 void http_generate(struct http_door *door, struct http_exchange *exchange, enum openai_kind kind)
@@ -279,11 +285,10 @@ void http_generate(struct http_door *door, struct http_exchange *exchange, enum 
     metric_add(&door->metrics->streams_open[METRIC_DOOR_HTTP], 1);
     generation->door = door;
     generation->exchange = exchange;
-    e = atomic_load(&door->draining) ? shutting_down() : open_generation(generation, exchange, kind);
+    e = open_generation(generation, exchange, kind);
     http_add_rates(door, exchange);
     if (e.code != ERR_OK) {
         metric_add(&door->metrics->refusals[metric_refusal(METRIC_DOOR_HTTP, e.code)], 1);
-        log_refused(door, exchange, &e);
         http_refuse(door, exchange, &e, kind, generation->param);
         free_generation(generation);
         return;

@@ -44,6 +44,9 @@ static bool lacks_memory(struct cuda_backend *cuda, struct cuda_graph *graph, co
     if (e->code != ERR_RESOURCE_EXHAUSTED || !cuda_is_alive(cuda))
         return false;
     graph->lacks_memory = true;
+    if (graph->graph != NULL) /* nobody launches it any more */
+        cuda->api->graph_destroy(cuda->device, graph->graph);
+    graph->graph = NULL;
     if (!cuda->graphs.is_told)
         log_warn("cuda",
                  "GPU %d (%s) has no memory for a graph, whose steps become slower: %s; a lower "

@@ -118,12 +118,12 @@ err_t cuda_kv_create(struct backend *backend, const struct kv_desc *desc, struct
         return err_new(ERR_UNIMPLEMENTED, "head_dim %u exceeds the CUDA backend's %d", desc->head_dim,
                        ATTENTION_SIMPLE_DIM_MAX);
     if (desc->dtype == KV_INT8)
-        return err_new(ERR_UNIMPLEMENTED,
+        return err_new(ERR_INVALID_ARGUMENT,
                        "CUDA has no int8 KV cache: --kv-cache-dtype int8 is the CPU's, on a "
                        "GPU fp8 has as many bits");
     if (desc->dtype != KV_F32 && cuda->f32)
-        return err_new(ERR_UNIMPLEMENTED, "on CUDA --dtype float32 keeps KV in float32 too: leave out "
-                                          "--kv-cache-dtype, or use --dtype bfloat16");
+        return err_new(ERR_INVALID_ARGUMENT, "on CUDA --dtype float32 keeps KV in float32 too: leave out "
+                                             "--kv-cache-dtype, or use --dtype bfloat16");
     void *blocks;
     TRY(cuda_take(cuda, cuda_kv_bytes(backend, desc), 1, "the KV cache", &blocks));
     struct kv *kv = mem_alloc(sizeof *kv);

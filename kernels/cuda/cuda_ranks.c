@@ -83,7 +83,7 @@ err_t cuda_ranks_check(const struct cuda_backend *cuda, const struct backend_nee
     if (cuda->n_ranks <= 1 || needs->vocab_size % cuda->n_ranks == 0)
         return err_ok();
     return err_new(
-        ERR_UNIMPLEMENTED,
+        ERR_INVALID_ARGUMENT,
         "--tensor-parallel-size %u: GPUs take equal parts of the vocabulary, and %zu tokens do not "
         "divide so",
         cuda->n_ranks, needs->vocab_size);

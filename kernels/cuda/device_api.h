@@ -120,6 +120,7 @@ struct device_api {
     err_t (*capture_begin)(struct device *device, struct device_stream *stream);
     err_t (*capture_end)(struct device *device, struct device_stream *stream, struct device_graph **out);
     err_t (*graph_launch)(struct device *device, struct device_graph *graph, struct device_stream *stream);
+    /* What it was launched for still runs to its end. */
     void (*graph_destroy)(struct device *device, struct device_graph *graph);
 
     /* A library's products (cuBLASLt). Its version, 130100 for 13.1.0; ERR_UNAVAILABLE without the library.

@@ -174,7 +174,7 @@ static err_t kernel_shared_bytes(struct device *device, enum cuda_kernel_id kern
     struct cudaFuncAttributes attributes;
     enter(device);
     cudaError_t code = cudaFuncGetAttributes(&attributes, kernels[kernel]);
-    if (code == cudaErrorMemoryAllocation)
+    if (code != cudaSuccess && !device_lacks_code(cudaGetErrorName(code)))
         return error_of(code, kernel_name(kernel));
     (void)cudaGetLastError();
     if (code != cudaSuccess)

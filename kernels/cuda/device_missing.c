@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_missing.h"
 
 #include <stdio.h>
+#include <string.h>
 
 err_t device_missing(const struct device_missing *missing)
 {
@@ -18,4 +19,18 @@ err_t device_missing(const struct device_missing *missing)
     if (missing->visible != NULL)
         (void)snprintf(visible, sizeof visible, "; CUDA_VISIBLE_DEVICES is \"%.48s\"", missing->visible);
     return err_new(ERR_UNAVAILABLE, "the NVIDIA driver shows no GPU: %s%s", missing->says, visible);
+}
+
+bool device_lacks_code(const char *error_name)
+{
+    static const char *const names[] = {
+        "cudaErrorNoKernelImageForDevice", "cudaErrorInvalidDeviceFunction",
+        "cudaErrorUnsupportedPtxVersion",  "cudaErrorInvalidPtx",
+        "cudaErrorJitCompilerNotFound",    "cudaErrorJitCompilationDisabled",
+        "cudaErrorSymbolNotFound",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(error_name, names[i]) == 0)
+            return true;
+    return false;
 }

@@ -1,5 +1,5 @@
-/* What a user is told where there is no GPU to open: in words of our own, since CUDA calls a driver that is
- * not there one that is too old. */
+/* What a user is told where there is no GPU to open, or no code for it: in words of our own, since CUDA calls
+ * a driver that is not there one that is too old. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,3 +15,7 @@ struct device_missing {
 
 /* ERR_UNAVAILABLE. */
 err_t device_missing(const struct device_missing *missing);
+
+/* Whether an error means that there is neither machine code for the card nor PTX that its driver can compile,
+ * and not that the device has failed. By what cudaGetErrorName calls it: not every CUDA has every number. */
+bool device_lacks_code(const char *error_name);

@@ -1,6 +1,7 @@
 #include "router/mcp/mcp_tools.h"
 #include <stdio.h>
 #include <string.h>
+#include "api/request_log.h"
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/clock.h"
@@ -247,6 +248,17 @@ static err_t submit(void *context, const struct request *request)
     return service->vtable->submit(service, request, &submission->ask->stream);
 }
 
+static void log_refused(const struct mcp_ground *ground, const char *tenant, const json_t *arguments,
+                        const char *model, const err_t *error)
+{
+    const struct request_log_name name = {
+        .tenant = tenant,
+        .model = model ? model : json_string_value(json_object_get(arguments, "model")),
+        .door = "mcp",
+    };
+    request_log_refused(ground->service, &name, error);
+}
+
 static void start_ask(struct mcp_run *run, struct ask *ask, const char *model, const char *route)
 {
     json_t *body = NULL;
@@ -258,6 +270,8 @@ static void start_ask(struct mcp_run *run, struct ask *ask, const char *model, c
     if (ask->error.code == ERR_OK)
         ask->error = with_request(&run->ground, run->tenant, body, submit, &(struct submission){run, ask});
     json_decref(body);
+    if (ask->error.code != ERR_OK)
+        log_refused(&run->ground, run->tenant, run->arguments, model, &ask->error);
 }
 
 static err_t take_event(struct ask *ask, const struct event *event)
@@ -552,8 +566,10 @@ bool mcp_run_start(const struct mcp_ground *ground, const char *tenant, const ch
                 e = starts[i].start(ground, tenant, given, run);
         }
     }
-    if (e.code != ERR_OK)
+    if (e.code != ERR_OK) {
+        log_refused(ground, tenant, given, NULL, &e);
         *result = failed(&e);
+    }
     json_decref(none);
     if (!found)
         return mcp_fault_set(fault, MCP_INVALID_PARAMS, "there is no tool \"%.64s\"", name);

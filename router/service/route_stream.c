@@ -248,11 +248,14 @@ void stream_forget_finals_locked(struct stream *stream)
 static void count_end(struct stream *stream, const struct event *event)
 {
     struct metrics *metrics = &stream->service->metrics;
-    const struct request_log_name name = {stream->request->request_id, stream->tenant, stream->model_name,
-                                          stream->request->door};
-    struct event told = *event;
-    told.source = stream->model_name[0] ? &stream->source : NULL;
-    request_log_finished(&name, &told);
+    const struct request_log_name name = {
+        .id = stream->request->request_id,
+        .tenant = stream->tenant,
+        .model = stream->model_name,
+        .door = stream->request->door,
+        .provider = stream->model_name[0] ? stream->source.provider : NULL,
+    };
+    request_log_finished(&name, event);
     metric_add(&metrics->request_success[metric_reason(event->finish_reason)], 1);
     metric_record(&metrics->e2e_latency, &METRIC_BUCKETS_REQUEST,
                   (uint64_t)(stream->ended_ns - stream->submitted_ns), 1);

@@ -116,7 +116,7 @@ static void test_fields(void **state)
                                         "\"id\":\"a\\\"b\\n\",\"tenant\":null,\"n\":12,\"ms\":1.235}\n"));
     log_init(LOG_DEBUG, LOG_FORMAT_TEXT);
     log_line_fields(LOG_DEBUG, "request", "ended", fields, 4);
-    assert_non_null(strstr(take_seen(), " debug request: ended id=a\"b\\n tenant=- n=12 ms=1.235\n"));
+    assert_non_null(strstr(take_seen(), " debug request: ended id=\"a\\\"b\\n\" tenant=- n=12 ms=1.235\n"));
     log_init(LOG_INFO, LOG_FORMAT_JSON);
     assert_false(log_is_on(LOG_DEBUG));
     log_line_fields(LOG_DEBUG, "request", "ended", fields, 4);
@@ -128,6 +128,35 @@ static void test_fields(void **state)
     const struct log_field too_large[] = {{"id", large, 0}, {"n", NULL, 7}};
     log_line_fields(LOG_INFO, "request", "ended", too_large, 2);
     assert_non_null(strstr(take_seen(), "\"msg\":\"ended\",\"n\":7}\n"));
+}
+
+/* What a client calls its request cannot pass for further fields. */
+static void test_text_fields_are_quoted(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value, *written;
+    } cases[] = {
+        {"req-1", "req-1"},
+        {"h\xc3\xa9", "h\xc3\xa9"},
+        {"a status=OK finish=stop id=root", "\"a status=OK finish=stop id=root\""},
+        {"a b", "\"a b\""},
+        {"a=b", "\"a=b\""},
+        {"a\" id=\"root", "\"a\\\" id=\\\"root\""},
+        {"a\\", "\"a\\\\\""},
+        {"a\tb", "\"a\\tb\""},
+        {"a\x7f", "\"a\\u007f\""},
+        {"", "\"\""},
+        {"-", "\"-\""},
+    };
+    log_init(LOG_INFO, LOG_FORMAT_TEXT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct log_field fields[] = {{"id", cases[i].value, 0}, {"n", NULL, 7}};
+        char expected[128];
+        (void)snprintf(expected, sizeof expected, ": ended id=%s n=7\n", cases[i].written);
+        log_line_fields(LOG_INFO, "request", "ended", fields, 2);
+        assert_non_null(strstr(take_seen(), expected));
+    }
 }
 
 /* Messages of every length around the limit, of characters that grow when escaped and of ones that do not. */
@@ -235,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_auto_is_json_without_a_terminal),
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_text_fields_are_quoted),
         cmocka_unit_test(test_long_lines_are_cut),
         cmocka_unit_test(test_full_pipe_drops_lines),
         cmocka_unit_test(test_lines_of_many_threads_stay_whole),

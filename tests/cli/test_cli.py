@@ -277,6 +277,22 @@ def test_run_refuses(arguments, status, words):
     assert_refused(run("run", DEMO, *arguments), status, *words)
 
 
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--kv-cache-dtype", "int8"], ["--kv-cache-dtype int8", "CPU"]),
+    (["--dtype", "float32", "--kv-cache-dtype", "bfloat16"], ["--dtype float32", "--kv-cache-dtype"]),
+    (["--tensor-parallel-size", 2], ["--tensor-parallel-size 2", "321"]),
+])
+def test_run_refuses_what_a_gpu_lacks_as_what_a_cpu_lacks(arguments, words, tmp_path):
+    fake = BIN.parent / "libbantam_cuda_fake.so"
+    if not fake.exists():
+        pytest.skip("no emulated card in this build")
+    config = json.loads((LLAMA / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 321}))
+    cards = {"BANTAM_CUDA_LIBRARY": str(fake), "BANTAM_FAKE_DEVICES": "2"}
+    request = ["run", tmp_path, *IDS_ONLY, "--load-format", "dummy", "--device", "cuda", "--token-ids", "1"]
+    assert_refused(run(*request, *arguments, environment=cards), 2, *words)
+
+
 @pytest.mark.parametrize("prompt", [["--prompt", "a"], ["--token-ids", "1"]])
 def test_refused_prompts(prompt):
     assert_refused(run("run", DEMO, *prompt, "--top-p", 0), 1, "prompt 1", "top_p is 0")

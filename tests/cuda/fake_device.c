@@ -405,8 +405,10 @@ static err_t kernel_shared_bytes(struct device *device, enum cuda_kernel_id kern
     (void)device;
     MAY_FAIL(ERR_INTERNAL, "kernel_shared_bytes");
     const char *lacks = getenv("BANTAM_FAKE_LACKS");
-    if (lacks != NULL && strcmp(lacks, "all") == 0)
-        return err_new(ERR_UNAVAILABLE, "has no kernels that run on it");
+    if (lacks != NULL && strncmp(lacks, "cudaError", 9) == 0)
+        return device_lacks_code(lacks)
+                   ? err_new(ERR_UNAVAILABLE, "has no kernels that run on it (%s)", lacks)
+                   : err_new(ERR_INTERNAL, "a kernel: %s", lacks);
     *out = lacks != NULL && strstr(emulated_kernel(kernel)->name, lacks) != NULL ? 0 : 1024;
     return err_ok();
 }

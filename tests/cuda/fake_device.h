@@ -7,8 +7,9 @@
  * Environment of libbantam_cuda_fake.so: BANTAM_FAKE_SEED (0: every stream as far as it goes, as late as
  * possible), BANTAM_FAKE_MEMORY_MIB (4096), BANTAM_FAKE_SEAL (1: after the first launch an allocation, or a
  * wait for anything but an event, aborts), BANTAM_FAKE_FAULT=driver|device|old for a machine without driver,
- * without GPU, with an old driver, BANTAM_FAKE_NAME (of the card), BANTAM_FAKE_LACKS=all for a library that
- * has no code for the card, or =wgmma, for instance, for one whose kernels of such names have no body there,
+ * without GPU, with an old driver, BANTAM_FAKE_NAME (of the card), BANTAM_FAKE_LACKS=cudaErrorUnknown
+ * for what CUDA says where code for the card is looked for, or =wgmma, for instance, for a library whose
+ * kernels of such names have no body there,
  * BANTAM_FAKE_PRODUCT=absent|ours|chain|rows|wrong: the library of products (fake_product.h),
  * BANTAM_FAKE_BREAK=launch:100@1 for a device that is lost while steps run (fake_break.h): that nobody waits
  * for it afterwards is checked. */

@@ -75,10 +75,10 @@ static void code_for_another_card_is_noticed(void **state)
         uint32_t target;
         const char *lacks, *card, *arch;
     } builds[] = {
-        {90, "all", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"},
+        {90, "cudaErrorNoKernelImageForDevice", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"},
         {90, "wgmma", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"}, /* of plain compute_90 */
         {90, "stream", "capability 9.0", "-DBANTAM_CUDA_ARCHS=90a"},
-        {80, "all", "capability 8.0", "-DBANTAM_CUDA_ARCHS=80"},
+        {80, "cudaErrorUnsupportedPtxVersion", "capability 8.0", "-DBANTAM_CUDA_ARCHS=80"},
         {89, "linear_e4m3_r", "capability 8.9", "-DBANTAM_CUDA_ARCHS=89"},    /* machine code of sm_86 */
         {120, "linear_e4m3_r", "capability 12.0", "-DBANTAM_CUDA_ARCHS=120"}, /* PTX of compute_90 */
     };
@@ -87,6 +87,15 @@ static void code_for_another_card_is_noticed(void **state)
         setenv("BANTAM_FAKE_LACKS", builds[i].lacks, 1);
         expect_error(create_backend(0), ERR_UNAVAILABLE, "Emulated GPU", builds[i].card, builds[i].arch,
                      "made for the emulator", "--device cpu", NULL);
+    }
+    /* What else goes wrong there has another cause than the build. */
+    static const char *const failures[] = {"cudaErrorIllegalAddress", "cudaErrorECCUncorrectable",
+                                           "cudaErrorDevicesUnavailable", "cudaErrorUnknown"};
+    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
+        setenv("BANTAM_FAKE_LACKS", failures[i], 1);
+        err_t e = create_backend(0);
+        expect_error(e, ERR_INTERNAL, failures[i], NULL);
+        assert_null(strstr(e.message, "BANTAM_CUDA_ARCHS"));
     }
     /* What a card is not given need not be there. */
     control->set_target(89);
@@ -327,8 +336,15 @@ static void graphs_that_lack_memory_are_left_out(void **state)
             draw_greedily(&driver, 3, drawn);
             assert_memory_equal(drawn, eager, sizeof eager);
             control->counts(&after);
+            int64_t n_graphs = 2 * n_ranks - 1; /* what lacked memory holds none */
             uint64_t n_captures = 2 * n_ranks - (call == FAKE_GRAPH_LAUNCH ? 0 : 1);
             assert_int_equal(after.captures - before.captures, n_captures);
+            assert_int_equal(after.graphs, n_graphs);
+            control->lack_memory(FAKE_GRAPH_LAUNCH, 1); /* of one that was launched before */
+            draw_greedily(&driver, 4, drawn);
+            assert_memory_equal(drawn, eager, sizeof eager);
+            control->counts(&after);
+            assert_int_equal(after.graphs, n_graphs - 1);
             driver_close(&driver);
             fake_control_assert_nothing_is_left(control);
         }
