@@ -3,7 +3,7 @@
 import json
 import sqlite3
 
-from test_cli import assert_refused, run, run_json
+from cli_tools import assert_refused, run, run_json
 
 CONFIG = """
 local:

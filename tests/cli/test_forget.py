@@ -4,7 +4,7 @@ import fcntl
 import json
 import sqlite3
 
-from test_cli import assert_refused, run
+from cli_tools import assert_refused, run
 
 CONFIG = """
 local:
