@@ -178,11 +178,11 @@ static void test_idle_workers_sleep(void **state)
     assert_int_equal(spin_time_ns(3, 2), 0);
 }
 
-/* A run of thread_pool_share in which the others take long beside thread 0 while `stalls`. */
+/* A run of thread_pool_share in which one thread takes long beside the others. */
 struct shared {
     int n_threads; /* of the run, as thread 0 was told */
     int calls[MAX_TESTED], told[MAX_TESTED];
-    bool stalls;
+    int stalled; /* that thread; 0: none */
 };
 
 static void take_part(void *context, int thread_index, int n_threads)
@@ -192,7 +192,8 @@ static void take_part(void *context, int thread_index, int n_threads)
     shared->told[thread_index] = n_threads;
     if (thread_index == 0)
         shared->n_threads = n_threads;
-    int64_t until_ns = shared->stalls && thread_index > 0 ? clock_now_ns(clock_monotonic()) + 200 * 1000 : 0;
+    bool stalls = thread_index > 0 && thread_index == shared->stalled;
+    int64_t until_ns = stalls ? clock_now_ns(clock_monotonic()) + 200 * 1000 : 0;
     while (clock_now_ns(clock_monotonic()) < until_ns) {
     }
 }
@@ -212,23 +213,26 @@ static void share_once(struct thread_pool *pool, struct shared *shared, bool wit
     }
 }
 
-/* Stalled until one thread is left, with runs of all in between; then free until one comes back to try. */
+/* Stalled by the last thread until it is left out, with runs of all in between; then free until one comes
+ * back. */
 static void test_who_stalls_is_left_out(void **state)
 {
     (void)state;
     for (int size = 2; size <= 4; size++) {
         struct thread_pool *pool;
-        struct shared shared = {.stalls = true, .n_threads = size};
+        struct shared shared = {.stalled = size - 1, .n_threads = size};
         assert_error(ERR_OK, thread_pool_create(size, &pool));
-        for (int i = 0; shared.n_threads > 1; i++) {
-            assert_true(i < 200000); /* a hundred times what it takes */
+        for (int i = 0; shared.n_threads == size; i++) {
+            assert_true(i < 200000); /* some hundred times what it takes */
             if (i % 100 == 99)
                 share_once(pool, &shared, true);
             share_once(pool, &shared, false);
         }
-        shared.stalls = false;
-        while (shared.n_threads == 1)
+        shared.stalled = 0;
+        for (int before = size; shared.n_threads <= before;) {
+            before = shared.n_threads;
             share_once(pool, &shared, false);
+        }
         share_once(pool, &shared, true);
         thread_pool_destroy(pool);
     }
