@@ -15,7 +15,7 @@
 #include "base/numa.h"
 #include "base/spin_barrier.h"
 
-enum { SHARES_PER_SAMPLE = 8 }; /* two looks at the clock cost a tenth of the shortest operations */
+enum { SHARES_PER_SAMPLE = 8 }; /* so that the looks at the clock are few beside short operations */
 
 struct worker {
     struct thread_pool *pool;
@@ -263,14 +263,14 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_fn *fn, void *context
 
 void thread_pool_share(struct thread_pool *pool, thread_pool_fn *fn, void *context)
 {
-    /* On several nodes each has its rows in memory of its own. */
-    const int n_active = pool->n_nodes > 1 ? pool->n_threads : pool->crowding.n_active;
-    if (pool->n_threads == 1 || ++pool->n_shares % SHARES_PER_SAMPLE != 0) {
-        run_on(pool, fn, context, n_active, NULL);
+    /* On several nodes each has its rows in memory of its own: none is left out, and n_active stays. */
+    bool is_fixed = pool->n_threads == 1 || pool->n_nodes > 1;
+    if (is_fixed || ++pool->n_shares % SHARES_PER_SAMPLE != 0) {
+        run_on(pool, fn, context, pool->crowding.n_active, NULL);
         return;
     }
     int64_t began_ns = clock_now_ns(clock_monotonic()), own_end_ns;
-    run_on(pool, fn, context, n_active, &own_end_ns);
+    run_on(pool, fn, context, pool->crowding.n_active, &own_end_ns);
     int64_t now_ns = clock_now_ns(clock_monotonic());
     (void)crowding_sample(&pool->crowding, now_ns, own_end_ns - began_ns, now_ns - own_end_ns);
 }
